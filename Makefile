@@ -1,0 +1,92 @@
+# Needs make and a Python >= 3.11 with venv; everything else is installed into .venv.
+# Variables: PYTHON=python3.12 (the interpreter of a new .venv), ARGS="..." (handed to
+# run, dev, test, bench), JOBS=4 (test processes), LOCK_ARGS=--upgrade (for lock).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
+JOBS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+VENV_STAMP := $(VENV)/.made
+REQUIREMENTS_STAMP := $(VENV)/.requirements
+PROJECT_STAMP := $(VENV)/.project
+
+.PHONY: help setup run dev test lint format docs bench lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: $(PROJECT_STAMP) ## make .venv from the pinned requirements; costs nothing when it is up to date
+
+# An interpreter that is on PATH may still fail: a version manager's shim, a Debian
+# Python without venv. So each candidate has to prove itself. A .venv without its
+# stamp was made otherwise or half made: it is made anew.
+$(VENV_STAMP):
+	@for python in $(CANDIDATES); do \
+		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "setup: making $(VENV) with $$python ($$("$$python" --version))"; \
+			"$$python" -m venv --clear $(VENV) && touch $@; \
+			exit $$?; \
+		fi; \
+	done; \
+	echo "setup: none of these runs, is Python >= 3.11 and has venv: $(CANDIDATES)" >&2; \
+	echo "setup: install one (Debian: python3 and python3-venv) or name one: make setup PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(REQUIREMENTS_STAMP): requirements/dev.txt $(VENV_STAMP)
+	@echo "setup: installing requirements/dev.txt"
+	@$(PIP) install -qq --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# No build isolation: the build backend is pinned in requirements/dev.txt like the rest.
+$(PROJECT_STAMP): pyproject.toml $(REQUIREMENTS_STAMP)
+	@echo "setup: installing the project (editable)"
+	@$(PIP) install -qq --no-index --no-deps --no-build-isolation --editable .
+	@$(PIP) check >$(VENV)/pip-check.log || { \
+		cat $(VENV)/pip-check.log >&2; \
+		echo "setup: requirements/dev.txt does not satisfy pyproject.toml; run: make lock" >&2; \
+		exit 1; \
+	}
+	@touch $@
+
+run: setup ## start the server on its embedded default
+	@$(BIN)/shared-context-server serve $(ARGS)
+
+dev: setup ## start the server and restart it when the source changes
+	@$(BIN)/shared-context-server serve --reload $(ARGS)
+
+test: setup ## the whole test suite, with branch coverage
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
+
+lint: setup ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## fix what ruff can fix, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup ## write the generated parts of README.md and docs/
+	@$(BIN)/python -m shared_context_server.cli.reference
+
+bench: setup ## the ratios of the performance promises
+	$(BIN)/python -m bench $(ARGS)
+
+# runtime.txt is a subset of dev.txt, at the same versions.
+UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
+	--custom-compile-command "make lock" $(LOCK_ARGS)
+
+lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
+	$(UV_COMPILE) --group dev --output-file requirements/dev.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt --output-file requirements/runtime.txt
+
+clean: ## remove .venv and everything that was generated; data dirs stay
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
