@@ -1,0 +1,218 @@
+"""Every failure a caller can be told about, as typed leaves of one base.
+
+Each class fixes its wire `code` (stable, clients match on it), its HTTP `status`
+and whether the same call may succeed later (`retryable`). Ids travel as attributes
+and in `details`; `details["field"]` names the offending argument where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class SharedContextError(Exception):
+    """The base of all failures that are part of the contract."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    suggestion: ClassVar[str] = "Try again; if it persists, the server's log has the cause."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        suggestion: str | None = None,
+        **details: Any,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = suggestion or self.suggestion
+        self.details: dict[str, Any] = {"field": field, **details} if field else details
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Seconds a client should wait before it tries again; None when waiting does not help."""
+        return None
+
+    def body(self) -> dict[str, Any]:
+        """The one error shape of every surface."""
+        return {
+            "success": False,
+            "error": self.message,
+            "code": self.code,
+            "details": self.details,
+            "suggestion": self.hint,
+            "retryable": self.retryable,
+        }
+
+
+class InternalError(SharedContextError):
+    """A defect of ours; the message says nothing of its cause, the log does."""
+
+    retryable = True
+
+
+class InvalidArgument(SharedContextError):
+    """An argument is missing, unknown, of a wrong type or out of range."""
+
+    code = "INVALID_ARGUMENT"
+    status = 400
+    suggestion = "Correct the argument that details.field names and call again."
+
+
+class ContentTooLarge(SharedContextError):
+    """A text, a value or a whole request body is over its limit."""
+
+    code = "CONTENT_TOO_LARGE"
+    status = 413
+    suggestion = "Send less: shorten it, or split it into several calls."
+
+
+class Unauthenticated(SharedContextError):
+    """Nobody is calling, or the credential is not valid (any more)."""
+
+    code = "UNAUTHENTICATED"
+    status = 401
+    suggestion = (
+        "Identify yourself in one of these ways: an 'Authorization: Bearer <token>' header, an "
+        "'X-API-Key' header (with optional X-Agent-ID), or the argument auth_token=<token>. "
+        "authenticate_agent(agent_id, api_key=...) gives a token and an agent_handle."
+    )
+
+
+class PermissionDenied(SharedContextError):
+    """The caller is known and may not do this."""
+
+    code = "PERMISSION_DENIED"
+    status = 403
+    suggestion = "Ask the session's creator or an admin, or authenticate with more permissions."
+
+
+class NotFound(SharedContextError):
+    """Base of the not-found errors; what a caller may not see is not found either."""
+
+    code = "NOT_FOUND"
+    status = 404
+
+
+class SessionNotFound(NotFound):
+    """There is no such session, or the caller may not know of it."""
+
+    code = "SESSION_NOT_FOUND"
+    suggestion = "list_sessions shows the sessions you may read."
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"No session {session_id!r}.", field="session_id", session_id=session_id)
+
+
+class MessageNotFound(NotFound):
+    """There is no such message in this session, or the caller may not see it."""
+
+    code = "MESSAGE_NOT_FOUND"
+    suggestion = "get_messages shows the messages of the session and their ids."
+
+    def __init__(self, message_id: int, *, field: str = "message_id") -> None:
+        super().__init__(
+            f"No message {message_id} in this session.", field=field, message_id=message_id
+        )
+
+
+class MemoryNotFound(NotFound):
+    """There is no entry of this key in this place, or it has expired."""
+
+    code = "MEMORY_NOT_FOUND"
+    suggestion = "list_memory shows the keys; check session_id and scope."
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"No memory entry {key!r} here.", field="key", key=key)
+
+
+class ToolNotFound(NotFound):
+    """No tool of this name is served."""
+
+    code = "TOOL_NOT_FOUND"
+    suggestion = "tools/list over MCP, or /docs, shows the tools."
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"No tool {tool!r}.", tool=tool)
+
+
+class RouteNotFound(NotFound):
+    """Nothing is served at this path."""
+
+    suggestion = "/docs lists what is served; tools are at POST /mcp/tool/{name}, MCP is at /mcp."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"Nothing is served at {path!r}.", path=path)
+
+
+class MethodNotAllowed(SharedContextError):
+    """The path is served, with other methods; `allowed` are those."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+    suggestion = "Use one of the methods in details.allowed."
+
+    def __init__(self, method: str, path: str, allowed: list[str]) -> None:
+        super().__init__(f"{path!r} does not answer {method}.", path=path, allowed=allowed)
+
+
+class Conflict(SharedContextError):
+    """The thing is in another state than the call expects; details tell which."""
+
+    code = "CONFLICT"
+    status = 409
+    suggestion = "Read the current state (it is in details), then decide and call again."
+
+
+class SessionClosed(SharedContextError):
+    """The session is closed: it can be read and not written."""
+
+    code = "SESSION_CLOSED"
+    status = 409
+    suggestion = "Create a new session, or write to another one."
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"Session {session_id!r} is closed.", field="session_id", session_id=session_id
+        )
+
+
+class RateLimited(SharedContextError):
+    """The caller has sent more calls than RATE_LIMIT allows."""
+
+    code = "RATE_LIMITED"
+    status = 429
+    retryable = True
+    suggestion = "Wait retry_after_s seconds, then call again; batch calls where you can."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("Too many calls.", retry_after_s=retry_after_s)
+        self._retry_after_s = retry_after_s
+
+    @property
+    def retry_after_s(self) -> int:
+        return self._retry_after_s
+
+
+class Unavailable(SharedContextError):
+    """The storage does not answer just now; nothing was written."""
+
+    code = "UNAVAILABLE"
+    status = 503
+    retryable = True
+    suggestion = "Try again in a moment; use an idempotency_key so that a retry never doubles."
+
+    def __init__(self, message: str = "The storage does not answer.", *, wait_s: int = 1) -> None:
+        super().__init__(message)
+        self._wait_s = wait_s
+
+    @property
+    def retry_after_s(self) -> int:
+        return self._wait_s
+
+
+class ConfigurationError(Exception):
+    """The server cannot start as it is configured; the message says what to change."""

@@ -1,0 +1,166 @@
+"""Logging: one format for our lines and the libraries', without credentials, never to stdout.
+
+Modules take their logger from `get_logger`; a process that serves calls `configure_logs` once.
+Until it does, lines go wherever the host program sends its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Protocol, TextIO
+
+import structlog
+from pydantic import SecretStr
+from structlog.processors import JSONRenderer, StackInfoRenderer, TimeStamper, format_exc_info
+from structlog.stdlib import BoundLogger, ProcessorFormatter, add_log_level, filter_by_level
+from structlog.typing import EventDict, Processor
+
+from shared_context_server.errors import SharedContextError
+from shared_context_server.observability.redaction import Redactor
+
+ROOT = "shared_context_server"
+
+_MULTILINE = frozenset({"exception", "stack"})  # the rest of an event stays on its line
+# fastmcp brings handlers of its own, which wrap lines and print tracebacks in boxes; uvicorn's
+# are there when it was imported with its default log_config.
+_LIBRARIES = ("fastmcp", "mcp", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+class LogSettings(Protocol):
+    """The part of the settings that logging needs."""
+
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
+    @property
+    def api_key(self) -> SecretStr | None: ...
+    @property
+    def admin_api_key(self) -> SecretStr | None: ...
+    @property
+    def jwt_secret_key(self) -> SecretStr | None: ...
+
+
+def _add_logger_name(logger: Any, _method: str, event: EventDict) -> EventDict:
+    record = event.get("_record")
+    name = logger.name if record is None else record.name
+    event["logger"] = name.removeprefix(f"{ROOT}.")
+    return event
+
+
+_COMMON: tuple[Processor, ...] = (
+    _add_logger_name,
+    add_log_level,
+    TimeStamper(fmt="iso", utc=True),
+    StackInfoRenderer(),
+    format_exc_info,
+)
+_OURS: tuple[Processor, ...] = (
+    filter_by_level,
+    *_COMMON,
+    Redactor(),  # for the lines of a program that embeds the server and has a format of its own
+    ProcessorFormatter.wrap_for_formatter,
+)
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of one of our modules; cheap enough to make at import."""
+    logger: BoundLogger = structlog.wrap_logger(
+        logging.getLogger(f"{ROOT}.{name}"),
+        processors=_OURS,
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> None:
+    """Send all lines of this process to `stream` (default: stderr), ours and the libraries'.
+
+    Call it after fastmcp was imported, which gives itself handlers. It may be called again.
+    LOG_LEVEL is ours: libraries speak from WARNING up, under DEBUG from INFO up, and never at
+    DEBUG, where they would write arguments. uvicorn's start and stop lines stay at INFO.
+    """
+    stream = stream or sys.stderr
+    is_human = settings.log_format == "human" or (settings.log_format == "auto" and stream.isatty())
+    handler = _Handler(stream)
+    handler.addFilter(_is_no_answer)
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=_COMMON,
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                Redactor(_secrets(settings)),
+                *(_human(stream) if is_human else [JSONRenderer()]),
+            ],
+        )
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    _take_over(handler)
+    quiet = logging.INFO if level <= logging.DEBUG else max(level, logging.WARNING)
+    logging.getLogger().setLevel(quiet)
+    logging.getLogger("uvicorn").setLevel(max(level, logging.INFO))
+    logging.getLogger(ROOT).setLevel(level)
+
+
+def _take_over(handler: logging.Handler) -> None:
+    """Make `handler` the only one there is, for warnings too."""
+    logging.captureWarnings(True)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.setLevel(logging.NOTSET)
+        library.propagate = True
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+
+
+def _secrets(settings: LogSettings) -> Iterator[str]:
+    for secret in (settings.api_key, settings.admin_api_key, settings.jwt_secret_key):
+        if secret is not None:
+            yield secret.get_secret_value()
+
+
+def _human(stream: TextIO) -> list[Processor]:
+    return [
+        _escape_controls,
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+
+
+def _escape_controls(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A caller's line breaks and escape sequences must not pass for lines of ours."""
+    return {
+        name: _escaped(value, "\n" if name in _MULTILINE else "")
+        if isinstance(value, str)
+        else value
+        for name, value in event.items()
+    }
+
+
+def _escaped(text: str, allowed: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in allowed else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def _is_no_answer(record: logging.LogRecord) -> bool:
+    """Drop tracebacks of errors that are the answer to a call: FastMCP logs those as its own."""
+    error = record.exc_info[1] if record.exc_info else None
+    cause = None if error is None else error.__cause__
+    return not (isinstance(cause, SharedContextError) and cause.status < 500)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        # The default prints the record as it is, before redaction.
+        with suppress(OSError, ValueError):
+            self.stream.write(f"a line of the logger {record.name} could not be written\n")

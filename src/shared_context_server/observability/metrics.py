@@ -1,0 +1,84 @@
+"""Prometheus metrics of one server process."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from shared_context_server import __version__
+
+BUCKETS_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    120.0,
+)
+
+
+class Metrics:
+    """Counters of what was served. One registry an instance, so that two servers do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "mcp_requests_total",
+            "Tool calls by tool and status.",
+            ["tool", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "mcp_request_duration_seconds",
+            "Time a tool call took.",
+            ["tool"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self.active_sessions = Gauge(
+            "mcp_active_sessions", "Sessions that are not closed.", registry=self.registry
+        )
+        self.active_agents = Gauge(
+            "mcp_active_agents", "Agents heard of in the last five minutes.", registry=self.registry
+        )
+        self._extra: dict[str, Gauge] = {}
+        Gauge(
+            "shared_context_server_info",
+            "Version of the server.",
+            ["version"],
+            registry=self.registry,
+        ).labels(__version__).set(1)
+        self._children: dict[tuple[str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    def observe(self, tool: str, status: int, seconds: float) -> None:
+        """Account for one finished call."""
+        counter = self._children.get((tool, status))
+        if counter is None:
+            counter = self._children[tool, status] = self._requests.labels(tool, str(status))
+        timer = self._timers.get(tool)
+        if timer is None:
+            timer = self._timers[tool] = self._seconds.labels(tool)
+        counter.inc()
+        timer.observe(seconds)
+
+    def set_gauge(self, name: str, value: float) -> None:
+        """Set a gauge that a backend reports by name; made when first seen."""
+        gauge = self._extra.get(name)
+        if gauge is None:
+            gauge = self._extra[name] = Gauge(
+                name, "Reported by the storage backend.", registry=self.registry
+            )
+        gauge.set(value)
+
+    def render(self) -> bytes:
+        """The Prometheus text format, version 0.0.4."""
+        return generate_latest(self.registry)
