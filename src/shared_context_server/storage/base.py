@@ -1,0 +1,371 @@
+"""What the services need of a store. These docstrings are the contract every store is tested on.
+
+Common promises
+- A method that writes returns after its transaction is committed: what it reports survives a
+  killed process. If it raises, nothing of it was written. If its caller is cancelled, the write
+  may or may not have happened, wholly.
+- A guard runs inside the transaction (or read snapshot) on the session as it is there, and may
+  raise any SharedContextError, which is passed on unchanged. It must be quick and must not block.
+- A session that does not exist raises SessionNotFound, before any guard.
+- Reads see every write that was acknowledged before they began, by any process.
+- A store that cannot answer raises Unavailable.
+- All methods are safe to call from any number of tasks of the loop that opened the store.
+- JSON values come back equal to what was stored; object keys keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from shared_context_server.models import (
+    Access,
+    Agent,
+    ApiKey,
+    AuditEntry,
+    Caller,
+    Credential,
+    JsonObject,
+    MemoryAddress,
+    MemoryEntry,
+    Message,
+    Session,
+    SessionStatus,
+    SessionSummary,
+    Visibility,
+)
+
+SessionGuard = Callable[[Session], None]
+"""Raises when the session it is given must not be used this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    id: str
+    purpose: str
+    metadata: JsonObject
+    access: Access
+    created_by: str
+    created_at: datetime
+    invited: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
+
+    session_id: str
+    sender: Caller
+    content: str
+    visibility: Visibility
+    recipients: tuple[str, ...]
+    metadata: JsonObject
+    parent_message_id: int | None
+    created_at: datetime
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedMessage:
+    """`duplicate`: the idempotency key was known, and this is the first call's answer."""
+
+    id: int
+    seq: int
+    timestamp: datetime
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQuery:
+    """Filters, all of which must hold; None does not filter. Bounds: after_seq and before_seq
+    exclusive, start_time and end_time inclusive."""
+
+    limit: int
+    offset: int = 0
+    after_seq: int | None = None
+    before_seq: int | None = None
+    sender: str | None = None
+    visibility: Visibility | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    parent_message_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """Messages in seq order. `total_count`: all that match the filters other than after_seq,
+    before_seq, offset and limit. `has_more`: with after_seq newer ones match, without it older ones.
+    `last_seq`: the newest seq of the session in this snapshot, visible or not."""
+
+    messages: list[Message]
+    total_count: int
+    has_more: bool
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class SenderCount:
+    sender: str
+    sender_type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryWrite:
+    """What an update function decided to store."""
+
+    value: JsonValue
+    metadata: JsonObject
+    expires_at: datetime | None
+
+
+MemoryUpdate = Callable[[MemoryEntry | None], MemoryWrite]
+"""From the current entry (None: missing or expired) to the new one; may raise Conflict and the like.
+A store may call it more than once for one write."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenMemory:
+    entry: MemoryEntry
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryListing:
+    """One entry of a listing: all but the value."""
+
+    address: MemoryAddress
+    version: int
+    metadata: JsonObject
+    size_bytes: int
+    created_at: datetime
+    updated_at: datetime
+    updated_by: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthState:
+    """What is needed to accept or refuse credentials: active keys by id, and the ids of revoked
+    credentials that have not expired yet. `generation` grows with every change."""
+
+    generation: int
+    keys: dict[str, ApiKey]
+    revoked_credentials: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """`after_id`: only entries with a smaller id, that is older ones (paging from newest to oldest)."""
+
+    limit: int
+    session_id: str | None = None
+    agent_id: str | None = None
+    event_type: str | None = None
+    start_time: datetime | None = None
+    after_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Gauges for /metrics. `extra` holds a backend's own, by metric name."""
+
+    active_sessions: int
+    active_agents: int
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Storage(Protocol):
+    """A place that keeps sessions, messages, memory, identity and audit."""
+
+    async def aclose(self) -> None:
+        """Finish the writes under way, then release everything. Further calls raise Unavailable."""
+
+    async def ping(self) -> None:
+        """Return if the store answers reads and can take writes, else raise Unavailable."""
+
+    # Sessions
+
+    async def create_session(self, new: NewSession, audit: AuditEntry) -> Session:
+        """Store a new active session and the audit entry."""
+
+    async def get_session(self, session_id: str) -> Session:
+        """Raise SessionNotFound if there is none."""
+
+    async def list_sessions(
+        self,
+        caller: Caller,
+        *,
+        status: SessionStatus | None,
+        created_by: str | None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[SessionSummary]:
+        """Sessions that policy.can_see_session grants the caller, newest first by (created_at, id),
+        strictly older than `before`. Counts as SessionSummary says; `unread` are the visible
+        messages behind the caller's cursor. Cost is that of `limit` sessions, whatever their size."""
+
+    async def summarize_session(
+        self, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> SessionSummary:
+        """One session as list_sessions would show it."""
+
+    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
+        """Agent ids: the creator, the invited, and whoever has written, in that order, each once."""
+
+    async def close_session(
+        self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
+    ) -> Session:
+        """Make it read-only. Closing a closed session changes nothing and returns it."""
+
+    async def delete_session(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
+        """Remove the session, its messages, cursors, memory and idempotency records; audit stays."""
+
+    # Messages
+
+    async def add_message(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
+        """Append to the log. `seq` is the session's last seq + 1: gapless from 1, and in commit
+        order, so that a reader by cursor never misses one that commits later with a smaller seq.
+
+        Order of checks: idempotency record first (same session, sender and key: the first answer
+        again, duplicate=True, even if the session has been closed since; another fingerprint:
+        Conflict with field idempotency_key; the caller must still be able to see the session, which
+        the guard's SessionNotFound or PermissionDenied tells, only SessionClosed is passed over),
+        then the guard, then the parent: it must be a message of this session that
+        policy.can_see_message grants the sender, else MessageNotFound(field="parent_message_id").
+        """
+
+    async def list_messages(
+        self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
+    ) -> MessagePage:
+        """What the caller may see, of one snapshot. With after_seq: the oldest `limit` behind it,
+        `offset` skipped. Without: the newest `limit` (before before_seq if given), the `offset`
+        newest skipped. Cost without filters does not grow with the session."""
+
+    async def get_message(
+        self, session_id: str, message_id: int, caller: Caller, guard: SessionGuard
+    ) -> Message:
+        """Raise MessageNotFound if it is not there or the caller may not see it."""
+
+    async def read_log(
+        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+    ) -> list[Message]:
+        """The log as it is, for whoever applies policy.can_see_message to each: oldest first."""
+
+    async def count_by_sender(
+        self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
+    ) -> list[SenderCount]:
+        """Visible messages behind after_seq by sender, most first, then by name."""
+
+    async def get_cursor(self, session_id: str, agent_id: str) -> int:
+        """The agent's stored read position, 0 if none."""
+
+    async def set_cursor(
+        self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
+    ) -> tuple[int, int]:
+        """Store max(stored, seq); return (stored seq, unread visible messages behind it).
+        A seq beyond the session's last raises InvalidArgument(field="seq")."""
+
+    # Memory
+
+    async def write_memory(
+        self,
+        address: MemoryAddress,
+        caller: Caller,
+        update: MemoryUpdate,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+    ) -> WrittenMemory:
+        """Apply `update` to the entry, atomically against all other writers of it. Version is 1 for
+        a new entry (an expired one counts as missing), else the old one + 1. `guard` is given iff
+        the address has a session. The idempotency record is looked up as in add_message, by
+        (address.session_id, caller.agent_id, key); it answers the first call's entry as it was then,
+        value excepted (the current value need not be kept for that)."""
+
+    async def get_memory(
+        self, address: MemoryAddress, *, now: datetime, guard: SessionGuard | None
+    ) -> MemoryEntry:
+        """Raise MemoryNotFound if it is missing or expired at `now`."""
+
+    async def list_memory(
+        self,
+        *,
+        session_id: str | None,
+        owner: str | None,
+        prefix: str,
+        limit: int,
+        after_key: str | None,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> list[MemoryListing]:
+        """Unexpired entries of one place whose key starts with `prefix` (literally, case-sensitively),
+        by key in code point order, strictly after `after_key`."""
+
+    async def delete_memory(
+        self,
+        address: MemoryAddress,
+        check: Callable[[MemoryEntry], None],
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        audit: AuditEntry,
+    ) -> None:
+        """Remove the entry if `check` does not raise; MemoryNotFound if missing or expired."""
+
+    async def purge(
+        self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
+    ) -> int:
+        """Remove expired memory and credentials and old idempotency and audit rows, in bounded
+        steps that do not hold up other writers; return how many rows went."""
+
+    # Identity
+
+    async def get_auth_state(self, known_generation: int | None) -> AuthState | None:
+        """None if the generation still is `known_generation`, at the cost of one row."""
+
+    async def add_key(self, key: ApiKey, audit: AuditEntry) -> None:
+        """Store an active key."""
+
+    async def list_keys(self) -> list[ApiKey]:
+        """All keys, revoked ones too, by creation."""
+
+    async def revoke_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """Revoke; False if there is no such active key."""
+
+    async def add_credential(self, credential: Credential, audit: AuditEntry) -> None:
+        """Record an issued token with its handle."""
+
+    async def find_credential(self, credential_id: str) -> Credential | None:
+        """By jti, revoked and expired ones too until they are purged."""
+
+    async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
+        """By the hash of the agent handle."""
+
+    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """Revoke the token and its handle; False if there is no such active credential."""
+
+    # Agents and audit
+
+    async def touch_agents(self, seen: Sequence[Agent]) -> None:
+        """Upsert: first_seen stays, last_seen never goes backwards, the type is the latest."""
+
+    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
+        """By last_seen, newest first. With a session (and its guard): its participants as
+        list_participants has them, those the server has heard of."""
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Store one entry."""
+
+    async def list_audit(self, query: AuditQuery) -> list[AuditEntry]:
+        """Newest first."""
+
+    async def get_stats(self, *, active_since: datetime) -> StoreStats:
+        """Counts of active sessions and of agents seen since then."""

@@ -1,0 +1,118 @@
+"""The SQLite store: one file, any number of processes on one host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import anyio
+import filelock
+
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings
+from shared_context_server.storage.sqlite.connections import (
+    database_path,
+    make_private_file,
+    open_connection,
+    optimize,
+)
+from shared_context_server.storage.sqlite.filesystem import require_shareable
+from shared_context_server.storage.sqlite.migrations import (
+    MIGRATIONS_DIR,
+    SchemaStatus,
+    apply_migrations,
+    load_migrations,
+    read_status,
+)
+from shared_context_server.storage.sqlite.readers import Readers
+from shared_context_server.storage.sqlite.store import SqliteStorage
+from shared_context_server.storage.sqlite.writer import Writer
+
+__all__ = ["SchemaStatus", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
+
+_MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite(settings: Settings) -> AsyncIterator[SqliteStorage]:
+    """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
+
+    Raises ConfigurationError as migrate_sqlite does.
+    """
+    await asyncio.to_thread(migrate_sqlite, settings)
+    path = database_path(settings)
+
+    def open_writer() -> sqlite3.Connection:
+        connection = open_connection(path, settings, query_only=False)
+        optimize(connection)
+        return connection
+
+    writer = Writer(open_writer)
+    with _explain_errors(path):
+        await writer.start()
+    readers = Readers(
+        lambda: open_connection(path, settings, query_only=True), settings.sqlite_readers
+    )
+    storage = SqliteStorage(writer, readers)
+    try:
+        yield storage
+    finally:
+        # A server that is being cancelled still has to finish its writes.
+        with anyio.CancelScope(shield=True):
+            await storage.aclose()
+
+
+def migrate_sqlite(
+    settings: Settings,
+    migrations_dir: Path = MIGRATIONS_DIR,
+    *,
+    check_directory: Callable[[Path], None] = require_shareable,
+) -> list[str]:
+    """Create the database if there is none and bring its schema up to date; the names of the
+    migrations applied. Any number of processes may do so at once.
+
+    Raises ConfigurationError, having changed nothing: the directory is not usable, the file is no
+    database, a migration fails, or the schema is newer than this program.
+    """
+    path = database_path(settings)
+    make_private_file(path)
+    check_directory(path.parent)
+    try:
+        # SQLite's own lock does not cover the switch to WAL.
+        with (
+            filelock.FileLock(f"{path}.lock", timeout=_MIGRATION_WAIT_S, mode=0o600),
+            _explain_errors(path),
+            contextlib.closing(open_connection(path, settings, query_only=False)) as connection,
+        ):
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise ConfigurationError(f"The database {path} cannot use WAL; its mode is {mode}.")
+            return apply_migrations(connection, load_migrations(migrations_dir))
+    except filelock.Timeout as exc:
+        raise ConfigurationError(
+            f"Another process has been migrating {path} for {_MIGRATION_WAIT_S:.0f} s."
+        ) from exc
+
+
+def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_DIR) -> SchemaStatus:
+    """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
+    path = database_path(settings)
+    migrations = load_migrations(migrations_dir)
+    if not path.exists():
+        return SchemaStatus(current=0, latest=len(migrations))
+    with (
+        _explain_errors(path),
+        contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
+    ):
+        return read_status(connection, migrations)
+
+
+@contextlib.contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise ConfigurationError(f"The database {path} cannot be opened: {exc}.") from exc

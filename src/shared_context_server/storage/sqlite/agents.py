@@ -1,0 +1,64 @@
+"""Agents the server has heard of, and how many are about."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from shared_context_server.models import Agent
+from shared_context_server.storage.base import SessionGuard
+from shared_context_server.storage.sqlite.rows import AGENT, encode_time, to_agent
+from shared_context_server.storage.sqlite.sessions import list_participants, use_session
+
+_TOUCH = """
+    INSERT INTO agents (agent_id, agent_type, first_seen, last_seen)
+    VALUES (:agent_id, :agent_type, :first_seen, :last_seen)
+    ON CONFLICT (agent_id) DO UPDATE SET
+        agent_type = iif(excluded.last_seen >= last_seen, excluded.agent_type, agent_type),
+        last_seen = max(last_seen, excluded.last_seen)"""
+_LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
+_LIST_NAMED = f"""
+    SELECT {AGENT} FROM json_each(:agent_ids) AS named JOIN agents ON agents.agent_id = named.value
+    ORDER BY last_seen DESC, agent_id"""
+_COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE status = 'active'"
+_COUNT_AGENTS = "SELECT count(*) FROM agents WHERE last_seen >= :active_since"
+
+
+def touch_agents(connection: sqlite3.Connection, seen: Sequence[Agent]) -> None:
+    connection.executemany(
+        _TOUCH,
+        [
+            {
+                "agent_id": agent.agent_id,
+                "agent_type": agent.agent_type,
+                "first_seen": encode_time(agent.first_seen),
+                "last_seen": encode_time(agent.last_seen),
+            }
+            for agent in seen
+        ],
+    )
+
+
+def list_agents(
+    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+) -> list[Agent]:
+    if session_id is None:
+        rows = connection.execute(_LIST)
+    else:
+        session = use_session(connection, session_id, guard)
+        agent_ids = list_participants(connection, session)
+        rows = connection.execute(_LIST_NAMED, {"agent_ids": json.dumps(agent_ids)})
+    return [to_agent(row) for row in rows]
+
+
+def count_active(connection: sqlite3.Connection, active_since: datetime) -> tuple[int, int]:
+    """Active sessions, and agents seen since then."""
+    (sessions,) = connection.execute(_COUNT_SESSIONS).fetchone()
+    (agents,) = connection.execute(
+        _COUNT_AGENTS, {"active_since": encode_time(active_since)}
+    ).fetchone()
+    return sessions, agents

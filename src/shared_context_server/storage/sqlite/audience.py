@@ -1,0 +1,131 @@
+"""Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
+
+A message has a row in `audience` for each name it is addressed to: everyone, an agent type, or
+single agents (the sender of a private message is one of them). One for admins only has no row. A
+caller answers to three names. A message has one visibility, hence one kind of name, so a caller
+meets at most one row of it: the three names can be counted one by one and added up.
+"""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared_context_server.models import Caller, Visibility
+from shared_context_server.storage.base import NewMessage
+from shared_context_server.storage.sqlite.rows import MAX_INTEGER, decode_time, encode_time
+
+_EVERYONE = "*"
+
+
+def _type_name(agent_type: str) -> str:
+    return f"type:{agent_type}"
+
+
+def _agent_name(agent_id: str) -> str:
+    return f"agent:{agent_id}"
+
+
+def names_of_message(message: NewMessage) -> list[str]:
+    """The names this message is addressed to, each once."""
+    match message.visibility:
+        case Visibility.PUBLIC:
+            return [_EVERYONE]
+        case Visibility.AGENT_ONLY:
+            return [_type_name(message.sender.agent_type)]
+        case Visibility.PRIVATE:
+            agents = (message.sender.agent_id, *message.recipients)
+            return list(dict.fromkeys(_agent_name(agent_id) for agent_id in agents))
+        case Visibility.ADMIN_ONLY:
+            return []
+
+
+def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str, str | None]:
+    """Parameters of the statements below. `only`: just the name that visibility goes by."""
+    names = {
+        Visibility.PUBLIC: _EVERYONE,
+        Visibility.AGENT_ONLY: _type_name(caller.agent_type),
+        Visibility.PRIVATE: _agent_name(caller.agent_id),
+    }
+    return {
+        f"name_{visibility}": name if only in (None, visibility) else None
+        for visibility, name in names.items()
+    }
+
+
+VISIBLE = """(:is_admin OR EXISTS (
+    SELECT 1 FROM audience
+    WHERE audience.session_id = m.session_id AND audience.seq = m.seq
+      AND audience.name = CASE m.visibility
+        WHEN 'public' THEN :name_public
+        WHEN 'agent_only' THEN :name_agent_only
+        WHEN 'private' THEN :name_private
+      END
+))"""
+"""Whether the caller sees message `m`. Wants names_of_caller, and :is_admin."""
+
+_HEARD_AS = """
+    SELECT seq FROM audience
+    WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq
+      AND created_at BETWEEN :start_time AND :end_time AND name = """
+HEARD = " UNION ALL ".join(
+    f"{_HEARD_AS}{name}" for name in (":name_public", ":name_agent_only", ":name_private")
+)
+"""The seqs that a caller who is no admin sees. Ordered by seq this merges three index ranges."""
+
+_LATEST_AS = """
+    SELECT * FROM (
+        SELECT seq, ordinal, created_at FROM audience
+        WHERE session_id = :session_id AND seq <= :up_to_seq AND name = {name}
+        ORDER BY seq DESC LIMIT 1
+    )"""
+# Beside a single max(), SQLite takes bare columns from the row that has the maximum.
+_TALLY = f"""
+    SELECT coalesce(sum(ordinal), 0), max(seq), created_at FROM (
+        {_LATEST_AS.format(name=":name_public")} UNION ALL
+        {_LATEST_AS.format(name=":name_agent_only")} UNION ALL
+        {_LATEST_AS.format(name=":name_private")}
+    )"""
+
+_ADD_NAME = """
+    INSERT INTO audience (session_id, name, seq, created_at, ordinal)
+    VALUES (:session_id, :name, :seq, :created_at, 1 + coalesce((
+        SELECT ordinal FROM audience WHERE session_id = :session_id AND name = :name
+        ORDER BY seq DESC LIMIT 1
+    ), 0))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many messages somebody sees, and when the newest of them was written."""
+
+    count: int
+    newest_at: datetime | None
+
+
+def tally_heard(
+    connection: sqlite3.Connection,
+    session_id: str,
+    names: dict[str, str | None],
+    *,
+    up_to_seq: int = MAX_INTEGER,
+) -> Tally:
+    """What those names see up to and including a seq, at the cost of three index look-ups."""
+    count, _, newest_at = connection.execute(
+        _TALLY, {"session_id": session_id, "up_to_seq": up_to_seq, **names}
+    ).fetchone()
+    return Tally(count, None if newest_at is None else decode_time(newest_at))
+
+
+def add_audience(connection: sqlite3.Connection, message: NewMessage, seq: int) -> None:
+    """Address a new message; seq is larger than all before it in the session."""
+    shared = {
+        "session_id": message.session_id,
+        "seq": seq,
+        "created_at": encode_time(message.created_at),
+    }
+    for name in names_of_message(message):
+        connection.execute(_ADD_NAME, {"name": name, **shared})

@@ -1,0 +1,60 @@
+"""The audit log."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+
+from shared_context_server.models import AuditEntry
+from shared_context_server.storage.base import AuditQuery
+from shared_context_server.storage.sqlite.rows import (
+    AUDIT_ENTRY,
+    MAX_INTEGER,
+    clamp,
+    encode_json,
+    encode_time,
+    to_audit_entry,
+)
+
+_ADD = """
+    INSERT INTO audit_log (created_at, event_type, agent_id, session_id, details)
+    VALUES (:created_at, :event_type, :agent_id, :session_id, :details)"""
+_LIST = f"""
+    SELECT {AUDIT_ENTRY} FROM audit_log
+    WHERE id < :before_id
+      AND created_at >= :start_time
+      AND (:session_id IS NULL OR session_id = :session_id)
+      AND (:agent_id IS NULL OR agent_id = :agent_id)
+      AND (:event_type IS NULL OR event_type = :event_type)
+    ORDER BY id DESC LIMIT :limit"""
+
+
+def add_audit(connection: sqlite3.Connection, entry: AuditEntry) -> None:
+    connection.execute(
+        _ADD,
+        {
+            "created_at": encode_time(entry.timestamp),
+            "event_type": entry.event_type,
+            "agent_id": entry.agent_id,
+            "session_id": entry.session_id,
+            "details": encode_json(entry.details),
+        },
+    )
+
+
+def list_audit(connection: sqlite3.Connection, query: AuditQuery) -> list[AuditEntry]:
+    rows = connection.execute(
+        _LIST,
+        {
+            "before_id": MAX_INTEGER if query.after_id is None else clamp(query.after_id),
+            "start_time": -MAX_INTEGER
+            if query.start_time is None
+            else encode_time(query.start_time),
+            "session_id": query.session_id,
+            "agent_id": query.agent_id,
+            "event_type": query.event_type,
+            "limit": query.limit,
+        },
+    )
+    return [to_audit_entry(row) for row in rows]

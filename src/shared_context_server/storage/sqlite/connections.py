@@ -1,0 +1,99 @@
+"""SQLite connections as we want them: where the file is, its rights, the PRAGMAs."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings
+
+_SCHEME = "sqlite:///"
+_KIB_PER_MIB = 1024
+_BYTES_PER_MIB = 1024 * 1024
+_CACHED_STATEMENTS = 256  # more than the statements we have, so that none is compiled twice
+_WAL_SIZE_LIMIT = 64 * _BYTES_PER_MIB  # a WAL grown by a long read shrinks to this afterwards
+_ANALYSIS_LIMIT = 400  # rows PRAGMA optimize looks at in an index, as SQLite's manual advises
+
+
+def database_path(settings: Settings) -> Path:
+    """The file that `sqlite:///…` names: absolute, unless it starts with `.` or `~`.
+
+    `sqlite:///srv/x.db` and `sqlite:////srv/x.db` are the same file. Raises ConfigurationError.
+    """
+    url = settings.storage_url
+    name = url.removeprefix(_SCHEME)
+    if name == url or not name.strip("/") or name == ":memory:":
+        raise ConfigurationError(
+            f"DATABASE_URL: {url!r} does not name a file; write sqlite:///absolute/path.db"
+        )
+    path = Path(name).expanduser() if name[0] in ".~" else Path("/" + name.lstrip("/"))
+    return path.absolute()
+
+
+def make_private_file(path: Path) -> None:
+    """Create the file (0600) and its directory (0700) where missing; SQLite gives its WAL and
+    shared-memory files the rights of the database. Raises ConfigurationError.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as exc:
+        raise ConfigurationError(f"The database {path} cannot be created: {exc.strerror}.") from exc
+
+
+def open_connection(path: Path, settings: Settings, *, query_only: bool) -> sqlite3.Connection:
+    """A connection in autocommit mode to an existing file. May be used by any one thread at a time.
+
+    Raises sqlite3.Error.
+    """
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",  # never creates: a vanished database is an error, not empty
+        uri=True,
+        timeout=settings.sqlite_busy_timeout_ms / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
+    )
+    try:
+        for name, value in _pragmas(settings, query_only=query_only).items():
+            connection.execute(f"PRAGMA {name} = {value}")  # PRAGMAs take no parameters
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _pragmas(settings: Settings, *, query_only: bool) -> dict[str, int | str]:
+    return {
+        "foreign_keys": "ON",
+        "synchronous": settings.sqlite_synchronous.value,
+        "cache_size": -settings.sqlite_cache_mb * _KIB_PER_MIB,  # negative: KiB, not pages
+        "mmap_size": settings.sqlite_mmap_mb * _BYTES_PER_MIB,
+        "temp_store": "MEMORY",
+        "journal_size_limit": _WAL_SIZE_LIMIT,
+        # ON would write zeros over every page that a deleted session frees.
+        "secure_delete": "FAST",
+        "analysis_limit": _ANALYSIS_LIMIT,
+        "query_only": "ON" if query_only else "OFF",
+    }
+
+
+def optimize(connection: sqlite3.Connection) -> None:
+    """Let SQLite refresh its statistics. Advice only: a database locked just now stays as it is."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA optimize = 0x10002")
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """All reads within see the database as it is at the first of them."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        # After an error of the disk SQLite may have ended the transaction by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,121 @@
+"""Whether a directory can hold an SQLite database that several processes share.
+
+SQLite relies on byte-range locks that exclude, and its WAL on memory shared by all who have the
+database open. A file system that fakes either loses data silently, so it is refused at the start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from shared_context_server.errors import ConfigurationError
+
+if sys.platform == "linux":
+    import fcntl
+
+TryLock = Callable[[int], bool]
+"""Lock the whole file for writing through this descriptor: False if another one holds it, OSError
+if the file system does not do locks."""
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+# File systems that several hosts can mount: the WAL's shared memory would be one host's own, see
+# https://www.sqlite.org/wal.html ("does not work over a network filesystem"). FUSE ones by daemon.
+_NETWORK_TYPES = frozenset(
+    {
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "fuse.ceph",
+        "fuse.davfs2",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "glusterfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "smb3",
+        "smbfs",
+    }
+)
+_OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+def _try_lock(descriptor: int) -> bool:
+    """By an open-file-description lock: unlike POSIX locks, two of one process exclude each other."""
+    if sys.platform != "linux":
+        raise OSError(errno.EINVAL, "no open-file-description locks here")
+    # struct flock of fcntl(2): l_type, l_whence, l_start, l_len (0: to the end), l_pid (must be 0)
+    request = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    except OSError as exc:
+        if exc.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def require_shareable(
+    directory: Path, *, try_lock: TryLock = _try_lock, mountinfo: Path = MOUNTINFO
+) -> None:
+    """Raise ConfigurationError if the directory's file system cannot lock or is a network's."""
+    kind = find_filesystem_type(directory, mountinfo)
+    if kind in _NETWORK_TYPES:
+        raise ConfigurationError(
+            f"DATA_DIR: {directory} is on a network file system ({kind}), where SQLite loses data "
+            "when several processes write; choose a local directory."
+        )
+    if not _can_lock(directory, try_lock):
+        raise ConfigurationError(
+            f"DATA_DIR: the file system of {directory} ({kind or 'unknown'}) does not lock files, "
+            "without which SQLite loses data; choose another directory."
+        )
+
+
+def _can_lock(directory: Path, try_lock: TryLock) -> bool:
+    try:
+        with (
+            tempfile.NamedTemporaryFile(dir=directory, prefix=".lock-probe-") as first,
+            Path(first.name).open("r+b", buffering=0) as second,
+        ):
+            return try_lock(first.fileno()) and not try_lock(second.fileno())
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:  # a system without such locks: it cannot be probed
+            return True
+        if exc.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise ConfigurationError(f"DATA_DIR: {directory} cannot be used: {exc.strerror}.") from exc
+
+
+def find_filesystem_type(directory: Path, mountinfo: Path = MOUNTINFO) -> str | None:
+    """The type of the mount that holds the directory, by proc(5); None where that is not told."""
+    try:
+        lines = mountinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    target = directory.resolve()
+    best: tuple[int, str] | None = None
+    for line in lines:
+        mount, _, filesystem = line.partition(" - ")
+        point = Path(_OCTAL_ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4]))
+        # `>=`: of several mounts on one point the last one listed lies on top.
+        if target.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
+            best = (len(point.parts), filesystem.split()[0])
+    return best[1] if best else None

@@ -1,0 +1,135 @@
+"""API keys, issued credentials, and the generation that tells when to look again."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+
+from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.storage.base import AuthState
+from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.rows import (
+    API_KEY,
+    CREDENTIAL,
+    encode_optional_time,
+    encode_permissions,
+    encode_time,
+    to_api_key,
+    to_credential,
+)
+
+_GENERATION = "SELECT generation FROM auth_generation"
+_NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
+
+_ADD_KEY = """
+    INSERT INTO api_keys (id, agent_id, permissions, secret_hash, created_at, revoked_at)
+    VALUES (:id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at)"""
+_LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
+_LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
+_REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL"
+
+_ADD_CREDENTIAL = """
+    INSERT INTO credentials (
+        id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
+        revoked_at)
+    VALUES (
+        :id, :agent_id, :agent_type, :permissions, :key_id, :handle_hash, :issued_at, :expires_at,
+        :revoked_at)"""
+_FIND_CREDENTIAL = f"SELECT {CREDENTIAL} FROM credentials WHERE id = :id"
+_FIND_BY_HANDLE = f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = :handle_hash"
+_LIST_REVOKED = "SELECT id FROM credentials WHERE revoked_at IS NOT NULL AND expires_at > :now"
+_REVOKE_CREDENTIAL = """
+    UPDATE credentials SET revoked_at = :at
+    WHERE id = :id AND revoked_at IS NULL AND expires_at > :at"""
+
+
+def read_auth_state(
+    connection: sqlite3.Connection, known_generation: int | None
+) -> AuthState | None:
+    (generation,) = connection.execute(_GENERATION).fetchone()
+    if generation == known_generation:
+        return None
+    keys = [to_api_key(row) for row in connection.execute(_LIST_ACTIVE_KEYS)]
+    revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(datetime.now(UTC))})
+    return AuthState(
+        generation=generation,
+        keys={key.id: key for key in keys},
+        revoked_credentials=frozenset(row[0] for row in revoked),
+    )
+
+
+def add_key(connection: sqlite3.Connection, key: ApiKey, audit: AuditEntry) -> None:
+    connection.execute(
+        _ADD_KEY,
+        {
+            "id": key.id,
+            "agent_id": key.agent_id,
+            "permissions": encode_permissions(key.permissions),
+            "secret_hash": key.secret_hash,
+            "created_at": encode_time(key.created_at),
+            "revoked_at": encode_optional_time(key.revoked_at),
+        },
+    )
+    connection.execute(_NEXT_GENERATION)
+    add_audit(connection, audit)
+
+
+def list_keys(connection: sqlite3.Connection) -> list[ApiKey]:
+    return [to_api_key(row) for row in connection.execute(_LIST_KEYS)]
+
+
+def revoke_key(
+    connection: sqlite3.Connection, key_id: str, at: datetime, audit: AuditEntry
+) -> bool:
+    return _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+
+def add_credential(
+    connection: sqlite3.Connection, credential: Credential, audit: AuditEntry
+) -> None:
+    """The generation stays: a new credential changes nothing that get_auth_state answers."""
+    connection.execute(
+        _ADD_CREDENTIAL,
+        {
+            "id": credential.id,
+            "agent_id": credential.agent_id,
+            "agent_type": credential.agent_type,
+            "permissions": encode_permissions(credential.permissions),
+            "key_id": credential.key_id,
+            "handle_hash": credential.handle_hash,
+            "issued_at": encode_time(credential.issued_at),
+            "expires_at": encode_time(credential.expires_at),
+            "revoked_at": encode_optional_time(credential.revoked_at),
+        },
+    )
+    add_audit(connection, audit)
+
+
+def find_credential(connection: sqlite3.Connection, credential_id: str) -> Credential | None:
+    row = connection.execute(_FIND_CREDENTIAL, {"id": credential_id}).fetchone()
+    return None if row is None else to_credential(row)
+
+
+def find_credential_by_handle(
+    connection: sqlite3.Connection, handle_hash: str
+) -> Credential | None:
+    row = connection.execute(_FIND_BY_HANDLE, {"handle_hash": handle_hash}).fetchone()
+    return None if row is None else to_credential(row)
+
+
+def revoke_credential(
+    connection: sqlite3.Connection, credential_id: str, at: datetime, audit: AuditEntry
+) -> bool:
+    return _revoke(connection, _REVOKE_CREDENTIAL, credential_id, at, audit)
+
+
+def _revoke(
+    connection: sqlite3.Connection, statement: str, id_: str, at: datetime, audit: AuditEntry
+) -> bool:
+    if connection.execute(statement, {"id": id_, "at": encode_time(at)}).rowcount == 0:
+        return False
+    connection.execute(_NEXT_GENERATION)
+    add_audit(connection, audit)
+    return True

@@ -1,0 +1,235 @@
+"""Memory entries: versions, expiry, listing by prefix."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from shared_context_server.errors import MemoryNotFound
+from shared_context_server.models import (
+    AuditEntry,
+    Caller,
+    JsonObject,
+    MemoryAddress,
+    MemoryEntry,
+    Session,
+)
+from shared_context_server.storage.base import (
+    MemoryListing,
+    MemoryUpdate,
+    SessionGuard,
+    WrittenMemory,
+)
+from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.idempotency import IdempotentCall
+from shared_context_server.storage.sqlite.rows import (
+    MEMORY_ENTRY,
+    MEMORY_LISTING,
+    decode_optional_time,
+    decode_time,
+    encode_json,
+    encode_optional_time,
+    encode_time,
+    to_memory_entry,
+    to_memory_listing,
+)
+from shared_context_server.storage.sqlite.sessions import use_session
+
+_UNEXPIRED = "(expires_at IS NULL OR expires_at > :now)"
+_AT_ADDRESS = "session_id = :session_id AND owner = :owner AND key = :key"
+
+_FIND = f"SELECT {MEMORY_ENTRY} FROM memory WHERE {_AT_ADDRESS} AND {_UNEXPIRED}"
+_PUT = """
+    INSERT INTO memory (
+        session_id, owner, key, version, created_at, updated_at, updated_by, expires_at,
+        size_bytes, metadata, value)
+    VALUES (
+        :session_id, :owner, :key, :version, :created_at, :updated_at, :updated_by, :expires_at,
+        :size_bytes, :metadata, :value)
+    ON CONFLICT (session_id, owner, key) DO UPDATE SET
+        version = excluded.version, created_at = excluded.created_at,
+        updated_at = excluded.updated_at, updated_by = excluded.updated_by,
+        expires_at = excluded.expires_at, size_bytes = excluded.size_bytes,
+        metadata = excluded.metadata, value = excluded.value"""
+_REMOVE = f"DELETE FROM memory WHERE {_AT_ADDRESS}"
+_LIST = f"""
+    SELECT {MEMORY_LISTING} FROM memory
+    WHERE session_id = :session_id AND owner = :owner
+      AND key >= :from_key AND key < :end_key AND {_UNEXPIRED}
+    ORDER BY key LIMIT :limit"""
+
+_BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB behind every TEXT
+_SURROGATES = range(0xD800, 0xE000)
+_LAST_CODE_POINT = 0x10FFFF
+
+
+def _place(session_id: str | None, owner: str | None) -> dict[str, str]:
+    return {"session_id": session_id or "", "owner": owner or ""}
+
+
+def _where(address: MemoryAddress) -> dict[str, str]:
+    return {"key": address.key, **_place(address.session_id, address.owner)}
+
+
+def _use_place(
+    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+) -> Session | None:
+    return None if session_id is None else use_session(connection, session_id, guard)
+
+
+def _find(
+    connection: sqlite3.Connection, address: MemoryAddress, now: datetime
+) -> MemoryEntry | None:
+    row = connection.execute(_FIND, {"now": encode_time(now), **_where(address)}).fetchone()
+    return None if row is None else to_memory_entry(address, row)
+
+
+def write_memory(
+    connection: sqlite3.Connection,
+    address: MemoryAddress,
+    caller: Caller,
+    update: MemoryUpdate,
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+    call: IdempotentCall | None,
+) -> WrittenMemory:
+    session = _use_place(connection, address.session_id, None)
+    if call is not None:
+        first = call.find_answer(connection, session, guard)
+        if first is not None:
+            return WrittenMemory(_from_answer(address, first), duplicate=True)
+    if session is not None and guard is not None:
+        guard(session)
+    current = _find(connection, address, now)
+    write = update(current)
+    entry = MemoryEntry(
+        address=address,
+        value=write.value,
+        version=current.version + 1 if current else 1,
+        metadata=write.metadata,
+        created_at=current.created_at if current else now,
+        updated_at=now,
+        updated_by=caller.agent_id,
+        expires_at=write.expires_at,
+    )
+    _put(connection, entry)
+    if call is not None:
+        call.keep_answer(connection, _to_answer(entry), now)
+    return WrittenMemory(entry)
+
+
+def _put(connection: sqlite3.Connection, entry: MemoryEntry) -> None:
+    value = encode_json(entry.value)
+    connection.execute(
+        _PUT,
+        {
+            **_where(entry.address),
+            "version": entry.version,
+            "created_at": encode_time(entry.created_at),
+            "updated_at": encode_time(entry.updated_at),
+            "updated_by": entry.updated_by,
+            "expires_at": encode_optional_time(entry.expires_at),
+            "size_bytes": len(value.encode()),
+            "metadata": encode_json(entry.metadata),
+            "value": value,
+        },
+    )
+
+
+def _to_answer(entry: MemoryEntry) -> JsonObject:
+    """All but the value, which may be large and is not part of what a writer is told."""
+    return {
+        "version": entry.version,
+        "metadata": entry.metadata,
+        "created_at": encode_time(entry.created_at),
+        "updated_at": encode_time(entry.updated_at),
+        "updated_by": entry.updated_by,
+        "expires_at": encode_optional_time(entry.expires_at),
+    }
+
+
+def _from_answer(address: MemoryAddress, answer: dict[str, Any]) -> MemoryEntry:
+    return MemoryEntry(
+        address=address,
+        value=None,
+        version=answer["version"],
+        metadata=answer["metadata"],
+        created_at=decode_time(answer["created_at"]),
+        updated_at=decode_time(answer["updated_at"]),
+        updated_by=answer["updated_by"],
+        expires_at=decode_optional_time(answer["expires_at"]),
+    )
+
+
+def get_memory(
+    connection: sqlite3.Connection,
+    address: MemoryAddress,
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> MemoryEntry:
+    _use_place(connection, address.session_id, guard)
+    entry = _find(connection, address, now)
+    if entry is None:
+        raise MemoryNotFound(address.key)
+    return entry
+
+
+def list_memory(
+    connection: sqlite3.Connection,
+    *,
+    session_id: str | None,
+    owner: str | None,
+    prefix: str,
+    limit: int,
+    after_key: str | None,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> list[MemoryListing]:
+    _use_place(connection, session_id, guard)
+    rows = connection.execute(
+        _LIST,
+        {
+            **_place(session_id, owner),
+            "from_key": _first_key(prefix, after_key),
+            "end_key": _end_of_prefix(prefix),
+            "now": encode_time(now),
+            "limit": limit,
+        },
+    )
+    return [to_memory_listing(session_id, owner, row) for row in rows]
+
+
+def _first_key(prefix: str, after_key: str | None) -> str:
+    """The smallest key that may be listed: no string lies between a key and the key + NUL."""
+    return prefix if after_key is None else max(prefix, after_key + "\0")
+
+
+def _end_of_prefix(prefix: str) -> str | bytes:
+    """The smallest text behind all that start with `prefix`, in code point order."""
+    stem = prefix.rstrip(chr(_LAST_CODE_POINT))
+    if not stem:
+        return _BEHIND_ALL_TEXT
+    following = ord(stem[-1]) + 1
+    if following in _SURROGATES:  # no text contains them
+        following = _SURROGATES.stop
+    return stem[:-1] + chr(following)
+
+
+def delete_memory(
+    connection: sqlite3.Connection,
+    address: MemoryAddress,
+    check: Callable[[MemoryEntry], None],
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+    audit: AuditEntry,
+) -> None:
+    check(get_memory(connection, address, now=now, guard=guard))
+    connection.execute(_REMOVE, _where(address))
+    add_audit(connection, audit)

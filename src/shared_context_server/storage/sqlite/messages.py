@@ -1,0 +1,305 @@
+"""The log of a session: appending to it and reading what a caller may see of it."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from shared_context_server import policy
+from shared_context_server.errors import MessageNotFound
+from shared_context_server.models import Caller, JsonObject, Message, Session
+from shared_context_server.storage.base import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    SenderCount,
+    SessionGuard,
+)
+from shared_context_server.storage.sqlite.audience import (
+    HEARD,
+    VISIBLE,
+    add_audience,
+    names_of_caller,
+    tally_heard,
+)
+from shared_context_server.storage.sqlite.idempotency import IdempotentCall
+from shared_context_server.storage.sqlite.rows import (
+    MAX_INTEGER,
+    MESSAGE,
+    Row,
+    clamp,
+    decode_time,
+    encode_json,
+    encode_time,
+    to_message,
+)
+from shared_context_server.storage.sqlite.sessions import add_writer, use_session
+
+_ADD = """
+    INSERT INTO messages (
+        session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
+        parent_message_id, created_at)
+    VALUES (
+        :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
+        :parent_message_id, :created_at)"""
+_FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
+_READ_LOG = f"""
+    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = :session_id AND m.seq > :after_seq
+    ORDER BY m.seq LIMIT :limit"""
+
+# Pages and counts by where they are sought. Each is pinned to its index, because statistics from
+# one shape of data must not change how another is read.
+_ASCENDING, _DESCENDING = "ASC", "DESC"
+_SOUGHT_SEQS = {
+    "log": """
+        SELECT seq FROM messages INDEXED BY messages_by_seq
+        WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq""",
+    "heard": HEARD,
+}
+_FILTERS = f"""
+          m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
+      AND (:visibility IS NULL OR m.visibility = :visibility)
+      AND m.created_at BETWEEN :start_time AND :end_time
+      AND {VISIBLE}"""
+_SOUGHT_MESSAGES = {
+    "parent": f"""
+        messages AS m INDEXED BY messages_by_parent
+        WHERE m.parent_message_id = :parent_message_id
+          AND (:sender IS NULL OR m.sender = :sender) AND {_FILTERS}""",
+    "sender": f"messages AS m INDEXED BY messages_by_sender WHERE m.sender = :sender AND {_FILTERS}",
+    "filtered log": f"messages AS m INDEXED BY messages_by_seq WHERE {_FILTERS}",
+}
+# The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
+# the three ranges of HEARD, never touches a message that is not on the page.
+_PAGES = {
+    (place, order): f"""
+    SELECT {MESSAGE} FROM ({seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset) AS page
+    CROSS JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq"""
+    for place, seqs in _SOUGHT_SEQS.items()
+    for order in (_ASCENDING, _DESCENDING)
+} | {
+    (place, order): f"""
+    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset"""
+    for place, matching in _SOUGHT_MESSAGES.items()
+    for order in (_ASCENDING, _DESCENDING)
+}
+_COUNTS = {
+    "heard": f"SELECT count(*) FROM ({HEARD})",
+    "parent": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['parent']}",
+    "sender": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['sender']}",
+    # The index that is made for senders happens to hold all that is asked here.
+    "filtered log": (
+        f"SELECT count(*) FROM messages AS m INDEXED BY messages_by_sender WHERE {_FILTERS}"
+    ),
+}
+
+_COUNT_BY_SENDER = f"""
+    SELECT m.sender, m.sender_type, count(*) FROM messages AS m
+    WHERE m.session_id = :session_id AND m.seq > :after_seq AND {VISIBLE}
+    GROUP BY m.sender, m.sender_type
+    ORDER BY count(*) DESC, m.sender, m.sender_type"""
+
+
+def add_message(
+    connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
+) -> AddedMessage:
+    session = use_session(connection, new.session_id)
+    call = _idempotent_call(new)
+    if call is not None:
+        first = call.find_answer(connection, session, guard)
+        if first is not None:
+            return _to_duplicate(first)
+    guard(session)
+    if new.parent_message_id is not None:
+        _require_parent(connection, new, new.parent_message_id)
+    added = _append(connection, new, session.last_seq + 1)
+    if call is not None:
+        call.keep_answer(connection, _to_answer(added), new.created_at)
+    return added
+
+
+def _idempotent_call(new: NewMessage) -> IdempotentCall | None:
+    if new.idempotency_key is None:
+        return None
+    return IdempotentCall(
+        session_id=new.session_id,
+        agent_id=new.sender.agent_id,
+        key=new.idempotency_key,
+        kind="add_message",
+        fingerprint=new.fingerprint,
+    )
+
+
+def _to_answer(added: AddedMessage) -> JsonObject:
+    return {"id": added.id, "seq": added.seq, "timestamp": encode_time(added.timestamp)}
+
+
+def _to_duplicate(answer: dict[str, Any]) -> AddedMessage:
+    return AddedMessage(
+        id=answer["id"],
+        seq=answer["seq"],
+        timestamp=decode_time(answer["timestamp"]),
+        duplicate=True,
+    )
+
+
+def _require_parent(connection: sqlite3.Connection, new: NewMessage, parent_id: int) -> None:
+    try:
+        _get_visible(connection, new.session_id, parent_id, new.sender)
+    except MessageNotFound as exc:
+        raise MessageNotFound(parent_id, field="parent_message_id") from exc
+
+
+def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:
+    sender = new.sender
+    added = connection.execute(
+        _ADD,
+        {
+            "session_id": new.session_id,
+            "seq": seq,
+            "sender": sender.agent_id,
+            "sender_type": sender.agent_type,
+            "content": new.content,
+            "visibility": new.visibility,
+            "recipients": encode_json(new.recipients),
+            "metadata": encode_json(new.metadata),
+            "parent_message_id": new.parent_message_id,
+            "created_at": encode_time(new.created_at),
+        },
+    )
+    message_id = added.lastrowid
+    assert message_id is not None
+    add_audience(connection, new, seq)
+    add_writer(connection, new.session_id, sender.agent_id, seq)
+    return AddedMessage(id=message_id, seq=seq, timestamp=new.created_at)
+
+
+def get_message(
+    connection: sqlite3.Connection,
+    session_id: str,
+    message_id: int,
+    caller: Caller,
+    guard: SessionGuard,
+) -> Message:
+    use_session(connection, session_id, guard)
+    return _get_visible(connection, session_id, message_id, caller)
+
+
+def _get_visible(
+    connection: sqlite3.Connection, session_id: str, message_id: int, caller: Caller
+) -> Message:
+    row = connection.execute(_FIND, {"id": clamp(message_id), "session_id": session_id}).fetchone()
+    if row is None or not policy.can_see_message(caller, message := to_message(row)):
+        raise MessageNotFound(message_id)
+    return message
+
+
+def list_messages(
+    connection: sqlite3.Connection,
+    session_id: str,
+    caller: Caller,
+    query: MessageQuery,
+    guard: SessionGuard,
+) -> MessagePage:
+    session = use_session(connection, session_id, guard)
+    rows, total_count = _find_page(connection, session, caller, query)
+    # In the order they were chosen in, which SQLite does not promise to keep through the join.
+    messages = sorted(
+        (to_message(row) for row in rows),
+        key=lambda message: message.seq,
+        reverse=query.after_seq is None,
+    )
+    page = messages[: query.limit]  # one more was asked for, to know whether there are more
+    return MessagePage(
+        messages=page if query.after_seq is not None else page[::-1],
+        total_count=total_count,
+        has_more=len(messages) > query.limit,
+        last_seq=session.last_seq,
+    )
+
+
+def _find_page(
+    connection: sqlite3.Connection, session: Session, caller: Caller, query: MessageQuery
+) -> tuple[list[Row], int]:
+    """Rows of at most limit + 1 messages, and the total count."""
+    order = _DESCENDING if query.after_seq is None else _ASCENDING
+    place = _choose_place(caller, query)
+    # Who is no admin meets each visibility under one name.
+    names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
+    parameters = _page_parameters(session, caller, query) | names
+    rows = connection.execute(_PAGES[place, order], parameters).fetchall()
+    if place == "log":
+        return rows, session.last_seq
+    if place == "heard" and query.start_time is None and query.end_time is None:
+        return rows, tally_heard(connection, session.id, names).count
+    everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
+    (total_count,) = connection.execute(_COUNTS[place], parameters | everywhere).fetchone()
+    return rows, total_count
+
+
+def _choose_place(caller: Caller, query: MessageQuery) -> str:
+    if query.parent_message_id is not None:
+        return "parent"
+    if query.sender is not None:
+        return "sender"
+    if not caller.is_admin:
+        return "heard"
+    is_filtered = query.visibility or query.start_time or query.end_time
+    return "filtered log" if is_filtered else "log"
+
+
+def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
+    start, end, parent = query.start_time, query.end_time, query.parent_message_id
+    return {
+        "session_id": session.id,
+        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
+        "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
+        "limit": clamp(query.limit + 1),
+        "offset": clamp(query.offset),
+        "is_admin": caller.is_admin,
+        "sender": query.sender,
+        "visibility": query.visibility,
+        "start_time": -MAX_INTEGER if start is None else encode_time(start),
+        "end_time": MAX_INTEGER if end is None else encode_time(end),
+        "parent_message_id": None if parent is None else clamp(parent),
+    }
+
+
+def read_log(
+    connection: sqlite3.Connection,
+    session_id: str,
+    *,
+    after_seq: int,
+    limit: int,
+    guard: SessionGuard,
+) -> list[Message]:
+    use_session(connection, session_id, guard)
+    rows = connection.execute(
+        _READ_LOG,
+        {"session_id": session_id, "after_seq": clamp(after_seq), "limit": clamp(limit)},
+    )
+    return [to_message(row) for row in rows]
+
+
+def count_by_sender(
+    connection: sqlite3.Connection,
+    session_id: str,
+    caller: Caller,
+    *,
+    after_seq: int,
+    guard: SessionGuard,
+) -> list[SenderCount]:
+    use_session(connection, session_id, guard)
+    rows = connection.execute(
+        _COUNT_BY_SENDER,
+        {
+            "session_id": session_id,
+            "after_seq": clamp(after_seq),
+            "is_admin": caller.is_admin,
+            **names_of_caller(caller),
+        },
+    )
+    return [SenderCount(*row) for row in rows]

@@ -1,0 +1,112 @@
+"""Removing rows in small steps, so that other writers get their turn between two of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from shared_context_server.storage.sqlite.rows import encode_time
+
+STEP_ROWS = 500  # rows of one write operation: some milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What to remove and how. Two statements, because for DELETE … WHERE id IN (SELECT …) SQLite
+    may walk the whole table, if that was small when statistics were last gathered.
+    """
+
+    select: str
+    delete: str
+
+    def run(self, connection: sqlite3.Connection, parameters: dict[str, Any]) -> int:
+        """Remove up to STEP_ROWS rows; return how many."""
+        found = connection.execute(self.select, parameters | {"limit": STEP_ROWS}).fetchall()
+        connection.executemany(self.delete, found)
+        return len(found)
+
+
+_CONTENTS_OF_SESSION = (
+    _Removal(
+        "SELECT id FROM messages WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM messages WHERE id = ?",
+    ),
+    _Removal(
+        "SELECT session_id, name, seq FROM audience WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM audience WHERE session_id = ? AND name = ? AND seq = ?",
+    ),
+    _Removal(
+        "SELECT id FROM memory WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM memory WHERE id = ?",
+    ),
+    _Removal(
+        "SELECT id FROM idempotency WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM idempotency WHERE id = ?",
+    ),
+)
+# Takes cursors and participants with it: they are as many as there are agents.
+_REMOVE_SESSION = "DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'"
+_LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
+
+_OLD_ROWS = (
+    _Removal(
+        """
+        SELECT id FROM memory INDEXED BY memory_by_expiry
+        WHERE expires_at <= :expired_before LIMIT :limit""",
+        "DELETE FROM memory WHERE id = ?",
+    ),
+    _Removal(
+        """
+        SELECT id FROM credentials INDEXED BY credentials_by_expiry
+        WHERE expires_at <= :expired_before LIMIT :limit""",
+        "DELETE FROM credentials WHERE id = ?",
+    ),
+    _Removal(
+        """
+        SELECT id FROM idempotency INDEXED BY idempotency_by_age
+        WHERE created_at < :idempotency_before LIMIT :limit""",
+        "DELETE FROM idempotency WHERE id = ?",
+    ),
+    _Removal(
+        """
+        SELECT id FROM audit_log INDEXED BY audit_log_by_age
+        WHERE created_at < :audit_before LIMIT :limit""",
+        "DELETE FROM audit_log WHERE id = ?",
+    ),
+)
+
+
+def remove_step(connection: sqlite3.Connection, session_id: str) -> int:
+    """Remove some rows of a session that is marked as deleted; 0 when nothing of it is left."""
+    parameters = {"session_id": session_id}
+    for removal in _CONTENTS_OF_SESSION:
+        if removed := removal.run(connection, parameters):
+            return removed
+    connection.execute(_REMOVE_SESSION, parameters)
+    return 0
+
+
+def list_deleted(connection: sqlite3.Connection) -> list[str]:
+    """Sessions whose removal was begun and, so far, not finished."""
+    return [row[0] for row in connection.execute(_LIST_DELETED)]
+
+
+def purge_step(
+    connection: sqlite3.Connection,
+    *,
+    expired_before: datetime,
+    idempotency_before: datetime,
+    audit_before: datetime,
+) -> int:
+    """Remove some old rows of one table; 0 when there are none in any."""
+    parameters = {
+        "expired_before": encode_time(expired_before),
+        "idempotency_before": encode_time(idempotency_before),
+        "audit_before": encode_time(audit_before),
+    }
+    for removal in _OLD_ROWS:
+        if removed := removal.run(connection, parameters):
+            return removed
+    return 0

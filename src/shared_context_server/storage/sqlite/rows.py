@@ -1,0 +1,212 @@
+"""Between rows and models. Column lists stand beside the function that reads them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from shared_context_server.models import (
+    Access,
+    Agent,
+    ApiKey,
+    AuditEntry,
+    Credential,
+    MemoryAddress,
+    MemoryEntry,
+    Message,
+    Permission,
+    Session,
+    SessionStatus,
+    Visibility,
+)
+from shared_context_server.storage.base import MemoryListing
+
+Row = tuple[Any, ...]
+
+MAX_INTEGER = 2**63 - 1  # the largest integer SQLite stores
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode_time(at: datetime) -> int:
+    """Whole microseconds since the epoch."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def encode_optional_time(at: datetime | None) -> int | None:
+    return None if at is None else encode_time(at)
+
+
+def decode_time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def decode_optional_time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else decode_time(microseconds)
+
+
+def clamp(number: int) -> int:
+    """The nearest integer that SQLite can compare with: bounds come from callers, of any size."""
+    return max(-MAX_INTEGER, min(number, MAX_INTEGER))
+
+
+def encode_json(value: JsonValue | tuple[str, ...]) -> str:
+    return to_json(value).decode()
+
+
+def decode_json(text: str) -> Any:
+    """The value; Any, because the caller knows what it has stored."""
+    try:
+        return from_json(text)
+    except ValueError:
+        # from_json stops at a depth of 200, which a value may pass by being appended to a list.
+        return json.loads(text)
+
+
+def encode_permissions(permissions: frozenset[Permission]) -> str:
+    return " ".join(sorted(permissions))
+
+
+def decode_permissions(text: str) -> frozenset[Permission]:
+    return frozenset(Permission(word) for word in text.split())
+
+
+SESSION = """
+    s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
+"""
+
+
+def to_session(row: Row) -> Session:
+    return Session(
+        id=row[0],
+        purpose=row[1],
+        metadata=decode_json(row[2]),
+        access=Access(row[3]),
+        status=SessionStatus(row[4]),
+        created_by=row[5],
+        created_at=decode_time(row[6]),
+        closed_at=decode_optional_time(row[7]),
+        invited=tuple(decode_json(row[8])),
+        last_seq=row[9] or 0,
+    )
+
+
+MESSAGE = """
+    m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
+    m.metadata, m.parent_message_id, m.created_at
+"""
+
+
+def to_message(row: Row) -> Message:
+    return Message(
+        id=row[0],
+        session_id=row[1],
+        seq=row[2],
+        sender=row[3],
+        sender_type=row[4],
+        content=row[5],
+        visibility=Visibility(row[6]),
+        recipients=decode_json(row[7]),
+        metadata=decode_json(row[8]),
+        parent_message_id=row[9],
+        timestamp=decode_time(row[10]),
+    )
+
+
+MEMORY_ENTRY = "version, created_at, updated_at, updated_by, expires_at, metadata, value"
+
+
+def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
+    return MemoryEntry(
+        address=address,
+        version=row[0],
+        created_at=decode_time(row[1]),
+        updated_at=decode_time(row[2]),
+        updated_by=row[3],
+        expires_at=decode_optional_time(row[4]),
+        metadata=decode_json(row[5]),
+        value=decode_json(row[6]),
+    )
+
+
+MEMORY_LISTING = (
+    "key, version, created_at, updated_at, updated_by, expires_at, metadata, size_bytes"
+)
+
+
+def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:
+    return MemoryListing(
+        address=MemoryAddress(key=row[0], session_id=session_id, owner=owner),
+        version=row[1],
+        created_at=decode_time(row[2]),
+        updated_at=decode_time(row[3]),
+        updated_by=row[4],
+        expires_at=decode_optional_time(row[5]),
+        metadata=decode_json(row[6]),
+        size_bytes=row[7],
+    )
+
+
+AGENT = "agents.agent_id, agents.agent_type, agents.first_seen, agents.last_seen"
+
+
+def to_agent(row: Row) -> Agent:
+    return Agent(
+        agent_id=row[0],
+        agent_type=row[1],
+        first_seen=decode_time(row[2]),
+        last_seen=decode_time(row[3]),
+    )
+
+
+API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at"
+
+
+def to_api_key(row: Row) -> ApiKey:
+    return ApiKey(
+        id=row[0],
+        agent_id=row[1],
+        permissions=decode_permissions(row[2]),
+        secret_hash=row[3],
+        created_at=decode_time(row[4]),
+        revoked_at=decode_optional_time(row[5]),
+    )
+
+
+CREDENTIAL = """
+    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at
+"""
+
+
+def to_credential(row: Row) -> Credential:
+    return Credential(
+        id=row[0],
+        agent_id=row[1],
+        agent_type=row[2],
+        permissions=decode_permissions(row[3]),
+        key_id=row[4],
+        handle_hash=row[5],
+        issued_at=decode_time(row[6]),
+        expires_at=decode_time(row[7]),
+        revoked_at=decode_optional_time(row[8]),
+    )
+
+
+AUDIT_ENTRY = "id, created_at, event_type, agent_id, session_id, details"
+
+
+def to_audit_entry(row: Row) -> AuditEntry:
+    return AuditEntry(
+        id=row[0],
+        timestamp=decode_time(row[1]),
+        event_type=row[2],
+        agent_id=row[3],
+        session_id=row[4],
+        details=decode_json(row[5]),
+    )

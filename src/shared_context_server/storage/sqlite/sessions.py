@@ -1,0 +1,223 @@
+"""Sessions, who takes part in them, and how far each has read."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.models import (
+    AuditEntry,
+    Caller,
+    Permission,
+    Session,
+    SessionStatus,
+    SessionSummary,
+)
+from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.sqlite.audience import names_of_caller, tally_heard
+from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.rows import (
+    MAX_INTEGER,
+    SESSION,
+    decode_time,
+    encode_json,
+    encode_time,
+    to_session,
+)
+
+_ADD = """
+    INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)
+    VALUES (:id, :purpose, :metadata, :access, 'active', :created_by, :created_at, :invited)
+    ON CONFLICT (id) DO NOTHING"""
+_FIND = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = :id AND s.status <> 'deleting'"
+_CLOSE = "UPDATE sessions SET status = 'closed', closed_at = :closed_at WHERE id = :id"
+_MARK_DELETED = "UPDATE sessions SET status = 'deleting' WHERE id = :id"
+
+CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
+    s.access = 'open'
+    OR s.created_by = :agent_id
+    OR EXISTS (SELECT 1 FROM json_each(s.invited) WHERE value = :agent_id)
+)))"""
+"""`policy.can_see_session` for session `s`."""
+
+_LIST_FROM = f"SELECT {SESSION} FROM sessions AS s WHERE"
+_NEWEST_VISIBLE = f"""
+      AND (s.created_at, s.id) < (:before_at, :before_id) AND {CAN_SEE_SESSION}
+    ORDER BY s.created_at DESC, s.id DESC LIMIT :limit"""
+# By (status given?, creator given?), so that each walks the index that fits.
+_LISTINGS = {
+    (False, False): f"{_LIST_FROM} s.status <> 'deleting' {_NEWEST_VISIBLE}",
+    (True, False): f"{_LIST_FROM} s.status = :status {_NEWEST_VISIBLE}",
+    (False, True): (
+        f"{_LIST_FROM} s.created_by = :created_by AND s.status <> 'deleting' {_NEWEST_VISIBLE}"
+    ),
+    (True, True): (
+        f"{_LIST_FROM} s.created_by = :created_by AND +s.status = :status {_NEWEST_VISIBLE}"
+    ),
+}
+
+_NEWEST_AT = """
+    SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
+_LIST_WRITERS = """
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
+_ADD_WRITER = """
+    INSERT INTO participants (session_id, agent_id, first_seq)
+    VALUES (:session_id, :agent_id, :first_seq)
+    ON CONFLICT (session_id, agent_id) DO NOTHING"""
+
+_FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
+_SET_CURSOR = """
+    INSERT INTO cursors (session_id, agent_id, seq) VALUES (:session_id, :agent_id, :seq)
+    ON CONFLICT (session_id, agent_id) DO UPDATE SET seq = max(seq, excluded.seq)
+    RETURNING seq"""
+
+
+def add_session(connection: sqlite3.Connection, new: NewSession, audit: AuditEntry) -> Session:
+    added = connection.execute(
+        _ADD,
+        {
+            "id": new.id,
+            "purpose": new.purpose,
+            "metadata": encode_json(new.metadata),
+            "access": new.access,
+            "created_by": new.created_by,
+            "created_at": encode_time(new.created_at),
+            "invited": encode_json(new.invited),
+        },
+    )
+    if added.rowcount == 0:
+        raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+    add_audit(connection, audit)
+    return use_session(connection, new.id)
+
+
+def use_session(
+    connection: sqlite3.Connection, session_id: str, guard: SessionGuard | None = None
+) -> Session:
+    """The session as it is in this transaction, if there is one and the guard lets it pass."""
+    row = connection.execute(_FIND, {"id": session_id}).fetchone()
+    if row is None:
+        raise SessionNotFound(session_id)
+    session = to_session(row)
+    if guard is not None:
+        guard(session)
+    return session
+
+
+def list_sessions(
+    connection: sqlite3.Connection,
+    caller: Caller,
+    *,
+    status: SessionStatus | None,
+    created_by: str | None,
+    limit: int,
+    before: tuple[datetime, str] | None,
+) -> list[SessionSummary]:
+    rows = connection.execute(
+        _LISTINGS[status is not None, created_by is not None],
+        {
+            "is_admin": caller.is_admin,
+            "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
+            "agent_id": caller.agent_id,
+            "status": status,
+            "created_by": created_by,
+            "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+            "before_id": before[1] if before else "",
+            "limit": limit,
+        },
+    ).fetchall()
+    return [summarize(connection, to_session(row), caller) for row in rows]
+
+
+def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
+    """Its cost does not depend on how many messages there are."""
+    cursor = find_cursor(connection, session.id, caller.agent_id)
+    if caller.is_admin:
+        count = session.last_seq
+        newest = connection.execute(_NEWEST_AT, {"session_id": session.id}).fetchone()
+        newest_at = decode_time(newest[0]) if newest else None
+    else:
+        tally = tally_heard(connection, session.id, names_of_caller(caller))
+        count, newest_at = tally.count, tally.newest_at
+    return SessionSummary(
+        session=session,
+        message_count=count,
+        unread=count - _count_up_to(connection, session, caller, cursor),
+        last_activity=newest_at or session.created_at,
+    )
+
+
+def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Caller, seq: int) -> int:
+    """How many messages the caller sees up to and including `seq`, which is in the session."""
+    if seq == 0 or caller.is_admin:
+        return seq
+    names = names_of_caller(caller)
+    return tally_heard(connection, session.id, names, up_to_seq=seq).count
+
+
+def list_participants(connection: sqlite3.Connection, session: Session) -> list[str]:
+    writers = connection.execute(_LIST_WRITERS, {"session_id": session.id})
+    everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
+    return list(dict.fromkeys(everyone))
+
+
+def add_writer(connection: sqlite3.Connection, session_id: str, agent_id: str, seq: int) -> None:
+    """Note that the agent has written at `seq`, unless it has before."""
+    connection.execute(
+        _ADD_WRITER, {"session_id": session_id, "agent_id": agent_id, "first_seq": seq}
+    )
+
+
+def close_session(
+    connection: sqlite3.Connection,
+    session_id: str,
+    closed_at: datetime,
+    guard: SessionGuard,
+    audit: AuditEntry,
+) -> Session:
+    session = use_session(connection, session_id, guard)
+    if session.status is SessionStatus.CLOSED:
+        return session
+    connection.execute(_CLOSE, {"id": session_id, "closed_at": encode_time(closed_at)})
+    add_audit(connection, audit)
+    return use_session(connection, session_id)
+
+
+def mark_deleted(
+    connection: sqlite3.Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
+) -> None:
+    """Gone for every caller from now on; removal.py removes the rows."""
+    use_session(connection, session_id, guard)
+    connection.execute(_MARK_DELETED, {"id": session_id})
+    add_audit(connection, audit)
+
+
+def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
+    row = connection.execute(
+        _FIND_CURSOR, {"session_id": session_id, "agent_id": agent_id}
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def set_cursor(
+    connection: sqlite3.Connection,
+    session_id: str,
+    caller: Caller,
+    seq: int,
+    guard: SessionGuard,
+) -> tuple[int, int]:
+    session = use_session(connection, session_id, guard)
+    if seq > session.last_seq:
+        raise InvalidArgument(
+            f"seq is {seq}, the newest message has {session.last_seq}.",
+            field="seq",
+            last_seq=session.last_seq,
+        )
+    (stored,) = connection.execute(
+        _SET_CURSOR,
+        {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},
+    ).fetchone()
+    return stored, summarize(connection, session, caller).unread

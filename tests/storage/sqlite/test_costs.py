@@ -1,0 +1,282 @@
+"""What a statement costs must not grow with what it does not ask for.
+
+Counted in steps of SQLite's virtual machine, which do not depend on the machine's mood.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from shared_context_server.models import Caller, Visibility
+from shared_context_server.settings import Settings
+from shared_context_server.storage.base import MessageQuery, NewMessage
+from shared_context_server.storage.sqlite import (
+    agents,
+    audience,
+    audit,
+    idempotency,
+    identity,
+    memory,
+    messages,
+    migrate_sqlite,
+    removal,
+    sessions,
+)
+from shared_context_server.storage.sqlite.connections import database_path, open_connection
+from tests.storage.builders import (
+    ADMIN,
+    ALICE,
+    BOB,
+    allow,
+    at,
+    make_audit,
+    make_caller,
+    new_message,
+    new_session,
+)
+from tests.storage.sqlite.conftest import Connect
+
+SMALL, LARGE = 500, 20_000
+STRANGER = make_caller("stranger", "other")
+LARGEST_GROWTH = 1.1  # deeper trees cost a step here and there; a scan would cost a factor of 40
+
+Work = Callable[[sqlite3.Connection, str], object]
+
+
+def public(number: int) -> NewMessage:
+    return new_message(sender=(ALICE, BOB)[number % 2], created_at=at(number))
+
+
+def mixed(number: int) -> NewMessage:
+    visibility = tuple(Visibility)[number % 4]
+    return new_message(
+        sender=(ALICE, BOB)[number % 2],
+        visibility=visibility,
+        recipients=("carol", "dave"),
+        created_at=at(number),
+    )
+
+
+def between_others(number: int) -> NewMessage:
+    """Nothing but the first few is for the stranger."""
+    visibility = Visibility.PUBLIC if number < 60 else Visibility.PRIVATE
+    return new_message(
+        sender=ALICE, visibility=visibility, recipients=("bob",), created_at=at(number)
+    )
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A small and a large session of each kind."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("grown"), database_url=None)
+    migrate_sqlite(settings)
+    with closing(open_connection(database_path(settings), settings, query_only=False)) as opened:
+        opened.execute("BEGIN")
+        for make in (public, mixed, between_others):
+            for size in (SMALL, LARGE):
+                fill(opened, f"{make.__name__} {size}", size, make)
+        opened.execute("COMMIT")
+        yield opened
+
+
+def fill(
+    connection: sqlite3.Connection, name: str, size: int, make: Callable[[int], NewMessage]
+) -> None:
+    sessions.add_session(connection, new_session(name), make_audit())
+    for number in range(size):
+        add(connection, name, make(number))
+
+
+def add(connection: sqlite3.Connection, name: str, new: NewMessage) -> None:
+    fields = {field: getattr(new, field) for field in NewMessage.__slots__}
+    messages.add_message(connection, NewMessage(**fields | {"session_id": name}), allow)
+
+
+def count_steps(connection: sqlite3.Connection, work: Work, name: str) -> int:
+    """In a transaction that is rolled back."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection.execute("BEGIN")
+    connection.set_progress_handler(count, 1)
+    try:
+        work(connection, name)
+    finally:
+        connection.set_progress_handler(None, 1)
+        connection.execute("ROLLBACK")
+    return steps
+
+
+def page(caller: Caller, **query: object) -> Work:
+    asked = MessageQuery(**{"limit": 50} | query)  # type: ignore[arg-type]
+    return lambda connection, name: messages.list_messages(connection, name, caller, asked, allow)
+
+
+def writing(**fields: Any) -> Work:
+    return lambda connection, name: add(connection, name, new_message(**fields))
+
+
+def reply(connection: sqlite3.Connection, name: str) -> None:
+    parent = messages.read_log(connection, name, after_seq=2, limit=1, guard=allow)[0]
+    add(connection, name, new_message(parent_message_id=parent.id, sender=ADMIN))
+
+
+def summarize(caller: Caller) -> Work:
+    return lambda connection, name: sessions.summarize(
+        connection, sessions.use_session(connection, name), caller
+    )
+
+
+def move_cursor(connection: sqlite3.Connection, name: str) -> None:
+    sessions.set_cursor(connection, name, STRANGER, 400, allow)
+
+
+FLAT: dict[str, Work] = {
+    "newest": page(BOB),
+    "newest of a stranger": page(STRANGER),
+    "newest of an admin": page(ADMIN),
+    "behind a cursor": page(BOB, after_seq=40),
+    "behind a cursor of a stranger": page(STRANGER, after_seq=40),
+    "behind a cursor of an admin": page(ADMIN, after_seq=40),
+    "before a seq": page(BOB, before_seq=300),
+    "further back": page(BOB, offset=100),
+    "of one visibility": page(BOB, visibility=Visibility.PUBLIC),
+    "private ones": page(BOB, visibility=Visibility.PRIVATE),
+    "replies to one": page(BOB, parent_message_id=3),
+    "summary": summarize(BOB),
+    "summary for a stranger": summarize(STRANGER),
+    "summary for an admin": summarize(ADMIN),
+    "adding": writing(),
+    "adding a private one": writing(visibility=Visibility.PRIVATE, recipients=("carol", "x")),
+    "adding with a key": writing(idempotency_key="key"),
+    "replying": reply,
+    "moving the cursor": move_cursor,
+    "participants": lambda connection, name: sessions.list_participants(
+        connection, sessions.use_session(connection, name)
+    ),
+    "removing a step": removal.remove_step,
+}
+
+
+@pytest.mark.parametrize("kind", ["public", "mixed", "between_others"])
+@pytest.mark.parametrize("name", FLAT)
+def test_cost_does_not_grow_with_the_session(
+    grown: sqlite3.Connection, name: str, kind: str
+) -> None:
+    small, large = (count_steps(grown, FLAT[name], f"{kind} {size}") for size in (SMALL, LARGE))
+    assert small > 10
+    assert large <= small * LARGEST_GROWTH
+
+
+@pytest.mark.parametrize(
+    "query", [{"start_time": at(0)}, {"end_time": at(9)}, {"end_time": at(9), "after_seq": 9}]
+)
+def test_a_stranger_pays_for_a_count_only_what_a_stranger_sees(
+    grown: sqlite3.Connection, query: dict[str, object]
+) -> None:
+    small, large = (
+        count_steps(grown, page(STRANGER, **query), f"between_others {size}")
+        for size in (SMALL, LARGE)
+    )
+    assert large <= small * LARGEST_GROWTH
+
+
+@pytest.mark.parametrize("caller", [BOB, STRANGER, ADMIN], ids=lambda caller: caller.agent_id)
+def test_listing_sessions_costs_what_is_listed(grown: sqlite3.Connection, caller: Caller) -> None:
+    def list_six(connection: sqlite3.Connection, _: str) -> None:
+        listed = sessions.list_sessions(
+            connection, caller, status=None, created_by=None, limit=6, before=None
+        )
+        assert len(listed) == 6
+
+    assert count_steps(grown, list_six, "") < 6 * 250
+
+
+# Plans
+
+MODULES = (
+    agents,
+    audience,
+    audit,
+    idempotency,
+    identity,
+    memory,
+    messages,
+    removal,
+    sessions,
+)
+PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
+# All rows are asked for, or there are only ever a few.
+MAY_SCAN = {"agents._LIST", "identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SORT = MAY_SCAN | {
+    "agents._LIST_NAMED",
+    "messages._COUNT_BY_SENDER",
+    "sessions._LIST_WRITERS",
+}
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
+_HARMLESS_SCANS = re.compile(r"SCAN (page|named|json_each|auth_generation|\(subquery)")
+
+
+def find_statements(module: ModuleType) -> Iterator[tuple[str, str]]:
+    short_name = module.__name__.rpartition(".")[2]
+    found: dict[str, Any]
+    for name, value in vars(module).items():
+        if isinstance(value, str):
+            found = {"": value}
+        elif isinstance(value, dict) and not name.startswith("__"):
+            found = {f"[{key}]": text for key, text in value.items()}
+        elif isinstance(value, tuple):  # of removals
+            found = {
+                f"[{index}].{part}": getattr(removal, part, None)
+                for index, removal in enumerate(value)
+                for part in ("select", "delete")
+            }
+        else:
+            continue
+        for key, text in found.items():
+            if isinstance(text, str) and _STATEMENT.match(text) and name not in PARTS:
+                yield f"{short_name}.{name}{key}", text
+
+
+STATEMENTS = dict(pair for module in MODULES for pair in find_statements(module))
+
+
+def explain(connection: sqlite3.Connection, statement: str) -> list[str]:
+    named = dict.fromkeys(re.findall(r":(\w+)", statement), 1)
+    parameters = named or [1] * statement.count("?")
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    return [row[3] for row in plan]
+
+
+def expect_good_plans(connection: sqlite3.Connection) -> None:
+    for name, statement in STATEMENTS.items():
+        for line in explain(connection, statement):
+            if line.startswith("SCAN") and not _HARMLESS_SCANS.match(line):
+                assert name in MAY_SCAN, f"{name}: {line}"
+            if "TEMP B-TREE" in line:
+                assert name in MAY_SORT, f"{name}: {line}"
+
+
+def test_no_statement_scans_or_sorts_a_table(open_writer: Connect) -> None:
+    assert len(STATEMENTS) > 50
+    with closing(open_writer()) as connection:
+        expect_good_plans(connection)
+
+
+def test_statistics_do_not_make_a_plan_worse(grown: sqlite3.Connection) -> None:
+    """What PRAGMA optimize gathers from one shape of data."""
+    grown.execute("BEGIN")
+    grown.execute("ANALYZE")
+    expect_good_plans(grown)
+    grown.execute("ROLLBACK")

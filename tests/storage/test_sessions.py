@@ -1,0 +1,382 @@
+"""The contract of storage/base.py: sessions, participants, cursors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from shared_context_server.errors import Conflict, InvalidArgument, SessionClosed, SessionNotFound
+from shared_context_server.models import (
+    ANONYMOUS,
+    Access,
+    Caller,
+    Permission,
+    Session,
+    SessionStatus,
+    SessionSummary,
+    Visibility,
+)
+from shared_context_server.storage import Storage
+from shared_context_server.storage.base import AuditQuery
+from tests.storage.builders import (
+    ADMIN,
+    ALICE,
+    ALL,
+    BOB,
+    CAROL,
+    NOON,
+    Refusal,
+    add_message,
+    add_session,
+    address,
+    allow,
+    at,
+    make_audit,
+    make_caller,
+    new_session,
+    put,
+    refuse,
+    writer_guard,
+)
+
+
+async def list_ids(storage: Storage, caller: Caller, **filters: object) -> list[str]:
+    arguments = {"status": None, "created_by": None, "limit": 100} | filters
+    summaries = await storage.list_sessions(caller, **arguments)  # type: ignore[arg-type]
+    return [summary.session.id for summary in summaries]
+
+
+async def summarize(storage: Storage, caller: Caller) -> SessionSummary:
+    return await storage.summarize_session("session_1", caller, allow)
+
+
+# Creating and getting
+
+
+async def test_a_session_comes_back_as_it_was_created(storage: Storage) -> None:
+    new = new_session(
+        purpose="Grüße 🚀 \x00 'quoted'",
+        metadata={"z": 1, "a": [1.5, None, True, {"k": "v"}], "big": 2**70},
+        access=Access.INVITED,
+        invited=("bob", "carol"),
+    )
+    created = await storage.create_session(new, make_audit())
+    assert created == Session(
+        id="session_1",
+        purpose=new.purpose,
+        metadata=new.metadata,
+        access=Access.INVITED,
+        status=SessionStatus.ACTIVE,
+        created_by="alice",
+        created_at=NOON,
+        closed_at=None,
+        invited=("bob", "carol"),
+        last_seq=0,
+    )
+    found = await storage.get_session("session_1")
+    assert found == created
+    assert list(found.metadata) == ["z", "a", "big"]
+
+
+async def test_creating_a_session_leaves_an_audit_entry(storage: Storage) -> None:
+    await storage.create_session(new_session(), make_audit("session_created"))
+    entries = await storage.list_audit(AuditQuery(limit=10))
+    assert [entry.event_type for entry in entries] == ["session_created"]
+
+
+async def test_a_session_id_is_taken_once(storage: Storage) -> None:
+    await add_session(storage, purpose="first")
+    with pytest.raises(Conflict):
+        await add_session(storage, purpose="second")
+    assert (await storage.get_session("session_1")).purpose == "first"
+    assert len(await storage.list_audit(AuditQuery(limit=10))) == 1
+
+
+async def test_last_seq_follows_the_log(storage: Storage) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    await add_message(storage, visibility=Visibility.ADMIN_ONLY)
+    assert (await storage.get_session("session_1")).last_seq == 2
+
+
+async def test_a_missing_session_is_not_found_by_any_method(storage: Storage) -> None:
+    """Also before the guard, which must not be asked about nothing."""
+    place = address("key", session_id="session_0")
+    for call in (
+        storage.get_session("session_0"),
+        storage.summarize_session("session_0", ALICE, refuse),
+        storage.list_participants("session_0", refuse),
+        storage.close_session("session_0", NOON, refuse, make_audit()),
+        storage.delete_session("session_0", refuse, make_audit()),
+        add_message(storage, "session_0", guard=refuse),
+        storage.list_messages("session_0", ALICE, ALL, refuse),
+        storage.get_message("session_0", 1, ALICE, refuse),
+        storage.read_log("session_0", after_seq=0, limit=1, guard=refuse),
+        storage.count_by_sender("session_0", ALICE, after_seq=0, guard=refuse),
+        storage.get_cursor("session_0", "alice"),
+        storage.set_cursor("session_0", ALICE, 0, refuse),
+        storage.write_memory(place, ALICE, put(1), now=NOON, guard=refuse),
+        storage.get_memory(place, now=NOON, guard=refuse),
+        storage.list_memory(
+            session_id="session_0",
+            owner=None,
+            prefix="",
+            limit=1,
+            after_key=None,
+            now=NOON,
+            guard=refuse,
+        ),
+        storage.delete_memory(
+            place, lambda entry: None, now=NOON, guard=refuse, audit=make_audit()
+        ),
+        storage.list_agents("session_0", refuse),
+    ):
+        with pytest.raises(SessionNotFound) as caught:
+            await call
+        assert caught.value.details["session_id"] == "session_0"
+    assert await storage.list_audit(AuditQuery(limit=10)) == []
+
+
+async def test_a_guard_sees_the_session_and_its_error_is_passed_on(storage: Storage) -> None:
+    session = await add_session(storage)
+    seen: list[Session] = []
+    await storage.summarize_session("session_1", ALICE, seen.append)
+    await add_message(storage, guard=seen.append)
+    assert seen == [session, session]
+    for call in (
+        storage.summarize_session("session_1", ALICE, refuse),
+        storage.list_participants("session_1", refuse),
+        storage.close_session("session_1", NOON, refuse, make_audit()),
+        storage.delete_session("session_1", refuse, make_audit()),
+        add_message(storage, guard=refuse),
+        storage.list_messages("session_1", ALICE, ALL, refuse),
+        storage.get_message("session_1", 1, ALICE, refuse),
+        storage.read_log("session_1", after_seq=0, limit=1, guard=refuse),
+        storage.count_by_sender("session_1", ALICE, after_seq=0, guard=refuse),
+        storage.set_cursor("session_1", ALICE, 0, refuse),
+        storage.list_agents("session_1", refuse),
+    ):
+        with pytest.raises(Refusal, match="session_1"):
+            await call
+    assert await storage.get_session("session_1") == replace(session, last_seq=1)
+
+
+# Listing
+
+
+async def test_sessions_are_listed_newest_first_and_page_without_gaps(storage: Storage) -> None:
+    for name, seconds in (("b", 0), ("a", 0), ("d", 5), ("c", -5)):
+        await add_session(storage, name, created_at=at(seconds))
+    assert await list_ids(storage, ALICE) == ["d", "b", "a", "c"]
+    seen: list[str] = []
+    before = None
+    while page := await storage.list_sessions(
+        ALICE, status=None, created_by=None, limit=1, before=before
+    ):
+        seen += [summary.session.id for summary in page]
+        before = (page[-1].session.created_at, page[-1].session.id)
+    assert seen == ["d", "b", "a", "c"]
+
+
+@pytest.mark.parametrize("created_by", [None, "alice", "bob"])
+@pytest.mark.parametrize("status", [None, SessionStatus.ACTIVE, SessionStatus.CLOSED])
+async def test_sessions_are_filtered_by_status_and_creator(
+    storage: Storage, status: SessionStatus | None, created_by: str | None
+) -> None:
+    expected = []
+    for index, (creator, is_closed) in enumerate(
+        (creator, is_closed) for creator in ("alice", "bob") for is_closed in (False, True)
+    ):
+        name = f"s{index}"
+        await add_session(storage, name, created_by=creator, created_at=at(-index))
+        if is_closed:
+            await storage.close_session(name, at(1), allow, make_audit())
+        wanted = SessionStatus.CLOSED if is_closed else SessionStatus.ACTIVE
+        if status in (None, wanted) and created_by in (None, creator):
+            expected.append(name)
+    assert await list_ids(storage, CAROL, status=status, created_by=created_by) == expected
+    newest = expected[:1]
+    assert await list_ids(storage, CAROL, status=status, created_by=created_by, limit=1) == newest
+
+
+async def test_invited_sessions_are_listed_for_members_and_admins_only(storage: Storage) -> None:
+    await add_session(storage, "open")
+    await add_session(storage, "hers", access=Access.INVITED, created_at=at(-1))
+    await add_session(
+        storage, "with_bob", access=Access.INVITED, invited=("x", "bob"), created_at=at(-2)
+    )
+    assert await list_ids(storage, ALICE) == ["open", "hers", "with_bob"]
+    assert await list_ids(storage, BOB) == ["open", "with_bob"]
+    assert await list_ids(storage, CAROL) == ["open"]
+    assert await list_ids(storage, ADMIN) == ["open", "hers", "with_bob"]
+    assert await list_ids(storage, ANONYMOUS) == []
+    assert await list_ids(storage, make_caller("bob", "claude", Permission.WRITE)) == [
+        "open",
+        "with_bob",
+    ]
+
+
+async def test_listed_and_single_summaries_agree(storage: Storage) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    await add_message(storage, visibility=Visibility.PRIVATE, recipients=("bob",))
+    for caller in (ALICE, BOB, CAROL, ADMIN):
+        listed = await storage.list_sessions(caller, status=None, created_by=None, limit=5)
+        assert listed == [await summarize(storage, caller)]
+
+
+# Summaries
+
+
+async def test_an_empty_session_was_last_active_when_it_was_created(storage: Storage) -> None:
+    session = await add_session(storage)
+    assert await summarize(storage, ALICE) == SessionSummary(session, 0, 0, NOON)
+    assert await summarize(storage, ADMIN) == SessionSummary(session, 0, 0, NOON)
+
+
+async def test_a_summary_covers_only_what_the_caller_sees(storage: Storage) -> None:
+    await add_session(storage)
+    await add_message(storage, created_at=at(1))
+    await add_message(
+        storage, created_at=at(2), visibility=Visibility.PRIVATE, recipients=("carol",)
+    )
+    await add_message(storage, created_at=at(3), visibility=Visibility.AGENT_ONLY)
+    await add_message(storage, created_at=at(4), visibility=Visibility.ADMIN_ONLY)
+    for caller, count, newest in ((ALICE, 3, 3), (BOB, 2, 3), (CAROL, 2, 2), (ADMIN, 4, 4)):
+        summary = await summarize(storage, caller)
+        assert (summary.message_count, summary.unread) == (count, count), caller
+        assert summary.last_activity == at(newest)
+        assert summary.session.last_seq == 4
+
+
+async def test_last_activity_is_the_time_of_the_newest_in_the_log(storage: Storage) -> None:
+    """Not the largest time: the log's order is that of its seqs."""
+    await add_session(storage)
+    await add_message(storage, created_at=at(10))
+    await add_message(storage, created_at=at(5))
+    assert (await summarize(storage, ALICE)).last_activity == at(5)
+    assert (await summarize(storage, ADMIN)).last_activity == at(5)
+
+
+# Participants
+
+
+async def test_participants_are_creator_invited_writers_each_once(storage: Storage) -> None:
+    await add_session(storage, invited=("carol", "alice", "dave"))
+    for name in ("zoe", "dave", "bob", "zoe"):
+        await add_message(storage, sender=make_caller(name))
+    expected = ["alice", "carol", "dave", "zoe", "bob"]
+    assert await storage.list_participants("session_1", allow) == expected
+
+
+# Closing
+
+
+async def test_a_closed_session_says_when_and_refuses_writers(storage: Storage) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    closed = await storage.close_session("session_1", at(9), allow, make_audit("closed"))
+    assert (closed.status, closed.closed_at) == (SessionStatus.CLOSED, at(9))
+    assert await storage.get_session("session_1") == closed
+    with pytest.raises(SessionClosed):
+        await add_message(storage, guard=writer_guard(ALICE))
+    page = await storage.list_messages("session_1", ALICE, ALL, allow)
+    assert [message.seq for message in page.messages] == [1]
+
+
+async def test_closing_again_changes_nothing(storage: Storage) -> None:
+    await add_session(storage)
+    closed = await storage.close_session("session_1", at(9), allow, make_audit("closed"))
+    again = await storage.close_session("session_1", at(10), allow, make_audit("closed"))
+    assert again == closed
+    entries = await storage.list_audit(AuditQuery(limit=10, event_type="closed"))
+    assert len(entries) == 1
+
+
+# Deleting
+
+
+async def test_a_deleted_session_leaves_only_its_audit(storage: Storage) -> None:
+    for name in ("session_1", "session_2"):
+        await add_session(storage, name)
+        for index in range(3):
+            await add_message(storage, name, idempotency_key=f"k{index}", sender=BOB)
+        await storage.set_cursor(name, ALICE, 2, allow)
+        place = address("key", session_id=name)
+        await storage.write_memory(place, ALICE, put(1), now=NOON, guard=allow)
+    await storage.write_memory(address("key"), ALICE, put(1), now=NOON, guard=None)
+
+    await storage.delete_session("session_1", allow, make_audit("deleted", session_id="session_1"))
+
+    with pytest.raises(SessionNotFound):
+        await storage.get_session("session_1")
+    assert await list_ids(storage, ADMIN) == ["session_2"]
+    assert await list_ids(storage, ADMIN, status=SessionStatus.ACTIVE, created_by="alice") == [
+        "session_2"
+    ]
+    entries = await storage.list_audit(AuditQuery(limit=10, session_id="session_1"))
+    assert [entry.event_type for entry in entries] == ["deleted"]
+    # The other session and the server-wide memory are untouched.
+    assert (await storage.summarize_session("session_2", ALICE, allow)).unread == 1
+    assert (await storage.get_memory(address("key"), now=NOON, guard=None)).value == 1
+    other = address("key", session_id="session_2")
+    assert (await storage.get_memory(other, now=NOON, guard=allow)).value == 1
+    assert (await add_message(storage, "session_2", idempotency_key="k0", sender=BOB)).duplicate
+
+
+async def test_nothing_of_a_deleted_session_comes_back_with_its_id(storage: Storage) -> None:
+    place = address("key", session_id="session_1")
+    await add_session(storage)
+    for index in range(1200):  # more than one step of the removal
+        await add_message(storage, idempotency_key=f"k{index}")
+    await storage.set_cursor("session_1", BOB, 2, allow)
+    await storage.write_memory(place, ALICE, put(1), now=NOON, guard=allow)
+    await storage.delete_session("session_1", allow, make_audit())
+
+    created = await add_session(storage, created_by="carol")
+    assert created.last_seq == 0
+    assert await storage.get_cursor("session_1", "bob") == 0
+    assert await storage.list_participants("session_1", allow) == ["carol"]
+    added = await add_message(storage, idempotency_key="k0")
+    assert (added.seq, added.duplicate) == (1, False)
+    assert (await summarize(storage, ALICE)).message_count == 1
+    written = await storage.write_memory(place, ALICE, put(2), now=NOON, guard=allow)
+    assert written.entry.version == 1
+
+
+# Cursors
+
+
+async def test_a_cursor_starts_at_zero_and_never_goes_back(storage: Storage) -> None:
+    await add_session(storage)
+    for _ in range(5):
+        await add_message(storage)
+    assert await storage.get_cursor("session_1", "alice") == 0
+    assert await storage.set_cursor("session_1", ALICE, 3, allow) == (3, 2)
+    assert await storage.set_cursor("session_1", ALICE, 1, allow) == (3, 2)
+    assert await storage.set_cursor("session_1", ALICE, -7, allow) == (3, 2)
+    assert await storage.set_cursor("session_1", ALICE, 5, allow) == (5, 0)
+    assert await storage.get_cursor("session_1", "alice") == 5
+    assert await storage.get_cursor("session_1", "bob") == 0
+    assert (await summarize(storage, ALICE)).unread == 0
+    assert (await summarize(storage, BOB)).unread == 5
+
+
+async def test_unread_counts_only_what_the_caller_sees(storage: Storage) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    await add_message(storage, visibility=Visibility.ADMIN_ONLY)
+    await add_message(storage, visibility=Visibility.PRIVATE, recipients=("bob",))
+    assert await storage.set_cursor("session_1", CAROL, 1, allow) == (1, 0)
+    assert await storage.set_cursor("session_1", BOB, 2, allow) == (2, 1)
+    assert await storage.set_cursor("session_1", ADMIN, 1, allow) == (1, 2)
+
+
+@pytest.mark.parametrize("seq", [1, 2**63, 10**30])
+async def test_a_cursor_beyond_the_log_is_refused(storage: Storage, seq: int) -> None:
+    await add_session(storage)
+    with pytest.raises(InvalidArgument) as caught:
+        await storage.set_cursor("session_1", ALICE, seq, allow)
+    assert caught.value.details["field"] == "seq"
+    assert await storage.get_cursor("session_1", "alice") == 0
