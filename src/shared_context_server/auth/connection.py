@@ -1,0 +1,91 @@
+"""What a connection has established about its caller, before any tool looks at arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from shared_context_server.auth.agent_names import check_agent_name, clean_agent_name
+from shared_context_server.errors import PermissionDenied, SharedContextError
+from shared_context_server.models import ANONYMOUS, Caller, Permission
+
+DEFAULT_AGENT_TYPE = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """What an API key itself allows.
+
+    `agent_id` is the id a created key is bound to, None for API_KEY and ADMIN_API_KEY.
+    `default_agent_id` is used when nothing names the agent.
+    """
+
+    key_id: str
+    agent_id: str | None
+    permissions: frozenset[Permission]
+    default_agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a request's headers, or a stdio or embedding host, established.
+
+    `grant` is set when a valid API key was presented, beside a token too: it is what
+    authenticate_agent works with. `refused`: a credential was presented and is not valid;
+    every tool but authenticate_agent raises it. `is_named`: X-Agent-ID, a bound key or a token
+    names the agent. `address` is the client's, for rate limits of the anonymous.
+    """
+
+    caller: Caller = ANONYMOUS
+    grant: KeyGrant | None = None
+    refused: SharedContextError | None = None
+    is_named: bool = False
+    address: str = ""
+
+    def named(self, client_name: str | None) -> Connection:
+        """This connection with the client's own name as agent id, where nothing else names it."""
+        if self.is_named or self.caller.is_anonymous or client_name is None:
+            return self
+        agent_id = clean_agent_name(client_name)
+        if agent_id is None:
+            return self
+        return replace(self, caller=replace(self.caller, agent_id=agent_id), is_named=True)
+
+
+def connect_by_key(
+    grant: KeyGrant, agent_id: str | None, agent_type: str | None, address: str
+) -> Connection:
+    """The connection of a key whose holder gives these names, refused if it may not."""
+    refused = check_header_names(agent_id, agent_type) or check_bound_agent(
+        grant, agent_id, "X-Agent-ID"
+    )
+    if refused is not None:
+        return Connection(grant=grant, refused=refused, address=address)
+    caller = Caller(
+        agent_id or grant.default_agent_id,
+        agent_type or DEFAULT_AGENT_TYPE,
+        grant.permissions,
+        grant.key_id,
+    )
+    is_named = agent_id is not None or grant.agent_id is not None
+    return Connection(caller, grant, None, is_named, address)
+
+
+def check_header_names(agent_id: str | None, agent_type: str | None) -> SharedContextError | None:
+    """What is wrong with the names in X-Agent-ID and X-Agent-Type, if anything."""
+    wrong = check_agent_name(agent_id, "X-Agent-ID") if agent_id else None
+    if wrong is None and agent_type:
+        wrong = check_agent_name(agent_type, "X-Agent-Type")
+    return wrong
+
+
+def check_bound_agent(
+    grant: KeyGrant, agent_id: str | None, field: str
+) -> SharedContextError | None:
+    """What is wrong with naming this agent under a key that may be bound to another."""
+    if grant.agent_id is None or agent_id in (None, grant.agent_id):
+        return None
+    return PermissionDenied(
+        f"This API key is bound to the agent {grant.agent_id!r}.",
+        field=field,
+        suggestion=f"Give that one as {field}, or use a key of your own.",
+    )

@@ -1,0 +1,394 @@
+"""Who a credential stands for, and how credentials are issued and taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from pydantic import JsonValue
+
+from shared_context_server import policy
+from shared_context_server.auth.agent_names import check_agent_name
+from shared_context_server.auth.connection import (
+    Connection,
+    KeyGrant,
+    check_bound_agent,
+    connect_by_key,
+)
+from shared_context_server.auth.keys import (
+    ALL_PERMISSIONS,
+    AUTH_DISABLED,
+    READ_WRITE,
+    configured_keys,
+    generate_key,
+    hash_key,
+    make_key_id,
+)
+from shared_context_server.auth.known_keys import KeyStates, KnownKeys
+from shared_context_server.auth.tokens import (
+    HANDLE_PREFIX,
+    TokenClaims,
+    TokenSigner,
+    hash_handle,
+    make_handle,
+    make_token_id,
+)
+from shared_context_server.auth.verification import Verifier, require_valid
+from shared_context_server.errors import (
+    ConfigurationError,
+    InvalidArgument,
+    PermissionDenied,
+    SharedContextError,
+    Unauthenticated,
+)
+from shared_context_server.models import (
+    ApiKey,
+    AuditEntry,
+    Caller,
+    Credential,
+    JsonObject,
+    Permission,
+)
+from shared_context_server.settings import Settings
+from shared_context_server.storage.base import Storage
+
+_HOW_TO_AUTHENTICATE = (
+    "Pass api_key=... or send an X-API-Key header; whoever runs the server has the keys."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A new token and its handle, shown this once. `expires_in` is in seconds."""
+
+    token: str = field(repr=False)
+    agent_handle: str = field(repr=False)
+    agent_id: str
+    agent_type: str
+    permissions: tuple[Permission, ...]
+    expires_at: datetime
+    expires_in: int
+    credential_id: str
+    token_type: str = "Bearer"  # noqa: S105 - the scheme's name, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The headers that say who is calling, trimmed; None for those that are missing or blank."""
+
+    authorization: str | None = field(repr=False)
+    api_key: str | None = field(repr=False)
+    agent_id: str | None
+    agent_type: str | None
+    address: str
+
+
+class Identity:
+    """Turns credentials into callers, for one server.
+
+    Every method that is awaited may raise Unavailable. A revocation counts at once in the process
+    that makes it, and within a second in all others. For the tasks of one loop.
+    """
+
+    def __init__(self, storage: Storage, settings: Settings) -> None:
+        if settings.jwt_secret_key is None:
+            raise ConfigurationError("JWT_SECRET_KEY: is not set.")
+        secret = settings.jwt_secret_key.get_secret_value().encode()
+        self._storage = storage
+        self._is_enabled = settings.auth_enabled
+        self._life_s = settings.jwt_expires_in
+        self._signer = TokenSigner(secret)
+        self._verifier = Verifier(storage, self._signer)
+        everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
+        self._states = KeyStates(storage, configured_keys(settings, secret), everyones)
+
+    # Who is calling
+
+    async def connect(
+        self,
+        *,
+        authorization: str | None,
+        api_key: str | None,
+        agent_id: str | None,
+        agent_type: str | None,
+        address: str = "",
+    ) -> Connection:
+        """What these headers establish; None and blank are the same as no header.
+
+        A bearer token wins over an API key, and names the agent: X-Agent-ID and X-Agent-Type count
+        beside a key only. A bad credential is not raised but returned as `refused`.
+        """
+        known = self._states.find_recent() or await self._states.get()
+        presented = Presented(
+            _trim(authorization), _trim(api_key), _trim(agent_id), _trim(agent_type), address
+        )
+        connection = self._connect(presented, known)
+        if isinstance(connection.refused, Unauthenticated):
+            latest = await self._states.get(max_age_s=0)
+            if latest is not known:  # it may be the credential of a key made just now
+                connection = self._connect(presented, latest)
+        return connection
+
+    async def resolve(self, auth_token: str, connection: Connection) -> Caller:
+        """Who the argument auth_token stands for on this connection.
+
+        A token is a credential by itself. A handle selects its identity where the connection
+        presents the key that issued it, or a token of that key; elsewhere PermissionDenied.
+        Anything else, expired or revoked: Unauthenticated.
+        """
+        presented = auth_token.strip()
+        if presented.count(".") == 2:
+            token = self._verifier.read_token(presented, field="auth_token")
+            return await self._retry(partial(require_valid, token, field="auth_token"))
+        if not presented.startswith(HANDLE_PREFIX):
+            raise Unauthenticated(
+                "auth_token is neither a token nor an agent handle.", field="auth_token"
+            )
+        handle = await self._verifier.read_handle(presented, field="auth_token")
+        caller = await self._retry(partial(require_valid, handle, field="auth_token"))
+        if caller.key_id not in _key_ids(connection):
+            raise PermissionDenied(
+                "This handle belongs to another connection.",
+                field="auth_token",
+                suggestion="A handle works where the connection presents the API key that issued "
+                "it, or a token of that key. Elsewhere pass the token itself.",
+            )
+        return caller
+
+    # Tokens
+
+    async def authenticate(
+        self,
+        *,
+        connection: Connection,
+        agent_id: str,
+        agent_type: str,
+        api_key: str | None,
+        requested: Sequence[Permission],
+    ) -> IssuedToken:
+        """Trade an API key, the argument or else the connection's, for a token of this agent.
+
+        It has the requested permissions that the key allows. Unauthenticated without a valid key
+        (a token is none: it does not let one agent become another); PermissionDenied for an agent
+        other than the one the key is bound to.
+        """
+        for name, value in (("agent_id", agent_id), ("agent_type", agent_type)):
+            if wrong := check_agent_name(value, name):
+                raise wrong
+        grant = await self._choose_grant(connection, api_key)
+        if wrong_agent := check_bound_agent(grant, agent_id, "agent_id"):
+            raise wrong_agent
+        return await self._issue(
+            "agent_authenticated",
+            Caller(agent_id, agent_type, grant.permissions & frozenset(requested), grant.key_id),
+        )
+
+    async def refresh(self, caller: Caller) -> IssuedToken:
+        """A new token of the same identity, with no more than its key still allows."""
+        known = await self._states.get(max_age_s=0)
+        grant = known.grants.get(caller.key_id)
+        if grant is None or caller.credential_id in known.revoked_tokens:
+            raise Unauthenticated("The credential is not valid any more.")
+        permissions = caller.permissions & grant.permissions
+        return await self._issue(
+            "token_refreshed",
+            Caller(caller.agent_id, caller.agent_type, permissions, caller.key_id),
+        )
+
+    async def revoke(self, caller: Caller, credential_id: str | None) -> str:
+        """End a token and its handle: the calling one, or another by its jti. Return the jti.
+
+        Revoking twice is no error. InvalidArgument for a jti that was never issued, or none when
+        the key itself calls; PermissionDenied for somebody else's.
+        """
+        token_id = credential_id if credential_id is not None else caller.credential_id
+        if token_id is None:
+            raise InvalidArgument(
+                "An API key is calling, not a token.",
+                field="jti",
+                suggestion="Name the token to revoke by its jti.",
+            )
+        credential = await self._storage.find_credential(token_id)
+        if credential is None:
+            raise InvalidArgument("No token of this jti has been issued.", field="jti")
+        if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
+            raise PermissionDenied("This token is another agent's.", field="jti")
+        audit = AuditEntry(
+            "token_revoked",
+            caller.agent_id,
+            details={"credential_id": token_id, "of_agent_id": credential.agent_id},
+        )
+        await self._storage.revoke_credential(token_id, datetime.now(UTC), audit)
+        await self._states.get(max_age_s=0)
+        return token_id
+
+    # Keys
+
+    async def create_key(
+        self, agent_id: str, permissions: Iterable[Permission]
+    ) -> tuple[ApiKey, str]:
+        """A new key bound to the agent, and the key itself, which is kept nowhere.
+
+        `permissions` is its ceiling; admin includes read and write.
+        """
+        if wrong := check_agent_name(agent_id, "agent_id"):
+            raise wrong
+        ceiling = frozenset(permissions)
+        if not ceiling:
+            raise InvalidArgument("A key needs a permission.", field="permissions")
+        if Permission.ADMIN in ceiling:
+            ceiling = ALL_PERMISSIONS
+        key = generate_key()
+        record = ApiKey(make_key_id(), agent_id, ceiling, hash_key(key), datetime.now(UTC))
+        details: JsonObject = {"key_id": record.id, "permissions": _list_names(ceiling)}
+        await self._storage.add_key(record, AuditEntry("key_created", agent_id, details=details))
+        await self._states.get(max_age_s=0)
+        return record, key
+
+    async def list_keys(self) -> list[ApiKey]:
+        """All created keys, revoked ones too, by creation."""
+        return await self._storage.list_keys()
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """End a created key and all its tokens; False if there is no such active key."""
+        keys = {key.id: key for key in await self._storage.list_keys()}
+        if key_id not in keys:
+            return False
+        audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
+        is_revoked = await self._storage.revoke_key(key_id, datetime.now(UTC), audit)
+        await self._states.get(max_age_s=0)
+        return is_revoked
+
+    def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
+        key, address = presented.api_key, presented.address
+        grant = known.find_grant(key) if key else None
+        if presented.authorization:
+            try:
+                caller = self._read_authorization(presented.authorization, known)
+            except SharedContextError as exc:
+                # Without its traceback, whose frames hold the credential.
+                refused = exc.with_traceback(None)
+                return Connection(grant=grant, refused=refused, address=address)
+            return Connection(caller, grant, None, True, address)
+        if not self._is_enabled:
+            held, bound_id = _everyones_grant(grant), grant.agent_id if grant else None
+            named = presented.agent_id or bound_id
+            return connect_by_key(held, named, presented.agent_type, address)
+        if grant is not None:
+            return connect_by_key(grant, presented.agent_id, presented.agent_type, address)
+        if key is not None:
+            wrong_key = Unauthenticated("The API key is not valid.", field="X-API-Key")
+            return Connection(refused=wrong_key, address=address)
+        return Connection(address=address)
+
+    def _read_authorization(self, authorization: str, known: KnownKeys) -> Caller:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("Authorization must be 'Bearer <token>'.", field="Authorization")
+        verified = self._verifier.read_token(token.strip(), field="Authorization")
+        return require_valid(verified, known, field="Authorization")
+
+    async def _retry(self, check: Callable[[KnownKeys], Caller]) -> Caller:
+        """The check's answer; what the recent state refuses, the latest is asked about."""
+        known = self._states.find_recent() or await self._states.get()
+        try:
+            return check(known)
+        except Unauthenticated:
+            latest = await self._states.get(max_age_s=0)
+            if latest is known:
+                raise
+        return check(latest)
+
+    async def _choose_grant(self, connection: Connection, api_key: str | None) -> KeyGrant:
+        if not self._is_enabled:
+            return AUTH_DISABLED
+        known = await self._states.get(max_age_s=0)
+        if api_key is not None:
+            grant = known.find_grant(api_key.strip())
+            if grant is None:
+                raise Unauthenticated(
+                    "The API key is not valid.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
+                )
+            return grant
+        # The connection may be older than the key's revocation.
+        if connection.grant is not None and connection.grant.key_id in known.grants:
+            return connection.grant
+        if connection.grant is None and not connection.caller.is_anonymous:
+            raise Unauthenticated(
+                "A token does not authenticate another agent; an API key does.",
+                field="api_key",
+                suggestion=f"{_HOW_TO_AUTHENTICATE} refresh_token renews the token you have.",
+            )
+        raise Unauthenticated(
+            "No valid API key was presented.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
+        )
+
+    async def _issue(self, event_type: str, identity: Caller) -> IssuedToken:
+        """Record a new token of this identity, which has no credential yet, and sign it."""
+        issued_at_s = int(time.time())
+        handle = make_handle()
+        credential = Credential(
+            id=make_token_id(),
+            agent_id=identity.agent_id,
+            agent_type=identity.agent_type,
+            permissions=identity.permissions,
+            key_id=identity.key_id,
+            handle_hash=hash_handle(handle),
+            issued_at=datetime.fromtimestamp(issued_at_s, UTC),
+            expires_at=datetime.fromtimestamp(issued_at_s + self._life_s, UTC),
+        )
+        details: JsonObject = {
+            "credential_id": credential.id,
+            "key_id": credential.key_id,
+            "agent_type": credential.agent_type,
+            "permissions": _list_names(credential.permissions),
+        }
+        await self._storage.add_credential(
+            credential, AuditEntry(event_type, credential.agent_id, details=details)
+        )
+        return self._sign(credential, handle)
+
+    def _sign(self, credential: Credential, handle: str) -> IssuedToken:
+        claims = TokenClaims(
+            token_id=credential.id,
+            agent_id=credential.agent_id,
+            agent_type=credential.agent_type,
+            permissions=credential.permissions,
+            key_id=credential.key_id,
+            issued_at=int(credential.issued_at.timestamp()),
+            expires_at=int(credential.expires_at.timestamp()),
+        )
+        return IssuedToken(
+            token=self._signer.encode(claims),
+            agent_handle=handle,
+            agent_id=credential.agent_id,
+            agent_type=credential.agent_type,
+            permissions=tuple(p for p in Permission if p in credential.permissions),
+            expires_at=credential.expires_at,
+            expires_in=self._life_s,
+            credential_id=credential.id,
+        )
+
+
+def _trim(value: str | None) -> str | None:
+    return value.strip() or None if value else None
+
+
+def _list_names(permissions: frozenset[Permission]) -> list[JsonValue]:
+    return [p.value for p in Permission if p in permissions]
+
+
+def _key_ids(connection: Connection) -> tuple[str, ...]:
+    """The keys that a connection presents, or whose token it presents."""
+    own = connection.caller.key_id
+    return (own,) if connection.grant is None else (own, connection.grant.key_id)
+
+
+def _everyones_grant(grant: KeyGrant | None) -> KeyGrant:
+    """Under AUTH_ENABLED=false everyone may read and write as whom they say. A valid key still
+    adds what it allows; a wrong one is as good as none."""
+    permissions = READ_WRITE if grant is None else READ_WRITE | grant.permissions
+    return replace(AUTH_DISABLED, permissions=permissions)

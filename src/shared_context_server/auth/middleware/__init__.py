@@ -1,0 +1,60 @@
+"""The ASGI layers in front of the app; each stands alone, `protect` puts them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.middleware.body_limit import BodyLimitMiddleware
+from shared_context_server.auth.middleware.caller import (
+    ConnectionToken,
+    IdentityMiddleware,
+    current_connection,
+)
+from shared_context_server.auth.middleware.header_trim import HeaderTrimMiddleware
+from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
+from shared_context_server.auth.middleware.mcp_path import McpPathMiddleware
+from shared_context_server.settings import Settings
+
+__all__ = [
+    "BodyLimitMiddleware",
+    "ConnectionToken",
+    "HeaderTrimMiddleware",
+    "HostOriginMiddleware",
+    "IdentityMiddleware",
+    "McpPathMiddleware",
+    "current_connection",
+    "protect",
+]
+
+_CORS_MAX_AGE_S = 600
+_EXPOSED_HEADERS = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
+
+
+def protect(
+    app: ASGIApp, *, settings: Settings, identity: Identity, public_paths: Collection[str]
+) -> ASGIApp:
+    """The app behind all layers. From the outside in: headers are trimmed before anyone reads them,
+    Host and Origin are checked before anything is answered, and refusals carry CORS headers, so
+    that a page that may call also sees why it was refused."""
+    app = IdentityMiddleware(
+        app, identity, public_paths=public_paths, max_body_bytes=settings.max_body_bytes
+    )
+    app = McpPathMiddleware(app)
+    app = BodyLimitMiddleware(app, settings.max_body_bytes)
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=_EXPOSED_HEADERS,
+            max_age=_CORS_MAX_AGE_S,
+        )
+    app = HostOriginMiddleware(
+        app, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.cors_origins
+    )
+    return HeaderTrimMiddleware(app)

@@ -1,0 +1,33 @@
+"""The one error shape, as an HTTP answer of a middleware."""
+
+from __future__ import annotations
+
+from pydantic_core import to_json
+from starlette.types import Send
+
+from shared_context_server.errors import SharedContextError, Unauthenticated
+
+# RFC 9110 section 11.6.1: a 401 names a scheme that would do.
+_CHALLENGE = (b"www-authenticate", b"Bearer")
+
+
+async def send_error(send: Send, error: SharedContextError, *, closes: bool = False) -> None:
+    """Answer with `error`; `closes` tells the client that the connection ends with it."""
+    body = to_json(error.body())
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *error_headers(error.status, error.retry_after_s),
+    ]
+    if closes:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_headers(status: int, retry_after_s: int | None) -> list[tuple[bytes, bytes]]:
+    """What goes with an error beside its body."""
+    headers = [_CHALLENGE] if status == Unauthenticated.status else []
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
+    return headers

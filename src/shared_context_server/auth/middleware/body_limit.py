@@ -1,0 +1,95 @@
+"""A limit on request bodies, for every route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import anyio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared_context_server.auth.middleware.answers import send_error
+from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
+from shared_context_server.errors import ContentTooLarge
+
+DRAIN_MAX_BYTES = 64 * 1024 * 1024
+DRAIN_MAX_S = 10.0
+_MAX_LENGTH_DIGITS = 18  # beyond any limit; int() refuses thousands of them
+
+
+class BodyLimitMiddleware:
+    """Answers 413 to a body over the limit, once the client has sent it.
+
+    A client that is answered and cut off while it still sends sees a reset, not the answer, so the
+    rest is drained first: up to DRAIN_MAX_BYTES or DRAIN_MAX_S, after which it is cut off all the
+    same. A body whose length is known and within the limit passes untouched, the server holds it
+    to that length; one of unknown length is read before the app sees the request.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length, is_chunked, awaits_continue = _read_framing(scope["headers"])
+        if is_chunked:
+            body = await read_body(receive, self._max_bytes)
+            if body is Unread.DISCONNECTED:
+                return
+            if body is Unread.TOO_LARGE:
+                await self._refuse(receive, send)
+                return
+            receive = replay_body(body, receive)
+        elif length > self._max_bytes:
+            if awaits_continue:  # nothing has been sent yet, and now nothing will be
+                await send_error(send, self._error(), closes=True)
+            else:
+                await self._refuse(receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _refuse(self, receive: Receive, send: Send) -> None:
+        rest = None
+        with anyio.move_on_after(DRAIN_MAX_S):
+            rest = await _drain(receive)
+        if rest is not Unread.DISCONNECTED:
+            await send_error(send, self._error(), closes=rest is not _DRAINED)
+
+    def _error(self) -> ContentTooLarge:
+        return ContentTooLarge(
+            f"The request's body is over the limit of {self._max_bytes} bytes.",
+            limit_bytes=self._max_bytes,
+        )
+
+
+_DRAINED = b""
+
+
+async def _drain(receive: Receive) -> bytes | Unread:
+    """_DRAINED at the end of the body, read without being kept."""
+    read_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return Unread.DISCONNECTED
+        read_bytes += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return _DRAINED
+        if read_bytes > DRAIN_MAX_BYTES:
+            return Unread.TOO_LARGE
+
+
+def _read_framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool, bool]:
+    """The announced length (0 if none), whether the length is unknown, and whether the client
+    waits for 100 Continue before it sends the body."""
+    length, is_chunked, awaits_continue = 0, False, False
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            length = int(value[:_MAX_LENGTH_DIGITS])
+        elif name == b"transfer-encoding":
+            is_chunked = True
+        elif name == b"expect":
+            awaits_continue = value.lower() == b"100-continue"
+    return length, is_chunked, awaits_continue

@@ -1,0 +1,122 @@
+"""Tokens (JWT, RFC 7519, HS256) and agent handles: how they are made and read."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from shared_context_server.errors import ConfigurationError, Unauthenticated
+from shared_context_server.models import Permission
+from shared_context_server.settings import MIN_JWT_SECRET_BYTES
+
+ALGORITHM = "HS256"
+ISSUER = "shared-context-server"
+AUDIENCE = "shared-context"
+REQUIRED_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti"]
+MAX_TOKEN_CHARS = 8192  # the longest agent names, escaped and in base64, stay below it
+
+HANDLE_PREFIX = "agt_"
+_HANDLE_BYTES = 16  # 22 url-safe characters
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClaims:
+    """What a token says. `issued_at` and `expires_at` are epoch seconds."""
+
+    token_id: str
+    agent_id: str
+    agent_type: str
+    permissions: frozenset[Permission]
+    key_id: str
+    issued_at: int
+    expires_at: int
+
+
+class TokenSigner:
+    """Signs and reads the tokens of one secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < MIN_JWT_SECRET_BYTES:
+            raise ConfigurationError(
+                f"JWT_SECRET_KEY: must be at least {MIN_JWT_SECRET_BYTES} bytes."
+            )
+        self._secret = secret
+
+    def encode(self, claims: TokenClaims) -> str:
+        return jwt.encode(
+            {
+                "iss": ISSUER,
+                "aud": AUDIENCE,
+                "sub": claims.agent_id,
+                "agent_type": claims.agent_type,
+                "permissions": [p.value for p in Permission if p in claims.permissions],
+                "key": claims.key_id,
+                "jti": claims.token_id,
+                "iat": claims.issued_at,
+                "exp": claims.expires_at,
+            },
+            self._secret,
+            algorithm=ALGORITHM,
+        )
+
+    def decode(self, token: str, *, field: str) -> TokenClaims:
+        """Raise Unauthenticated, said of `field`, for a token that has expired or is not ours."""
+        claims = None
+        problem = "is not valid"
+        # The errors are raised outside the except clauses: as a context, PyJWT's error would
+        # carry the token along in its traceback.
+        if len(token) <= MAX_TOKEN_CHARS:
+            try:
+                claims = self._read(token)
+            except jwt.ExpiredSignatureError:
+                problem = "has expired"
+            except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+                pass
+        if claims is None:
+            raise Unauthenticated(f"The token {problem}.", field=field)
+        return claims
+
+    def _read(self, token: str) -> TokenClaims:
+        payload: dict[str, Any] = jwt.decode(
+            token,
+            self._secret,
+            algorithms=[ALGORITHM],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            # A replica whose clock is a little ahead issues tokens "from the future": not a fault.
+            options={"require": REQUIRED_CLAIMS, "verify_iat": False},
+        )
+        return TokenClaims(
+            token_id=_text(payload["jti"]),
+            agent_id=_text(payload["sub"]),
+            agent_type=_text(payload["agent_type"]),
+            permissions=frozenset(Permission(name) for name in payload["permissions"]),
+            key_id=_text(payload["key"]),
+            issued_at=int(payload["iat"]),
+            expires_at=int(payload["exp"]),
+        )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError("a claim is not text")
+    return value
+
+
+def make_token_id() -> str:
+    """A new jti: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+def make_handle() -> str:
+    """A new agent handle: short enough to be passed around between sub-agents."""
+    return HANDLE_PREFIX + secrets.token_urlsafe(_HANDLE_BYTES)
+
+
+def hash_handle(handle: str) -> str:
+    """The SHA-256 of a handle, hex: all that is kept of it. 128 random bits need no slow hash."""
+    return hashlib.sha256(handle.encode(errors="surrogatepass")).hexdigest()

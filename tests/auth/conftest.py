@@ -1,0 +1,86 @@
+"""Identities on a real store, and the headers that speak to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.identity import Identity, IssuedToken
+from shared_context_server.models import Permission
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage, open_storage
+
+API_KEY = "the-ordinary-key-0123456789"
+ADMIN_API_KEY = "the-admins-key-0123456789"
+JWT_SECRET_KEY = "the-secret-that-signs-tokens-0123456789"
+ALL = tuple(Permission)
+READ, WRITE, ADMIN = ALL
+
+
+def make_settings(data_dir: Path, **overrides: Any) -> Settings:
+    """Settings with keys, none of them from the environment."""
+    keys: dict[str, Any] = {
+        "api_key": API_KEY,
+        "admin_api_key": ADMIN_API_KEY,
+        "jwt_secret_key": JWT_SECRET_KEY,
+    }
+    return Settings(_env_file=None, data_dir=data_dir, **(keys | overrides))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+async def storage(settings: Settings) -> AsyncIterator[Storage]:
+    async with open_storage(settings) as storage:
+        yield storage
+
+
+@pytest.fixture
+def identity(storage: Storage, settings: Settings) -> Identity:
+    return Identity(storage, settings)
+
+
+async def connect(
+    identity: Identity,
+    api_key: str | None = None,
+    *,
+    token: str | None = None,
+    agent_id: str | None = None,
+    agent_type: str | None = None,
+) -> Connection:
+    return await identity.connect(
+        authorization=None if token is None else f"Bearer {token}",
+        api_key=api_key,
+        agent_id=agent_id,
+        agent_type=agent_type,
+        address="192.0.2.7",
+    )
+
+
+async def authenticate(
+    identity: Identity,
+    agent_id: str = "worker-7",
+    *,
+    api_key: str | None = API_KEY,
+    connection: Connection | None = None,
+    requested: tuple[Permission, ...] = ALL,
+) -> IssuedToken:
+    return await identity.authenticate(
+        connection=connection or Connection(),
+        agent_id=agent_id,
+        agent_type="claude",
+        api_key=api_key,
+        requested=requested,
+    )

@@ -1,0 +1,140 @@
+"""Trimmed header values, the two spellings of /mcp, and accepted hosts and origins."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server.auth.middleware import (
+    HeaderTrimMiddleware,
+    HostOriginMiddleware,
+    McpPathMiddleware,
+)
+from tests.auth.middleware.conftest import (
+    Answers,
+    Script,
+    assert_error,
+    client_of,
+    dial,
+    echo,
+    listening,
+    make_scope,
+    read_answer,
+)
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_spaces_around_header_values_do_not_reach_the_app(http: str) -> None:
+    async with listening(HeaderTrimMiddleware(echo), http=http) as port, dial(port) as sides:
+        reader, writer = sides
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nMcp-Name: \t get_time \t \r\nEmpty:  \r\n\r\n")
+        _, _, body = await read_answer(reader)
+        headers = json.loads(body)["headers"]
+        assert (headers["mcp-name"], headers["empty"]) == ("get_time", "")
+
+
+@given(st.binary(max_size=20))
+async def test_only_spaces_and_tabs_are_trimmed(value: bytes) -> None:
+    seen = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["headers"])
+
+    scope = {"type": "http", "headers": [(b"a", b"1"), (b"b", value)]}
+    await HeaderTrimMiddleware(app)(scope, Script(), Answers())
+    assert seen == [[(b"a", b"1"), (b"b", value.strip(b" \t"))]]
+    assert scope["headers"] == [(b"a", b"1"), (b"b", value)]
+
+
+@pytest.mark.parametrize(
+    "path, served",
+    [("/mcp", "/mcp"), ("/mcp/", "/mcp"), ("/mcp//", "/mcp//"), ("/mcp/tool/x/", "/mcp/tool/x/")],
+)
+async def test_both_spellings_of_the_mcp_path_are_served_without_a_redirect(
+    path: str, served: str
+) -> None:
+    async with client_of(McpPathMiddleware(echo)) as client:
+        answer = await client.post(path)
+        assert answer.status_code == 200
+        assert (answer.json()["path"], answer.json()["raw_path"]) == (served, served)
+
+
+async def test_the_mcp_path_is_found_below_a_root_path_and_nowhere_else() -> None:
+    seen = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["path"])
+
+    middleware = McpPathMiddleware(app)
+    for path in ("/behind/proxy/mcp/", "/mcp/", "/other/mcp/"):
+        scope = {**make_scope(path=path), "root_path": "/behind/proxy"}
+        await middleware(scope, Script(), Answers())
+    assert seen == ["/behind/proxy/mcp", "/mcp/", "/other/mcp/"]
+
+
+def guarded(*hosts: str, origins: tuple[str, ...] = ()) -> HostOriginMiddleware:
+    return HostOriginMiddleware(echo, allowed_hosts=hosts, allowed_origins=origins)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:23456", "[::1]:23456", "LOCALHOST:1"])
+async def test_loopback_names_are_accepted(host: str) -> None:
+    async with client_of(guarded(), host=host) as client:
+        for _ in range(2):
+            assert (await client.get("/")).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "127.0.0.1.nip.io"])
+async def test_other_names_are_refused_in_the_one_error_shape(host: str) -> None:
+    app = guarded()
+    for _ in range(2):
+        answers = Answers()
+        await app(make_scope(host=host), Script(), answers)
+        assert answers.status == 421
+        assert answers.body["code"] == "HOST_NOT_ALLOWED"
+        assert answers.body["details"] == {"field": "Host"}
+
+
+async def test_allowed_hosts_are_accepted_and_a_star_means_any() -> None:
+    async with client_of(guarded("hub.example"), host="hub.example:8000") as client:
+        assert (await client.get("/")).status_code == 200
+    async with client_of(guarded("*"), host="anything.example") as client:
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_pages_of_other_sites_are_refused() -> None:
+    async with client_of(guarded(origins=("https://app.example",))) as client:
+        for origin in ("https://evil.example", "null", "http://app.example"):
+            response = await client.get("/", headers={"Origin": origin})
+            body = assert_error(response, 403, "ORIGIN_NOT_ALLOWED")
+            assert body["details"] == {"field": "Origin"}
+        for origin in ("https://app.example", "http://localhost"):
+            response = await client.get("/", headers={"Origin": origin})
+            assert response.status_code == 200
+
+
+async def test_an_accepted_host_does_not_open_the_way_for_another_origin() -> None:
+    app = guarded()
+    async with client_of(app) as client:
+        assert (await client.get("/")).status_code == 200
+        assert_error(
+            await client.get("/", headers={"Origin": "https://evil.example"}),
+            403,
+            "ORIGIN_NOT_ALLOWED",
+        )
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_what_is_not_http_passes(kind: str) -> None:
+    seen = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["type"])
+
+    inner = McpPathMiddleware(app)
+    guard = HostOriginMiddleware(inner, allowed_hosts=(), allowed_origins=())
+    await HeaderTrimMiddleware(guard)({"type": kind, "headers": []}, Script(), Answers())
+    assert seen == [kind]
