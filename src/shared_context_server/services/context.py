@@ -1,0 +1,27 @@
+"""What every use case works with, handed to it as its first argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from shared_context_server.auth.identity import Identity
+from shared_context_server.services.corpus import CorpusCache
+from shared_context_server.services.presence import Presence
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one running server that use cases need; made by the composition root."""
+
+    settings: Settings
+    storage: Storage
+    identity: Identity
+    corpora: CorpusCache
+    presence: Presence
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,162 @@
+"""A session's news in few words: the same input gives the same text, within a token budget.
+
+A token is counted as four bytes of UTF-8, rounded up: the usual rule of thumb for English,
+and on the safe side for most other scripts.
+
+Metadata that the digest understands, on the message it belongs to:
+- decision: `"type": "decision"`, or `"decision"` set to true or a text;
+- question: `"type": "question"`, or `"question"` set to true or a text. It counts as answered
+  once a later message has it as parent_message_id, or names its id in `"answers"`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from shared_context_server import policy
+from shared_context_server.models import Caller, Message
+from shared_context_server.services.context import Services
+from shared_context_server.storage.base import MessageQuery, SenderCount
+
+WINDOW = 1_000  # newest messages that are looked at one by one; older ones are only counted
+BYTES_PER_TOKEN = 4
+LINE_CHARS = 160
+SHORT_CHARS = 80
+MAX_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    text: str
+    message_count: int
+    estimated_tokens: int
+    next_after_seq: int
+
+
+async def get_digest(
+    services: Services,
+    caller: Caller,
+    session_id: str,
+    *,
+    after_seq: int | None,
+    max_tokens: int,
+) -> Digest:
+    """Who wrote what behind `after_seq` (default: the caller's stored cursor), as far as visible."""
+    guard = partial(policy.require_session_read, caller)
+    storage = services.storage
+    if after_seq is None:
+        after_seq = await storage.get_cursor(session_id, caller.agent_id)
+    page = await storage.list_messages(session_id, caller, MessageQuery(limit=WINDOW), guard)
+    messages = [message for message in page.messages if message.seq > after_seq]
+    counts = await storage.count_by_sender(session_id, caller, after_seq=after_seq, guard=guard)
+    text = compose(messages, counts, after_seq, max_tokens)
+    return Digest(
+        text=text,
+        message_count=sum(count.count for count in counts),
+        estimated_tokens=estimate_tokens(text),
+        next_after_seq=messages[-1].seq if messages else after_seq,
+    )
+
+
+def estimate_tokens(text: str) -> int:
+    """Four bytes of UTF-8 a token, rounded up."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def compose(
+    messages: list[Message], counts: list[SenderCount], after_seq: int, max_tokens: int
+) -> str:
+    """The digest's text; never above `max_tokens`."""
+    budget = max_tokens * BYTES_PER_TOKEN
+    if not messages:
+        return cut_bytes(f"Nothing new after seq {after_seq}.", budget)
+    head = [_headline(messages, counts)]
+    head += _section("Decisions:", [m for m in messages if _is_marked(m, "decision")])
+    head += _section("Open questions:", _open_questions(messages))
+    text = cut_bytes("\n".join(head), budget * 3 // 5)
+    lines = _message_lines(messages, budget - len(text.encode()))
+    return "\n".join([text, *lines])
+
+
+def _headline(messages: list[Message], counts: list[SenderCount]) -> str:
+    total = sum(count.count for count in counts)
+    who = ", ".join(f"{count.sender} ({count.count})" for count in counts[:MAX_LISTED])
+    more = f" and {len(counts) - MAX_LISTED} more" if len(counts) > MAX_LISTED else ""
+    return (
+        f"{total} message{'s' if total != 1 else ''} up to seq {messages[-1].seq}, "
+        f"from {who}{more}."
+    )
+
+
+def _section(title: str, messages: list[Message]) -> list[str]:
+    if not messages:
+        return []
+    shown = messages[-MAX_LISTED:]
+    omitted = len(messages) - len(shown)
+    lines = [title]
+    if omitted:
+        lines.append(f"- ({omitted} older omitted)")
+    return lines + [f"- #{m.seq} {m.sender}: {shorten(m.content, LINE_CHARS)}" for m in shown]
+
+
+def _is_marked(message: Message, kind: str) -> bool:
+    mark = message.metadata.get(kind)
+    return (
+        message.metadata.get("type") == kind
+        or mark is True
+        or (isinstance(mark, str) and mark != "")
+    )
+
+
+def _open_questions(messages: list[Message]) -> list[Message]:
+    answered: set[int] = set()
+    for message in messages:
+        if message.parent_message_id is not None:
+            answered.add(message.parent_message_id)
+        answers = message.metadata.get("answers")
+        for answer in answers if isinstance(answers, list) else [answers]:
+            if isinstance(answer, int):
+                answered.add(answer)
+    return [m for m in messages if _is_marked(m, "question") and m.id not in answered]
+
+
+def _message_lines(messages: list[Message], budget: int) -> list[str]:
+    """Newest in full within half of the budget, older ones shortened, the oldest only counted.
+
+    Chosen from the newest back, written in the order of the log.
+    """
+    reserve = len(b"\nMessages:\n(9999999 older omitted)")
+    left = budget - reserve
+    if left <= 0:
+        return []
+    full_left = left // 2
+    lines: list[str] = []
+    for message in reversed(messages):
+        prefix = f"#{message.seq} {message.sender}: "
+        line = prefix + message.content
+        if len(line.encode()) + 1 <= full_left:
+            full_left -= len(line.encode()) + 1
+        else:
+            full_left = 0
+            line = prefix + shorten(message.content, SHORT_CHARS)
+        cost = len(line.encode()) + 1
+        if cost > left:
+            break
+        left -= cost
+        lines.append(line)
+    omitted = len(messages) - len(lines)
+    note = [f"({omitted} older omitted)"] if omitted else []
+    return ["Messages:", *note, *reversed(lines)]
+
+
+def shorten(text: str, limit: int) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def cut_bytes(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, cut between characters."""
+    encoded = text.encode()
+    return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")

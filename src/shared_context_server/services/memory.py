@@ -1,0 +1,259 @@
+"""Memory: versioned values with a life of their own, private or shared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from shared_context_server import policy
+from shared_context_server.errors import Conflict, ContentTooLarge, InvalidArgument
+from shared_context_server.models import (
+    AuditEntry,
+    Caller,
+    JsonObject,
+    MemoryAddress,
+    MemoryEntry,
+    MemoryMode,
+    MemoryScope,
+    Permission,
+    Session,
+)
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.services.paging import decode_cursor, encode_cursor
+from shared_context_server.storage.base import (
+    MemoryListing,
+    MemoryUpdate,
+    MemoryWrite,
+    SessionGuard,
+    WrittenMemory,
+)
+
+MAX_VALUE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChange:
+    """What set_memory asks for. `is_value_given` tells a null value from a missing one."""
+
+    mode: MemoryMode
+    value: JsonValue
+    is_value_given: bool
+    metadata: JsonObject | None
+    expires_in_s: int | None
+    expected_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPage:
+    entries: list[MemoryListing]
+    next_cursor: str | None
+
+
+async def set_memory(
+    services: Services,
+    caller: Caller,
+    address: MemoryAddress,
+    change: MemoryChange,
+    idempotency_key: str | None,
+) -> WrittenMemory:
+    """Write the entry as the mode says, if the expected version is the current one."""
+    policy.require(caller, Permission.WRITE)
+    if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
+        raise InvalidArgument("value is missing.", field="value")
+    now = utc_now()
+    return await services.storage.write_memory(
+        address,
+        caller,
+        make_update(change, now),
+        now=now,
+        guard=_guard(policy.require_session_write, caller, address.session_id),
+        idempotency_key=idempotency_key,
+        fingerprint="" if idempotency_key is None else _fingerprint(address, change),
+    )
+
+
+async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
+    """The entry, or MemoryNotFound."""
+    policy.require(caller, Permission.READ)
+    return await services.storage.get_memory(
+        address,
+        now=utc_now(),
+        guard=_guard(policy.require_session_read, caller, address.session_id),
+    )
+
+
+async def list_memory(
+    services: Services,
+    caller: Caller,
+    *,
+    session_id: str | None,
+    scope: MemoryScope,
+    prefix: str,
+    limit: int,
+    cursor: str | None,
+) -> MemoryPage:
+    """One page of a place's entries without their values, by key."""
+    policy.require(caller, Permission.READ)
+    after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
+    found = await services.storage.list_memory(
+        session_id=session_id,
+        owner=policy.memory_address(caller, "", session_id, scope).owner,
+        prefix=prefix,
+        limit=limit + 1,
+        after_key=after_key,
+        now=utc_now(),
+        guard=_guard(policy.require_session_read, caller, session_id),
+    )
+    page = found[:limit]
+    more = len(found) > limit
+    return MemoryPage(page, encode_cursor(page[-1].address.key) if more else None)
+
+
+async def delete_memory(
+    services: Services, caller: Caller, address: MemoryAddress, expected_version: int | None
+) -> None:
+    """Remove the entry, or MemoryNotFound, or Conflict on another version."""
+    policy.require(caller, Permission.WRITE)
+    await services.storage.delete_memory(
+        address,
+        lambda entry: _require_version(entry, expected_version),
+        now=utc_now(),
+        guard=_guard(policy.require_session_write, caller, address.session_id),
+        audit=AuditEntry(
+            "memory_deleted",
+            caller.agent_id,
+            address.session_id,
+            {"key": address.key, "scope": address.scope.value},
+        ),
+    )
+
+
+def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
+    """The pure function from the stored entry to the new one that `change` stands for.
+
+    A new entry and mode replace take metadata and life from the change alone; the other modes
+    keep what the change does not name.
+    """
+
+    def update(current: MemoryEntry | None) -> MemoryWrite:
+        _require_version(current, change.expected_version)
+        if change.mode is MemoryMode.CREATE and current is not None:
+            raise _conflict("The key exists already.", current, field="mode")
+        value = _COMBINE[change.mode](current, change)
+        size = len(to_json(value))
+        if size > MAX_VALUE_BYTES:
+            raise ContentTooLarge(
+                f"value would be {size} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
+                field="value",
+                limit_bytes=MAX_VALUE_BYTES,
+            )
+        kept = None if change.mode is MemoryMode.REPLACE else current
+        metadata = change.metadata
+        if metadata is None:
+            metadata = {} if kept is None else kept.metadata
+        expires_at = None if kept is None else kept.expires_at
+        if change.expires_in_s is not None:
+            expires_at = now + timedelta(seconds=change.expires_in_s)
+        return MemoryWrite(value=value, metadata=metadata, expires_at=expires_at)
+
+    return update
+
+
+def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
+    """JSON merge patch, RFC 7396 section 2: null removes a member, objects merge, the rest replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: dict[str, JsonValue] = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _replace(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
+    return change.value
+
+
+def _merge(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
+    return merge_patch({} if current is None else current.value, change.value)
+
+
+def _append(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
+    if current is None:
+        return [change.value]
+    if isinstance(current.value, list):
+        return [*current.value, change.value]
+    if isinstance(current.value, str) and isinstance(change.value, str):
+        return current.value + change.value
+    raise _conflict("append needs a stored list, or text to append to text.", current, field="mode")
+
+
+def _increment(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
+    step = change.value if change.is_value_given else 1
+    if not _is_number(step):
+        raise InvalidArgument("increment needs a number.", field="value")
+    base = 0 if current is None else current.value
+    if not _is_number(base):
+        raise _conflict("increment needs a stored number.", current, field="mode")
+    total = base + step  # type: ignore[operator]  # both were just checked to be numbers
+    if isinstance(total, float) and not math.isfinite(total):
+        raise _conflict("The sum is not a finite number.", current, field="value")
+    return total
+
+
+_COMBINE: dict[MemoryMode, Callable[[MemoryEntry | None, MemoryChange], JsonValue]] = {
+    MemoryMode.REPLACE: _replace,
+    MemoryMode.CREATE: _replace,
+    MemoryMode.MERGE: _merge,
+    MemoryMode.APPEND: _append,
+    MemoryMode.INCREMENT: _increment,
+}
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_version(current: MemoryEntry | None, expected: int | None) -> None:
+    version = 0 if current is None else current.version
+    if expected is not None and expected != version:
+        raise _conflict(
+            f"The current version is {version}, not {expected}.", current, field="expected_version"
+        )
+
+
+def _conflict(message: str, current: MemoryEntry | None, *, field: str) -> Conflict:
+    return Conflict(
+        message,
+        field=field,
+        current_version=0 if current is None else current.version,
+        current_value=None if current is None else current.value,
+    )
+
+
+def _guard(
+    rule: Callable[[Caller, Session], None], caller: Caller, session_id: str | None
+) -> SessionGuard | None:
+    return None if session_id is None else partial(rule, caller)
+
+
+def _fingerprint(address: MemoryAddress, change: MemoryChange) -> str:
+    return fingerprint(
+        address.key,
+        address.scope.value,
+        change.mode.value,
+        change.value,
+        change.is_value_given,
+        change.metadata,
+        change.expires_in_s,
+        change.expected_version,
+    )

@@ -1,0 +1,79 @@
+"""Messages: added, read, marked as read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from shared_context_server import policy
+from shared_context_server.models import Caller, JsonObject, Visibility
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.storage.base import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPosition:
+    seq: int
+    unread: int
+
+
+async def add_message(
+    services: Services,
+    caller: Caller,
+    *,
+    session_id: str,
+    content: str,
+    visibility: Visibility,
+    recipients: Sequence[str],
+    metadata: JsonObject,
+    parent_message_id: int | None,
+    idempotency_key: str | None,
+) -> AddedMessage:
+    """Append to the session's log, durably."""
+    distinct = tuple(dict.fromkeys(recipients))
+    new = NewMessage(
+        session_id=session_id,
+        sender=caller,
+        content=content,
+        visibility=visibility,
+        recipients=distinct,
+        metadata=metadata,
+        parent_message_id=parent_message_id,
+        created_at=utc_now(),
+        idempotency_key=idempotency_key,
+        fingerprint=""
+        if idempotency_key is None
+        else fingerprint(content, visibility.value, sorted(distinct), metadata, parent_message_id),
+    )
+    return await services.storage.add_message(new, partial(policy.require_session_write, caller))
+
+
+async def get_messages(
+    services: Services, caller: Caller, session_id: str, query: MessageQuery
+) -> MessagePage:
+    """One page of what the caller may see, in seq order."""
+    return await services.storage.list_messages(
+        session_id, caller, query, partial(policy.require_session_read, caller)
+    )
+
+
+def next_after_seq(page: MessagePage, query: MessageQuery) -> int:
+    """Where to read on: behind the last message of the page, else where the reader already is."""
+    if page.messages:
+        return page.messages[-1].seq
+    return query.after_seq or 0
+
+
+async def mark_read(services: Services, caller: Caller, session_id: str, seq: int) -> ReadPosition:
+    """Move the caller's stored cursor forward, never back."""
+    stored, unread = await services.storage.set_cursor(
+        session_id, caller, seq, partial(policy.require_session_read, caller)
+    )
+    return ReadPosition(stored, unread)

@@ -1,0 +1,52 @@
+"""Opaque cursors of the listing tools: a JSON array in URL-safe base64."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from shared_context_server.errors import InvalidArgument
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode_cursor(*parts: str | int) -> str:
+    """The cursor that `decode_cursor` reads back."""
+    return base64.urlsafe_b64encode(to_json(parts)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, *kinds: type[str] | type[int]) -> list[JsonValue]:
+    """The parts of a cursor, of the given types in order; InvalidArgument if it is not one of ours."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        parts = from_json(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except ValueError as exc:
+        raise _not_ours() from exc
+    if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
+        raise _not_ours()
+    return parts
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since the Unix epoch, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Raises InvalidArgument for a time outside the calendar."""
+    try:
+        return _EPOCH + value * _MICROSECOND
+    except OverflowError as exc:
+        raise _not_ours() from exc
+
+
+def _not_ours() -> InvalidArgument:
+    return InvalidArgument(
+        "cursor is not one that this server gave.",
+        field="cursor",
+        suggestion="Pass next_cursor of the previous page unchanged, or leave cursor out.",
+    )

@@ -1,0 +1,127 @@
+"""Sessions: made, listed, read, closed, deleted."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from shared_context_server import policy
+from shared_context_server.models import (
+    Access,
+    AuditEntry,
+    Caller,
+    JsonObject,
+    Message,
+    Permission,
+    Session,
+    SessionStatus,
+    SessionSummary,
+)
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.paging import (
+    decode_cursor,
+    encode_cursor,
+    from_microseconds,
+    to_microseconds,
+)
+from shared_context_server.storage.base import MessageQuery, NewSession
+
+NEWEST_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetail:
+    summary: SessionSummary
+    participants: list[str]
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionList:
+    sessions: list[SessionSummary]
+    next_cursor: str | None
+
+
+async def create_session(
+    services: Services,
+    caller: Caller,
+    *,
+    purpose: str,
+    metadata: JsonObject,
+    access: Access,
+    participants: Sequence[str],
+) -> Session:
+    """A new active session of the caller's, with an id nobody can guess."""
+    policy.require(caller, Permission.WRITE)
+    session_id = f"session_{secrets.token_hex(8)}"
+    new = NewSession(
+        id=session_id,
+        purpose=purpose,
+        metadata=metadata,
+        access=access,
+        created_by=caller.agent_id,
+        created_at=utc_now(),
+        invited=tuple(dict.fromkeys(participants)),
+    )
+    return await services.storage.create_session(
+        new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
+    )
+
+
+async def list_sessions(
+    services: Services,
+    caller: Caller,
+    *,
+    status: SessionStatus | None,
+    created_by: str | None,
+    limit: int,
+    cursor: str | None,
+) -> SessionList:
+    """One page, newest first; next_cursor is None on the last one."""
+    policy.require(caller, Permission.READ)
+    before = None
+    if cursor is not None:
+        moment, session_id = decode_cursor(cursor, int, str)
+        before = (from_microseconds(int(str(moment))), str(session_id))
+    found = await services.storage.list_sessions(
+        caller, status=status, created_by=created_by, limit=limit + 1, before=before
+    )
+    page = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        last = page[-1].session
+        next_cursor = encode_cursor(to_microseconds(last.created_at), last.id)
+    return SessionList(page, next_cursor)
+
+
+async def get_session(services: Services, caller: Caller, session_id: str) -> SessionDetail:
+    """The session with its newest visible messages."""
+    guard = partial(policy.require_session_read, caller)
+    summary = await services.storage.summarize_session(session_id, caller, guard)
+    participants = await services.storage.list_participants(session_id, guard)
+    page = await services.storage.list_messages(
+        session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
+    )
+    return SessionDetail(summary, participants, page.messages)
+
+
+async def close_session(services: Services, caller: Caller, session_id: str) -> Session:
+    """Make it read-only; closing twice is fine."""
+    return await services.storage.close_session(
+        session_id,
+        utc_now(),
+        partial(policy.require_session_control, caller),
+        AuditEntry("session_closed", caller.agent_id, session_id),
+    )
+
+
+async def delete_session(services: Services, caller: Caller, session_id: str) -> None:
+    """Remove everything of it but the audit trail."""
+    await services.storage.delete_session(
+        session_id,
+        partial(policy.require_session_control, caller),
+        AuditEntry("session_deleted", caller.agent_id, session_id),
+    )
+    services.corpora.forget(session_id)

@@ -1,0 +1,103 @@
+"""The digest: deterministic, within its budget, the important first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared_context_server.models import JsonObject, Message, Visibility
+from shared_context_server.services.digest import compose, estimate_tokens
+from shared_context_server.storage.base import SenderCount
+
+
+def message(
+    seq: int,
+    content: str,
+    *,
+    sender: str = "alice",
+    metadata: JsonObject | None = None,
+    parent: int | None = None,
+) -> Message:
+    return Message(
+        id=100 + seq,
+        session_id="session_1",
+        seq=seq,
+        sender=sender,
+        sender_type="generic",
+        content=content,
+        visibility=Visibility.PUBLIC,
+        recipients=[],
+        metadata=metadata or {},
+        parent_message_id=parent,
+        timestamp=datetime(2026, 11, 20, tzinfo=UTC),
+    )
+
+
+def digest_of(messages: list[Message], max_tokens: int = 2000) -> str:
+    counted = Counter(m.sender for m in messages)
+    counts = [SenderCount(name, "generic", count) for name, count in sorted(counted.items())]
+    return compose(messages, counts, 0, max_tokens)
+
+
+messages_of_any_length = st.lists(
+    st.tuples(
+        st.text(min_size=1, max_size=600),
+        st.sampled_from(["alice", "bob", "carol"]),
+        st.sampled_from([{}, {"type": "decision"}, {"type": "question"}, {"decision": "x"}]),
+    ),
+    max_size=60,
+).map(
+    lambda rows: [
+        message(seq, content, sender=sender, metadata=dict(metadata))
+        for seq, (content, sender, metadata) in enumerate(rows, 1)
+    ]
+)
+
+
+@given(messages=messages_of_any_length, max_tokens=st.integers(50, 3000))
+def test_a_digest_never_exceeds_its_budget_and_is_the_same_each_time(
+    messages: list[Message], max_tokens: int
+) -> None:
+    text = digest_of(messages, max_tokens)
+    assert estimate_tokens(text) <= max_tokens
+    assert text == digest_of(messages, max_tokens)
+
+
+def test_who_decisions_and_open_questions_come_first() -> None:
+    text = digest_of(
+        [
+            message(1, "we take SQLite", metadata={"type": "decision"}),
+            message(2, "which port?", sender="bob", metadata={"type": "question"}),
+            message(3, "who reviews?", metadata={"question": True}),
+            message(4, "23456", parent=102),
+        ]
+    )
+    head, _, log = text.partition("Messages:")
+    assert "alice (3), bob (1)" in head
+    assert "#1 alice: we take SQLite" in head
+    assert "#3 alice: who reviews?" in head
+    assert "which port?" not in head
+    assert [line.split()[0] for line in log.strip().splitlines()] == ["#1", "#2", "#3", "#4"]
+
+
+def test_an_answer_named_in_metadata_closes_a_question() -> None:
+    asked = message(1, "which port?", metadata={"type": "question"})
+    assert "Open questions" in digest_of([asked])
+    assert "Open questions" not in digest_of([asked, message(2, "x", metadata={"answers": [101]})])
+
+
+def test_the_newest_stand_in_full_and_older_ones_are_shortened_then_counted() -> None:
+    messages = [message(seq, f"start{seq} " + "word " * 100 + f"end{seq}") for seq in range(1, 60)]
+    text = digest_of(messages, 600)
+    assert "end59" in text
+    assert "start50" in text
+    assert "end50" not in text
+    assert "start1 " not in text
+    assert "older omitted" in text
+
+
+def test_nothing_new_says_so() -> None:
+    assert compose([], [], 7, 50) == "Nothing new after seq 7."
