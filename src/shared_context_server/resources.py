@@ -1,0 +1,140 @@
+"""MCP resources: sessions, their messages and an agent's own memory, under the same policy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from fastmcp import FastMCP
+from fastmcp.exceptions import FastMCPError
+from fastmcp.resources import ResourceContent, ResourceResult
+from fastmcp.server.dependencies import get_context
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, ReadResourceRequestParams
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from shared_context_server import policy
+from shared_context_server.errors import NotFound, SharedContextError
+from shared_context_server.models import Caller, MemoryScope
+from shared_context_server.services import memory, messages, sessions
+from shared_context_server.services.context import Services
+from shared_context_server.storage.base import MessageQuery
+from shared_context_server.tools.mcp import SessionBindings, mcp_connection
+from shared_context_server.tools.memory import memory_list
+from shared_context_server.tools.messages import MessageItem, MessageList
+from shared_context_server.tools.sessions import session_details
+
+JSON = "application/json"
+NEWEST_SHOWN = 50
+MAX_ENTRIES = 1000
+
+
+def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None) -> None:
+    """Serve the resource templates of DESIGN section 4 that belong to sessions and memory."""
+    read = partial(_read, bindings)
+    mcp.add_middleware(ResourceErrorMiddleware())
+
+    @mcp.resource(
+        "session://{session_id}",
+        name="session",
+        mime_type=JSON,
+        description="A session, its participants and its newest messages.",
+    )
+    async def session(session_id: str) -> ResourceResult:
+        return await read(lambda caller: _session(services, caller, session_id))
+
+    @mcp.resource(
+        "session://{session_id}/messages",
+        name="session-messages",
+        mime_type=JSON,
+        description="The newest messages of a session.",
+    )
+    async def session_messages(session_id: str) -> ResourceResult:
+        return await read(lambda caller: _messages(services, caller, session_id))
+
+    @mcp.resource(
+        "agent://{agent_id}/memory",
+        name="agent-memory",
+        mime_type=JSON,
+        description="Keys and versions of your own private memory.",
+    )
+    async def agent_memory(agent_id: str) -> ResourceResult:
+        return await read(lambda caller: _agent_memory(services, caller, agent_id))
+
+
+class ReadRefused(FastMCPError):
+    """Carries a failure through FastMCP, which would log another exception as a crash of ours."""
+
+    def __init__(self, error: SharedContextError) -> None:
+        super().__init__(error.message, log_level=logging.DEBUG)
+        self.error = error
+
+
+class ResourceErrorMiddleware(Middleware):
+    """Answers a refused read with the protocol's error, our shape in its data.
+
+    A missing resource is INVALID_PARAMS with the uri in its data (MCP 2026-07-28, SEP-2164).
+    """
+
+    async def on_read_resource(
+        self,
+        context: MiddlewareContext[ReadResourceRequestParams],
+        call_next: CallNext[ReadResourceRequestParams, ResourceResult],
+    ) -> ResourceResult:
+        try:
+            return await call_next(context)
+        except ReadRefused as exc:
+            uri = str(context.message.uri)
+            if isinstance(exc.error, NotFound):
+                message = f"Resource not found: {uri!r}"
+                raise MCPError(INVALID_PARAMS, message, {"uri": uri}) from exc
+            raise MCPError(INVALID_PARAMS, exc.error.message, exc.error.body()) from exc
+
+
+async def _session(services: Services, caller: Caller, session_id: str) -> BaseModel:
+    return session_details(await sessions.get_session(services, caller, session_id))
+
+
+async def _messages(services: Services, caller: Caller, session_id: str) -> BaseModel:
+    query = MessageQuery(limit=NEWEST_SHOWN)
+    page = await messages.get_messages(services, caller, session_id, query)
+    return MessageList(
+        messages=[MessageItem.of(message) for message in page.messages],
+        count=len(page.messages),
+        total_count=page.total_count,
+        has_more=page.has_more,
+        next_after_seq=messages.next_after_seq(page, query),
+    )
+
+
+async def _agent_memory(services: Services, caller: Caller, agent_id: str) -> BaseModel:
+    policy.require_own_memory(caller, agent_id)
+    return memory_list(
+        await memory.list_memory(
+            services,
+            caller,
+            session_id=None,
+            scope=MemoryScope.PRIVATE,
+            prefix="",
+            limit=MAX_ENTRIES,
+            cursor=None,
+        )
+    )
+
+
+async def _read(
+    bindings: SessionBindings | None, use: Callable[[Caller], Awaitable[BaseModel]]
+) -> ResourceResult:
+    """The JSON of what `use` finds; errors become the protocol's, our shape in their data."""
+    connection = await mcp_connection(get_context(), bindings)
+    try:
+        if connection.refused is not None:
+            raise connection.refused
+        found = await use(connection.caller)
+    except SharedContextError as exc:
+        raise ReadRefused(exc) from exc
+    return ResourceResult([ResourceContent(to_json(found).decode(), mime_type=JSON)])

@@ -1,0 +1,1 @@
+"""The tools over plain HTTP, and what operators and clients read about the server."""

@@ -1,0 +1,85 @@
+"""Calling tools over plain HTTP: one a request, or up to a hundred."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.rest.wire import read_body, send_body, send_outcome
+from shared_context_server.tools.dispatch import Dispatcher, parse_json
+
+MAX_CALLS = 100
+
+
+class ToolEndpoint:
+    """POST /mcp/tool/{name}: the arguments are the body, an empty one means there are none."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        if body is None:
+            return
+        name = scope["path_params"]["name"]
+        connection = current_connection.get()
+        await send_outcome(send, await self._dispatcher.call(name, body or {}, connection))
+
+
+class BatchCall(BaseModel):
+    """One call of a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tool: str
+    arguments: dict[str, Any] = {}
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _null_is_none_given(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+class Batch(BaseModel):
+    """The body of POST /mcp/batch: run in order, a failing call does not stop the next."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    calls: list[BatchCall] = Field(max_length=MAX_CALLS)
+
+
+class BatchEndpoint:
+    """POST /mcp/batch: each call has its own status and result, and counts for the rate limit."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        if body is None:
+            return
+        batch = parse_batch(body)
+        connection = current_connection.get()
+        results = []
+        for call in batch.calls:
+            outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
+            results.append(b'{"status":%d,"result":%b}' % (outcome.status, outcome.json()))
+        await send_body(send, b'{"results":[%b]}' % b",".join(results))
+
+
+def parse_batch(body: bytes) -> Batch:
+    """Raise InvalidArgument naming what is wrong, as in calls.3.tool; nothing is run then."""
+    try:
+        return Batch.model_validate(parse_json(body))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])[:100] or "body"
+    raise InvalidArgument(
+        f"{field}: {first['msg']}.",
+        field=field,
+        suggestion=f'Send {{"calls": [{{"tool": …, "arguments": {{…}}}}, …]}}, up to {MAX_CALLS}.',
+    )

@@ -1,0 +1,192 @@
+"""GET /docs: the OpenAPI document as a page to read. One file, no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from shared_context_server.rest.wire import FixedAnswer, RawHeader
+
+JsonObject = dict[str, Any]
+
+_PLACEHOLDERS = {"string": "…", "integer": 1, "number": 1, "boolean": True, "array": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An argument, or a part of an answer."""
+
+    name: str
+    type: str
+    is_required: bool
+    default: str | None
+    notes: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    id: str
+    method: str
+    path: str
+    description: str
+    is_public: bool
+    arguments: tuple[Field, ...]
+    answer: tuple[Field, ...]
+    statuses: tuple[str, ...]
+    example: str | None
+
+
+def docs_endpoint(document: JsonObject) -> FixedAnswer:
+    """The page, made once: it depends on nothing that changes."""
+    environment = Environment(
+        loader=PackageLoader("shared_context_server.rest"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = environment.get_template("docs.css").render()
+    page = environment.get_template("docs.html").render(
+        info=document["info"],
+        groups=[(tag, _operations(document, tag["name"])) for tag in document["tags"]],
+        error=fields(document["components"]["schemas"]["Error"]),
+        statuses=_statuses(document),
+        style=Markup(style),  # noqa: S704 - a file of ours, and CSS has no use for escapes
+    )
+    return FixedAnswer(page.encode(), b"text/html; charset=utf-8", _security_headers(style))
+
+
+def _security_headers(style: str) -> tuple[RawHeader, ...]:
+    """Nothing but this very stylesheet may be applied, and nothing loaded, run or framed."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest())
+    policy = (
+        b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'" % digest
+    )
+    return (
+        (b"content-security-policy", policy),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+    )
+
+
+def _operations(document: JsonObject, tag: str) -> list[Operation]:
+    return [
+        _operation(document, method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if tag in operation["tags"]
+    ]
+
+
+def _operation(document: JsonObject, method: str, path: str, operation: JsonObject) -> Operation:
+    body = _schema(operation.get("requestBody"))
+    is_public = operation.get("security") == []
+    return Operation(
+        id=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        description=operation.get("description", operation["summary"] + "."),
+        is_public=is_public,
+        arguments=fields(body),
+        answer=fields(_schema(operation["responses"]["200"])),
+        statuses=tuple(sorted(operation["responses"])),
+        example=None if body is None else _curl(path, body, is_public),
+    )
+
+
+def _schema(holder: JsonObject | None) -> JsonObject | None:
+    media = (holder or {}).get("content", {}).get("application/json")
+    schema: JsonObject | None = media and media["schema"]
+    return schema
+
+
+def _statuses(document: JsonObject) -> list[tuple[str, str]]:
+    """The failures there are and what they mean, by status."""
+    responses = document["components"]["responses"]
+    return sorted(
+        {
+            status: responses[response["$ref"].rsplit("/", 1)[1]]["description"]
+            for methods in document["paths"].values()
+            for operation in methods.values()
+            for status, response in operation["responses"].items()
+            if "$ref" in response
+        }.items()
+    )
+
+
+def fields(schema: JsonObject | None) -> tuple[Field, ...]:
+    """The properties of an object schema, the required ones first."""
+    if schema is None:
+        return ()
+    required = schema.get("required", [])
+    listed = [
+        Field(
+            name=name,
+            type=type_name(inner),
+            is_required=name in required,
+            default=_default(inner),
+            notes="; ".join(_notes(inner)),
+        )
+        for name, inner in schema.get("properties", {}).items()
+    ]
+    return tuple(sorted(listed, key=lambda field: not field.is_required))
+
+
+def _default(schema: JsonObject) -> str | None:
+    return json.dumps(schema["default"]) if "default" in schema and "const" not in schema else None
+
+
+def type_name(schema: JsonObject) -> str:
+    """A schema's type in a few words."""
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "anyOf" in schema:
+        return " or ".join(type_name(inner) for inner in schema["anyOf"])
+    kind = schema.get("type", "any JSON")
+    if isinstance(kind, list):
+        return " or ".join(kind)
+    if kind == "array":
+        return f"array of {type_name(schema.get('items', {}))}"
+    return f"{kind}, {schema['format']}" if "format" in schema else str(kind)
+
+
+def _notes(schema: JsonObject) -> Iterator[str]:
+    if "description" in schema:
+        yield schema["description"].rstrip(".")
+    for low, high, unit in (
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " items"),
+    ):
+        if high in schema:
+            yield f"{schema.get(low, 0):,}–{schema[high]:,}{unit}"
+        elif low in schema:
+            yield f"at least {schema[low]:,}{unit}"
+
+
+def _curl(path: str, body: JsonObject, is_public: bool) -> str:
+    """A command to start from: the required arguments, with values to fill in."""
+    arguments = {
+        name: _PLACEHOLDERS.get(inner.get("type"), {})
+        for name, inner in body.get("properties", {}).items()
+        if name in body.get("required", [])
+    }
+    lines = [
+        f"curl http://127.0.0.1:23456{path}",
+        *([] if is_public else ['-H "Authorization: Bearer $TOKEN"']),
+        "-H 'Content-Type: application/json'",
+        f"-d '{json.dumps(arguments, ensure_ascii=False)}'",
+    ]
+    return " \\\n  ".join(lines)

@@ -1,0 +1,113 @@
+"""What orchestrators and Prometheus ask: alive, ready, and the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server import policy
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.errors import SharedContextError, Unavailable
+from shared_context_server.models import Permission
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.observability.metrics import Metrics
+from shared_context_server.rest.wire import FixedAnswer, send_body
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.presence import ACTIVE_WINDOW
+from shared_context_server.storage import Storage
+
+FRESH_S = 1.0  # an answer of the storage counts for so long
+PATIENCE_S = 1.0  # and is waited for so long
+
+_log = get_logger("probes")
+
+
+def health_endpoint() -> FixedAnswer:
+    """GET /health: the process answers. It asks nobody, so that a slow disk kills no server."""
+    return FixedAnswer(to_json({"success": True, "status": "ok"}))
+
+
+class Readiness:
+    """Whether the storage has answered within the last second.
+
+    However many ask, one ping is under way at a time; one that hangs is waited for no longer
+    than `patience_s`, and is not repeated until it has ended.
+    """
+
+    def __init__(
+        self, storage: Storage, *, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._storage = storage
+        self._fresh_s = fresh_s
+        self._patience_s = patience_s
+        self._answered_at = -math.inf
+        self._ping: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Raise Unavailable when there was no answer."""
+        if time.monotonic() - self._answered_at <= self._fresh_s:
+            return
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.create_task(self._storage.ping())
+            self._ping.add_done_callback(self._note)
+        ping = self._ping
+        await asyncio.wait([ping], timeout=self._patience_s)
+        if not ping.done():
+            raise Unavailable("The storage does not answer in time.")
+        if ping.cancelled():
+            raise Unavailable
+        if (error := ping.exception()) is not None:
+            raise error if isinstance(error, SharedContextError) else Unavailable from error
+
+    def _note(self, ping: asyncio.Task[None]) -> None:
+        if not ping.cancelled() and ping.exception() is None:
+            self._answered_at = time.monotonic()
+
+
+class ReadyEndpoint:
+    """GET /ready: 503 with Retry-After while the storage does not answer."""
+
+    _BODY = to_json({"success": True, "status": "ready"})
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._readiness.check()
+        await send_body(send, self._BODY)
+
+
+class MetricsEndpoint:
+    """GET /metrics: Prometheus text 0.0.4, for callers who may read, or for all."""
+
+    def __init__(self, services: Services, metrics: Metrics) -> None:
+        self._services = services
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._services.settings.metrics_public:
+            policy.require(current_connection.get().caller, Permission.READ)
+        await self._refresh_gauges()
+        await send_body(
+            send, self._metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4.encode()
+        )
+
+    async def _refresh_gauges(self) -> None:
+        """From the storage; without it, counters are still worth reading, and gauges are unknown."""
+        metrics = self._metrics
+        try:
+            stats = await self._services.storage.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
+        except SharedContextError as exc:
+            _log.warning("no numbers from the storage", code=exc.code, error=exc.message)
+            metrics.active_sessions.set(math.nan)
+            metrics.active_agents.set(math.nan)
+            return
+        metrics.active_sessions.set(stats.active_sessions)
+        metrics.active_agents.set(stats.active_agents)
+        for name, value in stats.extra.items():
+            metrics.set_gauge(name, value)

@@ -1,0 +1,39 @@
+"""The plain HTTP routes, as a list for Starlette."""
+
+from __future__ import annotations
+
+from pydantic_core import to_json
+from starlette.routing import BaseRoute, Route
+
+from shared_context_server.observability.metrics import Metrics
+from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
+from shared_context_server.rest.docs import docs_endpoint
+from shared_context_server.rest.openapi import BATCH_PATH, TOOL_PATH, openapi_document
+from shared_context_server.rest.probes import (
+    MetricsEndpoint,
+    Readiness,
+    ReadyEndpoint,
+    health_endpoint,
+)
+from shared_context_server.rest.wire import FixedAnswer
+from shared_context_server.tools.dispatch import Dispatcher
+
+PUBLIC_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
+"""Answered alike for everyone, whatever credential they present."""
+
+
+def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
+    """The routes of one server, the busiest first."""
+    services = dispatcher.services
+    document = openapi_document(
+        dispatcher.tools.values(), is_metrics_public=services.settings.metrics_public
+    )
+    return [
+        Route(TOOL_PATH, ToolEndpoint(dispatcher), methods=["POST"]),
+        Route(BATCH_PATH, BatchEndpoint(dispatcher), methods=["POST"]),
+        Route("/health", health_endpoint(), methods=["GET"]),
+        Route("/ready", ReadyEndpoint(Readiness(services.storage)), methods=["GET"]),
+        Route("/metrics", MetricsEndpoint(services, metrics), methods=["GET"]),
+        Route("/openapi.json", FixedAnswer(to_json(document)), methods=["GET"]),
+        Route("/docs", docs_endpoint(document), methods=["GET"]),
+    ]

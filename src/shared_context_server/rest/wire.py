@@ -1,0 +1,72 @@
+"""Request bodies in, answers out: straight on ASGI, as the tool route is the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server.auth.middleware.answers import error_headers
+from shared_context_server.tools.dispatch import Outcome
+
+RawHeader = tuple[bytes, bytes]
+
+JSON = b"application/json"
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """The whole body; None when the client has gone. Its size is limited by the middleware."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")  # one message: the usual case
+        return body
+    chunks = []
+    while message["type"] == "http.request":
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        message = await receive()
+    return None
+
+
+async def send_body(
+    send: Send,
+    body: bytes,
+    *,
+    status: int = 200,
+    content_type: bytes = JSON,
+    headers: Iterable[RawHeader] = (),
+) -> None:
+    """Answer with `body` as it is."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_outcome(send: Send, outcome: Outcome) -> None:
+    """Answer with what a call came to."""
+    headers = error_headers(outcome.status, outcome.retry_after_s) if outcome.is_error else ()
+    await send_body(send, outcome.json(), status=outcome.status, headers=headers)
+
+
+class FixedAnswer:
+    """An endpoint whose answer never changes."""
+
+    def __init__(
+        self, body: bytes, content_type: bytes = JSON, headers: Iterable[RawHeader] = ()
+    ) -> None:
+        self._body = body
+        self._content_type = content_type
+        self._headers = tuple(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_body(send, self._body, content_type=self._content_type, headers=self._headers)

@@ -1,0 +1,222 @@
+"""The composition root: opens every part of a server on one exit stack, closes them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from fastmcp import FastMCP
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared_context_server import __version__
+from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.middleware import protect
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.errors import SharedContextError
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.observability.metrics import Metrics
+from shared_context_server.prompts import INSTRUCTIONS, add_prompts
+from shared_context_server.resources import add_resources
+from shared_context_server.rest.access import AccessLog
+from shared_context_server.rest.errors import exception_handlers
+from shared_context_server.rest.routes import PUBLIC_PATHS, make_routes
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.corpus import CorpusCache
+from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
+from shared_context_server.settings import LogLevel, McpSessions, Settings
+from shared_context_server.storage import open_storage
+from shared_context_server.tools.catalog import served_tools
+from shared_context_server.tools.dispatch import Dispatcher
+from shared_context_server.tools.mcp import add_tools
+
+MCP_PATH = "/mcp"
+PURGE_INTERVAL_S = 60.0
+
+_log = get_logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: `app` for HTTP, `mcp` for stdio and embedding, `dispatcher` for tool calls."""
+
+    settings: Settings
+    services: Services
+    dispatcher: Dispatcher
+    metrics: Metrics
+    mcp: FastMCP[Any]
+    app: ASGIApp
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Server]:
+    """Everything of one server, ready to serve, for a with block.
+
+    Makes missing keys on a first start. Raises ConfigurationError where it cannot run as configured.
+    """
+    settings, _ = ensure_secrets(settings)
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_storage(settings))
+        services = Services(
+            settings=settings,
+            storage=storage,
+            identity=Identity(storage, settings),
+            corpora=CorpusCache(storage),
+            presence=Presence(storage),
+        )
+        metrics = Metrics()
+        dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
+        await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
+        await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
+        mcp = make_mcp(dispatcher)
+        app = await _make_app(stack, mcp, dispatcher, metrics)
+        yield Server(settings, services, dispatcher, metrics, mcp, app)
+        with suppress(SharedContextError):
+            await services.presence.flush()
+
+
+def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
+    """The MCP server with all tools, resources and prompts."""
+    mcp: FastMCP[Any] = FastMCP(
+        "shared-context-server",
+        instructions=INSTRUCTIONS,
+        version=__version__,
+        mask_error_details=True,
+        on_duplicate="error",
+    )
+    bindings = add_tools(mcp, dispatcher)
+    add_resources(mcp, dispatcher.services, bindings)
+    add_prompts(mcp)
+    return mcp
+
+
+async def purge(services: Services) -> None:
+    """Remove what has expired and what retention no longer keeps."""
+    settings, now = services.settings, utc_now()
+    await services.storage.purge(
+        expired_before=now,
+        idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
+        audit_before=now - timedelta(days=settings.audit_retention_days),
+    )
+
+
+async def _make_app(
+    stack: AsyncExitStack, mcp: FastMCP[Any], dispatcher: Dispatcher, metrics: Metrics
+) -> ASGIApp:
+    settings = dispatcher.services.settings
+    is_stateless = settings.mcp_sessions is McpSessions.STATELESS
+    managers = [
+        await _start_manager(stack, mcp, settings, json_response=json_response)
+        for json_response in (False, True)
+    ]
+    endpoint = McpEndpoint(*managers)
+    methods = ["POST", "DELETE"] if is_stateless else ["GET", "POST", "DELETE"]
+    routes = [
+        Route(MCP_PATH, endpoint=endpoint, methods=methods),
+        *make_routes(dispatcher, metrics),
+    ]
+    app = protect(
+        Starlette(routes=routes, exception_handlers=exception_handlers()),
+        settings=settings,
+        identity=dispatcher.services.identity,
+        public_paths=PUBLIC_PATHS,
+    )
+    return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
+
+
+async def _start_manager(
+    stack: AsyncExitStack, mcp: FastMCP[Any], settings: Settings, *, json_response: bool
+) -> StreamableHTTPSessionManager:
+    manager = StreamableHTTPSessionManager(
+        app=mcp._mcp_server,
+        json_response=json_response,
+        stateless=settings.mcp_sessions is McpSessions.STATELESS,
+        # Host and Origin are checked once, for all routes, in auth.middleware.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        max_request_body_size=settings.max_body_bytes,
+    )
+    await stack.enter_async_context(manager.run())
+    return manager
+
+
+class McpEndpoint:
+    """/mcp: a client that accepts no event stream is answered in plain JSON, the others may get one."""
+
+    def __init__(
+        self, streaming: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager
+    ) -> None:
+        self._streaming = streaming
+        self._plain = plain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accept = Headers(scope=scope).get("accept", "*/*")
+        accepts_stream = "text/event-stream" in accept or "*/*" in accept or "text/*" in accept
+        manager = self._streaming if accepts_stream else self._plain
+        await manager.handle_request(scope, receive, send)
+
+
+@asynccontextmanager
+async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Run `job` again and again in the background; a failure is logged and tried again."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await job()
+            except Exception:  # noqa: BLE001 - it has no caller to tell; the log is where it surfaces
+                _log.exception("background job failed", job=getattr(job, "__name__", repr(job)))
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _refuse(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise RuntimeError("The ASGI server must run the lifespan before it sends requests.")
+
+
+class LifespanApp:
+    """The ASGI application for uvicorn: opens the server at start-up, closes it at shutdown."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._serve: ASGIApp = _refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with open_server(self._settings) as server:
+                self._serve = server.app
+                # The imported stack never goes away: without this each full collection walks it,
+                # which is most of the latency tail.
+                gc.collect()
+                gc.freeze()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as exc:  # noqa: BLE001 - uvicorn prints the message and exits with 3
+            failed = "startup" if self._serve is _refuse else "shutdown"
+            _log.exception("server failed", at=failed)
+            await send({"type": f"lifespan.{failed}.failed", "message": str(exc)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,1 @@
+"""The tools: thin, arguments to service to result."""

@@ -1,0 +1,104 @@
+"""Tools about agents and what they did."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from shared_context_server.models import AgentId, JsonObject, Permission
+from shared_context_server.services import agents
+from shared_context_server.services.context import Services
+from shared_context_server.tools.arguments import (
+    Arguments,
+    Integer,
+    Result,
+    SessionId,
+    Time,
+    TimeArgument,
+)
+from shared_context_server.tools.registry import READS, Call, Tool
+
+
+class ListAgents(Arguments):
+    session_id: SessionId | None = None
+
+
+class AgentItem(BaseModel):
+    agent_id: str
+    agent_type: str
+    last_seen: Time
+    active: bool
+
+
+class AgentList(Result):
+    agents: list[AgentItem]
+    count: int
+
+
+class GetAuditLog(Arguments):
+    session_id: SessionId | None = None
+    agent_id: AgentId | None = None
+    event_type: Annotated[str | None, Field(max_length=64)] = None
+    after: TimeArgument | None = None
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 100
+
+
+class AuditItem(BaseModel):
+    id: int
+    timestamp: Time
+    event_type: str
+    agent_id: str
+    session_id: str | None
+    details: JsonObject
+
+
+class AuditList(Result):
+    entries: list[AuditItem]
+    count: int
+
+
+async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
+    """Agents of a session, or all; active means heard of in the last 5 minutes."""
+    found = await agents.list_agents(services, call.caller, arguments.session_id)
+    items = [
+        AgentItem(
+            agent_id=presence.agent.agent_id,
+            agent_type=presence.agent.agent_type,
+            last_seen=presence.agent.last_seen,
+            active=presence.is_active,
+        )
+        for presence in found
+    ]
+    return AgentList(agents=items, count=len(items))
+
+
+async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
+    """Who did what, newest first. For admins."""
+    entries = await agents.get_audit_log(
+        services,
+        call.caller,
+        session_id=arguments.session_id,
+        agent_id=arguments.agent_id,
+        event_type=arguments.event_type,
+        after=arguments.after,
+        limit=arguments.limit,
+    )
+    items = [
+        AuditItem(
+            id=entry.id,
+            timestamp=entry.timestamp,
+            event_type=entry.event_type,
+            agent_id=entry.agent_id,
+            session_id=entry.session_id,
+            details=entry.details,
+        )
+        for entry in entries
+    ]
+    return AuditList(entries=items, count=len(items))
+
+
+TOOLS = (
+    Tool("list_agents", ListAgents, AgentList, list_agents, Permission.READ, READS, False),
+    Tool("get_audit_log", GetAuditLog, AuditList, get_audit_log, Permission.ADMIN, READS, False),
+)

@@ -1,0 +1,166 @@
+"""What all tools' arguments and results have in common, and the types they share."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    TypeAdapter,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, to_json
+
+from shared_context_server.models import AgentId
+
+MAX_CONTENT_CHARS = 100_000
+MAX_METADATA_BYTES = 64 * 1024
+MAX_PARTICIPANTS = 200
+# JSON parsers stop at 200 levels, ours too: what is stored has to fit into the answers around it.
+MAX_JSON_DEPTH = 100
+TOO_LARGE = "content_too_large"
+
+_DATETIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+
+
+class Arguments(BaseModel):
+    """Base of every tool's arguments: unknown ones are refused, a null optional one is a missing one."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+    null_is_a_value: ClassVar[frozenset[str]] = frozenset()
+
+    auth_token: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        return {
+            name: value
+            for name, value in data.items()
+            if value is not None or name in cls.null_is_a_value or name not in cls.model_fields
+        }
+
+
+class Result(BaseModel):
+    """Base of every tool's answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    success: Literal[True] = True
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a number, not true or false")
+    return value
+
+
+def _limit_content(value: str) -> str:
+    if len(value) > MAX_CONTENT_CHARS:
+        raise PydanticCustomError(
+            TOO_LARGE,
+            "content has {size} characters; {limit} is the limit",
+            {"size": len(value), "limit": MAX_CONTENT_CHARS},
+        )
+    return value
+
+
+def _limit_json(value: JsonValue) -> JsonValue:
+    _check_depth(value, to_json(value))
+    return value
+
+
+def _check_depth(value: JsonValue, text: bytes) -> None:
+    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH and _depth(value) > MAX_JSON_DEPTH:
+        raise PydanticCustomError(
+            "json_depth", "nested deeper than {limit} levels", {"limit": MAX_JSON_DEPTH}
+        )
+
+
+def _depth(value: JsonValue) -> int:
+    """How many arrays and objects are around the innermost value."""
+    depth, level = 0, [value]
+    while level := [inner for inner in level if isinstance(inner, dict | list)]:
+        depth += 1
+        level = [
+            part
+            for inner in level
+            for part in (inner.values() if isinstance(inner, dict) else inner)
+        ]
+    return depth
+
+
+def _limit_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    text = to_json(value)
+    _check_depth(value, text)
+    size = len(text)
+    if size > MAX_METADATA_BYTES:
+        raise PydanticCustomError(
+            TOO_LARGE,
+            "metadata is {size} bytes of JSON; {limit} is the limit",
+            {"size": size, "limit": MAX_METADATA_BYTES},
+        )
+    return value
+
+
+def _parse_time(value: Any) -> datetime:
+    """RFC 3339, or seconds since the Unix epoch; without an offset it is UTC."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("time_type", "Input should be RFC 3339 or epoch seconds")
+    if isinstance(value, int | float):
+        try:
+            return datetime.fromtimestamp(value, UTC)
+        except (OverflowError, ValueError, OSError) as exc:
+            raise PydanticCustomError("time_range", "The time is out of range") from exc
+    parsed = _DATETIME.validate_python(value)
+    if parsed.tzinfo is None:
+        return parsed.replace(tzinfo=UTC)
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError as exc:  # within a day of the calendar's ends
+        raise PydanticCustomError("time_range", "The time is out of range") from exc
+
+
+def _write_time(value: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, so that texts sort as times do."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Integer = Annotated[int, BeforeValidator(_refuse_bool)]
+Number = Annotated[float, BeforeValidator(_refuse_bool)]
+SessionId = Annotated[str, Field(min_length=1, max_length=64)]
+Content = Annotated[
+    str,
+    Field(min_length=1, json_schema_extra={"maxLength": MAX_CONTENT_CHARS}),
+    AfterValidator(_limit_content),
+]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_limit_metadata)]
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
+MemoryKey = Annotated[str, Field(min_length=1, max_length=255)]
+AgentIds = Annotated[list[AgentId], Field(max_length=MAX_PARTICIPANTS)]
+MessageId = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
+Seq = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
+TimeArgument = Annotated[
+    datetime,
+    BeforeValidator(_parse_time),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
+]
+Time = Annotated[
+    datetime,
+    PlainSerializer(_write_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+AnyJson = Annotated[JsonValue, WithJsonSchema({})]
+JsonArgument = Annotated[JsonValue, AfterValidator(_limit_json), WithJsonSchema({})]

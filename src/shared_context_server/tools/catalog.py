@@ -1,0 +1,22 @@
+"""The one list of the tools there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared_context_server.settings import ToolSet
+from shared_context_server.tools import agents, identity, memory, messages, sessions
+from shared_context_server.tools.registry import Tool
+
+TOOLS: tuple[Tool[Any, Any], ...] = (
+    *identity.TOOLS,
+    *sessions.TOOLS,
+    *messages.TOOLS,
+    *memory.TOOLS,
+    *agents.TOOLS,
+)
+
+
+def served_tools(tool_set: ToolSet) -> tuple[Tool[Any, Any], ...]:
+    """The tools that TOOLS selects."""
+    return tuple(tool for tool in TOOLS if tool_set is ToolSet.ALL or tool.is_core)

@@ -1,0 +1,206 @@
+"""The one way a tool is called, whatever the surface: check, identify, authorise, run, account."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from limits import RateLimitItem, parse
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
+from rapidfuzz import process
+
+from shared_context_server import policy
+from shared_context_server.auth.connection import Connection
+from shared_context_server.errors import (
+    ContentTooLarge,
+    InternalError,
+    InvalidArgument,
+    RateLimited,
+    SharedContextError,
+    ToolNotFound,
+)
+from shared_context_server.models import Caller
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.observability.metrics import Metrics
+from shared_context_server.services.context import Services
+from shared_context_server.tools.arguments import TOO_LARGE, Arguments
+from shared_context_server.tools.registry import Call, Tool
+
+UNKNOWN_TOOL = "unknown"
+
+_log = get_logger("tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to: a result, or the one error shape."""
+
+    status: int
+    body: BaseModel | dict[str, Any]
+    retry_after_s: int | None = None
+
+    @property
+    def is_error(self) -> bool:
+        return self.status >= 400
+
+    def json(self) -> bytes:
+        return to_json(self.body)
+
+
+class Dispatcher:
+    """Calls tools by name for all surfaces of one server."""
+
+    def __init__(
+        self, services: Services, tools: Iterable[Tool[Any, Any]], metrics: Metrics
+    ) -> None:
+        self.services = services
+        self.tools: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in tools}
+        self._metrics = metrics
+        self._limit = RateLimit(services.settings.rate_limit)
+
+    async def call(self, name: str, arguments: Any, connection: Connection) -> Outcome:
+        """Run one tool; never raises for what a caller can cause, nor for our own defects.
+
+        `arguments` as bytes are JSON that is still to be parsed.
+        """
+        started = time.perf_counter()
+        tool = self.tools.get(name)
+        try:
+            if tool is None:
+                raise ToolNotFound(name[:100])
+            outcome = Outcome(200, await self._run(tool, arguments, connection))
+        except SharedContextError as exc:
+            outcome = failure(exc)
+        except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
+            _log.exception("tool failed", tool=name)
+            outcome = failure(InternalError("The server failed at this call."))
+        label = UNKNOWN_TOOL if tool is None else name
+        self._metrics.observe(label, outcome.status, time.perf_counter() - started)
+        return outcome
+
+    async def _run(self, tool: Tool[Any, Any], arguments: Any, connection: Connection) -> BaseModel:
+        self._limit.spend(connection)
+        if isinstance(arguments, bytes):
+            arguments = parse_json(arguments)
+        caller = connection.caller
+        if tool.permission is not None:
+            caller = await self._identify(arguments, connection)
+            policy.require(caller, tool.permission)
+            self.services.presence.note(caller)
+        parsed = parse_arguments(tool.arguments, arguments)
+        result: BaseModel = await tool.handler(self.services, Call(caller, connection), parsed)
+        return result
+
+    async def _identify(self, arguments: Any, connection: Connection) -> Caller:
+        """Who calls: whom auth_token names, else the connection. Comes before the arguments are
+        checked, so that a stranger learns nothing but that they are one."""
+        if connection.refused is not None:
+            raise connection.refused
+        auth_token = arguments.get("auth_token") if isinstance(arguments, dict) else None
+        if isinstance(auth_token, str):
+            return await self.services.identity.resolve(auth_token, connection)
+        return connection.caller
+
+
+class RateLimit:
+    """At most so many calls in a window for an agent, or for an anonymous address.
+
+    The windows of all callers begin together: counting a call is a dictionary write, and the
+    counts of a window go with it.
+    """
+
+    def __init__(self, rate: str) -> None:
+        self._item: RateLimitItem | None = None if rate == "off" else parse(rate)
+        self._counts: dict[tuple[str, str], int] = {}
+        self._ends_at = 0.0
+
+    def spend(self, connection: Connection) -> None:
+        """Count one call; raise RateLimited when there were too many."""
+        if self._item is None:
+            return
+        now = time.monotonic()
+        if now >= self._ends_at:
+            self._counts.clear()
+            self._ends_at = now + self._item.get_expiry()
+        caller = connection.caller
+        who = (
+            ("address", connection.address)
+            if caller.is_anonymous
+            else (caller.key_id, caller.agent_id)
+        )
+        count = self._counts.get(who, 0) + 1
+        if count > self._item.amount:
+            raise RateLimited(max(1, math.ceil(self._ends_at - now)))
+        self._counts[who] = count
+
+
+def failure(error: SharedContextError) -> Outcome:
+    """The error as an outcome in the one shape."""
+    return Outcome(error.status, error.body(), error.retry_after_s)
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument."""
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
+        raise InvalidArgument(
+            f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
+        ) from exc
+    # from_json reads 1e999 as infinity, whatever allow_inf_nan says; written again it shows.
+    if b"Infinity" in to_json(value, inf_nan_mode="constants"):
+        require_strict_json(value if isinstance(value, dict) else {"body": value})
+    return value
+
+
+def require_strict_json(arguments: Mapping[str, Any]) -> None:
+    """Hold values that did not come through `parse_json` to the same rules, naming the argument."""
+    for name, value in arguments.items():
+        try:
+            from_json(to_json([name, value], inf_nan_mode="constants"), allow_inf_nan=False)
+        except (ValueError, PydanticSerializationError, RecursionError) as exc:
+            shown = name.encode(errors="replace").decode()
+            raise InvalidArgument(f"{shown} is not strict JSON.", field=shown) from exc
+
+
+def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
+    """The validated arguments, or InvalidArgument / ContentTooLarge naming the first wrong one."""
+    if not isinstance(arguments, dict):
+        raise InvalidArgument("The arguments must be a JSON object.", field="body")
+    try:
+        return model.model_validate(arguments)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_input=False)
+        _raise_invalid(model, errors)
+
+
+def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoReturn:
+    first = errors[0]
+    field = str(first["loc"][0]) if first["loc"] else "arguments"
+    reasons: list[JsonValue] = [
+        {"field": ".".join(str(part) for part in error["loc"]), "error": error["msg"]}
+        for error in errors[:10]
+    ]
+    if first["type"] == "extra_forbidden":
+        raise InvalidArgument(
+            f"Unknown argument {field[:100]!r}.",
+            field=field[:100],
+            suggestion=_suggest_name(field, list(model.model_fields)),
+            errors=reasons,
+        )
+    if first["type"] == "missing":
+        raise InvalidArgument(f"{field} is missing.", field=field, errors=reasons)
+    kind = ContentTooLarge if first["type"] == TOO_LARGE else InvalidArgument
+    raise kind(f"{field}: {first['msg']}.", field=field, errors=reasons)
+
+
+def _suggest_name(given: str, known: list[str]) -> str:
+    closest = process.extractOne(given, known, score_cutoff=60)
+    listed = ", ".join(known)
+    if closest is None:
+        return f"The arguments are: {listed}."
+    return f"Did you mean {closest[0]!r}? The arguments are: {listed}."

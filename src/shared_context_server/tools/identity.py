@@ -1,0 +1,104 @@
+"""Tools that say who is calling."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from shared_context_server.auth.identity import IssuedToken
+from shared_context_server.models import AgentId, AgentType, Permission
+from shared_context_server.services.context import Services
+from shared_context_server.tools.arguments import Arguments, Result, Time
+from shared_context_server.tools.registry import ADDS, SETS, Call, Hints, Tool
+
+
+class AuthenticateAgent(Arguments):
+    agent_id: AgentId
+    agent_type: AgentType = "generic"
+    api_key: Annotated[
+        str | None, Field(max_length=512, description="Default: the X-API-Key header.")
+    ] = None
+    requested_permissions: Annotated[list[Permission], Field(max_length=10)] = [
+        Permission.READ,
+        Permission.WRITE,
+    ]
+
+
+class TokenResult(Result):
+    token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the scheme's name, not a secret
+    agent_handle: str
+    agent_id: str
+    agent_type: str
+    permissions: list[Permission]
+    expires_at: Time
+    expires_in: int
+
+
+class RefreshToken(Arguments):
+    pass
+
+
+class RevokeToken(Arguments):
+    jti: Annotated[
+        str | None, Field(max_length=64, description="Default: the token that calls.")
+    ] = None
+
+
+class RevokeResult(Result):
+    revoked: bool
+    jti: str
+
+
+def _token_result(issued: IssuedToken) -> TokenResult:
+    return TokenResult(
+        token=issued.token,
+        agent_handle=issued.agent_handle,
+        agent_id=issued.agent_id,
+        agent_type=issued.agent_type,
+        permissions=list(issued.permissions),
+        expires_at=issued.expires_at,
+        expires_in=issued.expires_in,
+    )
+
+
+async def authenticate_agent(
+    services: Services, call: Call, arguments: AuthenticateAgent
+) -> TokenResult:
+    """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same
+    connection) as auth_token. You get the requested permissions that the key allows."""
+    return _token_result(
+        await services.identity.authenticate(
+            connection=call.connection,
+            agent_id=arguments.agent_id,
+            agent_type=arguments.agent_type,
+            api_key=arguments.api_key,
+            requested=arguments.requested_permissions,
+        )
+    )
+
+
+async def refresh_token(services: Services, call: Call, arguments: RefreshToken) -> TokenResult:
+    """A new token and handle for the calling identity; the old token stays valid until it expires."""
+    return _token_result(await services.identity.refresh(call.caller))
+
+
+async def revoke_token(services: Services, call: Call, arguments: RevokeToken) -> RevokeResult:
+    """End the calling token and its handle, or another one of yours by its jti."""
+    jti = await services.identity.revoke(call.caller, arguments.jti)
+    return RevokeResult(revoked=True, jti=jti)
+
+
+TOOLS = (
+    Tool("authenticate_agent", AuthenticateAgent, TokenResult, authenticate_agent, None, ADDS),
+    Tool("refresh_token", RefreshToken, TokenResult, refresh_token, Permission.READ, ADDS),
+    Tool(
+        "revoke_token",
+        RevokeToken,
+        RevokeResult,
+        revoke_token,
+        Permission.READ,
+        Hints(destructive=True, idempotent=SETS.idempotent),
+    ),
+)

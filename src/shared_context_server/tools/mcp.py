@@ -1,0 +1,159 @@
+"""The registry's tools as FastMCP serves them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cachetools import TTLCache
+from fastmcp import FastMCP
+from fastmcp.exceptions import NotFoundError
+from fastmcp.server.context import Context
+from fastmcp.server.dependencies import get_context
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools import Tool as FastMCPTool
+from fastmcp.tools import ToolResult
+from mcp_types import CallToolRequestParams, TextContent, ToolAnnotations
+from pydantic import PrivateAttr
+from pydantic_core import from_json
+
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.auth.middleware.authentication_path import AUTHENTICATE
+from shared_context_server.errors import InvalidArgument, Unauthenticated
+from shared_context_server.settings import McpSessions
+from shared_context_server.tools.dispatch import (
+    Dispatcher,
+    Outcome,
+    failure,
+    require_strict_json,
+)
+from shared_context_server.tools.registry import Tool
+
+MAX_BOUND_SESSIONS = 10_000
+
+
+class SessionBindings:
+    """Which token an MCP session stands for once its client has authenticated in it.
+
+    Only for MCP_SESSIONS=stateful, where a session lives in this process. The token is checked
+    at each use, so that it ends with its expiry or revocation.
+    """
+
+    def __init__(self, identity: Identity, life_s: float) -> None:
+        self._identity = identity
+        self._tokens: TTLCache[str, str] = TTLCache(MAX_BOUND_SESSIONS, life_s)
+
+    async def connect(self, session_id: str, connection: Connection) -> Connection:
+        """The connection as the session's token makes it, if the session has one."""
+        token = self._tokens.get(session_id)
+        if token is None:
+            return connection
+        try:
+            caller = await self._identity.resolve(token, connection)
+        except Unauthenticated as exc:
+            return replace(connection, refused=exc.with_traceback(None))
+        return replace(connection, caller=caller, is_named=True)
+
+    def bind(self, session_id: str, token: str) -> None:
+        self._tokens[session_id] = token
+
+
+class McpTool(FastMCPTool):
+    """A registry tool: its schema is the registry's, its call is the dispatcher's."""
+
+    _dispatcher: Dispatcher = PrivateAttr()
+    _bindings: SessionBindings | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(
+        cls, tool: Tool[Any, Any], dispatcher: Dispatcher, bindings: SessionBindings | None
+    ) -> McpTool:
+        made = cls(
+            name=tool.name,
+            description=tool.description,
+            parameters=tool.input_schema,
+            output_schema=tool.output_schema,
+            annotations=ToolAnnotations(
+                read_only_hint=tool.hints.read_only,
+                destructive_hint=tool.hints.destructive,
+                idempotent_hint=tool.hints.idempotent,
+                open_world_hint=False,
+            ),
+        )
+        made._dispatcher = dispatcher
+        made._bindings = bindings
+        return made
+
+    def get_meta(self) -> dict[str, Any]:
+        """Nothing: FastMCP's own would lengthen every tools/list."""
+        return {}
+
+    async def run(self, arguments: dict[str, Any]) -> ToolResult:
+        try:
+            require_strict_json(arguments)
+        except InvalidArgument as exc:
+            return tool_result(failure(exc))
+        context = get_context()
+        connection = await mcp_connection(context, self._bindings)
+        outcome = await self._dispatcher.call(self.name, arguments, connection)
+        if self.name == AUTHENTICATE and self._bindings is not None and not outcome.is_error:
+            self._bindings.bind(context.session_id, from_json(outcome.json())["token"])
+        return tool_result(outcome)
+
+
+async def mcp_connection(context: Context, bindings: SessionBindings | None) -> Connection:
+    """Who is calling over MCP: the request's headers, else what its MCP session is bound to."""
+    connection = current_connection.get()
+    if bindings is not None and connection.caller.is_anonymous:
+        return await bindings.connect(context.session_id, connection)
+    return connection.named(_client_name(context))
+
+
+def _client_name(context: Context) -> str | None:
+    params = context.session.client_params if context.request_context else None
+    return None if params is None else params.client_info.name
+
+
+def tool_result(outcome: Outcome) -> ToolResult:
+    """The outcome as JSON text and as structured content; errors keep their shape."""
+    text = outcome.json()
+    return ToolResult(
+        content=[TextContent(type="text", text=text.decode())],
+        structured_content=from_json(text),
+        is_error=outcome.is_error,
+    )
+
+
+class UnknownToolMiddleware(Middleware):
+    """Answers a call of a tool that is not served in the one error shape."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    async def on_call_tool(
+        self,
+        context: MiddlewareContext[CallToolRequestParams],
+        call_next: CallNext[CallToolRequestParams, ToolResult],
+    ) -> ToolResult:
+        try:
+            return await call_next(context)
+        except NotFoundError:
+            outcome = await self._dispatcher.call(context.message.name, {}, Connection())
+            return tool_result(outcome)
+
+
+def add_tools(mcp: FastMCP[Any], dispatcher: Dispatcher) -> SessionBindings | None:
+    """Serve every tool of the dispatcher on `mcp`; return the session bindings, if there are any."""
+    settings = dispatcher.services.settings
+    bindings = None
+    if settings.mcp_sessions is McpSessions.STATEFUL:
+        bindings = SessionBindings(dispatcher.services.identity, settings.jwt_expires_in)
+    for tool in dispatcher.tools.values():
+        mcp.add_tool(McpTool.of(tool, dispatcher, bindings))
+    mcp.add_middleware(UnknownToolMiddleware(dispatcher))
+    # Without this every modern tools/call lists all tools first, to look for parameters that are
+    # mirrored in x-mcp-header headers. No tool of ours declares one.
+    mcp._mcp_server.get_tool_input_schema = lambda _name: None
+    return bindings

@@ -1,0 +1,266 @@
+"""Message tools."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from shared_context_server.models import (
+    AgentId,
+    JsonObject,
+    Message,
+    Permission,
+    Visibility,
+)
+from shared_context_server.services import digest, messages, search
+from shared_context_server.services.context import Services
+from shared_context_server.storage.base import MessageQuery
+from shared_context_server.tools.arguments import (
+    AgentIds,
+    Arguments,
+    Content,
+    IdempotencyKey,
+    Integer,
+    MessageId,
+    Metadata,
+    Number,
+    Result,
+    Seq,
+    SessionId,
+    Time,
+    TimeArgument,
+)
+from shared_context_server.tools.registry import ADDS, READS, SETS, Call, Tool
+
+
+class MessageItem(BaseModel):
+    """A message as every surface shows it."""
+
+    id: int
+    session_id: str
+    seq: int
+    sender: str
+    sender_type: str
+    content: str
+    visibility: Visibility
+    recipients: list[str]
+    metadata: JsonObject
+    parent_message_id: int | None
+    timestamp: Time
+
+    @classmethod
+    def of(cls, message: Message) -> MessageItem:
+        return cls.model_construct(
+            id=message.id,
+            session_id=message.session_id,
+            seq=message.seq,
+            sender=message.sender,
+            sender_type=message.sender_type,
+            content=message.content,
+            visibility=message.visibility,
+            recipients=message.recipients,
+            metadata=message.metadata,
+            parent_message_id=message.parent_message_id,
+            timestamp=message.timestamp,
+        )
+
+
+class AddMessage(Arguments):
+    session_id: SessionId
+    content: Content
+    visibility: Annotated[
+        Visibility,
+        Field(description="private: you and recipients. agent_only: your agent_type."),
+    ] = Visibility.PUBLIC
+    recipients: AgentIds = []
+    metadata: Metadata = {}
+    parent_message_id: MessageId | None = None
+    idempotency_key: Annotated[
+        IdempotencyKey | None, Field(description="Repeat it when you retry.")
+    ] = None
+
+
+class MessageAdded(Result):
+    message_id: int
+    seq: int
+    timestamp: Time
+    duplicate: bool
+
+
+class GetMessages(Arguments):
+    session_id: SessionId
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
+    offset: Annotated[Integer, Field(ge=0, le=2**31)] = 0
+    after_seq: Annotated[Seq | None, Field(description="Oldest first behind it.")] = None
+    before_seq: Seq | None = None
+    sender: AgentId | None = None
+    visibility: Visibility | None = None
+    start_time: TimeArgument | None = None
+    end_time: TimeArgument | None = None
+    parent_message_id: MessageId | None = None
+
+
+class MessageList(Result):
+    messages: list[MessageItem]
+    count: int
+    total_count: int
+    has_more: bool
+    next_after_seq: int
+
+
+class MarkRead(Arguments):
+    session_id: SessionId
+    seq: Seq
+
+
+class MarkedRead(Result):
+    seq: int
+    unread: int
+
+
+class GetDigest(Arguments):
+    session_id: SessionId
+    after_seq: Annotated[Seq | None, Field(description="Default: your stored cursor.")] = None
+    max_tokens: Annotated[Integer, Field(ge=50, le=100_000)] = 2000
+
+
+class DigestResult(Result):
+    digest: str
+    message_count: int
+    estimated_tokens: int
+    next_after_seq: int
+
+
+class SearchContext(Arguments):
+    session_id: SessionId
+    query: Annotated[str, Field(min_length=1, max_length=1000)]
+    fuzzy_threshold: Annotated[Number, Field(ge=0, le=100)] = 60
+    limit: Annotated[Integer, Field(ge=1, le=100)] = 10
+    scope: Literal["all", "public", "private", "agent_only", "admin_only"] = "all"
+    search_metadata: bool = True
+    sender: AgentId | None = None
+    start_time: TimeArgument | None = None
+    end_time: TimeArgument | None = None
+
+
+class SearchResult(BaseModel):
+    message: MessageItem
+    score: float
+    match_preview: str
+
+
+class SearchResults(Result):
+    results: list[SearchResult]
+    count: int
+    search_time_ms: float
+    scanned: int
+    exhaustive: bool
+
+
+async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
+    """Add a message to a session. Answers once it is stored durably."""
+    added = await messages.add_message(
+        services,
+        call.caller,
+        session_id=arguments.session_id,
+        content=arguments.content,
+        visibility=arguments.visibility,
+        recipients=arguments.recipients,
+        metadata=arguments.metadata,
+        parent_message_id=arguments.parent_message_id,
+        idempotency_key=arguments.idempotency_key,
+    )
+    return MessageAdded(
+        message_id=added.id, seq=added.seq, timestamp=added.timestamp, duplicate=added.duplicate
+    )
+
+
+async def get_messages(services: Services, call: Call, arguments: GetMessages) -> MessageList:
+    """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from
+    next_after_seq."""
+    query = MessageQuery(
+        limit=arguments.limit,
+        offset=arguments.offset,
+        after_seq=arguments.after_seq,
+        before_seq=arguments.before_seq,
+        sender=arguments.sender,
+        visibility=arguments.visibility,
+        start_time=arguments.start_time,
+        end_time=arguments.end_time,
+        parent_message_id=arguments.parent_message_id,
+    )
+    page = await messages.get_messages(services, call.caller, arguments.session_id, query)
+    return MessageList(
+        messages=[MessageItem.of(message) for message in page.messages],
+        count=len(page.messages),
+        total_count=page.total_count,
+        has_more=page.has_more,
+        next_after_seq=messages.next_after_seq(page, query),
+    )
+
+
+async def mark_read(services: Services, call: Call, arguments: MarkRead) -> MarkedRead:
+    """Store how far you have read; it never moves back."""
+    position = await messages.mark_read(services, call.caller, arguments.session_id, arguments.seq)
+    return MarkedRead(seq=position.seq, unread=position.unread)
+
+
+async def get_digest(services: Services, call: Call, arguments: GetDigest) -> DigestResult:
+    """What happened since your cursor, in few tokens: who, decisions, open questions, newest
+    messages in full. Mark messages with metadata type "decision" or "question"."""
+    found = await digest.get_digest(
+        services,
+        call.caller,
+        arguments.session_id,
+        after_seq=arguments.after_seq,
+        max_tokens=arguments.max_tokens,
+    )
+    return DigestResult(
+        digest=found.text,
+        message_count=found.message_count,
+        estimated_tokens=found.estimated_tokens,
+        next_after_seq=found.next_after_seq,
+    )
+
+
+async def search_context(services: Services, call: Call, arguments: SearchContext) -> SearchResults:
+    """Fuzzy search in all of a session's messages you may see, best match first. Typos are fine."""
+    answer = await search.search_context(
+        services,
+        call.caller,
+        search.SearchRequest(
+            session_id=arguments.session_id,
+            query=arguments.query,
+            threshold=arguments.fuzzy_threshold,
+            limit=arguments.limit,
+            is_metadata_searched=arguments.search_metadata,
+            visibility=None if arguments.scope == "all" else Visibility(arguments.scope),
+            sender=arguments.sender,
+            start_time=arguments.start_time,
+            end_time=arguments.end_time,
+        ),
+    )
+    return SearchResults(
+        results=[
+            SearchResult(
+                message=MessageItem.of(hit.message),
+                score=hit.score,
+                match_preview=hit.match_preview,
+            )
+            for hit in answer.hits
+        ],
+        count=len(answer.hits),
+        search_time_ms=answer.search_time_ms,
+        scanned=answer.scanned,
+        exhaustive=answer.is_exhaustive,
+    )
+
+
+TOOLS = (
+    Tool("add_message", AddMessage, MessageAdded, add_message, Permission.WRITE, ADDS),
+    Tool("get_messages", GetMessages, MessageList, get_messages, Permission.READ, READS),
+    Tool("mark_read", MarkRead, MarkedRead, mark_read, Permission.READ, SETS),
+    Tool("get_digest", GetDigest, DigestResult, get_digest, Permission.READ, READS),
+    Tool("search_context", SearchContext, SearchResults, search_context, Permission.READ, READS),
+)

@@ -1,0 +1,187 @@
+"""Session tools."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from shared_context_server.models import (
+    Access,
+    AgentId,
+    JsonObject,
+    Message,
+    Permission,
+    SessionStatus,
+    SessionSummary,
+)
+from shared_context_server.services import sessions
+from shared_context_server.services.context import Services
+from shared_context_server.tools.arguments import (
+    AgentIds,
+    Arguments,
+    Integer,
+    Metadata,
+    Result,
+    SessionId,
+    Time,
+)
+from shared_context_server.tools.messages import MessageItem
+from shared_context_server.tools.registry import ADDS, READS, REMOVES, SETS, Call, Tool
+
+
+class CreateSession(Arguments):
+    purpose: Annotated[str, Field(min_length=1, max_length=500)]
+    metadata: Metadata = {}
+    access: Annotated[Access, Field(description="invited: you, participants, admins.")] = (
+        Access.OPEN
+    )
+    participants: AgentIds = []
+
+
+class CreatedSession(Result):
+    session_id: str
+    created_by: str
+    created_at: Time
+
+
+class ListSessions(Arguments):
+    status: Literal["active", "closed", "all"] = "active"
+    limit: Annotated[Integer, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=200, description="next_cursor.")] = None
+    created_by: AgentId | None = None
+
+
+class SessionItem(BaseModel):
+    """A session as the caller sees it."""
+
+    session_id: str
+    purpose: str
+    metadata: JsonObject
+    access: Access
+    status: SessionStatus
+    created_by: str
+    created_at: Time
+    closed_at: Time | None
+    message_count: int
+    unread: int
+    last_activity: Time
+
+
+class SessionPage(Result):
+    sessions: list[SessionItem]
+    next_cursor: str | None
+
+
+class OneSession(Arguments):
+    session_id: SessionId
+
+
+class SessionDetails(Result):
+    session: SessionItem
+    participants: list[str]
+    message_count: int
+    messages: list[MessageItem]
+
+
+class ClosedSession(Result):
+    session_id: str
+    status: SessionStatus
+    closed_at: Time | None
+
+
+class DeletedSession(Result):
+    session_id: str
+    deleted: bool
+
+
+def session_item(summary: SessionSummary) -> SessionItem:
+    """How a session looks on every surface."""
+    session = summary.session
+    return SessionItem(
+        session_id=session.id,
+        purpose=session.purpose,
+        metadata=session.metadata,
+        access=session.access,
+        status=session.status,
+        created_by=session.created_by,
+        created_at=session.created_at,
+        closed_at=session.closed_at,
+        message_count=summary.message_count,
+        unread=summary.unread,
+        last_activity=summary.last_activity,
+    )
+
+
+def session_details(detail: sessions.SessionDetail) -> SessionDetails:
+    """get_session's answer, also read as the resource session://{id}."""
+    return SessionDetails(
+        session=session_item(detail.summary),
+        participants=detail.participants,
+        message_count=detail.summary.message_count,
+        messages=_items(detail.messages),
+    )
+
+
+def _items(messages: list[Message]) -> list[MessageItem]:
+    return [MessageItem.of(message) for message in messages]
+
+
+async def create_session(
+    services: Services, call: Call, arguments: CreateSession
+) -> CreatedSession:
+    """Start a session: a log of messages that agents share."""
+    session = await sessions.create_session(
+        services,
+        call.caller,
+        purpose=arguments.purpose,
+        metadata=arguments.metadata,
+        access=arguments.access,
+        participants=arguments.participants,
+    )
+    return CreatedSession(
+        session_id=session.id, created_by=session.created_by, created_at=session.created_at
+    )
+
+
+async def list_sessions(services: Services, call: Call, arguments: ListSessions) -> SessionPage:
+    """Sessions you may read, newest first, with your unread count."""
+    status = None if arguments.status == "all" else SessionStatus(arguments.status)
+    page = await sessions.list_sessions(
+        services,
+        call.caller,
+        status=status,
+        created_by=arguments.created_by,
+        limit=arguments.limit,
+        cursor=arguments.cursor,
+    )
+    return SessionPage(
+        sessions=[session_item(summary) for summary in page.sessions],
+        next_cursor=page.next_cursor,
+    )
+
+
+async def get_session(services: Services, call: Call, arguments: OneSession) -> SessionDetails:
+    """A session, who takes part, and its 50 newest messages you may see."""
+    return session_details(await sessions.get_session(services, call.caller, arguments.session_id))
+
+
+async def close_session(services: Services, call: Call, arguments: OneSession) -> ClosedSession:
+    """Make a session read-only. Its creator or an admin may."""
+    session = await sessions.close_session(services, call.caller, arguments.session_id)
+    return ClosedSession(session_id=session.id, status=session.status, closed_at=session.closed_at)
+
+
+async def delete_session(services: Services, call: Call, arguments: OneSession) -> DeletedSession:
+    """Delete a session with its messages and memory, for ever. Its creator or an admin may."""
+    await sessions.delete_session(services, call.caller, arguments.session_id)
+    return DeletedSession(session_id=arguments.session_id, deleted=True)
+
+
+TOOLS = (
+    Tool("create_session", CreateSession, CreatedSession, create_session, Permission.WRITE, ADDS),
+    Tool("list_sessions", ListSessions, SessionPage, list_sessions, Permission.READ, READS),
+    Tool("get_session", OneSession, SessionDetails, get_session, Permission.READ, READS),
+    Tool("close_session", OneSession, ClosedSession, close_session, Permission.WRITE, SETS),
+    Tool("delete_session", OneSession, DeletedSession, delete_session, Permission.WRITE, REMOVES),
+)

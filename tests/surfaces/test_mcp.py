@@ -1,0 +1,301 @@
+"""What is particular to MCP: paths, eras, headers, identity, resources, prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mcp_types
+import pytest
+from fastmcp import Client
+from fastmcp.client.transports import StreamableHttpTransport
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from mcp.shared.exceptions import MCPError
+
+from shared_context_server.server import Server
+from tests.surfaces.conftest import API_KEY, RestSurface, headers_of, make_settings, serve
+
+MODERN = "2026-07-28"
+LEGACY = "2025-06-18"
+
+
+def modern_call(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": tool,
+            "arguments": arguments,
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": MODERN,
+                "io.modelcontextprotocol/clientInfo": {"name": "probe", "version": "1"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    }
+
+
+def modern_headers(tool: str, **others: str) -> dict[str, str]:
+    return {
+        "MCP-Protocol-Version": MODERN,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+        "Accept": "application/json, text/event-stream",
+        **others,
+    }
+
+
+def legacy_message(method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}
+
+
+INITIALIZE = legacy_message(
+    "initialize",
+    {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "probe", "version": "1"},
+    },
+)
+
+
+def client_of(url: str, headers: dict[str, str] | None = None, mode: str = MODERN) -> Client[Any]:
+    transport = StreamableHttpTransport(f"{url}/mcp", headers=headers or {})
+    return Client(
+        transport, mode=mode, client_info=mcp_types.Implementation(name="probe", version="1")
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
+async def test_both_paths_answer_without_a_redirect(url: str, path: str) -> None:
+    async with httpx.AsyncClient(base_url=url, follow_redirects=False) as http:
+        accept = {"Accept": "application/json, text/event-stream"}
+        legacy = await http.post(path, json=INITIALIZE, headers=accept)
+        assert legacy.status_code == 200
+        modern = await http.post(
+            path,
+            json=modern_call("list_sessions", {}),
+            headers=modern_headers("list_sessions", **headers_of("alice")),
+        )
+        assert modern.status_code == 200
+        assert modern.json()["result"]["structuredContent"]["sessions"] == []
+
+
+async def test_a_legacy_client_that_accepts_only_json_is_answered_in_json(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, headers={"Accept": "application/json"}) as http:
+        started = await http.post("/mcp", json=INITIALIZE)
+        assert started.json()["result"]["serverInfo"]["name"] == "shared-context-server"
+        called = await http.post(
+            "/mcp",
+            json=legacy_message("tools/call", {"name": "list_sessions", "arguments": {}}),
+            headers=headers_of("alice") | {"MCP-Protocol-Version": LEGACY},
+        )
+        assert called.headers["content-type"].startswith("application/json")
+        assert called.json()["result"]["isError"] is False
+
+
+async def test_spaces_around_header_values_are_legal(url: str) -> None:
+    body = json.dumps(modern_call("list_sessions", {"limit": 1})).encode()
+    padded = {"Mcp-Name": "  list_sessions\t ", "X-API-Key": f" {API_KEY}\t"}
+    headers = modern_headers("list_sessions") | padded
+    head = "".join(f"{name}:{value}\r\n" for name, value in headers.items())
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST /mcp HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{head}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b'"isError":false' in answer
+
+
+class CountListings(Middleware):
+    def __init__(self) -> None:
+        self.listings = 0
+
+    async def on_list_tools(
+        self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
+    ) -> Any:
+        self.listings += 1
+        return await call_next(context)
+
+
+async def test_a_modern_call_does_not_list_all_tools_first(server: Server, url: str) -> None:
+    counter = CountListings()
+    server.mcp.add_middleware(counter)
+    async with httpx.AsyncClient(base_url=url) as http:
+        headers = modern_headers("list_sessions", **headers_of("alice"))
+        body = modern_call("list_sessions", {"limit": 5})
+        assert (await http.post("/mcp", json=body, headers=headers)).status_code == 200
+    assert counter.listings == 0
+
+
+async def test_the_list_of_tools_is_small_and_says_how_each_behaves(url: str) -> None:
+    async with client_of(url) as client:
+        tools = {tool.name: tool for tool in await client.list_tools()}
+    dumped = [tool.model_dump(exclude_none=True, by_alias=True) for tool in tools.values()]
+    assert (
+        len(json.dumps(dumped, separators=(",", ":"))) < 23_500
+    )  # bytes, about 6,000 tokens with the output schemas
+    assert sum(len(tool.description or "") for tool in tools.values()) < 3_000
+    for tool in tools.values():
+        assert tool.output_schema is not None
+        assert tool.annotations is not None
+        assert tool.annotations.open_world_hint is False
+    hints = {name: tool.annotations for name, tool in tools.items()}
+    assert hints["get_messages"].read_only_hint is True  # type: ignore[union-attr]
+    assert hints["delete_session"].destructive_hint is True  # type: ignore[union-attr]
+    assert hints["mark_read"].idempotent_hint is True  # type: ignore[union-attr]
+    assert hints["add_message"].idempotent_hint is False  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", [MODERN, "legacy"])
+async def test_a_key_without_a_name_calls_as_the_mcp_client(url: str, mode: str) -> None:
+    async with client_of(url, {"X-API-Key": API_KEY}, mode) as client:
+        made = await client.call_tool("create_session", {"purpose": "x"})
+        # Stateless legacy requests do not carry the client's name; the key's own stands in.
+        assert made.structured_content["created_by"] == ("probe" if mode == MODERN else "api-key")  # type: ignore[index]
+
+
+BAD = {"Authorization": "Bearer not.a.token"}
+
+
+async def test_a_bad_bearer_is_401_but_never_in_the_way_of_authenticating(url: str) -> None:
+    accept = {"Accept": "application/json, text/event-stream"}
+    async with httpx.AsyncClient(base_url=url, headers=BAD | accept) as http:
+        refused = await http.post(
+            "/mcp", json=legacy_message("tools/call", {"name": "list_sessions", "arguments": {}})
+        )
+        assert refused.status_code == 401
+        assert refused.json()["code"] == "UNAUTHENTICATED"
+        assert refused.headers["www-authenticate"] == "Bearer"
+        read = await http.post(
+            "/mcp", json=legacy_message("resources/read", {"uri": "session://session_0"})
+        )
+        assert read.status_code == 401
+    for mode in (MODERN, "legacy"):
+        async with client_of(url, BAD, mode) as client:
+            answer = await client.call_tool(
+                "authenticate_agent", {"agent_id": "alice", "api_key": API_KEY}
+            )
+            assert answer.structured_content["agent_id"] == "alice"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "literal", ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', "[1e999]"]
+)
+async def test_what_is_not_strict_json_is_refused_by_name(url: str, literal: str) -> None:
+    body = json.dumps(modern_call("set_memory", {"key": "k", "value": "@"})).replace('"@"', literal)
+    headers = modern_headers("set_memory", **headers_of("alice"))
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        answer = await http.post("/mcp", content=body, headers={"Content-Type": "application/json"})
+        result = answer.json()["result"]
+        assert result["isError"] is True
+        assert result["structuredContent"]["code"] == "INVALID_ARGUMENT"
+        assert result["structuredContent"]["details"]["field"] == "value"
+
+
+async def seeded(url: str) -> tuple[RestSurface, str]:
+    alice = RestSurface(url, headers_of("alice"))
+    session_id = (await alice.call("create_session", purpose="x", access="invited"))["session_id"]
+    await alice.call("add_message", session_id=session_id, content="hello")
+    await alice.call("set_memory", key="plan", value={"a": 1})
+    return alice, session_id
+
+
+async def read_json(client: Client[Any], uri: str) -> Any:
+    return json.loads((await client.read_resource(uri))[0].text)  # type: ignore[union-attr]
+
+
+async def test_resources_show_what_the_tools_show(url: str) -> None:
+    alice, session_id = await seeded(url)
+    async with alice, client_of(url, headers_of("alice")) as client:
+        templates = {str(t.uri_template) for t in await client.list_resource_templates()}
+        assert {"session://{session_id}", "session://{session_id}/messages"} <= templates
+        session = await read_json(client, f"session://{session_id}")
+        assert session["session"]["session_id"] == session_id
+        log = await read_json(client, f"session://{session_id}/messages")
+        assert [m["content"] for m in log["messages"]] == ["hello"]
+        memory = await read_json(client, "agent://alice/memory")
+        assert [entry["key"] for entry in memory["entries"]] == ["plan"]
+
+
+@pytest.mark.parametrize("mode", [MODERN, "legacy"])
+async def test_a_resource_one_may_not_see_is_not_found(url: str, mode: str) -> None:
+    alice, session_id = await seeded(url)
+    async with alice, client_of(url, headers_of("eve"), mode) as eve:
+        hidden = [f"session://{session_id}", f"session://{session_id}/messages"]
+        for uri in [*hidden, "session://session_ffffffffffffffff"]:
+            with pytest.raises(MCPError) as caught:
+                await eve.read_resource(uri)
+            assert caught.value.error.code == mcp_types.INVALID_PARAMS
+            assert "not found" in caught.value.error.message
+        with pytest.raises(MCPError) as caught:
+            await eve.read_resource("agent://alice/memory")
+        assert caught.value.error.data["code"] == "PERMISSION_DENIED"
+
+
+async def test_the_anonymous_may_list_but_read_nothing(url: str) -> None:
+    alice, session_id = await seeded(url)
+    async with alice, client_of(url) as nobody:
+        assert await nobody.list_tools()
+        assert await nobody.list_resources() == []
+        for uri in (f"session://{session_id}", "agent://alice/memory"):
+            with pytest.raises(MCPError) as caught:
+                await nobody.read_resource(uri)
+            assert caught.value.error.data["code"] == "UNAUTHENTICATED"
+
+
+async def test_prompts_name_the_calls_an_agent_needs(url: str) -> None:
+    async with client_of(url, headers_of("alice")) as client:
+        assert {p.name for p in await client.list_prompts()} == {
+            "set_up_collaboration",
+            "catch_up",
+            "hand_over",
+        }
+        prompt = await client.get_prompt("catch_up", {"session_id": "session_1"})
+        text = prompt.messages[0].content.text  # type: ignore[union-attr]
+        assert "session_1" in text
+        assert "get_digest" in text
+        for name, arguments in {
+            "set_up_collaboration": {"purpose": "p", "agents": "a, b"},
+            "hand_over": {"session_id": "s", "to_agent": "bob"},
+        }.items():
+            assert (await client.get_prompt(name, arguments)).messages
+
+
+async def test_core_serves_only_the_core_tools(tmp_path: Path) -> None:
+    async with serve(make_settings(tmp_path, tools="core")) as (_, url):
+        async with client_of(url, headers_of("alice")) as client:
+            names = {tool.name for tool in await client.list_tools()}
+        assert {"authenticate_agent", "add_message", "search_context", "set_memory"} <= names
+        assert not {"list_agents", "get_audit_log"} & names
+        async with RestSurface(url, headers_of("alice")) as rest:
+            assert (await rest.call("list_agents"))["code"] == "TOOL_NOT_FOUND"
+
+
+async def test_authenticating_binds_a_stateful_session_until_the_token_is_revoked(
+    tmp_path: Path,
+) -> None:
+    async with AsyncExitStack() as stack:
+        settings = make_settings(tmp_path, mcp_sessions="stateful")
+        _, url = await stack.enter_async_context(serve(settings))
+        client = await stack.enter_async_context(client_of(url, mode="legacy"))
+        other = await stack.enter_async_context(client_of(url, mode="legacy"))
+        refused = await client.call_tool("list_sessions", {}, raise_on_error=False)
+        assert refused.is_error
+        await client.call_tool("authenticate_agent", {"agent_id": "alice", "api_key": API_KEY})
+        made = await client.call_tool("create_session", {"purpose": "x"})
+        assert made.structured_content["created_by"] == "alice"  # type: ignore[index]
+        assert (await other.call_tool("list_sessions", {}, raise_on_error=False)).is_error
+        await client.call_tool("revoke_token", {})
+        ended = await client.call_tool("list_sessions", {}, raise_on_error=False)
+        assert ended.structured_content["code"] == "UNAUTHENTICATED"  # type: ignore[index]
