@@ -1,0 +1,44 @@
+"""The command line: `shared-context-server`, or `scs` for short."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from shared_context_server import __version__
+from shared_context_server.errors import ConfigurationError, InvalidArgument, SharedContextError
+
+MISTAKEN = 2  # the command line or the configuration; cyclopts uses the same code
+FAILED = 1
+
+app = App(
+    name="shared-context-server",
+    help="A record that several AI agents keep together, over MCP and plain HTTP.",
+    version=__version__,
+    version_flags=["--version"],
+)
+
+# By import path: a command's module, and what it needs, is imported when the command is run.
+_COMMANDS = {
+    "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
+    "status": ("status:status", "Ask the running server how it is."),
+    "client-config": ("client_config:client_config", "Print what connects a client."),
+    "token": ("token:token", "Issue a token and print it."),
+    "keys": ("keys:app", "Create, list and revoke API keys."),
+    "migrate": ("migrate:migrate", "Bring the database's schema up to date."),
+}
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(f"{__name__}.{_path}", name=_name, help=_help)
+
+
+def main() -> None:
+    """Run the command of sys.argv; what the user can put right is one line on stderr."""
+    try:
+        app()
+    except ConfigurationError as exc:
+        print(f"shared-context-server: {exc}", file=sys.stderr)
+        sys.exit(MISTAKEN)
+    except SharedContextError as exc:
+        print(f"shared-context-server: {exc.message} {exc.hint}", file=sys.stderr)
+        sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)

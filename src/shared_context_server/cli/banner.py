@@ -1,0 +1,89 @@
+"""What a server says when it starts: where it listens, where its data is, how to connect.
+
+It holds no key: the commands read it from the secrets file when they are run.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from shared_context_server import __version__
+from shared_context_server.cli.addresses import base_url
+from shared_context_server.cli.clients import (
+    Access,
+    Client,
+    client_config,
+    default_agent_id,
+    key_expression,
+)
+from shared_context_server.settings import Settings, read_secrets
+
+
+def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[str, str]:
+    """What there is to know, by name. `port` is the real one."""
+    url = base_url(settings.http_host, port)
+    return {
+        "mcp": f"{url}/mcp",
+        "rest": f"{url}/mcp/tool/{{name}}",
+        "docs": f"{url}/docs",
+        "health": f"{url}/health",
+        "data": str(settings.data_dir),
+        "database": without_password(settings.storage_url),
+        "keys": _describe_keys(settings, are_keys_new=are_keys_new),
+    }
+
+
+def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
+    """The shell commands that connect Claude Code: directly, and through mcp-proxy."""
+    direct, proxied = (
+        client_config(
+            client,
+            Access(
+                url=base_url(settings.http_host, port),
+                key=key_expression(settings) if settings.auth_enabled else None,
+                agent_id=default_agent_id(client),
+            ),
+        ).text
+        for client in (Client.CLAUDE, Client.CLAUDE_PROXY)
+    )
+    return direct, proxied
+
+
+def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
+    """The text for a person to read."""
+    facts = startup_facts(settings, port, are_keys_new=are_keys_new)
+    direct, proxied = connect_commands(settings, port)
+    others = f"{Client.CURSOR}|{Client.VSCODE}|{Client.GEMINI}"
+    return "\n".join(
+        [
+            f"Shared Context Server {__version__}",
+            *(f"  {name:<9} {fact}" for name, fact in facts.items()),
+            "",
+            "Connect Claude Code:",
+            f"  {direct}",
+            "or through mcp-proxy:",
+            f"  {proxied}",
+            f"Other clients: shared-context-server client-config {others}",
+            "",
+        ]
+    )
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
+    return urlunsplit(parts._replace(netloc=netloc, query=""))
+
+
+def _describe_keys(settings: Settings, *, are_keys_new: bool) -> str:
+    if not settings.auth_enabled:
+        return "not asked for (AUTH_ENABLED=false)"
+    if are_keys_new:
+        return f"generated in {settings.secrets_path} (mode 0600)"
+    kept = read_secrets(settings.secrets_path).get("API_KEY")
+    if settings.api_key is not None and kept == settings.api_key.get_secret_value():
+        return f"in {settings.secrets_path}"
+    return "from the configuration"

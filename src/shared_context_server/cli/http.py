@@ -1,0 +1,117 @@
+"""The server over HTTP: one uvicorn process, or one that is restarted when the source changes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import ChangeReload
+
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.cli.addresses import listen, require_safe_exposure
+from shared_context_server.cli.banner import compose_banner, startup_facts
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.observability.logs import configure_logs, get_logger
+from shared_context_server.server import LifespanApp
+from shared_context_server.settings import LogFormat, Settings, load_settings
+from shared_context_server.storage import open_storage
+
+GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
+PACKAGE = Path(__file__).parents[1]
+
+_log = get_logger("cli")
+
+
+def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything is served.
+
+    `overrides` made the settings; a reloaded process makes its own with them.
+    """
+    require_safe_exposure(settings)
+    settings, are_keys_new = ensure_secrets(settings)
+    configure_logs(settings)
+    asyncio.run(_check_storage(settings))
+    with listen(settings.http_host, settings.http_port) as listener:
+        announce = partial(_announce, settings, listener.getsockname()[1], are_keys_new)
+        if is_reloading:
+            announce()
+            _serve_reloading(overrides, listener)
+        else:
+            _Server(_make_config(settings), announce).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says when it serves, and for which ending as asked is a success."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._announce is not None:
+            self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own notes the signal, and kills the process with it after the shutdown.
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _make_config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        LifespanApp(settings),
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # the app has its own, which shows no queries
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+async def _check_storage(settings: Settings) -> None:
+    """Open the storage once, so that what is wrong with it is told before anybody connects."""
+    async with open_storage(settings):
+        pass
+
+
+def _announce(settings: Settings, port: int, are_keys_new: bool) -> None:
+    if settings.log_format is LogFormat.JSON:
+        _log.info("serving", **startup_facts(settings, port, are_keys_new=are_keys_new))
+    else:
+        print(
+            compose_banner(settings, port, are_keys_new=are_keys_new), file=sys.stderr, flush=True
+        )
+
+
+def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        "shared_context_server.server:LifespanApp",  # what uvicorn asks for; the target serves it
+        log_config=None,
+        reload=True,
+        reload_dirs=[str(PACKAGE)],
+        reload_includes=["*.py", "*.sql"],
+    )
+    ChangeReload(config, target=partial(_serve_reloaded, overrides), sockets=[listener]).run()
+
+
+def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | None) -> None:
+    """The life of one child of the reloader, in a process with the source as it is now."""
+    try:
+        settings, _ = ensure_secrets(load_settings(**overrides))
+    except ConfigurationError as exc:
+        sys.exit(f"shared-context-server: {exc}")
+    configure_logs(settings)
+    _Server(_make_config(settings)).run(sockets)

@@ -1,0 +1,70 @@
+"""`keys`: API keys bound to an agent and a ceiling of permissions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.permissions import PermissionList, parse_permissions
+from shared_context_server.models import ApiKey, Permission
+from shared_context_server.storage import open_storage
+
+app = App(name="keys", help="Create, list and revoke API keys.")
+
+
+@app.command
+async def create(
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    agent_id: Annotated[str, Parameter(help="The only agent the key may be used for.")],
+    permissions: PermissionList = "read,write",
+) -> None:
+    """Create a key and print it to stdout. It is shown this once; only its hash is kept."""
+    ceiling = parse_permissions(permissions)
+    async with _open_identity(options) as identity:
+        record, key = await identity.create_key(agent_id, ceiling)
+    print(f"{record.id}: for {record.agent_id}, {_permissions(record)}", file=sys.stderr)
+    print(key)
+
+
+@app.command(name="list")
+async def list_(options: StorageOptions = StorageOptions()) -> None:  # noqa: B008 - frozen
+    """List the keys that were created: id, agent, permissions, when, whether revoked."""
+    async with _open_identity(options) as identity:
+        for key in await identity.list_keys():
+            created = key.created_at.isoformat(timespec="seconds")
+            state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%F}"
+            print(f"{key.id}\t{key.agent_id}\t{_permissions(key)}\t{created}\t{state}")
+
+
+@app.command
+async def revoke(
+    key_id: Annotated[str, Parameter(help="As keys list shows it.")],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Revoke a key and its tokens, in every process within a second."""
+    async with _open_identity(options) as identity:
+        is_revoked = await identity.revoke_key(key_id)
+    if not is_revoked:
+        print(f"There is no active key {key_id}.", file=sys.stderr)
+        return 1
+    print(f"Revoked {key_id}.")
+    return 0
+
+
+@asynccontextmanager
+async def _open_identity(options: StorageOptions) -> AsyncIterator[Identity]:
+    settings, _ = ensure_secrets(options.load())
+    async with open_storage(settings) as storage:
+        yield Identity(storage, settings)
+
+
+def _permissions(key: ApiKey) -> str:
+    return ",".join(p for p in Permission if p in key.permissions)

@@ -1,0 +1,40 @@
+"""Options that several commands have; each is a setting of the same name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shared_context_server.settings import Settings, load_settings
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions:
+    """Where the data is."""
+
+    data_dir: Annotated[Path | None, Parameter(help="Directory of the data and the keys.")] = None
+    database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
+
+    def load(self) -> Settings:
+        """The settings, with the options that were given. Raises ConfigurationError."""
+        return load_settings(**self.overrides())
+
+    def overrides(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(StorageOptions):
+    """Where the data is and where the server listens."""
+
+    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 picks a free one.")] = None
+
+    def overrides(self) -> dict[str, object]:
+        given = asdict(self)
+        return {**given, "http_host": given.pop("host"), "http_port": given.pop("port")}

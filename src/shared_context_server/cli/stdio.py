@@ -1,0 +1,103 @@
+"""The server for one client that has started this process and speaks MCP over its stdin and stdout.
+
+Several such processes may share a data dir, with each other and with a server over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from shared_context_server.auth.agent_names import check_agent_name
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.observability.logs import configure_logs, get_logger
+from shared_context_server.server import Server, open_server
+from shared_context_server.settings import Settings
+
+STDIN = 0
+CHUNK_BYTES = 65_536  # the capacity of a pipe on Linux
+
+_log = get_logger("stdio")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalClient:
+    """Who starts the process; None: the client's own name, and the generic type."""
+
+    agent_id: str | None
+    agent_type: str | None
+
+    def require_valid_names(self) -> None:
+        """Raise ConfigurationError for what no agent can be called."""
+        for option, name in (("--agent-id", self.agent_id), ("--agent-type", self.agent_type)):
+            if name is not None and (wrong := check_agent_name(name, option)):
+                raise ConfigurationError(wrong.message)
+
+
+async def serve_stdio(settings: Settings, client: LocalClient) -> None:
+    """Serve until the input ends or SIGTERM or SIGINT ends it. stdout carries the protocol only."""
+    client.require_valid_names()
+    settings, _ = ensure_secrets(settings)
+    configure_logs(settings)
+    loop = asyncio.get_running_loop()
+    with endable_stdin() as end_input:
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, end_input)
+        async with open_server(settings) as server:
+            current_connection.set(await _connect(server, client))
+            try:
+                await server.mcp.run_stdio_async(show_banner=False)
+            except* BrokenPipeError:
+                _log.debug("the client went away before it had read its answers")
+
+
+async def _connect(server: Server, client: LocalClient) -> Connection:
+    """The client's connection: whoever can start this process can read the key, so it presents it."""
+    key = server.settings.api_key
+    return await server.services.identity.connect(
+        authorization=None,
+        api_key=None if key is None else key.get_secret_value(),
+        agent_id=client.agent_id,
+        agent_type=client.agent_type,
+    )
+
+
+@contextlib.contextmanager
+def endable_stdin() -> Iterator[Callable[[], None]]:
+    """Put a pipe before the process's stdin; the yielded function makes it end.
+
+    The MCP transport reads stdin in a thread, and nothing interrupts a thread in read(). With this
+    a signal is to it the same as the client's own end of input.
+    """
+    source = os.dup(STDIN)
+    read_end, write_end = os.pipe()
+    os.dup2(read_end, STDIN)
+    os.close(read_end)
+
+    def end_input() -> None:
+        # Replacing the descriptor instead of closing it: the thread may be about to write to it.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, write_end)
+        os.close(devnull)
+
+    def copy() -> None:
+        with contextlib.suppress(OSError):
+            while chunk := os.read(source, CHUNK_BYTES):
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(write_end, view) :]
+        end_input()
+
+    threading.Thread(target=copy, name="stdin", daemon=True).start()
+    try:
+        yield end_input
+    finally:
+        end_input()

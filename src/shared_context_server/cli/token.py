@@ -1,0 +1,49 @@
+"""`token`: issues a token without a running server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.permissions import PermissionList, parse_permissions
+from shared_context_server.models import Permission
+from shared_context_server.storage import open_storage
+
+
+async def token(
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    agent_id: Annotated[str, Parameter(help="Whom the token is for.")],
+    agent_type: Annotated[str, Parameter(help="What kind of agent it is.")] = "generic",
+    permissions: PermissionList = "read,write",
+    as_json: Annotated[
+        bool, Parameter(name="--json", negative="", help="Print all there is to know of it.")
+    ] = False,
+) -> None:
+    """Issue a token and print it, and nothing else, to stdout.
+
+    It is signed with the keys of the data dir: valid at every server that uses them.
+    """
+    requested = parse_permissions(permissions)
+    settings, _ = ensure_secrets(options.load())
+    key = settings.admin_api_key if Permission.ADMIN in requested else settings.api_key
+    assert key is not None, "ensure_secrets has set it"
+    async with open_storage(settings) as storage:
+        issued = await Identity(storage, settings).authenticate(
+            connection=Connection(),
+            agent_id=agent_id,
+            agent_type=agent_type,
+            api_key=key.get_secret_value(),
+            requested=requested,
+        )
+    if as_json:
+        print(json.dumps(asdict(issued) | {"expires_at": issued.expires_at.isoformat()}, indent=2))
+    else:
+        print(issued.token)

@@ -1,0 +1,134 @@
+"""The command line as its users run it: in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from shared_context_server.settings import Settings, read_secrets
+
+COMMAND = [sys.executable, "-m", "shared_context_server"]
+PATIENCE_S = 30.0  # for anything a process does; far above what it takes
+STOP_S = 10.0
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """The environment without settings of ours, but for a data dir of the test's own."""
+    ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE", "AGENT_ID", "AGENT_TYPE"}
+    inherited = {name: value for name, value in os.environ.items() if name.upper() not in ours}
+    return inherited | {"DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def scs(env: dict[str, str], tmp_path: Path) -> Run:
+    """Run one command to its end."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=env | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    return run
+
+
+class ServerProcess:
+    """A `serve` process, and what it has said on stderr so far."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path) -> None:
+        self.data_dir = Path(env["DATA_DIR"])
+        self.url = ""
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", *arguments],
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._seen: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The next line of stderr in which the pattern is found."""
+        while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
+            self._seen.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"ended without {pattern!r}:\n{self.stderr}")
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Signal the process, by its id; its exit code."""
+        self.process.send_signal(sig)
+        return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """End the process if it still runs, and take what it has said."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(STOP_S)
+        self._reader.join(STOP_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    @property
+    def stderr(self) -> str:
+        """All of stderr, once the process has ended."""
+        assert self.process.poll() is not None
+        while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
+            self._seen.append(line)
+        self._lines.put(None)  # for whoever asks again
+        return "".join(self._seen)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return read_secrets(self.data_dir / "secrets.env")
+
+
+Serve = Callable[..., AbstractContextManager[ServerProcess]]
+
+
+@pytest.fixture
+def serve(env: dict[str, str], tmp_path: Path) -> Serve:
+    """`with serve(*arguments, **variables) as server`: an HTTP server on a free port, that answers
+    at server.url. With is_ready=False it is not waited for."""
+
+    @contextmanager
+    def start(*arguments: str, is_ready: bool = True, **variables: str) -> Iterator[ServerProcess]:
+        server = ServerProcess(list(arguments), {"HTTP_PORT": "0"} | env | variables, tmp_path)
+        try:
+            if is_ready:
+                server.url = server.wait_for(r"(http://[^/\s\"]+)/health")[1]
+            yield server
+        finally:
+            server.kill()
+
+    return start

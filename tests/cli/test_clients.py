@@ -1,0 +1,122 @@
+"""What connects each client."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared_context_server.cli.clients import Access, Client, Expression, client_config
+from tests.cli.conftest import Run
+
+URL = "http://127.0.0.1:23456"
+HEADERS = {"X-API-Key": "a-key-0123456789abcdef", "X-Agent-ID": "me"}
+
+text_without_nul = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20
+)
+
+
+def split_by_bash(command: str) -> list[str]:
+    """The words after the program's name, as bash gives them to it."""
+    script = f"claude() {{ printf '%s\\0' \"$@\"; }}\n{command}"
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    return answer.stdout.decode().split("\0")[:-1]
+
+
+def test_the_command_for_claude_code_reads_as_documented() -> None:
+    config = client_config(Client.CLAUDE, Access(URL, "key-1", "claude-code"))
+    assert config.text == (
+        f"claude mcp add --transport http shared-context {URL}/mcp"
+        ' --header "X-API-Key: key-1" --header "X-Agent-ID: claude-code"'
+    )
+
+
+def test_the_command_through_the_proxy_reads_as_documented() -> None:
+    config = client_config(Client.CLAUDE_PROXY, Access(URL, "key-1", "claude-code"))
+    assert config.text == (
+        "claude mcp add shared-context -- mcp-proxy --transport streamablehttp"
+        f" --headers X-API-Key key-1 --headers X-Agent-ID claude-code {URL}/mcp"
+    )
+
+
+@given(key=text_without_nul, agent_id=text_without_nul)
+@settings(max_examples=40, deadline=None)
+def test_any_text_survives_the_shell(key: str, agent_id: str) -> None:
+    direct = client_config(Client.CLAUDE, Access(URL, key, agent_id)).text
+    assert split_by_bash(direct)[7::2] == [f"X-API-Key: {key}", f"X-Agent-ID: {agent_id}"]
+    proxied = client_config(Client.CLAUDE_PROXY, Access(URL, key, agent_id)).text
+    assert split_by_bash(proxied)[9::3] == [key, agent_id]
+
+
+@given(agent_id=text_without_nul)
+@settings(max_examples=20, deadline=None)
+def test_an_expression_is_expanded_and_nothing_beside_it_is(agent_id: str) -> None:
+    access = Access(URL, Expression("$(echo '$HOME `x` \"')"), agent_id)
+    words = split_by_bash(client_config(Client.CLAUDE, access).text)
+    assert words[7] == 'X-API-Key: $HOME `x` "'
+    assert words[9] == f"X-Agent-ID: {agent_id}"
+
+
+@pytest.mark.parametrize(
+    "client, file, path, entry",
+    [
+        (
+            "cursor",
+            "~/.cursor/mcp.json",
+            ["mcpServers", "shared-context"],
+            {"url": f"{URL}/mcp", "headers": HEADERS},
+        ),
+        (
+            "vscode",
+            ".vscode/mcp.json",
+            ["servers", "shared-context"],
+            {"type": "http", "url": f"{URL}/mcp", "headers": HEADERS},
+        ),
+        (
+            "gemini",
+            "~/.gemini/settings.json",
+            ["mcpServers", "shared-context"],
+            {"httpUrl": f"{URL}/mcp", "headers": HEADERS},
+        ),
+    ],
+)
+def test_a_configuration_file_is_json_on_stdout_and_its_place_on_stderr(
+    scs: Run, client: str, file: str, path: list[str], entry: dict[str, object]
+) -> None:
+    answer = scs("client-config", client, "--agent-id", "me", API_KEY=HEADERS["X-API-Key"])
+    assert answer.returncode == 0
+    assert file in answer.stderr
+    found = json.loads(answer.stdout)
+    for name in path:
+        assert list(found) == [name]
+        found = found[name]
+    assert found == entry
+
+
+def test_each_client_has_an_agent_id_of_its_own(scs: Run) -> None:
+    answer = scs("client-config", "cursor")
+    headers = json.loads(answer.stdout)["mcpServers"]["shared-context"]["headers"]
+    assert headers["X-Agent-ID"] == "cursor"
+
+
+def test_the_port_and_host_are_those_of_the_settings(scs: Run) -> None:
+    answer = scs("client-config", "env", "--host", "::", "--port", "8000")
+    assert "SCS_URL='http://[::1]:8000'" in answer.stdout or (
+        'SCS_URL="http://[::1]:8000"' in answer.stdout
+    )
+
+
+def test_without_authentication_no_key_is_given_away(scs: Run) -> None:
+    answer = scs("client-config", "vscode", AUTH_ENABLED="false")
+    entry = json.loads(answer.stdout)["servers"]["shared-context"]
+    assert entry["headers"] == {"X-Agent-ID": "vscode"}
+
+
+def test_an_unknown_client_is_refused_with_those_there_are(scs: Run) -> None:
+    answer = scs("client-config", "emacs")
+    assert answer.returncode == 2
+    assert "claude-proxy" in answer.stderr

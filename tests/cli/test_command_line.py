@@ -1,0 +1,56 @@
+"""What the command line itself promises: help, version, exit codes, one line for one's mistakes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from shared_context_server import __version__
+from tests.cli.conftest import Run
+
+
+def test_help_names_every_command(scs: Run) -> None:
+    answer = scs("--help")
+    assert answer.returncode == 0
+    for command in ("serve", "status", "client-config", "token", "keys", "migrate"):
+        assert command in answer.stdout
+
+
+def test_version_prints_the_version_only(scs: Run) -> None:
+    assert scs("--version").stdout == f"{__version__}\n"
+
+
+def test_help_does_not_load_the_server() -> None:
+    program = (
+        "import sys\n"
+        "from shared_context_server.cli import app\n"
+        "app(['--help'], result_action='return_value')\n"
+        "loaded = {'fastmcp', 'mcp', 'uvicorn', 'starlette', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("unknown",), ("serve", "--unknown"), ("serve", "--port", "many"), ("token",)],
+)
+def test_a_command_that_is_not_understood_is_exit_code_2(
+    scs: Run, arguments: tuple[str, ...]
+) -> None:
+    answer = scs(*arguments)
+    assert answer.returncode == 2
+    assert answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "status", "migrate", "client-config claude"])
+def test_a_wrong_setting_is_one_line_and_exit_code_2(scs: Run, command: str) -> None:
+    answer = scs(*command.split(), JWT_SECRET_KEY="far-too-short")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("shared-context-server: ")
+    assert answer.stderr.count("\n") == 1
+    assert "JWT_SECRET_KEY" in answer.stderr
+    assert "far-too-short" not in answer.stderr

@@ -1,0 +1,178 @@
+"""`token`, `keys`, `status` and `migrate`: what the people who run a server do with it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import Run, Serve
+
+
+def use_token(url: str, token: str, tool: str, **arguments: object) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.post(f"{url}/mcp/tool/{tool}", headers=headers, json=arguments)
+
+
+def use_key(url: str, key: str, tool: str, **arguments: object) -> httpx.Response:
+    return httpx.post(f"{url}/mcp/tool/{tool}", headers={"X-API-Key": key}, json=arguments)
+
+
+def test_token_prints_a_bearer_that_the_server_takes(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        answer = scs("token", "--agent-id", "alice", "--agent-type", "claude")
+        assert answer.returncode == 0
+        assert answer.stdout.count("\n") == 1
+        made = use_token(server.url, answer.stdout.strip(), "create_session", purpose="x")
+        assert made.json()["created_by"] == "alice"
+
+
+def test_token_gives_the_permissions_that_are_asked_for(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        reader = scs("token", "--agent-id", "a", "--permissions", "read").stdout.strip()
+        assert use_token(server.url, reader, "create_session", purpose="x").status_code == 403
+        admin = scs("token", "--agent-id", "a", "--permissions", "read,admin").stdout.strip()
+        assert use_token(server.url, admin, "get_audit_log").status_code == 200
+
+
+def test_token_tells_all_there_is_as_json(scs: Run) -> None:
+    issued = json.loads(scs("token", "--agent-id", "alice", "--json").stdout)
+    assert issued["agent_id"] == "alice"
+    assert issued["permissions"] == ["read", "write"]
+    assert issued["agent_handle"].startswith("agt_")
+    assert issued["expires_in"] == 86_400
+
+
+def test_an_unknown_permission_is_refused_by_name(scs: Run) -> None:
+    answer = scs("token", "--agent-id", "a", "--permissions", "read,fly")
+    assert answer.returncode == 2
+    assert "fly" in answer.stderr
+    assert "read, write, admin" in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_a_created_key_opens_the_running_server_for_its_agent_only(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        key = scs("keys", "create", "--agent-id", "ci", "--permissions", "read").stdout.strip()
+        issued = use_key(
+            server.url, key, "authenticate_agent", agent_id="ci", requested_permissions=["write"]
+        ).json()
+        assert issued["permissions"] == []
+        other = use_key(server.url, key, "authenticate_agent", agent_id="somebody-else")
+        assert other.json()["code"] == "PERMISSION_DENIED"
+
+
+def test_a_revoked_key_is_refused_within_a_second(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        created = scs("keys", "create", "--agent-id", "ci")
+        key, key_id = created.stdout.strip(), created.stderr.split(":")[0]
+        assert use_key(server.url, key, "list_sessions").status_code == 200
+        assert scs("keys", "revoke", key_id).returncode == 0
+        revoked_at = time.monotonic()
+        while use_key(server.url, key, "list_sessions").status_code == 200:
+            assert time.monotonic() - revoked_at < 1
+        again = scs("keys", "revoke", key_id)
+    assert again.returncode == 1
+    assert key_id in again.stderr
+
+
+def test_listed_keys_show_what_they_are_but_not_themselves(scs: Run) -> None:
+    created = scs("keys", "create", "--agent-id", "ci", "--permissions", "write,read")
+    key, key_id = created.stdout.strip(), created.stderr.split(":")[0]
+    listed = scs("keys", "list").stdout
+    assert listed.split("\t")[:3] == [key_id, "ci", "read,write"]
+    assert "active" in listed
+    assert key not in listed
+    scs("keys", "revoke", key_id)
+    assert "revoked" in scs("keys", "list").stdout
+
+
+def test_a_name_no_agent_can_have_is_refused(scs: Run) -> None:
+    answer = scs("keys", "create", "--agent-id", " spaced ")
+    assert answer.returncode == 2
+    assert "agent_id" in answer.stderr
+
+
+def test_status_of_a_running_server(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        answer = scs("status", HTTP_PORT=server.url.rsplit(":", 1)[1])
+    assert answer.returncode == 0
+    told = dict(line.split(maxsplit=1) for line in answer.stdout.splitlines())
+    assert told["server"] == server.url
+    assert (told["health"], told["ready"]) == ("ok", "ready")
+    assert told["data"] == str(server.data_dir)
+    assert told["schema"].isdigit()
+
+
+def test_status_without_a_server(scs: Run, tmp_path: Path) -> None:
+    answer = scs("status", "--port", "1")
+    assert answer.returncode == 1
+    assert "no answer" in answer.stdout
+    assert "none yet" in answer.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_status_of_something_else(scs: Run) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), SomethingElse) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        answer = scs("status", "--port", str(other.server_port))
+        other.shutdown()
+    assert answer.returncode == 1
+    assert "answers, but not as this server does" in answer.stdout
+    assert "404" in answer.stdout
+
+
+class SomethingElse(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_status_tells_of_a_database_that_cannot_be_read(scs: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shared_context.db").write_bytes(b"not a database at all" * 100)
+    answer = scs("status", "--port", "1")
+    assert "unknown" in answer.stdout
+    assert "Traceback" not in answer.stderr
+
+
+def test_migrate_makes_the_schema_once(scs: Run) -> None:
+    assert scs("migrate", "--check").returncode == 1
+    assert scs("migrate").stdout.startswith("0001_")
+    assert scs("migrate").stdout == "The schema is up to date.\n"
+    assert scs("migrate", "--check").returncode == 0
+
+
+def test_migrate_refuses_a_schema_from_the_future(scs: Run, tmp_path: Path) -> None:
+    scs("migrate")
+    with sqlite3.connect(tmp_path / "data" / "shared_context.db") as connection:
+        connection.execute(
+            "INSERT INTO schema_migrations SELECT number + 1000, name, checksum, applied_at"
+            " FROM schema_migrations"
+        )
+    connection.close()
+    answer = scs("migrate")
+    assert answer.returncode == 2
+    assert "newer" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "status", "token --agent-id a"])
+def test_an_unknown_storage_is_refused(scs: Run, command: str) -> None:
+    answer = scs(*command.split(), "--database-url", "oracle://user:hunter2@there/db")
+    if command == "status":
+        assert "hunter2" not in answer.stdout
+        assert "oracle://user:***@there/db" in answer.stdout
+    else:
+        assert answer.returncode == 2
+        assert "DATABASE_URL" in answer.stderr
+    assert "hunter2" not in answer.stderr

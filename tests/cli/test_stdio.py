@@ -1,0 +1,231 @@
+"""`serve --transport stdio`, driven by the official MCP client and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp_types import Implementation
+
+from tests.cli.conftest import COMMAND, PATIENCE_S, STOP_S, Run, Serve
+
+STDIO = ["serve", "--transport", "stdio"]
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "by-hand", "version": "1"},
+    },
+}
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+CREATE_SESSION = {
+    "jsonrpc": "2.0",
+    "id": 2,
+    "method": "tools/call",
+    "params": {"name": "create_session", "arguments": {"purpose": "by hand"}},
+}
+
+Connect = Callable[..., Client]
+
+
+@pytest.fixture
+def connect(env: dict[str, str], tmp_path: Path) -> Connect:
+    """An MCP client that starts a server of its own when it is entered."""
+
+    def make(*arguments: str, name: str = "some-client", **variables: str) -> Client:
+        return Client(
+            StdioServerParameters(
+                command=COMMAND[0],
+                args=[*COMMAND[1:], *STDIO, *arguments],
+                env=env | variables,
+                cwd=tmp_path,
+            ),
+            client_info=Implementation(name=name, version="1"),
+            read_timeout_seconds=PATIENCE_S,
+        )
+
+    return make
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert isinstance(result.structured_content, dict)
+    return result.structured_content
+
+
+@contextmanager
+def by_hand(env: dict[str, str], cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process whose streams the test holds."""
+    with subprocess.Popen(
+        [*COMMAND, *STDIO, *arguments],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def send(process: subprocess.Popen[str], *messages: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.writelines(json.dumps(message) + "\n" for message in messages)
+    process.stdin.flush()
+
+
+def receive(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    message: dict[str, Any] = json.loads(process.stdout.readline())
+    return message
+
+
+@pytest.mark.parametrize(
+    "arguments, variables, agent_id",
+    [
+        (["--agent-id", "alice"], {}, "alice"),
+        ([], {"AGENT_ID": "bob"}, "bob"),
+        (["--agent-id", "alice"], {"AGENT_ID": "bob"}, "alice"),
+        ([], {}, "some-client"),
+    ],
+)
+async def test_the_client_is_who_it_is_started_as(
+    connect: Connect, arguments: list[str], variables: dict[str, str], agent_id: str
+) -> None:
+    async with connect(*arguments, **variables) as client:
+        assert (await call(client, "create_session", purpose="x"))["created_by"] == agent_id
+
+
+async def test_a_local_client_may_read_and_write_but_not_administer(connect: Connect) -> None:
+    async with connect() as client:
+        session_id = (await call(client, "create_session", purpose="x"))["session_id"]
+        assert (await call(client, "add_message", session_id=session_id, content="hi"))["seq"] == 1
+        assert (await call(client, "get_audit_log"))["code"] == "PERMISSION_DENIED"
+
+
+async def test_the_agent_type_decides_on_agent_only_messages(connect: Connect) -> None:
+    async with (
+        connect("--agent-id", "a", "--agent-type", "claude") as claude,
+        connect("--agent-id", "b", AGENT_TYPE="claude") as alike,
+        connect("--agent-id", "c") as other,
+    ):
+        session_id = (await call(claude, "create_session", purpose="x"))["session_id"]
+        where = {"session_id": session_id}
+        await call(claude, "add_message", content="hi", visibility="agent_only", **where)
+        assert (await call(alike, "get_messages", **where))["count"] == 1
+        assert (await call(other, "get_messages", **where))["count"] == 0
+
+
+async def test_processes_that_share_a_data_dir_share_a_session(connect: Connect) -> None:
+    each = 20
+    async with connect("--agent-id", "a") as first, connect("--agent-id", "b") as second:
+        session_id = (await call(first, "create_session", purpose="shared"))["session_id"]
+        writes = [
+            call(client, "add_message", session_id=session_id, content=f"message {n}")
+            for n in range(each)
+            for client in (first, second)
+        ]
+        assert all(answer["success"] for answer in await asyncio.gather(*writes))
+        seen = [await call(c, "get_messages", session_id=session_id) for c in (first, second)]
+    assert seen[0]["messages"] == seen[1]["messages"]
+    assert [m["seq"] for m in seen[0]["messages"]] == list(range(1, 2 * each + 1))
+    assert {m["sender"] for m in seen[0]["messages"]} == {"a", "b"}
+
+
+async def test_a_process_and_a_server_share_a_data_dir(connect: Connect, serve: Serve) -> None:
+    with serve() as server:
+        async with connect("--agent-id", "alice") as client:
+            session_id = (await call(client, "create_session", purpose="x"))["session_id"]
+            await call(client, "add_message", session_id=session_id, content="over stdio")
+        async with httpx.AsyncClient(
+            base_url=server.url, headers={"X-API-Key": server.secrets["API_KEY"]}
+        ) as http:
+            answer = await http.post("/mcp/tool/get_messages", json={"session_id": session_id})
+    assert [m["content"] for m in answer.json()["messages"]] == ["over stdio"]
+
+
+async def test_resources_are_those_of_the_client(connect: Connect) -> None:
+    async with connect("--agent-id", "alice") as client:
+        await call(client, "set_memory", key="mine", value=1)
+        listed = await client.read_resource("agent://alice/memory")
+    assert '"key":"mine"' in listed.contents[0].text  # type: ignore[union-attr]
+
+
+def test_stdout_carries_the_protocol_only(env: dict[str, str], tmp_path: Path) -> None:
+    with by_hand(env | {"LOG_LEVEL": "DEBUG"}, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED, CREATE_SESSION)
+        assert receive(process)["result"]["serverInfo"]["name"] == "shared-context-server"
+        assert receive(process)["result"]["structuredContent"]["created_by"] == "by-hand"
+        rest, errors = process.communicate(timeout=STOP_S)
+    assert rest == ""
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_it_waits_for_input(
+    env: dict[str, str], tmp_path: Path, sig: signal.Signals
+) -> None:
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE)
+        receive(process)
+        process.send_signal(sig)
+        assert process.wait(STOP_S) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_client_that_went_away_leaves_no_traceback(env: dict[str, str], tmp_path: Path) -> None:
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        send(process, CREATE_SESSION)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(STOP_S) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_input_larger_than_a_pipe_arrives_whole(env: dict[str, str], tmp_path: Path) -> None:
+    purpose = CREATE_SESSION["params"]["arguments"] | {"metadata": {"text": "ä" * 30_000}}  # type: ignore[index]
+    big = CREATE_SESSION | {"params": {"name": "create_session", "arguments": purpose}}
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED, big)
+        receive(process)
+        assert receive(process)["result"]["structuredContent"]["success"] is True
+
+
+def test_empty_input_is_an_end_like_any_other(scs: Run) -> None:
+    answer = scs(*STDIO)
+    assert answer.returncode == 0
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [(["--agent-id", "two\nlines"], "--agent-id"), (["--reload"], "--reload")],
+)
+def test_what_makes_no_sense_is_refused(scs: Run, arguments: list[str], named: str) -> None:
+    answer = scs(*STDIO, *arguments)
+    assert answer.returncode == 2
+    assert named in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,7 @@
+"""The fixtures of servers in processes of their own."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import env, serve
+
+__all__ = ["env", "serve"]
