@@ -1,0 +1,99 @@
+"""A load generator light enough not to be the bottleneck: prepared requests over raw connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+MakeRequest = Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one round measured; latencies in seconds, sorted."""
+
+    requests: int
+    seconds: float
+    latencies: list[float]
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+    def quantile(self, q: float) -> float:
+        return self.latencies[min(len(self.latencies) - 1, int(q * len(self.latencies)))]
+
+
+def http_request(path: str, body: Any, headers: dict[str, str] | None = None) -> bytes:
+    """A POST with a JSON body as it goes over the wire."""
+    payload = json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines.append(f"Content-Length: {len(payload)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
+
+
+class _Connection(asyncio.Protocol):
+    """Sends the next request when the last one is answered, until the deadline."""
+
+    def __init__(self, request: MakeRequest, deadline: float, latencies: list[float]) -> None:
+        self._request = request
+        self._deadline = deadline
+        self._latencies = latencies
+        self._buffer = b""
+        self._sent_at = 0.0
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def _send(self) -> None:
+        self._buffer = b""
+        self._sent_at = time.perf_counter()
+        self._transport.write(self._request())
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, separator, body = self._buffer.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        lowered = head.lower()
+        start = lowered.index(b"content-length:") + len(b"content-length:")
+        if len(body) < int(lowered[start:].split(b"\r\n", 1)[0]):
+            return
+        now = time.perf_counter()
+        if not head.startswith(b"HTTP/1.1 200") or b'"isError":true' in body:
+            self.done.set_exception(RuntimeError(self._buffer.decode(errors="replace")[:2000]))
+            self._transport.close()
+            return
+        self._latencies.append(now - self._sent_at)
+        if now < self._deadline:
+            self._send()
+        else:
+            self._transport.close()
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+
+
+async def run_load(port: int, request: MakeRequest, *, connections: int, seconds: float) -> Load:
+    """Keep `connections` requests in flight for `seconds`; any answer but 200 raises."""
+    loop = asyncio.get_running_loop()
+    latencies: list[float] = []
+    started = time.perf_counter()
+    opened = [
+        await loop.create_connection(
+            lambda: _Connection(request, started + seconds, latencies), "127.0.0.1", port
+        )
+        for _ in range(connections)
+    ]
+    await asyncio.gather(*(protocol.done for _, protocol in opened))
+    elapsed = time.perf_counter() - started
+    return Load(len(latencies), elapsed, sorted(latencies))
