@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -47,11 +48,11 @@ class WithBareRoute:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._bare = Route("/bare", bare, methods=["POST"])
+        self._bare = Starlette(routes=[Route("/bare", bare, methods=["POST"])])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/bare":
-            await self._bare.app(scope, receive, send)
+            await self._bare(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from cachetools import LRUCache
 from pydantic import JsonValue
 
 from shared_context_server import policy
@@ -75,6 +76,10 @@ class IssuedToken:
     token_type: str = "Bearer"  # noqa: S105 - the scheme's name, not a secret
 
 
+MAX_REMEMBERED = 1024  # sets of headers with a key: about 1 KiB each
+_Headers = tuple[str | None, str | None, str | None, str | None, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Presented:
     """The headers that say who is calling, trimmed; None for those that are missing or blank."""
@@ -102,6 +107,9 @@ class Identity:
         self._life_s = settings.jwt_expires_in
         self._signer = TokenSigner(secret)
         self._verifier = Verifier(storage, self._signer)
+        self._by_headers: LRUCache[_Headers, tuple[KnownKeys, Connection]] = LRUCache(
+            MAX_REMEMBERED
+        )
         everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
         self._states = KeyStates(storage, configured_keys(settings, secret), everyones)
 
@@ -122,10 +130,17 @@ class Identity:
         beside a key only. A bad credential is not raised but returned as `refused`.
         """
         known = self._states.find_recent() or await self._states.get()
+        headers = (authorization, api_key, agent_id, agent_type, address)
+        remembered = self._by_headers.get(headers)
+        if remembered is not None and remembered[0] is known:
+            return remembered[1]
         presented = Presented(
             _trim(authorization), _trim(api_key), _trim(agent_id), _trim(agent_type), address
         )
         connection = self._connect(presented, known)
+        if presented.authorization is None and connection.refused is None:
+            # Nothing but another state of the keys can change this; a token would expire.
+            self._by_headers[headers] = known, connection
         if isinstance(connection.refused, Unauthenticated):
             latest = await self._states.get(max_age_s=0)
             if latest is not known:  # it may be the credential of a key made just now

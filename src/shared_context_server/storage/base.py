@@ -192,7 +192,7 @@ class Storage(Protocol):
     # Sessions
 
     async def create_session(self, new: NewSession, audit: AuditEntry) -> Session:
-        """Store a new active session and the audit entry."""
+        """Store a new active session and the audit entry. An id that is taken raises Conflict."""
 
     async def get_session(self, session_id: str) -> Session:
         """Raise SessionNotFound if there is none."""

@@ -135,7 +135,7 @@ def _parse_time(value: Any) -> datetime:
 
 def _write_time(value: datetime) -> str:
     """RFC 3339 in UTC with microseconds, so that texts sort as times do."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 Integer = Annotated[int, BeforeValidator(_refuse_bool)]

@@ -73,8 +73,8 @@ class AddMessage(Arguments):
         Visibility,
         Field(description="private: you and recipients. agent_only: your agent_type."),
     ] = Visibility.PUBLIC
-    recipients: AgentIds = []
-    metadata: Metadata = {}
+    recipients: AgentIds = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
     parent_message_id: MessageId | None = None
     idempotency_key: Annotated[
         IdempotencyKey | None, Field(description="Repeat it when you retry.")

@@ -32,11 +32,11 @@ from shared_context_server.tools.registry import ADDS, READS, REMOVES, SETS, Cal
 
 class CreateSession(Arguments):
     purpose: Annotated[str, Field(min_length=1, max_length=500)]
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
     access: Annotated[Access, Field(description="invited: you, participants, admins.")] = (
         Access.OPEN
     )
-    participants: AgentIds = []
+    participants: AgentIds = Field(default_factory=list)
 
 
 class CreatedSession(Result):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextvars import ContextVar
 
+from cachetools import LRUCache
 from fastmcp.server.auth.auth import AccessToken
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -21,6 +22,7 @@ from shared_context_server.errors import SharedContextError
 current_connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039
 """The connection of the request that is being served; outside of requests an anonymous one."""
 
+MAX_REMEMBERED = 1024  # connections whose mcp user was made: about 2 KiB each
 _HEADERS = frozenset({b"authorization", b"x-api-key", b"x-agent-id", b"x-agent-type"})
 
 
@@ -53,6 +55,7 @@ class IdentityMiddleware:
         self._identity = identity
         self._public_paths = frozenset(public_paths)
         self._max_body_bytes = max_body_bytes
+        self._users: LRUCache[Connection, AuthenticatedUser] = LRUCache(MAX_REMEMBERED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,7 +99,7 @@ class IdentityMiddleware:
         self, connection: Connection, scope: Scope, receive: Receive, send: Send
     ) -> None:
         scope.setdefault("state", {})["connection"] = connection
-        user = None if connection.caller.is_anonymous else _make_user(connection)
+        user = None if connection.caller.is_anonymous else self._get_user(connection)
         if user is not None:
             scope["user"] = user
         user_reset = auth_context_var.set(user)
@@ -106,6 +109,13 @@ class IdentityMiddleware:
         finally:
             current_connection.reset(connection_reset)
             auth_context_var.reset(user_reset)
+
+
+    def _get_user(self, connection: Connection) -> AuthenticatedUser:
+        user = self._users.get(connection)
+        if user is None:
+            user = self._users[connection] = _make_user(connection)
+        return user
 
 
 def _make_user(connection: Connection) -> AuthenticatedUser:

@@ -1,9 +1,10 @@
 """Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
 
 A message has a row in `audience` for each name it is addressed to: everyone, an agent type, or
-single agents (the sender of a private message is one of them). One for admins only has no row. A
-caller answers to three names. A message has one visibility, hence one kind of name, so a caller
-meets at most one row of it: the three names can be counted one by one and added up.
+single agents (the sender of a private message is one of them); one for admins only has no row. The
+schema's trigger messages_are_addressed writes them. A caller answers to three names. A message has
+one visibility, hence one kind of name, so a caller meets at most one row of it: the three names can
+be counted one by one and added up.
 """
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
@@ -15,8 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared_context_server.models import Caller, Visibility
-from shared_context_server.storage.base import NewMessage
-from shared_context_server.storage.sqlite.rows import MAX_INTEGER, decode_time, encode_time
+from shared_context_server.storage.sqlite.rows import MAX_INTEGER, decode_time
 
 _EVERYONE = "*"
 
@@ -27,20 +27,6 @@ def _type_name(agent_type: str) -> str:
 
 def _agent_name(agent_id: str) -> str:
     return f"agent:{agent_id}"
-
-
-def names_of_message(message: NewMessage) -> list[str]:
-    """The names this message is addressed to, each once."""
-    match message.visibility:
-        case Visibility.PUBLIC:
-            return [_EVERYONE]
-        case Visibility.AGENT_ONLY:
-            return [_type_name(message.sender.agent_type)]
-        case Visibility.PRIVATE:
-            agents = (message.sender.agent_id, *message.recipients)
-            return list(dict.fromkeys(_agent_name(agent_id) for agent_id in agents))
-        case Visibility.ADMIN_ONLY:
-            return []
 
 
 def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str, str | None]:
@@ -90,14 +76,6 @@ _TALLY = f"""
         {_LATEST_AS.format(name=":name_private")}
     )"""
 
-_ADD_NAME = """
-    INSERT INTO audience (session_id, name, seq, created_at, ordinal)
-    VALUES (:session_id, :name, :seq, :created_at, 1 + coalesce((
-        SELECT ordinal FROM audience WHERE session_id = :session_id AND name = :name
-        ORDER BY seq DESC LIMIT 1
-    ), 0))"""
-
-
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How many messages somebody sees, and when the newest of them was written."""
@@ -118,14 +96,3 @@ def tally_heard(
         _TALLY, {"session_id": session_id, "up_to_seq": up_to_seq, **names}
     ).fetchone()
     return Tally(count, None if newest_at is None else decode_time(newest_at))
-
-
-def add_audience(connection: sqlite3.Connection, message: NewMessage, seq: int) -> None:
-    """Address a new message; seq is larger than all before it in the session."""
-    shared = {
-        "session_id": message.session_id,
-        "seq": seq,
-        "created_at": encode_time(message.created_at),
-    }
-    for name in names_of_message(message):
-        connection.execute(_ADD_NAME, {"name": name, **shared})

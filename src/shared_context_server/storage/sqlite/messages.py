@@ -21,7 +21,6 @@ from shared_context_server.storage.base import (
 from shared_context_server.storage.sqlite.audience import (
     HEARD,
     VISIBLE,
-    add_audience,
     names_of_caller,
     tally_heard,
 )
@@ -36,7 +35,7 @@ from shared_context_server.storage.sqlite.rows import (
     encode_time,
     to_message,
 )
-from shared_context_server.storage.sqlite.sessions import add_writer, use_session
+from shared_context_server.storage.sqlite.sessions import use_session
 
 _ADD = """
     INSERT INTO messages (
@@ -172,8 +171,6 @@ def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedM
     )
     message_id = added.lastrowid
     assert message_id is not None
-    add_audience(connection, new, seq)
-    add_writer(connection, new.session_id, sender.agent_id, seq)
     return AddedMessage(id=message_id, seq=seq, timestamp=new.created_at)
 
 

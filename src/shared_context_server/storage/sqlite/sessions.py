@@ -63,10 +63,6 @@ _NEWEST_AT = """
     SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
 _LIST_WRITERS = """
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
-_ADD_WRITER = """
-    INSERT INTO participants (session_id, agent_id, first_seq)
-    VALUES (:session_id, :agent_id, :first_seq)
-    ON CONFLICT (session_id, agent_id) DO NOTHING"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -162,13 +158,6 @@ def list_participants(connection: sqlite3.Connection, session: Session) -> list[
     writers = connection.execute(_LIST_WRITERS, {"session_id": session.id})
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
     return list(dict.fromkeys(everyone))
-
-
-def add_writer(connection: sqlite3.Connection, session_id: str, agent_id: str, seq: int) -> None:
-    """Note that the agent has written at `seq`, unless it has before."""
-    connection.execute(
-        _ADD_WRITER, {"session_id": session_id, "agent_id": agent_id, "first_seq": seq}
-    )
 
 
 def close_session(

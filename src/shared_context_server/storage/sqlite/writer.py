@@ -59,6 +59,8 @@ class _Outcome:
 class Writer:
     """Runs functions on the write connection, one after the other, in the order of `run`.
 
+    A function may be run a second time, after what it did has been undone.
+
     Belongs to the loop that opened it. What a function raises undoes that function's changes only
     and goes to its caller; its neighbours in the batch are committed. If the commit itself fails,
     or the lock cannot be had in time, every operation of the batch raises Unavailable.
@@ -166,7 +168,12 @@ def _settle_all(outcomes: list[_Outcome]) -> None:
 def _commit_together(connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        outcomes = [_attempt(connection, operation) for operation in batch]
+        try:
+            outcomes = [_attempt(connection, operation) for operation in batch]
+        except _HalfDoneError:
+            _roll_back(connection)  # a full disk has done so already
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [_attempt_undoably(connection, operation) for operation in batch]
         connection.execute("COMMIT")
     except sqlite3.Error as exc:
         _roll_back(connection)
@@ -181,7 +188,25 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+class _HalfDoneError(Exception):
+    """An operation failed after it had written something, and there is no savepoint to go back to."""
+
+
 def _attempt(connection: sqlite3.Connection, operation: _Operation) -> _Outcome:
+    """Most operations that fail do so before they write, and then there is nothing to undo. So the
+    batch is tried without savepoints first, each of which would cost two more statements, and at
+    each statement the threads of the process contend for the interpreter."""
+    changes = connection.total_changes
+    try:
+        value = operation.function(connection)
+    except Exception as exc:
+        if isinstance(exc, sqlite3.Error) or connection.total_changes != changes:
+            raise _HalfDoneError from exc
+        return _Outcome(operation.future, error=exc)
+    return _Outcome(operation.future, value=value)
+
+
+def _attempt_undoably(connection: sqlite3.Connection, operation: _Operation) -> _Outcome:
     connection.execute("SAVEPOINT operation")
     try:
         value = operation.function(connection)

@@ -50,6 +50,23 @@ CREATE TABLE audience (
     created_at INTEGER NOT NULL,
     PRIMARY KEY (session_id, name, seq)
 ) WITHOUT ROWID;
+-- A trigger, because each statement that the program itself runs makes the threads of its process
+-- contend for the interpreter.
+CREATE TRIGGER messages_are_addressed AFTER INSERT ON messages BEGIN
+    INSERT INTO audience (session_id, name, seq, created_at, ordinal)
+    SELECT NEW.session_id, addressed.name, NEW.seq, NEW.created_at, 1 + coalesce((
+        SELECT earlier.ordinal FROM audience AS earlier
+        WHERE earlier.session_id = NEW.session_id AND earlier.name = addressed.name
+        ORDER BY earlier.seq DESC LIMIT 1
+    ), 0)
+    FROM (
+        SELECT '*' AS name WHERE NEW.visibility = 'public'
+        UNION SELECT 'type:' || NEW.sender_type WHERE NEW.visibility = 'agent_only'
+        UNION SELECT 'agent:' || NEW.sender WHERE NEW.visibility = 'private'
+        UNION SELECT 'agent:' || value FROM json_each(NEW.recipients)
+            WHERE NEW.visibility = 'private'
+    ) AS addressed;
+END;
 
 -- Whoever has written in a session.
 CREATE TABLE participants (
@@ -58,6 +75,10 @@ CREATE TABLE participants (
     first_seq INTEGER NOT NULL,
     PRIMARY KEY (session_id, agent_id)
 ) WITHOUT ROWID;
+CREATE TRIGGER messages_have_writers AFTER INSERT ON messages BEGIN
+    INSERT OR IGNORE INTO participants (session_id, agent_id, first_seq)
+    VALUES (NEW.session_id, NEW.sender, NEW.seq);
+END;
 
 -- How far an agent has read.
 CREATE TABLE cursors (
