@@ -110,7 +110,6 @@ class IdentityMiddleware:
             current_connection.reset(connection_reset)
             auth_context_var.reset(user_reset)
 
-
     def _get_user(self, connection: Connection) -> AuthenticatedUser:
         user = self._users.get(connection)
         if user is None:

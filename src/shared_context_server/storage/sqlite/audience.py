@@ -76,6 +76,7 @@ _TALLY = f"""
         {_LATEST_AS.format(name=":name_private")}
     )"""
 
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How many messages somebody sees, and when the newest of them was written."""

@@ -70,6 +70,7 @@ class Writer:
         self._connect = connect
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: stop
+        self._gathered: list[_Operation] = []
         self._is_closing = False
         self._batches = 0
         self._operations = 0
@@ -91,22 +92,31 @@ class Writer:
         """
         if self._is_closing:
             raise Unavailable("The storage is closed.")
-        if self._queue.qsize() >= MAX_QUEUED:
+        if self._queue.qsize() + len(self._gathered) >= MAX_QUEUED:
             raise Unavailable("Too many writes are waiting for the storage.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Operation(function, future))
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Operation(function, future))
         return await future
+
+    def _hand_over(self) -> None:
+        """Once a turn of the loop: one wake-up of the thread, and a commit, for all of its writes."""
+        for operation in self._gathered:
+            self._queue.put(operation)
+        self._gathered.clear()
 
     async def aclose(self) -> None:
         """Finish what is queued, then close the connection and end the thread."""
         if not self._is_closing:
             self._is_closing = True
+            self._hand_over()
             self._queue.put(None)
         await asyncio.shield(self._stopped)
 
     def stats(self) -> WriterStats:
         return WriterStats(
-            queue_depth=self._queue.qsize(),
+            queue_depth=self._queue.qsize() + len(self._gathered),
             batches=self._batches,
             operations=self._operations,
             last_batch_size=self._last_batch_size,
