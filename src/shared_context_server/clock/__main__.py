@@ -1,0 +1,92 @@
+"""`python -m shared_context_server.clock`: the daemon by itself, without the server's CLI."""
+
+import argparse
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+from shared_context_server.clock.daemon import run_daemon
+from shared_context_server.clock.errors import ClockError, OptionError
+from shared_context_server.clock.options import DaemonOptions
+from shared_context_server.clock.sources.registry import DEFAULT_SOURCES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until it is told to end. The exit status is 0 then, 1 if it cannot run, 2 for bad options."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        options = DaemonOptions(
+            prefix=given.prefix,
+            hz=given.hz,
+            ntp=tuple(given.ntp),
+            ntp_interval_s=given.ntp_interval,
+            ntp_hold_s=given.ntp_hold,
+            sources=tuple(given.source) or DEFAULT_SOURCES,
+            sensor_interval_s=given.sensor_interval,
+        )
+        stop = threading.Event()
+        if given.until_eof:
+            threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
+        run_daemon(options, stop=stop, on_ready=lambda: announce(options))
+    except OptionError as exc:
+        parser.error(str(exc))
+    except ClockError as exc:
+        print(f"{parser.prog}: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def announce(options: DaemonOptions) -> None:
+    """One line on standard output, for whoever started the daemon and waits for it."""
+    print(f"ready: prefix {options.prefix!r}, {options.hz:g} Hz, pid {os.getpid()}", flush=True)
+
+
+def _wait_for_eof(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stop.set()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m shared_context_server.clock",
+        description="Keep time and sensors in shared memory.",
+    )
+    add = parser.add_argument
+    add("--hz", type=float, default=1000.0, help="ticks a second (default 1000)")
+    add(
+        "--ntp",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="a time server, repeatable; or 'kernel': what the kernel says of the system clock",
+    )
+    add("--ntp-interval", type=float, default=64.0, metavar="S", help="between questions (64)")
+    add(
+        "--ntp-hold",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="after the last good answer, until no longer called synchronized (3600)",
+    )
+    add(
+        "--source",
+        action="append",
+        default=[],
+        help="hwmon[:CHIP], iio[:DEVICE], psutil, simulated, python:package.module:function, "
+        f"exec:COMMAND or none; repeatable (default {' '.join(DEFAULT_SOURCES)})",
+    )
+    add("--sensor-interval", type=float, default=1.0, metavar="S", help="between readings (1)")
+    add("--prefix", default="", help="put before the segments' names, to run several")
+    add("--until-eof", action="store_true", help="end when standard input does, as a child")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

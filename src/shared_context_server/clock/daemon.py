@@ -1,0 +1,145 @@
+"""The daemon: keeps the two segments of one prefix until it is told to stop."""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+from shared_context_server.clock.layout import (
+    ClockFlag,
+    clock_segment_name,
+    encode_clock,
+    sensor_segment_name,
+)
+from shared_context_server.clock.options import DaemonOptions, open_sources, open_timekeeper
+from shared_context_server.clock.publication import PublishedSegment
+from shared_context_server.clock.sensors import SensorLoop
+from shared_context_server.clock.ticks import NS, reduce_timer_slack, run_ticks
+from shared_context_server.clock.timesync.timekeeper import Timekeeper
+from shared_context_server.clock.writer_lock import hold_writer_lock
+
+logger = logging.getLogger(__name__)
+
+LOOK_AFTER_EVERY_NS = NS // 10
+SWITCH_INTERVAL_S = 0.0005
+"""A busy sensor function gives the interpreter back to the ticks within this, instead of 5 ms."""
+
+VALID_ONLY = int(ClockFlag.VALID)
+VALID_AND_SYNCHRONIZED = int(ClockFlag.VALID | ClockFlag.SYNCHRONIZED)
+
+
+def run_daemon(
+    options: DaemonOptions,
+    *,
+    stop: threading.Event | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Keep time and sensors in shared memory until `stop` is set or a signal says so.
+
+    In the main thread SIGINT, SIGTERM and SIGHUP set `stop`. However it returns or raises, no
+    segment is left. `on_ready` is called once, when readers can attach. Raises
+    DaemonAlreadyRunningError, OptionError, or SegmentAccessError.
+    """
+    stop = stop or threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(_stop_on_signals(stop))
+        timekeeper = open_timekeeper(options)
+        sources = open_sources(options)
+        stack.enter_context(hold_writer_lock(options.prefix))
+        stack.enter_context(_quiet_interpreter())
+        clock = PublishedSegment(clock_segment_name(options.prefix))
+        stack.callback(clock.close)
+        sensors = PublishedSegment(sensor_segment_name(options.prefix))
+        stack.callback(sensors.close)
+        loop = SensorLoop(sources, options.sensor_interval_s, sensors.write)
+        ticker = _Ticker(options, timekeeper, clock, sensors)
+        ticker.tick()
+        loop.start()
+        stack.callback(loop.stop)
+        timekeeper.start()
+        stack.callback(timekeeper.stop)
+        logger.info("clock daemon of prefix %r runs at %g Hz", options.prefix, options.hz)
+        if on_ready is not None:
+            on_ready()
+        run_ticks(options.period_ns, ticker.tick, stop.is_set)
+    logger.info("clock daemon of prefix %r has stopped", options.prefix)
+
+
+class _Ticker:
+    """One tick: ask for the time, write it down, and now and then look after the segments."""
+
+    def __init__(
+        self,
+        options: DaemonOptions,
+        timekeeper: Timekeeper,
+        clock: PublishedSegment,
+        sensors: PublishedSegment,
+    ) -> None:
+        self._timekeeper = timekeeper
+        self._clock = clock
+        self._sensors = sensors
+        self._pid = os.getpid()
+        self._tick_period_us = max(1, round(options.period_ns / 1000))
+        self._sensor_interval_ms = max(1, round(options.sensor_interval_s * 1000))
+        self._look_after_at_ns = 0
+
+    def tick(self) -> None:
+        tick = self._timekeeper.tick()
+        self._clock.write(
+            encode_clock(
+                time_s=tick.time_s,
+                last_sync_s=tick.last_sync_s,
+                flags=VALID_AND_SYNCHRONIZED if tick.is_synchronized else VALID_ONLY,
+                monotonic_ns=tick.monotonic_ns,
+                offset_s=tick.offset_s,
+                error_bound_s=tick.error_bound_s,
+                pid=self._pid,
+                tick_period_us=self._tick_period_us,
+                sensor_interval_ms=self._sensor_interval_ms,
+            )
+        )
+        if tick.monotonic_ns >= self._look_after_at_ns:
+            self._look_after_at_ns = tick.monotonic_ns + LOOK_AFTER_EVERY_NS
+            self._clock.restore()
+            self._sensors.restore()
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    names = ["SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        names.remove("SIGHUP")  # started under nohup
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    previous = {number: signal.signal(number, request_stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet_interpreter() -> Iterator[None]:
+    """Keep the interpreter's own pauses out of the ticks."""
+    switch_interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    reduce_timer_slack()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(switch_interval_s)

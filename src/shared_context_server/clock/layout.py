@@ -1,0 +1,198 @@
+"""The bytes of the two segments: 64 each, little-endian, described in docs/clock.md.
+
+Pure: nothing here knows where the bytes live. A record type maps every field by name; the
+`Struct` beside it packs and unpacks the same fields as one tuple, which is faster.
+"""
+
+import ctypes
+import math
+import struct
+from enum import IntFlag
+
+RECORD_SIZE = 64
+LAYOUT_VERSION = 1
+SEQUENCE_WORD = 4
+"""Index of the sequence number among the record's 32-bit words (byte 16)."""
+
+CLOCK_STRUCT = struct.Struct("<ddIIQddIIII")
+SENSOR_STRUCT = struct.Struct("<ddIIQddIId")
+
+TICKS_UNTIL_STALE = 50
+CLOCK_STALE_FLOOR_NS = 250_000_000
+INTERVALS_UNTIL_STALE = 3
+SENSOR_STALE_FLOOR_NS = 2_000_000_000
+
+DRIFT = 50e-6
+"""How far an undisciplined clock may run off, in seconds a second: what PC crystals stay within,
+and what other clock-bound daemons assume."""
+
+
+class ClockFlag(IntFlag):
+    VALID = 1
+    SYNCHRONIZED = 2
+
+
+class SensorFlag(IntFlag):
+    VALID = 1 << 0
+    TEMPERATURE = 1 << 1
+    HUMIDITY = 1 << 2
+    CPU = 1 << 3
+    MEMORY = 1 << 4
+    LOAD = 1 << 5
+    SIMULATED = 1 << 8
+
+
+class _Record(ctypes.LittleEndianStructure):
+    def __repr__(self) -> str:
+        values = ", ".join(f"{field[0]}={getattr(self, field[0])!r}" for field in self._fields_)
+        return f"{type(self).__name__}({values})"
+
+
+class ClockRecord(_Record):
+    """One record of the clock segment, copied out of it.
+
+    `tick_period_us` and `sensor_interval_ms` share what version 1 calls its reserved word: they
+    tell a reader how old is too old. A writer that leaves them 0 means 1000 Hz and 1 s.
+    """
+
+    time_s: float
+    last_sync_s: float
+    sequence: int
+    flags: int
+    monotonic_ns: int
+    offset_s: float
+    error_bound_s: float
+    pid: int
+    version: int
+    tick_period_us: int
+    sensor_interval_ms: int
+
+    _fields_ = (
+        ("time_s", ctypes.c_double),
+        ("last_sync_s", ctypes.c_double),
+        ("sequence", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("monotonic_ns", ctypes.c_uint64),
+        ("offset_s", ctypes.c_double),
+        ("error_bound_s", ctypes.c_double),
+        ("pid", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
+        ("tick_period_us", ctypes.c_uint32),
+        ("sensor_interval_ms", ctypes.c_uint32),
+    )
+
+
+class SensorRecord(_Record):
+    """One record of the sensor segment. An absent channel is NaN with its flag clear."""
+
+    temperature_c: float
+    humidity_percent: float
+    sequence: int
+    flags: int
+    monotonic_ns: int
+    cpu_percent: float
+    memory_percent: float
+    pid: int
+    version: int
+    load1: float
+
+    _fields_ = (
+        ("temperature_c", ctypes.c_double),
+        ("humidity_percent", ctypes.c_double),
+        ("sequence", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("monotonic_ns", ctypes.c_uint64),
+        ("cpu_percent", ctypes.c_double),
+        ("memory_percent", ctypes.c_double),
+        ("pid", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
+        ("load1", ctypes.c_double),
+    )
+
+
+def clock_segment_name(prefix: str) -> str:
+    return f"{prefix}time_daemon_shm"
+
+
+def sensor_segment_name(prefix: str) -> str:
+    return f"{prefix}sensor_data_shm"
+
+
+def clock_stale_after_ns(tick_period_us: int) -> int:
+    """Age at which a clock record is stale: 50 ticks, at least 250 ms."""
+    return max(TICKS_UNTIL_STALE * tick_period_us * 1000, CLOCK_STALE_FLOOR_NS)
+
+
+def sensor_stale_after_ns(sensor_interval_ms: int) -> int:
+    """Age at which a sensor record is stale: 3 intervals (1 s if not told), at least 2 s."""
+    interval_ns = (sensor_interval_ms or 1000) * 1_000_000
+    return max(INTERVALS_UNTIL_STALE * interval_ns, SENSOR_STALE_FLOOR_NS)
+
+
+def encode_clock(
+    *,
+    time_s: float,
+    last_sync_s: float,
+    flags: int,
+    monotonic_ns: int,
+    offset_s: float,
+    error_bound_s: float,
+    pid: int,
+    tick_period_us: int,
+    sensor_interval_ms: int,
+) -> bytes:
+    """A clock record whose sequence word is 0, for a seqlock writer to fill in."""
+    return CLOCK_STRUCT.pack(
+        time_s,
+        last_sync_s,
+        0,
+        flags,
+        monotonic_ns,
+        offset_s,
+        error_bound_s,
+        pid,
+        LAYOUT_VERSION,
+        tick_period_us,
+        sensor_interval_ms,
+    )
+
+
+def encode_sensors(
+    *,
+    temperature_c: float = math.nan,
+    humidity_percent: float = math.nan,
+    cpu_percent: float = math.nan,
+    memory_percent: float = math.nan,
+    load1: float = math.nan,
+    simulated: bool = False,
+    monotonic_ns: int,
+    pid: int,
+) -> bytes:
+    """A sensor record whose sequence word is 0; the flags follow from which channels are NaN."""
+    channels = (
+        (temperature_c, SensorFlag.TEMPERATURE),
+        (humidity_percent, SensorFlag.HUMIDITY),
+        (cpu_percent, SensorFlag.CPU),
+        (memory_percent, SensorFlag.MEMORY),
+        (load1, SensorFlag.LOAD),
+    )
+    flags = SensorFlag(0)
+    for value, flag in channels:
+        if not math.isnan(value):
+            flags |= flag
+    if flags:
+        flags |= SensorFlag.VALID
+    if simulated:
+        flags |= SensorFlag.SIMULATED
+    return SENSOR_STRUCT.pack(
+        temperature_c,
+        humidity_percent,
+        0,
+        flags,
+        monotonic_ns,
+        cpu_percent,
+        memory_percent,
+        pid,
+        LAYOUT_VERSION,
+        load1,
+    )

@@ -1,0 +1,82 @@
+"""What the daemon can be told, checked. The command line maps onto this one to one."""
+
+import math
+from dataclasses import dataclass
+
+from shared_context_server.clock.errors import OptionError
+from shared_context_server.clock.segment import check_prefix
+from shared_context_server.clock.sources.channels import Source
+from shared_context_server.clock.sources.registry import DEFAULT_SOURCES, open_source
+from shared_context_server.clock.timesync.exchange import parse_server
+from shared_context_server.clock.timesync.kernel import KernelTime, open_kernel_clock
+from shared_context_server.clock.timesync.servers import NtpTime
+from shared_context_server.clock.timesync.timekeeper import SystemTime, Timekeeper
+
+KERNEL = "kernel"
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonOptions:
+    """Options of the clock daemon. Creating one raises OptionError if a value cannot be used.
+
+    `ntp`: servers as HOST[:PORT], or ("kernel",), or () for the system clock as it is.
+    `sources`: see `sources.registry`; earlier ones win, later ones fill channels they lack.
+    """
+
+    prefix: str = ""
+    hz: float = 1000.0
+    ntp: tuple[str, ...] = ()
+    ntp_interval_s: float = 64.0
+    ntp_hold_s: float = 3600.0
+    sources: tuple[str, ...] = DEFAULT_SOURCES
+    sensor_interval_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_prefix(self.prefix)
+        _check_range("--hz", self.hz, 0.1, 10_000)
+        _check_range("--ntp-interval", self.ntp_interval_s, 0.1, 86_400)
+        _check_range("--ntp-hold", self.ntp_hold_s, 0, 10_000_000)
+        _check_range("--sensor-interval", self.sensor_interval_s, 0.01, 86_400)
+        for option, words in (("--ntp", self.ntp), ("--source", self.sources)):
+            _check_is_tuple(option, words)
+            if NONE in words and len(words) > 1:
+                raise OptionError(option, "'none' excludes all others")
+        if KERNEL in self.ntp and len(self.ntp) > 1:
+            raise OptionError("--ntp", "'kernel' excludes servers: the kernel has its own")
+        if len(set(self.ntp)) < len(self.ntp):
+            raise OptionError("--ntp", "a server is named twice, and would have two votes")
+        if self.ntp not in ((KERNEL,), (NONE,)):
+            for server in self.ntp:
+                parse_server(server)
+
+    @property
+    def period_ns(self) -> int:
+        return round(1e9 / self.hz)
+
+
+def open_timekeeper(options: DaemonOptions) -> Timekeeper:
+    """Raises OptionError if this machine has no such thing."""
+    if options.ntp in ((), (NONE,)):
+        return SystemTime()
+    if options.ntp == (KERNEL,):
+        return KernelTime(open_kernel_clock())
+    servers = [parse_server(server) for server in options.ntp]
+    return NtpTime(servers, options.ntp_interval_s, options.ntp_hold_s)
+
+
+def open_sources(options: DaemonOptions) -> list[Source]:
+    """Raises OptionError for a source there is no such kind of."""
+    if options.sources == (NONE,):
+        return []
+    return [open_source(source) for source in options.sources]
+
+
+def _check_is_tuple(option: str, words: object) -> None:
+    if not isinstance(words, tuple):
+        raise OptionError(option, "takes a tuple of texts")
+
+
+def _check_range(option: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise OptionError(option, f"{value} is not between {low:g} and {high:g}")

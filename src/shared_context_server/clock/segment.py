@@ -1,0 +1,154 @@
+"""Named shared memory of one record: create, take over, attach, unlink.
+
+The names are those of `multiprocessing.shared_memory`, but not its class: before Python 3.13 that
+registers even attached segments with the resource tracker, which unlinks them when the reader
+exits. Here nothing is registered, and only the daemon unlinks.
+"""
+
+import mmap
+import os
+import re
+import sys
+from dataclasses import dataclass
+
+from shared_context_server.clock.errors import OptionError, SegmentAccessError, SegmentLayoutError
+from shared_context_server.clock.layout import RECORD_SIZE
+
+MODE = 0o644
+"""Everyone may read, the daemon's user may write."""
+
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A mapped segment. It is unmapped when the last reference to `view` goes.
+
+    `identity` tells a segment from another one of the same name that replaced it; its second
+    number, the inode, is 0 where the system does not say.
+    """
+
+    name: str
+    view: memoryview
+    identity: tuple[int, int]
+    was_created: bool = False
+
+
+def check_prefix(prefix: str) -> str:
+    """`prefix` itself if it can begin the name of a segment. Raises OptionError."""
+    if not _PREFIX.fullmatch(prefix):
+        raise OptionError("prefix", f"{prefix!r} has other than letters, digits, '.', '_' and '-'")
+    return prefix
+
+
+if sys.platform == "win32":
+    from multiprocessing.shared_memory import SharedMemory
+
+    # On Windows a segment has no owner that could be asked, and lives as long as anyone maps it:
+    # nothing can replace it under a reader, and there is nothing to unlink.
+
+    def attach_segment(name: str) -> Segment:
+        """Map `name`. Raises FileNotFoundError if there is none."""
+        return _map(SharedMemory(name), was_created=False)
+
+    def create_segment(name: str) -> Segment:
+        """Map `name` for writing: a new one, or the one that a dead daemon left."""
+        try:
+            return _map(SharedMemory(name, create=True, size=RECORD_SIZE), was_created=True)
+        except FileExistsError:
+            return _map(SharedMemory(name), was_created=False)
+
+    def is_current(segment: Segment, *, if_unknown: bool) -> bool:
+        return True
+
+    def unlink_segment(segment: Segment) -> None:
+        return None
+
+    def _map(memory: SharedMemory, *, was_created: bool) -> Segment:
+        view = memory.buf
+        assert view is not None
+        return Segment(memory.name, view[:RECORD_SIZE], (0, 0), was_created)
+
+else:
+    # What multiprocessing.shared_memory itself is made of; typeshed does not describe it.
+    from _posixshmem import shm_open, shm_unlink  # type: ignore[import-not-found, unused-ignore]
+
+    def attach_segment(name: str) -> Segment:
+        """Map `name` read-only.
+
+        Raises FileNotFoundError if there is none yet, SegmentLayoutError if it is too small,
+        SegmentAccessError if this user may not read it.
+        """
+        fd = _open(name, os.O_RDONLY)
+        try:
+            state = os.fstat(fd)
+            if state.st_size == 0:
+                # Its daemon has created it and is about to give it a size.
+                raise FileNotFoundError(name)
+            if state.st_size < RECORD_SIZE:
+                raise SegmentLayoutError(name, f"{state.st_size} bytes instead of {RECORD_SIZE}")
+            view = memoryview(mmap.mmap(fd, RECORD_SIZE, access=mmap.ACCESS_READ))
+        finally:
+            os.close(fd)
+        return Segment(name, view, (state.st_dev, state.st_ino))
+
+    def create_segment(name: str) -> Segment:
+        """Map `name` for writing: a new one, or the one that a dead daemon left.
+
+        One that another user left is not trusted: it is replaced if this user may do so. The
+        caller holds the writer's lock. Raises SegmentAccessError.
+        """
+        try:
+            fd, was_created = _open(name, os.O_RDWR), False
+            if os.fstat(fd).st_uid != os.geteuid():
+                os.close(fd)
+                _unlink(name)
+                fd, was_created = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
+        except FileNotFoundError:
+            fd, was_created = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
+        try:
+            if os.fstat(fd).st_size < RECORD_SIZE:
+                os.ftruncate(fd, RECORD_SIZE)
+            state = os.fstat(fd)
+            view = memoryview(mmap.mmap(fd, RECORD_SIZE, access=mmap.ACCESS_WRITE))
+        finally:
+            os.close(fd)
+        return Segment(name, view, (state.st_dev, state.st_ino), was_created)
+
+    def is_current(segment: Segment, *, if_unknown: bool) -> bool:
+        """Whether the segment's name still leads to it: not unlinked, not replaced.
+
+        `if_unknown` is the answer if the name leads to some segment and the system does not say
+        to which (macOS numbers no shared memory).
+        """
+        try:
+            fd = _open(segment.name, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            state = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if state.st_ino == 0:
+            return if_unknown
+        return segment.identity == (state.st_dev, state.st_ino)
+
+    def unlink_segment(segment: Segment) -> None:
+        """Take the name away, if it still leads to this segment. Whoever has mapped it keeps it."""
+        if is_current(segment, if_unknown=True):
+            _unlink(segment.name)
+
+    def _open(name: str, flags: int) -> int:
+        try:
+            fd: int = shm_open(f"/{name}", flags, mode=MODE)
+            return fd
+        except PermissionError as exc:
+            raise SegmentAccessError(name, f"permission denied to user {os.geteuid()}") from exc
+
+    def _unlink(name: str) -> None:
+        try:
+            shm_unlink(f"/{name}")
+        except FileNotFoundError:
+            return
+        except PermissionError as exc:
+            raise SegmentAccessError(name, "it belongs to another user") from exc

@@ -1,0 +1,69 @@
+"""Linux hardware monitoring: /sys/class/hwmon/hwmonN/temp*_input, humidity*_input.
+
+Format: Documentation/hwmon/sysfs-interface.rst of the kernel; millidegrees and millipercent.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared_context_server.clock.errors import SourceError
+from shared_context_server.clock.sources.channels import Channels
+from shared_context_server.clock.sources.sysfs import read_number, read_word
+
+HWMON_ROOT = Path("/sys/class/hwmon")
+
+
+class HwmonSource:
+    """The first working thermometer and hygrometer, or those of the chip called `chip`.
+
+    A chip with a hygrometer comes first: it measures the air, others measure a component.
+    """
+
+    def __init__(self, chip: str = "", root: Path = HWMON_ROOT) -> None:
+        self.name = f"hwmon:{chip}" if chip else "hwmon"
+        self._chip = chip
+        self._root = root
+
+    def read(self) -> Channels:
+        """Raises SourceError if the chip is not there, or if every sensor there is fails."""
+        failures: list[OSError] = []
+        chips = sorted(self._list_chips(), key=_prefer_air)
+        if self._chip and not chips:
+            raise SourceError(self.name, f"no such chip under {self._root}")
+        temperature = self._read_first(chips, "temp", failures)
+        humidity = self._read_first(chips, "humidity", failures)
+        if failures and temperature is None and humidity is None:
+            raise SourceError(self.name, str(failures[0])) from failures[0]
+        return Channels(temperature=temperature, humidity=humidity)
+
+    def close(self) -> None:
+        return None
+
+    def _list_chips(self) -> Iterator[Path]:
+        for path in self._root.glob("hwmon*"):
+            if not self._chip or read_word(path / "name") == self._chip:
+                yield path
+
+    def _read_first(self, chips: list[Path], kind: str, failures: list[OSError]) -> float | None:
+        for chip in chips:
+            for path in sorted(chip.glob(f"{kind}*_input"), key=_number_of):
+                try:
+                    if read_number(path.with_name(path.name.replace("_input", "_fault"))):
+                        continue
+                    value = read_number(path)
+                except OSError as exc:
+                    failures.append(exc)
+                else:
+                    if value is not None:
+                        return value / 1000
+        return None
+
+
+def _prefer_air(chip: Path) -> tuple[bool, int]:
+    return not any(chip.glob("humidity*_input")), _number_of(chip)
+
+
+def _number_of(path: Path) -> int:
+    digits = re.search(r"\d+", path.name)
+    return int(digits.group()) if digits else 0

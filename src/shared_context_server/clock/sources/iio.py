@@ -1,0 +1,80 @@
+"""Linux industrial I/O: /sys/bus/iio/devices/iio:deviceN/in_temp_*, in_humidityrelative_*.
+
+Format: Documentation/ABI/testing/sysfs-bus-iio of the kernel. A channel gives either a processed
+value (`_input`) or a raw one, to which an offset is added before it is scaled; both come out in
+millidegrees and millipercent.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared_context_server.clock.errors import SourceError
+from shared_context_server.clock.sources.channels import Channels
+from shared_context_server.clock.sources.sysfs import read_number, read_word
+
+IIO_ROOT = Path("/sys/bus/iio/devices")
+
+
+class IioSource:
+    """The first working thermometer and hygrometer, or those of the device called `device`.
+
+    A device with a hygrometer comes first: it measures the air.
+    """
+
+    def __init__(self, device: str = "", root: Path = IIO_ROOT) -> None:
+        self.name = f"iio:{device}" if device else "iio"
+        self._device = device
+        self._root = root
+
+    def read(self) -> Channels:
+        """Raises SourceError if the device is not there, or if every channel there is fails."""
+        failures: list[OSError] = []
+        devices = sorted(self._list_devices(), key=_prefer_air)
+        if self._device and not devices:
+            raise SourceError(self.name, f"no such device under {self._root}")
+        temperature = _read_first(devices, "in_temp", failures)
+        humidity = _read_first(devices, "in_humidityrelative", failures)
+        if failures and temperature is None and humidity is None:
+            raise SourceError(self.name, str(failures[0])) from failures[0]
+        return Channels(temperature=temperature, humidity=humidity)
+
+    def close(self) -> None:
+        return None
+
+    def _list_devices(self) -> Iterator[Path]:
+        for path in self._root.glob("iio:device*"):
+            if not self._device or read_word(path / "name") == self._device:
+                yield path
+
+
+def _read_first(devices: list[Path], channel: str, failures: list[OSError]) -> float | None:
+    for device in devices:
+        try:
+            value = _read_channel(device, channel)
+        except OSError as exc:
+            failures.append(exc)
+        else:
+            if value is not None:
+                return value
+    return None
+
+
+def _read_channel(device: Path, channel: str) -> float | None:
+    processed = read_number(device / f"{channel}_input")
+    if processed is not None:
+        return processed / 1000
+    raw = read_number(device / f"{channel}_raw")
+    if raw is None:
+        return None
+    offset = read_number(device / f"{channel}_offset") or 0.0
+    scale = read_number(device / f"{channel}_scale")
+    return (raw + offset) * (1.0 if scale is None else scale) / 1000
+
+
+def _prefer_air(device: Path) -> tuple[bool, int]:
+    digits = re.search(r"\d+$", device.name)
+    return (
+        not any(device.glob("in_humidityrelative_*")),
+        int(digits.group()) if digits else 0,
+    )

@@ -1,0 +1,25 @@
+"""Made-up values for demonstrations; every record that holds one says so."""
+
+import math
+import time
+
+from shared_context_server.clock.sources.channels import Channels
+
+PERIOD_S = 600.0
+
+
+class SimulatedSource:
+    """A room that warms and cools within ten minutes: 21 ± 2 °C, 45 ± 5 % relative humidity."""
+
+    name = "simulated"
+
+    def read(self) -> Channels:
+        phase = 2 * math.pi * time.time() / PERIOD_S
+        return Channels(
+            temperature=round(21.0 + 2.0 * math.sin(phase), 2),
+            humidity=round(45.0 - 5.0 * math.sin(phase), 2),
+            is_simulated=True,
+        )
+
+    def close(self) -> None:
+        return None

@@ -1,0 +1,45 @@
+"""Calling a function at a steady rate, without drift and without keeping a core busy."""
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+
+NS = 1_000_000_000
+LONGEST_SLEEP_NS = NS // 10
+"""A signal only sets a flag; at slow rates it would otherwise wait for the next tick."""
+PR_SET_TIMERSLACK = 29
+
+
+def run_ticks(period_ns: int, tick: Callable[[], None], is_stopping: Callable[[], bool]) -> None:
+    """Call `tick` now and at every multiple of `period_ns` from now on, until `is_stopping`.
+
+    Deadlines are absolute: a late tick does not delay the ones after it. Ticks that were missed
+    altogether are left out, not made up for.
+    """
+    deadline_ns = time.monotonic_ns()
+    while not is_stopping():
+        tick()
+        deadline_ns = find_next_deadline(deadline_ns, period_ns, time.monotonic_ns())
+        _sleep_until(deadline_ns, is_stopping)
+
+
+def find_next_deadline(deadline_ns: int, period_ns: int, now_ns: int) -> int:
+    """The first point after `now_ns` that is a whole number of periods after `deadline_ns`."""
+    return deadline_ns + max(1, (now_ns - deadline_ns) // period_ns + 1) * period_ns
+
+
+def reduce_timer_slack() -> None:
+    """Ask Linux not to delay this thread's wake-ups by its usual 50 µs."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def _sleep_until(deadline_ns: int, is_stopping: Callable[[], bool]) -> None:
+    while not is_stopping():
+        left_ns = deadline_ns - time.monotonic_ns()
+        if left_ns <= LONGEST_SLEEP_NS:
+            if left_ns > 0:
+                time.sleep(left_ns / NS)
+            return
+        time.sleep(LONGEST_SLEEP_NS / NS)

@@ -1,0 +1,189 @@
+"""Time from NTP servers: each is asked from a thread of its own, the ticks never wait for them."""
+
+import logging
+import math
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from shared_context_server.clock.errors import TimeServerError, TimeServerRefusedError
+from shared_context_server.clock.timesync.ballot import Ballot, Verdict
+from shared_context_server.clock.timesync.discipline import SteeredClock
+from shared_context_server.clock.timesync.exchange import ServerAddress, ask_server
+from shared_context_server.clock.timesync.selection import Sample
+from shared_context_server.clock.timesync.timekeeper import NS, Tick, read_clock_pair
+
+logger = logging.getLogger(__name__)
+
+BURST_ANSWERS = 4
+BURST_INTERVAL_S = 2.0
+"""The first answers are asked for quickly, as ntpd's iburst does."""
+MAX_INTERVAL_S = 1024.0
+SILENT_AFTER_INTERVALS = 4
+SILENT_AFTER_FLOOR_S = 12.0
+SLEEP_NOTICED_NS = NS // 2
+
+
+def read_slept_ns() -> int | None:
+    """How long this machine has been suspended since boot; None if that cannot be told now.
+
+    The monotonic clock stands still meanwhile, so a time kept by it falls behind.
+    """
+    if sys.platform != "linux":
+        return None
+    before_ns = time.monotonic_ns()
+    slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - before_ns
+    # A process that was held up between the two readings must not look like a machine asleep.
+    return slept_ns if time.monotonic_ns() - before_ns < SLEEP_NOTICED_NS // 10 else None
+
+
+class NtpTime:
+    """A clock steered towards what the majority of `servers` says.
+
+    Until they have said anything it is the system clock, of unknown error. `hold_s` after the
+    last answer that was believed it no longer calls itself synchronized.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[ServerAddress],
+        interval_s: float,
+        hold_s: float,
+        read_slept: Callable[[], int | None] = read_slept_ns,
+    ) -> None:
+        self._servers = servers
+        self._interval_s = interval_s
+        self._hold_ns = int(hold_s * NS)
+        self._read_slept = read_slept
+        silent_after_s = max(SILENT_AFTER_INTERVALS * interval_s, SILENT_AFTER_FLOOR_S)
+        self._ballot = Ballot([str(server) for server in servers], int(silent_after_s * NS))
+        self._lock = threading.Lock()
+        """Guards the ballot and the epoch. The ticks take it only after the machine slept."""
+        self._epoch = 0
+        self._verdict: Verdict | None = None
+        self._applied: Verdict | None = None
+        self._clock: SteeredClock | None = None
+        self._slept_ns = read_slept() or 0
+        self._is_stopping = False
+        self._wake_ups = [threading.Event() for _ in servers]
+        self._reported = ""
+
+    def start(self) -> None:
+        for server, wake_up in zip(self._servers, self._wake_ups, strict=True):
+            threading.Thread(
+                target=self._poll, args=(server, wake_up), name=f"ntp {server}", daemon=True
+            ).start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._wake_pollers()
+
+    def tick(self) -> Tick:
+        realtime_ns, monotonic_ns, _ = read_clock_pair()
+        self._notice_sleep()
+        verdict = self._verdict
+        if verdict is not None and verdict is not self._applied:
+            self._apply(verdict, realtime_ns, monotonic_ns)
+        if self._clock is None:
+            return Tick(realtime_ns / NS, monotonic_ns, 0.0, 0.0, math.inf, False)
+        time_ns = self._clock.advance(monotonic_ns)
+        bound_ns = self._clock.find_bound(monotonic_ns)
+        applied = self._applied
+        last_sync_s, is_synchronized = 0.0, False
+        if applied is not None:
+            last_sync_s = (applied.synced_at_ns + applied.estimate.base_ns) / NS
+            is_synchronized = monotonic_ns - applied.synced_at_ns <= self._hold_ns
+        return Tick(
+            time_ns / NS,
+            monotonic_ns,
+            last_sync_s,
+            (time_ns - realtime_ns) / NS,
+            math.inf if bound_ns is None else bound_ns / NS,
+            is_synchronized,
+        )
+
+    def _apply(self, verdict: Verdict, realtime_ns: int, monotonic_ns: int) -> None:
+        if self._clock is None:
+            self._clock = SteeredClock(realtime_ns - monotonic_ns)
+        was_base_ns = self._clock.base_ns
+        if self._clock.steer(verdict.estimate, monotonic_ns):
+            by_s = (self._clock.base_ns - was_base_ns) / NS
+            logger.warning("the time was stepped by %+.6f s", by_s)
+        self._applied = verdict
+
+    def _notice_sleep(self) -> None:
+        slept_ns = self._read_slept()
+        if slept_ns is None or slept_ns - self._slept_ns < SLEEP_NOTICED_NS:
+            return
+        by_ns = slept_ns - self._slept_ns
+        self._slept_ns = slept_ns
+        logger.warning("the machine slept for %.1f s: asking the servers again", by_ns / NS)
+        with self._lock:
+            self._epoch += 1
+            self._ballot.forget()
+            self._verdict = self._applied = None
+        if self._clock is not None:
+            self._clock.shift(by_ns)
+        self._wake_pollers()
+
+    def _wake_pollers(self) -> None:
+        for wake_up in self._wake_ups:
+            wake_up.set()
+
+    def _poll(self, server: ServerAddress, wake_up: threading.Event) -> None:
+        interval_s = self._interval_s
+        answers = failures = 0
+        while not self._is_stopping:
+            epoch = self._epoch
+            try:
+                sample = ask_server(server)
+            except TimeServerRefusedError as exc:
+                logger.warning("%s", exc)
+                self._note(None, server, epoch)
+                if exc.code in {"DENY", "RSTR"}:
+                    return
+                interval_s = max(interval_s, min(interval_s * 2, MAX_INTERVAL_S))
+                delay_s = interval_s
+            except TimeServerError as exc:
+                failures += 1
+                log = logger.warning if failures == 1 else logger.debug
+                log("%s", exc)
+                self._note(None, server, epoch)
+                delay_s = min(interval_s, BURST_INTERVAL_S * 2 ** min(failures, 10))
+            else:
+                answers, failures = answers + 1, 0
+                self._note(sample, server, epoch)
+                in_burst = answers < BURST_ANSWERS
+                delay_s = min(interval_s, BURST_INTERVAL_S) if in_burst else interval_s
+            wake_up.wait(delay_s * random.uniform(0.95, 1.05))  # noqa: S311 - servers are not asked in step
+            wake_up.clear()
+
+    def _note(self, sample: Sample | None, server: ServerAddress, epoch: int) -> None:
+        """Add an answer, or the lack of one, and publish what follows from it."""
+        with self._lock:
+            if epoch != self._epoch:
+                return
+            if sample is None:
+                self._ballot.add_failure(str(server))
+            else:
+                self._ballot.add_answer(sample)
+            verdict = self._ballot.decide(time.monotonic_ns())
+            if verdict is not None:
+                self._verdict = verdict
+            self._report(verdict)
+
+    def _report(self, verdict: Verdict | None) -> None:
+        """Log what is believed, when that changes."""
+        if verdict is None:
+            if not self._ballot.is_every_server_tried:
+                return
+            text = "no majority of the time servers answers and agrees: keeping the time as it is"
+        else:
+            outvoted = ", ".join(sample.server for sample in verdict.choice.outvoted)
+            text = f"following {verdict.choice.best.server}"
+            text += f"; outvoted: {outvoted}" if outvoted else ""
+        if text != self._reported:
+            self._reported = text
+            logger.info("%s", text)

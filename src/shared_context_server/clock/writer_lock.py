@@ -1,0 +1,91 @@
+"""At most one daemon a prefix, decided by the kernel.
+
+A lock on an open file ends with the process that holds it, however that ends. A pid in shared
+memory could not tell a living daemon from a stranger who was given the dead one's number, nor
+from a process of another container.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shared_context_server.clock.errors import DaemonAlreadyRunningError, SegmentAccessError
+
+
+@contextmanager
+def hold_writer_lock(prefix: str) -> Iterator[None]:
+    """Be the only daemon of `prefix` until the block ends; then leave no file behind.
+
+    Raises DaemonAlreadyRunningError at once if another one holds the lock, SegmentAccessError if
+    it is another user's.
+    """
+    path = lock_path(prefix)
+    fd = _acquire(path, prefix)
+    try:
+        os.ftruncate(fd, 0)
+        os.write(fd, b"%d\n" % os.getpid())
+        yield
+    finally:
+        if sys.platform != "win32":
+            # Before the lock goes, so that nobody can be given it on a file without a name.
+            path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def lock_path(prefix: str) -> Path:
+    """Beside the segments where they have a directory, so that whoever shares them shares it."""
+    shared = Path("/dev/shm")  # noqa: S108 - the segments are there too
+    directory = shared if shared.is_dir() else Path(tempfile.gettempdir())
+    return directory / f"{prefix}time_daemon_lock"
+
+
+def _acquire(path: Path, prefix: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        try:
+            fd = os.open(path, flags, 0o600)
+        except PermissionError as exc:
+            reason = f"a daemon of another user holds it, or has left it behind in {path.parent}"
+            raise SegmentAccessError(path.name, reason) from exc
+        try:
+            _lock(fd)
+            if _is_same_file(fd, path):
+                return fd
+        except BlockingIOError as exc:
+            pid = _read_pid(fd)
+            os.close(fd)
+            raise DaemonAlreadyRunningError(prefix, pid) from exc
+        # The previous holder unlinked it between our open and our lock: begin again.
+        os.close(fd)
+
+
+def _is_same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_pid(fd: int) -> int | None:
+    with suppress(ValueError, OSError):
+        return int(os.read(fd, 32))
+    return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(fd: int) -> None:
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError as exc:
+            raise BlockingIOError from exc
+
+else:
+    import fcntl
+
+    def _lock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

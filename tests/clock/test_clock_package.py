@@ -1,0 +1,105 @@
+"""What the package promises as a whole: its exports, its independence, its documentation."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shared_context_server.clock as clock
+from shared_context_server.clock.__main__ import build_parser
+from shared_context_server.clock.layout import ClockRecord, SensorRecord
+from tests.clock.daemons import unmeasured
+
+PACKAGE = Path(clock.__file__).parent
+DOCS = Path(__file__).parents[2] / "docs" / "clock.md"
+
+
+def test_the_public_names():
+    assert clock.__all__ == [
+        "ClockError",
+        "ClockFlag",
+        "ClockNotRunningError",
+        "ClockReader",
+        "ClockReading",
+        "ClockRecord",
+        "DaemonAlreadyRunningError",
+        "OptionError",
+        "ReaderClosedError",
+        "SegmentAccessError",
+        "SegmentLayoutError",
+        "SensorFlag",
+        "SensorReader",
+        "SensorReading",
+        "SensorRecord",
+        "UnstableRecordError",
+    ]
+    assert clock.ClockReading._fields == (
+        "time",
+        "earliest",
+        "latest",
+        "age_s",
+        "stale",
+        "synchronized",
+        "sequence",
+    )
+
+
+def test_readers_import_the_standard_library_and_little_of_it():
+    code = "import sys, shared_context_server.clock; print(*sys.modules, sep='\\n')"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=unmeasured(),
+    )
+    modules = set(run.stdout.split())
+    assert not {"psutil", "ntplib", "multiprocessing", "subprocess", "logging"} & modules
+    own = {name for name in modules if name.startswith("shared_context_server.")}
+    assert all(name.startswith("shared_context_server.clock") for name in own)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_module_imports_the_rest_of_the_server(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        imported = []
+        if isinstance(node, ast.ImportFrom):
+            imported = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        for name in imported:
+            assert not name.startswith("shared_context_server") or name.startswith(clock.__name__)
+
+
+def test_every_option_is_documented():
+    text = DOCS.read_text()
+    for action in build_parser()._actions:
+        for option in action.option_strings:
+            assert option in text or option in {"-h", "--help"}
+
+
+@pytest.mark.parametrize("record_type", [ClockRecord, SensorRecord])
+def test_every_field_is_documented(record_type):
+    text = DOCS.read_text()
+    for name, _ in record_type._fields_:
+        assert f"`{name}`" in text
+
+
+def test_the_struct_in_the_documentation_compiles_and_reads(tmp_path, prefix, start_daemon):
+    """The C reader that docs/clock.md shows, against a living daemon."""
+    start_daemon("--source", "simulated")
+    text = DOCS.read_text()
+    source = tmp_path / "read.c"
+    source.write_text(text.split("```c\n", 1)[1].split("```", 1)[0])
+    try:
+        subprocess.run(["cc", "-o", tmp_path / "read", source, "-lrt"], check=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("needs a C compiler")
+    run = subprocess.run(
+        [tmp_path / "read", prefix], capture_output=True, text=True, timeout=30, check=True
+    )
+    with clock.ClockReader(prefix) as reader:
+        assert abs(float(run.stdout.split()[0]) - reader.now().time) < 30
