@@ -180,6 +180,29 @@ class SessionClosed(SharedContextError):
         )
 
 
+class LeaseLost(SharedContextError):
+    """The lease that a write requires is not held by the caller with this token (any more).
+
+    `holder` and `current_token` are those of whoever holds it now, None when it is free.
+    """
+
+    code = "LEASE_LOST"
+    status = 409
+    suggestion = "Read what has changed since, acquire the lease again, and use its new token."
+
+    def __init__(
+        self, lease: str, *, holder: str | None = None, current_token: int | None = None
+    ) -> None:
+        now_held_by = "nobody holds it" if holder is None else f"held by {holder!r}"
+        super().__init__(
+            f"The lease {lease!r} is not yours with this token: {now_held_by}.",
+            field="fencing_token",
+            lease=lease,
+            holder=holder,
+            current_token=current_token,
+        )
+
+
 class RateLimited(SharedContextError):
     """The caller has sent more calls than RATE_LIMIT allows."""
 
@@ -212,6 +235,22 @@ class Unavailable(SharedContextError):
     @property
     def retry_after_s(self) -> int:
         return self._wait_s
+
+
+class ClockNotRunning(SharedContextError):
+    """No clock daemon has written what was asked for; `details.command` starts one."""
+
+    code = "CLOCK_NOT_RUNNING"
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, command: str) -> None:
+        suggestion = f"On the server's machine run: {command} (or serve with --with-clock)"
+        super().__init__(message, suggestion=suggestion, command=command)
+
+    @property
+    def retry_after_s(self) -> int:
+        return 5  # somebody has to start it
 
 
 class ConfigurationError(Exception):

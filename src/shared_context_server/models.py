@@ -162,6 +162,22 @@ class MemoryEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """An exclusive right for a time: held until `expires_at`, or until it is released.
+
+    `session_id` None means server-wide. `fencing_token` is larger than that of every earlier
+    holding of the same name in the same place.
+    """
+
+    session_id: str | None
+    name: str
+    holder: str
+    fencing_token: int
+    acquired_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
     """An agent the server has heard of."""
 
@@ -229,3 +245,32 @@ AgentId = Annotated[
 
 AgentType = AgentId
 """The same form as an agent's id."""
+
+
+class EventKind(StrEnum):
+    """What has happened, and is committed."""
+
+    MESSAGE_ADDED = "message_added"
+    SESSION_CREATED = "session_created"
+    SESSION_CLOSED = "session_closed"
+    SESSION_DELETED = "session_deleted"
+    MEMORY_CHANGED = "memory_changed"
+    LEASE_CHANGED = "lease_changed"
+    AGENT_JOINED = "agent_joined"
+    AGENT_LEFT = "agent_left"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that is committed, by ids only: whoever hears of it reads under their own rights.
+
+    `seq`: of the message. `name`: the memory key or the lease. `owner`: of private memory, None for
+    shared. `agent_id`: who joined or left.
+    """
+
+    kind: EventKind
+    session_id: str | None = None
+    seq: int | None = None
+    name: str | None = None
+    owner: str | None = None
+    agent_id: str | None = None

@@ -18,6 +18,7 @@ from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared_context_server.clock.segment import check_prefix
 from shared_context_server.errors import ConfigurationError
 
 SECRETS_FILE = "secrets.env"
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     # HTTP
     http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
     http_port: int = Field(default=23456, ge=0, le=65535, description="Port; 0 picks a free one.")
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that serve HTTP.")
     allowed_hosts: CommaSeparated = Field(
         default=(), description="Further Host header names to accept, comma-separated; * for any."
     )
@@ -160,7 +162,32 @@ class Settings(BaseSettings):
         default=168, ge=1, description="How long a repeated idempotency_key is recognised."
     )
 
-    _split_lists = field_validator("allowed_hosts", "cors_origins", mode="before")(_split)
+    # Clock: where tools read it; the others are what `clock` and `serve --with-clock` run it with
+    clock_prefix: str = Field(
+        default="", description="Put before the clock's shared memory names, to have several."
+    )
+    clock_hz: float = Field(default=1000, ge=0.1, le=10_000, description="Ticks a second.")
+    clock_ntp: CommaSeparated = Field(
+        default=(), description="Time servers as HOST[:PORT], comma-separated; or kernel; or none."
+    )
+    clock_ntp_interval: float = Field(
+        default=64, ge=0.1, le=86_400, description="Between questions to a time server, seconds."
+    )
+    clock_ntp_hold: float = Field(
+        default=3600, ge=0, le=1e7, description="How long an answer keeps it synchronized, seconds."
+    )
+    clock_sources: CommaSeparated = Field(
+        default=("hwmon", "iio", "psutil"),
+        description="Where sensor values come from, comma-separated; see the page on the clock.",
+    )
+    clock_sensor_interval: float = Field(
+        default=1, ge=0.01, le=86_400, description="Between readings of the sensors, seconds."
+    )
+
+    _split_lists = field_validator(
+        "allowed_hosts", "cors_origins", "clock_ntp", "clock_sources", mode="before"
+    )(_split)
+    _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)
 
     @field_validator("log_level", "sqlite_synchronous", mode="before")
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -20,7 +22,7 @@ from shared_context_server.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from shared_context_server.models import Permission
+from shared_context_server.models import AuditEntry, Permission
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
 from shared_context_server.storage.base import AuditQuery
@@ -253,6 +255,30 @@ async def test_agents_revoke_their_own_tokens_and_admins_any(identity: Identity)
     admin = (await connect(identity, ADMIN_API_KEY)).caller
     await identity.revoke(admin, second.credential_id)
     assert await is_refused(identity, second.token)
+
+
+async def test_a_caller_is_current_until_the_credential_ends(
+    identity: Identity, storage: Storage
+) -> None:
+    await identity.require_current((await connect(identity, API_KEY)).caller)
+    issued = await authenticate(identity)
+    caller = (await connect(identity, token=issued.token)).caller
+    await identity.require_current(caller)
+    await identity.revoke(caller, None)
+    key, secret = await identity.create_key("worker-7", ALL)
+    bound = (await connect(identity, secret)).caller
+    await identity.require_current(bound)
+    await identity.revoke_key(key.id)
+    credential = await storage.find_credential(issued.credential_id)
+    assert credential is not None
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    expired = replace(credential, id="jti_expired", handle_hash="other", expires_at=past)
+    await storage.add_credential(expired, AuditEntry("tested", "worker-7"))
+    ended = replace(caller, credential_id="jti_expired")
+    purged = replace(caller, credential_id="jti_purged")
+    for former in (caller, bound, ended, purged):
+        with pytest.raises(Unauthenticated):
+            await identity.require_current(former)
 
 
 async def test_what_is_no_token_cannot_be_revoked(identity: Identity) -> None:

@@ -11,7 +11,7 @@ import pytest
 from shared_context_server.errors import MemoryNotFound
 from shared_context_server.models import Agent, AuditEntry, Credential, JsonObject, Permission
 from shared_context_server.storage import Storage
-from shared_context_server.storage.base import AuditQuery
+from shared_context_server.storage.base import AuditQuery, PresenceChange
 from tests.storage.builders import (
     ALICE,
     NOON,
@@ -60,6 +60,39 @@ async def test_agents_of_a_session_are_its_known_participants(storage: Storage) 
     assert [agent.agent_id for agent in agents] == ["zoe", "bob", "alice"]
     with pytest.raises(Refusal):
         await storage.list_agents("session_1", refuse)
+
+
+# Presence
+
+
+async def test_an_agent_joins_when_it_is_first_seen(storage: Storage) -> None:
+    first = await storage.touch_agents([seen("a", 1), seen("b", 1)], gone_before=at(0))
+    assert first == PresenceChange(joined=["a", "b"], left=[])
+    again = await storage.touch_agents([seen("a", 2), seen("c", 2)], gone_before=at(0))
+    assert again == PresenceChange(joined=["c"], left=[])
+
+
+async def test_an_agent_that_goes_quiet_leaves_once_and_may_come_back(storage: Storage) -> None:
+    await storage.touch_agents([seen("a", 1), seen("b", 9)], gone_before=at(0))
+    assert await storage.touch_agents([], gone_before=at(1)) == PresenceChange([], [])
+    assert await storage.touch_agents([], gone_before=at(5)) == PresenceChange([], ["a"])
+    assert await storage.touch_agents([], gone_before=at(5)) == PresenceChange([], [])
+    assert await storage.touch_agents([seen("a", 10)]) == PresenceChange(["a"], [])
+
+
+async def test_who_went_unnoticed_and_is_back_has_left_and_joined(storage: Storage) -> None:
+    await storage.touch_agents([seen("a", 1)], gone_before=at(0))
+    back = await storage.touch_agents([seen("a", 99)], gone_before=at(50))
+    assert back == PresenceChange(joined=["a"], left=["a"])
+
+
+async def test_a_coming_and_a_going_are_told_to_one_of_many_callers(storage: Storage) -> None:
+    coming = [storage.touch_agents([seen("a", 1)], gone_before=at(0)) for _ in range(8)]
+    told = [change for change in await asyncio.gather(*coming) if change.joined]
+    assert told == [PresenceChange(["a"], [])]
+    going = [storage.touch_agents([], gone_before=at(5)) for _ in range(8)]
+    told = [change for change in await asyncio.gather(*going) if change.left]
+    assert told == [PresenceChange([], ["a"])]
 
 
 # Audit

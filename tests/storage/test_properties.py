@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +24,7 @@ from shared_context_server.models import (
     SessionStatus,
     Visibility,
 )
-from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Storage
 from shared_context_server.storage.base import MessageQuery, NewMessage, SenderCount
 from tests.storage.builders import (
     ALL,
@@ -39,48 +37,10 @@ from tests.storage.builders import (
     make_audit,
     put,
 )
-from tests.storage.conftest import STORES
-
-T = TypeVar("T")
+from tests.storage.conftest import BlockingStore
 
 # Hypothesis gives no example a deadline here: the first one pays for opening.
 thorough = settings(max_examples=60, deadline=None)
-
-
-class BlockingStore:
-    """A store that Hypothesis, which calls plain functions, can drive; each example takes a
-    session of its own.
-    """
-
-    def __init__(self, runner: asyncio.Runner, storage: Storage) -> None:
-        self._runner = runner
-        self._names = (f"session_{number}" for number in itertools.count())
-        self.storage = storage
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
-
-    def next_name(self) -> str:
-        return next(self._names)
-
-
-@pytest.fixture(scope="module", params=STORES)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingStore]:
-    chosen = Settings(data_dir=tmp_path_factory.mktemp("properties"), database_url=None)
-    with asyncio.Runner() as runner:
-        opening = open_storage(chosen)
-        yield BlockingStore(runner, runner.run(_enter(opening)))
-        runner.run(_leave(opening))
-
-
-async def _enter(opening: Any) -> Storage:
-    storage: Storage = await opening.__aenter__()
-    return storage
-
-
-async def _leave(opening: Any) -> None:
-    await opening.__aexit__(None, None, None)
-
 
 # Names that could be mistaken for each other, were they joined carelessly.
 agent_ids = st.sampled_from(["a", "b", "*", "type:t", "agent:a", "", "A", "é"])

@@ -110,6 +110,7 @@ class Identity:
         self._by_headers: LRUCache[_Headers, tuple[KnownKeys, Connection]] = LRUCache(
             MAX_REMEMBERED
         )
+        self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
         everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
         self._states = KeyStates(storage, configured_keys(settings, secret), everyones)
 
@@ -172,6 +173,23 @@ class Identity:
                 "it, or a token of that key. Elsewhere pass the token itself.",
             )
         return caller
+
+    async def require_current(self, caller: Caller) -> None:
+        """Raise Unauthenticated if the credential behind this caller has ended since it was read:
+        for what outlives the request that presented it."""
+        known = self._states.find_recent() or await self._states.get()
+        token_id = caller.credential_id
+        is_current = caller.key_id in known.grants and token_id not in known.revoked_tokens
+        if is_current and token_id is not None:
+            expires_at = self._expiries.get(token_id)
+            if expires_at is None:
+                credential = await self._storage.find_credential(token_id)
+                expires_at = datetime.min.replace(tzinfo=UTC)
+                if credential is not None:
+                    expires_at = self._expiries[token_id] = credential.expires_at
+            is_current = datetime.now(UTC) < expires_at
+        if not is_current:
+            raise Unauthenticated("The credential is not valid any more.")
 
     # Tokens
 

@@ -1,8 +1,10 @@
-"""Prometheus metrics of one server process."""
+"""Prometheus metrics of one server process, or of all workers of a server together."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MutexValue, ValueClass
 
 from shared_context_server import __version__
 
@@ -26,9 +28,14 @@ BUCKETS_S = (
 
 
 class Metrics:
-    """Counters of what was served. One registry an instance, so that two servers do not meet."""
+    """Counters of what was served. One registry an instance, so that two servers do not meet.
+
+    With PROMETHEUS_MULTIPROC_DIR in the environment the numbers are in files there: `is_shared`.
+    Gauges about the store are then as the worker that read it last has it, others are added up.
+    """
 
     def __init__(self) -> None:
+        self.is_shared = ValueClass is not MutexValue
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "mcp_requests_total",
@@ -44,10 +51,28 @@ class Metrics:
             registry=self.registry,
         )
         self.active_sessions = Gauge(
-            "mcp_active_sessions", "Sessions that are not closed.", registry=self.registry
+            "mcp_active_sessions",
+            "Sessions that are not closed.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.waiters = Gauge(
+            "mcp_waiters",
+            "Calls and streams that wait for something.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.active_agents = Gauge(
-            "mcp_active_agents", "Agents heard of in the last five minutes.", registry=self.registry
+            "mcp_active_agents",
+            "Agents heard of in the last five minutes.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.clock_age_s = Gauge(
+            "scs_clock_age_seconds",
+            "Time since the clock daemon's latest tick; NaN when there was none.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
         )
         self._extra: dict[str, Gauge] = {}
         Gauge(
@@ -55,6 +80,7 @@ class Metrics:
             "Version of the server.",
             ["version"],
             registry=self.registry,
+            multiprocess_mode="mostrecent",
         ).labels(__version__).set(1)
         self._children: dict[tuple[str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
@@ -75,10 +101,17 @@ class Metrics:
         gauge = self._extra.get(name)
         if gauge is None:
             gauge = self._extra[name] = Gauge(
-                name, "Reported by the storage backend.", registry=self.registry
+                name,
+                "Reported by the storage backend.",
+                registry=self.registry,
+                multiprocess_mode="livesum",
             )
         gauge.set(value)
 
     def render(self) -> bytes:
         """The Prometheus text format, version 0.0.4."""
-        return generate_latest(self.registry)
+        if not self.is_shared:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # theirs
+        return generate_latest(together)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shared_context_server.auth.identity import Identity
+from shared_context_server.clock import ClockReader, SensorReader
+from shared_context_server.events.bus import Bus
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import Presence
+from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage
 
@@ -21,6 +24,10 @@ class Services:
     identity: Identity
     corpora: CorpusCache
     presence: Presence
+    clock: ClockReader
+    sensors: SensorReader
+    bus: Bus
+    shared_reads: SharedReads
 
 
 def utc_now() -> datetime:

@@ -16,6 +16,8 @@ from shared_context_server.errors import Conflict, ContentTooLarge, InvalidArgum
 from shared_context_server.models import (
     AuditEntry,
     Caller,
+    Event,
+    EventKind,
     JsonObject,
     MemoryAddress,
     MemoryEntry,
@@ -28,6 +30,7 @@ from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.storage.base import (
+    Fence,
     MemoryListing,
     MemoryUpdate,
     MemoryWrite,
@@ -62,13 +65,18 @@ async def set_memory(
     address: MemoryAddress,
     change: MemoryChange,
     idempotency_key: str | None,
+    fence: Fence | None = None,
 ) -> WrittenMemory:
-    """Write the entry as the mode says, if the expected version is the current one."""
+    """Write the entry as the mode says, if the expected version is the current one.
+
+    Raises LeaseLost if the caller does not hold `fence`, a lease of the same session, or a
+    server-wide one where there is none.
+    """
     policy.require(caller, Permission.WRITE)
     if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
         raise InvalidArgument("value is missing.", field="value")
     now = utc_now()
-    return await services.storage.write_memory(
+    written = await services.storage.write_memory(
         address,
         caller,
         make_update(change, now),
@@ -76,7 +84,11 @@ async def set_memory(
         guard=_guard(policy.require_session_write, caller, address.session_id),
         idempotency_key=idempotency_key,
         fingerprint="" if idempotency_key is None else _fingerprint(address, change),
+        fence=fence,
     )
+    if not written.duplicate:
+        services.bus.publish(_changed(address))
+    return written
 
 
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
@@ -132,6 +144,13 @@ async def delete_memory(
             address.session_id,
             {"key": address.key, "scope": address.scope.value},
         ),
+    )
+    services.bus.publish(_changed(address))
+
+
+def _changed(address: MemoryAddress) -> Event:
+    return Event(
+        EventKind.MEMORY_CHANGED, address.session_id, name=address.key, owner=address.owner
     )
 
 

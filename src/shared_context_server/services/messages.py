@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.models import Caller, JsonObject, Visibility
+from shared_context_server.models import Caller, Event, EventKind, JsonObject, Visibility
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.storage.base import (
     AddedMessage,
+    Fence,
     MessagePage,
     MessageQuery,
     NewMessage,
@@ -35,8 +36,9 @@ async def add_message(
     metadata: JsonObject,
     parent_message_id: int | None,
     idempotency_key: str | None,
+    fence: Fence | None = None,
 ) -> AddedMessage:
-    """Append to the session's log, durably."""
+    """Append to the session's log, durably. Raises LeaseLost if the caller does not hold `fence`."""
     distinct = tuple(dict.fromkeys(recipients))
     new = NewMessage(
         session_id=session_id,
@@ -51,8 +53,12 @@ async def add_message(
         fingerprint=""
         if idempotency_key is None
         else fingerprint(content, visibility.value, sorted(distinct), metadata, parent_message_id),
+        fence=fence,
     )
-    return await services.storage.add_message(new, partial(policy.require_session_write, caller))
+    added = await services.storage.add_message(new, partial(policy.require_session_write, caller))
+    if not added.duplicate:
+        services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
+    return added
 
 
 async def get_messages(

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from shared_context_server.models import Agent, Caller
+from shared_context_server.events.bus import Bus
+from shared_context_server.models import Agent, Caller, Event, EventKind
 from shared_context_server.storage import Storage
 
 ACTIVE_WINDOW = timedelta(minutes=5)
 FLUSH_INTERVAL_S = 5.0
+# Another process may have heard of an agent and not have written it down yet.
+GONE_AFTER = ACTIVE_WINDOW + timedelta(seconds=2 * FLUSH_INTERVAL_S)
 
 
 class Presence:
     """The agents seen by this process since the last flush.
 
     `note` costs a dictionary write; the store is told by `flush`, which the server runs
-    every FLUSH_INTERVAL_S and before it lists agents.
+    every FLUSH_INTERVAL_S and before it lists agents. Of all processes that share the store one
+    publishes that an agent has come, when it is heard of first or after it had gone, and one that
+    it has gone, when it has not been heard of for GONE_AFTER.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, bus: Bus) -> None:
         self._storage = storage
+        self._bus = bus
         self._seen: dict[str, Agent] = {}
 
     def note(self, caller: Caller) -> None:
@@ -29,11 +35,15 @@ class Presence:
 
     async def flush(self) -> None:
         """Write down what was noted; what could not be written is kept for the next time."""
-        if not self._seen:
-            return
         seen, self._seen = self._seen, {}
         try:
-            await self._storage.touch_agents(list(seen.values()))
+            change = await self._storage.touch_agents(
+                list(seen.values()), gone_before=datetime.now(UTC) - GONE_AFTER
+            )
         except BaseException:
             self._seen = seen | self._seen
             raise
+        for agent_id in change.left:
+            self._bus.publish(Event(EventKind.AGENT_LEFT, agent_id=agent_id))
+        for agent_id in change.joined:
+            self._bus.publish(Event(EventKind.AGENT_JOINED, agent_id=agent_id))

@@ -12,6 +12,8 @@ from shared_context_server.models import (
     Access,
     AuditEntry,
     Caller,
+    Event,
+    EventKind,
     JsonObject,
     Message,
     Permission,
@@ -65,9 +67,11 @@ async def create_session(
         created_at=utc_now(),
         invited=tuple(dict.fromkeys(participants)),
     )
-    return await services.storage.create_session(
+    session = await services.storage.create_session(
         new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
     )
+    services.bus.publish(Event(EventKind.SESSION_CREATED, session_id))
+    return session
 
 
 async def list_sessions(
@@ -109,12 +113,14 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
 
 async def close_session(services: Services, caller: Caller, session_id: str) -> Session:
     """Make it read-only; closing twice is fine."""
-    return await services.storage.close_session(
+    session = await services.storage.close_session(
         session_id,
         utc_now(),
         partial(policy.require_session_control, caller),
         AuditEntry("session_closed", caller.agent_id, session_id),
     )
+    services.bus.publish(Event(EventKind.SESSION_CLOSED, session_id))
+    return session
 
 
 async def delete_session(services: Services, caller: Caller, session_id: str) -> None:
@@ -125,3 +131,4 @@ async def delete_session(services: Services, caller: Caller, session_id: str) ->
         AuditEntry("session_deleted", caller.agent_id, session_id),
     )
     services.corpora.forget(session_id)
+    services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))

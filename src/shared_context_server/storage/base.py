@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -29,7 +30,9 @@ from shared_context_server.models import (
     AuditEntry,
     Caller,
     Credential,
+    Event,
     JsonObject,
+    Lease,
     MemoryAddress,
     MemoryEntry,
     Message,
@@ -55,6 +58,14 @@ class NewSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """The lease a write requires, and the token the writer believes to hold it with."""
+
+    lease: str
+    fencing_token: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewMessage:
     """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
 
@@ -68,6 +79,7 @@ class NewMessage:
     created_at: datetime
     idempotency_key: str | None = None
     fingerprint: str = ""
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +106,13 @@ class MessageQuery:
     start_time: datetime | None = None
     end_time: datetime | None = None
     parent_message_id: int | None = None
+    is_counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
     """Messages in seq order. `total_count`: all that match the filters other than after_seq,
-    before_seq, offset and limit. `has_more`: with after_seq newer ones match, without it older ones.
+    before_seq, offset and limit; 0 unless the query is_counted. `has_more`: with after_seq newer ones match, without it older ones.
     `last_seq`: the newest seq of the session in this snapshot, visible or not."""
 
     messages: list[Message]
@@ -150,6 +163,16 @@ class MemoryListing:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseAttempt:
+    """`lease`: as it is held now, by the caller if `is_acquired`, else by another. `is_renewal`: the
+    caller held it already."""
+
+    lease: Lease
+    is_acquired: bool
+    is_renewal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AuthState:
     """What is needed to accept or refuse credentials: active keys by id, and the ids of revoked
     credentials that have not expired yet. `generation` grows with every change."""
@@ -180,8 +203,39 @@ class StoreStats:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class NewMessages:
+    """A piece of what all sessions have in common, by id, and where to read on."""
+
+    messages: list[Message]
+    next_after_id: int
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChange:
+    """Ids of agents that have come, and of those that have gone quiet."""
+
+    joined: list[str]
+    left: list[str]
+
+
+TailPosition = tuple[int, ...]
+"""How far a reader of the tail has read; only the store that made it knows what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A piece of the tail: `events` in an order that keeps each session's messages by seq, and where
+    to read on. Without `is_complete` some of what was behind the old position is no longer kept."""
+
+    events: list[Event]
+    position: TailPosition
+    is_complete: bool = True
+
+
 class Storage(Protocol):
-    """A place that keeps sessions, messages, memory, identity and audit."""
+    """A place that keeps sessions, messages, memory, leases, identity and audit."""
 
     async def aclose(self) -> None:
         """Finish the writes under way, then release everything. Further calls raise Unavailable."""
@@ -224,7 +278,8 @@ class Storage(Protocol):
         """Make it read-only. Closing a closed session changes nothing and returns it."""
 
     async def delete_session(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
-        """Remove the session, its messages, cursors, memory and idempotency records; audit stays."""
+        """Remove the session, its messages, cursors, memory, leases and idempotency records; audit
+        stays."""
 
     # Messages
 
@@ -236,8 +291,10 @@ class Storage(Protocol):
         again, duplicate=True, even if the session has been closed since; another fingerprint:
         Conflict with field idempotency_key; the caller must still be able to see the session, which
         the guard's SessionNotFound or PermissionDenied tells, only SessionClosed is passed over),
-        then the guard, then the parent: it must be a message of this session that
-        policy.can_see_message grants the sender, else MessageNotFound(field="parent_message_id").
+        then the guard, then the fence: at `created_at` the sender must hold that lease of this
+        session with this token, else LeaseLost; then the parent: it must be a message of this
+        session that policy.can_see_message grants the sender, else
+        MessageNotFound(field="parent_message_id").
         """
 
     async def list_messages(
@@ -262,6 +319,16 @@ class Storage(Protocol):
     ) -> list[SenderCount]:
         """Visible messages behind after_seq by sender, most first, then by name."""
 
+    async def get_newest_message_id(self) -> int:
+        """The largest id that any message has had; 0 if there has been none."""
+
+    async def list_new_messages(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
+        """What the caller may see of all sessions behind `after_id`, oldest first, at most `limit`.
+
+        Ids are in commit order and never given out again: nothing comes later with an id up to
+        next_after_id. A call looks at a bounded number of messages, visible or not, so there may be
+        more although it returns few or none."""
+
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
         """The agent's stored read position, 0 if none."""
 
@@ -283,12 +350,14 @@ class Storage(Protocol):
         guard: SessionGuard | None,
         idempotency_key: str | None = None,
         fingerprint: str = "",
+        fence: Fence | None = None,
     ) -> WrittenMemory:
         """Apply `update` to the entry, atomically against all other writers of it. Version is 1 for
         a new entry (an expired one counts as missing), else the old one + 1. `guard` is given iff
         the address has a session. The idempotency record is looked up as in add_message, by
         (address.session_id, caller.agent_id, key); it answers the first call's entry as it was then,
-        value excepted (the current value need not be kept for that)."""
+        value excepted (the current value need not be kept for that). The fence is checked as in
+        add_message, at `now`: a lease of address.session_id, server-wide where that is None."""
 
     async def get_memory(
         self, address: MemoryAddress, *, now: datetime, guard: SessionGuard | None
@@ -320,11 +389,68 @@ class Storage(Protocol):
     ) -> None:
         """Remove the entry if `check` does not raise; MemoryNotFound if missing or expired."""
 
+    # Leases
+
+    async def acquire_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        """Take the lease until now + ttl if it is free: never held, released, or expired, which it
+        is from its expires_at on. The fencing token is then 1 or the last one + 1: it grows with
+        every holding for as long as the session exists, server-wide for ever. If the caller, that
+        is any of the same agent_id, holds it already, that holding is renewed: same token and
+        acquired_at, new expiry, be it an earlier one. If another does, nothing changes.
+        `guard` is given iff there is a session."""
+
+    async def release_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        """End the caller's holding with this token; False, and nothing changes, if the caller does
+        not hold it at `now` with this token, or, with `expires_at`, has renewed it since."""
+
+    async def list_leases(
+        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+    ) -> list[Lease]:
+        """The leases of one place that are held at `now`, by name in code point order."""
+
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
     ) -> int:
-        """Remove expired memory and credentials and old idempotency and audit rows, in bounded
-        steps that do not hold up other writers; return how many rows went."""
+        """Remove expired memory and credentials, old idempotency and audit rows, and the older part
+        of the tail, in bounded steps that do not hold up other writers; return how many rows went."""
+
+    # The tail: what was committed, for processes that wait for news of each other's writes
+
+    @property
+    def meeting_dir(self) -> Path | None:
+        """Where the processes of this host that serve this store can leave their sockets for each
+        other; need not exist. None if they have no place in common."""
+
+    async def get_tail_position(self) -> TailPosition:
+        """The end of the tail: whatever is committed afterwards, by any process, is behind it."""
+
+    async def read_changes(self, after: TailPosition, limit: int) -> Changes:
+        """What was committed behind `after`, each event once, about `limit` of them; fewer than
+        `limit` means that the end is reached. On the tail are new messages, sessions created, closed
+        and deleted, memory written and removed (with its session: no event of its own), leases
+        taken, renewed and released, and what add_changes put there."""
+
+    async def add_changes(self, events: Sequence[Event]) -> None:
+        """Put on the tail what no other method puts there."""
 
     # Identity
 
@@ -354,8 +480,14 @@ class Storage(Protocol):
 
     # Agents and audit
 
-    async def touch_agents(self, seen: Sequence[Agent]) -> None:
-        """Upsert: first_seen stays, last_seen never goes backwards, the type is the latest."""
+    async def touch_agents(
+        self, seen: Sequence[Agent], *, gone_before: datetime | None = None
+    ) -> PresenceChange:
+        """Upsert: first_seen stays, last_seen never goes backwards, the type is the latest.
+
+        Agents not seen since `gone_before` (None: nobody is looked for) have left, those of `seen`
+        that were not there have joined. Each coming and going is answered to one call only, of
+        whatever process; who went unnoticed and is back has left and joined."""
 
     async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
         """By last_seen, newest first. With a session (and its guard): its participants as

@@ -21,8 +21,10 @@ from shared_context_server.storage.sqlite import (
     agents,
     audience,
     audit,
+    changes,
     idempotency,
     identity,
+    leases,
     memory,
     messages,
     migrate_sqlite,
@@ -209,8 +211,10 @@ MODULES = (
     agents,
     audience,
     audit,
+    changes,
     idempotency,
     identity,
+    leases,
     memory,
     messages,
     removal,
@@ -221,11 +225,14 @@ PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 MAY_SCAN = {"agents._LIST", "identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_NAMED",
+    "leases._LIST",
     "messages._COUNT_BY_SENDER",
     "sessions._LIST_WRITERS",
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
-_HARMLESS_SCANS = re.compile(r"SCAN (page|named|json_each|auth_generation|\(subquery)")
+_HARMLESS_SCANS = re.compile(
+    r"SCAN (CONSTANT ROW|page|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
+)
 
 
 def find_statements(module: ModuleType) -> Iterator[tuple[str, str]]:

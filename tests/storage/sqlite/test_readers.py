@@ -211,7 +211,7 @@ async def test_all_statements_of_a_read_see_one_snapshot_and_the_next_read_a_new
 
     def count_around_a_write(connection: sqlite3.Connection) -> tuple[int, int]:
         before = count(connection)
-        outsider.execute("INSERT INTO agents VALUES ('a', 't', 1, 1)")
+        outsider.execute("INSERT INTO agents VALUES ('a', 't', 1, 1, 0)")
         return before, count(connection)
 
     async with running(connect, size=1) as readers:

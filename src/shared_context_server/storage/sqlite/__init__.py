@@ -56,7 +56,7 @@ async def open_sqlite(settings: Settings) -> AsyncIterator[SqliteStorage]:
     readers = Readers(
         lambda: open_connection(path, settings, query_only=True), settings.sqlite_readers
     )
-    storage = SqliteStorage(writer, readers)
+    storage = SqliteStorage(writer, readers, path.with_name(f"{path.name}.bus"))
     try:
         yield storage
     finally:

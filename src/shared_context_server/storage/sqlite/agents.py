@@ -10,16 +10,24 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from shared_context_server.models import Agent
-from shared_context_server.storage.base import SessionGuard
+from shared_context_server.storage.base import PresenceChange, SessionGuard
 from shared_context_server.storage.sqlite.rows import AGENT, encode_time, to_agent
 from shared_context_server.storage.sqlite.sessions import list_participants, use_session
 
 _TOUCH = """
-    INSERT INTO agents (agent_id, agent_type, first_seen, last_seen)
-    VALUES (:agent_id, :agent_type, :first_seen, :last_seen)
+    INSERT INTO agents (agent_id, agent_type, first_seen, last_seen, is_around)
+    VALUES (:agent_id, :agent_type, :first_seen, :last_seen, TRUE)
     ON CONFLICT (agent_id) DO UPDATE SET
+        is_around = TRUE,
         agent_type = iif(excluded.last_seen >= last_seen, excluded.agent_type, agent_type),
         last_seen = max(last_seen, excluded.last_seen)"""
+_LIST_ABSENT = """
+    SELECT named.value FROM json_each(:agent_ids) AS named
+    LEFT JOIN agents ON agents.agent_id = named.value
+    WHERE agents.is_around IS NOT TRUE"""
+_GONE = "is_around AND last_seen < :gone_before"
+_FIND_GONE = f"SELECT 1 FROM agents INDEXED BY agents_around WHERE {_GONE} LIMIT 1"
+_LEAVE = f"UPDATE agents SET is_around = FALSE WHERE {_GONE} RETURNING agent_id"
 _LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
 _LIST_NAMED = f"""
     SELECT {AGENT} FROM json_each(:agent_ids) AS named JOIN agents ON agents.agent_id = named.value
@@ -28,7 +36,18 @@ _COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE status = 'active'"
 _COUNT_AGENTS = "SELECT count(*) FROM agents WHERE last_seen >= :active_since"
 
 
-def touch_agents(connection: sqlite3.Connection, seen: Sequence[Agent]) -> None:
+def is_anyone_gone(connection: sqlite3.Connection, gone_before: datetime) -> bool:
+    found = connection.execute(_FIND_GONE, {"gone_before": encode_time(gone_before)}).fetchone()
+    return found is not None
+
+
+def touch_agents(
+    connection: sqlite3.Connection, seen: Sequence[Agent], gone_before: datetime | None
+) -> PresenceChange:
+    # Who has been away is marked first, so that one of `seen` who was comes back.
+    left = [] if gone_before is None else _mark_gone(connection, gone_before)
+    agent_ids = json.dumps([agent.agent_id for agent in seen])
+    joined = connection.execute(_LIST_ABSENT, {"agent_ids": agent_ids}).fetchall()
     connection.executemany(
         _TOUCH,
         [
@@ -41,6 +60,12 @@ def touch_agents(connection: sqlite3.Connection, seen: Sequence[Agent]) -> None:
             for agent in seen
         ],
     )
+    return PresenceChange(joined=[row[0] for row in joined], left=left)
+
+
+def _mark_gone(connection: sqlite3.Connection, gone_before: datetime) -> list[str]:
+    left = connection.execute(_LEAVE, {"gone_before": encode_time(gone_before)}).fetchall()
+    return [row[0] for row in left]
 
 
 def list_agents(

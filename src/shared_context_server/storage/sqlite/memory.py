@@ -19,6 +19,7 @@ from shared_context_server.models import (
     Session,
 )
 from shared_context_server.storage.base import (
+    Fence,
     MemoryListing,
     MemoryUpdate,
     SessionGuard,
@@ -26,6 +27,7 @@ from shared_context_server.storage.base import (
 )
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.idempotency import IdempotentCall
+from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.rows import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
@@ -97,6 +99,7 @@ def write_memory(
     now: datetime,
     guard: SessionGuard | None,
     call: IdempotentCall | None,
+    fence: Fence | None,
 ) -> WrittenMemory:
     session = _use_place(connection, address.session_id, None)
     if call is not None:
@@ -105,6 +108,8 @@ def write_memory(
             return WrittenMemory(_from_answer(address, first), duplicate=True)
     if session is not None and guard is not None:
         guard(session)
+    if fence is not None:
+        require_fence(connection, address.session_id, fence, caller, now)
     current = _find(connection, address, now)
     write = update(current)
     entry = MemoryEntry(

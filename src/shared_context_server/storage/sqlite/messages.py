@@ -25,6 +25,7 @@ from shared_context_server.storage.sqlite.audience import (
     tally_heard,
 )
 from shared_context_server.storage.sqlite.idempotency import IdempotentCall
+from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.rows import (
     MAX_INTEGER,
     MESSAGE,
@@ -112,6 +113,8 @@ def add_message(
         if first is not None:
             return _to_duplicate(first)
     guard(session)
+    if new.fence is not None:
+        require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
     if new.parent_message_id is not None:
         _require_parent(connection, new, new.parent_message_id)
     added = _append(connection, new, session.last_seq + 1)
@@ -228,6 +231,8 @@ def _find_page(
     names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
     parameters = _page_parameters(session, caller, query) | names
     rows = connection.execute(_PAGES[place, order], parameters).fetchall()
+    if not query.is_counted:
+        return rows, 0
     if place == "log":
         return rows, session.last_seq
     if place == "heard" and query.start_time is None and query.end_time is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from shared_context_server.storage.sqlite.changes import KEPT_CHANGES
 from shared_context_server.storage.sqlite.rows import encode_time
 
 STEP_ROWS = 500  # rows of one write operation: some milliseconds
@@ -42,6 +43,10 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM memory WHERE id = ?",
     ),
     _Removal(
+        "SELECT session_id, name FROM leases WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM leases WHERE session_id = ? AND name = ?",
+    ),
+    _Removal(
         "SELECT id FROM idempotency WHERE session_id = :session_id LIMIT :limit",
         "DELETE FROM idempotency WHERE id = ?",
     ),
@@ -75,6 +80,13 @@ _OLD_ROWS = (
         WHERE created_at < :audit_before LIMIT :limit""",
         "DELETE FROM audit_log WHERE id = ?",
     ),
+    _Removal(
+        """
+        SELECT id FROM changes
+        WHERE id <= (SELECT seq FROM sqlite_sequence WHERE name = 'changes') - :kept_changes
+        ORDER BY id LIMIT :limit""",
+        "DELETE FROM changes WHERE id = ?",
+    ),
 )
 
 
@@ -105,6 +117,7 @@ def purge_step(
         "expired_before": encode_time(expired_before),
         "idempotency_before": encode_time(idempotency_before),
         "audit_before": encode_time(audit_before),
+        "kept_changes": KEPT_CHANGES,
     }
     for removal in _OLD_ROWS:
         if removed := removal.run(connection, parameters):

@@ -15,6 +15,7 @@ from shared_context_server.models import (
     ApiKey,
     AuditEntry,
     Credential,
+    Lease,
     MemoryAddress,
     MemoryEntry,
     Message,
@@ -150,6 +151,20 @@ def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> Me
         expires_at=decode_optional_time(row[5]),
         metadata=decode_json(row[6]),
         size_bytes=row[7],
+    )
+
+
+LEASE = "name, holder, fencing_token, acquired_at, expires_at"
+
+
+def to_lease(session_id: str | None, row: Row) -> Lease:
+    return Lease(
+        session_id=session_id,
+        name=row[0],
+        holder=row[1],
+        fencing_token=row[2],
+        acquired_at=decode_time(row[3]),
+        expires_at=decode_time(row[4]),
     )
 
 

@@ -41,7 +41,7 @@ CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
     OR s.created_by = :agent_id
     OR EXISTS (SELECT 1 FROM json_each(s.invited) WHERE value = :agent_id)
 )))"""
-"""`policy.can_see_session` for session `s`."""
+"""`policy.can_see_session` for session `s`. Wants session_rights."""
 
 _LIST_FROM = f"SELECT {SESSION} FROM sessions AS s WHERE"
 _NEWEST_VISIBLE = f"""
@@ -115,9 +115,7 @@ def list_sessions(
     rows = connection.execute(
         _LISTINGS[status is not None, created_by is not None],
         {
-            "is_admin": caller.is_admin,
-            "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
-            "agent_id": caller.agent_id,
+            **session_rights(caller),
             "status": status,
             "created_by": created_by,
             "before_at": encode_time(before[0]) if before else MAX_INTEGER,
@@ -126,6 +124,15 @@ def list_sessions(
         },
     ).fetchall()
     return [summarize(connection, to_session(row), caller) for row in rows]
+
+
+def session_rights(caller: Caller) -> dict[str, bool | str]:
+    """Parameters of CAN_SEE_SESSION."""
+    return {
+        "is_admin": caller.is_admin,
+        "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
+        "agent_id": caller.agent_id,
+    }
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from shared_context_server.errors import Unavailable
@@ -18,6 +19,8 @@ from shared_context_server.models import (
     AuditEntry,
     Caller,
     Credential,
+    Event,
+    Lease,
     MemoryAddress,
     MemoryEntry,
     Message,
@@ -29,21 +32,30 @@ from shared_context_server.storage.base import (
     AddedMessage,
     AuditQuery,
     AuthState,
+    Changes,
+    Fence,
+    LeaseAttempt,
     MemoryListing,
     MemoryUpdate,
     MessagePage,
     MessageQuery,
     NewMessage,
+    NewMessages,
     NewSession,
+    PresenceChange,
     SenderCount,
     SessionGuard,
     StoreStats,
+    TailPosition,
     WrittenMemory,
 )
 from shared_context_server.storage.sqlite import (
     agents,
     audit,
+    changes,
+    feed,
     identity,
+    leases,
     memory,
     messages,
     removal,
@@ -60,9 +72,10 @@ T = TypeVar("T")
 class SqliteStorage:
     """Made by open_sqlite."""
 
-    def __init__(self, writer: Writer, readers: Readers) -> None:
+    def __init__(self, writer: Writer, readers: Readers, meeting_dir: Path) -> None:
         self._writer = writer
         self._readers = readers
+        self._meeting_dir = meeting_dir
 
     async def _write(
         self,
@@ -171,6 +184,12 @@ class SqliteStorage:
             messages.count_by_sender, session_id, caller, after_seq=after_seq, guard=guard
         )
 
+    async def get_newest_message_id(self) -> int:
+        return await self._read(feed.get_newest_message_id)
+
+    async def list_new_messages(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
+        return await self._read(feed.list_new_messages, caller, after_id=after_id, limit=limit)
+
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
         return await self._read(_get_cursor, session_id, agent_id)
 
@@ -191,6 +210,7 @@ class SqliteStorage:
         guard: SessionGuard | None,
         idempotency_key: str | None = None,
         fingerprint: str = "",
+        fence: Fence | None = None,
     ) -> WrittenMemory:
         call = None
         if idempotency_key is not None:
@@ -202,7 +222,14 @@ class SqliteStorage:
                 fingerprint=fingerprint,
             )
         return await self._write(
-            memory.write_memory, address, caller, update, now=now, guard=guard, call=call
+            memory.write_memory,
+            address,
+            caller,
+            update,
+            now=now,
+            guard=guard,
+            call=call,
+            fence=fence,
         )
 
     async def get_memory(
@@ -243,6 +270,49 @@ class SqliteStorage:
     ) -> None:
         await self._write(memory.delete_memory, address, check, now=now, guard=guard, audit=audit)
 
+    # Leases
+
+    async def acquire_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        return await self._write(
+            leases.acquire_lease, session_id, name, caller, ttl=ttl, now=now, guard=guard
+        )
+
+    async def release_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        return await self._write(
+            leases.release_lease,
+            session_id,
+            name,
+            caller,
+            fencing_token,
+            now=now,
+            guard=guard,
+            expires_at=expires_at,
+        )
+
+    async def list_leases(
+        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+    ) -> list[Lease]:
+        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
     ) -> int:
@@ -257,6 +327,22 @@ class SqliteStorage:
         ):
             total += removed
         return total
+
+    # The tail
+
+    @property
+    def meeting_dir(self) -> Path | None:
+        return self._meeting_dir
+
+    async def get_tail_position(self) -> TailPosition:
+        return await self._read(changes.read_position)
+
+    async def read_changes(self, after: TailPosition, limit: int) -> Changes:
+        return await self._read(changes.read_changes, after, limit)
+
+    async def add_changes(self, events: Sequence[Event]) -> None:
+        if events:
+            await self._write(changes.add_changes, events)
 
     # Identity
 
@@ -286,9 +372,15 @@ class SqliteStorage:
 
     # Agents and audit
 
-    async def touch_agents(self, seen: Sequence[Agent]) -> None:
-        if seen:
-            await self._write(agents.touch_agents, seen)
+    async def touch_agents(
+        self, seen: Sequence[Agent], *, gone_before: datetime | None = None
+    ) -> PresenceChange:
+        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        if not seen and (
+            gone_before is None or not await self._read(agents.is_anyone_gone, gone_before)
+        ):
+            return PresenceChange(joined=[], left=[])
+        return await self._write(agents.touch_agents, seen, gone_before)
 
     async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
         return await self._read(agents.list_agents, session_id, guard)

@@ -1,0 +1,1 @@
+"""Telling those who wait that something was committed."""

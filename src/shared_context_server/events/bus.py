@@ -1,0 +1,162 @@
+"""The bus: who waits for what, in this process. Events from elsewhere come in by a link.
+
+An event says only that something was committed. It may be heard twice (from this process and from
+a link), and a subscription that is not read in time forgets events; both are harmless, since
+readers go by their cursor: they subscribe first, then look, then wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from shared_context_server.errors import Unavailable
+from shared_context_server.models import Event
+
+MAX_PENDING = 256  # events a subscription keeps; older ones are forgotten, and `has_missed` says so
+
+Wanted = Callable[[Event], bool]
+
+
+class Subscription:
+    """The events of one subscriber since it subscribed. For one task at a time."""
+
+    def __init__(self, wants: Wanted) -> None:
+        self._wants = wants
+        self._pending: deque[Event] = deque(maxlen=MAX_PENDING)
+        self._arrived = asyncio.Event()
+        self._is_closed = False
+        self.has_missed = False
+
+    def offer(self, event: Event) -> None:
+        """Keep the event if it is wanted, and wake the subscriber."""
+        if self._wants(event):
+            self.has_missed |= len(self._pending) == MAX_PENDING
+            self._pending.append(event)
+            self._arrived.set()
+
+    def miss(self) -> None:
+        """Wake the subscriber to look for itself: something may have happened unheard."""
+        self.has_missed = True
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Wake the subscriber for the last time."""
+        self._is_closed = True
+        self._arrived.set()
+
+    async def wait(self, timeout_s: float) -> list[Event]:
+        """The events since the last call, as soon as there are any (or has_missed is set); none
+        after `timeout_s`. Raises Unavailable when the server is stopping."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            return []
+        if self._is_closed:
+            raise Unavailable("The server is stopping.")
+        self._arrived.clear()
+        events = list(self._pending)
+        self._pending.clear()
+        return events
+
+    def take_missed(self) -> bool:
+        """Whether events may have been missed since the last call."""
+        missed, self.has_missed = self.has_missed, False
+        return missed
+
+
+class Link(Protocol):
+    """Carries events between the processes that serve one store."""
+
+    def announce(self, event: Event) -> None:
+        """Tell the others of an event of this process; never blocks, never raises."""
+
+    def listen(self) -> None:
+        """Called when the first subscriber comes: from now on hand events of others to the bus."""
+
+    def rest(self) -> None:
+        """Called when the last subscriber has gone: nobody listens, and listening costs something."""
+
+
+class NoLink:
+    """For a store that only this process serves."""
+
+    def announce(self, event: Event) -> None:
+        pass
+
+    def listen(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+
+class Bus:
+    """Hands each event to the subscriptions that want it. For the tasks of one loop."""
+
+    def __init__(self) -> None:
+        self._link: Link = NoLink()
+        # By session, since most wait for news of one; None: those who want others too.
+        self._subscriptions: dict[str | None, set[Subscription]] = {}
+        self._count = 0
+        self._is_closed = False
+
+    def connect(self, link: Link) -> None:
+        """Use this link from now on; before anybody subscribes."""
+        self._link = link
+
+    @property
+    def subscriber_count(self) -> int:
+        return self._count
+
+    def publish(self, event: Event) -> None:
+        """An event of this process, after its commit."""
+        self.deliver(event)
+        self._link.announce(event)
+
+    def deliver(self, event: Event) -> None:
+        """An event from anywhere, to the subscribers of this process."""
+        for subscription in tuple(self._subscriptions.get(event.session_id, ())):
+            subscription.offer(event)
+        if event.session_id is not None:
+            for subscription in tuple(self._subscriptions.get(None, ())):
+                subscription.offer(event)
+
+    def deliver_unknown(self) -> None:
+        """Something may have happened that no event tells: everybody has to look for themselves."""
+        for subscriptions in tuple(self._subscriptions.values()):
+            for subscription in tuple(subscriptions):
+                subscription.miss()
+
+    @contextmanager
+    def subscribe(self, wants: Wanted, *, session_id: str | None = None) -> Iterator[Subscription]:
+        """A subscription for the length of the block; with `session_id` only to that session's
+        events, which is cheaper, else to all that `wants` accepts."""
+        subscription = Subscription(wants)
+        if self._is_closed:
+            subscription.close()
+        self._subscriptions.setdefault(session_id, set()).add(subscription)
+        self._count += 1
+        if self._count == 1:
+            self._link.listen()
+        try:
+            yield subscription
+        finally:
+            others = self._subscriptions[session_id]
+            others.discard(subscription)
+            if not others:
+                del self._subscriptions[session_id]
+            self._count -= 1
+            if self._count == 0:
+                self._link.rest()
+
+    def close(self) -> None:
+        """The server is stopping: whoever waits is told at once, and so is whoever comes."""
+        self._is_closed = True
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.close()

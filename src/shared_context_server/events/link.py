@@ -1,0 +1,186 @@
+"""Events between the processes that serve one store: each reads the store's tail while somebody
+waits in it, as soon as another process rings, and now and then in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from shared_context_server.errors import SharedContextError
+from shared_context_server.events.bus import Bus
+from shared_context_server.events.doorbells import Doorbells
+from shared_context_server.models import Event, EventKind
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.storage import Storage
+from shared_context_server.storage.base import Changes, TailPosition
+
+LOOK_INTERVAL_S = 0.25  # for writers that do not ring, such as commands; and a ring that got lost
+LOOK_INTERVAL_WITHOUT_BELL_S = 0.02
+# Between two reads of the tail, so that a busy neighbour costs this process little.
+PAUSE_S = 0.002
+# Between the last subscriber's going and the end of listening: who waits in turns soon waits again.
+LINGER_S = 1.0
+READ_LIMIT = 500
+MAX_OWN_MESSAGES = 10_000
+
+# Nothing is stored but the event, so the link has to put it on the tail.
+_UNSTORED = frozenset({EventKind.AGENT_JOINED, EventKind.AGENT_LEFT})
+
+_log = get_logger("events")
+
+
+@asynccontextmanager
+async def open_link(storage: Storage, bus: Bus) -> AsyncIterator[None]:
+    """Connect the bus to those of the other processes that serve this store, for a with block."""
+    link = TailLink(storage, bus)
+    bus.connect(link)
+    try:
+        yield
+    finally:
+        await link.aclose()
+
+
+class TailLink:
+    """A Link over the tail of a store. Costs nothing while nobody subscribes."""
+
+    def __init__(self, storage: Storage, bus: Bus) -> None:
+        self._storage = storage
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._has_rung = asyncio.Event()
+        meeting_dir = storage.meeting_dir
+        self._bells = None if meeting_dir is None else Doorbells(meeting_dir, self._has_rung.set)
+        self._interval_s = LOOK_INTERVAL_WITHOUT_BELL_S
+        self._listening: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
+        self._is_ring_due = False
+        self._is_closed = False
+        self._unstored: list[Event] = []
+        # Messages of this process that the tail will tell of once more.
+        self._own_messages: set[tuple[str | None, int | None]] = set()
+
+    def announce(self, event: Event) -> None:
+        """Ring once for all events of a turn of the loop."""
+        if event.kind is EventKind.MESSAGE_ADDED:
+            self._expect_own(event)
+        elif event.kind in _UNSTORED:
+            self._unstored.append(event)
+        if not self._is_ring_due and not self._is_closed:
+            self._is_ring_due = True
+            self._loop.call_soon(self._ring)
+
+    def listen(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self._listening is None and not self._is_closed:
+            is_heard = self._bells is not None and self._bells.hang_up()
+            self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
+            self._listening = self._start(self._listen())
+
+    def rest(self) -> None:
+        if self._listening is not None and not self._is_closed:
+            self._resting = self._loop.call_later(LINGER_S, self._stop_listening)
+
+    async def aclose(self) -> None:
+        """Stop listening, and wait until nothing of it runs any more."""
+        self._is_closed = True
+        self._stop_listening()
+        if self._bells is not None:
+            self._bells.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # An empty context: it serves many callers and must not log as the first of them.
+        task = asyncio.create_task(work, name="events-link", context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _stop_listening(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self._bells is not None:
+            self._bells.take_down()
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+        self._own_messages.clear()
+
+    # Telling the others
+
+    def _ring(self) -> None:
+        self._is_ring_due = False
+        if self._unstored:
+            events, self._unstored = self._unstored, []
+            self._start(self._store(events))
+        elif self._bells is not None:
+            self._bells.ring()
+
+    async def _store(self, events: list[Event]) -> None:
+        with suppress(SharedContextError):  # news of presence, which nobody relies on
+            await self._storage.add_changes(events)
+        if self._bells is not None:
+            self._bells.ring()
+
+    # Hearing of the others
+
+    def _expect_own(self, event: Event) -> None:
+        if self._listening is None:
+            return
+        if len(self._own_messages) >= MAX_OWN_MESSAGES:
+            self._own_messages.clear()  # heard twice is harmless
+        self._own_messages.add((event.session_id, event.seq))
+
+    async def _listen(self) -> None:
+        position = await self._find_end()
+        # What was committed since the first subscriber came, and before that position was taken.
+        self._bus.deliver_unknown()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._has_rung.wait()
+            self._has_rung.clear()
+            position = await self._read_on(position)
+
+    async def _find_end(self) -> TailPosition:
+        while True:
+            try:
+                return await self._storage.get_tail_position()
+            except SharedContextError as exc:
+                _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
+                await asyncio.sleep(LOOK_INTERVAL_S)
+
+    async def _read_on(self, position: TailPosition) -> TailPosition:
+        """Deliver what is new; where to read on, which after a failure is where it began."""
+        is_at_end = False
+        while not is_at_end:
+            try:
+                changes = await self._storage.read_changes(position, READ_LIMIT)
+            except SharedContextError as exc:
+                _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
+                await asyncio.sleep(LOOK_INTERVAL_S)
+                return position
+            position = changes.position
+            is_at_end = len(changes.events) < READ_LIMIT
+            self._deliver(changes)
+            if changes.events:
+                await asyncio.sleep(PAUSE_S)
+        return position
+
+    def _deliver(self, changes: Changes) -> None:
+        if not changes.is_complete:
+            self._bus.deliver_unknown()
+        for event in changes.events:
+            message = (event.session_id, event.seq)
+            if event.kind is EventKind.MESSAGE_ADDED and message in self._own_messages:
+                self._own_messages.discard(message)
+            else:
+                self._bus.deliver(event)

@@ -1,0 +1,173 @@
+"""Leases: one holder at a time, for a time, with fencing tokens that only grow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import anyio
+
+from shared_context_server import policy
+from shared_context_server.errors import SessionClosed, SharedContextError
+from shared_context_server.events.bus import Subscription
+from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
+from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.waiting import PROGRESS_INTERVAL_S, ReportProgress
+from shared_context_server.storage.base import LeaseAttempt, SessionGuard
+
+MAX_LISTED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """`session_id` None: a server-wide lease."""
+
+    session_id: str | None
+    name: str
+    ttl_s: float
+    wait_s: float
+
+
+async def acquire_lease(
+    services: Services,
+    caller: Caller,
+    request: LeaseRequest,
+    report_progress: ReportProgress | None = None,
+) -> LeaseAttempt:
+    """Take or renew the lease, waiting up to `wait_s` for another holder's to end; in no order
+    among those who wait.
+
+    Raises SessionClosed, or SessionNotFound, when that becomes true of the session meanwhile, and
+    Unavailable when the server is stopping.
+    """
+    policy.require(caller, Permission.WRITE)
+    if request.wait_s == 0:
+        return await _try(services, caller, request)
+    # Subscribed before the first try, so that a release right behind it is heard of.
+    with services.bus.subscribe(_concerns(request), session_id=request.session_id) as changes:
+        return await _keep_trying(services, caller, request, changes, report_progress)
+
+
+async def _keep_trying(
+    services: Services,
+    caller: Caller,
+    request: LeaseRequest,
+    changes: Subscription,
+    report_progress: ReportProgress | None,
+) -> LeaseAttempt:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    attempt = await _try(services, caller, request)
+    while not attempt.is_acquired:
+        left_s = started + request.wait_s - loop.time()
+        if left_s <= 0:
+            break
+        # Nobody tells of an expiry: every waiter looks at the clock.
+        free_in_s = max((attempt.lease.expires_at - utc_now()).total_seconds(), 0)
+        events = await changes.wait(min(left_s, free_in_s, PROGRESS_INTERVAL_S))
+        if events or changes.take_missed() or attempt.lease.expires_at <= utc_now():
+            attempt = await _try(services, caller, request)
+        elif report_progress is not None:
+            await report_progress(loop.time() - started, request.wait_s)
+    return attempt
+
+
+async def _try(services: Services, caller: Caller, request: LeaseRequest) -> LeaseAttempt:
+    """One attempt. If the caller hangs up while it is being written, nobody would know of the
+    lease: it is given back."""
+    attempting = asyncio.ensure_future(
+        services.storage.acquire_lease(
+            request.session_id,
+            request.name,
+            caller,
+            ttl=timedelta(seconds=request.ttl_s),
+            now=utc_now(),
+            guard=_guard(policy.require_session_write, caller, request.session_id),
+        )
+    )
+    try:
+        attempt = await asyncio.shield(attempting)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True), suppress(SharedContextError):
+            attempt = await attempting
+            if attempt.is_acquired and not attempt.is_renewal:
+                await _give_back(services, caller, attempt.lease)
+        raise
+    if attempt.is_acquired:
+        services.bus.publish(_changed(request.session_id, request.name))
+    return attempt
+
+
+async def _give_back(services: Services, caller: Caller, lease: Lease) -> None:
+    """Release it, unless another call of the same agent has renewed it since."""
+    await services.storage.release_lease(
+        lease.session_id,
+        lease.name,
+        caller,
+        lease.fencing_token,
+        now=utc_now(),
+        guard=_guard(_require_release, caller, lease.session_id),
+        expires_at=lease.expires_at,
+    )
+    services.bus.publish(_changed(lease.session_id, lease.name))
+
+
+async def release_lease(
+    services: Services, caller: Caller, *, session_id: str | None, name: str, fencing_token: int
+) -> bool:
+    """End the caller's holding; False if it had ended already. A closed session does not matter."""
+    policy.require(caller, Permission.WRITE)
+    is_released = await services.storage.release_lease(
+        session_id,
+        name,
+        caller,
+        fencing_token,
+        now=utc_now(),
+        guard=_guard(_require_release, caller, session_id),
+    )
+    if is_released:
+        services.bus.publish(_changed(session_id, name))
+    return is_released
+
+
+async def list_leases(services: Services, caller: Caller, session_id: str | None) -> list[Lease]:
+    """What is held now, by name: of the session, or server-wide; the first MAX_LISTED."""
+    policy.require(caller, Permission.READ)
+    return await services.storage.list_leases(
+        session_id,
+        limit=MAX_LISTED,
+        now=utc_now(),
+        guard=_guard(policy.require_session_read, caller, session_id),
+    )
+
+
+def _require_release(caller: Caller, session: Session) -> None:
+    with suppress(SessionClosed):
+        policy.require_session_write(caller, session)
+
+
+def _guard(
+    rule: Callable[[Caller, Session], None], caller: Caller, session_id: str | None
+) -> SessionGuard | None:
+    return None if session_id is None else partial(rule, caller)
+
+
+def _concerns(request: LeaseRequest) -> Callable[[Event], bool]:
+    """What may let a waiter in, or end its waiting."""
+
+    def concerns(event: Event) -> bool:
+        if event.session_id != request.session_id:
+            return False
+        if event.kind is EventKind.LEASE_CHANGED:
+            return event.name == request.name
+        return event.kind in (EventKind.SESSION_CLOSED, EventKind.SESSION_DELETED)
+
+    return concerns
+
+
+def _changed(session_id: str | None, name: str) -> Event:
+    return Event(EventKind.LEASE_CHANGED, session_id, name=name)

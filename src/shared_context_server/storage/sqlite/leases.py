@@ -1,0 +1,139 @@
+"""Leases, and the fencing of writes by them."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+
+from shared_context_server.errors import LeaseLost
+from shared_context_server.models import Caller, Lease
+from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.sqlite.rows import (
+    LEASE,
+    encode_optional_time,
+    encode_time,
+    to_lease,
+)
+from shared_context_server.storage.sqlite.sessions import use_session
+
+_HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
+
+_FIND = f"SELECT {LEASE} FROM leases WHERE name = :name AND {_HELD}"
+_TAKE = f"""
+    INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, 1, :now, :expires_at)
+    ON CONFLICT (session_id, name) DO UPDATE SET
+        holder = excluded.holder, fencing_token = fencing_token + 1,
+        acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+    RETURNING {LEASE}"""
+_RENEW = f"""
+    UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
+    RETURNING {LEASE}"""
+_RELEASE = f"""
+    UPDATE leases SET holder = NULL
+    WHERE name = :name AND {_HELD} AND holder = :holder AND fencing_token = :fencing_token
+      AND (:expires_at IS NULL OR expires_at = :expires_at)"""
+_LIST = (
+    f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} ORDER BY name LIMIT :limit"
+)
+
+
+def acquire_lease(
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    name: str,
+    caller: Caller,
+    *,
+    ttl: timedelta,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> LeaseAttempt:
+    _use_place(connection, session_id, guard)
+    current = _find_held(connection, session_id, name, now)
+    if current is not None and current.holder != caller.agent_id:
+        return LeaseAttempt(current, is_acquired=False)
+    row = connection.execute(
+        _TAKE if current is None else _RENEW,
+        {
+            "session_id": session_id or "",
+            "name": name,
+            "holder": caller.agent_id,
+            "now": encode_time(now),
+            "expires_at": encode_time(now + ttl),
+        },
+    ).fetchone()
+    return LeaseAttempt(to_lease(session_id, row), is_acquired=True, is_renewal=current is not None)
+
+
+def release_lease(
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    name: str,
+    caller: Caller,
+    fencing_token: int,
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+    expires_at: datetime | None,
+) -> bool:
+    _use_place(connection, session_id, guard)
+    released = connection.execute(
+        _RELEASE,
+        {
+            "session_id": session_id or "",
+            "name": name,
+            "holder": caller.agent_id,
+            "fencing_token": fencing_token,
+            "now": encode_time(now),
+            "expires_at": encode_optional_time(expires_at),
+        },
+    )
+    return released.rowcount == 1
+
+
+def list_leases(
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    *,
+    limit: int,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> list[Lease]:
+    _use_place(connection, session_id, guard)
+    rows = connection.execute(
+        _LIST, {"session_id": session_id or "", "now": encode_time(now), "limit": limit}
+    )
+    return [to_lease(session_id, row) for row in rows]
+
+
+def require_fence(
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    fence: Fence,
+    caller: Caller,
+    now: datetime,
+) -> None:
+    """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
+    held = _find_held(connection, session_id, fence.lease, now)
+    if held is None:
+        raise LeaseLost(fence.lease)
+    if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
+        raise LeaseLost(fence.lease, holder=held.holder, current_token=held.fencing_token)
+
+
+def _use_place(
+    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+) -> None:
+    if session_id is not None:
+        use_session(connection, session_id, guard)
+
+
+def _find_held(
+    connection: sqlite3.Connection, session_id: str | None, name: str, now: datetime
+) -> Lease | None:
+    row = connection.execute(
+        _FIND, {"session_id": session_id or "", "name": name, "now": encode_time(now)}
+    ).fetchone()
+    return None if row is None else to_lease(session_id, row)

@@ -1,0 +1,43 @@
+"""Stores and buses as processes have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shared_context_server.events.bus import Bus
+from shared_context_server.events.link import open_link
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage, open_storage
+
+PATIENCE_S = 30.0  # for anything that has to happen; far above what it takes
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", database_url=None)
+
+
+@asynccontextmanager
+async def open_linked(settings: Settings) -> AsyncIterator[tuple[Storage, Bus]]:
+    """A store and a bus that is connected to others over it."""
+    async with open_storage(settings) as storage:
+        bus = Bus()
+        async with open_link(storage, bus):
+            yield storage, bus
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Look again and again until it is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110 - what is looked at is outside this process
+            await asyncio.sleep(0.005)

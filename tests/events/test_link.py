@@ -1,0 +1,315 @@
+"""Processes on one store wake each other, and cost nothing while nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import shared_context_server
+from shared_context_server.events.bus import Bus, Subscription
+from shared_context_server.events.doorbells import MAX_PATH_BYTES, Doorbells, doorbell_dir
+from shared_context_server.models import Event, EventKind
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage
+from tests.events.conftest import PATIENCE_S, open_linked, until
+from tests.storage.builders import ALICE, NOON, add_message, add_session, address, put
+
+PEER = Path(__file__).with_name("peer.py")
+ROOT = Path(__file__).parents[2]
+# Above what a wake-up by ring takes on a busy machine, below the interval of looking without one,
+# whose shortest waits are excluded by taking the best of several.
+PROMPT_S = 0.1
+
+Linked = tuple[Storage, Bus]
+StartPeer = Callable[[str], "subprocess.Popen[str]"]
+
+
+def want_all(event: Event) -> bool:
+    return True
+
+
+def added(seq: int) -> Event:
+    return Event(EventKind.MESSAGE_ADDED, "session_1", seq=seq)
+
+
+@pytest.fixture
+async def linked(settings: Settings) -> AsyncIterator[Linked]:
+    async with open_linked(settings) as (storage, bus):
+        await add_session(storage)
+        yield storage, bus
+
+
+@pytest.fixture
+def start_peer(settings: Settings) -> Iterator[StartPeer]:
+    """Starts peer.py with a task."""
+    package_root = Path(shared_context_server.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{package_root}{os.pathsep}{ROOT}"}
+    started: list[subprocess.Popen[str]] = []
+
+    def start(task: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(PEER), task, str(settings.data_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+async def hear(process: subprocess.Popen[str]) -> str:
+    """The next line the peer prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        return (await asyncio.to_thread(process.stdout.readline)).strip()
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+async def settle(subscription: Subscription) -> None:
+    """Wait until the link listens, which begins with news of unknown kind."""
+    while not subscription.take_missed():
+        await subscription.wait(PATIENCE_S)
+
+
+async def wait_for(subscription: Subscription, event: Event) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while event not in await subscription.wait(PATIENCE_S):
+            pass
+
+
+def bells_of(storage: Storage) -> set[str]:
+    assert storage.meeting_dir is not None
+    with suppress(FileNotFoundError):
+        return {path.name for path in doorbell_dir(storage.meeting_dir).iterdir()}
+    return set()
+
+
+async def test_what_one_process_writes_wakes_another(linked: Linked, start_peer: StartPeer) -> None:
+    _, bus = linked
+    writer = start_peer("write")
+    assert await hear(writer) == "ready"
+    best_s = PATIENCE_S
+    with bus.subscribe(want_all, session_id="session_1") as subscription:
+        await settle(subscription)
+        for seq in range(1, 11):
+            started = time.perf_counter()
+            tell(writer, "hello")
+            await wait_for(subscription, added(seq))
+            best_s = min(best_s, time.perf_counter() - started)
+    assert best_s < PROMPT_S
+
+
+async def test_what_this_process_writes_wakes_the_other(
+    linked: Linked, start_peer: StartPeer
+) -> None:
+    storage, bus = linked
+    listener = start_peer("wait_for_news")
+    assert await hear(listener) == "listening"
+    best_s = PATIENCE_S
+    for seq in range(1, 11):
+        await add_message(storage)
+        bus.publish(added(seq))
+        started = time.perf_counter()
+        assert await hear(listener) == f"message_added {seq}"
+        best_s = min(best_s, time.perf_counter() - started)
+    assert best_s < PROMPT_S
+
+
+async def test_a_writer_that_does_not_ring_is_heard_too(
+    linked: Linked, start_peer: StartPeer
+) -> None:
+    """A command, an older program, a ring that got lost."""
+    _, bus = linked
+    writer = start_peer("write")
+    assert await hear(writer) == "ready"
+    with bus.subscribe(want_all) as subscription:
+        await settle(subscription)
+        tell(writer, "quietly")
+        await wait_for(subscription, added(1))
+
+
+async def test_other_news_than_messages_crosses_too(linked: Linked, start_peer: StartPeer) -> None:
+    storage, bus = linked
+    listener = start_peer("wait_for_news")
+    assert await hear(listener) == "listening"
+    await storage.write_memory(address("k"), ALICE, put(1), now=NOON, guard=None)
+    bus.publish(Event(EventKind.MEMORY_CHANGED, name="k"))
+    assert await hear(listener) == "memory_changed None"
+    bus.publish(Event(EventKind.AGENT_JOINED, agent_id="alice"))  # is stored nowhere else
+    assert await hear(listener) == "agent_joined None"
+
+
+async def test_nothing_is_lost_while_listening_begins(linked: Linked, settings: Settings) -> None:
+    """A message of another process at any moment of it: heard of, or there at the next look."""
+    other, _ = linked
+    for seq in range(1, 31):
+        async with open_linked(settings) as (storage, bus):
+            with bus.subscribe(want_all, session_id="session_1") as subscription:
+                seen = (await storage.get_session("session_1")).last_seq
+                assert seen == seq - 1
+                writing = asyncio.create_task(add_message(other))
+                for _ in range(seq % 7):
+                    await asyncio.sleep(0)
+                while seen < seq:
+                    events = await subscription.wait(PATIENCE_S)
+                    assert events or subscription.take_missed(), "nothing woke it"
+                    seen = (await storage.get_session("session_1")).last_seq
+                await writing
+
+
+async def test_own_messages_are_heard_once(linked: Linked) -> None:
+    storage, bus = linked
+    with bus.subscribe(want_all) as subscription:
+        await settle(subscription)
+        await add_message(storage)
+        bus.publish(added(1))
+        await storage.write_memory(address("k"), ALICE, put(1), now=NOON, guard=None)
+        heard: list[Event] = []
+        while not heard or heard[-1].kind is not EventKind.MEMORY_CHANGED:
+            heard += await subscription.wait(PATIENCE_S)  # the link's own look, which sees both
+        assert [event.kind for event in heard].count(EventKind.MESSAGE_ADDED) == 1
+
+
+async def test_while_nobody_waits_there_is_no_socket_and_nothing_is_read(
+    linked: Linked,
+) -> None:
+    storage, bus = linked
+    assert bells_of(storage) == set()
+    with bus.subscribe(want_all):
+        assert len(bells_of(storage)) == 1
+    await until(lambda: bells_of(storage) == set())
+
+    def tasks() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()}
+
+    await until(lambda: "events-link" not in tasks())
+    await add_message(storage)
+    bus.publish(added(1))
+    assert "events-link" not in tasks()
+    assert bells_of(storage) == set()
+
+
+async def test_who_waits_again_soon_keeps_the_socket(linked: Linked) -> None:
+    storage, bus = linked
+    with bus.subscribe(want_all) as subscription:
+        await settle(subscription)
+        bells = bells_of(storage)
+    with bus.subscribe(want_all) as subscription:
+        assert bells_of(storage) == bells
+        assert await subscription.wait(0) == []
+        assert not subscription.take_missed()
+
+
+async def test_closing_leaves_no_socket(settings: Settings) -> None:
+    async with open_linked(settings) as (storage, bus):
+        with bus.subscribe(want_all) as subscription:
+            await settle(subscription)
+            assert len(bells_of(storage)) == 1
+    assert bells_of(storage) == set()
+
+
+async def test_the_socket_of_a_killed_process_is_cleared_away(
+    linked: Linked, start_peer: StartPeer
+) -> None:
+    storage, bus = linked
+    listener = start_peer("wait_for_news")
+    assert await hear(listener) == "listening"
+    survivor = start_peer("wait_for_news")
+    assert await hear(survivor) == "listening"
+    assert len(bells_of(storage)) == 2
+    listener.send_signal(signal.SIGKILL)
+    listener.wait(PATIENCE_S)
+    await add_message(storage)
+    bus.publish(added(1))
+    assert await hear(survivor) == "message_added 1"
+    await until(lambda: len(bells_of(storage)) == 1)
+
+
+async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None:
+    deep = Settings(data_dir=tmp_path / ("d" * 100), database_url=None)
+    async with open_linked(deep) as (storage, bus), open_linked(deep) as (other, other_bus):
+        assert storage.meeting_dir is not None
+        directory = doorbell_dir(storage.meeting_dir)
+        assert directory != storage.meeting_dir
+        await add_session(storage)
+        with bus.subscribe(want_all) as subscription:
+            await settle(subscription)
+            (bell,) = directory.iterdir()
+            assert len(os.fsencode(bell)) <= MAX_PATH_BYTES
+            await add_message(other)
+            other_bus.publish(added(1))
+            await wait_for(subscription, added(1))
+    directory.rmdir()
+
+
+async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: StartPeer) -> None:
+    storage, bus = linked
+    assert storage.meeting_dir is not None
+    storage.meeting_dir.touch()  # a file where the directory should be
+    writer = start_peer("write")
+    assert await hear(writer) == "ready"
+    best_s = PATIENCE_S
+    with bus.subscribe(want_all) as subscription:
+        await settle(subscription)
+        for seq in range(1, 6):
+            started = time.perf_counter()
+            tell(writer, "hello")
+            await wait_for(subscription, added(seq))
+            best_s = min(best_s, time.perf_counter() - started)
+    assert best_s < PROMPT_S
+
+
+async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
+    """A receiver that is full keeps nobody waiting."""
+    rings: list[None] = []
+    receiver = Doorbells(tmp_path, lambda: rings.append(None))
+    sender = Doorbells(tmp_path, lambda: None)
+    assert receiver.hang_up()
+    for _ in range(5000):
+        sender.ring()
+    await until(lambda: bool(rings))
+    await asyncio.sleep(0)
+    assert len(rings) < 10
+    sender.close()
+    receiver.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_bell_hung_up_in_the_same_tick_is_found(tmp_path: Path) -> None:
+    """The directory's time does not tell two changes of one tick of the clock apart."""
+    sender = Doorbells(tmp_path, lambda: None)
+    for _ in range(50):
+        rings: list[None] = []
+        sender.ring()
+        bell = Doorbells(tmp_path, lambda rings=rings: rings.append(None))
+        assert bell.hang_up()
+        sender.ring()
+        await until(lambda rings=rings: bool(rings))
+        bell.close()
+    sender.close()
+
+
+def test_a_socket_name_fits() -> None:
+    assert MAX_PATH_BYTES <= 103  # macOS; Linux has 107
+    assert socket.AF_UNIX
