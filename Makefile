@@ -15,10 +15,10 @@ VENV_STAMP := $(VENV)/.made
 REQUIREMENTS_STAMP := $(VENV)/.requirements
 PROJECT_STAMP := $(VENV)/.project
 
-.PHONY: help setup run dev test lint format docs bench lock clean
+.PHONY: help setup run dev test lint format docs bench bench-clock bench-live clock-torn lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 setup: $(PROJECT_STAMP) ## make .venv from the pinned requirements; costs nothing when it is up to date
 
@@ -82,6 +82,16 @@ bench: setup ## the ratios of the performance promises
 UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
+
+bench-clock: setup ## what reading the clock costs, beside the usual ways to get the time
+	$(BIN)/python -m bench.clock $(ARGS)
+
+bench-live: setup ## how soon a waiter is woken, and what a second worker is worth
+	$(BIN)/python -m bench.waking $(ARGS)
+
+clock-torn: setup ## 10^8 checked reads against a writer that never rests, then the check of the check
+	$(BIN)/python -m bench.clock_torn $(ARGS)
+	! $(BIN)/python -m bench.clock_torn --reads 2000000 --without-seqlock
 
 lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) --group dev --output-file requirements/dev.txt

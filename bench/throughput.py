@@ -36,7 +36,8 @@ def _constant(request: bytes) -> MakeRequest:
     return lambda: request
 
 
-def _mcp_call(tool: str, arguments: dict[str, object]) -> bytes:
+def mcp_call(tool: str, arguments: dict[str, object]) -> bytes:
+    """A modern tools/call as it goes over the wire."""
     body = {
         "jsonrpc": "2.0",
         "id": 1,
@@ -73,8 +74,8 @@ async def measure(port: int) -> list[Target]:
             _constant(http_request("/mcp/tool/add_message", arguments, HEADERS)),
             [],
         ),
-        Target("MCP no-op tool", _constant(_mcp_call("noop", arguments)), []),
-        Target("MCP add_message", _constant(_mcp_call("add_message", arguments)), []),
+        Target("MCP no-op tool", _constant(mcp_call("noop", arguments)), []),
+        Target("MCP add_message", _constant(mcp_call("add_message", arguments)), []),
     ]
     for round_number in range(ROUNDS + 1):
         for target in targets:

@@ -20,9 +20,11 @@ from pydantic_core import to_json
 from shared_context_server import policy
 from shared_context_server.errors import NotFound, SharedContextError
 from shared_context_server.models import Caller, MemoryScope
-from shared_context_server.services import memory, messages, sessions
+from shared_context_server.services import leases, memory, messages, sessions, timing
 from shared_context_server.services.context import Services
 from shared_context_server.storage.base import MessageQuery
+from shared_context_server.tools.clock import sensors_result, time_result
+from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
 from shared_context_server.tools.memory import memory_list
 from shared_context_server.tools.messages import MessageItem, MessageList
@@ -57,6 +59,24 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
         return await read(lambda caller: _messages(services, caller, session_id))
 
     @mcp.resource(
+        "session://{session_id}/memory",
+        name="session-memory",
+        mime_type=JSON,
+        description="Keys and versions of a session's shared memory.",
+    )
+    async def session_memory(session_id: str) -> ResourceResult:
+        return await read(lambda caller: _session_memory(services, caller, session_id))
+
+    @mcp.resource(
+        "session://{session_id}/leases",
+        name="session-leases",
+        mime_type=JSON,
+        description="The leases that are held in a session.",
+    )
+    async def session_leases(session_id: str) -> ResourceResult:
+        return await read(lambda caller: _session_leases(services, caller, session_id))
+
+    @mcp.resource(
         "agent://{agent_id}/memory",
         name="agent-memory",
         mime_type=JSON,
@@ -64,6 +84,16 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     )
     async def agent_memory(agent_id: str) -> ResourceResult:
         return await read(lambda caller: _agent_memory(services, caller, agent_id))
+
+    @mcp.resource("clock://now", name="clock", mime_type=JSON, description="What get_time answers.")
+    async def clock() -> ResourceResult:
+        return await read(lambda caller: _clock(services, caller))
+
+    @mcp.resource(
+        "sensors://all", name="sensors", mime_type=JSON, description="What get_all_sensors answers."
+    )
+    async def sensors() -> ResourceResult:
+        return await read(lambda caller: _sensors(services, caller))
 
 
 class ReadRefused(FastMCPError):
@@ -111,19 +141,41 @@ async def _messages(services: Services, caller: Caller, session_id: str) -> Base
     )
 
 
+async def _session_memory(services: Services, caller: Caller, session_id: str) -> BaseModel:
+    return await _memory_keys(services, caller, session_id, MemoryScope.SHARED)
+
+
+async def _session_leases(services: Services, caller: Caller, session_id: str) -> BaseModel:
+    return lease_list(await leases.list_leases(services, caller, session_id))
+
+
 async def _agent_memory(services: Services, caller: Caller, agent_id: str) -> BaseModel:
     policy.require_own_memory(caller, agent_id)
+    return await _memory_keys(services, caller, None, MemoryScope.PRIVATE)
+
+
+async def _memory_keys(
+    services: Services, caller: Caller, session_id: str | None, scope: MemoryScope
+) -> BaseModel:
     return memory_list(
         await memory.list_memory(
             services,
             caller,
-            session_id=None,
-            scope=MemoryScope.PRIVATE,
+            session_id=session_id,
+            scope=scope,
             prefix="",
             limit=MAX_ENTRIES,
             cursor=None,
         )
     )
+
+
+async def _clock(services: Services, caller: Caller) -> BaseModel:
+    return time_result(timing.get_time(services, caller))
+
+
+async def _sensors(services: Services, caller: Caller) -> BaseModel:
+    return sensors_result(timing.get_sensors(services, caller))
 
 
 async def _read(

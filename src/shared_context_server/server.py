@@ -23,25 +23,32 @@ from shared_context_server import __version__
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.errors import SharedContextError
+from shared_context_server.events.bus import Bus
+from shared_context_server.events.link import open_link
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.prompts import INSTRUCTIONS, add_prompts
 from shared_context_server.resources import add_resources
 from shared_context_server.rest.access import AccessLog
 from shared_context_server.rest.errors import exception_handlers
+from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import PUBLIC_PATHS, make_routes
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
+from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.storage import open_storage
+from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 
 MCP_PATH = "/mcp"
 PURGE_INTERVAL_S = 60.0
+GAUGES_INTERVAL_S = 5.0  # of workers; a process of its own looks when it is asked
 
 _log = get_logger("server")
 
@@ -57,6 +64,11 @@ class Server:
     mcp: FastMCP[Any]
     app: ASGIApp
 
+    def stop(self) -> None:
+        """Answer everybody who waits, since a shutdown waits for calls under way. Calls that do not
+        wait are served as before."""
+        self.services.bus.close()
+
 
 @asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[Server]:
@@ -67,17 +79,27 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     settings, _ = ensure_secrets(settings)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings))
+        bus = Bus()
+        await stack.enter_async_context(open_link(storage, bus))
+        stack.callback(bus.close)
         services = Services(
             settings=settings,
             storage=storage,
             identity=Identity(storage, settings),
             corpora=CorpusCache(storage),
-            presence=Presence(storage),
+            presence=Presence(storage, bus),
+            clock=stack.enter_context(ClockReader(settings.clock_prefix)),
+            sensors=stack.enter_context(SensorReader(settings.clock_prefix)),
+            bus=bus,
+            shared_reads=SharedReads(storage),
         )
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
+        if metrics.is_shared:
+            refresh = partial(refresh_gauges, services, metrics)
+            await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
         mcp = make_mcp(dispatcher)
         app = await _make_app(stack, mcp, dispatcher, metrics)
         yield Server(settings, services, dispatcher, metrics, mcp, app)
@@ -96,6 +118,7 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     )
     bindings = add_tools(mcp, dispatcher)
     add_resources(mcp, dispatcher.services, bindings)
+    add_subscriptions(mcp, dispatcher.services, bindings)
     add_prompts(mcp)
     return mcp
 
@@ -196,6 +219,8 @@ class LifespanApp:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._serve: ASGIApp = _refuse
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -203,11 +228,18 @@ class LifespanApp:
         else:
             await self._serve(scope, receive, send)
 
+    def stop(self) -> None:
+        """Begin to end: to be called at the signal, from whatever thread or handler."""
+        if self._server is not None and self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._server.stop)
+
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             async with open_server(self._settings) as server:
                 self._serve = server.app
+                self._server, self._loop = server, asyncio.get_running_loop()
                 # The imported stack never goes away: without this each full collection walks it,
                 # which is most of the latency tail.
                 gc.collect()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import env, serve
+from tests.cli.conftest import env, scs, serve
 
-__all__ = ["env", "serve"]
+__all__ = ["env", "scs", "serve"]

@@ -101,6 +101,19 @@ def arguments_of(tool: Tool[Any, Any]) -> st.SearchStrategy[Any]:
     return st.one_of(nearly, nearly, mixed, wrong, values)
 
 
+# What a waiting tool may take, and takes by default, s; waiting is not the subject here.
+TIMES = {"acquire_lease": "wait_seconds", "wait_for_messages": "timeout_seconds"}
+
+
+def hurry(tool: Tool[Any, Any], arguments: Any) -> Any:
+    """The arguments with 0 for any time above it."""
+    if not tool.is_waiting or not isinstance(arguments, dict):
+        return arguments
+    time = arguments.get(TIMES[tool.name])
+    is_wrong = time is not None and not isinstance(time, int | float | str)
+    return arguments if is_wrong else arguments | {TIMES[tool.name]: 0}
+
+
 def settle(value: Any, known: dict[str, Any]) -> Any:
     """The value with stand-ins replaced by what they stand for."""
     if isinstance(value, dict):
@@ -122,13 +135,15 @@ def settle(value: Any, known: dict[str, Any]) -> Any:
 async def test_no_arguments_break_a_tool(
     drawn: tuple[Tool[Any, Any], Any], is_ascii: bool, admin: httpx.AsyncClient
 ) -> None:
-    tool, arguments = drawn
+    tool, arguments = drawn[0], hurry(*drawn)
     known: dict[str, Any] = {SESSION: await create_session(admin), KEY: "k"}
     added = await call(admin, "add_message", session_id=known[SESSION], content="c", metadata={})
     known[MESSAGE] = added["message_id"]
     body = json.dumps(settle(arguments, known), ensure_ascii=is_ascii)
     response = await admin.post(f"/mcp/tool/{tool.name}", content=body)
-    if response.status_code == 200:
+    if response.status_code == 503:
+        assert response.json()["code"] == "CLOCK_NOT_RUNNING"  # it is not, in these tests
+    elif response.status_code == 200:
         assert response.json()["success"] is True
         Draft202012Validator(tool.output_schema).validate(response.json())
     else:

@@ -11,9 +11,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from shared_context_server.server import Server
 from shared_context_server.tools.catalog import TOOLS
+from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.rest.conftest import API_KEY, OpenClient, call, create_session
 
 ERRORS = {"400", "401", "403", "404", "409", "413", "429", "500", "503"}
+SENSORS = {"get_temperature", "get_humidity", "get_all_sensors"}  # which need a clock daemon
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ async def test_it_lists_exactly_the_tools_of_the_registry(document: dict[str, An
     listed = {path: set(methods) for path, methods in document["paths"].items()}
     tools = {f"/mcp/tool/{tool.name}": {"post"} for tool in TOOLS}
     probes: dict[str, set[str]] = {path: {"get"} for path in ("/health", "/ready", "/metrics")}
-    assert listed == tools | probes | {"/mcp/batch": {"post"}}
+    assert listed == tools | probes | {"/mcp/batch": {"post"}, "/events": {"get"}}
 
 
 async def test_a_core_server_lists_core_tools_only(open_agent: OpenClient) -> None:
@@ -108,15 +110,20 @@ async def test_answers_are_as_the_document_says(
         "get_memory": here | {"key": "k"},
         "list_memory": here,
         "delete_memory": here | {"key": "k"},
+        "wait_for_messages": here,
+        "acquire_lease": here | {"name": "n"},
+        "list_leases": here,
+        "release_lease": here | {"name": "n", "fencing_token": 1},
         "list_agents": {},
         "get_audit_log": {},
+        "get_time": {},
         "get_session": here,
         "list_sessions": {},
         "close_session": here,
         "delete_session": here,
         "revoke_token": {"auth_token": granted["token"]},
     }
-    assert set(calls) == {tool.name for tool in TOOLS}
+    assert set(calls) | SENSORS == {tool.name for tool in TOOLS}
     for name, arguments in calls.items():
         client = admin if name == "get_audit_log" else agent
         operation = document["paths"][f"/mcp/tool/{name}"]["post"]
@@ -124,6 +131,17 @@ async def test_answers_are_as_the_document_says(
         Draft202012Validator(asked).validate(arguments)
         answered = operation["responses"]["200"]["content"]["application/json"]["schema"]
         Draft202012Validator(answered).validate(await call(client, name, **arguments))
+
+
+async def test_readings_are_as_the_document_says(
+    document: dict[str, Any], open_agent: OpenClient
+) -> None:
+    with own_prefix() as prefix, run_daemon_process(prefix):
+        async with open_agent(clock_prefix=prefix) as client:
+            for name in (*SENSORS, "get_time"):
+                operation = document["paths"][f"/mcp/tool/{name}"]["post"]
+                schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+                Draft202012Validator(schema).validate(await call(client, name))
 
 
 async def test_it_holds_no_data_and_no_credential(

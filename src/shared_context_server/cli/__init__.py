@@ -22,6 +22,7 @@ app = App(
 # By import path: a command's module, and what it needs, is imported when the command is run.
 _COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
+    "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "status": ("status:status", "Ask the running server how it is."),
     "client-config": ("client_config:client_config", "Print what connects a client."),
     "token": ("token:token", "Issue a token and print it."),

@@ -1,4 +1,5 @@
-"""The server over HTTP: one uvicorn process, or one that is restarted when the source changes."""
+"""The server over HTTP: one uvicorn process, several, or one that is restarted when the source
+changes."""
 
 from __future__ import annotations
 
@@ -18,14 +19,26 @@ from uvicorn.supervisors import ChangeReload
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.addresses import listen, require_safe_exposure
 from shared_context_server.cli.banner import compose_banner, startup_facts
+from shared_context_server.cli.slow_readers import ImpatientProtocol
+from shared_context_server.cli.workers import serve_with_workers
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
-from shared_context_server.settings import LogFormat, Settings, load_settings
+from shared_context_server.settings import LogFormat, McpSessions, Settings, load_settings
 from shared_context_server.storage import open_storage
 
 GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
 PACKAGE = Path(__file__).parents[1]
+UVICORN_OPTIONS: dict[str, Any] = {
+    "http": ImpatientProtocol,
+    "loop": "uvloop",
+    "ws": "none",
+    "lifespan": "on",
+    "log_config": None,
+    "access_log": False,  # the app has its own, which shows no queries
+    "server_header": False,
+    "timeout_graceful_shutdown": GRACE_S,
+}
 
 _log = get_logger("cli")
 
@@ -36,6 +49,7 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
     `overrides` made the settings; a reloaded process makes its own with them.
     """
     require_safe_exposure(settings)
+    _require_possible_workers(settings, is_reloading=is_reloading)
     settings, are_keys_new = ensure_secrets(settings)
     configure_logs(settings)
     asyncio.run(_check_storage(settings))
@@ -44,15 +58,30 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
         if is_reloading:
             announce()
             _serve_reloading(overrides, listener)
+        elif settings.workers > 1:
+            serve_with_workers(settings, listener, announce, UVICORN_OPTIONS)
         else:
-            _Server(_make_config(settings), announce).run([listener])
+            _Server(settings, announce).run([listener])
+
+
+def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None:
+    if settings.workers == 1:
+        return
+    if settings.mcp_sessions is McpSessions.STATEFUL:
+        raise ConfigurationError(
+            f"MCP_SESSIONS=stateful and WORKERS={settings.workers}: a client's session lives in one "
+            "process and would not be found in the others. Use one worker, or MCP_SESSIONS=stateless."
+        )
+    if is_reloading:
+        raise ConfigurationError("--reload is for one worker.")
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it serves, and for which ending as asked is a success."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None] | None = None) -> None:
-        super().__init__(config)
+    def __init__(self, settings: Settings, announce: Callable[[], None] | None = None) -> None:
+        self._app = LifespanApp(settings)
+        super().__init__(_make_config(self._app))
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -65,20 +94,11 @@ class _Server(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+        self._app.stop()
 
 
-def _make_config(settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        LifespanApp(settings),
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,  # the app has its own, which shows no queries
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+def _make_config(app: LifespanApp) -> uvicorn.Config:
+    return uvicorn.Config(app, **UVICORN_OPTIONS)
 
 
 async def _check_storage(settings: Settings) -> None:
@@ -114,4 +134,4 @@ def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | No
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)
-    _Server(_make_config(settings)).run(sockets)
+    _Server(settings).run(sockets)

@@ -38,3 +38,14 @@ class ServerOptions(StorageOptions):
     def overrides(self) -> dict[str, object]:
         given = asdict(self)
         return {**given, "http_host": given.pop("host"), "http_port": given.pop("port")}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(ServerOptions):
+    """What a server can be told beside that."""
+
+    workers: Annotated[int | None, Parameter(help="Processes that serve; HTTP only.")] = None
+    clock_prefix: Annotated[
+        str | None, Parameter(help="Prefix of the clock that the tools read.")
+    ] = None

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.rest.wire import read_body, send_body, send_outcome
+from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
 from shared_context_server.tools.dispatch import Dispatcher, parse_json
 
 MAX_CALLS = 100
@@ -26,8 +26,14 @@ class ToolEndpoint:
         if body is None:
             return
         name = scope["path_params"]["name"]
-        connection = current_connection.get()
-        await send_outcome(send, await self._dispatcher.call(name, body or {}, connection))
+        answer = self._dispatcher.call(name, body or {}, current_connection.get())
+        tool = self._dispatcher.tools.get(name)
+        if tool is not None and tool.is_waiting:
+            outcome = await run_while_connected(receive, answer)
+        else:
+            outcome = await answer
+        if outcome is not None:
+            await send_outcome(send, outcome)
 
 
 class BatchCall(BaseModel):
@@ -63,12 +69,17 @@ class BatchEndpoint:
         if body is None:
             return
         batch = parse_batch(body)
+        answered = await run_while_connected(receive, self._run(batch))
+        if answered is not None:
+            await send_body(send, answered)
+
+    async def _run(self, batch: Batch) -> bytes:
         connection = current_connection.get()
         results = []
         for call in batch.calls:
             outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
             results.append(b'{"status":%d,"result":%b}' % (outcome.status, outcome.json()))
-        await send_body(send, b'{"results":[%b]}' % b",".join(results))
+        return b'{"results":[%b]}' % b",".join(results)
 
 
 def parse_batch(body: bytes) -> Batch:

@@ -19,6 +19,7 @@ from shared_context_server.errors import (
     Unavailable,
 )
 from shared_context_server.rest.calls import MAX_CALLS
+from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID
 from shared_context_server.tools.registry import Tool
 
 JsonObject = dict[str, Any]
@@ -111,6 +112,7 @@ def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool
         TOOL_PATH.format(name=tool.name): {"post": _tool_operation(tool)} for tool in tools
     }
     paths[BATCH_PATH] = {"post": _batch_operation()}
+    paths[EVENTS_PATH] = {"get": _events_operation()}
     paths |= _probe_paths(is_metrics_public)
     return {
         "openapi": "3.1.0",
@@ -125,6 +127,7 @@ def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool
         "security": [{"bearer": []}, {"apiKey": []}],
         "tags": [
             {"name": "tools", "description": "The same tools as over MCP."},
+            {"name": "events", "description": "What happens, told as it happens."},
             {"name": "service", "description": "About the server itself."},
         ],
         "paths": paths,
@@ -183,6 +186,44 @@ def _batch_operation() -> JsonObject:
         "responses": {
             "200": _json_response("All calls were run; each has its status.", _BATCH_RESPONSE),
             **_error_references("Invalid", "Unauthenticated", "TooLarge", "Failed", "Unavailable"),
+        },
+    }
+
+
+def _events_operation() -> JsonObject:
+    return {
+        "operationId": "events",
+        "summary": "Follow what happens",
+        "description": (
+            "Server-sent events: those of the session that the query argument session_id names, "
+            "else of everything you may see. Event `message` has a message as get_messages shows "
+            "it, and as its id the seq (without session_id the message's id); the header "
+            f"{LAST_EVENT_ID} resumes behind it, 0 begins at the very beginning, without it the "
+            "stream begins now. Other events are hints that hold ids only and have no id."
+        ),
+        "tags": ["events"],
+        "parameters": [
+            {
+                "name": "session_id",
+                "in": "query",
+                "description": "Only this session.",
+                "schema": {"type": "string", "minLength": 1},
+            },
+            {
+                "name": LAST_EVENT_ID,
+                "in": "header",
+                "description": "The id of the last event received.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+        ],
+        "responses": {
+            "200": {
+                "description": "Events, until the client hangs up or the session is deleted.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **_error_references(
+                "Invalid", "Unauthenticated", "Denied", "NotFound", "Failed", "Unavailable"
+            ),
         },
     }
 

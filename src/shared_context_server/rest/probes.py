@@ -17,6 +17,7 @@ from shared_context_server.models import Permission
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.wire import FixedAnswer, send_body
+from shared_context_server.services import timing
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.storage import Storage
@@ -92,22 +93,24 @@ class MetricsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._services.settings.metrics_public:
             policy.require(current_connection.get().caller, Permission.READ)
-        await self._refresh_gauges()
+        await refresh_gauges(self._services, self._metrics)
         await send_body(
             send, self._metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4.encode()
         )
 
-    async def _refresh_gauges(self) -> None:
-        """From the storage; without it, counters are still worth reading, and gauges are unknown."""
-        metrics = self._metrics
-        try:
-            stats = await self._services.storage.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
-        except SharedContextError as exc:
-            _log.warning("no numbers from the storage", code=exc.code, error=exc.message)
-            metrics.active_sessions.set(math.nan)
-            metrics.active_agents.set(math.nan)
-            return
-        metrics.active_sessions.set(stats.active_sessions)
-        metrics.active_agents.set(stats.active_agents)
-        for name, value in stats.extra.items():
-            metrics.set_gauge(name, value)
+
+async def refresh_gauges(services: Services, metrics: Metrics) -> None:
+    """From the clock, and from the storage; without it, counters are still worth reading, and gauges are unknown."""
+    metrics.waiters.set(services.bus.subscriber_count)
+    metrics.clock_age_s.set(timing.measure_clock_age_s(services.clock))
+    try:
+        stats = await services.storage.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
+    except SharedContextError as exc:
+        _log.warning("no numbers from the storage", code=exc.code, error=exc.message)
+        metrics.active_sessions.set(math.nan)
+        metrics.active_agents.set(math.nan)
+        return
+    metrics.active_sessions.set(stats.active_sessions)
+    metrics.active_agents.set(stats.active_agents)
+    for name, value in stats.extra.items():
+        metrics.set_gauge(name, value)

@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
 from shared_context_server.rest.docs import docs_endpoint
+from shared_context_server.rest.events import EVENTS_PATH, EventsEndpoint
 from shared_context_server.rest.openapi import BATCH_PATH, TOOL_PATH, openapi_document
 from shared_context_server.rest.probes import (
     MetricsEndpoint,
@@ -31,6 +32,7 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
     return [
         Route(TOOL_PATH, ToolEndpoint(dispatcher), methods=["POST"]),
         Route(BATCH_PATH, BatchEndpoint(dispatcher), methods=["POST"]),
+        Route(EVENTS_PATH, EventsEndpoint(services), methods=["GET"]),
         Route("/health", health_endpoint(), methods=["GET"]),
         Route("/ready", ReadyEndpoint(Readiness(services.storage)), methods=["GET"]),
         Route("/metrics", MetricsEndpoint(services, metrics), methods=["GET"]),

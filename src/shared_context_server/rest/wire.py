@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import error_headers
 from shared_context_server.tools.dispatch import Outcome
+
+T = TypeVar("T")
 
 RawHeader = tuple[bytes, bytes]
 
@@ -70,3 +74,24 @@ class FixedAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_body(send, self._body, content_type=self._content_type, headers=self._headers)
+
+
+async def run_while_connected(receive: Receive, answer: Awaitable[T]) -> T | None:
+    """The awaited result; when the client hangs up first it is cancelled, and the result is None.
+
+    For after the whole body has been read.
+    """
+    working = asyncio.ensure_future(answer)
+    watching = asyncio.ensure_future(_wait_for_hang_up(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _wait_for_hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -149,6 +149,8 @@ Content = Annotated[
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_limit_metadata)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
 MemoryKey = Annotated[str, Field(min_length=1, max_length=255)]
+LeaseName = Annotated[str, Field(min_length=1, max_length=255)]
+FencingToken = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 AgentIds = Annotated[list[AgentId], Field(max_length=MAX_PARTICIPANTS)]
 MessageId = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 Seq = Annotated[Integer, Field(ge=0, le=2**63 - 1)]

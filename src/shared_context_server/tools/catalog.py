@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared_context_server.settings import ToolSet
-from shared_context_server.tools import agents, identity, memory, messages, sessions
+from shared_context_server.tools import agents, clock, identity, leases, memory, messages, sessions
 from shared_context_server.tools.registry import Tool
 
 TOOLS: tuple[Tool[Any, Any], ...] = (
@@ -13,7 +13,9 @@ TOOLS: tuple[Tool[Any, Any], ...] = (
     *sessions.TOOLS,
     *messages.TOOLS,
     *memory.TOOLS,
+    *leases.TOOLS,
     *agents.TOOLS,
+    *clock.TOOLS,
 )
 
 

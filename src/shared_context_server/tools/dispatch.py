@@ -27,6 +27,7 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
+from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.registry import Call, Tool
 
@@ -62,7 +63,13 @@ class Dispatcher:
         self._metrics = metrics
         self._limit = RateLimit(services.settings.rate_limit)
 
-    async def call(self, name: str, arguments: Any, connection: Connection) -> Outcome:
+    async def call(
+        self,
+        name: str,
+        arguments: Any,
+        connection: Connection,
+        report_progress: ReportProgress | None = None,
+    ) -> Outcome:
         """Run one tool; never raises for what a caller can cause, nor for our own defects.
 
         `arguments` as bytes are JSON that is still to be parsed.
@@ -72,7 +79,7 @@ class Dispatcher:
         try:
             if tool is None:
                 raise ToolNotFound(name[:100])
-            outcome = Outcome(200, await self._run(tool, arguments, connection))
+            outcome = Outcome(200, await self._run(tool, arguments, connection, report_progress))
         except SharedContextError as exc:
             outcome = failure(exc)
         except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
@@ -82,7 +89,13 @@ class Dispatcher:
         self._metrics.observe(label, outcome.status, time.perf_counter() - started)
         return outcome
 
-    async def _run(self, tool: Tool[Any, Any], arguments: Any, connection: Connection) -> BaseModel:
+    async def _run(
+        self,
+        tool: Tool[Any, Any],
+        arguments: Any,
+        connection: Connection,
+        report_progress: ReportProgress | None,
+    ) -> BaseModel:
         self._limit.spend(connection)
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
@@ -92,7 +105,9 @@ class Dispatcher:
             policy.require(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
-        result: BaseModel = await tool.handler(self.services, Call(caller, connection), parsed)
+        result: BaseModel = await tool.handler(
+            self.services, Call(caller, connection, report_progress), parsed
+        )
         return result
 
     async def _identify(self, arguments: Any, connection: Connection) -> Caller:

@@ -97,7 +97,9 @@ class McpTool(FastMCPTool):
             return tool_result(failure(exc))
         context = get_context()
         connection = await mcp_connection(context, self._bindings)
-        outcome = await self._dispatcher.call(self.name, arguments, connection)
+        outcome = await self._dispatcher.call(
+            self.name, arguments, connection, context.report_progress
+        )
         if self.name == AUTHENTICATE and self._bindings is not None and not outcome.is_error:
             self._bindings.bind(context.session_id, from_json(outcome.json())["token"])
         return tool_result(outcome)

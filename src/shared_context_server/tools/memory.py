@@ -21,15 +21,18 @@ from shared_context_server.storage.base import MemoryListing
 from shared_context_server.tools.arguments import (
     AnyJson,
     Arguments,
+    FencingToken,
     IdempotencyKey,
     Integer,
     JsonArgument,
+    LeaseName,
     MemoryKey,
     Metadata,
     Result,
     SessionId,
     Time,
 )
+from shared_context_server.tools.leases import fence_of
 from shared_context_server.tools.registry import READS, REMOVES, Call, Hints, Tool
 
 TEN_YEARS_S = 315_360_000
@@ -57,6 +60,10 @@ class SetMemory(Arguments):
     ] = MemoryMode.REPLACE
     expected_version: ExpectedVersion | None = None
     idempotency_key: IdempotencyKey | None = None
+    lease: Annotated[
+        LeaseName | None, Field(description="Refuse unless you hold it (in session_id).")
+    ] = None
+    fencing_token: FencingToken | None = None
 
 
 class MemorySet(Result):
@@ -181,6 +188,7 @@ async def set_memory(services: Services, call: Call, arguments: SetMemory) -> Me
             expected_version=arguments.expected_version,
         ),
         arguments.idempotency_key,
+        fence_of(arguments.lease, arguments.fencing_token),
     )
     entry = written.entry
     return MemorySet(

@@ -13,15 +13,17 @@ from shared_context_server.models import (
     Permission,
     Visibility,
 )
-from shared_context_server.services import digest, messages, search
+from shared_context_server.services import digest, messages, search, waiting
 from shared_context_server.services.context import Services
 from shared_context_server.storage.base import MessageQuery
 from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,
     Content,
+    FencingToken,
     IdempotencyKey,
     Integer,
+    LeaseName,
     MessageId,
     Metadata,
     Number,
@@ -31,6 +33,7 @@ from shared_context_server.tools.arguments import (
     Time,
     TimeArgument,
 )
+from shared_context_server.tools.leases import fence_of
 from shared_context_server.tools.registry import ADDS, READS, SETS, Call, Tool
 
 
@@ -79,6 +82,8 @@ class AddMessage(Arguments):
     idempotency_key: Annotated[
         IdempotencyKey | None, Field(description="Repeat it when you retry.")
     ] = None
+    lease: Annotated[LeaseName | None, Field(description="Refuse unless you hold it.")] = None
+    fencing_token: FencingToken | None = None
 
 
 class MessageAdded(Result):
@@ -107,6 +112,24 @@ class MessageList(Result):
     total_count: int
     has_more: bool
     next_after_seq: int
+
+
+class WaitForMessages(Arguments):
+    session_id: SessionId
+    after_seq: Annotated[Seq | None, Field(description="Default: your stored cursor.")] = None
+    timeout_seconds: Annotated[Number, Field(ge=0, le=120)] = 25
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
+    mentions_me: Annotated[
+        bool, Field(description="Only with you as recipient, or @your-agent-id.")
+    ] = False
+    sender: AgentId | None = None
+    visibility: Visibility | None = None
+
+
+class WaitResult(Result):
+    messages: list[MessageItem]
+    next_after_seq: int
+    timed_out: bool
 
 
 class MarkRead(Arguments):
@@ -170,6 +193,7 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
         metadata=arguments.metadata,
         parent_message_id=arguments.parent_message_id,
         idempotency_key=arguments.idempotency_key,
+        fence=fence_of(arguments.lease, arguments.fencing_token),
     )
     return MessageAdded(
         message_id=added.id, seq=added.seq, timestamp=added.timestamp, duplicate=added.duplicate
@@ -257,9 +281,44 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
     )
 
 
+async def wait_for_messages(
+    services: Services, call: Call, arguments: WaitForMessages
+) -> WaitResult:
+    """Wait until there are messages behind after_seq that you may see; no need to ask again and
+    again. Then read on from next_after_seq, and mark_read what you have dealt with."""
+    waited = await waiting.wait_for_messages(
+        services,
+        call.caller,
+        waiting.WaitRequest(
+            session_id=arguments.session_id,
+            after_seq=arguments.after_seq,
+            timeout_s=arguments.timeout_seconds,
+            limit=arguments.limit,
+            is_mention_wanted=arguments.mentions_me,
+            sender=arguments.sender,
+            visibility=arguments.visibility,
+        ),
+        call.report_progress,
+    )
+    return WaitResult(
+        messages=[MessageItem.of(message) for message in waited.messages],
+        next_after_seq=waited.next_after_seq,
+        timed_out=waited.is_timed_out,
+    )
+
+
 TOOLS = (
     Tool("add_message", AddMessage, MessageAdded, add_message, Permission.WRITE, ADDS),
     Tool("get_messages", GetMessages, MessageList, get_messages, Permission.READ, READS),
+    Tool(
+        "wait_for_messages",
+        WaitForMessages,
+        WaitResult,
+        wait_for_messages,
+        Permission.READ,
+        READS,
+        is_waiting=True,
+    ),
     Tool("mark_read", MarkRead, MarkedRead, mark_read, Permission.READ, SETS),
     Tool("get_digest", GetDigest, DigestResult, get_digest, Permission.READ, READS),
     Tool("search_context", SearchContext, SearchResults, search_context, Permission.READ, READS),

@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from shared_context_server.auth.connection import Connection
 from shared_context_server.models import Caller, Permission
 from shared_context_server.services.context import Services
+from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import Arguments, Result
 
 A = TypeVar("A", bound=Arguments)
@@ -24,6 +25,7 @@ class Call:
 
     caller: Caller
     connection: Connection
+    report_progress: ReportProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Tool(Generic[A, R]):
     """A tool as every surface serves it.
 
     `permission` None: the anonymous may call it. `is_core`: served under TOOLS=core too.
+    `is_waiting`: it may take as long as its caller allows; REST watches for a client that hangs up.
     The handler's docstring is its description.
     """
 
@@ -56,6 +59,7 @@ class Tool(Generic[A, R]):
     permission: Permission | None
     hints: Hints
     is_core: bool = True
+    is_waiting: bool = False
 
     @cached_property
     def description(self) -> str:

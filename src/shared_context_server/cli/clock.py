@@ -1,0 +1,91 @@
+"""`clock`: keeps time and sensors in shared memory, for servers and anybody else on the machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shared_context_server.clock import OptionError
+from shared_context_server.clock.options import DaemonOptions
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings, load_settings
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ClockOptions:
+    """What the daemon does; each option is a setting CLOCK_…"""
+
+    prefix: Annotated[str | None, Parameter(help="Before the segments' names.")] = None
+    hz: Annotated[float | None, Parameter(help="Ticks a second.")] = None
+    ntp: Annotated[
+        tuple[str, ...] | None,
+        Parameter(negative="", help="HOST[:PORT], repeatable; or kernel; or none."),
+    ] = None
+    ntp_interval: Annotated[float | None, Parameter(help="Between questions, s.")] = None
+    ntp_hold: Annotated[
+        float | None, Parameter(help="How long an answer counts as synchronized, s.")
+    ] = None
+    source: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            negative="",
+            help="hwmon, iio, psutil, simulated, python:package.module:function, exec:COMMAND "
+            "or none; repeatable.",
+        ),
+    ] = None
+    sensor_interval: Annotated[float | None, Parameter(help="Between readings, s.")] = None
+
+    def load(self) -> Settings:
+        """The settings, with the options that were given. Raises ConfigurationError."""
+        return load_settings(
+            clock_prefix=self.prefix,
+            clock_hz=self.hz,
+            clock_ntp=self.ntp,
+            clock_ntp_interval=self.ntp_interval,
+            clock_ntp_hold=self.ntp_hold,
+            clock_sources=self.source,
+            clock_sensor_interval=self.sensor_interval,
+        )
+
+
+def clock(options: ClockOptions = ClockOptions()) -> None:
+    """Keep time and sensors in shared memory until it is told to stop (SIGTERM, SIGINT, SIGHUP).
+
+    One daemon a prefix: a second one refuses to start.
+    """
+    command = daemon_command(options.load())
+    # Instead of this process: the daemon needs none of what the command line has loaded.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+
+
+def daemon_command(settings: Settings) -> list[str]:
+    """The command that runs the daemon as the settings say. Raises ConfigurationError."""
+    try:
+        options = DaemonOptions(
+            prefix=settings.clock_prefix,
+            hz=settings.clock_hz,
+            ntp=settings.clock_ntp,
+            ntp_interval_s=settings.clock_ntp_interval,
+            ntp_hold_s=settings.clock_ntp_hold,
+            sources=settings.clock_sources,
+            sensor_interval_s=settings.clock_sensor_interval,
+        )
+    except OptionError as exc:
+        raise ConfigurationError(f"The clock cannot run: {exc}.") from exc
+    return [
+        *(sys.executable, "-m", "shared_context_server.clock"),
+        f"--prefix={options.prefix}",
+        f"--hz={options.hz}",
+        *(f"--ntp={server}" for server in options.ntp),
+        f"--ntp-interval={options.ntp_interval_s}",
+        f"--ntp-hold={options.ntp_hold_s}",
+        *(f"--source={source}" for source in options.sources),
+        f"--sensor-interval={options.sensor_interval_s}",
+    ]

@@ -1,0 +1,138 @@
+"""Several processes that serve one listener, under uvicorn's supervisor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from shared_context_server.observability.logs import configure_logs
+from shared_context_server.server import LifespanApp
+from shared_context_server.settings import Settings
+
+START_S = 60.0  # for all workers to serve; imports on a busy machine take seconds
+ANSWER_S = 20  # for one to serve at a restart, and to answer the supervisor at any time
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
+
+
+def serve_with_workers(
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    options: dict[str, Any],
+) -> None:
+    """Serve until SIGTERM or SIGINT; `announce` is called once, when all workers serve.
+
+    A worker that dies is replaced; SIGHUP replaces all, one after the other. `options` are those
+    of uvicorn's configuration. A worker that cannot start ends them all, with uvicorn's exit code.
+    """
+    config = _WorkerConfig(
+        settings, options | {"workers": settings.workers, "timeout_worker_healthcheck": ANSWER_S}
+    )
+    with tempfile.TemporaryDirectory(prefix="scs-metrics-") as metrics_dir:
+        # For the workers only: in this process prometheus_client keeps its numbers to itself.
+        os.putenv(METRICS_VARIABLE, metrics_dir)
+        try:
+            supervisor = _Supervisor(config, listener, announce, Path(metrics_dir))
+            supervisor.run()
+        finally:
+            os.unsetenv(METRICS_VARIABLE)
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Supervisor(Multiprocess):
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        announce: Callable[[], None],
+        metrics_dir: Path,
+    ) -> None:
+        super().__init__(config, [listener])
+        self._announce = announce
+        self._metrics_dir = metrics_dir
+        self._pids: set[int | None] = set()
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        if self._is_everyone_ready():
+            self._announce()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        pids = {process.pid for process in self.processes}
+        for pid in self._pids - pids:
+            # Its gauges end with it, what it has counted stays.
+            mark_process_dead(pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]  # theirs
+        self._pids = pids
+
+    def _is_everyone_ready(self) -> bool:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and not self.should_exit.is_set():
+            if not all(process.process.is_alive() for process in self.processes):
+                return False
+            if all(process.is_ready(timeout=1) for process in self.processes):
+                return True
+            self.handle_signals()
+            self.should_exit.wait(0.1)
+        return False
+
+
+class _WorkerConfig(uvicorn.Config):
+    """Made in the supervisor, used in its workers."""
+
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        self._settings = settings
+        super().__init__(_WorkerApp(settings), **options)
+
+    def configure_logging(self) -> None:
+        """What uvicorn calls first in each new process."""
+        configure_logs(self._settings)
+        super().configure_logging()  # no access log
+
+
+class _WorkerApp(LifespanApp):
+    """Begins to end at the signal, not only when all calls have been answered, since some wait; and
+    when the supervisor has gone without one."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            for sig in (signal.SIGTERM, signal.SIGINT):
+                self._stop_first(sig)
+            supervisor = multiprocessing.parent_process()
+            if supervisor is not None:
+                threading.Thread(target=_end_after, args=(supervisor,), daemon=True).start()
+        await super().__call__(scope, receive, send)
+
+    def _stop_first(self, sig: signal.Signals) -> None:
+        handle_exit = signal.getsignal(sig)  # uvicorn's
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.stop()
+            if callable(handle_exit):
+                handle_exit(number, frame)
+
+        signal.signal(sig, handle)
+
+
+def _end_after(supervisor: BaseProcess) -> None:
+    wait([supervisor.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,150 @@
+"""GET /events: what happens, as server-sent events, for clients without MCP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from pydantic_core import to_json
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server import policy
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.models import Event, EventKind, Message, Permission
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.services import feeds
+from shared_context_server.services.context import Services
+from shared_context_server.tools.messages import MessageItem
+
+EVENTS_PATH = "/events"
+HEARTBEAT_S = 15.0  # proxies cut what is silent for longer: 30 to 60 s are usual
+# A reader that takes nothing for so long is cut off; it comes back with Last-Event-ID. `serve` itself
+# is stricter (cli.slow_readers), this is for other ASGI servers.
+PATIENCE_S = 30.0
+LAST_EVENT_ID = "Last-Event-ID"
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_NEWLINE = "\n"
+
+# Ends of lines to Unicode and to many a client's reader of lines, though not to server-sent events;
+# JSON may write them as escapes. The others that there are JSON has to escape.
+_LINE_ENDS = str.maketrans({"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"})
+
+_log = get_logger("events")
+
+
+class EventsEndpoint:
+    """Errors are answered as on every route, before the stream begins.
+
+    What a stream holds is bounded: a page of messages, and the events its subscription keeps. The
+    page is read when the one before it has been sent.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._services = services
+        self._heartbeat_s = heartbeat_s
+        self._patience_s = patience_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        caller = current_connection.get().caller
+        policy.require(caller, Permission.READ)
+        session_id = _read_session_id(request)
+        last_id = _read_last_event_id(request)
+        log: feeds.Log
+        if session_id is None:
+            log = await feeds.open_common_log(self._services, caller, last_id)
+        else:
+            log = await feeds.open_session_log(self._services, caller, session_id, last_id)
+        response = EventSourceResponse(
+            _encode(feeds.follow(self._services, caller, log), is_common=session_id is None),
+            ping=self._heartbeat_s,
+            ping_message_factory=_make_heartbeat,
+            send_timeout=self._patience_s,
+            sep=_NEWLINE,
+        )
+        try:
+            await response(scope, receive, send)
+        except SendTimeoutError:
+            _log.info("a slow reader was cut off", agent_id=caller.agent_id, session_id=session_id)
+
+
+def _read_session_id(request: Request) -> str | None:
+    for name in request.query_params:
+        if name != "session_id":
+            raise InvalidArgument(
+                f"Unknown argument {name[:100]!r}.",
+                field=name[:100],
+                suggestion="The only one is session_id.",
+            )
+    given = request.query_params.getlist("session_id")
+    if len(given) > 1 or given == [""]:
+        raise InvalidArgument("session_id must be one session's id.", field="session_id")
+    return given[0] if given else None
+
+
+def _read_last_event_id(request: Request) -> int | None:
+    given = request.headers.get(LAST_EVENT_ID)
+    if not given:
+        return None
+    if _NUMBER.fullmatch(given) is None:
+        raise InvalidArgument(
+            f"{LAST_EVENT_ID} must be an id that this stream has given, or 0.",
+            field=LAST_EVENT_ID,
+            suggestion="0 is the very beginning; without the header the stream begins now.",
+        )
+    return int(given)
+
+
+def _make_heartbeat() -> ServerSentEvent:
+    return ServerSentEvent(comment="alive", sep=_NEWLINE)
+
+
+async def _encode(
+    items: AsyncGenerator[Message | Event], *, is_common: bool
+) -> AsyncIterator[ServerSentEvent]:
+    # Closed here, not when the garbage collector comes by: that ends the subscription.
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Message):
+                yield _encode_message(item, is_common=is_common)
+            else:
+                yield _encode_hint(item)
+
+
+def _encode_message(message: Message, *, is_common: bool) -> ServerSentEvent:
+    return ServerSentEvent(
+        _to_line(MessageItem.of(message)),
+        event="message",
+        id=str(message.id if is_common else message.seq),
+        sep=_NEWLINE,
+    )
+
+
+def _encode_hint(event: Event) -> ServerSentEvent:
+    """Ids only, and no `id`, so that a client resumes from the last message."""
+    data: dict[str, str | None] = {}
+    if event.kind in (EventKind.AGENT_JOINED, EventKind.AGENT_LEFT):
+        data["agent_id"] = event.agent_id
+    else:
+        data["session_id"] = event.session_id
+    if event.kind is EventKind.MEMORY_CHANGED:
+        data |= {"key": event.name, "scope": "shared" if event.owner is None else "private"}
+    if event.kind is EventKind.LEASE_CHANGED:
+        data["name"] = event.name
+    return ServerSentEvent(_to_line(data), event=event.kind.value, sep=_NEWLINE)
+
+
+def _to_line(value: object) -> str:
+    return to_json(value).decode().translate(_LINE_ENDS)

@@ -1,0 +1,169 @@
+"""Lease tools, and what the writing tools that a lease may fence share with them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.models import Lease, Permission
+from shared_context_server.services import leases
+from shared_context_server.services.context import Services
+from shared_context_server.storage.base import Fence
+from shared_context_server.tools.arguments import (
+    Arguments,
+    FencingToken,
+    Integer,
+    LeaseName,
+    Number,
+    Result,
+    SessionId,
+    Time,
+)
+from shared_context_server.tools.registry import READS, SETS, Call, Tool
+
+ONE_DAY_S = 86_400
+
+
+class AcquireLease(Arguments):
+    name: LeaseName
+    session_id: Annotated[SessionId | None, Field(description="Default: server-wide.")] = None
+    ttl_seconds: Annotated[Integer, Field(ge=1, le=ONE_DAY_S)] = 60
+    wait_seconds: Annotated[
+        Number, Field(ge=0, le=120, description="For another holder to finish.")
+    ] = 0
+
+
+class LeaseAcquired(Result):
+    acquired: bool
+    name: str
+    session_id: str | None
+    fencing_token: int | None
+    holder: str
+    expires_at: Time
+
+
+class ReleaseLease(Arguments):
+    name: LeaseName
+    session_id: SessionId | None = None
+    fencing_token: FencingToken
+
+
+class LeaseReleased(Result):
+    released: bool
+    name: str
+    session_id: str | None
+
+
+class ListLeases(Arguments):
+    session_id: SessionId | None = None
+
+
+class LeaseItem(BaseModel):
+    name: str
+    session_id: str | None
+    fencing_token: int
+    holder: str
+    acquired_at: Time
+    expires_at: Time
+
+
+class LeaseList(Result):
+    leases: list[LeaseItem]
+    count: int
+
+
+def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
+    """What a write's two arguments ask for. Raises InvalidArgument naming the one that is missing."""
+    if lease is None and fencing_token is None:
+        return None
+    if lease is None:
+        raise InvalidArgument("fencing_token needs lease, its name.", field="lease")
+    if fencing_token is None:
+        raise InvalidArgument(
+            "lease needs the fencing_token that acquire_lease gave.", field="fencing_token"
+        )
+    return Fence(lease, fencing_token)
+
+
+def lease_list(held: list[Lease]) -> LeaseList:
+    """How a listing looks on every surface."""
+    items = [
+        LeaseItem(
+            name=lease.name,
+            session_id=lease.session_id,
+            fencing_token=lease.fencing_token,
+            holder=lease.holder,
+            acquired_at=lease.acquired_at,
+            expires_at=lease.expires_at,
+        )
+        for lease in held
+    ]
+    return LeaseList(leases=items, count=len(items))
+
+
+async def acquire_lease(services: Services, call: Call, arguments: AcquireLease) -> LeaseAcquired:
+    """Become the only holder of a name for a while; call again to renew. Pass lease and
+    fencing_token to your writes: they are refused once you have lost it."""
+    attempt = await leases.acquire_lease(
+        services,
+        call.caller,
+        leases.LeaseRequest(
+            session_id=arguments.session_id,
+            name=arguments.name,
+            ttl_s=arguments.ttl_seconds,
+            wait_s=arguments.wait_seconds,
+        ),
+        call.report_progress,
+    )
+    lease = attempt.lease
+    return LeaseAcquired(
+        acquired=attempt.is_acquired,
+        name=lease.name,
+        session_id=lease.session_id,
+        fencing_token=lease.fencing_token if attempt.is_acquired else None,
+        holder=lease.holder,
+        expires_at=lease.expires_at,
+    )
+
+
+async def release_lease(services: Services, call: Call, arguments: ReleaseLease) -> LeaseReleased:
+    """Let the next one in; released is false if it was no longer yours."""
+    is_released = await leases.release_lease(
+        services,
+        call.caller,
+        session_id=arguments.session_id,
+        name=arguments.name,
+        fencing_token=arguments.fencing_token,
+    )
+    return LeaseReleased(released=is_released, name=arguments.name, session_id=arguments.session_id)
+
+
+async def list_leases(services: Services, call: Call, arguments: ListLeases) -> LeaseList:
+    """Who holds what: in a session, or server-wide."""
+    return lease_list(await leases.list_leases(services, call.caller, arguments.session_id))
+
+
+TOOLS = (
+    Tool(
+        "acquire_lease",
+        AcquireLease,
+        LeaseAcquired,
+        acquire_lease,
+        Permission.WRITE,
+        SETS,
+        is_core=False,
+        is_waiting=True,
+    ),
+    Tool(
+        "release_lease",
+        ReleaseLease,
+        LeaseReleased,
+        release_lease,
+        Permission.WRITE,
+        SETS,
+        is_core=False,
+    ),
+    Tool("list_leases", ListLeases, LeaseList, list_leases, Permission.READ, READS, is_core=False),
+)

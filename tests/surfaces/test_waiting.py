@@ -1,0 +1,264 @@
+"""wait_for_messages: woken by what the caller may see, by nothing else, and never too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastmcp import Client
+from fastmcp.client.transports import StreamableHttpTransport
+
+from shared_context_server.events.bus import Bus
+from shared_context_server.server import Server
+from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
+from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of
+
+PATIENCE_S = 30
+
+
+async def new_session(surface: Surface, **arguments: Any) -> str:
+    created = await surface.call("create_session", purpose="test", **arguments)
+    session_id: str = created["session_id"]
+    return session_id
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Let the other tasks run until it is so, within reason."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110 - a state of the server, which sets no event for us
+            await asyncio.sleep(0.001)
+
+
+async def waiting(
+    server: Server, count: int, *calls: Awaitable[Answer]
+) -> list[asyncio.Task[Answer]]:
+    """The calls as tasks, once so many subscribers wait at the server."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await until(lambda: server.services.bus.subscriber_count == count)
+    return tasks
+
+
+def contents(answer: Answer) -> list[str]:
+    return [message["content"] for message in answer["messages"]]
+
+
+async def test_what_is_there_already_is_answered_at_once(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    for number in range(3):
+        await alice.call("add_message", session_id=session_id, content=f"m{number}")
+    answer = await alice.call("wait_for_messages", session_id=session_id, after_seq=1)
+    assert contents(answer) == ["m1", "m2"]
+    assert (answer["next_after_seq"], answer["timed_out"]) == (3, False)
+    one = await alice.call("wait_for_messages", session_id=session_id, limit=1)
+    assert (contents(one), one["next_after_seq"]) == (["m0"], 1)
+
+
+async def test_a_message_wakes_who_may_see_it_and_no_one_else(as_agent: As, server: Server) -> None:
+    alice, bob, eve = await as_agent("alice"), await as_agent("bob"), await as_agent("eve")
+    session_id = await new_session(alice)
+    wait = {"session_id": session_id, "timeout_seconds": PATIENCE_S}
+    for_bob, for_eve = await waiting(
+        server, 2, bob.call("wait_for_messages", **wait), eve.call("wait_for_messages", **wait)
+    )
+    private = {"visibility": "private", "recipients": ["bob"]}
+    await alice.call("add_message", session_id=session_id, content="psst", **private)
+    assert contents(await for_bob) == ["psst"]
+    assert not for_eve.done()
+    await alice.call("add_message", session_id=session_id, content="all")
+    woken = await for_eve
+    assert (contents(woken), woken["next_after_seq"]) == (["all"], 2)
+
+
+async def test_the_time_runs_out_without_news(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    await alice.call("add_message", session_id=session_id, content="old")
+    answer = await alice.call(
+        "wait_for_messages", session_id=session_id, after_seq=1, timeout_seconds=0.05
+    )
+    assert answer.body["messages"] == []
+    assert (answer["next_after_seq"], answer["timed_out"]) == (1, True)
+
+
+async def test_without_after_seq_it_waits_behind_the_stored_cursor_and_does_not_move_it(
+    as_agent: As,
+) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    for number in range(2):
+        await alice.call("add_message", session_id=session_id, content=f"m{number}")
+    await bob.call("mark_read", session_id=session_id, seq=1)
+    for _ in range(2):
+        assert contents(await bob.call("wait_for_messages", session_id=session_id)) == ["m1"]
+
+
+@pytest.mark.parametrize(
+    "wanted,passes",
+    [
+        ({"mentions_me": True}, "hey @bob, look"),
+        ({"mentions_me": True}, "(@bob)"),
+        ({"sender": "carol"}, "from carol"),
+        ({"visibility": "agent_only"}, "typed"),
+    ],
+)
+async def test_filters_decide_what_wakes(
+    as_agent: As, server: Server, wanted: dict[str, Any], passes: str
+) -> None:
+    alice, bob, carol = await as_agent("alice"), await as_agent("bob"), await as_agent("carol")
+    session_id = await new_session(alice)
+    wait = {"session_id": session_id, "timeout_seconds": PATIENCE_S, **wanted}
+    (task,) = await waiting(server, 1, bob.call("wait_for_messages", **wait))
+    for content in ("nothing", "mail x@bob.org", "@bobby", "@bob-2"):
+        await alice.call("add_message", session_id=session_id, content=content)
+    sender = carol if wanted.get("sender") else alice
+    extra = {"visibility": wanted["visibility"]} if "visibility" in wanted else {}
+    await sender.call("add_message", session_id=session_id, content=passes, **extra)
+    assert contents(await task) == [passes]
+
+
+async def test_a_recipient_is_mentioned(as_agent: As) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    await alice.call("add_message", session_id=session_id, content="no")
+    await alice.call("add_message", session_id=session_id, content="yes", recipients=["bob"])
+    answer = await bob.call("wait_for_messages", session_id=session_id, mentions_me=True)
+    assert contents(answer) == ["yes"]
+
+
+async def test_a_deleted_session_ends_the_wait(as_agent: As, server: Server) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    wait = {"session_id": session_id, "timeout_seconds": PATIENCE_S}
+    (task,) = await waiting(server, 1, bob.call("wait_for_messages", **wait))
+    await alice.call("delete_session", session_id=session_id)
+    assert (await task)["code"] == "SESSION_NOT_FOUND"
+
+
+async def test_a_stranger_of_an_invited_session_cannot_wait(as_agent: As) -> None:
+    alice, eve = await as_agent("alice"), await as_agent("eve")
+    session_id = await new_session(alice, access="invited")
+    refused = await eve.call("wait_for_messages", session_id=session_id)
+    assert refused["code"] == "SESSION_NOT_FOUND"
+
+
+async def test_a_stopping_server_tells_who_waits_to_try_again(as_agent: As, server: Server) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    wait = {"session_id": session_id, "timeout_seconds": PATIENCE_S}
+    (task,) = await waiting(server, 1, alice.call("wait_for_messages", **wait))
+    server.stop()
+    answer = await task
+    assert (answer["code"], answer["retryable"]) == ("UNAVAILABLE", True)
+
+
+async def test_no_message_is_missed_between_looking_and_waiting(url: str) -> None:
+    async with (
+        RestSurface(url, headers_of("alice")) as alice,
+        RestSurface(url, headers_of("bob")) as bob,
+    ):
+        session_id = await new_session(alice)
+
+        async def write() -> None:
+            for number in range(200):
+                await alice.call("add_message", session_id=session_id, content=f"m{number}")
+
+        writer = asyncio.create_task(write())
+        seen: list[str] = []
+        after_seq = 0
+        async with asyncio.timeout(60):
+            while len(seen) < 200:
+                answer = await bob.call(
+                    "wait_for_messages",
+                    session_id=session_id,
+                    after_seq=after_seq,
+                    timeout_seconds=PATIENCE_S,
+                )
+                assert not answer["timed_out"]
+                seen += contents(answer)
+                after_seq = answer["next_after_seq"]
+        await writer
+        assert seen == [f"m{number}" for number in range(200)]
+
+
+async def test_hundreds_waiting_for_one_session_are_all_woken(server: Server, url: str) -> None:
+    limits = httpx.Limits(max_connections=400)
+    async with (
+        httpx.AsyncClient(
+            base_url=url, headers=headers_of("bob"), limits=limits, timeout=60
+        ) as http,
+        RestSurface(url, headers_of("alice")) as alice,
+    ):
+        session_id = await new_session(alice)
+        body = {"session_id": session_id, "timeout_seconds": PATIENCE_S}
+        tasks = [
+            asyncio.create_task(http.post("/mcp/tool/wait_for_messages", json=body))
+            for _ in range(300)
+        ]
+        await until(lambda: server.services.bus.subscriber_count == 300)
+        await alice.call("add_message", session_id=session_id, content="now")
+        answers = [(await task).json() for task in tasks]
+        assert all(answer["messages"][0]["content"] == "now" for answer in answers)
+        assert server.services.bus.subscriber_count == 0
+
+
+@pytest.mark.parametrize("kind", ["rest", "batch", "2026-07-28", "legacy"])
+async def test_clients_that_vanish_leave_nothing_behind(
+    server: Server, url: str, kind: str
+) -> None:
+    bus: Bus = server.services.bus
+    async with RestSurface(url, headers_of("alice")) as alice:
+        session_id = await new_session(alice)
+        arguments = {"session_id": session_id, "timeout_seconds": 120}
+        tasks_after: list[int] = []
+        for _ in range(2):  # what the first round leaves is what the server keeps ready
+            waits = [asyncio.create_task(vanish(url, kind, arguments)) for _ in range(20)]
+            await until(lambda: bus.subscriber_count == 20)
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            await until(lambda: bus.subscriber_count == 0)
+            await until(lambda: not tasks_after or len(asyncio.all_tasks()) <= tasks_after[0])
+            tasks_after.append(len(asyncio.all_tasks()))
+        assert not (await alice.call("list_sessions")).is_error
+
+
+async def vanish(url: str, kind: str, arguments: dict[str, Any]) -> None:
+    """Wait for what never comes, until cancelled."""
+    headers = headers_of("bob")
+    if kind in ("rest", "batch"):
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
+            if kind == "rest":
+                await http.post("/mcp/tool/wait_for_messages", json=arguments)
+            calls = [{"tool": "wait_for_messages", "arguments": arguments}]
+            await http.post("/mcp/batch", json={"calls": calls})
+    else:
+        transport = StreamableHttpTransport(f"{url}/mcp", headers=headers)
+        async with Client(transport, mode=kind) as client:  # type: ignore[arg-type]
+            await client.call_tool("wait_for_messages", arguments)
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+async def test_a_client_that_asked_for_progress_hears_that_the_call_is_alive(
+    url: str, mode: str
+) -> None:
+    heard: list[tuple[float, float | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total))
+
+    transport = StreamableHttpTransport(f"{url}/mcp", headers=headers_of("bob"))
+    async with Client(transport, mode=mode) as client:  # type: ignore[arg-type]
+        made = await client.call_tool("create_session", {"purpose": "x"})
+        arguments = {
+            "session_id": made.structured_content["session_id"],  # type: ignore[index]
+            "timeout_seconds": PROGRESS_INTERVAL_S + 0.3,
+        }
+        answer = await client.call_tool("wait_for_messages", arguments, progress_handler=hear)
+    assert answer.structured_content["timed_out"] is True  # type: ignore[index]
+    assert len(heard) == 1
+    assert heard[0][0] >= PROGRESS_INTERVAL_S
+    assert heard[0][1] == PROGRESS_INTERVAL_S + 0.3
