@@ -88,6 +88,7 @@ bench-clock: setup ## what reading the clock costs, beside the usual ways to get
 
 bench-live: setup ## how soon a waiter is woken, and what a second worker is worth
 	$(BIN)/python -m bench.waking $(ARGS)
+	$(BIN)/python -m bench.waiters $(ARGS)
 
 clock-torn: setup ## 10^8 checked reads against a writer that never rests, then the check of the check
 	$(BIN)/python -m bench.clock_torn $(ARGS)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import tempfile
 import time
 
 import httpx
 import psutil
+import uvloop
 
 from bench.load import http_request
 from bench.throughput import HEADERS
@@ -118,3 +122,21 @@ async def _measure_vanishing(
         f"  {VANISHING} clients vanish mid-wait: descriptors {before[0]} -> {during[0]} -> {after[0]},"
         f" threads {before[1]} -> {during[1]} -> {after[1]}, waiting 0"
     )
+
+
+def main() -> None:
+    with (
+        tempfile.TemporaryDirectory() as data_dir,
+        subprocess.Popen(
+            [sys.executable, "-m", "bench.app", data_dir], stdout=subprocess.PIPE, text=True
+        ) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            uvloop.run(measure(int(server.stdout.readline()), server.pid))
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,24 +6,31 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shared_context_server.auth.keys import AUTH_DISABLED
 from shared_context_server.models import Caller, Event, EventKind
 from shared_context_server.server import Server, open_server
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.sqlite.connections import database_path
-from tests.storage.builders import ALICE, BOB
+from tests.storage import builders
 from tests.surfaces.conftest import make_settings
 
 PATIENCE_S = 30
 
+# Who waits is asked for again whether their key still counts; this one everybody holds.
+ALICE, BOB = (
+    replace(caller, key_id=AUTH_DISABLED.key_id) for caller in (builders.ALICE, builders.BOB)
+)
+
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with open_server(make_settings(tmp_path / "data")) as server:
+    async with open_server(make_settings(tmp_path / "data", auth_enabled=False)) as server:
         yield server
 
 

@@ -14,7 +14,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
-from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of
+from tests.surfaces.conftest import API_KEY, Answer, As, RestSurface, Surface, headers_of
 
 PATIENCE_S = 30
 
@@ -136,6 +136,17 @@ async def test_a_deleted_session_ends_the_wait(as_agent: As, server: Server) -> 
     (task,) = await waiting(server, 1, bob.call("wait_for_messages", **wait))
     await alice.call("delete_session", session_id=session_id)
     assert (await task)["code"] == "SESSION_NOT_FOUND"
+
+
+async def test_a_token_revoked_meanwhile_sees_nothing(as_agent: As, server: Server) -> None:
+    alice, nobody = await as_agent("alice"), await as_agent(None)
+    session_id = await new_session(alice)
+    token = (await nobody.call("authenticate_agent", agent_id="bob", api_key=API_KEY))["token"]
+    wait = {"session_id": session_id, "timeout_seconds": PATIENCE_S, "auth_token": token}
+    (task,) = await waiting(server, 1, nobody.call("wait_for_messages", **wait))
+    await nobody.call("revoke_token", auth_token=token)
+    await alice.call("add_message", session_id=session_id, content="not for bob any more")
+    assert (await task)["code"] == "UNAUTHENTICATED"
 
 
 async def test_a_stranger_of_an_invited_session_cannot_wait(as_agent: As) -> None:

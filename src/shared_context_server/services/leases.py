@@ -41,8 +41,9 @@ async def acquire_lease(
     """Take or renew the lease, waiting up to `wait_s` for another holder's to end; in no order
     among those who wait.
 
-    Raises SessionClosed, or SessionNotFound, when that becomes true of the session meanwhile, and
-    Unavailable when the server is stopping.
+    Raises SessionClosed, or SessionNotFound, when that becomes true of the session meanwhile,
+    Unauthenticated when the caller's token or key has ended, and Unavailable when the server is
+    stopping.
     """
     policy.require(caller, Permission.WRITE)
     if request.wait_s == 0:
@@ -70,6 +71,7 @@ async def _keep_trying(
         free_in_s = max((attempt.lease.expires_at - utc_now()).total_seconds(), 0)
         events = await changes.wait(min(left_s, free_in_s, PROGRESS_INTERVAL_S))
         if events or changes.take_missed() or attempt.lease.expires_at <= utc_now():
+            await services.identity.require_current(caller)
             attempt = await _try(services, caller, request)
         elif report_progress is not None:
             await report_progress(loop.time() - started, request.wait_s)

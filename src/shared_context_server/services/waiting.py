@@ -50,7 +50,8 @@ async def wait_for_messages(
     """Messages behind the cursor that pass the filters, at once if there are any, else when one
     comes; none when the time is up. Does not move the stored cursor.
 
-    Raises Unavailable when the server is stopping, SessionNotFound when the session is deleted.
+    Raises Unavailable when the server is stopping, SessionNotFound when the session is deleted,
+    Unauthenticated when the caller's token or key has ended meanwhile.
     """
     after_seq = request.after_seq
     if after_seq is None:
@@ -68,6 +69,8 @@ async def wait_for_messages(
             events = await subscription.wait(min(left_s, PROGRESS_INTERVAL_S))
             if events or subscription.has_missed:
                 await watch.catch_up(events, subscription)
+                # After the read: a token revoked before it must not see what it found.
+                await services.identity.require_current(caller)
             elif report_progress is not None and left_s > PROGRESS_INTERVAL_S:
                 await report_progress(loop.time() - started, request.timeout_s)
     found = watch.found[: request.limit]
