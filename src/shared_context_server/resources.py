@@ -27,7 +27,7 @@ from shared_context_server.tools.clock import sensors_result, time_result
 from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
 from shared_context_server.tools.memory import memory_list
-from shared_context_server.tools.messages import MessageItem, MessageList
+from shared_context_server.tools.messages import message_list
 from shared_context_server.tools.sessions import session_details
 
 JSON = "application/json"
@@ -132,13 +132,7 @@ async def _session(services: Services, caller: Caller, session_id: str) -> BaseM
 async def _messages(services: Services, caller: Caller, session_id: str) -> BaseModel:
     query = MessageQuery(limit=NEWEST_SHOWN)
     page = await messages.get_messages(services, caller, session_id, query)
-    return MessageList(
-        messages=[MessageItem.of(message) for message in page.messages],
-        count=len(page.messages),
-        total_count=page.total_count,
-        has_more=page.has_more,
-        next_after_seq=messages.next_after_seq(page, query),
-    )
+    return message_list(page, query)
 
 
 async def _session_memory(services: Services, caller: Caller, session_id: str) -> BaseModel:

@@ -10,7 +10,7 @@ from shared_context_server.auth.identity import IssuedToken
 from shared_context_server.models import AgentId, AgentType, Permission
 from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import Arguments, Result, Time
-from shared_context_server.tools.registry import ADDS, SETS, Call, Hints, Tool
+from shared_context_server.tools.registry import ADDS, REMOVES, Call, Tool
 
 
 class AuthenticateAgent(Arguments):
@@ -99,6 +99,6 @@ TOOLS = (
         RevokeResult,
         revoke_token,
         Permission.READ,
-        Hints(destructive=True, idempotent=SETS.idempotent),
+        REMOVES,
     ),
 )

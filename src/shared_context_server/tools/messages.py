@@ -15,7 +15,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services import digest, messages, search, waiting
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.base import MessagePage, MessageQuery
 from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,
@@ -181,6 +181,17 @@ class SearchResults(Result):
     exhaustive: bool
 
 
+def message_list(page: MessagePage, query: MessageQuery) -> MessageList:
+    """How a page of messages looks on every surface."""
+    return MessageList(
+        messages=[MessageItem.of(message) for message in page.messages],
+        count=len(page.messages),
+        total_count=page.total_count,
+        has_more=page.has_more,
+        next_after_seq=messages.next_after_seq(page, query),
+    )
+
+
 async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
     """Add a message to a session. Answers once it is stored durably."""
     added = await messages.add_message(
@@ -215,13 +226,7 @@ async def get_messages(services: Services, call: Call, arguments: GetMessages) -
         parent_message_id=arguments.parent_message_id,
     )
     page = await messages.get_messages(services, call.caller, arguments.session_id, query)
-    return MessageList(
-        messages=[MessageItem.of(message) for message in page.messages],
-        count=len(page.messages),
-        total_count=page.total_count,
-        has_more=page.has_more,
-        next_after_seq=messages.next_after_seq(page, query),
-    )
+    return message_list(page, query)
 
 
 async def mark_read(services: Services, call: Call, arguments: MarkRead) -> MarkedRead:
