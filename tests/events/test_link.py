@@ -17,10 +17,11 @@ import pytest
 
 import shared_context_server
 from shared_context_server.events.bus import Bus, Subscription
-from shared_context_server.events.doorbells import MAX_PATH_BYTES, Doorbells, doorbell_dir
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage
+from shared_context_server.storage.sqlite.doorbells import MAX_PATH_BYTES, Doorbells, doorbell_dir
+from shared_context_server.storage.sqlite.store import SqliteStorage
 from tests.events.conftest import PATIENCE_S, open_linked, until
 from tests.storage.builders import ALICE, NOON, add_message, add_session, address, put
 
@@ -99,7 +100,7 @@ async def wait_for(subscription: Subscription, event: Event) -> None:
 
 
 def bells_of(storage: Storage) -> set[str]:
-    assert storage.meeting_dir is not None
+    assert isinstance(storage, SqliteStorage)
     with suppress(FileNotFoundError):
         return {path.name for path in doorbell_dir(storage.meeting_dir).iterdir()}
     return set()
@@ -249,7 +250,7 @@ async def test_the_socket_of_a_killed_process_is_cleared_away(
 async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     deep = Settings(data_dir=tmp_path / ("d" * 100), database_url=None)
     async with open_linked(deep) as (storage, bus), open_linked(deep) as (other, other_bus):
-        assert storage.meeting_dir is not None
+        assert isinstance(storage, SqliteStorage)
         directory = doorbell_dir(storage.meeting_dir)
         assert directory != storage.meeting_dir
         await add_session(storage)
@@ -265,7 +266,7 @@ async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None
 
 async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: StartPeer) -> None:
     storage, bus = linked
-    assert storage.meeting_dir is not None
+    assert isinstance(storage, SqliteStorage)
     storage.meeting_dir.touch()  # a file where the directory should be
     writer = start_peer("write")
     assert await hear(writer) == "ready"

@@ -8,11 +8,10 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
-from shared_context_server.events.doorbells import Doorbells
 from shared_context_server.models import Event, EventKind
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.storage import Storage
@@ -52,8 +51,7 @@ class TailLink:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._has_rung = asyncio.Event()
-        meeting_dir = storage.meeting_dir
-        self._bells = None if meeting_dir is None else Doorbells(meeting_dir, self._has_rung.set)
+        self._bell = storage.open_bell(self._has_rung.set)
         self._interval_s = LOOK_INTERVAL_WITHOUT_BELL_S
         self._listening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +77,7 @@ class TailLink:
             self._resting.cancel()
             self._resting = None
         if self._listening is None and not self._is_closed:
-            is_heard = self._bells is not None and self._bells.hang_up()
+            is_heard = self._bell.hang_up()
             self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
             self._listening = self._start(self._listen())
 
@@ -91,8 +89,7 @@ class TailLink:
         """Stop listening, and wait until nothing of it runs any more."""
         self._is_closed = True
         self._stop_listening()
-        if self._bells is not None:
-            self._bells.close()
+        self._bell.close()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -107,8 +104,7 @@ class TailLink:
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        if self._bells is not None:
-            self._bells.take_down()
+        self._bell.take_down()
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
@@ -121,14 +117,13 @@ class TailLink:
         if self._unstored:
             events, self._unstored = self._unstored, []
             self._start(self._store(events))
-        elif self._bells is not None:
-            self._bells.ring()
+        else:
+            self._bell.ring()
 
     async def _store(self, events: list[Event]) -> None:
         with suppress(SharedContextError):  # news of presence, which nobody relies on
             await self._storage.add_changes(events)
-        if self._bells is not None:
-            self._bells.ring()
+        self._bell.ring()
 
     # Hearing of the others
 
@@ -140,9 +135,26 @@ class TailLink:
         self._own_messages.add((event.session_id, event.seq))
 
     async def _listen(self) -> None:
-        position = await self._find_end()
-        # What was committed since the first subscriber came, and before that position was taken.
-        self._bus.deliver_unknown()
+        is_failing = False
+        while True:
+            try:
+                position = await self._storage.get_tail_position()
+                # What was committed while nobody read, and before that position was taken.
+                self._bus.deliver_unknown()
+                if is_failing:
+                    is_failing = False
+                    _log.info("the tail can be read again")
+                await self._follow(position)
+            except SharedContextError as exc:
+                # From its end then: of a database that has crashed, or another that has taken its
+                # place, the ids may go on from before where this one had read to.
+                if not is_failing:
+                    is_failing = True
+                    _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
+                await asyncio.sleep(LOOK_INTERVAL_S)
+
+    async def _follow(self, position: TailPosition) -> NoReturn:
+        """Deliver what comes after this position, until it cannot be read."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
@@ -150,24 +162,11 @@ class TailLink:
             self._has_rung.clear()
             position = await self._read_on(position)
 
-    async def _find_end(self) -> TailPosition:
-        while True:
-            try:
-                return await self._storage.get_tail_position()
-            except SharedContextError as exc:
-                _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
-                await asyncio.sleep(LOOK_INTERVAL_S)
-
     async def _read_on(self, position: TailPosition) -> TailPosition:
-        """Deliver what is new; where to read on, which after a failure is where it began."""
+        """Deliver what is new; where to read on."""
         is_at_end = False
         while not is_at_end:
-            try:
-                changes = await self._storage.read_changes(position, READ_LIMIT)
-            except SharedContextError as exc:
-                _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
-                await asyncio.sleep(LOOK_INTERVAL_S)
-                return position
+            changes = await self._storage.read_changes(position, READ_LIMIT)
             position = changes.position
             is_at_end = len(changes.events) < READ_LIMIT
             self._deliver(changes)

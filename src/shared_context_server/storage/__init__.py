@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage.base import Storage
+from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
-    SchemaStatus,
     migrate_sqlite,
     open_sqlite,
     sqlite_schema_status,

@@ -2,15 +2,18 @@
 
 Common promises
 - A method that writes returns after its transaction is committed: what it reports survives a
-  killed process. If it raises, nothing of it was written. If its caller is cancelled, the write
-  may or may not have happened, wholly.
+  killed process. If it raises, nothing of it was written, with one exception: an Unavailable whose
+  cause is a connection that was lost while it committed. Then, and if its caller is cancelled, the
+  write may or may not have happened, wholly.
 - A guard runs inside the transaction (or read snapshot) on the session as it is there, and may
   raise any SharedContextError, which is passed on unchanged. It must be quick and must not block.
+  It may be asked before, too, on the session as the store remembers it; only the last time counts.
 - A session that does not exist raises SessionNotFound, before any guard.
 - Reads see every write that was acknowledged before they began, by any process.
 - A store that cannot answer raises Unavailable.
 - All methods are safe to call from any number of tasks of the loop that opened the store.
-- JSON values come back equal to what was stored; object keys keep their order.
+- JSON values come back equal to what was stored; object keys keep their order. Other text has no
+  U+0000: callers are refused before.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -196,10 +198,11 @@ class AuditQuery:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Gauges for /metrics. `extra` holds a backend's own, by metric name."""
+    """Gauges for /metrics, NaN for what is not known. `extra` holds a backend's own, by metric
+    name."""
 
-    active_sessions: int
-    active_agents: int
+    active_sessions: float
+    active_agents: float
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -232,6 +235,23 @@ class Changes:
     events: list[Event]
     position: TailPosition
     is_complete: bool = True
+
+
+class Bell(Protocol):
+    """How processes that serve one store wake each other. What happened is not said: who hears a
+    ring reads the tail. A ring may get lost, so whoever listens looks now and then in any case."""
+
+    def hang_up(self) -> bool:
+        """Listen from now on; False if rings cannot be heard, and looking is all there is."""
+
+    def take_down(self) -> None:
+        """Stop listening."""
+
+    def ring(self) -> None:
+        """Wake the others; never blocks, never raises."""
+
+    def close(self) -> None:
+        """Stop listening, and ring no more."""
 
 
 class Storage(Protocol):
@@ -435,10 +455,9 @@ class Storage(Protocol):
 
     # The tail: what was committed, for processes that wait for news of each other's writes
 
-    @property
-    def meeting_dir(self) -> Path | None:
-        """Where the processes of this host that serve this store can leave their sockets for each
-        other; need not exist. None if they have no place in common."""
+    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
+        """A bell that the processes that serve this store share. `on_ring` is called, in the loop,
+        when another process rings, and when one might have rung unheard. The store closes it."""
 
     async def get_tail_position(self) -> TailPosition:
         """The end of the tail: whatever is committed afterwards, by any process, is behind it."""

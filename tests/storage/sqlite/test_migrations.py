@@ -12,8 +12,8 @@ import pytest
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
+from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.sqlite import (
-    SchemaStatus,
     migrate_sqlite,
     open_sqlite,
     sqlite_schema_status,
@@ -21,7 +21,6 @@ from shared_context_server.storage.sqlite import (
 from shared_context_server.storage.sqlite.connections import database_path
 from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
-    load_migrations,
     split_statements,
 )
 

@@ -13,6 +13,7 @@ import filelock
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
+from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.sqlite.connections import (
     database_path,
     make_private_file,
@@ -22,16 +23,14 @@ from shared_context_server.storage.sqlite.connections import (
 from shared_context_server.storage.sqlite.filesystem import require_shareable
 from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
-    SchemaStatus,
     apply_migrations,
-    load_migrations,
     read_status,
 )
 from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.store import SqliteStorage
 from shared_context_server.storage.sqlite.writer import Writer
 
-__all__ = ["SchemaStatus", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
+__all__ = ["migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
 
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from shared_context_server.models import Agent
 from shared_context_server.storage.base import PresenceChange, SessionGuard
-from shared_context_server.storage.sqlite.rows import AGENT, encode_time, to_agent
+from shared_context_server.storage.rows import AGENT, encode_time, to_agent
 from shared_context_server.storage.sqlite.sessions import list_participants, use_session
 
 _TOUCH = """

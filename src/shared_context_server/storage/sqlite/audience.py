@@ -15,32 +15,7 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared_context_server.models import Caller, Visibility
-from shared_context_server.storage.sqlite.rows import MAX_INTEGER, decode_time
-
-_EVERYONE = "*"
-
-
-def _type_name(agent_type: str) -> str:
-    return f"type:{agent_type}"
-
-
-def _agent_name(agent_id: str) -> str:
-    return f"agent:{agent_id}"
-
-
-def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str, str | None]:
-    """Parameters of the statements below. `only`: just the name that visibility goes by."""
-    names = {
-        Visibility.PUBLIC: _EVERYONE,
-        Visibility.AGENT_ONLY: _type_name(caller.agent_type),
-        Visibility.PRIVATE: _agent_name(caller.agent_id),
-    }
-    return {
-        f"name_{visibility}": name if only in (None, visibility) else None
-        for visibility, name in names.items()
-    }
-
+from shared_context_server.storage.rows import MAX_INTEGER, decode_time
 
 VISIBLE = """(:is_admin OR EXISTS (
     SELECT 1 FROM audience

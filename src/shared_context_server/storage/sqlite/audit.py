@@ -8,7 +8,7 @@ import sqlite3
 
 from shared_context_server.models import AuditEntry
 from shared_context_server.storage.base import AuditQuery
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.rows import (
     AUDIT_ENTRY,
     MAX_INTEGER,
     clamp,

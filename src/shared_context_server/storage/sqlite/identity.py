@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 
 from shared_context_server.models import ApiKey, AuditEntry, Credential
 from shared_context_server.storage.base import AuthState
-from shared_context_server.storage.sqlite.audit import add_audit
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.rows import (
     API_KEY,
     CREDENTIAL,
     encode_optional_time,
@@ -19,6 +18,7 @@ from shared_context_server.storage.sqlite.rows import (
     to_api_key,
     to_credential,
 )
+from shared_context_server.storage.sqlite.audit import add_audit
 
 _GENERATION = "SELECT generation FROM auth_generation"
 _NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.rows import (
     LEASE,
     encode_optional_time,
     encode_time,

@@ -7,13 +7,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from shared_context_server.errors import MemoryNotFound
 from shared_context_server.models import (
     AuditEntry,
     Caller,
-    JsonObject,
     MemoryAddress,
     MemoryEntry,
     Session,
@@ -25,20 +23,24 @@ from shared_context_server.storage.base import (
     SessionGuard,
     WrittenMemory,
 )
-from shared_context_server.storage.sqlite.audit import add_audit
-from shared_context_server.storage.sqlite.idempotency import IdempotentCall
-from shared_context_server.storage.sqlite.leases import require_fence
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.entries import end_of_prefix, make_entry
+from shared_context_server.storage.idempotency import (
+    IdempotentCall,
+    memory_answer,
+    to_duplicate_memory,
+)
+from shared_context_server.storage.rows import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
-    decode_optional_time,
-    decode_time,
     encode_json,
     encode_optional_time,
     encode_time,
     to_memory_entry,
     to_memory_listing,
 )
+from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
+from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _UNEXPIRED = "(expires_at IS NULL OR expires_at > :now)"
@@ -65,8 +67,6 @@ _LIST = f"""
     ORDER BY key LIMIT :limit"""
 
 _BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB behind every TEXT
-_SURROGATES = range(0xD800, 0xE000)
-_LAST_CODE_POINT = 0x10FFFF
 
 
 def _place(session_id: str | None, owner: str | None) -> dict[str, str]:
@@ -103,28 +103,18 @@ def write_memory(
 ) -> WrittenMemory:
     session = _use_place(connection, address.session_id, None)
     if call is not None:
-        first = call.find_answer(connection, session, guard)
+        first = find_answer(connection, call, session, guard)
         if first is not None:
-            return WrittenMemory(_from_answer(address, first), duplicate=True)
+            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
     if session is not None and guard is not None:
         guard(session)
     if fence is not None:
         require_fence(connection, address.session_id, fence, caller, now)
     current = _find(connection, address, now)
-    write = update(current)
-    entry = MemoryEntry(
-        address=address,
-        value=write.value,
-        version=current.version + 1 if current else 1,
-        metadata=write.metadata,
-        created_at=current.created_at if current else now,
-        updated_at=now,
-        updated_by=caller.agent_id,
-        expires_at=write.expires_at,
-    )
+    entry = make_entry(address, caller, current, update(current), now)
     _put(connection, entry)
     if call is not None:
-        call.keep_answer(connection, _to_answer(entry), now)
+        keep_answer(connection, call, memory_answer(entry), now)
     return WrittenMemory(entry)
 
 
@@ -143,31 +133,6 @@ def _put(connection: sqlite3.Connection, entry: MemoryEntry) -> None:
             "metadata": encode_json(entry.metadata),
             "value": value,
         },
-    )
-
-
-def _to_answer(entry: MemoryEntry) -> JsonObject:
-    """All but the value, which may be large and is not part of what a writer is told."""
-    return {
-        "version": entry.version,
-        "metadata": entry.metadata,
-        "created_at": encode_time(entry.created_at),
-        "updated_at": encode_time(entry.updated_at),
-        "updated_by": entry.updated_by,
-        "expires_at": encode_optional_time(entry.expires_at),
-    }
-
-
-def _from_answer(address: MemoryAddress, answer: dict[str, Any]) -> MemoryEntry:
-    return MemoryEntry(
-        address=address,
-        value=None,
-        version=answer["version"],
-        metadata=answer["metadata"],
-        created_at=decode_time(answer["created_at"]),
-        updated_at=decode_time(answer["updated_at"]),
-        updated_by=answer["updated_by"],
-        expires_at=decode_optional_time(answer["expires_at"]),
     )
 
 
@@ -197,33 +162,19 @@ def list_memory(
     guard: SessionGuard | None,
 ) -> list[MemoryListing]:
     _use_place(connection, session_id, guard)
+    end_key = end_of_prefix(prefix)
     rows = connection.execute(
         _LIST,
         {
             **_place(session_id, owner),
-            "from_key": _first_key(prefix, after_key),
-            "end_key": _end_of_prefix(prefix),
+            # No text lies between a key and the key + NUL.
+            "from_key": prefix if after_key is None else max(prefix, after_key + "\0"),
+            "end_key": _BEHIND_ALL_TEXT if end_key is None else end_key,
             "now": encode_time(now),
             "limit": limit,
         },
     )
     return [to_memory_listing(session_id, owner, row) for row in rows]
-
-
-def _first_key(prefix: str, after_key: str | None) -> str:
-    """The smallest key that may be listed: no string lies between a key and the key + NUL."""
-    return prefix if after_key is None else max(prefix, after_key + "\0")
-
-
-def _end_of_prefix(prefix: str) -> str | bytes:
-    """The smallest text behind all that start with `prefix`, in code point order."""
-    stem = prefix.rstrip(chr(_LAST_CODE_POINT))
-    if not stem:
-        return _BEHIND_ALL_TEXT
-    following = ord(stem[-1]) + 1
-    if following in _SURROGATES:  # no text contains them
-        following = _SURROGATES.stop
-    return stem[:-1] + chr(following)
 
 
 def delete_memory(

@@ -9,7 +9,8 @@ from typing import Any
 
 from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
-from shared_context_server.models import Caller, JsonObject, Message, Session
+from shared_context_server.models import Caller, Message, Session
+from shared_context_server.storage.audience import names_of_caller
 from shared_context_server.storage.base import (
     AddedMessage,
     MessagePage,
@@ -18,24 +19,23 @@ from shared_context_server.storage.base import (
     SenderCount,
     SessionGuard,
 )
-from shared_context_server.storage.sqlite.audience import (
-    HEARD,
-    VISIBLE,
-    names_of_caller,
-    tally_heard,
+from shared_context_server.storage.idempotency import (
+    find_message_call,
+    message_answer,
+    to_duplicate_message,
 )
-from shared_context_server.storage.sqlite.idempotency import IdempotentCall
-from shared_context_server.storage.sqlite.leases import require_fence
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.rows import (
     MAX_INTEGER,
     MESSAGE,
     Row,
     clamp,
-    decode_time,
     encode_json,
     encode_time,
     to_message,
 )
+from shared_context_server.storage.sqlite.audience import HEARD, VISIBLE, tally_heard
+from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
+from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _ADD = """
@@ -107,11 +107,11 @@ def add_message(
     connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
 ) -> AddedMessage:
     session = use_session(connection, new.session_id)
-    call = _idempotent_call(new)
+    call = find_message_call(new)
     if call is not None:
-        first = call.find_answer(connection, session, guard)
+        first = find_answer(connection, call, session, guard)
         if first is not None:
-            return _to_duplicate(first)
+            return to_duplicate_message(first)
     guard(session)
     if new.fence is not None:
         require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
@@ -119,33 +119,8 @@ def add_message(
         _require_parent(connection, new, new.parent_message_id)
     added = _append(connection, new, session.last_seq + 1)
     if call is not None:
-        call.keep_answer(connection, _to_answer(added), new.created_at)
+        keep_answer(connection, call, message_answer(added), new.created_at)
     return added
-
-
-def _idempotent_call(new: NewMessage) -> IdempotentCall | None:
-    if new.idempotency_key is None:
-        return None
-    return IdempotentCall(
-        session_id=new.session_id,
-        agent_id=new.sender.agent_id,
-        key=new.idempotency_key,
-        kind="add_message",
-        fingerprint=new.fingerprint,
-    )
-
-
-def _to_answer(added: AddedMessage) -> JsonObject:
-    return {"id": added.id, "seq": added.seq, "timestamp": encode_time(added.timestamp)}
-
-
-def _to_duplicate(answer: dict[str, Any]) -> AddedMessage:
-    return AddedMessage(
-        id=answer["id"],
-        seq=answer["seq"],
-        timestamp=decode_time(answer["timestamp"]),
-        duplicate=True,
-    )
 
 
 def _require_parent(connection: sqlite3.Connection, new: NewMessage, parent_id: int) -> None:

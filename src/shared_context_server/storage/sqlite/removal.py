@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from shared_context_server.storage.rows import encode_time
 from shared_context_server.storage.sqlite.changes import KEPT_CHANGES
-from shared_context_server.storage.sqlite.rows import encode_time
 
 STEP_ROWS = 500  # rows of one write operation: some milliseconds
 

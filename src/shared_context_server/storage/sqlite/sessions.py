@@ -16,10 +16,9 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
+from shared_context_server.storage.audience import names_of_caller
 from shared_context_server.storage.base import NewSession, SessionGuard
-from shared_context_server.storage.sqlite.audience import names_of_caller, tally_heard
-from shared_context_server.storage.sqlite.audit import add_audit
-from shared_context_server.storage.sqlite.rows import (
+from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
     decode_time,
@@ -27,6 +26,8 @@ from shared_context_server.storage.sqlite.rows import (
     encode_time,
     to_session,
 )
+from shared_context_server.storage.sqlite.audience import tally_heard
+from shared_context_server.storage.sqlite.audit import add_audit
 
 _ADD = """
     INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)

@@ -32,6 +32,7 @@ from shared_context_server.storage.base import (
     AddedMessage,
     AuditQuery,
     AuthState,
+    Bell,
     Changes,
     Fence,
     LeaseAttempt,
@@ -49,6 +50,7 @@ from shared_context_server.storage.base import (
     TailPosition,
     WrittenMemory,
 )
+from shared_context_server.storage.idempotency import find_memory_call
 from shared_context_server.storage.sqlite import (
     agents,
     audit,
@@ -61,7 +63,7 @@ from shared_context_server.storage.sqlite import (
     removal,
     sessions,
 )
-from shared_context_server.storage.sqlite.idempotency import IdempotentCall
+from shared_context_server.storage.sqlite.doorbells import Doorbells
 from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.writer import Writer
 
@@ -76,6 +78,7 @@ class SqliteStorage:
         self._writer = writer
         self._readers = readers
         self._meeting_dir = meeting_dir
+        self._bells: list[Bell] = []
 
     async def _write(
         self,
@@ -94,6 +97,8 @@ class SqliteStorage:
         return await self._readers.run(lambda connection: function(connection, *args, **kwargs))
 
     async def aclose(self) -> None:
+        for bell in self._bells:
+            bell.close()
         try:
             await self._readers.aclose()
         finally:
@@ -212,15 +217,7 @@ class SqliteStorage:
         fingerprint: str = "",
         fence: Fence | None = None,
     ) -> WrittenMemory:
-        call = None
-        if idempotency_key is not None:
-            call = IdempotentCall(
-                session_id=address.session_id,
-                agent_id=caller.agent_id,
-                key=idempotency_key,
-                kind="write_memory",
-                fingerprint=fingerprint,
-            )
+        call = find_memory_call(address, caller, idempotency_key, fingerprint)
         return await self._write(
             memory.write_memory,
             address,
@@ -331,8 +328,14 @@ class SqliteStorage:
     # The tail
 
     @property
-    def meeting_dir(self) -> Path | None:
+    def meeting_dir(self) -> Path:
+        """Where the processes that serve this file leave their sockets; need not exist."""
         return self._meeting_dir
+
+    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
+        bell = Doorbells(self._meeting_dir, on_ring)
+        self._bells.append(bell)
+        return bell
 
     async def get_tail_position(self) -> TailPosition:
         return await self._read(changes.read_position)

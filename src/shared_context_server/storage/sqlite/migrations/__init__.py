@@ -1,25 +1,17 @@
-"""The numbered SQL files beside this one, applied in order, each once.
-
-A file is a series of statements that may run in a transaction (no VACUUM, no PRAGMA that sets).
-Once released it never changes: its checksum is kept in every database it was applied to.
-"""
+"""The numbered SQL files beside this one, and how SQLite runs them (no VACUUM, no PRAGMA that sets)."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.storage.sqlite.rows import encode_time
+from shared_context_server.storage.migrations import Migration, SchemaStatus, find_missing
+from shared_context_server.storage.rows import encode_time
 
 MIGRATIONS_DIR = Path(__file__).parent
-
-_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
 _CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -35,40 +27,6 @@ _RECORD = """
     VALUES (:number, :name, :checksum, :applied_at)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """`checksum` is the SHA-256 of the text, in hex."""
-
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaStatus:
-    """Numbers of the newest migration applied (0: none) and of the newest one there is."""
-
-    current: int
-    latest: int
-
-
-def load_migrations(directory: Path = MIGRATIONS_DIR) -> list[Migration]:
-    """The migrations of a directory by number. Raises ConfigurationError for a gap."""
-    migrations: list[Migration] = []
-    for path in sorted(directory.glob("*.sql")):
-        match = _FILE_NAME.fullmatch(path.name)
-        if match is None or int(match[1]) != len(migrations) + 1:
-            raise ConfigurationError(f"Migration {path.name} is not number {len(migrations) + 1}.")
-        # Universal newlines: a checkout with CRLF has the same checksum.
-        sql = path.read_text(encoding="utf-8")
-        migrations.append(Migration(number=int(match[1]), name=path.stem, sql=sql))
-    return migrations
-
-
 def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> list[str]:
     """Apply what is missing, all in one transaction; return the names of what was applied.
 
@@ -78,7 +36,7 @@ def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migrat
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_CREATE_TABLE)
-        missing = list(_find_missing(connection, migrations))
+        missing = _find_missing(connection, migrations)
         for migration in missing:
             _apply(connection, migration)
         connection.execute("COMMIT")
@@ -92,26 +50,14 @@ def read_status(connection: sqlite3.Connection, migrations: Sequence[Migration])
     """Where this database stands. Raises ConfigurationError as apply_migrations does."""
     current = 0
     if connection.execute(_HAS_TABLE).fetchone():
-        current = len(migrations) - len(list(_find_missing(connection, migrations)))
+        current = len(migrations) - len(_find_missing(connection, migrations))
     return SchemaStatus(current=current, latest=len(migrations))
 
 
 def _find_missing(
     connection: sqlite3.Connection, migrations: Sequence[Migration]
-) -> Iterator[Migration]:
-    applied = connection.execute(_LIST_APPLIED).fetchall()
-    if len(applied) > len(migrations):
-        raise ConfigurationError(
-            f"The database has schema {applied[-1][0]} ({applied[-1][1]}), this program knows "
-            f"{len(migrations)}: start a newer version of the program, or restore an older backup."
-        )
-    for migration, (_, name, checksum) in zip(migrations, applied, strict=False):
-        if (migration.name, migration.checksum) != (name, checksum):
-            raise ConfigurationError(
-                f"Migration {migration.name} is not the one this database was made with "
-                f"({name}, sha256 {checksum[:12]}…): applied migrations must not change."
-            )
-    yield from migrations[len(applied) :]
+) -> list[Migration]:
+    return find_missing(connection.execute(_LIST_APPLIED).fetchall(), migrations)
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:

@@ -1,0 +1,32 @@
+"""The names a caller answers to among those that messages are addressed to.
+
+A message is addressed to everyone, an agent type, or single agents (the sender of a private message
+is one of them); one for admins only to nobody. It has one visibility, hence one kind of name.
+"""
+
+from __future__ import annotations
+
+from shared_context_server.models import Caller, Visibility
+
+_EVERYONE = "*"
+
+
+def _type_name(agent_type: str) -> str:
+    return f"type:{agent_type}"
+
+
+def _agent_name(agent_id: str) -> str:
+    return f"agent:{agent_id}"
+
+
+def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str, str | None]:
+    """By name_{visibility}. `only`: just the name that visibility goes by, the others None."""
+    names = {
+        Visibility.PUBLIC: _EVERYONE,
+        Visibility.AGENT_ONLY: _type_name(caller.agent_type),
+        Visibility.PRIVATE: _agent_name(caller.agent_id),
+    }
+    return {
+        f"name_{visibility}": name if only in (None, visibility) else None
+        for visibility, name in names.items()
+    }
