@@ -367,3 +367,28 @@ async def test_nothing_is_run_for_a_client_that_hung_up(
     await endpoint({"path_params": {"name": "create_session"}}, receive, send)
     assert sent == []
     assert parts == []
+
+
+@pytest.mark.parametrize(
+    "tool, field, arguments",
+    [
+        ("create_session", "purpose", {}),
+        ("add_message", "content", {"session_id": "s"}),
+        ("add_message", "idempotency_key", {"session_id": "s", "content": "c"}),
+        ("set_memory", "key", {"value": 1}),
+        ("acquire_lease", "name", {}),
+        ("search_context", "query", {"session_id": "s"}),
+        ("get_session", "session_id", {}),
+    ],
+)
+async def test_text_with_u_0000_is_refused_by_name(
+    agent: httpx.AsyncClient, tool: str, field: str, arguments: dict[str, object]
+) -> None:
+    response = await agent.post(f"/mcp/tool/{tool}", json=arguments | {field: "a\0b"})
+    assert_error(response, 400, "INVALID_ARGUMENT", field)
+
+
+async def test_json_values_may_hold_u_0000(agent: httpx.AsyncClient) -> None:
+    for value in ("a\0b", {"a\0": ["\0"]}):
+        await call(agent, "set_memory", key="k", value=value)
+        assert (await call(agent, "get_memory", key="k"))["value"] == value

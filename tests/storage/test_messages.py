@@ -47,7 +47,7 @@ async def test_a_message_comes_back_as_it_was_added(storage: Storage) -> None:
     added = await add_message(
         storage,
         sender=BOB,
-        content="Grüße 🚀\x00 ' \" \\",
+        content="Grüße 🚀\x01 ' \" \\",
         visibility=Visibility.PRIVATE,
         recipients=("carol", "alice"),
         metadata={"z": [1, 2.5, None, {"deep": True}], "a": "x"},
@@ -62,7 +62,7 @@ async def test_a_message_comes_back_as_it_was_added(storage: Storage) -> None:
         seq=2,
         sender="bob",
         sender_type="claude",
-        content="Grüße 🚀\x00 ' \" \\",
+        content="Grüße 🚀\x01 ' \" \\",
         visibility=Visibility.PRIVATE,
         recipients=["carol", "alice"],
         metadata={"z": [1, 2.5, None, {"deep": True}], "a": "x"},

@@ -56,7 +56,7 @@ async def summarize(storage: Storage, caller: Caller) -> SessionSummary:
 
 async def test_a_session_comes_back_as_it_was_created(storage: Storage) -> None:
     new = new_session(
-        purpose="Grüße 🚀 \x00 'quoted'",
+        purpose="Grüße 🚀 \x01 'quoted'",
         metadata={"z": 1, "a": [1.5, None, True, {"k": "v"}], "big": 2**70},
         access=Access.INVITED,
         invited=("bob", "carol"),

@@ -14,7 +14,9 @@ from pydantic import (
     JsonValue,
     PlainSerializer,
     TypeAdapter,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, to_json
@@ -51,6 +53,14 @@ class Arguments(BaseModel):
             for name, value in data.items()
             if value is not None or name in cls.null_is_a_value or name not in cls.model_fields
         }
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_nul(cls, value: Any, info: ValidationInfo) -> Any:
+        """PostgreSQL's text cannot hold it; in a JSON value it is written as an escape."""
+        if type(value) is str and "\0" in value and info.field_name not in cls.null_is_a_value:
+            raise PydanticCustomError("nul_character", "must not contain the character U+0000")
+        return value
 
 
 class Result(BaseModel):
