@@ -27,7 +27,7 @@ from tests.auth.conftest import JWT_SECRET_KEY, READ, WRITE
 SIGNER = TokenSigner(JWT_SECRET_KEY.encode())
 NOW = int(time.time())
 CLAIMS = TokenClaims(
-    "jti-1", "worker-7", "claude", frozenset({READ, WRITE}), "key_1", NOW, NOW + 60
+    "jti-1", "worker-7", "claude", frozenset({READ, WRITE}), "key_1", NOW, NOW + 86_400
 )
 
 
@@ -52,13 +52,13 @@ def refusal(token: str) -> Unauthenticated:
     permissions=st.frozensets(st.sampled_from(Permission)),
 )
 def test_a_token_says_what_was_signed(agent_id: str, permissions: frozenset[Permission]) -> None:
-    claims = TokenClaims("jti-2", agent_id, "generic", permissions, "key_1", NOW, NOW + 60)
+    claims = TokenClaims("jti-2", agent_id, "generic", permissions, "key_1", NOW, NOW + 86_400)
     assert SIGNER.decode(SIGNER.encode(claims), field="auth_token") == claims
 
 
 def test_the_longest_names_fit_into_a_token() -> None:
     longest = "\U0001f980" * MAX_AGENT_ID_CHARS
-    claims = TokenClaims("j" * 32, longest, longest, frozenset(Permission), "key_1", NOW, NOW + 60)
+    claims = TokenClaims("j" * 32, longest, longest, frozenset(Permission), "key_1", NOW, NOW + 86_400)
     assert SIGNER.decode(SIGNER.encode(claims), field="auth_token") == claims
 
 
