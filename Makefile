@@ -9,13 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 JOBS ?= 2
+STORAGE_TESTS := $(BIN)/python -m pytest tests/storage -n $(JOBS) -k postgres -q
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 VENV_STAMP := $(VENV)/.made
 REQUIREMENTS_STAMP := $(VENV)/.requirements
 PROJECT_STAMP := $(VENV)/.project
 
-.PHONY: help setup run dev test lint format docs bench bench-clock bench-live clock-torn lock clean
+.PHONY: help setup run dev test test-postgres lint format docs bench bench-clock bench-live soak-replicas clock-torn lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -62,6 +63,17 @@ dev: setup ## start the server and restart it when the source changes
 test: setup ## the whole test suite, with branch coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
+# Of the wheel's two versions the newest is part of `make test`.
+test-postgres: setup ## the storage tests on every PostgreSQL found here and behind pgbouncer, then the surfaces on it
+	POSTGRES_VERSION=16 $(STORAGE_TESTS)
+	for bin in /usr/lib/postgresql/*/bin $(POSTGRES_BINS); do \
+		test -x $$bin/initdb || continue; \
+		$$bin/postgres --version; \
+		POSTGRES_BIN=$$bin $(STORAGE_TESTS) || exit 1; \
+	done
+	POSTGRES_POOLER=1 $(STORAGE_TESTS)
+	TEST_STORE=postgresql $(BIN)/python -m pytest tests/services tests/auth tests/rest tests/surfaces -n $(JOBS) -q
+
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,13 +102,16 @@ bench-live: setup ## how soon a waiter is woken, and what a second worker is wor
 	$(BIN)/python -m bench.waking $(ARGS)
 	$(BIN)/python -m bench.waiters $(ARGS)
 
+soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
+	$(BIN)/python -m bench.soak_replicas $(ARGS)
+
 clock-torn: setup ## 10^8 checked reads against a writer that never rests, then the check of the check
 	$(BIN)/python -m bench.clock_torn $(ARGS)
 	! $(BIN)/python -m bench.clock_torn --reads 2000000 --without-seqlock
 
 lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) --group dev --output-file requirements/dev.txt
-	$(UV_COMPILE) --constraints requirements/dev.txt --output-file requirements/runtime.txt
+	$(UV_COMPILE) --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 
 clean: ## remove .venv and everything that was generated; data dirs stay
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -221,7 +221,7 @@ class RateLimited(SharedContextError):
 
 
 class Unavailable(SharedContextError):
-    """The storage does not answer just now; nothing was written."""
+    """The storage does not answer just now; a write was made wholly or not at all."""
 
     code = "UNAVAILABLE"
     status = 503
@@ -255,3 +255,7 @@ class ClockNotRunning(SharedContextError):
 
 class ConfigurationError(Exception):
     """The server cannot start as it is configured; the message says what to change."""
+
+
+class CopyError(Exception):
+    """Data cannot be moved from one store to another; the message says why and what to do."""

@@ -34,7 +34,7 @@ from shared_context_server.resources import add_resources
 from shared_context_server.rest.access import AccessLog
 from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.probes import refresh_gauges
-from shared_context_server.rest.routes import PUBLIC_PATHS, make_routes
+from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
@@ -152,7 +152,7 @@ async def _make_app(
         Starlette(routes=routes, exception_handlers=exception_handlers()),
         settings=settings,
         identity=dispatcher.services.identity,
-        public_paths=PUBLIC_PATHS,
+        public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
 
@@ -197,6 +197,9 @@ async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> Asy
             await asyncio.sleep(interval_s)
             try:
                 await job()
+            except SharedContextError as exc:
+                name = getattr(job, "__name__", repr(job))
+                _log.warning("background job failed", job=name, code=exc.code, error=exc.message)
             except Exception:  # noqa: BLE001 - it has no caller to tell; the log is where it surfaces
                 _log.exception("background job failed", job=getattr(job, "__name__", repr(job)))
 

@@ -82,7 +82,10 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(
         default=None,
-        description="sqlite:///absolute/path.db; default: shared_context.db in DATA_DIR.",
+        description=(
+            "sqlite:///absolute/path.db or postgresql://user:password@host/database; "
+            "default: shared_context.db in DATA_DIR."
+        ),
     )
     sqlite_synchronous: Synchronous = Field(
         default=Synchronous.NORMAL, description="NORMAL or FULL (fsync at every commit)."
@@ -98,6 +101,21 @@ class Settings(BaseSettings):
     )
     sqlite_readers: int = Field(
         default=4, ge=1, le=64, description="Pooled read connections in a process."
+    )
+
+    postgres_pool_size: int = Field(
+        default=10, ge=2, le=1000, description="Most connections of a process to PostgreSQL."
+    )
+    postgres_timeout: float = Field(
+        default=10, gt=0, le=600, description="How long a call waits for PostgreSQL, seconds."
+    )
+    postgres_prepare: bool = Field(
+        default=True,
+        description="false: behind a pooler that cannot keep prepared statements.",
+    )
+    postgres_listen_url: str | None = Field(
+        default=None,
+        description="The database itself, where DATABASE_URL goes through a pooler: for LISTEN.",
     )
 
     # Identity

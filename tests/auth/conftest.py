@@ -13,6 +13,7 @@ from shared_context_server.auth.identity import Identity, IssuedToken
 from shared_context_server.models import Permission
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
+from tests.postgres import store_settings
 
 API_KEY = "the-ordinary-key-0123456789"
 ADMIN_API_KEY = "the-admins-key-0123456789"
@@ -28,7 +29,9 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
         "admin_api_key": ADMIN_API_KEY,
         "jwt_secret_key": JWT_SECRET_KEY,
     }
-    return Settings(_env_file=None, data_dir=data_dir, **(keys | overrides))
+    return Settings(
+        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | keys | overrides)
+    )
 
 
 @pytest.fixture

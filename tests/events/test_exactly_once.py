@@ -7,7 +7,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -17,12 +17,13 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage
 from shared_context_server.storage.base import MessageQuery
 from tests.events.conftest import PATIENCE_S, open_linked
+from tests.postgres import DatabaseServer
 from tests.storage.builders import BOB, add_message, add_session, allow
 
 PROCESSES = 2
 READERS = 3
 
-# Which of the "processes" (a store and a bus on the one file) does what.
+# Which of the "processes" (a store and a bus on the one database) does what.
 writes = st.tuples(st.just("write"), st.integers(0, PROCESSES - 1), st.integers(1, 5))
 waits = st.tuples(st.just("wait"), st.integers(0, READERS - 1), st.integers(0, PROCESSES - 1))
 restarts = st.tuples(st.just("restart"), st.integers(0, PROCESSES - 1), st.just(0))
@@ -57,10 +58,10 @@ class Reader:
 
 
 class World:
-    """One file, the processes that have it open, and how much was written."""
+    """One store, the processes that have it open, and how much was written."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._settings = Settings(data_dir=data_dir, database_url=None)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._stacks: dict[int, AsyncExitStack] = {}
         self.processes: dict[int, tuple[Storage, Bus]] = {}
         self.written = 0
@@ -83,8 +84,8 @@ class World:
         await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def play(data_dir: Path, steps: list[tuple[str, int, int]]) -> None:
-    world = World(data_dir)
+async def play(settings: Settings, steps: list[tuple[str, int, int]]) -> None:
+    world = World(settings)
     readers = [Reader() for _ in range(READERS)]
     reading: dict[int, tuple[int, asyncio.Task[None]]] = {}
     for number in range(PROCESSES):
@@ -130,4 +131,15 @@ def test_any_interleaving_shows_each_message_once_in_order(
     steps: list[tuple[str, int, int]],
 ) -> None:
     with tempfile.TemporaryDirectory() as data_dir:
-        asyncio.run(play(Path(data_dir), steps))
+        asyncio.run(play(Settings(data_dir=Path(data_dir), database_url=None), steps))
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(st.one_of(writes, writes, waits, waits, restarts, pauses), max_size=25))
+def test_on_postgresql_too(
+    steps: list[tuple[str, int, int]], postgres: DatabaseServer, tmp_path: Path
+) -> None:
+    with postgres.new_database() as found:
+        asyncio.run(play(Settings(data_dir=tmp_path, **found), steps))

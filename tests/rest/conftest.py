@@ -12,6 +12,7 @@ import pytest
 
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
+from tests.postgres import store_settings
 
 API_KEY = "the-ordinary-key-0123456789"
 ADMIN_API_KEY = "the-admins-key-0123456789"
@@ -29,7 +30,9 @@ def anyio_backend() -> str:
 def make_settings(data_dir: Path, **overrides: Any) -> Settings:
     """Settings with keys, none of them from the environment."""
     keys = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-    return Settings(_env_file=None, data_dir=data_dir, **(keys | overrides))
+    return Settings(
+        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | keys | overrides)
+    )
 
 
 def client_of(server: Server, **headers: str) -> httpx.AsyncClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +13,11 @@ import pytest
 
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
+from tests.postgres import DatabaseServer
 
 T = TypeVar("T")
 
-STORES = ["sqlite"]
+STORES = ["sqlite", "postgresql"]
 
 
 @pytest.fixture
@@ -30,8 +32,27 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(params=STORES)
-async def storage(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Storage]:
+def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Of an empty store of each kind."""
+    with open_settings(request, tmp_path / "data") as settings:
+        yield settings
+
+
+@contextmanager
+def open_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
+    """Of an empty store of the kind that request.param names."""
+    if request.param == "sqlite":
+        yield Settings(data_dir=data_dir, database_url=None)
+        return
+    server: DatabaseServer = request.getfixturevalue("postgres")
+    with server.new_database() as found:
+        yield Settings(data_dir=data_dir, **found)
+
+
+@pytest.fixture
+async def storage(any_settings: Settings) -> AsyncIterator[Storage]:
     """An empty store. All tests that use it are the contract, and run on every kind."""
+    settings = any_settings
     async with open_storage(settings) as storage:
         yield storage
 
@@ -54,9 +75,11 @@ class BlockingStore:
 
 
 @pytest.fixture(scope="module", params=STORES)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BlockingStore]:
-    chosen = Settings(data_dir=tmp_path_factory.mktemp("properties"), database_url=None)
-    with asyncio.Runner() as runner:
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BlockingStore]:
+    data_dir = tmp_path_factory.mktemp("properties")
+    with open_settings(request, data_dir) as chosen, asyncio.Runner() as runner:
         opening = open_storage(chosen)
         yield BlockingStore(runner, runner.run(_enter(opening)))
         runner.run(_leave(opening))

@@ -31,16 +31,16 @@ async def test_a_store_that_works_answers_a_ping(storage: Storage) -> None:
     await storage.ping()
 
 
-async def test_what_was_written_is_there_after_reopening(settings: Settings) -> None:
-    async with open_storage(settings) as storage:
+async def test_what_was_written_is_there_after_reopening(any_settings: Settings) -> None:
+    async with open_storage(any_settings) as storage:
         session = await add_session(storage)
-    async with open_storage(settings) as storage:
+    async with open_storage(any_settings) as storage:
         assert await storage.get_session("session_1") == session
         assert (await add_message(storage)).seq == 1
 
 
-async def test_two_stores_on_one_database_see_each_others_writes(settings: Settings) -> None:
-    async with open_storage(settings) as one, open_storage(settings) as other:
+async def test_two_stores_on_one_database_see_each_others_writes(any_settings: Settings) -> None:
+    async with open_storage(any_settings) as one, open_storage(any_settings) as other:
         await add_session(one)
         for index in range(20):
             writer, reader = (one, other) if index % 2 else (other, one)
@@ -49,8 +49,8 @@ async def test_two_stores_on_one_database_see_each_others_writes(settings: Setti
             assert (await reader.get_session("session_1")).last_seq == added.seq
 
 
-async def test_closing_finishes_the_writes_under_way(settings: Settings) -> None:
-    async with open_storage(settings) as storage:
+async def test_closing_finishes_the_writes_under_way(any_settings: Settings) -> None:
+    async with open_storage(any_settings) as storage:
         await add_session(storage)
         writes = [
             asyncio.create_task(storage.add_message(new_message(), allow)) for _ in range(300)
@@ -63,12 +63,12 @@ async def test_closing_finishes_the_writes_under_way(settings: Settings) -> None
         await storage.aclose()
         assert {(await write).seq for write in writes} == set(range(1, 301))
         assert len([await read for read in reads]) == 50
-    async with open_storage(settings) as storage:
+    async with open_storage(any_settings) as storage:
         assert (await storage.get_session("session_1")).last_seq == 300
 
 
-async def test_a_closed_store_is_unavailable_to_every_call(settings: Settings) -> None:
-    async with open_storage(settings) as storage:
+async def test_a_closed_store_is_unavailable_to_every_call(any_settings: Settings) -> None:
+    async with open_storage(any_settings) as storage:
         await add_session(storage)
         await storage.aclose()
         await storage.aclose()  # again is no error
@@ -92,9 +92,11 @@ async def test_a_closed_store_is_unavailable_to_every_call(settings: Settings) -
         await storage.write_memory(place, ALICE, put(1), now=NOON, guard=None)
 
 
-async def test_a_cancelled_server_still_finishes_its_writes_and_closes(settings: Settings) -> None:
+async def test_a_cancelled_server_still_finishes_its_writes_and_closes(
+    any_settings: Settings,
+) -> None:
     with anyio.CancelScope() as scope:
-        async with open_storage(settings) as storage:
+        async with open_storage(any_settings) as storage:
             await add_session(storage)
             writes = [
                 asyncio.create_task(storage.add_message(new_message(), allow)) for _ in range(1000)

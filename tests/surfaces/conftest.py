@@ -18,6 +18,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
+from tests.postgres import store_settings
 
 API_KEY = "test-api-key-0123456789abcdef"
 ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
@@ -27,7 +28,9 @@ KEYS = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JW
 
 def make_settings(data_dir: Path, **overrides: Any) -> Settings:
     """Settings of a test's own server, none of them from the environment."""
-    return Settings(_env_file=None, data_dir=data_dir, **(KEYS | overrides))  # type: ignore[call-arg]
+    return Settings(
+        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | KEYS | overrides)
+    )  # type: ignore[call-arg]
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import anyio
 
 from shared_context_server.auth.connection import KeyGrant
 from shared_context_server.auth.keys import ConfiguredKey, grant_of, hash_key
+from shared_context_server.errors import SharedContextError, Unavailable
 from shared_context_server.storage.base import AuthState, Storage
 
 MAX_AGE_S = 0.5  # a revocation must count in every process within a second
@@ -44,7 +45,9 @@ class KeyStates:
     """Keeps the latest KnownKeys, refreshed from the store on use.
 
     Safe for any number of tasks of one loop: while one asks the store the others wait for its
-    answer, and a cancelled one is succeeded by the next. Raises Unavailable as the store does.
+    answer, and a cancelled one is succeeded by the next. Raises Unavailable as the store does:
+    what fails for the one fails for all who wait, so that a store that hangs holds nobody up for
+    longer than it did the one.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class KeyStates:
         self._lock = anyio.Lock()
         self._known: KnownKeys | None = None
         self._asked_at = 0.0
+        self._failures = 0
 
     def find_recent(self) -> KnownKeys | None:
         """The state if it is recent enough to be relied on."""
@@ -65,10 +69,17 @@ class KeyStates:
     async def get(self, *, max_age_s: float = MAX_AGE_S) -> KnownKeys:
         """A state that is no older than that; 0: the store is asked after this call began."""
         asked_since = time.monotonic() - max_age_s
+        failures = self._failures
         async with self._lock:
+            if self._failures > failures:
+                raise Unavailable
             if self._known is not None and self._asked_at >= asked_since:
                 return self._known
-            return await self._load()
+            try:
+                return await self._load()
+            except SharedContextError:
+                self._failures += 1
+                raise
 
     async def _load(self) -> KnownKeys:
         asked_at = time.monotonic()

@@ -19,6 +19,7 @@ from shared_context_server.rest.probes import (
 from shared_context_server.rest.wire import FixedAnswer
 from shared_context_server.tools.dispatch import Dispatcher
 
+METRICS_PATH = "/metrics"
 PUBLIC_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 """Answered alike for everyone, whatever credential they present."""
 
@@ -35,7 +36,7 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
         Route(EVENTS_PATH, EventsEndpoint(services), methods=["GET"]),
         Route("/health", health_endpoint(), methods=["GET"]),
         Route("/ready", ReadyEndpoint(Readiness(services.storage)), methods=["GET"]),
-        Route("/metrics", MetricsEndpoint(services, metrics), methods=["GET"]),
+        Route(METRICS_PATH, MetricsEndpoint(services, metrics), methods=["GET"]),
         Route("/openapi.json", FixedAnswer(to_json(document)), methods=["GET"]),
         Route("/docs", docs_endpoint(document), methods=["GET"]),
     ]

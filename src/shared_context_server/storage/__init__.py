@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
@@ -15,7 +16,13 @@ from shared_context_server.storage.sqlite import (
     sqlite_schema_status,
 )
 
-__all__ = ["SchemaStatus", "Storage", "find_schema_status", "migrate_storage", "open_storage"]
+__all__ = [
+    "SchemaStatus",
+    "Storage",
+    "find_schema_status",
+    "migrate_storage",
+    "open_storage",
+]
 
 
 @asynccontextmanager
@@ -25,24 +32,47 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     Raises ConfigurationError for an unknown scheme, a schema newer than this program, or a
     file system that cannot lock.
     """
-    _require_known_scheme(settings)
-    async with open_sqlite(settings) as storage:
-        yield storage
+    if _is_postgres(settings):
+        async with _postgres().open_postgres(settings) as postgres:
+            yield postgres
+    else:
+        async with open_sqlite(settings) as sqlite:
+            yield sqlite
 
 
 def migrate_storage(settings: Settings) -> list[str]:
     """Bring the schema up to date, as open_storage does; the names of the migrations applied."""
-    _require_known_scheme(settings)
+    if _is_postgres(settings):
+        applied: list[str] = _postgres().migrate_postgres(settings)
+        return applied
     return migrate_sqlite(settings)
 
 
 def find_schema_status(settings: Settings) -> SchemaStatus:
     """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
-    _require_known_scheme(settings)
+    if _is_postgres(settings):
+        status: SchemaStatus = _postgres().postgres_schema_status(settings)
+        return status
     return sqlite_schema_status(settings)
 
 
-def _require_known_scheme(settings: Settings) -> None:
+def _is_postgres(settings: Settings) -> bool:
+    """Which of the two; raises ConfigurationError for a scheme that is neither's."""
     scheme = settings.storage_url.partition(":")[0]
-    if scheme != "sqlite":
-        raise ConfigurationError(f"DATABASE_URL: no storage backend for {scheme!r}; use sqlite:///")
+    if scheme not in ("sqlite", "postgresql", "postgres"):
+        raise ConfigurationError(
+            f"DATABASE_URL: no storage backend for {scheme!r}; use sqlite:/// or postgresql://"
+        )
+    return scheme != "sqlite"
+
+
+def _postgres() -> ModuleType:
+    """The PostgreSQL store, whose driver is an extra."""
+    try:
+        from shared_context_server.storage import postgres  # noqa: PLC0415 - an optional extra
+    except ImportError as exc:
+        raise ConfigurationError(
+            "DATABASE_URL: PostgreSQL needs the extra postgres: "
+            "pip install 'shared-context-server[postgres]'"
+        ) from exc
+    return postgres

@@ -1,0 +1,88 @@
+"""Agents the server has heard of, and how many are about."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from shared_context_server.models import Agent
+from shared_context_server.storage.base import PresenceChange, SessionGuard
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.sessions import list_participants, use_session
+from shared_context_server.storage.rows import AGENT, encode_time, to_agent
+
+# Each coming and going is to be told once, so those who tell take turns. Any number would do.
+_TAKE_TURNS = "SELECT pg_advisory_xact_lock(7243000000000000002)"
+_TOUCH = """
+    INSERT INTO agents (agent_id, agent_type, first_seen, last_seen, is_around)
+    SELECT seen.agent_id, seen.agent_type, seen.first_seen, seen.last_seen, TRUE
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+        AS seen (agent_id, agent_type, first_seen, last_seen)
+    ON CONFLICT (agent_id) DO UPDATE SET
+        is_around = TRUE,
+        agent_type = CASE
+            WHEN excluded.last_seen >= agents.last_seen THEN excluded.agent_type
+            ELSE agents.agent_type
+        END,
+        last_seen = greatest(agents.last_seen, excluded.last_seen)"""
+_LIST_ABSENT = """
+    SELECT named.agent_id FROM unnest($1::text[]) WITH ORDINALITY AS named (agent_id, place)
+    LEFT JOIN agents ON agents.agent_id = named.agent_id
+    WHERE agents.is_around IS NOT TRUE ORDER BY named.place"""
+_FIND_GONE = "SELECT 1 FROM agents WHERE is_around AND last_seen < $1 LIMIT 1"
+_LEAVE = """
+    UPDATE agents SET is_around = FALSE WHERE is_around AND last_seen < $1 RETURNING agent_id"""
+_LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
+_LIST_NAMED = f"""
+    SELECT {AGENT} FROM agents WHERE agent_id = ANY($1::text[])
+    ORDER BY last_seen DESC, agent_id"""
+_COUNT = """
+    SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
+           (SELECT count(*) FROM agents WHERE last_seen >= $1)"""
+
+
+async def is_anyone_gone(connection: Connection, gone_before: datetime) -> bool:
+    return await connection.fetchrow(_FIND_GONE, encode_time(gone_before)) is not None
+
+
+async def touch_agents(
+    connection: Connection, seen: Sequence[Agent], gone_before: datetime | None
+) -> PresenceChange:
+    await connection.execute(_TAKE_TURNS)
+    # Who has been away is marked first, so that one of `seen` who was comes back.
+    left = []
+    if gone_before is not None:
+        left = [row[0] for row in await connection.fetch(_LEAVE, encode_time(gone_before))]
+    # One statement must not touch a row twice: of an agent that is named twice, the latest counts.
+    latest: dict[str, Agent] = {}
+    for agent in sorted(seen, key=lambda agent: agent.last_seen):
+        latest[agent.agent_id] = agent
+    absent = await connection.fetch(_LIST_ABSENT, list(latest))
+    await connection.execute(
+        _TOUCH,
+        list(latest),
+        [agent.agent_type for agent in latest.values()],
+        [encode_time(agent.first_seen) for agent in latest.values()],
+        [encode_time(agent.last_seen) for agent in latest.values()],
+    )
+    return PresenceChange(joined=[row[0] for row in absent], left=left)
+
+
+async def list_agents(
+    connection: Connection, session_id: str | None, guard: SessionGuard | None
+) -> list[Agent]:
+    if session_id is None:
+        rows = await connection.fetch(_LIST)
+    else:
+        session = await use_session(connection, session_id, guard)
+        rows = await connection.fetch(_LIST_NAMED, await list_participants(connection, session))
+    return [to_agent(row) for row in rows]
+
+
+async def count_active(connection: Connection, active_since: datetime) -> tuple[int, int]:
+    """Active sessions, and agents seen since then."""
+    row = await connection.fetchrow(_COUNT, encode_time(active_since))
+    assert row is not None
+    return row[0], row[1]

@@ -1,0 +1,75 @@
+"""Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
+
+A message has a row in `audience` for each name it is addressed to (see names_of_caller), which the
+schema's trigger messages_are_addressed writes. A caller meets at most one row of a message, so the
+three names can be counted one by one and added up.
+"""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import MAX_INTEGER
+
+_NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
+
+VISIBLE = """(:is_admin OR EXISTS (
+    SELECT 1 FROM audience
+    WHERE audience.session_id = m.session_id AND audience.seq = m.seq
+      AND audience.name = CASE m.visibility
+        WHEN 'public' THEN :name_public::text
+        WHEN 'agent_only' THEN :name_agent_only::text
+        WHEN 'private' THEN :name_private::text
+      END
+))"""
+"""Whether the caller sees message `m`. Wants names_of_caller, and :is_admin."""
+
+HEARD = " UNION ALL ".join(
+    f"""
+    SELECT seq FROM audience
+    WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq
+      AND created_at BETWEEN :start_time AND :end_time AND name = {name}"""
+    for name in _NAMES
+)
+"""The seqs that a caller who is no admin sees."""
+
+
+def heard_page(order: str) -> str:
+    """The seqs of HEARD on one page: from each name's index no more than the page can hold."""
+    pages = " UNION ALL ".join(
+        f"({part} ORDER BY seq {order} LIMIT :reach)" for part in HEARD.split(" UNION ALL ")
+    )
+    return f"SELECT seq FROM ({pages}) AS heard ORDER BY seq {order} LIMIT :limit OFFSET :offset"
+
+
+def tally_query(session_id: str, up_to_seq: str) -> str:
+    """A query for one row, `count` and `newest_at`: what the names see of a session, given as SQL, up
+    to and including a seq, at the cost of three index look-ups."""
+    latest = " UNION ALL ".join(
+        f"""(
+        SELECT seq, ordinal, created_at FROM audience
+        WHERE session_id = {session_id} AND seq <= {up_to_seq} AND name = {name}
+        ORDER BY seq DESC LIMIT 1
+    )"""
+        for name in _NAMES
+    )
+    return f"""
+    SELECT coalesce(sum(ordinal), 0)::bigint AS count,
+           (array_agg(created_at ORDER BY seq DESC))[1] AS newest_at
+    FROM ({latest}) AS latest"""
+
+
+_COUNT = Statement(tally_query(":session_id", str(MAX_INTEGER)))
+
+
+async def count_heard(
+    connection: Connection, session_id: str, names: Mapping[str, str | None]
+) -> int:
+    """How many messages of the session those names see."""
+    parameters = {"session_id": session_id, **names}
+    count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
+    return count

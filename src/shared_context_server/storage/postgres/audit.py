@@ -1,0 +1,54 @@
+"""The audit log."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from shared_context_server.models import AuditEntry
+from shared_context_server.storage.base import AuditQuery
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import (
+    AUDIT_ENTRY,
+    MAX_INTEGER,
+    clamp,
+    encode_json,
+    encode_time,
+    to_audit_entry,
+)
+
+_ADD = Statement("""
+    INSERT INTO audit_log (created_at, event_type, agent_id, session_id, details)
+    VALUES (:created_at, :event_type, :agent_id, :session_id, :details)""")
+_LIST = Statement(f"""
+    SELECT {AUDIT_ENTRY} FROM audit_log
+    WHERE id < :before_id
+      AND created_at >= :start_time
+      AND (:session_id::text IS NULL OR session_id = :session_id)
+      AND (:agent_id::text IS NULL OR agent_id = :agent_id)
+      AND (:event_type::text IS NULL OR event_type = :event_type)
+    ORDER BY id DESC LIMIT :limit""")
+
+
+async def add_audit(connection: Connection, entry: AuditEntry) -> None:
+    parameters = {
+        "created_at": encode_time(entry.timestamp),
+        "event_type": entry.event_type,
+        "agent_id": entry.agent_id,
+        "session_id": entry.session_id,
+        "details": encode_json(entry.details),
+    }
+    await connection.execute(_ADD.sql, *_ADD.bind(parameters))
+
+
+async def list_audit(connection: Connection, query: AuditQuery) -> list[AuditEntry]:
+    parameters = {
+        "before_id": MAX_INTEGER if query.after_id is None else clamp(query.after_id),
+        "start_time": -MAX_INTEGER if query.start_time is None else encode_time(query.start_time),
+        "session_id": query.session_id,
+        "agent_id": query.agent_id,
+        "event_type": query.event_type,
+        "limit": clamp(query.limit),
+    }
+    rows = await connection.fetch(_LIST.sql, *_LIST.bind(parameters))
+    return [to_audit_entry(row) for row in rows]

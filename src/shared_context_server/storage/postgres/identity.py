@@ -1,0 +1,125 @@
+"""API keys, issued credentials, and the generation that tells when to look again."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.storage.base import AuthState
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.rows import (
+    API_KEY,
+    CREDENTIAL,
+    encode_optional_time,
+    encode_permissions,
+    encode_time,
+    to_api_key,
+    to_credential,
+)
+
+_GENERATION = "SELECT generation FROM auth_generation"
+_NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
+
+_ADD_KEY = """
+    INSERT INTO api_keys (id, agent_id, permissions, secret_hash, created_at, revoked_at)
+    VALUES ($1, $2, $3, $4, $5, $6)"""
+_LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
+_LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
+_REVOKE_KEY = """
+    UPDATE api_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id"""
+
+_ADD_CREDENTIAL = """
+    INSERT INTO credentials (
+        id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
+        revoked_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+_FIND_CREDENTIAL = f"SELECT {CREDENTIAL} FROM credentials WHERE id = $1"
+_FIND_BY_HANDLE = f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = $1"
+_LIST_REVOKED = "SELECT id FROM credentials WHERE revoked_at IS NOT NULL AND expires_at > $1"
+_REVOKE_CREDENTIAL = """
+    UPDATE credentials SET revoked_at = $2
+    WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2 RETURNING id"""
+
+
+async def read_generation(connection: Connection) -> int:
+    generation: int = await connection.fetchval(_GENERATION)
+    return generation
+
+
+async def read_auth_state(connection: Connection) -> AuthState:
+    generation = await read_generation(connection)
+    keys = [to_api_key(row) for row in await connection.fetch(_LIST_ACTIVE_KEYS)]
+    revoked = await connection.fetch(_LIST_REVOKED, encode_time(datetime.now(UTC)))
+    return AuthState(
+        generation=generation,
+        keys={key.id: key for key in keys},
+        revoked_credentials=frozenset(row[0] for row in revoked),
+    )
+
+
+async def add_key(connection: Connection, key: ApiKey, audit: AuditEntry) -> None:
+    await connection.execute(
+        _ADD_KEY,
+        key.id,
+        key.agent_id,
+        encode_permissions(key.permissions),
+        key.secret_hash,
+        encode_time(key.created_at),
+        encode_optional_time(key.revoked_at),
+    )
+    await connection.execute(_NEXT_GENERATION)
+    await add_audit(connection, audit)
+
+
+async def list_keys(connection: Connection) -> list[ApiKey]:
+    return [to_api_key(row) for row in await connection.fetch(_LIST_KEYS)]
+
+
+async def revoke_key(connection: Connection, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+    return await _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+
+async def add_credential(connection: Connection, credential: Credential, audit: AuditEntry) -> None:
+    """The generation stays: a new credential changes nothing that get_auth_state answers."""
+    await connection.execute(
+        _ADD_CREDENTIAL,
+        credential.id,
+        credential.agent_id,
+        credential.agent_type,
+        encode_permissions(credential.permissions),
+        credential.key_id,
+        credential.handle_hash,
+        encode_time(credential.issued_at),
+        encode_time(credential.expires_at),
+        encode_optional_time(credential.revoked_at),
+    )
+    await add_audit(connection, audit)
+
+
+async def find_credential(connection: Connection, credential_id: str) -> Credential | None:
+    row = await connection.fetchrow(_FIND_CREDENTIAL, credential_id)
+    return None if row is None else to_credential(row)
+
+
+async def find_credential_by_handle(connection: Connection, handle_hash: str) -> Credential | None:
+    row = await connection.fetchrow(_FIND_BY_HANDLE, handle_hash)
+    return None if row is None else to_credential(row)
+
+
+async def revoke_credential(
+    connection: Connection, credential_id: str, at: datetime, audit: AuditEntry
+) -> bool:
+    return await _revoke(connection, _REVOKE_CREDENTIAL, credential_id, at, audit)
+
+
+async def _revoke(
+    connection: Connection, statement: str, id_: str, at: datetime, audit: AuditEntry
+) -> bool:
+    if await connection.fetchrow(statement, id_, encode_time(at)) is None:
+        return False
+    await connection.execute(_NEXT_GENERATION)
+    await add_audit(connection, audit)
+    return True

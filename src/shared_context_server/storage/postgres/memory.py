@@ -1,0 +1,183 @@
+"""Memory entries: versions, expiry, listing by prefix."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from shared_context_server.errors import MemoryNotFound
+from shared_context_server.models import AuditEntry, Caller, MemoryAddress, MemoryEntry
+from shared_context_server.storage.base import (
+    Fence,
+    MemoryListing,
+    MemoryUpdate,
+    SessionGuard,
+    WrittenMemory,
+)
+from shared_context_server.storage.entries import end_of_prefix, make_entry
+from shared_context_server.storage.idempotency import (
+    IdempotentCall,
+    memory_answer,
+    to_duplicate_memory,
+)
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
+from shared_context_server.storage.postgres.leases import require_fence
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.sessions import use_place
+from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import (
+    MEMORY_ENTRY,
+    MEMORY_LISTING,
+    clamp,
+    encode_json,
+    encode_optional_time,
+    encode_time,
+    to_memory_entry,
+    to_memory_listing,
+)
+
+_AT_ADDRESS = "session_id = $1 AND owner = $2 AND key = $3"
+
+_FIND = f"""
+    SELECT {MEMORY_ENTRY} FROM memory
+    WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > $4)"""
+# Two who make an entry that is not there collide, and the later of them tries again.
+_LOCK = f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE"
+_ADD = """
+    INSERT INTO memory (
+        session_id, owner, key, version, created_at, updated_at, updated_by, expires_at,
+        size_bytes, metadata, value)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
+_REPLACE = f"""
+    UPDATE memory SET
+        version = $4, created_at = $5, updated_at = $6, updated_by = $7, expires_at = $8,
+        size_bytes = $9, metadata = $10, value = $11
+    WHERE {_AT_ADDRESS}"""
+_REMOVE = f"DELETE FROM memory WHERE {_AT_ADDRESS}"
+_LISTED = f"""
+    SELECT {MEMORY_LISTING} FROM memory
+    WHERE session_id = :session_id AND owner = :owner
+      AND key >= :prefix AND key < :end_key
+      AND (expires_at IS NULL OR expires_at > :now)"""
+_LIST = Statement(f"{_LISTED} ORDER BY key LIMIT :limit")
+_LIST_ON = Statement(f"{_LISTED} AND key > :after_key ORDER BY key LIMIT :limit")
+
+_BEHIND_ALL_KEYS = "\U0010ffff" * 256  # more characters than a key has
+
+
+def _where(address: MemoryAddress) -> tuple[str, str, str]:
+    return address.session_id or "", address.owner or "", address.key
+
+
+async def _find(
+    connection: Connection, address: MemoryAddress, now: datetime
+) -> MemoryEntry | None:
+    row = await connection.fetchrow(_FIND, *_where(address), encode_time(now))
+    return None if row is None else to_memory_entry(address, row)
+
+
+async def write_memory(
+    connection: Connection,
+    address: MemoryAddress,
+    caller: Caller,
+    update: MemoryUpdate,
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+    call: IdempotentCall | None,
+    fence: Fence | None,
+) -> WrittenMemory:
+    session = await use_place(connection, address.session_id, None, "KEY SHARE")
+    if call is not None:
+        first = await find_answer(connection, call, session, guard)
+        if first is not None:
+            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
+    if session is not None and guard is not None:
+        guard(session)
+    if fence is not None:
+        await require_fence(connection, address.session_id, fence, caller, now)
+    is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
+    current = await _find(connection, address, now) if is_known else None
+    entry = make_entry(address, caller, current, update(current), now)
+    await _put(connection, _REPLACE if is_known else _ADD, entry)
+    if call is not None:
+        await keep_answer(connection, call, memory_answer(entry), now)
+    return WrittenMemory(entry)
+
+
+async def _put(connection: Connection, statement: str, entry: MemoryEntry) -> None:
+    value = encode_json(entry.value)
+    await connection.execute(
+        statement,
+        *_where(entry.address),
+        entry.version,
+        encode_time(entry.created_at),
+        encode_time(entry.updated_at),
+        entry.updated_by,
+        encode_optional_time(entry.expires_at),
+        len(value.encode()),
+        encode_json(entry.metadata),
+        value,
+    )
+
+
+async def get_memory(
+    connection: Connection,
+    address: MemoryAddress,
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> MemoryEntry:
+    await use_place(connection, address.session_id, guard, None)
+    entry = await _find(connection, address, now)
+    if entry is None:
+        raise MemoryNotFound(address.key)
+    return entry
+
+
+async def list_memory(
+    connection: Connection,
+    *,
+    session_id: str | None,
+    owner: str | None,
+    prefix: str,
+    limit: int,
+    after_key: str | None,
+    now: datetime,
+    guard: SessionGuard | None,
+) -> list[MemoryListing]:
+    await use_place(connection, session_id, guard, None)
+    parameters = {
+        "session_id": session_id or "",
+        "owner": owner or "",
+        "prefix": prefix,
+        "after_key": after_key,
+        "end_key": end_of_prefix(prefix) or _BEHIND_ALL_KEYS,
+        "now": encode_time(now),
+        "limit": clamp(limit),
+    }
+    statement = _LIST if after_key is None else _LIST_ON
+    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    return [to_memory_listing(session_id, owner, row) for row in rows]
+
+
+async def delete_memory(
+    connection: Connection,
+    address: MemoryAddress,
+    check: Callable[[MemoryEntry], None],
+    *,
+    now: datetime,
+    guard: SessionGuard | None,
+    audit: AuditEntry,
+) -> None:
+    await use_place(connection, address.session_id, guard, "KEY SHARE")
+    await connection.execute(_LOCK, *_where(address))
+    entry = await _find(connection, address, now)
+    if entry is None:
+        raise MemoryNotFound(address.key)
+    check(entry)
+    await connection.execute(_REMOVE, *_where(address))
+    await add_audit(connection, audit)

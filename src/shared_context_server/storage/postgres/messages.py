@@ -1,0 +1,294 @@
+"""The log of a session: appending to it and reading what a caller may see of it."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared_context_server import policy
+from shared_context_server.errors import MessageNotFound
+from shared_context_server.models import Caller, Message, Session
+from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.base import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    SenderCount,
+    SessionGuard,
+)
+from shared_context_server.storage.idempotency import (
+    find_message_call,
+    message_answer,
+    to_duplicate_message,
+)
+from shared_context_server.storage.postgres.audience import (
+    HEARD,
+    VISIBLE,
+    count_heard,
+    heard_page,
+)
+from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
+from shared_context_server.storage.postgres.leases import require_fence
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.sessions import use_session
+from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import (
+    MAX_INTEGER,
+    MESSAGE,
+    Row,
+    clamp,
+    encode_json,
+    encode_time,
+    to_message,
+)
+
+_ADD = Statement("""
+    INSERT INTO messages (
+        session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
+        parent_message_id, created_at)
+    VALUES (
+        :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
+        :parent_message_id, :created_at)
+    RETURNING id""")
+_APPEND = Statement("""
+    SELECT id, seq FROM append_message(
+        :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
+        :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
+_FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
+_READ_LOG = f"""
+    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = $1 AND m.seq > $2
+    ORDER BY m.seq LIMIT $3"""
+
+# Pages and counts by where they are sought.
+_ASCENDING, _DESCENDING = "ASC", "DESC"
+_ORDERS = (_ASCENDING, _DESCENDING)
+_FILTERS = f"""
+          m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
+      AND (:visibility::text IS NULL OR m.visibility = :visibility)
+      AND m.created_at BETWEEN :start_time AND :end_time
+      AND {VISIBLE}"""
+_SOUGHT_MESSAGES = {
+    "parent": f"""
+        messages AS m
+        WHERE m.parent_message_id = :parent_message_id
+          AND (:sender::text IS NULL OR m.sender = :sender) AND {_FILTERS}""",
+    "sender": f"messages AS m WHERE m.sender = :sender AND {_FILTERS}",
+    "filtered log": f"messages AS m WHERE {_FILTERS}",
+    "log": """
+        messages AS m
+        WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq""",
+}
+# For those who hear by name the seqs are chosen first and the messages fetched then, so that no
+# message is touched that is not on the page.
+_PAGES = {
+    ("heard", order): Statement(f"""
+    SELECT {MESSAGE} FROM ({heard_page(order)}) AS page
+    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq
+    ORDER BY m.seq {order}""")
+    for order in _ORDERS
+} | {
+    (place, order): Statement(f"""
+    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset""")
+    for place, matching in _SOUGHT_MESSAGES.items()
+    for order in _ORDERS
+}
+_COUNTS = {
+    "heard": Statement(f"SELECT count(*) FROM ({HEARD}) AS heard"),
+} | {
+    place: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[place]}")
+    for place in ("parent", "sender", "filtered log")
+}
+
+_COUNT_BY_SENDER = Statement(f"""
+    SELECT m.sender, m.sender_type, count(*) FROM messages AS m
+    WHERE m.session_id = :session_id AND m.seq > :after_seq AND {VISIBLE}
+    GROUP BY m.sender, m.sender_type
+    ORDER BY count(*) DESC, m.sender, m.sender_type""")
+
+
+def is_plain(new: NewMessage) -> bool:
+    """Whether append_plain can add it: nothing has to be looked up but the idempotency key."""
+    return new.fence is None and new.parent_message_id is None
+
+
+async def append_plain(
+    connection: Connection, new: NewMessage, session: Session
+) -> AddedMessage | None:
+    """Add a plain message in one trip, for a sender whom the guard has let pass to `session` as an
+    active one. None, and nothing is written, if it is not as it was, or if the key is known."""
+    call = find_message_call(new)
+    parameters = {
+        **_columns(new),
+        "session_created_at": encode_time(session.created_at),
+        "key": new.idempotency_key,
+        "kind": call.kind if call else None,
+        "fingerprint": new.fingerprint,
+    }
+    row = await connection.fetchrow(_APPEND.sql, *_APPEND.bind(parameters))
+    return None if row is None else AddedMessage(row["id"], row["seq"], new.created_at)
+
+
+async def add_message(connection: Connection, new: NewMessage, guard: SessionGuard) -> AddedMessage:
+    session = await use_session(connection, new.session_id, lock="NO KEY UPDATE")
+    call = find_message_call(new)
+    if call is not None:
+        first = await find_answer(connection, call, session, guard)
+        if first is not None:
+            return to_duplicate_message(first)
+    guard(session)
+    if new.fence is not None:
+        await require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
+    if new.parent_message_id is not None:
+        await _require_parent(connection, new, new.parent_message_id)
+    seq = session.last_seq + 1
+    row = await connection.fetchrow(_ADD.sql, *_ADD.bind({**_columns(new), "seq": seq}))
+    assert row is not None
+    added = AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
+    if call is not None:
+        await keep_answer(connection, call, message_answer(added), new.created_at)
+    return added
+
+
+def _columns(new: NewMessage) -> dict[str, Any]:
+    return {
+        "session_id": new.session_id,
+        "sender": new.sender.agent_id,
+        "sender_type": new.sender.agent_type,
+        "content": new.content,
+        "visibility": new.visibility,
+        "recipients": encode_json(new.recipients),
+        "metadata": encode_json(new.metadata),
+        "parent_message_id": new.parent_message_id,
+        "created_at": encode_time(new.created_at),
+    }
+
+
+async def _require_parent(connection: Connection, new: NewMessage, parent_id: int) -> None:
+    try:
+        await _get_visible(connection, new.session_id, parent_id, new.sender)
+    except MessageNotFound as exc:
+        raise MessageNotFound(parent_id, field="parent_message_id") from exc
+
+
+async def get_message(
+    connection: Connection,
+    session_id: str,
+    message_id: int,
+    caller: Caller,
+    guard: SessionGuard,
+) -> Message:
+    await use_session(connection, session_id, guard)
+    return await _get_visible(connection, session_id, message_id, caller)
+
+
+async def _get_visible(
+    connection: Connection, session_id: str, message_id: int, caller: Caller
+) -> Message:
+    row = await connection.fetchrow(_FIND, clamp(message_id), session_id)
+    if row is None or not policy.can_see_message(caller, message := to_message(row)):
+        raise MessageNotFound(message_id)
+    return message
+
+
+async def list_messages(
+    connection: Connection,
+    session_id: str,
+    caller: Caller,
+    query: MessageQuery,
+    guard: SessionGuard,
+) -> MessagePage:
+    session = await use_session(connection, session_id, guard)
+    rows, total_count = await _find_page(connection, session, caller, query)
+    messages = [to_message(row) for row in rows]
+    page = messages[: query.limit]  # one more was asked for, to know whether there are more
+    return MessagePage(
+        messages=page if query.after_seq is not None else page[::-1],
+        total_count=total_count,
+        has_more=len(messages) > query.limit,
+        last_seq=session.last_seq,
+    )
+
+
+async def _find_page(
+    connection: Connection, session: Session, caller: Caller, query: MessageQuery
+) -> tuple[list[Row], int]:
+    """Rows of at most limit + 1 messages, and the total count."""
+    order = _DESCENDING if query.after_seq is None else _ASCENDING
+    place = _choose_place(caller, query)
+    # Who is no admin meets each visibility under one name.
+    names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
+    parameters = _page_parameters(session, caller, query) | names
+    page = _PAGES[place, order]
+    rows = await connection.fetch(page.sql, *page.bind(parameters))
+    if not query.is_counted:
+        return rows, 0
+    if place == "log":
+        return rows, session.last_seq
+    if place == "heard" and query.start_time is None and query.end_time is None:
+        return rows, await count_heard(connection, session.id, names)
+    everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
+    count = _COUNTS[place]
+    return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
+
+
+def _choose_place(caller: Caller, query: MessageQuery) -> str:
+    if query.parent_message_id is not None:
+        return "parent"
+    if query.sender is not None:
+        return "sender"
+    if not caller.is_admin:
+        return "heard"
+    is_filtered = query.visibility or query.start_time or query.end_time
+    return "filtered log" if is_filtered else "log"
+
+
+def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
+    start, end, parent = query.start_time, query.end_time, query.parent_message_id
+    return {
+        "session_id": session.id,
+        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
+        "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
+        "limit": clamp(query.limit + 1),
+        "offset": clamp(query.offset),
+        "reach": clamp(query.offset + query.limit + 1),
+        "is_admin": caller.is_admin,
+        "sender": query.sender,
+        "visibility": query.visibility,
+        "start_time": -MAX_INTEGER if start is None else encode_time(start),
+        "end_time": MAX_INTEGER if end is None else encode_time(end),
+        "parent_message_id": None if parent is None else clamp(parent),
+    }
+
+
+async def read_log(
+    connection: Connection,
+    session_id: str,
+    *,
+    after_seq: int,
+    limit: int,
+    guard: SessionGuard,
+) -> list[Message]:
+    await use_session(connection, session_id, guard)
+    rows = await connection.fetch(_READ_LOG, session_id, clamp(after_seq), clamp(limit))
+    return [to_message(row) for row in rows]
+
+
+async def count_by_sender(
+    connection: Connection,
+    session_id: str,
+    caller: Caller,
+    *,
+    after_seq: int,
+    guard: SessionGuard,
+) -> list[SenderCount]:
+    await use_session(connection, session_id, guard)
+    parameters = {
+        "session_id": session_id,
+        "after_seq": clamp(after_seq),
+        "is_admin": caller.is_admin,
+        **names_of_caller(caller),
+    }
+    rows = await connection.fetch(_COUNT_BY_SENDER.sql, *_COUNT_BY_SENDER.bind(parameters))
+    return [SenderCount(*row) for row in rows]

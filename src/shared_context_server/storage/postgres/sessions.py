@@ -1,0 +1,260 @@
+"""Sessions, who takes part in them, and how far each has read."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.models import (
+    AuditEntry,
+    Caller,
+    Permission,
+    Session,
+    SessionStatus,
+    SessionSummary,
+)
+from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.postgres.audience import tally_query
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import (
+    MAX_INTEGER,
+    SESSION,
+    decode_time,
+    encode_json,
+    encode_time,
+    to_session,
+)
+
+Lock = Literal["KEY SHARE", "NO KEY UPDATE", "UPDATE"]
+"""How a session is kept as it is until the end of the transaction. KEY SHARE: it is not closed or
+deleted; for writes beside its log. NO KEY UPDATE: nor does its log grow. UPDATE: nothing of it
+changes."""
+
+_ADD = Statement("""
+    INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)
+    VALUES (:id, :purpose, :metadata, :access, 'active', :created_by, :created_at, :invited)
+    ON CONFLICT (id) DO NOTHING RETURNING id""")
+_FIND = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = $1 AND s.status <> 'deleting'"
+_FIND_LOCKED: dict[Lock, str] = {
+    "KEY SHARE": f"{_FIND} FOR KEY SHARE OF s",
+    "NO KEY UPDATE": _FIND,
+    "UPDATE": f"{_FIND} FOR UPDATE OF s",
+}
+_LOCK_LOG = "SELECT 1 FROM sessions WHERE id = $1 FOR NO KEY UPDATE"
+_CLOSE = "UPDATE sessions SET status = 'closed', closed_at = $2 WHERE id = $1"
+_MARK_DELETED = "UPDATE sessions SET status = 'deleting' WHERE id = $1"
+
+CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
+    s.access = 'open'
+    OR s.created_by = :agent_id
+    OR EXISTS (
+        SELECT 1 FROM json_array_elements_text(s.invited::json) AS agent_id
+        WHERE agent_id = :agent_id
+    )
+)))"""
+"""`policy.can_see_session` for session `s`. Wants session_rights."""
+
+_LIST_FROM = f"SELECT {SESSION} FROM sessions AS s WHERE"
+_NEWEST_VISIBLE = f"""
+      AND (s.created_at, s.id) < (:before_at, :before_id) AND {CAN_SEE_SESSION}
+    ORDER BY s.created_at DESC, s.id DESC LIMIT :limit"""
+# By (status given?, creator given?), so that each walks the index that fits.
+_LISTINGS = {
+    (False, False): Statement(f"{_LIST_FROM} s.status <> 'deleting' {_NEWEST_VISIBLE}"),
+    (True, False): Statement(f"{_LIST_FROM} s.status = :status {_NEWEST_VISIBLE}"),
+    (False, True): Statement(
+        f"{_LIST_FROM} s.created_by = :created_by AND s.status <> 'deleting' {_NEWEST_VISIBLE}"
+    ),
+    (True, True): Statement(
+        f"{_LIST_FROM} s.created_by = :created_by AND s.status = :status {_NEWEST_VISIBLE}"
+    ),
+}
+
+# What a page of sessions is summarized by, in one trip: how far the caller has read, what it sees of
+# each, and what of that it has read.
+_READ_UP_TO = """
+    FROM unnest(:session_ids::text[]) WITH ORDINALITY AS listed (id, place)
+    CROSS JOIN LATERAL (SELECT coalesce((
+        SELECT seq FROM cursors WHERE session_id = listed.id AND agent_id = :agent_id
+    ), 0) AS seq) AS cursor"""
+_TALLIES = Statement(f"""
+    SELECT heard.count AS count, heard.newest_at, known.count AS read_count {_READ_UP_TO}
+    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS heard
+    CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq")}) AS known
+    ORDER BY listed.place""")
+_TALLIES_OF_ALL = Statement(f"""
+    SELECT coalesce(newest.seq, 0) AS count, newest.created_at AS newest_at,
+           cursor.seq AS read_count {_READ_UP_TO}
+    LEFT JOIN LATERAL (
+        SELECT seq, created_at FROM messages WHERE session_id = listed.id ORDER BY seq DESC LIMIT 1
+    ) AS newest ON TRUE
+    ORDER BY listed.place""")
+_LIST_WRITERS = "SELECT agent_id FROM participants WHERE session_id = $1 ORDER BY first_seq"
+
+_FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = $1 AND agent_id = $2"
+_SET_CURSOR = """
+    INSERT INTO cursors (session_id, agent_id, seq) VALUES ($1, $2, $3)
+    ON CONFLICT (session_id, agent_id) DO UPDATE SET seq = greatest(cursors.seq, excluded.seq)
+    RETURNING seq"""
+
+
+async def add_session(connection: Connection, new: NewSession, audit: AuditEntry) -> Session:
+    parameters = {
+        "id": new.id,
+        "purpose": new.purpose,
+        "metadata": encode_json(new.metadata),
+        "access": new.access,
+        "created_by": new.created_by,
+        "created_at": encode_time(new.created_at),
+        "invited": encode_json(new.invited),
+    }
+    if await connection.fetchrow(_ADD.sql, *_ADD.bind(parameters)) is None:
+        raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+    await add_audit(connection, audit)
+    return await use_session(connection, new.id)
+
+
+async def use_session(
+    connection: Connection,
+    session_id: str,
+    guard: SessionGuard | None = None,
+    *,
+    lock: Lock | None = None,
+) -> Session:
+    """The session as it is in this transaction, if there is one and the guard lets it pass. With
+    `lock`, what it promises holds to the end of the transaction."""
+    if lock == "NO KEY UPDATE":
+        # By itself, because a statement that had to wait for a row goes on with the other tables,
+        # here the log's end, as they were before it waited.
+        await connection.execute(_LOCK_LOG, session_id)
+    row = await connection.fetchrow(_FIND if lock is None else _FIND_LOCKED[lock], session_id)
+    if row is None:
+        raise SessionNotFound(session_id)
+    session = to_session(row)
+    if guard is not None:
+        guard(session)
+    return session
+
+
+async def use_place(
+    connection: Connection, session_id: str | None, guard: SessionGuard | None, lock: Lock | None
+) -> Session | None:
+    """use_session for what may be server-wide, which is None."""
+    if session_id is None:
+        return None
+    return await use_session(connection, session_id, guard, lock=lock)
+
+
+async def list_sessions(
+    connection: Connection,
+    caller: Caller,
+    *,
+    status: SessionStatus | None,
+    created_by: str | None,
+    limit: int,
+    before: tuple[datetime, str] | None,
+) -> list[SessionSummary]:
+    statement = _LISTINGS[status is not None, created_by is not None]
+    parameters = {
+        **session_rights(caller),
+        "status": status,
+        "created_by": created_by,
+        "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+        "before_id": before[1] if before else "",
+        "limit": limit,
+    }
+    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    return await summarize(connection, [to_session(row) for row in rows], caller)
+
+
+def session_rights(caller: Caller) -> dict[str, bool | str]:
+    """Parameters of CAN_SEE_SESSION."""
+    return {
+        "is_admin": caller.is_admin,
+        "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
+        "agent_id": caller.agent_id,
+    }
+
+
+async def summarize(
+    connection: Connection, sessions: Sequence[Session], caller: Caller
+) -> list[SessionSummary]:
+    """Its cost does not depend on how many messages there are."""
+    statement = _TALLIES_OF_ALL if caller.is_admin else _TALLIES
+    parameters = {
+        "session_ids": [session.id for session in sessions],
+        "agent_id": caller.agent_id,
+        **names_of_caller(caller),
+    }
+    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    return [
+        SessionSummary(
+            session=session,
+            message_count=row["count"],
+            unread=row["count"] - row["read_count"],
+            last_activity=decode_time(row["newest_at"]) if row["count"] else session.created_at,
+        )
+        for session, row in zip(sessions, rows, strict=True)
+    ]
+
+
+async def list_participants(connection: Connection, session: Session) -> list[str]:
+    writers = await connection.fetch(_LIST_WRITERS, session.id)
+    everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
+    return list(dict.fromkeys(everyone))
+
+
+async def close_session(
+    connection: Connection,
+    session_id: str,
+    closed_at: datetime,
+    guard: SessionGuard,
+    audit: AuditEntry,
+) -> Session:
+    session = await use_session(connection, session_id, guard, lock="UPDATE")
+    if session.status is SessionStatus.CLOSED:
+        return session
+    await connection.execute(_CLOSE, session_id, encode_time(closed_at))
+    await add_audit(connection, audit)
+    return await use_session(connection, session_id)
+
+
+async def mark_deleted(
+    connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
+) -> None:
+    """Gone for every caller from now on; removal.py removes the rows."""
+    await use_session(connection, session_id, guard, lock="UPDATE")
+    await connection.execute(_MARK_DELETED, session_id)
+    await add_audit(connection, audit)
+
+
+async def find_cursor(connection: Connection, session_id: str, agent_id: str) -> int:
+    row = await connection.fetchrow(_FIND_CURSOR, session_id, agent_id)
+    return row[0] if row else 0
+
+
+async def set_cursor(
+    connection: Connection,
+    session_id: str,
+    caller: Caller,
+    seq: int,
+    guard: SessionGuard,
+) -> tuple[int, int]:
+    session = await use_session(connection, session_id, guard, lock="KEY SHARE")
+    if seq > session.last_seq:
+        raise InvalidArgument(
+            f"seq is {seq}, the newest message has {session.last_seq}.",
+            field="seq",
+            last_seq=session.last_seq,
+        )
+    row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
+    assert row is not None
+    summary, *_ = await summarize(connection, [session], caller)
+    return row[0], summary.unread

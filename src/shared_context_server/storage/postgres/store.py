@@ -1,0 +1,474 @@
+"""The Storage protocol over a pool of connections.
+
+What a unit of work asks of its connection is all that is decided here; the subjects' modules do the
+work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+
+from cachetools import LRUCache
+
+from shared_context_server.errors import SharedContextError, Unavailable
+from shared_context_server.models import (
+    Agent,
+    ApiKey,
+    AuditEntry,
+    Caller,
+    Credential,
+    Event,
+    Lease,
+    MemoryAddress,
+    MemoryEntry,
+    Message,
+    Session,
+    SessionStatus,
+    SessionSummary,
+)
+from shared_context_server.settings import Settings
+from shared_context_server.storage.base import (
+    AddedMessage,
+    AuditQuery,
+    AuthState,
+    Bell,
+    Changes,
+    Fence,
+    LeaseAttempt,
+    MemoryListing,
+    MemoryUpdate,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    NewMessages,
+    NewSession,
+    PresenceChange,
+    SenderCount,
+    SessionGuard,
+    StoreStats,
+    TailPosition,
+    WrittenMemory,
+)
+from shared_context_server.storage.idempotency import find_memory_call
+from shared_context_server.storage.postgres import (
+    agents,
+    audit,
+    changes,
+    feed,
+    identity,
+    leases,
+    memory,
+    messages,
+    removal,
+    sessions,
+)
+from shared_context_server.storage.postgres.bell import NotifyBell
+from shared_context_server.storage.postgres.pool import Connection, Mode, Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KNOWN_SESSIONS = 10_000
+STATS_PATIENCE_S = 1.0  # well below what Prometheus waits for an answer
+
+
+class PostgresStorage:
+    """Made by open_postgres."""
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._bells: list[NotifyBell] = []
+        # As they were when somebody added to them; what may have changed since is checked there.
+        self._known_sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
+
+    async def _write(
+        self,
+        function: Callable[Concatenate[Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return await self._pool.run(
+            Mode.WRITE, lambda connection: function(connection, *args, **kwargs)
+        )
+
+    async def _read(
+        self,
+        function: Callable[Concatenate[Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return await self._pool.run(
+            Mode.SNAPSHOT, lambda connection: function(connection, *args, **kwargs)
+        )
+
+    async def _run_plain(
+        self,
+        function: Callable[Concatenate[Connection, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return await self._pool.run(
+            Mode.PLAIN, lambda connection: function(connection, *args, **kwargs)
+        )
+
+    async def aclose(self) -> None:
+        for bell in self._bells:
+            await bell.aclose()
+        await self._pool.aclose()
+
+    async def ping(self) -> None:
+        if await self._write(_is_read_only):
+            raise Unavailable("The database takes no writes.")
+
+    # Sessions
+
+    async def create_session(self, new: NewSession, audit: AuditEntry) -> Session:
+        return await self._write(sessions.add_session, new, audit)
+
+    async def get_session(self, session_id: str) -> Session:
+        return await self._run_plain(sessions.use_session, session_id)
+
+    async def list_sessions(
+        self,
+        caller: Caller,
+        *,
+        status: SessionStatus | None,
+        created_by: str | None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[SessionSummary]:
+        return await self._read(
+            sessions.list_sessions,
+            caller,
+            status=status,
+            created_by=created_by,
+            limit=limit,
+            before=before,
+        )
+
+    async def summarize_session(
+        self, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> SessionSummary:
+        return await self._read(_summarize, session_id, caller, guard)
+
+    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
+        return await self._read(_list_participants, session_id, guard)
+
+    async def close_session(
+        self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
+    ) -> Session:
+        return await self._write(sessions.close_session, session_id, closed_at, guard, audit)
+
+    async def delete_session(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
+        await self._write(sessions.mark_deleted, session_id, guard, audit)
+        self._known_sessions.pop(session_id, None)
+        # From here on it is deleted. What cannot be removed just now, purge removes.
+        with contextlib.suppress(Unavailable):
+            await self._remove_rows(session_id)
+
+    async def _remove_rows(self, session_id: str) -> int:
+        total = 0
+        while removed := await self._write(removal.remove_step, session_id):
+            total += removed
+        return total
+
+    # Messages
+
+    async def add_message(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
+        added = await self._append_plain(new, guard) if messages.is_plain(new) else None
+        if added is not None:
+            return added
+
+        def guard_and_remember(session: Session) -> None:
+            guard(session)
+            self._known_sessions[session.id] = session
+
+        # With the session as it is, which also tells what is wrong.
+        return await self._write(messages.add_message, new, guard_and_remember)
+
+    async def _append_plain(self, new: NewMessage, guard: SessionGuard) -> AddedMessage | None:
+        """A message to a session that is known here, if the guard lets it pass. All that a guard
+        may ask of a session stays as it was made, but for the status, which is checked again in the
+        transaction."""
+        session = self._known_sessions.get(new.session_id)
+        if session is None:
+            return None
+        try:
+            guard(session)
+        except SharedContextError:
+            return None
+        return await self._pool.run(
+            Mode.WRITE_ONCE, lambda connection: messages.append_plain(connection, new, session)
+        )
+
+    async def list_messages(
+        self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
+    ) -> MessagePage:
+        return await self._read(messages.list_messages, session_id, caller, query, guard)
+
+    async def get_message(
+        self, session_id: str, message_id: int, caller: Caller, guard: SessionGuard
+    ) -> Message:
+        return await self._read(messages.get_message, session_id, message_id, caller, guard)
+
+    async def read_log(
+        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+    ) -> list[Message]:
+        return await self._read(
+            messages.read_log, session_id, after_seq=after_seq, limit=limit, guard=guard
+        )
+
+    async def count_by_sender(
+        self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
+    ) -> list[SenderCount]:
+        return await self._read(
+            messages.count_by_sender, session_id, caller, after_seq=after_seq, guard=guard
+        )
+
+    async def get_newest_message_id(self) -> int:
+        return await self._run_plain(feed.read_end, "messages")
+
+    async def list_new_messages(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
+        return await self._run_plain(feed.list_new_messages, caller, after_id=after_id, limit=limit)
+
+    async def get_cursor(self, session_id: str, agent_id: str) -> int:
+        return await self._read(_get_cursor, session_id, agent_id)
+
+    async def set_cursor(
+        self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
+    ) -> tuple[int, int]:
+        return await self._write(sessions.set_cursor, session_id, caller, seq, guard)
+
+    # Memory
+
+    async def write_memory(
+        self,
+        address: MemoryAddress,
+        caller: Caller,
+        update: MemoryUpdate,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+        fence: Fence | None = None,
+    ) -> WrittenMemory:
+        return await self._write(
+            memory.write_memory,
+            address,
+            caller,
+            update,
+            now=now,
+            guard=guard,
+            call=find_memory_call(address, caller, idempotency_key, fingerprint),
+            fence=fence,
+        )
+
+    async def get_memory(
+        self, address: MemoryAddress, *, now: datetime, guard: SessionGuard | None
+    ) -> MemoryEntry:
+        return await self._read(memory.get_memory, address, now=now, guard=guard)
+
+    async def list_memory(
+        self,
+        *,
+        session_id: str | None,
+        owner: str | None,
+        prefix: str,
+        limit: int,
+        after_key: str | None,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> list[MemoryListing]:
+        return await self._read(
+            memory.list_memory,
+            session_id=session_id,
+            owner=owner,
+            prefix=prefix,
+            limit=limit,
+            after_key=after_key,
+            now=now,
+            guard=guard,
+        )
+
+    async def delete_memory(
+        self,
+        address: MemoryAddress,
+        check: Callable[[MemoryEntry], None],
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        audit: AuditEntry,
+    ) -> None:
+        await self._write(memory.delete_memory, address, check, now=now, guard=guard, audit=audit)
+
+    # Leases
+
+    async def acquire_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        return await self._write(
+            leases.acquire_lease, session_id, name, caller, ttl=ttl, now=now, guard=guard
+        )
+
+    async def release_lease(
+        self,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        return await self._write(
+            leases.release_lease,
+            session_id,
+            name,
+            caller,
+            fencing_token,
+            now=now,
+            guard=guard,
+            expires_at=expires_at,
+        )
+
+    async def list_leases(
+        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+    ) -> list[Lease]:
+        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+
+    async def purge(
+        self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
+    ) -> int:
+        total = 0
+        for session_id in await self._run_plain(removal.list_deleted):
+            total += await self._remove_rows(session_id)
+        while removed := await self._write(
+            removal.purge_step,
+            expired_before=expired_before,
+            idempotency_before=idempotency_before,
+            audit_before=audit_before,
+        ):
+            total += removed
+        return total
+
+    # The tail
+
+    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
+        bell = NotifyBell(self._pool, self._settings, on_ring)
+        self._bells.append(bell)
+        return bell
+
+    async def get_tail_position(self) -> TailPosition:
+        return await self._run_plain(changes.read_position)
+
+    async def read_changes(self, after: TailPosition, limit: int) -> Changes:
+        return await self._run_plain(changes.read_changes, after, limit)
+
+    async def add_changes(self, events: Sequence[Event]) -> None:
+        if events:
+            await self._write(changes.add_changes, events)
+
+    # Identity
+
+    async def get_auth_state(self, known_generation: int | None) -> AuthState | None:
+        if known_generation == await self._run_plain(identity.read_generation):
+            return None
+        return await self._read(identity.read_auth_state)
+
+    async def add_key(self, key: ApiKey, audit: AuditEntry) -> None:
+        await self._write(identity.add_key, key, audit)
+
+    async def list_keys(self) -> list[ApiKey]:
+        return await self._run_plain(identity.list_keys)
+
+    async def revoke_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
+        return await self._write(identity.revoke_key, key_id, at, audit)
+
+    async def add_credential(self, credential: Credential, audit: AuditEntry) -> None:
+        await self._write(identity.add_credential, credential, audit)
+
+    async def find_credential(self, credential_id: str) -> Credential | None:
+        return await self._run_plain(identity.find_credential, credential_id)
+
+    async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
+        return await self._run_plain(identity.find_credential_by_handle, handle_hash)
+
+    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
+        return await self._write(identity.revoke_credential, credential_id, at, audit)
+
+    # Agents and audit
+
+    async def touch_agents(
+        self, seen: Sequence[Agent], *, gone_before: datetime | None = None
+    ) -> PresenceChange:
+        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        if not seen and (
+            gone_before is None or not await self._run_plain(agents.is_anyone_gone, gone_before)
+        ):
+            return PresenceChange(joined=[], left=[])
+        return await self._write(agents.touch_agents, seen, gone_before)
+
+    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
+        return await self._read(agents.list_agents, session_id, guard)
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        await self._write(audit.add_audit, entry)
+
+    async def list_audit(self, query: AuditQuery) -> list[AuditEntry]:
+        return await self._run_plain(audit.list_audit, query)
+
+    async def get_stats(self, *, active_since: datetime) -> StoreStats:
+        active_sessions = active_agents = math.nan
+        is_up = False
+        # The pool's numbers are worth most when the database does not answer.
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(STATS_PATIENCE_S):
+                active_sessions, active_agents = await self._run_plain(
+                    agents.count_active, active_since
+                )
+            is_up = True
+        return StoreStats(
+            active_sessions=active_sessions,
+            active_agents=active_agents,
+            extra={"scs_postgres_up": float(is_up), **self._pool.stats()},
+        )
+
+
+async def _is_read_only(connection: Connection) -> bool:
+    state = await connection.fetchval("SELECT current_setting('transaction_read_only')")
+    return bool(state == "on")
+
+
+async def _summarize(
+    connection: Connection, session_id: str, caller: Caller, guard: SessionGuard
+) -> SessionSummary:
+    session = await sessions.use_session(connection, session_id, guard)
+    summary, *_ = await sessions.summarize(connection, [session], caller)
+    return summary
+
+
+async def _list_participants(
+    connection: Connection, session_id: str, guard: SessionGuard
+) -> list[str]:
+    session = await sessions.use_session(connection, session_id, guard)
+    return await sessions.list_participants(connection, session)
+
+
+async def _get_cursor(connection: Connection, session_id: str, agent_id: str) -> int:
+    await sessions.use_session(connection, session_id)
+    return await sessions.find_cursor(connection, session_id, agent_id)

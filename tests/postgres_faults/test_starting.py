@@ -1,0 +1,63 @@
+"""Servers that start before their database, or without one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings
+from shared_context_server.storage import open_storage, postgres
+from tests.postgres_faults.replicas import (
+    PASSWORD,
+    Replicas,
+    call,
+    check_server_log,
+    client_of,
+)
+
+
+async def test_a_server_that_starts_before_its_database_waits_for_it(replicas: Replicas) -> None:
+    await asyncio.to_thread(replicas.cluster.stop)
+    server = replicas.start()
+    try:
+        await asyncio.to_thread(server.wait_for, "the database does not answer yet")
+        await asyncio.to_thread(replicas.cluster.start)
+        found = await asyncio.to_thread(server.wait_for, r"(http://[^/\s\"]+)/health")
+        server.url = found[1]
+        async with client_of(server) as client:
+            await call(client, "list_sessions")
+    finally:
+        server.kill()
+    check_server_log(server.stderr)
+
+
+@pytest.mark.parametrize(
+    "wrong, wait_s",
+    [
+        ("@127.0.0.1:1/", 1.0),  # nobody is there: that may pass
+        ("@127.0.0.1:{port}/no_such_database", 30.0),
+        ("@127.0.0.1:{port}/shared_context?target_session_attrs=nonsense", 30.0),
+        ("@127.0.0.1:{port}/shared_context?sslmode=nonsense", 30.0),
+        ("/@127.0.0.1:{port}/shared_context", 30.0),
+    ],
+)
+async def test_a_server_without_its_database_says_so_and_not_the_password(
+    replicas: Replicas,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    wait_s: float,
+) -> None:
+    monkeypatch.setattr(postgres, "START_WAIT_S", wait_s)
+    url = f"postgresql://scs:{PASSWORD}{wrong.format(port=replicas.cluster.port)}"
+    started = time.monotonic()
+    with pytest.raises(ConfigurationError) as raised:
+        async with open_storage(Settings(data_dir=tmp_path, database_url=url)):
+            pass
+    assert str(raised.value).startswith("DATABASE_URL")
+    assert PASSWORD not in str(raised.value)
+    assert time.monotonic() - started < 5.0
