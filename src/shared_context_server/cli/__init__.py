@@ -7,7 +7,12 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
-from shared_context_server.errors import ConfigurationError, InvalidArgument, SharedContextError
+from shared_context_server.errors import (
+    ConfigurationError,
+    CopyError,
+    InvalidArgument,
+    SharedContextError,
+)
 
 MISTAKEN = 2  # the command line or the configuration; cyclopts uses the same code
 FAILED = 1
@@ -27,7 +32,9 @@ _COMMANDS = {
     "client-config": ("client_config:client_config", "Print what connects a client."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
-    "migrate": ("migrate:migrate", "Bring the database's schema up to date."),
+    "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
+    "export": ("moving:export", "Write all that is stored to a file."),
+    "import": ("moving:import_", "Read such a file into an empty store."),
 }
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)
@@ -40,6 +47,9 @@ def main() -> None:
     except ConfigurationError as exc:
         print(f"shared-context-server: {exc}", file=sys.stderr)
         sys.exit(MISTAKEN)
+    except CopyError as exc:
+        print(f"shared-context-server: {exc}", file=sys.stderr)
+        sys.exit(FAILED)
     except SharedContextError as exc:
         print(f"shared-context-server: {exc.message} {exc.hint}", file=sys.stderr)
         sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)

@@ -1,28 +1,49 @@
-"""`migrate`: brings the database's schema up to date, which every start of a server does too."""
+"""`migrate`: brings the database's schema up to date, or copies one database to another."""
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.cli.moving import copy_database
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.errors import ConfigurationError
 from shared_context_server.storage import find_schema_status, migrate_storage
 
 
-def migrate(
+async def migrate(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     check: Annotated[
         bool, Parameter(negative="", help="Change nothing; exit code 1 if something is missing.")
     ] = False,
+    from_url: Annotated[
+        str | None, Parameter(name="--from", help="Copy all data from this database.")
+    ] = None,
+    to_url: Annotated[
+        str | None, Parameter(name="--to", help="Where to; without it, to DATABASE_URL.")
+    ] = None,
 ) -> int:
-    """Apply the migrations that are missing and print their names."""
+    """Apply the migrations that are missing and print their names.
+
+    With --from: copy that database to another one, which is empty or holds a part of the copy, and
+    compare them. Stop the servers of both first.
+    """
+    if from_url is not None and not check:
+        source = replace(options, database_url=from_url)
+        destination = replace(options, database_url=to_url or options.database_url)
+        await copy_database(source.load(), destination.load())
+        return 0
+    if from_url is not None or to_url is not None:
+        raise ConfigurationError("--to goes with --from, and --check with neither.")
     settings = options.load()
     if check:
-        status = find_schema_status(settings)
+        status = await asyncio.to_thread(find_schema_status, settings)
         print(f"schema {status.current} of {status.latest}")
         return 0 if status.current == status.latest else 1
-    applied = migrate_storage(settings)
+    applied = await asyncio.to_thread(migrate_storage, settings)
     print("\n".join(applied) if applied else "The schema is up to date.")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -9,18 +10,22 @@ from types import ModuleType
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage.base import Storage
+from shared_context_server.storage.copying import Copier
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
     migrate_sqlite,
     open_sqlite,
+    open_sqlite_copier,
     sqlite_schema_status,
 )
 
 __all__ = [
+    "Copier",
     "SchemaStatus",
     "Storage",
     "find_schema_status",
     "migrate_storage",
+    "open_copier",
     "open_storage",
 ]
 
@@ -40,6 +45,23 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             yield sqlite
 
 
+@asynccontextmanager
+async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[Copier]:
+    """Open that store to move data: as a source, which is `read_only` and has to be there with its
+    schema up to date, or as a destination, which is migrated first. Raises ConfigurationError.
+    """
+    if read_only:
+        _require_schema(await asyncio.to_thread(find_schema_status, settings))
+    else:
+        await asyncio.to_thread(migrate_storage, settings)
+    if _is_postgres(settings):
+        async with _postgres().open_postgres_copier(settings) as postgres:
+            yield postgres
+    else:
+        async with open_sqlite_copier(settings, read_only=read_only) as sqlite:
+            yield sqlite
+
+
 def migrate_storage(settings: Settings) -> list[str]:
     """Bring the schema up to date, as open_storage does; the names of the migrations applied."""
     if _is_postgres(settings):
@@ -54,6 +76,16 @@ def find_schema_status(settings: Settings) -> SchemaStatus:
         status: SchemaStatus = _postgres().postgres_schema_status(settings)
         return status
     return sqlite_schema_status(settings)
+
+
+def _require_schema(status: SchemaStatus) -> None:
+    if status.current == 0:
+        raise ConfigurationError("There is no database to copy from.")
+    if status.current < status.latest:
+        raise ConfigurationError(
+            f"The database to copy from has schema {status.current} of {status.latest}: bring it up "
+            "to date first, with migrate."
+        )
 
 
 def _is_postgres(settings: Settings) -> bool:

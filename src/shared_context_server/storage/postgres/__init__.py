@@ -22,6 +22,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
+from shared_context_server.storage.postgres.copying import PostgresCopier, open_copier_on
 from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, LOST_CONNECTION
 from shared_context_server.storage.postgres.hosts import Connector
 from shared_context_server.storage.postgres.migrations import (
@@ -35,6 +36,7 @@ from shared_context_server.storage.postgres.store import PostgresStorage
 __all__ = [
     "migrate_postgres",
     "open_postgres",
+    "open_postgres_copier",
     "postgres_schema_status",
 ]
 
@@ -66,6 +68,15 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
         # A server that is being cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
             await storage.aclose()
+
+
+@contextlib.asynccontextmanager
+async def open_postgres_copier(settings: Settings) -> AsyncIterator[PostgresCopier]:
+    """Open a migrated database for copying. Raises ConfigurationError."""
+    async with contextlib.AsyncExitStack() as stack:
+        with _explain_errors():
+            copier = await stack.enter_async_context(open_copier_on(settings))
+        yield copier
 
 
 def migrate_postgres(settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from shared_context_server.storage.sqlite.connections import (
     open_connection,
     optimize,
 )
+from shared_context_server.storage.sqlite.copying import SqliteCopier
 from shared_context_server.storage.sqlite.filesystem import require_shareable
 from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
@@ -30,7 +31,7 @@ from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.store import SqliteStorage
 from shared_context_server.storage.sqlite.writer import Writer
 
-__all__ = ["migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
+__all__ = ["migrate_sqlite", "open_sqlite", "open_sqlite_copier", "sqlite_schema_status"]
 
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 
@@ -62,6 +63,21 @@ async def open_sqlite(settings: Settings) -> AsyncIterator[SqliteStorage]:
         # A server that is being cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
             await storage.aclose()
+
+
+@contextlib.asynccontextmanager
+async def open_sqlite_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[SqliteCopier]:
+    """Open a migrated database for copying. Raises ConfigurationError."""
+    path = database_path(settings)
+    # Reading everything once through a memory map would make all of the file resident.
+    settings = settings.model_copy(update={"sqlite_mmap_mb": 0})
+    copier = SqliteCopier(lambda: open_connection(path, settings, query_only=read_only))
+    try:
+        with _explain_errors(path):
+            await copier.start()
+        yield copier
+    finally:
+        copier.close()
 
 
 def migrate_sqlite(

@@ -1,0 +1,197 @@
+"""`export`, `import` and `migrate --from`: a whole store to a file, from a file, to another store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, BinaryIO
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.options import StorageOptions
+from shared_context_server.errors import ConfigurationError, CopyError
+from shared_context_server.services.dumps import DumpSource, write_dump
+from shared_context_server.services.moving import Moved, copy_store, move
+from shared_context_server.settings import Settings
+from shared_context_server.storage import open_copier
+from shared_context_server.storage.lines import Tally
+from shared_context_server.storage.records import COUNTER, RecordKind
+
+STANDARD_STREAM = "-"
+_DIGEST_CHARS = 12  # of a checksum in the table: enough to see that two differ
+
+
+async def export(
+    file: Annotated[
+        str,
+        Parameter(
+            allow_leading_hyphen=True, help="The file to write; .gz compresses; - is stdout."
+        ),
+    ],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write all that is stored to a file, as of one moment; the server may go on running."""
+    settings = options.load()
+    async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
+        with _writing(file, force=force) as out, ProgressBar() as bar:
+            tallies = await write_dump(snapshot, out, bar, is_compressed=file.endswith(".gz"))
+    _say(f"Exported {_count(tallies)} records from {without_password(settings.storage_url)}.")
+
+
+async def import_(
+    file: Annotated[
+        str,
+        Parameter(allow_leading_hyphen=True, help="A file that export has written; - is stdin."),
+    ],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+) -> None:
+    """Read such a file into a store that is empty, or that an import of it was begun in.
+
+    The file is checked before anything is written, the store afterwards.
+    """
+    with _reading(file) as dump, ProgressBar() as bar:
+        source = DumpSource(dump)
+        source.check(bar)
+        async with open_copier(options.load(), read_only=False) as copier:
+            moved = await move(source, copier, bar)
+    _report(moved)
+
+
+async def copy_database(source: Settings, destination: Settings) -> None:
+    """Copy one database to another, verify it, and print how they compare. Raises CopyError."""
+    if source.storage_url == destination.storage_url:
+        raise ConfigurationError("--from and --to name the same database.")
+    async with (
+        open_copier(source, read_only=True) as origin,
+        open_copier(destination, read_only=False) as copier,
+    ):
+        with ProgressBar() as bar:
+            moved = await copy_store(origin, copier, bar)
+    _report(moved)
+
+
+class ProgressBar:
+    """A Watcher on stderr, where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, stage: str, total: int | None) -> None:
+        self._task = self._bar.add_task(stage, total=total)
+
+    def advance(self, count: int) -> None:
+        assert self._task is not None, "begin() comes first"
+        self._bar.advance(self._task, count)
+
+
+@contextmanager
+def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
+    """A new file that gets its name when it is whole. Raises ConfigurationError."""
+    if name == STANDARD_STREAM:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name)
+    if path.exists() and not force:
+        raise ConfigurationError(f"{path} exists; name another file, or use --force.")
+    try:
+        # 0600, as the database is: all private messages are in it.
+        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written: {exc.strerror}.") from exc
+    try:
+        with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, no path
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[BinaryIO]:
+    """A file that can be rewound. Raises ConfigurationError."""
+    if name == STANDARD_STREAM:
+        with tempfile.TemporaryFile() as spool:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+            yield spool
+        return
+    try:
+        file = Path(name).open("rb")  # noqa: SIM115 - closed below
+    except OSError as exc:
+        raise ConfigurationError(f"{name} cannot be read: {exc.strerror}.") from exc
+    with file:
+        yield file
+
+
+def _report(moved: Moved) -> None:
+    """Print how source and destination compare. Raises CopyError if they differ."""
+    print(f"{'kind':<12} {'source':>10} {'destination':>12}  checksum")
+    for comparison in moved.comparisons:
+        ours, theirs = comparison.source, comparison.destination
+        checksum = f"{ours.sha256[:_DIGEST_CHARS]} equal"
+        if ours.sha256 != theirs.sha256:
+            checksum = f"{ours.sha256[:_DIGEST_CHARS]} DIFFERS {theirs.sha256[:_DIGEST_CHARS]}"
+        print(f"{comparison.kind.name:<12} {ours.count:>10} {theirs.count:>12}  {checksum}")
+    total = _count({comparison.kind: comparison.source for comparison in moved.comparisons})
+    _say(f"{total} records: {moved.written} written or renewed, the others were there.")
+    if moved.replaced_nul:
+        _say(f"{moved.replaced_nul} characters U+0000 became U+FFFD: it cannot be stored there.")
+    if not moved.is_equal:
+        raise CopyError(
+            "The destination is not what the source is: somebody else has written to it meanwhile. "
+            "Stop the servers of both, then run this again."
+        )
+    if moved.has_source_gone_on:
+        raise CopyError(
+            "The source was written to meanwhile: the copy is what it was at the start. Stop its "
+            "servers, then run this again to copy the rest."
+        )
+
+
+def _count(tallies: Mapping[RecordKind, Tally]) -> int:
+    return sum(tally.count for kind, tally in tallies.items() if kind is not COUNTER)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,263 @@
+"""The dump: a store as lines of JSON. docs/moving.md is the format's specification."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from pydantic_core import to_json
+
+from shared_context_server import __version__
+from shared_context_server.errors import CopyError
+from shared_context_server.models import JsonObject
+from shared_context_server.services.moving import BATCH_ROWS, Watcher, read_batches
+from shared_context_server.storage.copying import RecordRefused, RowReader
+from shared_context_server.storage.lines import RECORD, Tally, parse_line, to_line, to_row
+from shared_context_server.storage.records import KINDS, KINDS_BY_NAME, RecordKind
+from shared_context_server.storage.rows import Row
+
+FORMAT = "shared-context-export"
+VERSION = 1
+FOOTER = "footer"
+
+MAX_LINE_BYTES = (
+    64 * 1024 * 1024
+)  # far above any record: a file that is no dump has no lines at all
+BATCH_BYTES = 4_000_000  # of lines read at a time
+_PROGRESS_LINES = 1000  # between two reports of how far the check is
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LEVEL = 6
+_BUFFER_BYTES = 256 * 1024
+_READ_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+class DumpDamaged(CopyError):
+    """The file is no dump, or not all of one, or was altered. Nothing was imported."""
+
+
+async def write_dump(
+    reader: RowReader, file: BinaryIO, watcher: Watcher, *, is_compressed: bool = False
+) -> dict[RecordKind, Tally]:
+    """Write all rows of a snapshot as a dump; count and checksum by kind. `file` stays open."""
+    watcher.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
+    if not is_compressed:
+        return await _write_lines(reader, file, watcher)
+    with (
+        # No name and no time in it: equal dumps are equal files.
+        gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
+        # A call of GzipFile costs more than a short line.
+        io.BufferedWriter(packed, _BUFFER_BYTES) as buffered,
+    ):
+        return await _write_lines(reader, buffered, watcher)
+
+
+async def _write_lines(
+    reader: RowReader, file: BinaryIO | io.BufferedWriter, watcher: Watcher
+) -> dict[RecordKind, Tally]:
+    tallies = {kind: Tally() for kind in KINDS}
+    file.write(_header())
+    for kind in KINDS:
+        async for rows in read_batches(reader, kind):
+            for row in rows:
+                line = to_line(kind, row)
+                tallies[kind].add(line)
+                file.write(line)
+            watcher.advance(len(rows))
+    file.write(_footer(tallies))
+    return tallies
+
+
+def _header() -> bytes:
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "created_at": f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
+        "program": f"shared-context-server {__version__}",
+    }
+    return to_json(header) + b"\n"
+
+
+def _footer(tallies: Mapping[RecordKind, Tally]) -> bytes:
+    return to_json({RECORD: FOOTER, "kinds": _summarize(tallies)}) + b"\n"
+
+
+def _summarize(tallies: Mapping[RecordKind, Tally]) -> dict[str, JsonObject]:
+    return {
+        kind.name: {"count": tally.count, "sha256": tally.sha256} for kind, tally in tallies.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    kind: RecordKind
+    row: Row
+    line_bytes: int
+
+
+class DumpSource:
+    """A dump as a Source. `file` can be rewound and stays open; check() comes first."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._records: Iterator[_Record] = iter(())
+        self._next: _Record | None = None
+        self.counts: Mapping[RecordKind, int] = {}
+
+    def check(self, watcher: Watcher) -> None:
+        """Read all of it and set `counts`. Raises DumpDamaged, saying how far it is whole."""
+        watcher.begin("checking", None)
+        counts = dict.fromkeys(KINDS, 0)
+        for number, record in enumerate(_read_dump(self._file), 1):
+            counts[record.kind] += 1
+            if number % _PROGRESS_LINES == 0:
+                watcher.advance(_PROGRESS_LINES)
+        self.counts = counts
+
+    def rewind(self) -> None:
+        self._records = _read_dump(self._file)
+        self._next = next(self._records, None)
+
+    async def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
+        place = KINDS.index(kind)
+        while self._next is not None and KINDS.index(self._next.kind) < place:
+            self._next = next(self._records, None)
+        while rows := self._take_batch(kind):
+            yield rows
+
+    def _take_batch(self, kind: RecordKind) -> list[Row]:
+        rows: list[Row] = []
+        size = 0
+        while self._next is not None and self._next.kind is kind:
+            rows.append(self._next.row)
+            size += self._next.line_bytes
+            self._next = next(self._records, None)
+            if len(rows) == BATCH_ROWS or size >= BATCH_BYTES:
+                break
+        return rows
+
+
+def _read_dump(file: BinaryIO) -> Iterator[_Record]:
+    """The records, all of them checked; the footer is, at the end. Raises DumpDamaged."""
+    file.seek(0)
+    is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    file.seek(0)
+    if is_compressed:
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            yield from _check_lines(io.BufferedReader(unpacked, _BUFFER_BYTES))
+    else:
+        yield from _check_lines(file)
+
+
+def _check_lines(file: BinaryIO | io.BufferedReader) -> Iterator[_Record]:
+    checked = _Checked()
+    lines = _split_lines(file, checked)
+    _check_header(next(lines, b""))
+    for line in lines:
+        try:
+            record = checked.add(line)
+        except RecordRefused as exc:
+            raise DumpDamaged(f"Line {checked.line_number}: {exc}. {checked.extent}") from exc
+        if record is None:
+            break
+        yield record
+    else:
+        raise DumpDamaged(f"The dump is cut off: it has no footer. {checked.extent}")
+    if next(lines, None) is not None:
+        raise DumpDamaged("There is something behind the footer.")
+
+
+def _split_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Iterator[bytes]:
+    try:
+        while line := file.readline(MAX_LINE_BYTES):
+            checked.line_number += 1
+            if not line.endswith(b"\n"):
+                raise DumpDamaged(
+                    f"The dump is cut off: line {checked.line_number} has no end. {checked.extent}"
+                )
+            yield line
+    except _READ_ERRORS as exc:
+        raise DumpDamaged(
+            f"The compressed dump is cut off or altered ({exc}). {checked.extent}"
+        ) from exc
+
+
+def _check_header(line: bytes) -> None:
+    try:
+        header = parse_line(line)
+    except RecordRefused:
+        header = {}
+    if header.get("format") != FORMAT:
+        raise DumpDamaged(f"This is no dump: its first line is no header of {FORMAT}.")
+    if header.get("version") != VERSION:
+        raise DumpDamaged(
+            f"The dump has version {header.get('version')!r} of its format, this program reads "
+            f"{VERSION}: import it with the version of the program that made it, or a newer one."
+        )
+
+
+class _Checked:
+    """What the lines so far have shown to be true."""
+
+    def __init__(self) -> None:
+        self.line_number = 0
+        self._tallies = {kind: Tally() for kind in KINDS}
+        self._last: tuple[RecordKind, Row] | None = None
+
+    @property
+    def extent(self) -> str:
+        """How far it is whole, in words."""
+        count = sum(tally.count for tally in self._tallies.values())
+        last = ""
+        if self._last is not None:
+            kind, row = self._last
+            last = f", up to the {kind.describe(row)}"
+        return f"Whole so far: {count} records{last}. Nothing was imported."
+
+    def add(self, line: bytes) -> _Record | None:
+        """The record of a line, None for the footer. Raises RecordRefused."""
+        fields = parse_line(line)
+        name = fields.get(RECORD)
+        if name == FOOTER:
+            self._check_footer(fields)
+            return None
+        kind = KINDS_BY_NAME.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise RecordRefused(f"is of no known kind: {name!r}")
+        row = to_row(kind, fields)
+        if to_line(kind, row) != line:
+            raise RecordRefused(f"is not spelled as the dump of a {kind.name} is")
+        self._check_order(kind, row)
+        self._tallies[kind].add(line)
+        self._last = kind, row
+        return _Record(kind, row, len(line))
+
+    def _check_order(self, kind: RecordKind, row: Row) -> None:
+        if self._last is None:
+            return
+        last_kind, last_row = self._last
+        if kind is last_kind:
+            is_behind = kind.key_of(row) > kind.key_of(last_row)
+        else:
+            is_behind = KINDS.index(kind) > KINDS.index(last_kind)
+        if not is_behind:
+            raise RecordRefused(f"the {kind.describe(row)} is not in its place")
+
+    def _check_footer(self, footer: JsonObject) -> None:
+        said = footer.get("kinds")
+        found = _summarize(self._tallies)
+        if said == found:
+            return
+        wrong = [
+            name
+            for name, summary in found.items()
+            if not isinstance(said, dict) or said.get(name) != summary
+        ]
+        raise RecordRefused(
+            f"the footer has other counts or checksums, of: {', '.join(wrong) or 'unknown kinds'}"
+        )

@@ -1,0 +1,256 @@
+"""Copying all of a store into another one: so that it may be interrupted, and ends verified.
+
+The destination has to be empty, or to hold a part of what the source holds, perhaps as it was
+earlier. That is looked at before anything is written, so a copy that was broken off, or a source
+that went on, is copied again by doing the same once more; what is there already is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from shared_context_server.errors import CopyError
+from shared_context_server.storage.copying import Copier, RowReader
+from shared_context_server.storage.lines import Tally, replace_nul, to_line
+from shared_context_server.storage.records import COUNTER, KINDS, Key, RecordKind
+from shared_context_server.storage.rows import Row
+from shared_context_server.storage.succession import follows
+
+BATCH_ROWS = 1000  # of one transaction at the destination
+
+_ADVICE = (
+    "Copy to an empty database, or to one in which a copy of this source was begun and which "
+    "nobody has written to since."
+)
+
+
+class DestinationDiffers(CopyError):
+    """The destination holds something that is not of this source; nothing was written over."""
+
+
+class Watcher(Protocol):
+    """Is told how far it has come."""
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """`total` records will be gone through in this stage, None if that is not known yet."""
+        ...
+
+    def advance(self, count: int) -> None: ...
+
+
+class Source(Protocol):
+    """Rows to be copied, the same ones whenever they are read."""
+
+    @property
+    def counts(self) -> Mapping[RecordKind, int]:
+        """How many rows there are of each kind."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again with the first of KINDS."""
+        ...
+
+    def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
+        """Rows by key, in batches that are not empty. Called in the order of KINDS."""
+        ...
+
+
+class SnapshotSource:
+    """The rows of a snapshot."""
+
+    def __init__(self, snapshot: RowReader, counts: Mapping[RecordKind, int]) -> None:
+        self._snapshot = snapshot
+        self.counts = counts
+
+    @classmethod
+    async def of(cls, snapshot: RowReader) -> SnapshotSource:
+        return cls(snapshot, {kind: await snapshot.count_rows(kind) for kind in KINDS})
+
+    def rewind(self) -> None:
+        """Any kind can be read at any time."""
+
+    def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
+        return read_batches(self._snapshot, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the source has of a kind, and what the destination was found to have at the end."""
+
+    kind: RecordKind
+    source: Tally
+    destination: Tally
+
+    @property
+    def is_equal(self) -> bool:
+        ours, theirs = self.source, self.destination
+        return (ours.count, ours.sha256) == (theirs.count, theirs.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """`written`: rows, the others were there. `replaced_nul`: characters that became others.
+    `has_source_gone_on`: it was written to meanwhile, which is not in the copy."""
+
+    comparisons: list[Comparison]
+    written: int
+    replaced_nul: int
+    has_source_gone_on: bool = False
+
+    @property
+    def is_equal(self) -> bool:
+        return all(comparison.is_equal for comparison in self.comparisons)
+
+
+async def move(source: Source, destination: Copier, watcher: Watcher) -> Moved:
+    """Copy what is missing, then read the destination again and compare.
+
+    Raises DestinationDiffers, having written nothing, if the destination holds other data; it may
+    raise it later too, if somebody else writes there. Raises RecordRefused for a row that the
+    destination cannot keep.
+    """
+    if await _holds_anything(destination):
+        await _Walk(source, destination, watcher).look()
+    walk = _Walk(source, destination, watcher)
+    await walk.copy()
+    async with destination.open_snapshot() as snapshot:
+        found = await tally(snapshot, watcher)
+    return Moved(
+        [Comparison(kind, walk.tallies[kind], found[kind]) for kind in KINDS],
+        walk.written,
+        walk.replaced_nul,
+    )
+
+
+async def copy_store(source: Copier, destination: Copier, watcher: Watcher) -> Moved:
+    """Copy a store as it is now. Raises what move does."""
+    before = await source.get_position()
+    async with source.open_snapshot() as snapshot:
+        moved = await move(await SnapshotSource.of(snapshot), destination, watcher)
+    return replace(moved, has_source_gone_on=await source.get_position() != before)
+
+
+async def tally(reader: RowReader, watcher: Watcher) -> dict[RecordKind, Tally]:
+    """Count and checksum of all rows, by kind."""
+    watcher.begin("verifying", sum([await reader.count_rows(kind) for kind in KINDS]))
+    tallies = {kind: Tally() for kind in KINDS}
+    for kind in KINDS:
+        async for rows in read_batches(reader, kind):
+            for row in rows:
+                tallies[kind].add(to_line(kind, row))
+            watcher.advance(len(rows))
+    return tallies
+
+
+async def read_batches(
+    reader: RowReader,
+    kind: RecordKind,
+    *,
+    after: Key | None = None,
+    up_to: Key | None = None,
+) -> AsyncIterator[list[Row]]:
+    """All rows between the bounds."""
+    while rows := await reader.read_rows(kind, after=after, up_to=up_to, limit=BATCH_ROWS):
+        yield rows
+        after = kind.key_of(rows[-1])
+
+
+async def _holds_anything(store: RowReader) -> bool:
+    for kind in KINDS:
+        if kind is not COUNTER and await store.read_rows(kind, limit=1):
+            return True
+    return False
+
+
+class _Walk:
+    """One way through source and destination, side by side."""
+
+    def __init__(self, source: Source, destination: Copier, watcher: Watcher) -> None:
+        self._source = source
+        self._destination = destination
+        self._watcher = watcher
+        self.tallies = {kind: Tally() for kind in KINDS}
+        self.written = 0
+        self.replaced_nul = 0
+
+    async def look(self) -> None:
+        """Raise DestinationDiffers unless the destination holds a part of the source."""
+        counts = {kind: await self._destination.count_rows(kind) for kind in KINDS}
+        self._watcher.begin("comparing", sum(counts.values()))
+        self._source.rewind()
+        for kind in KINDS:
+            if left := counts[kind]:
+                left -= await self._look_at(kind, left)
+            if left:
+                raise DestinationDiffers(
+                    f"The destination has {left} records of the kind {kind.name} that the source "
+                    f"does not have. {_ADVICE}"
+                )
+
+    async def _look_at(self, kind: RecordKind, enough: int) -> int:
+        """How many of a kind are there, looking no further than for `enough`."""
+        met = 0
+        after = None
+        async for rows in self._source.read(kind):
+            added, _ = await self._sort_out(kind, self._adapt(kind, rows), after)
+            self._watcher.advance(len(rows) - len(added))
+            met += len(rows) - len(added)
+            if met >= enough:
+                break
+            after = kind.key_of(rows[-1])
+        return met
+
+    async def copy(self) -> None:
+        """Write what is missing."""
+        self._watcher.begin("copying", sum(self._source.counts.values()))
+        self._source.rewind()
+        for kind in KINDS:
+            after = None
+            async for rows in self._source.read(kind):
+                adapted = self._adapt(kind, rows)
+                for row in adapted:
+                    self.tallies[kind].add(to_line(kind, row))
+                added, changed = await self._sort_out(kind, adapted, after)
+                if added or changed:
+                    await self._destination.write_rows(kind, added, changed)
+                self.written += len(added) + len(changed)
+                self._watcher.advance(len(rows))
+                after = kind.key_of(rows[-1])
+
+    def _adapt(self, kind: RecordKind, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows as the destination can store them."""
+        if self._destination.can_store_nul:
+            return rows
+        adapted = []
+        for row in rows:
+            row, replaced = replace_nul(kind, row)
+            self.replaced_nul += replaced
+            adapted.append(row)
+        return adapted
+
+    async def _sort_out(
+        self, kind: RecordKind, rows: Sequence[Row], after: Key | None
+    ) -> tuple[list[Row], list[Row]]:
+        """Those rows that are not there, and those that are there as they were earlier."""
+        missing = {kind.key_of(row): row for row in rows}
+        changed: list[Row] = []
+        up_to = kind.key_of(rows[-1])
+        async for batch in read_batches(self._destination, kind, after=after, up_to=up_to):
+            for present in batch:
+                row = missing.pop(kind.key_of(present), None)
+                if row is None:
+                    raise DestinationDiffers(
+                        f"The destination has the {kind.describe(present)}, which the source does "
+                        f"not have. {_ADVICE}"
+                    )
+                if row == present or to_line(kind, row) == to_line(kind, present):
+                    continue
+                if not follows(kind, present, row):
+                    raise DestinationDiffers(
+                        f"The destination has another {kind.describe(present)} than the source, and "
+                        f"not an earlier state of it. {_ADVICE}"
+                    )
+                changed.append(row)
+        return list(missing.values()), changed

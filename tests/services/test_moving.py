@@ -1,0 +1,362 @@
+"""Copying a store: what the copy is, what is refused, what doing it again does."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from shared_context_server.services.moving import (
+    DestinationDiffers,
+    Moved,
+    SnapshotSource,
+    copy_store,
+    move,
+)
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage, open_copier, open_storage
+from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.copying import Copier, RecordRefused
+from shared_context_server.storage.lines import replace_nul, to_line
+from shared_context_server.storage.records import (
+    KINDS,
+    LEASE,
+    MEMORY,
+    MESSAGE,
+    SESSION,
+    RecordKind,
+)
+from shared_context_server.storage.rows import Row
+from shared_context_server.storage.sqlite.connections import database_path
+from tests.postgres import DatabaseServer
+from tests.storage.builders import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CAROL,
+    NOON,
+    add_message,
+    add_session,
+    address,
+    allow,
+    at,
+    list_seqs,
+    make_audit,
+    put,
+)
+from tests.storage.filled import CREDENTIAL, KEY, fill
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class Watched:
+    """A Watcher that remembers."""
+
+    stages: list[str] = field(default_factory=list)
+    done: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, stage: str, total: int | None) -> None:
+        self.stages.append(stage)
+
+    def advance(self, count: int) -> None:
+        self.done[self.stages[-1]] = self.done.get(self.stages[-1], 0) + count
+
+
+def store_at(path: Path) -> Settings:
+    return Settings(data_dir=path, database_url=None)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Settings:
+    return store_at(tmp_path / "source")
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Settings:
+    return store_at(tmp_path / "destination")
+
+
+@asynccontextmanager
+async def filled(settings: Settings) -> AsyncIterator[Storage]:
+    async with open_storage(settings) as storage:
+        await fill(storage)
+        yield storage
+
+
+async def copy(source: Settings, destination: Settings, watcher: Watched | None = None) -> Moved:
+    async with (
+        open_copier(source, read_only=True) as origin,
+        open_copier(destination, read_only=False) as copier,
+    ):
+        return await copy_store(origin, copier, watcher or Watched())
+
+
+async def read_lines(settings: Settings) -> list[bytes]:
+    async with open_copier(settings, read_only=True) as copier:
+        return [
+            to_line(kind, row)
+            for kind in KINDS
+            for row in await copier.read_rows(kind, limit=100_000)
+        ]
+
+
+# What the copy is
+
+
+async def test_a_copy_holds_all_and_nothing_else(source: Settings, destination: Settings) -> None:
+    async with filled(source):
+        moved = await copy(source, destination)
+    assert moved.is_equal
+    assert await read_lines(destination) == await read_lines(source)
+    counts = {comparison.kind: comparison.source.count for comparison in moved.comparisons}
+    assert all(counts.values())
+    assert moved.written == sum(counts.values()) - 1  # writing the audit log has set its counter
+
+
+async def test_a_copy_goes_on_where_the_source_was(source: Settings, destination: Settings) -> None:
+    async with filled(source) as old:
+        await copy(source, destination)
+        async with open_storage(destination) as new:
+            for caller in (ALICE, BOB, CAROL, ADMIN):
+                assert await list_seqs(new, caller, "open") == await list_seqs(old, caller, "open")
+                query = MessageQuery(limit=2, is_counted=True)
+                pages = [await s.list_messages("open", caller, query, allow) for s in (old, new)]
+                assert pages[0] == pages[1]
+            again = await add_message(
+                new, "open", content="x", idempotency_key="once", fingerprint="f"
+            )
+            assert (again.id, again.seq, again.duplicate) == (1, 1, True)
+            assert await new.get_cursor("open", "bob") == 2
+            assert await new.find_credential_by_handle(CREDENTIAL.handle_hash) == CREDENTIAL
+            assert await new.list_keys() == await old.list_keys()
+            assert KEY in await new.list_keys()
+            for storage in (old, new):
+                retaken = await storage.acquire_lease(
+                    None, "free", BOB, ttl=timedelta(60), now=at(5), guard=None
+                )
+                assert retaken.lease.fencing_token == 4
+            # The id of the newest message was that of a session which is gone.
+            assert (await add_message(new, "open")).id == (await add_message(old, "open")).id == 8
+
+
+async def test_a_store_comes_back_from_postgresql_unchanged(
+    source: Settings, destination: Settings, postgres: DatabaseServer
+) -> None:
+    async with filled(source):
+        with postgres.new_database() as values:
+            between = Settings(data_dir=destination.data_dir, **values)
+            there = await copy(source, between)
+            back = await copy(between, destination)
+    assert (there.is_equal, back.is_equal) == (True, True)
+    assert await read_lines(destination) == await read_lines(source)
+
+
+async def test_copying_tells_how_far_it_is(source: Settings, destination: Settings) -> None:
+    watcher = Watched()
+    async with filled(source):
+        moved = await copy(source, destination, watcher)
+        total = sum(comparison.source.count for comparison in moved.comparisons)
+        assert watcher.done == {"copying": total, "verifying": total}
+        again = Watched()
+        assert (await copy(source, destination, again)).written == 0
+    assert again.stages == ["comparing", "copying", "verifying"]
+    assert again.done["comparing"] == total
+
+
+# Doing it again
+
+
+async def test_a_copy_that_was_broken_off_is_completed(
+    source: Settings, destination: Settings
+) -> None:
+    async with filled(source):
+        lines = await read_lines(source)
+        async with (
+            open_copier(source, read_only=True) as origin,
+            open_copier(destination, read_only=False) as copier,
+        ):
+            await copier.write_rows(SESSION, await origin.read_rows(SESSION, limit=100), [])
+            await copier.write_rows(MESSAGE, await origin.read_rows(MESSAGE, limit=3), [])
+        moved = await copy(source, destination)
+    assert moved.is_equal
+    assert moved.written == len(lines) - 5 - 1  # the counter, as above
+    assert await read_lines(destination) == lines
+
+
+async def test_what_is_new_at_the_source_is_copied_next_time(
+    source: Settings, destination: Settings
+) -> None:
+    async with filled(source) as old:
+        await copy(source, destination)
+        await add_message(old, "open")
+        await old.set_cursor("open", BOB, 5, allow)
+        await old.close_session("open", at(20), allow, make_audit("closed"))
+        await old.revoke_credential("jti_1", at(21), make_audit("revoked"))
+        await old.write_memory(address("a"), ALICE, put(3), now=at(22), guard=None)
+        await old.acquire_lease(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
+        moved = await copy(source, destination)
+    assert moved.is_equal
+    # The message, two audit entries; cursor, session, credential, memory, lease.
+    assert moved.written == 8
+    assert await read_lines(destination) == await read_lines(source)
+
+
+# What is refused
+
+
+async def add_stranger(storage: Storage) -> None:
+    await add_session(storage, "stranger")
+
+
+async def add_early_stranger(storage: Storage) -> None:
+    await storage.write_memory(address("A"), ALICE, put(1), now=NOON, guard=None)
+
+
+async def write_on(storage: Storage) -> None:
+    await add_message(storage, "open")
+
+
+async def read_on(storage: Storage) -> None:
+    await storage.set_cursor("open", BOB, 4, allow)
+
+
+async def lease_on(storage: Storage) -> None:
+    await storage.acquire_lease(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
+
+
+@pytest.mark.parametrize("go_on", [add_stranger, add_early_stranger, write_on, read_on, lease_on])
+async def test_a_copy_that_went_on_by_itself_is_refused_and_stays_as_it_is(
+    source: Settings, destination: Settings, go_on: Callable[[Storage], Awaitable[None]]
+) -> None:
+    async with filled(source):
+        await copy(source, destination)
+    async with open_storage(destination) as storage:
+        await go_on(storage)
+    before = await read_lines(destination)
+    with pytest.raises(DestinationDiffers):
+        await copy(source, destination)
+    assert await read_lines(destination) == before
+
+
+@pytest.mark.parametrize("session_id", ["open", "another"])
+async def test_a_store_with_other_data_is_refused_and_stays_as_it_is(
+    source: Settings, destination: Settings, session_id: str
+) -> None:
+    async with open_storage(destination) as storage:
+        await add_session(storage, session_id, purpose="Something else.")
+    before = await read_lines(destination)
+    async with filled(source):
+        with pytest.raises(DestinationDiffers, match=f"session id='{session_id}'"):
+            await copy(source, destination)
+    assert await read_lines(destination) == before
+
+
+async def test_a_record_that_differs_is_named_and_its_content_is_not(
+    source: Settings, destination: Settings
+) -> None:
+    async with filled(source):
+        await copy(source, destination)
+    with closing(sqlite3.connect(database_path(destination))) as connection, connection:
+        connection.execute("UPDATE messages SET content = 'secret' WHERE id = 3")
+    with pytest.raises(DestinationDiffers, match="message id=3") as caught:
+        await copy(source, destination)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_destination_that_others_write_to_is_found_out(
+    source: Settings, destination: Settings
+) -> None:
+    class Meddler(Watched):
+        def advance(self, count: int) -> None:
+            if self.stages == ["copying"]:
+                with closing(sqlite3.connect(database_path(destination))) as connection, connection:
+                    connection.execute("UPDATE agents SET last_seen = last_seen + 1")
+
+    async with filled(source):
+        moved = await copy(source, destination, Meddler())
+    assert not moved.is_equal
+    assert [c.kind.name for c in moved.comparisons if not c.is_equal] == ["agent"]
+
+
+async def test_a_source_that_is_written_to_meanwhile_is_found_out(
+    source: Settings, destination: Settings
+) -> None:
+    class Meddler(Watched):
+        def advance(self, count: int) -> None:
+            if self.stages == ["copying"]:
+                with closing(sqlite3.connect(database_path(source))) as connection, connection:
+                    connection.execute("UPDATE cursors SET seq = seq + 1")
+
+    async with filled(source):
+        first = await copy(source, destination, Meddler())
+        assert (first.is_equal, first.has_source_gone_on) == (True, True)
+        again = await copy(source, destination)
+        assert (again.is_equal, again.has_source_gone_on, again.written) == (True, False, 1)
+
+
+# U+0000
+
+
+def with_nul(kind: RecordKind, row: Row, column: str) -> Row:
+    return tuple((dict(zip(kind.columns, row, strict=True)) | {column: "a\0b\0"}).values())
+
+
+async def test_nul_in_free_text_becomes_another_character(source: Settings) -> None:
+    async with filled(source), open_copier(source, read_only=True) as copier:
+        (message, *_) = await copier.read_rows(MESSAGE, limit=1)
+        (session, *_) = await copier.read_rows(SESSION, limit=1)
+    for kind, row, column in ((MESSAGE, message, "content"), (SESSION, session, "purpose")):
+        assert replace_nul(kind, row) == (row, 0)
+        replaced, count = replace_nul(kind, with_nul(kind, row, column))
+        assert count == 2
+        assert replaced[kind.columns.index(column)] == "a\ufffdb\ufffd"
+
+
+async def test_nul_in_a_name_is_refused_by_name(source: Settings) -> None:
+    async with filled(source), open_copier(source, read_only=True) as copier:
+        (entry, *_) = await copier.read_rows(MEMORY, limit=1)
+        (lease, *_) = await copier.read_rows(LEASE, limit=1)
+    for kind, row, column in ((MEMORY, entry, "key"), (LEASE, lease, "name")):
+        with pytest.raises(RecordRefused, match=rf"{kind.name} .*a\\x00b.* in {column}"):
+            replace_nul(kind, with_nul(kind, row, column))
+
+
+class WithoutNul:
+    """A real copier of a store that could not hold U+0000."""
+
+    can_store_nul = False
+
+    def __init__(self, copier: Copier) -> None:
+        self.open_snapshot = copier.open_snapshot
+        self.get_position = copier.get_position
+        self.read_rows = copier.read_rows
+        self.count_rows = copier.count_rows
+        self.write_rows = copier.write_rows
+
+
+async def test_a_store_that_cannot_hold_nul_gets_none_and_counts_it(
+    source: Settings, destination: Settings
+) -> None:
+    async with filled(source) as storage:
+        await add_message(storage, "open", content="a\0b\0")
+        async with (
+            open_copier(source, read_only=True) as origin,
+            open_copier(destination, read_only=False) as copier,
+        ):
+            rows = await SnapshotSource.of(origin)
+            moved = await move(rows, WithoutNul(copier), Watched())
+            assert (moved.is_equal, moved.replaced_nul) == (True, 2)
+            again = await move(rows, WithoutNul(copier), Watched())
+            assert (again.is_equal, again.written) == (True, 0)
+    lines = await read_lines(destination)
+    assert sum(line.count("a\ufffdb\ufffd".encode()) for line in lines) == 1
+    assert not any(b"\\u0000" in line for line in lines)
