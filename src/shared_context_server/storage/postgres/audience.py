@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.statements import Statement
-from shared_context_server.storage.rows import MAX_INTEGER
 
 _NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
 
@@ -63,13 +62,13 @@ def tally_query(session_id: str, up_to_seq: str) -> str:
     FROM ({latest}) AS latest"""
 
 
-_COUNT = Statement(tally_query(":session_id", str(MAX_INTEGER)))
+_COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
 async def count_heard(
-    connection: Connection, session_id: str, names: Mapping[str, str | None]
+    connection: Connection, session_id: str, names: Mapping[str, str | None], *, up_to_seq: int
 ) -> int:
-    """How many messages of the session those names see."""
-    parameters = {"session_id": session_id, **names}
+    """How many messages of the session those names see up to and including a seq."""
+    parameters = {"session_id": session_id, "up_to_seq": up_to_seq, **names}
     count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
     return count

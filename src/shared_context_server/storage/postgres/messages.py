@@ -214,7 +214,9 @@ async def list_messages(
 async def _find_page(
     connection: Connection, session: Session, caller: Caller, query: MessageQuery
 ) -> tuple[list[Row], int]:
-    """Rows of at most limit + 1 messages, and the total count."""
+    """Rows of at most limit + 1 messages, and the total count: of the log as it was when the session
+    was read. What came behind its last_seq since then is left out, and what is before never changes,
+    so that this needs no transaction."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     place = _choose_place(caller, query)
     # Who is no admin meets each visibility under one name.
@@ -227,8 +229,8 @@ async def _find_page(
     if place == "log":
         return rows, session.last_seq
     if place == "heard" and query.start_time is None and query.end_time is None:
-        return rows, await count_heard(connection, session.id, names)
-    everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
+        return rows, await count_heard(connection, session.id, names, up_to_seq=session.last_seq)
+    everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
     count = _COUNTS[place]
     return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
 
@@ -245,19 +247,20 @@ def _choose_place(caller: Caller, query: MessageQuery) -> str:
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
-    start, end, parent = query.start_time, query.end_time, query.parent_message_id
+    start_time, end_time, parent = query.start_time, query.end_time, query.parent_message_id
+    end = session.last_seq + 1
     return {
         "session_id": session.id,
         "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
-        "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
+        "before_seq": end if query.before_seq is None else min(clamp(query.before_seq), end),
         "limit": clamp(query.limit + 1),
         "offset": clamp(query.offset),
         "reach": clamp(query.offset + query.limit + 1),
         "is_admin": caller.is_admin,
         "sender": query.sender,
         "visibility": query.visibility,
-        "start_time": -MAX_INTEGER if start is None else encode_time(start),
-        "end_time": MAX_INTEGER if end is None else encode_time(end),
+        "start_time": -MAX_INTEGER if start_time is None else encode_time(start_time),
+        "end_time": MAX_INTEGER if end_time is None else encode_time(end_time),
         "parent_message_id": None if parent is None else clamp(parent),
     }
 

@@ -210,24 +210,24 @@ class PostgresStorage:
     async def list_messages(
         self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
     ) -> MessagePage:
-        return await self._read(messages.list_messages, session_id, caller, query, guard)
+        return await self._run_plain(messages.list_messages, session_id, caller, query, guard)
 
     async def get_message(
         self, session_id: str, message_id: int, caller: Caller, guard: SessionGuard
     ) -> Message:
-        return await self._read(messages.get_message, session_id, message_id, caller, guard)
+        return await self._run_plain(messages.get_message, session_id, message_id, caller, guard)
 
     async def read_log(
         self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
     ) -> list[Message]:
-        return await self._read(
+        return await self._run_plain(
             messages.read_log, session_id, after_seq=after_seq, limit=limit, guard=guard
         )
 
     async def count_by_sender(
         self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
     ) -> list[SenderCount]:
-        return await self._read(
+        return await self._run_plain(
             messages.count_by_sender, session_id, caller, after_seq=after_seq, guard=guard
         )
 
@@ -238,7 +238,7 @@ class PostgresStorage:
         return await self._run_plain(feed.list_new_messages, caller, after_id=after_id, limit=limit)
 
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
-        return await self._read(_get_cursor, session_id, agent_id)
+        return await self._run_plain(_get_cursor, session_id, agent_id)
 
     async def set_cursor(
         self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
@@ -273,7 +273,7 @@ class PostgresStorage:
     async def get_memory(
         self, address: MemoryAddress, *, now: datetime, guard: SessionGuard | None
     ) -> MemoryEntry:
-        return await self._read(memory.get_memory, address, now=now, guard=guard)
+        return await self._run_plain(memory.get_memory, address, now=now, guard=guard)
 
     async def list_memory(
         self,
@@ -286,7 +286,7 @@ class PostgresStorage:
         now: datetime,
         guard: SessionGuard | None,
     ) -> list[MemoryListing]:
-        return await self._read(
+        return await self._run_plain(
             memory.list_memory,
             session_id=session_id,
             owner=owner,
@@ -349,7 +349,9 @@ class PostgresStorage:
     async def list_leases(
         self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
     ) -> list[Lease]:
-        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+        return await self._run_plain(
+            leases.list_leases, session_id, limit=limit, now=now, guard=guard
+        )
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
