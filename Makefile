@@ -18,7 +18,7 @@ DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 PROJECT_STAMP := $(VENV)/.project
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs bench bench-clock bench-live soak-replicas clock-torn lock clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs bench bench-clock bench-live bench-stores soak-replicas clock-torn lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -136,6 +136,9 @@ bench-clock: setup ## what reading the clock costs, beside the usual ways to get
 bench-live: setup ## how soon a waiter is woken, and what a second worker is worth
 	$(BIN)/python -m bench.waking $(ARGS)
 	$(BIN)/python -m bench.waiters $(ARGS)
+
+bench-stores: setup ## SQLite beside PostgreSQL, and the limits of one PostgreSQL: the tables of docs/scaling.md
+	$(BIN)/python -m bench.stores $(ARGS)
 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import uvloop
 
-from bench.app import API_KEY
 from bench.load import http_request, run_load
+from bench.servers import serve
 from bench.throughput import CONNECTIONS, CONTENT, HEADERS, Target
 
 WAKES = 500
@@ -30,23 +25,6 @@ ROUNDS = 5
 SECONDS = 2.0
 # Of ten calls: what agents that work together do.
 MIX = ("add_message",) * 4 + ("get_messages",) * 5 + ("search_context",)
-
-
-@contextlib.contextmanager
-def serve(data_dir: str, *options: str) -> Iterator[int]:
-    """A server of its own on a free port; yields the port."""
-    keys = {"API_KEY": API_KEY, "RATE_LIMIT": "off", "LOG_FORMAT": "json", "HTTP_PORT": "0"}
-    command = [sys.executable, "-m", "shared_context_server", "serve", "--data-dir", data_dir]
-    with subprocess.Popen(
-        [*command, *options], env=os.environ | keys, stderr=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stderr is not None
-            serving = next(line for line in server.stderr if '"health"' in line)
-            yield int(json.loads(serving)["health"].split(":")[-1].split("/")[0])
-        finally:
-            server.terminate()
-            server.communicate()
 
 
 def client_of(port: int) -> httpx.AsyncClient:
@@ -136,10 +114,10 @@ async def report_workers(one_port: int, two_port: int) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as data_dir:
         shared, single, double = (str(Path(data_dir) / name) for name in ("a", "b", "c"))
-        with serve(shared) as port, serve(shared) as other_port:
-            uvloop.run(report_wakes(port, other_port))
-        with serve(single) as one_port, serve(double, "--workers", "2") as two_port:
-            uvloop.run(report_workers(one_port, two_port))
+        with serve(shared) as server, serve(shared) as other:
+            uvloop.run(report_wakes(server.port, other.port))
+        with serve(single) as one, serve(double, "--workers", "2") as two:
+            uvloop.run(report_workers(one.port, two.port))
 
 
 if __name__ == "__main__":
