@@ -14,11 +14,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 VENV_STAMP := $(VENV)/.made
 REQUIREMENTS_STAMP := $(VENV)/.requirements
+PROJECT_STAMP := $(VENV)/.project
+FRAMEWORKS := .venv-frameworks
+AGENT_SDK := $(FRAMEWORKS)/agent-sdk
+CLIENT_FRAMEWORKS := langchain crewai autogen mcp
+CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
-PROJECT_STAMP := $(VENV)/.project
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs bench bench-clock bench-live bench-stores soak-replicas clock-torn lock clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-frameworks test-agent-sdk clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -65,6 +69,45 @@ dev: setup ## start the server and restart it when the source changes
 test: setup ## the whole test suite, with branch coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
+test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) ## agent frameworks, each in an environment of its own
+
+test-agent-sdk: $(AGENT_SDK)/.made ## the server inside agents of the Claude Agent SDK
+	$(AGENT_SDK)/bin/python -m pytest tests/embed/test_agent_sdk.py $(ARGS)
+
+# Not in .venv for its size: the wheel carries Claude Code itself, 166 MB.
+$(AGENT_SDK)/.made: requirements/agent-sdk.txt | $(VENV_STAMP)
+	@echo "setup: making $(AGENT_SDK) from requirements/agent-sdk.txt"
+	@$(BIN)/python -m venv --clear $(AGENT_SDK)
+	@$(AGENT_SDK)/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes -r requirements/agent-sdk.txt
+	@$(AGENT_SDK)/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+langchain_ADAPTER := langchain.py langgraph.py
+crewai_ADAPTER := crewai.py crewai_memory.py
+autogen_ADAPTER := autogen.py
+
+# Clients of a real server, which runs from .venv; theirs have no server in them. The
+# adapters' types are checked here too, for only here are the frameworks' own.
+.PHONY: $(CLIENT_FRAMEWORK_TESTS)
+$(CLIENT_FRAMEWORK_TESTS): test-framework-%: setup $(FRAMEWORKS)/%/.made
+	$(if $($*_ADAPTER),$(BIN)/mypy --python-executable $(FRAMEWORKS)/$*/bin/python --follow-imports silent \
+		$(addprefix client/src/shared_context_client/integrations/,$($*_ADAPTER)))
+	$(FRAMEWORKS)/$*/bin/python -m pytest -p no:cacheprovider -c tests/frameworks/pytest.ini tests/frameworks/test_$*_*.py $(ARGS)
+
+$(CLIENT_FRAMEWORKS:%=$(FRAMEWORKS)/%/.made): $(FRAMEWORKS)/%/.made: requirements/frameworks-%.txt client/pyproject.toml | $(VENV_STAMP)
+	@echo "setup: making $(FRAMEWORKS)/$* from requirements/frameworks-$*.txt"
+	@$(BIN)/python -m venv --clear $(FRAMEWORKS)/$*
+	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes -r requirements/frameworks-$*.txt
+	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-index --no-deps --no-build-isolation --editable client
+	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check check
+	@touch $@
+
+lint: setup ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
 # Of the wheel's two versions the newest is part of `make test`.
 test-postgres: setup ## the storage tests on every PostgreSQL found here and behind pgbouncer, then the surfaces on it
 	POSTGRES_VERSION=16 $(STORAGE_TESTS)
@@ -75,12 +118,6 @@ test-postgres: setup ## the storage tests on every PostgreSQL found here and beh
 	done
 	POSTGRES_POOLER=1 $(STORAGE_TESTS)
 	TEST_STORE=postgresql $(BIN)/python -m pytest tests/services tests/auth tests/rest tests/surfaces -n $(JOBS) -q
-
-lint: setup ## ruff, mypy, import-linter
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
 
 test-deploy: setup ## the tests of the image, the manifests and the proxy's configuration
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
@@ -119,8 +156,13 @@ format: setup ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## write the generated parts of README.md and docs/
+docs: setup ## write the generated parts of README.md, docs/ and client/
 	@$(BIN)/python -m shared_context_server.cli.reference
+	@$(BIN)/python -m shared_context_server.cli.client_source
+
+client: setup ## the wheel of the Python client, into dist
+	@$(BIN)/python -m shared_context_server.cli.client_source
+	cd client && $(abspath $(BIN))/python -m hatchling build --target wheel --directory ../dist
 
 bench: setup ## the ratios of the performance promises
 	$(BIN)/python -m bench $(ARGS)
@@ -140,19 +182,31 @@ bench-live: setup ## how soon a waiter is woken, and what a second worker is wor
 bench-stores: setup ## SQLite beside PostgreSQL, and the limits of one PostgreSQL: the tables of docs/scaling.md
 	$(BIN)/python -m bench.stores $(ARGS)
 
-soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
-	$(BIN)/python -m bench.soak_replicas $(ARGS)
+bench-embed: setup ## a tool call in the agent's own process, beside REST and MCP over HTTP
+	$(BIN)/python -m bench.embed $(ARGS)
 
 clock-torn: setup ## 10^8 checked reads against a writer that never rests, then the check of the check
 	$(BIN)/python -m bench.clock_torn $(ARGS)
 	! $(BIN)/python -m bench.clock_torn --reads 2000000 --without-seqlock
+
+soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
+	$(BIN)/python -m bench.soak_replicas $(ARGS)
 
 lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
+	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
+
+# The client with the framework's extra, the framework itself, and what runs the tests.
+lock-frameworks: $(REQUIREMENTS_STAMP) ## pin what make test-frameworks installs anew, with hashes
+	for name in $(CLIENT_FRAMEWORKS); do \
+		extra=--extra=$$name; test $$name != mcp || extra=; \
+		$(subst make lock,make lock-frameworks,$(UV_COMPILE)) client/pyproject.toml $$extra \
+			--group frameworks-$$name --output-file requirements/frameworks-$$name.txt || exit 1; \
+	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS) build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What follows from the server's registry; written by `make docs`."""

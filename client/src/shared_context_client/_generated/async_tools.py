@@ -1,0 +1,527 @@
+# Written by `make docs` from the server's registry of tools. Do not edit.
+"""One coroutine method a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from shared_context_client._generated import registry
+from shared_context_client._generated.results import (
+    Access,
+    AgentList,
+    AuditList,
+    ClosedSession,
+    CreatedSession,
+    DeletedSession,
+    DigestResult,
+    LeaseAcquired,
+    LeaseList,
+    LeaseReleased,
+    MarkedRead,
+    MemoryDeleted,
+    MemoryList,
+    MemoryMode,
+    MemoryScope,
+    MemorySet,
+    MemoryValue,
+    MessageAdded,
+    MessageList,
+    Permission,
+    RevokeResult,
+    SearchResults,
+    SensorResult,
+    SensorsResult,
+    SessionDetails,
+    SessionPage,
+    TimeResult,
+    TokenResult,
+    Visibility,
+    WaitResult,
+)
+from shared_context_client.wire import MISSING, Missing, Moment, Record, Tool
+
+R = TypeVar("R", bound=Record)
+
+
+class AsyncTools:
+    """One coroutine method a tool."""
+
+    async def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
+        raise NotImplementedError
+
+    async def authenticate_agent(
+        self,
+        agent_id: str,
+        *,
+        agent_type: str | None = None,
+        api_key: str | None = None,
+        requested_permissions: Sequence[Permission] | None = None,
+        auth_token: str | None = None,
+    ) -> TokenResult:
+        """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same connection) as auth_token. You get the requested permissions that the key allows.
+
+        agent_type: Default: generic.
+        api_key: Default: the X-API-Key header.
+        requested_permissions: Default: read, write.
+        """
+        arguments: dict[str, Any] = {
+            "agent_id": agent_id,
+            "agent_type": agent_type,
+            "api_key": api_key,
+            "requested_permissions": requested_permissions,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.AUTHENTICATE_AGENT, arguments, TokenResult)
+
+    async def refresh_token(self, *, auth_token: str | None = None) -> TokenResult:
+        """A new token and handle for the calling identity; the old token stays valid until it expires."""
+        arguments: dict[str, Any] = {"auth_token": auth_token}
+        return await self._call(registry.REFRESH_TOKEN, arguments, TokenResult)
+
+    async def revoke_token(
+        self, *, jti: str | None = None, auth_token: str | None = None
+    ) -> RevokeResult:
+        """End the calling token and its handle, or another one of yours by its jti.
+
+        jti: Default: the token that calls.
+        """
+        arguments: dict[str, Any] = {"jti": jti, "auth_token": auth_token}
+        return await self._call(registry.REVOKE_TOKEN, arguments, RevokeResult)
+
+    async def create_session(
+        self,
+        purpose: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        access: Access | None = None,
+        participants: Sequence[str] | None = None,
+        auth_token: str | None = None,
+    ) -> CreatedSession:
+        """Start a session: a log of messages that agents share.
+
+        access: invited: you, participants, admins. Default: open.
+        """
+        arguments: dict[str, Any] = {
+            "purpose": purpose,
+            "metadata": metadata,
+            "access": access,
+            "participants": participants,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.CREATE_SESSION, arguments, CreatedSession)
+
+    async def list_sessions(
+        self,
+        *,
+        status: Literal["active", "closed", "all"] | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        created_by: str | None = None,
+        auth_token: str | None = None,
+    ) -> SessionPage:
+        """Sessions you may read, newest first, with your unread count.
+
+        status: Default: active.
+        limit: Default: 50.
+        cursor: next_cursor.
+        """
+        arguments: dict[str, Any] = {
+            "status": status,
+            "limit": limit,
+            "cursor": cursor,
+            "created_by": created_by,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.LIST_SESSIONS, arguments, SessionPage)
+
+    async def get_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> SessionDetails:
+        """A session, who takes part, and its 50 newest messages you may see."""
+        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        return await self._call(registry.GET_SESSION, arguments, SessionDetails)
+
+    async def close_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> ClosedSession:
+        """Make a session read-only. Its creator or an admin may."""
+        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        return await self._call(registry.CLOSE_SESSION, arguments, ClosedSession)
+
+    async def delete_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> DeletedSession:
+        """Delete a session with its messages and memory, for ever. Its creator or an admin may."""
+        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        return await self._call(registry.DELETE_SESSION, arguments, DeletedSession)
+
+    async def add_message(
+        self,
+        session_id: str,
+        content: str,
+        *,
+        visibility: Visibility | None = None,
+        recipients: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        parent_message_id: int | None = None,
+        idempotency_key: str | None = None,
+        lease: str | None = None,
+        fencing_token: int | None = None,
+        auth_token: str | None = None,
+    ) -> MessageAdded:
+        """Add a message to a session. Answers once it is stored durably.
+
+        visibility: private: you and recipients. agent_only: your agent_type. Default: public.
+        idempotency_key: Repeat it when you retry.
+        lease: Refuse unless you hold it.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "content": content,
+            "visibility": visibility,
+            "recipients": recipients,
+            "metadata": metadata,
+            "parent_message_id": parent_message_id,
+            "idempotency_key": idempotency_key,
+            "lease": lease,
+            "fencing_token": fencing_token,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.ADD_MESSAGE, arguments, MessageAdded)
+
+    async def get_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int | None = None,
+        offset: int | None = None,
+        after_seq: int | None = None,
+        before_seq: int | None = None,
+        sender: str | None = None,
+        visibility: Visibility | None = None,
+        start_time: Moment | None = None,
+        end_time: Moment | None = None,
+        parent_message_id: int | None = None,
+        auth_token: str | None = None,
+    ) -> MessageList:
+        """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.
+
+        limit: Default: 50.
+        offset: Default: 0.
+        after_seq: Oldest first behind it.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "offset": offset,
+            "after_seq": after_seq,
+            "before_seq": before_seq,
+            "sender": sender,
+            "visibility": visibility,
+            "start_time": start_time,
+            "end_time": end_time,
+            "parent_message_id": parent_message_id,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.GET_MESSAGES, arguments, MessageList)
+
+    async def wait_for_messages(
+        self,
+        session_id: str,
+        *,
+        after_seq: int | None = None,
+        timeout_seconds: float | None = None,
+        limit: int | None = None,
+        mentions_me: bool | None = None,
+        sender: str | None = None,
+        visibility: Visibility | None = None,
+        auth_token: str | None = None,
+    ) -> WaitResult:
+        """Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.
+
+        after_seq: Default: your stored cursor.
+        timeout_seconds: Default: 25.
+        limit: Default: 50.
+        mentions_me: Only with you as recipient, or @your-agent-id. Default: False.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "after_seq": after_seq,
+            "timeout_seconds": timeout_seconds,
+            "limit": limit,
+            "mentions_me": mentions_me,
+            "sender": sender,
+            "visibility": visibility,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.WAIT_FOR_MESSAGES, arguments, WaitResult)
+
+    async def mark_read(
+        self, session_id: str, seq: int, *, auth_token: str | None = None
+    ) -> MarkedRead:
+        """Store how far you have read; it never moves back."""
+        arguments: dict[str, Any] = {"session_id": session_id, "seq": seq, "auth_token": auth_token}
+        return await self._call(registry.MARK_READ, arguments, MarkedRead)
+
+    async def get_digest(
+        self,
+        session_id: str,
+        *,
+        after_seq: int | None = None,
+        max_tokens: int | None = None,
+        auth_token: str | None = None,
+    ) -> DigestResult:
+        """What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".
+
+        after_seq: Default: your stored cursor.
+        max_tokens: Default: 2000.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "after_seq": after_seq,
+            "max_tokens": max_tokens,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.GET_DIGEST, arguments, DigestResult)
+
+    async def search_context(
+        self,
+        session_id: str,
+        query: str,
+        *,
+        fuzzy_threshold: float | None = None,
+        limit: int | None = None,
+        scope: Literal["all", "public", "private", "agent_only", "admin_only"] | None = None,
+        search_metadata: bool | None = None,
+        sender: str | None = None,
+        start_time: Moment | None = None,
+        end_time: Moment | None = None,
+        auth_token: str | None = None,
+    ) -> SearchResults:
+        """Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.
+
+        fuzzy_threshold: Default: 60.
+        limit: Default: 10.
+        scope: Default: all.
+        search_metadata: Default: True.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "query": query,
+            "fuzzy_threshold": fuzzy_threshold,
+            "limit": limit,
+            "scope": scope,
+            "search_metadata": search_metadata,
+            "sender": sender,
+            "start_time": start_time,
+            "end_time": end_time,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.SEARCH_CONTEXT, arguments, SearchResults)
+
+    async def set_memory(
+        self,
+        key: str,
+        value: Any | Missing = MISSING,
+        *,
+        session_id: str | None = None,
+        scope: MemoryScope | None = None,
+        expires_in: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        mode: MemoryMode | None = None,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+        lease: str | None = None,
+        fencing_token: int | None = None,
+        auth_token: str | None = None,
+    ) -> MemorySet:
+        """Store a JSON value under a key; your own unless scope is shared. Versions count from 1.
+
+        session_id: Default: no session.
+        scope: shared: all who may read the session. Default: private.
+        mode: merge: JSON merge patch. append: to a list or text. increment: by value. Default: replace.
+        lease: Refuse unless you hold it (in session_id).
+        """
+        arguments: dict[str, Any] = {
+            "key": key,
+            "value": value,
+            "session_id": session_id,
+            "scope": scope,
+            "expires_in": expires_in,
+            "metadata": metadata,
+            "mode": mode,
+            "expected_version": expected_version,
+            "idempotency_key": idempotency_key,
+            "lease": lease,
+            "fencing_token": fencing_token,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.SET_MEMORY, arguments, MemorySet)
+
+    async def get_memory(
+        self,
+        key: str,
+        *,
+        session_id: str | None = None,
+        scope: MemoryScope | None = None,
+        auth_token: str | None = None,
+    ) -> MemoryValue:
+        """Read the value under a key.
+
+        scope: Default: private.
+        """
+        arguments: dict[str, Any] = {
+            "key": key,
+            "session_id": session_id,
+            "scope": scope,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.GET_MEMORY, arguments, MemoryValue)
+
+    async def list_memory(
+        self,
+        *,
+        session_id: str | None = None,
+        scope: MemoryScope | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
+    ) -> MemoryList:
+        """Keys and versions, without values.
+
+        scope: Default: private.
+        limit: Default: 50.
+        cursor: next_cursor.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "scope": scope,
+            "prefix": prefix,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.LIST_MEMORY, arguments, MemoryList)
+
+    async def delete_memory(
+        self,
+        key: str,
+        *,
+        session_id: str | None = None,
+        scope: MemoryScope | None = None,
+        expected_version: int | None = None,
+        auth_token: str | None = None,
+    ) -> MemoryDeleted:
+        """Delete the value under a key.
+
+        scope: Default: private.
+        """
+        arguments: dict[str, Any] = {
+            "key": key,
+            "session_id": session_id,
+            "scope": scope,
+            "expected_version": expected_version,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.DELETE_MEMORY, arguments, MemoryDeleted)
+
+    async def acquire_lease(
+        self,
+        name: str,
+        *,
+        session_id: str | None = None,
+        ttl_seconds: int | None = None,
+        wait_seconds: float | None = None,
+        auth_token: str | None = None,
+    ) -> LeaseAcquired:
+        """Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.
+
+        session_id: Default: server-wide.
+        ttl_seconds: Default: 60.
+        wait_seconds: For another holder to finish. Default: 0.
+        """
+        arguments: dict[str, Any] = {
+            "name": name,
+            "session_id": session_id,
+            "ttl_seconds": ttl_seconds,
+            "wait_seconds": wait_seconds,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.ACQUIRE_LEASE, arguments, LeaseAcquired)
+
+    async def release_lease(
+        self,
+        name: str,
+        fencing_token: int,
+        *,
+        session_id: str | None = None,
+        auth_token: str | None = None,
+    ) -> LeaseReleased:
+        """Let the next one in; released is false if it was no longer yours."""
+        arguments: dict[str, Any] = {
+            "name": name,
+            "session_id": session_id,
+            "fencing_token": fencing_token,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
+
+    async def list_leases(
+        self, *, session_id: str | None = None, auth_token: str | None = None
+    ) -> LeaseList:
+        """Who holds what: in a session, or server-wide."""
+        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        return await self._call(registry.LIST_LEASES, arguments, LeaseList)
+
+    async def list_agents(
+        self, *, session_id: str | None = None, auth_token: str | None = None
+    ) -> AgentList:
+        """Agents of a session, or all; active means heard of in the last 5 minutes."""
+        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        return await self._call(registry.LIST_AGENTS, arguments, AgentList)
+
+    async def get_audit_log(
+        self,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        event_type: str | None = None,
+        after: Moment | None = None,
+        limit: int | None = None,
+        auth_token: str | None = None,
+    ) -> AuditList:
+        """Who did what, newest first. For admins.
+
+        limit: Default: 100.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "agent_id": agent_id,
+            "event_type": event_type,
+            "after": after,
+            "limit": limit,
+            "auth_token": auth_token,
+        }
+        return await self._call(registry.GET_AUDIT_LOG, arguments, AuditList)
+
+    async def get_time(self, *, auth_token: str | None = None) -> TimeResult:
+        """The time now, with bounds where known. All agents on this machine read the same clock."""
+        arguments: dict[str, Any] = {"auth_token": auth_token}
+        return await self._call(registry.GET_TIME, arguments, TimeResult)
+
+    async def get_temperature(self, *, auth_token: str | None = None) -> SensorResult:
+        """The machine's temperature; null when it has no thermometer."""
+        arguments: dict[str, Any] = {"auth_token": auth_token}
+        return await self._call(registry.GET_TEMPERATURE, arguments, SensorResult)
+
+    async def get_humidity(self, *, auth_token: str | None = None) -> SensorResult:
+        """Relative humidity; null when the machine has no hygrometer."""
+        arguments: dict[str, Any] = {"auth_token": auth_token}
+        return await self._call(registry.GET_HUMIDITY, arguments, SensorResult)
+
+    async def get_all_sensors(self, *, auth_token: str | None = None) -> SensorsResult:
+        """Temperature, humidity, cpu, memory and load of the machine, by name."""
+        arguments: dict[str, Any] = {"auth_token": auth_token}
+        return await self._call(registry.GET_ALL_SENSORS, arguments, SensorsResult)

@@ -1,0 +1,174 @@
+# Written by `make docs` from the server's registry of tools. Do not edit.
+"""The failures that the server names."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from shared_context_client.errors import ServerUnavailable, SharedContextError
+
+
+class InvalidArgument(SharedContextError):
+    """An argument is missing, unknown, of a wrong type or out of range."""
+
+    code = "INVALID_ARGUMENT"
+    default_status: ClassVar[int | None] = 400
+    default_retryable: ClassVar[bool] = False
+
+
+class ContentTooLarge(SharedContextError):
+    """A text, a value or a whole request body is over its limit."""
+
+    code = "CONTENT_TOO_LARGE"
+    default_status: ClassVar[int | None] = 413
+    default_retryable: ClassVar[bool] = False
+
+
+class Unauthenticated(SharedContextError):
+    """Nobody is calling, or the credential is not valid (any more)."""
+
+    code = "UNAUTHENTICATED"
+    default_status: ClassVar[int | None] = 401
+    default_retryable: ClassVar[bool] = False
+
+
+class PermissionDenied(SharedContextError):
+    """The caller is known and may not do this."""
+
+    code = "PERMISSION_DENIED"
+    default_status: ClassVar[int | None] = 403
+    default_retryable: ClassVar[bool] = False
+
+
+class OriginNotAllowed(PermissionDenied):
+    """A page of another site is calling."""
+
+    code = "ORIGIN_NOT_ALLOWED"
+    default_status: ClassVar[int | None] = 403
+    default_retryable: ClassVar[bool] = False
+
+
+class NotFound(SharedContextError):
+    """Base of the not-found errors; what a caller may not see is not found either."""
+
+    code = "NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
+class SessionNotFound(NotFound):
+    """There is no such session, or the caller may not know of it."""
+
+    code = "SESSION_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
+class MessageNotFound(NotFound):
+    """There is no such message in this session, or the caller may not see it."""
+
+    code = "MESSAGE_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
+class MemoryNotFound(NotFound):
+    """There is no entry of this key in this place, or it has expired."""
+
+    code = "MEMORY_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
+class ToolNotFound(NotFound):
+    """No tool of this name is served."""
+
+    code = "TOOL_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
+class MethodNotAllowed(SharedContextError):
+    """The path is served, with other methods; `allowed` are those."""
+
+    code = "METHOD_NOT_ALLOWED"
+    default_status: ClassVar[int | None] = 405
+    default_retryable: ClassVar[bool] = False
+
+
+class Conflict(SharedContextError):
+    """The thing is in another state than the call expects; details tell which."""
+
+    code = "CONFLICT"
+    default_status: ClassVar[int | None] = 409
+    default_retryable: ClassVar[bool] = False
+
+
+class SessionClosed(SharedContextError):
+    """The session is closed: it can be read and not written."""
+
+    code = "SESSION_CLOSED"
+    default_status: ClassVar[int | None] = 409
+    default_retryable: ClassVar[bool] = False
+
+
+class LeaseLost(SharedContextError):
+    """The lease that a write requires is not held by the caller with this token (any more)."""
+
+    code = "LEASE_LOST"
+    default_status: ClassVar[int | None] = 409
+    default_retryable: ClassVar[bool] = False
+
+
+class RateLimited(SharedContextError):
+    """The caller has sent more calls than RATE_LIMIT allows."""
+
+    code = "RATE_LIMITED"
+    default_status: ClassVar[int | None] = 429
+    default_retryable: ClassVar[bool] = True
+
+
+class Unavailable(ServerUnavailable):
+    """The storage does not answer just now; a write was made wholly or not at all."""
+
+    code = "UNAVAILABLE"
+    default_status: ClassVar[int | None] = 503
+    default_retryable: ClassVar[bool] = True
+
+
+class ClockNotRunning(SharedContextError):
+    """No clock daemon has written what was asked for; `details.command` starts one."""
+
+    code = "CLOCK_NOT_RUNNING"
+    default_status: ClassVar[int | None] = 503
+    default_retryable: ClassVar[bool] = True
+
+
+class HostNotAllowed(SharedContextError):
+    """The Host header names none of the names of this server."""
+
+    code = "HOST_NOT_ALLOWED"
+    default_status: ClassVar[int | None] = 421
+    default_retryable: ClassVar[bool] = False
+
+
+BY_CODE: dict[str, type[SharedContextError]] = {
+    InvalidArgument.code: InvalidArgument,
+    ContentTooLarge.code: ContentTooLarge,
+    Unauthenticated.code: Unauthenticated,
+    PermissionDenied.code: PermissionDenied,
+    OriginNotAllowed.code: OriginNotAllowed,
+    NotFound.code: NotFound,
+    SessionNotFound.code: SessionNotFound,
+    MessageNotFound.code: MessageNotFound,
+    MemoryNotFound.code: MemoryNotFound,
+    ToolNotFound.code: ToolNotFound,
+    MethodNotAllowed.code: MethodNotAllowed,
+    Conflict.code: Conflict,
+    SessionClosed.code: SessionClosed,
+    LeaseLost.code: LeaseLost,
+    RateLimited.code: RateLimited,
+    Unavailable.code: Unavailable,
+    ClockNotRunning.code: ClockNotRunning,
+    HostNotAllowed.code: HostNotAllowed,
+}

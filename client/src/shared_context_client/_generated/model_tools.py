@@ -1,0 +1,499 @@
+# Written by `make docs` from the server's registry of tools. Do not edit.
+"""The tools as a model is shown them."""
+
+from __future__ import annotations
+
+from shared_context_client._generated import registry
+from shared_context_client._generated.results import (
+    AgentList,
+    AuditList,
+    ClosedSession,
+    CreatedSession,
+    DeletedSession,
+    DigestResult,
+    LeaseAcquired,
+    LeaseList,
+    LeaseReleased,
+    MarkedRead,
+    MemoryDeleted,
+    MemoryList,
+    MemorySet,
+    MemoryValue,
+    MessageAdded,
+    MessageList,
+    SearchResults,
+    SensorResult,
+    SensorsResult,
+    SessionDetails,
+    SessionPage,
+    TimeResult,
+    WaitResult,
+)
+from shared_context_client.model_tool import ModelTool
+
+MODEL_TOOLS = (
+    ModelTool(
+        registry.CREATE_SESSION,
+        CreatedSession,
+        "Start a session: a log of messages that agents share.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "purpose": {"maxLength": 500, "minLength": 1, "type": "string"},
+                "metadata": {"type": "object"},
+                "access": {
+                    "enum": ["open", "invited"],
+                    "type": "string",
+                    "default": "open",
+                    "description": "invited: you, participants, admins.",
+                },
+                "participants": {
+                    "items": {"maxLength": 128, "minLength": 1, "type": "string"},
+                    "maxItems": 200,
+                    "type": "array",
+                },
+            },
+            "required": ["purpose"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.LIST_SESSIONS,
+        SessionPage,
+        "Sessions you may read, newest first, with your unread count.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "status": {
+                    "default": "active",
+                    "enum": ["active", "closed", "all"],
+                    "type": "string",
+                },
+                "limit": {"default": 50, "minimum": 1, "maximum": 200, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 200, "type": "string"},
+                "created_by": {"maxLength": 128, "minLength": 1, "type": "string"},
+            },
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_SESSION,
+        SessionDetails,
+        "A session, who takes part, and its 50 newest messages you may see.",
+        {
+            "additionalProperties": False,
+            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.CLOSE_SESSION,
+        ClosedSession,
+        "Make a session read-only. Its creator or an admin may.",
+        {
+            "additionalProperties": False,
+            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.DELETE_SESSION,
+        DeletedSession,
+        "Delete a session with its messages and memory, for ever. Its creator or an admin may.",
+        {
+            "additionalProperties": False,
+            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.ADD_MESSAGE,
+        MessageAdded,
+        "Add a message to a session. Answers once it is stored durably.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "content": {"maxLength": 100000, "minLength": 1, "type": "string"},
+                "visibility": {
+                    "enum": ["public", "private", "agent_only", "admin_only"],
+                    "type": "string",
+                    "default": "public",
+                    "description": "private: you and recipients. agent_only: your agent_type.",
+                },
+                "recipients": {
+                    "items": {"maxLength": 128, "minLength": 1, "type": "string"},
+                    "maxItems": 200,
+                    "type": "array",
+                },
+                "metadata": {"type": "object"},
+                "parent_message_id": {
+                    "minimum": 1,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+                "idempotency_key": {
+                    "description": "Repeat it when you retry.",
+                    "maxLength": 255,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "lease": {
+                    "description": "Refuse unless you hold it.",
+                    "maxLength": 255,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "fencing_token": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["session_id", "content"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_MESSAGES,
+        MessageList,
+        "Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "offset": {"default": 0, "minimum": 0, "maximum": 2147483648, "type": "integer"},
+                "after_seq": {
+                    "description": "Oldest first behind it.",
+                    "minimum": 0,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+                "before_seq": {"minimum": 0, "maximum": 9223372036854775807, "type": "integer"},
+                "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
+                "visibility": {
+                    "enum": ["public", "private", "agent_only", "admin_only"],
+                    "type": "string",
+                },
+                "start_time": {
+                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                },
+                "end_time": {
+                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                },
+                "parent_message_id": {
+                    "minimum": 1,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+            },
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.WAIT_FOR_MESSAGES,
+        WaitResult,
+        "Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "after_seq": {
+                    "description": "Default: your stored cursor.",
+                    "minimum": 0,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+                "timeout_seconds": {"default": 25, "minimum": 0, "maximum": 120, "type": "number"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "mentions_me": {
+                    "default": False,
+                    "description": "Only with you as recipient, or @your-agent-id.",
+                    "type": "boolean",
+                },
+                "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
+                "visibility": {
+                    "enum": ["public", "private", "agent_only", "admin_only"],
+                    "type": "string",
+                },
+            },
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.MARK_READ,
+        MarkedRead,
+        "Store how far you have read; it never moves back.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "seq": {"minimum": 0, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["session_id", "seq"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_DIGEST,
+        DigestResult,
+        'What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".',
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "after_seq": {
+                    "description": "Default: your stored cursor.",
+                    "minimum": 0,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+                "max_tokens": {
+                    "default": 2000,
+                    "minimum": 50,
+                    "maximum": 100000,
+                    "type": "integer",
+                },
+            },
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.SEARCH_CONTEXT,
+        SearchResults,
+        "Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "query": {"maxLength": 1000, "minLength": 1, "type": "string"},
+                "fuzzy_threshold": {"default": 60, "minimum": 0, "maximum": 100, "type": "number"},
+                "limit": {"default": 10, "minimum": 1, "maximum": 100, "type": "integer"},
+                "scope": {
+                    "default": "all",
+                    "enum": ["all", "public", "private", "agent_only", "admin_only"],
+                    "type": "string",
+                },
+                "search_metadata": {"default": True, "type": "boolean"},
+                "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
+                "start_time": {
+                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                },
+                "end_time": {
+                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                },
+            },
+            "required": ["session_id", "query"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.SET_MEMORY,
+        MemorySet,
+        "Store a JSON value under a key; your own unless scope is shared. Versions count from 1.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "key": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "value": {},
+                "session_id": {
+                    "description": "Default: no session.",
+                    "maxLength": 64,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "scope": {
+                    "enum": ["private", "shared"],
+                    "type": "string",
+                    "default": "private",
+                    "description": "shared: all who may read the session.",
+                },
+                "expires_in": {
+                    "description": "Seconds.",
+                    "minimum": 1,
+                    "maximum": 315360000,
+                    "type": "integer",
+                },
+                "metadata": {"type": "object"},
+                "mode": {
+                    "enum": ["replace", "create", "merge", "append", "increment"],
+                    "type": "string",
+                    "default": "replace",
+                    "description": "merge: JSON merge patch. append: to a list or text. increment: by value.",
+                },
+                "expected_version": {
+                    "description": "0: must not exist.",
+                    "minimum": 0,
+                    "type": "integer",
+                },
+                "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "lease": {
+                    "description": "Refuse unless you hold it (in session_id).",
+                    "maxLength": 255,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "fencing_token": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["key"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_MEMORY,
+        MemoryValue,
+        "Read the value under a key.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "key": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "scope": {"enum": ["private", "shared"], "type": "string", "default": "private"},
+            },
+            "required": ["key"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.LIST_MEMORY,
+        MemoryList,
+        "Keys and versions, without values.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "scope": {"enum": ["private", "shared"], "type": "string", "default": "private"},
+                "prefix": {"default": "", "maxLength": 255, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.DELETE_MEMORY,
+        MemoryDeleted,
+        "Delete the value under a key.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "key": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "scope": {"enum": ["private", "shared"], "type": "string", "default": "private"},
+                "expected_version": {
+                    "description": "0: must not exist.",
+                    "minimum": 0,
+                    "type": "integer",
+                },
+            },
+            "required": ["key"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.ACQUIRE_LEASE,
+        LeaseAcquired,
+        "Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "name": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "session_id": {
+                    "description": "Default: server-wide.",
+                    "maxLength": 64,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "ttl_seconds": {"default": 60, "minimum": 1, "maximum": 86400, "type": "integer"},
+                "wait_seconds": {
+                    "default": 0,
+                    "description": "For another holder to finish.",
+                    "minimum": 0,
+                    "maximum": 120,
+                    "type": "number",
+                },
+            },
+            "required": ["name"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.RELEASE_LEASE,
+        LeaseReleased,
+        "Let the next one in; released is false if it was no longer yours.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "name": {"maxLength": 255, "minLength": 1, "type": "string"},
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "fencing_token": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["name", "fencing_token"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.LIST_LEASES,
+        LeaseList,
+        "Who holds what: in a session, or server-wide.",
+        {
+            "additionalProperties": False,
+            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.LIST_AGENTS,
+        AgentList,
+        "Agents of a session, or all; active means heard of in the last 5 minutes.",
+        {
+            "additionalProperties": False,
+            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_AUDIT_LOG,
+        AuditList,
+        "Who did what, newest first. For admins.",
+        {
+            "additionalProperties": False,
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "agent_id": {"maxLength": 128, "minLength": 1, "type": "string"},
+                "event_type": {"maxLength": 64, "type": "string"},
+                "after": {"anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]},
+                "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+            },
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.GET_TIME,
+        TimeResult,
+        "The time now, with bounds where known. All agents on this machine read the same clock.",
+        {"additionalProperties": False, "properties": {}, "type": "object"},
+    ),
+    ModelTool(
+        registry.GET_TEMPERATURE,
+        SensorResult,
+        "The machine's temperature; null when it has no thermometer.",
+        {"additionalProperties": False, "properties": {}, "type": "object"},
+    ),
+    ModelTool(
+        registry.GET_HUMIDITY,
+        SensorResult,
+        "Relative humidity; null when the machine has no hygrometer.",
+        {"additionalProperties": False, "properties": {}, "type": "object"},
+    ),
+    ModelTool(
+        registry.GET_ALL_SENSORS,
+        SensorsResult,
+        "Temperature, humidity, cpu, memory and load of the machine, by name.",
+        {"additionalProperties": False, "properties": {}, "type": "object"},
+    ),
+)
+"""All tools of the server this client was made for, but those for credentials."""

@@ -1,0 +1,117 @@
+"""The async client."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+from shared_context_client._generated.async_tools import AsyncTools
+from shared_context_client._generated.results import Permission, TokenResult
+from shared_context_client.answers import read_result
+from shared_context_client.batches import Batch
+from shared_context_client.breaker import CircuitBreaker, OnStateChange, State
+from shared_context_client.connection import TOOL_PATH, Connection
+from shared_context_client.credentials import Credentials
+from shared_context_client.leases import HeldLease, hold_lease
+from shared_context_client.options import Breaker, Limits, Retries, read_api_key, read_url
+from shared_context_client.outbox import Outbox
+from shared_context_client.session import Memory, Session
+from shared_context_client.wire import Record, Tool, complete_arguments, encode_json
+
+R = TypeVar("R", bound=Record)
+
+
+class SharedContextClient(AsyncTools):
+    """Every tool of the server as a typed coroutine method, over one connection pool.
+
+    For the tasks of one event loop. `url` and `api_key` default to SCS_URL and SCS_API_KEY;
+    `token` is used instead of a key. Failures are SharedContextError and its subclasses.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        agent_id: str | None = None,
+        agent_type: str | None = None,
+        token: str | None = None,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
+        breaker: Breaker = Breaker(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        verify: ssl.SSLContext | bool = True,
+        on_state_change: OnStateChange | None = None,
+    ) -> None:
+        self.url = read_url(url)
+        self.agent_id = agent_id
+        key = api_key if token is not None else read_api_key(api_key)
+        self._breaker = CircuitBreaker(breaker, on_state_change)
+        self._connection = Connection(
+            self.url,
+            Credentials(key, agent_id, agent_type, token),
+            self._breaker,
+            retries,
+            limits,
+            verify,
+        )
+        self.memory = Memory(self, None)
+        """Memory that belongs to no session."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, agent_id={self.agent_id!r})"
+
+    async def __aenter__(self) -> SharedContextClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; the client is of no use afterwards."""
+        await self._connection.close()
+
+    @property
+    def state(self) -> State:
+        """OPEN while the server does not answer: calls fail at once with CircuitOpen."""
+        return self._breaker.state
+
+    async def authenticate(self, *, permissions: Sequence[Permission] | None = None) -> TokenResult:
+        """Trade the key for a token, which all calls use from now on; it is renewed by itself.
+
+        Needs api_key and agent_id. Raises Unauthenticated when the key is not valid.
+        """
+        return await self._connection.authenticate(
+            None if permissions is None else list(permissions)
+        )
+
+    def session(self, session_id: str) -> Session:
+        """A handle for one session; asks the server nothing."""
+        return Session(self, self._connection, session_id)
+
+    def lease(
+        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> AbstractAsyncContextManager[HeldLease]:
+        """As Session.lease, for a lease of the whole server."""
+        return hold_lease(
+            self, name, session_id=None, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds
+        )
+
+    def batch(self) -> Batch:
+        """`async with client.batch() as batch:` collects calls and sends them at the end."""
+        return Batch(self._connection)
+
+    def outbox(self, *, max_writes: int = 1000, drain_s: float = 5.0) -> Outbox:
+        """`async with client.outbox() as outbox:` takes writes even while the server is away."""
+        return Outbox(self._connection, max_writes=max_writes, drain_s=drain_s)
+
+    async def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
+        complete = complete_arguments(tool, arguments)
+        content = await self._connection.post(
+            TOOL_PATH + tool.name,
+            encode_json(complete),
+            may_repeat=tool.may_repeat,
+            waiting_s=tool.waiting_s(complete),
+        )
+        return read_result(content, result)

@@ -1,0 +1,219 @@
+"""One connection pool to one server: who is calling, when to try again, when to stop asking."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from shared_context_client._generated import registry
+from shared_context_client._generated.results import Permission, TokenResult
+from shared_context_client.answers import (
+    error_of,
+    error_of_network,
+    is_away,
+    is_worth_repeating,
+    read_result,
+)
+from shared_context_client.breaker import PROBE_S, CircuitBreaker
+from shared_context_client.credentials import Credentials, Headers
+from shared_context_client.errors import CircuitOpen, ServerUnavailable, SharedContextError
+from shared_context_client.options import Limits, Retries
+from shared_context_client.wire import encode_json
+
+TOOL_PATH = "/mcp/tool/"
+_TOOLS = {tool.name: tool for tool in registry.TOOLS}
+# Servers close idle connections after 5 s and more; ours have to be given up first, for a request
+# that meets the closing may or may not have been read.
+KEEP_ALIVE_S = 3.0
+LEAST_ANSWER_S = 0.5  # that a last attempt gets, however near the deadline is
+
+
+class Connection:
+    """For the tasks of one loop."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        breaker: CircuitBreaker,
+        retries: Retries,
+        limits: Limits,
+        verify: ssl.SSLContext | bool,
+    ) -> None:
+        self._credentials = credentials
+        self._breaker = breaker
+        self.are_streams_usable = True
+        self._retries = retries
+        self.limits = limits
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            verify=verify,
+            headers={"Accept": "application/json", "Content-Type": "application/json"},
+            limits=httpx.Limits(
+                max_connections=limits.max_connections,
+                max_keepalive_connections=limits.max_connections,
+                keepalive_expiry=KEEP_ALIVE_S,
+            ),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def authenticate(self, permissions: list[Permission] | None) -> TokenResult:
+        """Trade the key for a token, which is used from now on."""
+        return await self._credentials.authenticate(self._trade, permissions)
+
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        may_repeat: bool,
+        waiting_s: float = 0.0,
+        headers: Headers | None = None,
+    ) -> bytes:
+        """The body of the answer 200; every other one is raised, as is no answer. Tries again
+        where that may help and cannot do harm. `waiting_s`: the server may take so much longer.
+        `headers`: instead of the client's own credentials."""
+        deadline = time.monotonic() + self._retries.deadline_s + waiting_s
+        answer_s = self.limits.answer_s + waiting_s
+        attempt = 0
+        is_outcome_unknown = False
+        while True:
+            try:
+                return await self._try(path, body, headers, answer_s)
+            except SharedContextError as exc:
+                is_outcome_unknown |= exc.is_outcome_unknown
+                exc.is_outcome_unknown = is_outcome_unknown
+                pause_s = self.pause_s(attempt, exc.retry_after_s)
+                # A call that is under way when the circuit opens may wait; a new one fails at once.
+                if (
+                    (attempt == 0 and isinstance(exc, CircuitOpen))
+                    or self._retries.deadline_s == 0
+                    or not is_worth_repeating(exc, may_repeat=may_repeat)
+                    or time.monotonic() + pause_s > deadline
+                ):
+                    raise
+            await asyncio.sleep(pause_s)
+            answer_s = min(answer_s, max(deadline - time.monotonic(), LEAST_ANSWER_S))
+            attempt += 1
+
+    def pause_s(self, attempt: int, retry_after_s: float | None = None) -> float:
+        """Exponential, with full jitter, so that those who failed together come back apart; behind
+        what the server asked for."""
+        longest = self._retries.longest_pause_s
+        bound = min(longest, self._retries.first_pause_s * 2.0 ** min(attempt, 30))
+        return (retry_after_s or 0.0) + random.uniform(0, bound)  # noqa: S311 - no secret
+
+    @asynccontextmanager
+    async def open_events(
+        self, session_id: str, last_event_id: int
+    ) -> AsyncIterator[httpx.Response]:
+        """The stream of a session's events behind this one, tried once. Failures of the network,
+        also while it is open, are raised as ServerUnavailable, answers as `post` raises them."""
+        await self._breaker.admit(self._probe)
+        credentials = await self._credentials.get_headers(self._trade)
+        headers = {
+            **credentials,
+            b"Accept": b"text/event-stream",
+            b"Cache-Control": b"no-store",
+            b"Last-Event-ID": str(last_event_id).encode(),
+        }
+        try:
+            async with self._http.stream(
+                "GET",
+                "/events",
+                params={"session_id": session_id},
+                headers=headers,
+                timeout=self._timeout(self.limits.stream_silence_s),
+            ) as response:
+                await self._check_stream(response, credentials)
+                yield response
+        except httpx.TransportError as exc:
+            raise self._note_failure(exc) from exc
+
+    async def _check_stream(self, response: httpx.Response, used: Headers) -> None:
+        if response.status_code == httpx.codes.OK:
+            self._breaker.note_answer()
+            return
+        await response.aread()
+        if response.status_code == httpx.codes.UNAUTHORIZED and (
+            await self._credentials.renew_refused(used, self._trade)
+        ):
+            raise ServerUnavailable("The token was renewed meanwhile.", retry_after_s=0)
+        raise self._note_error(response)
+
+    async def _try(self, path: str, body: bytes, headers: Headers | None, answer_s: float) -> bytes:
+        await self._breaker.admit(self._probe)
+        used = headers or await self._credentials.get_headers(self._trade)
+        response = await self._send(path, body, used, answer_s)
+        # A caller that is not known has not been let do anything: repeating is harmless.
+        if (
+            response.status_code == httpx.codes.UNAUTHORIZED
+            and headers is None
+            and await self._credentials.renew_refused(used, self._trade)
+        ):
+            used = await self._credentials.get_headers(self._trade)
+            response = await self._send(path, body, used, answer_s)
+        if response.status_code == httpx.codes.OK:
+            self._breaker.note_answer()
+            return response.content
+        raise self._note_error(response)
+
+    async def _send(
+        self, path: str, body: bytes, headers: Headers, answer_s: float
+    ) -> httpx.Response:
+        try:
+            return await self._http.post(
+                path,
+                content=body,
+                headers=headers,
+                timeout=self._timeout(answer_s),
+            )
+        except httpx.TransportError as exc:
+            raise self._note_failure(exc) from exc
+
+    def _timeout(self, read_s: float) -> httpx.Timeout:
+        # No limit for the wait for a free connection: that is our own doing, not the server's.
+        return httpx.Timeout(
+            self.limits.answer_s, connect=self.limits.connect_s, read=read_s, pool=None
+        )
+
+    def _note_error(self, response: httpx.Response) -> SharedContextError:
+        error = error_of(response)
+        if is_away(error):
+            self._breaker.note_failure()
+        else:
+            self._breaker.note_answer()
+        return error
+
+    def _note_failure(self, exc: httpx.TransportError) -> ServerUnavailable:
+        self._breaker.note_failure()
+        return error_of_network(exc)
+
+    async def _trade(
+        self, tool_name: str, arguments: dict[str, object], headers: Headers
+    ) -> TokenResult:
+        tool = _TOOLS[tool_name]
+        content = await self.post(
+            TOOL_PATH + tool_name,
+            encode_json(arguments),
+            may_repeat=tool.may_repeat,
+            headers=headers,
+        )
+        return read_result(content, TokenResult)
+
+    async def _probe(self) -> bool:
+        """Whether the server answers and its storage too. A proxy that does not let /ready
+        through answers something else, which will do."""
+        try:
+            response = await self._http.get("/ready", timeout=httpx.Timeout(PROBE_S))
+        except httpx.TransportError:
+            return False
+        return response.status_code < httpx.codes.INTERNAL_SERVER_ERROR

@@ -1,0 +1,135 @@
+"""Who the client is: an API key, or a token that is renewed in time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+from shared_context_client._generated.errors import RateLimited, Unauthenticated
+from shared_context_client._generated.results import Permission, TokenResult
+from shared_context_client.errors import ServerUnavailable
+
+RENEWED_BEFORE_S = 300.0  # its expiry, or a fifth of its life if that is shorter
+RETRY_RENEWAL_S = 5.0  # while the old token is still good
+
+Headers = dict[bytes, bytes]
+
+Trade = Callable[[str, dict[str, object], Headers], Awaitable[TokenResult]]
+"""Calls a tool (its name, arguments) with these headers and no others."""
+
+
+class Credentials:
+    """For the tasks of one loop. A renewal is under way once at a time."""
+
+    def __init__(
+        self, api_key: str | None, agent_id: str | None, agent_type: str | None, token: str | None
+    ) -> None:
+        self._api_key = api_key
+        self._agent_id = agent_id
+        self._agent_type = agent_type
+        self._permissions: list[Permission] | None = None
+        self._token = token
+        self._renew_at, self._ends_at = _read_times(token)
+        self._lock = asyncio.Lock()
+
+    @property
+    def has_key(self) -> bool:
+        return self._api_key is not None
+
+    async def authenticate(
+        self, trade: Trade, permissions: list[Permission] | None = None
+    ) -> TokenResult:
+        """Trade the key for a token, which is used from now on. Raises Unauthenticated."""
+        if self._api_key is None or self._agent_id is None:
+            missing = "api_key" if self._api_key is None else "agent_id"
+            raise Unauthenticated(
+                f"The client has no {missing}.",
+                details={"field": missing},
+                suggestion=f"Make it with SharedContextClient({missing}=…).",
+            )
+        async with self._lock:
+            self._permissions = permissions
+            return await self._trade_key(trade)
+
+    async def get_headers(self, trade: Trade) -> Headers:
+        """What identifies the next request; renews the token first when it is time."""
+        if self._token is None:
+            return self._key_headers()
+        if time.monotonic() >= self._renew_at:
+            await self._renew_in_time(trade)
+        return self._token_headers()
+
+    async def renew_refused(self, refused: Headers, trade: Trade) -> bool:
+        """After a 401 to these headers: whether there are better ones now."""
+        if self._token is None or b"Authorization" not in refused:
+            return False
+        async with self._lock:
+            if self._token_headers() != refused:
+                return True  # somebody else has renewed it
+            if self._api_key is None:
+                return False
+            await self._trade_key(trade)
+            return True
+
+    async def _renew_in_time(self, trade: Trade) -> None:
+        async with self._lock:
+            if time.monotonic() < self._renew_at:
+                return
+            try:
+                if self._api_key is not None:
+                    await self._trade_key(trade)
+                else:
+                    self._keep(await trade("refresh_token", {}, self._token_headers()))
+            except (ServerUnavailable, RateLimited):
+                if time.monotonic() >= self._ends_at:
+                    raise
+                self._renew_at = time.monotonic() + RETRY_RENEWAL_S
+
+    async def _trade_key(self, trade: Trade) -> TokenResult:
+        arguments: dict[str, object] = {"agent_id": self._agent_id}
+        if self._agent_type is not None:
+            arguments["agent_type"] = self._agent_type
+        if self._permissions is not None:
+            arguments["requested_permissions"] = self._permissions
+        issued = await trade("authenticate_agent", arguments, self._key_headers())
+        self._keep(issued)
+        return issued
+
+    def _keep(self, issued: TokenResult) -> None:
+        self._token = issued.token
+        now = time.monotonic()
+        self._ends_at = now + issued.expires_in
+        self._renew_at = self._ends_at - _lead_s(issued.expires_in)
+
+    def _key_headers(self) -> Headers:
+        named = {
+            b"X-API-Key": self._api_key,
+            b"X-Agent-ID": self._agent_id,
+            b"X-Agent-Type": self._agent_type,
+        }
+        # As bytes: names need not be ASCII, and the server reads UTF-8.
+        return {name: value.encode() for name, value in named.items() if value is not None}
+
+    def _token_headers(self) -> Headers:
+        return {b"Authorization": f"Bearer {self._token}".encode()}
+
+
+def _lead_s(life_s: float) -> float:
+    return min(RENEWED_BEFORE_S, life_s / 5)
+
+
+def _read_times(token: str | None) -> tuple[float, float]:
+    """When to renew a token that was given and when it ends, in monotonic seconds, by what it says
+    of itself; far away if it says nothing that we understand."""
+    try:
+        payload = (token or "").split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        ends_s, issued_s = float(claims["exp"]), float(claims["iat"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return float("inf"), float("inf")
+    ends_at = time.monotonic() + ends_s - time.time()
+    return ends_at - _lead_s(ends_s - issued_s), ends_at

@@ -1,0 +1,70 @@
+"""Server-sent events, read as the HTML Living Standard says in "Parsing an event stream"
+and "Interpreting an event stream"."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+
+_LINE_END = re.compile("\r\n|\n|\r")
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """`id` is the last one that was sent, with this event or before it."""
+
+    type: str
+    data: str
+    id: str
+
+
+class EventStreamParser:
+    """Turns the bytes of a stream, however they are cut, into events. An event that the end of the
+    stream cuts off is none. `retry_ms`: how long the server asks to wait before coming back."""
+
+    def __init__(self) -> None:
+        self.retry_ms: int | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._rest = ""
+        self._is_at_start = True
+        self._ended_with_cr = False
+        self._type = ""
+        self._data: list[str] = []
+        self._id = ""
+
+    def feed(self, chunk: bytes) -> list[ServerEvent]:
+        """The events that these bytes complete."""
+        text = self._decoder.decode(chunk)
+        if not text:
+            return []
+        if self._is_at_start:
+            text = text.removeprefix(_BYTE_ORDER_MARK)
+            self._is_at_start = False
+        if self._ended_with_cr:  # the line has ended already; a line feed belongs to that end
+            text = text.removeprefix("\n")
+        self._ended_with_cr = text.endswith("\r") or (self._ended_with_cr and not text)
+        *lines, self._rest = _LINE_END.split(self._rest + text)
+        return [event for line in lines if (event := self._take(line)) is not None]
+
+    def _take(self, line: str) -> ServerEvent | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._type = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self._id = value
+        elif name == "retry" and value.isascii() and value.isdecimal():
+            self.retry_ms = int(value)
+        return None  # a comment, whose name is empty, or a field that means nothing
+
+    def _dispatch(self) -> ServerEvent | None:
+        event = ServerEvent(self._type or "message", "\n".join(self._data), self._id)
+        has_data = bool(self._data)
+        self._type, self._data = "", []
+        return event if has_data else None

@@ -1,0 +1,230 @@
+"""One session, and one place for memory, without saying each time which."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from shared_context_client._generated.async_tools import AsyncTools
+from shared_context_client._generated.results import (
+    ClosedSession,
+    DeletedSession,
+    DigestResult,
+    LeaseList,
+    MarkedRead,
+    MemoryDeleted,
+    MemoryList,
+    MemoryMode,
+    MemoryScope,
+    MemorySet,
+    MemoryValue,
+    MessageAdded,
+    MessageItem,
+    MessageList,
+    SearchResults,
+    SessionDetails,
+    Visibility,
+    WaitResult,
+)
+from shared_context_client.connection import Connection
+from shared_context_client.follow import Follower
+from shared_context_client.leases import HeldLease, hold_lease
+from shared_context_client.wire import MISSING, Missing
+
+
+class Memory:
+    """Memory of one session, or of none."""
+
+    def __init__(self, tools: AsyncTools, session_id: str | None) -> None:
+        self._tools = tools
+        self._session_id = session_id
+
+    async def set(
+        self,
+        key: str,
+        value: Any | Missing = MISSING,
+        *,
+        scope: MemoryScope | None = None,
+        mode: MemoryMode | None = None,
+        expected_version: int | None = None,
+        expires_in: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        lease: HeldLease | None = None,
+    ) -> MemorySet:
+        """Store a JSON value; as set_memory."""
+        return await self._tools.set_memory(
+            key,
+            value,
+            session_id=self._session_id,
+            scope=scope,
+            mode=mode,
+            expected_version=expected_version,
+            expires_in=expires_in,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            lease=None if lease is None else lease.name,
+            fencing_token=None if lease is None else lease.fencing_token,
+        )
+
+    async def get(self, key: str, *, scope: MemoryScope | None = None) -> MemoryValue:
+        """The value with its version; raises MemoryNotFound."""
+        return await self._tools.get_memory(key, session_id=self._session_id, scope=scope)
+
+    async def list(
+        self,
+        *,
+        scope: MemoryScope | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> MemoryList:
+        """Keys and versions, without values."""
+        return await self._tools.list_memory(
+            session_id=self._session_id, scope=scope, prefix=prefix, limit=limit, cursor=cursor
+        )
+
+    async def delete(
+        self, key: str, *, scope: MemoryScope | None = None, expected_version: int | None = None
+    ) -> MemoryDeleted:
+        """Delete the value; raises MemoryNotFound."""
+        return await self._tools.delete_memory(
+            key, session_id=self._session_id, scope=scope, expected_version=expected_version
+        )
+
+
+class Session:
+    """A handle: making one asks the server nothing."""
+
+    def __init__(self, tools: AsyncTools, connection: Connection, session_id: str) -> None:
+        self._tools = tools
+        self._connection = connection
+        self.id = session_id
+        self.memory = Memory(tools, session_id)
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r})"
+
+    async def add(
+        self,
+        content: str,
+        *,
+        visibility: Visibility | None = None,
+        recipients: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        parent_message_id: int | None = None,
+        idempotency_key: str | None = None,
+        lease: HeldLease | None = None,
+    ) -> MessageAdded:
+        """Add a message; with a lease only while it is ours."""
+        return await self._tools.add_message(
+            self.id,
+            content,
+            visibility=visibility,
+            recipients=recipients,
+            metadata=metadata,
+            parent_message_id=parent_message_id,
+            idempotency_key=idempotency_key,
+            lease=None if lease is None else lease.name,
+            fencing_token=None if lease is None else lease.fencing_token,
+        )
+
+    async def messages(
+        self,
+        *,
+        limit: int | None = None,
+        after_seq: int | None = None,
+        before_seq: int | None = None,
+        sender: str | None = None,
+    ) -> MessageList:
+        """The newest messages, or those behind after_seq; for more filters get_messages."""
+        return await self._tools.get_messages(
+            self.id, limit=limit, after_seq=after_seq, before_seq=before_seq, sender=sender
+        )
+
+    async def wait(
+        self,
+        *,
+        after_seq: int | None = None,
+        timeout_seconds: float | None = None,
+        limit: int | None = None,
+        mentions_me: bool | None = None,
+    ) -> WaitResult:
+        """Wait until there are messages behind after_seq (None: the stored cursor)."""
+        return await self._tools.wait_for_messages(
+            self.id,
+            after_seq=after_seq,
+            timeout_seconds=timeout_seconds,
+            limit=limit,
+            mentions_me=mentions_me,
+        )
+
+    async def follow(
+        self, after_seq: int | None = None, *, patience_s: float | None = None
+    ) -> AsyncGenerator[MessageItem]:
+        """Every message behind after_seq (None: from now on, 0: from the first), once and in
+        order, until the session is closed; restarts of the server do not matter.
+
+        Raises SessionNotFound when the session is deleted, Unauthenticated when the credential
+        ends, and, with `patience_s`, ServerUnavailable when the server is away for so long.
+        """
+        follower = Follower(self._tools, self._connection, self.id, after_seq)
+        messages = follower.follow(patience_s)
+        try:
+            async for message in messages:
+                yield message
+        finally:
+            await messages.aclose()
+
+    async def search(
+        self,
+        query: str,
+        *,
+        limit: int | None = None,
+        fuzzy_threshold: float | None = None,
+        sender: str | None = None,
+    ) -> SearchResults:
+        """Fuzzy search, best match first; for more filters search_context."""
+        return await self._tools.search_context(
+            self.id, query, limit=limit, fuzzy_threshold=fuzzy_threshold, sender=sender
+        )
+
+    async def digest(
+        self, *, after_seq: int | None = None, max_tokens: int | None = None
+    ) -> DigestResult:
+        """What happened since after_seq (None: the stored cursor), in few tokens."""
+        return await self._tools.get_digest(self.id, after_seq=after_seq, max_tokens=max_tokens)
+
+    async def mark_read(self, seq: int) -> MarkedRead:
+        """Store how far has been read; it never moves back."""
+        return await self._tools.mark_read(self.id, seq)
+
+    async def get(self) -> SessionDetails:
+        """The session, who takes part, and its newest messages."""
+        return await self._tools.get_session(self.id)
+
+    async def close(self) -> ClosedSession:
+        """Make the session read-only."""
+        return await self._tools.close_session(self.id)
+
+    async def delete(self) -> DeletedSession:
+        """Delete the session with all that is in it."""
+        return await self._tools.delete_session(self.id)
+
+    async def leases(self) -> LeaseList:
+        """Who holds what here."""
+        return await self._tools.list_leases(session_id=self.id)
+
+    def lease(
+        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> AbstractAsyncContextManager[HeldLease]:
+        """`async with session.lease("deploy") as lease:` holds it, renewed in the background, and
+        releases it at the end. Raises LeaseHeld if another agent has it after wait_seconds."""
+        return hold_lease(
+            self._tools,
+            name,
+            session_id=self.id,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+        )

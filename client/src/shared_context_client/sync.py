@@ -1,0 +1,218 @@
+"""The sync client: the async one on a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from shared_context_client._generated.results import MessageItem, Permission, TokenResult
+from shared_context_client._generated.sync_tools import SyncTools
+from shared_context_client.batches import Batch
+from shared_context_client.breaker import OnStateChange, State
+from shared_context_client.client import SharedContextClient
+from shared_context_client.leases import HeldLease
+from shared_context_client.loop_thread import LoopThread
+from shared_context_client.options import Breaker, Limits, Retries
+from shared_context_client.session import Memory, Session
+from shared_context_client.wire import Record, Tool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+def _documented(run: Callable[P, T], method: Callable[..., Any]) -> Callable[P, T]:
+    update_wrapper(run, method)
+    return run
+
+
+def _blocking_memory(
+    method: Callable[Concatenate[Memory, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncMemory, P], T]:
+    def run(self: SyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.loop.run(method(self.memory, *args, **kwargs))
+
+    return _documented(run, method)
+
+
+def _blocking(
+    method: Callable[Concatenate[Session, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncSession, P], T]:
+    def run(self: SyncSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.loop.run(method(self.session, *args, **kwargs))
+
+    return _documented(run, method)
+
+
+class SyncMemory:
+    """Memory of one session, or of none."""
+
+    def __init__(self, loop: LoopThread, memory: Memory) -> None:
+        self.loop = loop
+        self.memory = memory
+
+    set = _blocking_memory(Memory.set)
+    get = _blocking_memory(Memory.get)
+    list = _blocking_memory(Memory.list)
+    delete = _blocking_memory(Memory.delete)
+
+
+class SyncSession:
+    """A handle: making one asks the server nothing."""
+
+    def __init__(self, loop: LoopThread, session: Session) -> None:
+        self.loop = loop
+        self.session = session
+        self.id = session.id
+        self.memory = SyncMemory(loop, session.memory)
+
+    def __repr__(self) -> str:
+        return f"SyncSession({self.id!r})"
+
+    add = _blocking(Session.add)
+    messages = _blocking(Session.messages)
+    wait = _blocking(Session.wait)
+    search = _blocking(Session.search)
+    digest = _blocking(Session.digest)
+    mark_read = _blocking(Session.mark_read)
+    get = _blocking(Session.get)
+    close = _blocking(Session.close)
+    delete = _blocking(Session.delete)
+    leases = _blocking(Session.leases)
+
+    def follow(
+        self, after_seq: int | None = None, *, patience_s: float | None = None
+    ) -> Generator[MessageItem]:
+        """As Session.follow. To stop early, close the generator or leave the `for` loop."""
+        messages = self.session.follow(after_seq, patience_s=patience_s)
+        end = object()
+
+        async def read_next() -> MessageItem | object:
+            return await anext(messages, end)
+
+        try:
+            while isinstance(message := self.loop.run(read_next()), MessageItem):
+                yield message
+        finally:
+            with suppress(RuntimeError):  # the client was closed first, which ended the stream too
+                self.loop.run(messages.aclose())
+
+    @contextmanager
+    def lease(
+        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> Iterator[HeldLease]:
+        """As Session.lease, with `with`."""
+        held = self.session.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
+        with _entered(self.loop, held) as lease:
+            yield lease
+
+
+class SyncSharedContextClient(SyncTools):
+    """Every tool of the server as a typed method. May be used from several threads at once.
+
+    Close it, or use it in `with`. Not for the child of a fork: make a client there.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        agent_id: str | None = None,
+        agent_type: str | None = None,
+        token: str | None = None,
+        retries: Retries = Retries(),  # noqa: B008 - frozen
+        breaker: Breaker = Breaker(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        verify: ssl.SSLContext | bool = True,
+        on_state_change: OnStateChange | None = None,
+    ) -> None:
+        self._client = SharedContextClient(
+            url,
+            api_key=api_key,
+            agent_id=agent_id,
+            agent_type=agent_type,
+            token=token,
+            retries=retries,
+            breaker=breaker,
+            limits=limits,
+            verify=verify,
+            on_state_change=on_state_change,
+        )
+        self._loop = LoopThread()
+        self.memory = SyncMemory(self._loop, self._client.memory)
+        """Memory that belongs to no session."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, agent_id={self.agent_id!r})"
+
+    def __enter__(self) -> SyncSharedContextClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections and end the thread; what is under way in other threads is
+        cancelled. May be called twice."""
+        with suppress(RuntimeError):  # closed already
+            self._loop.run(self._client.aclose())
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return self._client.url
+
+    @property
+    def agent_id(self) -> str | None:
+        return self._client.agent_id
+
+    @property
+    def state(self) -> State:
+        """As SharedContextClient.state."""
+        return self._client.state
+
+    def authenticate(self, *, permissions: Sequence[Permission] | None = None) -> TokenResult:
+        """As SharedContextClient.authenticate."""
+        return self._loop.run(self._client.authenticate(permissions=permissions))
+
+    def session(self, session_id: str) -> SyncSession:
+        """A handle for one session; asks the server nothing."""
+        return SyncSession(self._loop, self._client.session(session_id))
+
+    @contextmanager
+    def lease(
+        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> Iterator[HeldLease]:
+        """As SharedContextClient.lease, with `with`."""
+        held = self._client.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
+        with _entered(self._loop, held) as lease:
+            yield lease
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """As SharedContextClient.batch, with `with`."""
+        batch = self._client.batch()
+        yield batch
+        self._loop.run(batch.send())
+
+    def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
+        return self._loop.run(self._client._call(tool, arguments, result))
+
+
+@contextmanager
+def _entered(loop: LoopThread, held: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    async def enter() -> T:
+        return await held.__aenter__()
+
+    async def leave() -> None:
+        await held.__aexit__(None, None, None)
+
+    value = loop.run(enter())
+    try:
+        yield value
+    finally:
+        loop.run(leave())

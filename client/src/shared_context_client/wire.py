@@ -1,0 +1,108 @@
+"""What results have in common, and how arguments are written."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticSerializationError, to_json
+
+from shared_context_client._generated.errors import InvalidArgument
+
+JsonObject = dict[str, Any]
+
+Moment = datetime | str | float
+"""An aware datetime (a naive one is UTC), RFC 3339 text, or seconds since the Unix epoch."""
+
+
+class Missing:
+    """The type of MISSING."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+"""Not given, where None is a value that can be stored."""
+
+
+class Record(BaseModel):
+    """A part of an answer. What a newer server adds to it is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+def _keep_unknown(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        if isinstance(value, str):
+            return value
+        raise
+
+
+KeepUnknown = WrapValidator(_keep_unknown)
+"""For choices: one that only a newer server knows is kept as it is, not refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What the client has to know of a tool, from the server's own hints.
+
+    `is_repeatable`: doing it twice is as good as once. `takes_key`: it has an idempotency_key,
+    which makes it repeatable. `waits_by`: the argument that says how many seconds it may wait.
+    `null_is_a_value`: arguments whose null is not the same as their absence.
+    """
+
+    name: str
+    is_repeatable: bool = False
+    takes_key: bool = False
+    waits_by: str | None = None
+    default_wait_s: float = 0.0
+    null_is_a_value: frozenset[str] = frozenset()
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a call whose answer was lost may be sent again."""
+        return self.is_repeatable or self.takes_key
+
+    def waiting_s(self, arguments: Mapping[str, Any]) -> float:
+        """How long the server may take at the caller's own wish; 0 if it answers at once."""
+        if self.waits_by is None:
+            return 0.0
+        given = arguments.get(self.waits_by)
+        # A model may have written anything; the server says what is wrong with it.
+        return float(given) if isinstance(given, int | float) else self.default_wait_s
+
+
+def complete_arguments(tool: Tool, arguments: Mapping[str, Any]) -> JsonObject:
+    """What is sent: without what was not given, with an idempotency_key where the tool takes one,
+    so that however often it is sent, it happens once."""
+    given: JsonObject = {
+        name: value.replace(tzinfo=UTC)
+        if isinstance(value, datetime) and value.tzinfo is None
+        else value
+        for name, value in arguments.items()
+        if value is not MISSING and (value is not None or name in tool.null_is_a_value)
+    }
+    if tool.takes_key:
+        given.setdefault("idempotency_key", uuid.uuid4().hex)
+    return given
+
+
+def encode_json(value: Any) -> bytes:
+    """Raises InvalidArgument for what JSON cannot say."""
+    try:
+        return to_json(value, inf_nan_mode="constants")
+    except (PydanticSerializationError, UnicodeEncodeError, ValueError, RecursionError) as exc:
+        raise InvalidArgument(f"An argument cannot be written as JSON: {exc}.") from exc

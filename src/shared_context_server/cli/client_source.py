@@ -1,0 +1,434 @@
+"""The part of the Python client that follows from the registry and the errors: `make docs`.
+
+Results as models, one method a tool in three forms (async, sync, batched), what may be repeated,
+and the errors by code. A test fails while the committed files and their sources differ.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, JsonValue
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from shared_context_server import errors, server
+from shared_context_server.tools.arguments import Result
+from shared_context_server.tools.catalog import TOOLS
+from shared_context_server.tools.registry import Tool
+
+DIRECTORY = Path("client/src/shared_context_client/_generated")
+HEADER = "# Written by `make docs` from the server's registry of tools. Do not edit.\n"
+# What a tool that waits calls the argument that says how long.
+WAIT_ARGUMENTS = ("timeout_seconds", "wait_seconds")
+KEY_ARGUMENT = "idempotency_key"
+# The client has a class of its own for a server that does not answer; this is a case of it.
+OTHER_BASES: dict[type[errors.SharedContextError], str] = {errors.Unavailable: "ServerUnavailable"}
+# They hand out and end credentials, which are the client's affair and not a model's.
+CREDENTIAL_TOOLS = ("authenticate_agent", "refresh_token", "revoke_token")
+# What is public of the modules that are written by hand.
+PUBLIC = {
+    "batch_item": ["BatchItem"],
+    "batches": ["Batch"],
+    "breaker": ["State"],
+    "client": ["SharedContextClient"],
+    "errors": [
+        "CircuitOpen",
+        "LeaseHeld",
+        "NotSent",
+        "OutboxFull",
+        "ServerUnavailable",
+        "SharedContextError",
+        "UnexpectedAnswer",
+    ],
+    "leases": ["HeldLease"],
+    "options": ["Breaker", "Limits", "Retries"],
+    "outbox": ["Outbox", "Unsent"],
+    "session": ["Memory", "Session"],
+    "sync": ["SyncMemory", "SyncSession", "SyncSharedContextClient"],
+    "wire": ["MISSING", "Moment"],
+}
+
+# Names
+
+
+def _constant(tool: Tool[Any, Any]) -> str:
+    return tool.name.upper()
+
+
+def _type_name(annotation: Any, *, is_argument: bool) -> str:
+    """The annotation as source, without its constraints: the server checks them."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0], is_argument=is_argument)
+    if annotation == JsonValue:
+        return "Any" if is_argument else "JsonValue"
+    if annotation is None or annotation is types.NoneType:
+        return "None"
+    if origin in (Union, types.UnionType):
+        parts = [_type_name(part, is_argument=is_argument) for part in get_args(annotation)]
+        return " | ".join(parts)
+    if origin is Literal:
+        return _literal(annotation, is_argument=is_argument)
+    if origin is list:
+        name = "Sequence" if is_argument else "list"
+        return f"{name}[{_type_name(get_args(annotation)[0], is_argument=is_argument)}]"
+    if origin is dict:
+        if is_argument:
+            return "Mapping[str, Any]"
+        return f"dict[str, {_type_name(get_args(annotation)[1], is_argument=False)}]"
+    if annotation is datetime and is_argument:
+        return "Moment"
+    assert isinstance(annotation, type), f"no source for {annotation!r}"
+    return annotation.__name__
+
+
+def _literal(annotation: Any, *, is_argument: bool) -> str:
+    choices = ", ".join(repr(choice) for choice in get_args(annotation))
+    return f"Literal[{choices}]" if is_argument else f"Annotated[Literal[{choices}], KeepUnknown]"
+
+
+def _enums(annotation: Any) -> Iterator[type[StrEnum]]:
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _enums(part)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models an annotation is made of, what one consists of before it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for field in annotation.model_fields.values():
+            yield from _models(field.annotation)
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+# Results
+
+
+def results() -> str:
+    """Answers as models, and the choices that arguments and answers share."""
+    models = list(dict.fromkeys(model for tool in TOOLS for model in _models(tool.result)))
+    enums = _all_enums()
+    lines = [
+        '"""What the tools answer."""',
+        "from __future__ import annotations",
+        "from datetime import datetime",
+        "from typing import Annotated, Literal",
+        "from pydantic import JsonValue",
+        "from shared_context_client.wire import KeepUnknown, Record",
+    ]
+    for enum in enums:
+        choices = ", ".join(repr(choice.value) for choice in enum)
+        lines.append(f"{enum.__name__} = Annotated[Literal[{choices}], KeepUnknown]")
+    return "\n\n".join([*lines, *map(_result, models)])
+
+
+def _all_enums() -> list[type[StrEnum]]:
+    models = {model for tool in TOOLS for model in (*_models(tool.result), tool.arguments)}
+    fields = [field.annotation for model in models for field in model.model_fields.values()]
+    found = {enum for annotation in fields for enum in _enums(annotation)}
+    return sorted(found, key=lambda enum: enum.__name__)
+
+
+def _enum_names() -> list[str]:
+    return [enum.__name__ for enum in _all_enums()]
+
+
+def _result(model: type[BaseModel]) -> str:
+    answers = [tool.name for tool in TOOLS if tool.result is model]
+    doc = f"Answer of {', '.join(answers)}." if answers else f"{model.__name__}, in an answer."
+    fields = [
+        f"    {name}: {_type_name(field.annotation, is_argument=False)}"
+        for name, field in model.model_fields.items()
+        if name not in Result.model_fields
+    ]
+    return "\n".join([f"class {model.__name__}(Record):", f'    """{doc}"""', "", *fields])
+
+
+# Tools
+
+
+def registry() -> str:
+    """What the client has to know of each tool, to know what it may repeat."""
+    lines = [
+        '"""What may be repeated, by the server\'s own hints."""',
+        "from __future__ import annotations",
+        "from shared_context_client.wire import Tool",
+        *(f"{_constant(tool)} = {_facts(tool)}" for tool in TOOLS),
+        f"TOOLS = ({', '.join(map(_constant, TOOLS))},)",
+        '"""All tools of the server this client was made for."""',
+    ]
+    return "\n".join(lines)
+
+
+def _facts(tool: Tool[Any, Any]) -> str:
+    facts = [repr(tool.name)]
+    if tool.hints.read_only or tool.hints.idempotent:
+        facts.append("is_repeatable=True")
+    if KEY_ARGUMENT in tool.arguments.model_fields:
+        facts.append("takes_key=True")
+    if tool.is_waiting:
+        (waits_by,) = (name for name in WAIT_ARGUMENTS if name in tool.arguments.model_fields)
+        default = float(tool.arguments.model_fields[waits_by].default)
+        facts.append(f"waits_by={waits_by!r}, default_wait_s={default}")
+    if tool.arguments.null_is_a_value:
+        names = sorted(tool.arguments.null_is_a_value)
+        facts.append(f"null_is_a_value=frozenset({names!r})")
+    return f"Tool({', '.join(facts)})"
+
+
+def model_tools() -> str:
+    """What adapters of agent frameworks show a model, and what they make of the answer."""
+    tools = [tool for tool in TOOLS if tool.name not in CREDENTIAL_TOOLS]
+    results = sorted({tool.result.__name__ for tool in tools})
+    lines = [
+        '"""The tools as a model is shown them."""',
+        "from __future__ import annotations",
+        "from shared_context_client._generated import registry",
+        f"from shared_context_client._generated.results import {', '.join(results)}",
+        "from shared_context_client.model_tool import ModelTool",
+        f"MODEL_TOOLS = ({', '.join(map(_model_tool, tools))},)",
+        '"""All tools of the server this client was made for, but those for credentials."""',
+    ]
+    return "\n".join(lines)
+
+
+def _model_tool(tool: Tool[Any, Any]) -> str:
+    schema = dict(tool.input_schema)
+    # The client says whose call it is.
+    schema["properties"] = {
+        name: part for name, part in schema["properties"].items() if name != "auth_token"
+    }
+    return (
+        f"ModelTool(registry.{_constant(tool)}, {tool.result.__name__}, "
+        f"{tool.description!r}, {schema!r})"
+    )
+
+
+def async_tools() -> str:
+    return _class(
+        "AsyncTools",
+        "One coroutine method a tool.",
+        "async def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:",
+        lambda tool, result: ("async def", result, "return await self._call"),
+    )
+
+
+def sync_tools() -> str:
+    return _class(
+        "SyncTools",
+        "One method a tool, that returns when it is answered.",
+        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:",
+        lambda tool, result: ("def", result, "return self._call"),
+    )
+
+
+def batch_tools() -> str:
+    return _class(
+        "BatchTools",
+        "One method a tool, that takes the call into the batch.",
+        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> BatchItem[R]:",
+        lambda tool, result: ("def", f"BatchItem[{result}]", "return self._call"),
+        ("from shared_context_client.batch_item import BatchItem",),
+    )
+
+
+def outbox_tools() -> str:
+    return _class(
+        "OutboxTools",
+        "One method for each write that may be repeated, that takes it into the outbox.",
+        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> Future[R]:",
+        lambda tool, result: ("def", f"Future[{result}]", "return self._call"),
+        ("from asyncio import Future",),
+        [tool for tool in TOOLS if KEY_ARGUMENT in tool.arguments.model_fields],
+    )
+
+
+def _class(
+    name: str,
+    doc: str,
+    call: str,
+    form: Callable[[Tool[Any, Any], str], tuple[str, str, str]],
+    imports: Iterable[str] = (),
+    tools: Iterable[Tool[Any, Any]] = TOOLS,
+) -> str:
+    names = sorted(_names_in_signatures())
+    lines = [
+        f'"""{doc}"""',
+        "from __future__ import annotations",
+        "from collections.abc import Mapping, Sequence",
+        "from typing import Any, Literal, TypeVar",
+        "from shared_context_client._generated import registry",
+        f"from shared_context_client._generated.results import {', '.join(names)}",
+        *imports,
+        "from shared_context_client.wire import MISSING, Missing, Moment, Record, Tool",
+        'R = TypeVar("R", bound=Record)',
+        f"class {name}:",
+        f'    """{doc}"""',
+        f"    {call}\n        raise NotImplementedError",
+        *(_method(tool, *form(tool, tool.result.__name__)) for tool in tools),
+    ]
+    return "\n\n".join(lines)
+
+
+def _names_in_signatures() -> set[str]:
+    names = {tool.result.__name__ for tool in TOOLS}
+    for tool in TOOLS:
+        for field in tool.arguments.model_fields.values():
+            names |= {enum.__name__ for enum in _enums(field.annotation)}
+    return names
+
+
+def _method(tool: Tool[Any, Any], define: str, returns: str, call: str) -> str:
+    fields = {name: f for name, f in tool.arguments.model_fields.items() if name != "auth_token"}
+    first: list[str] = []
+    then: list[str] = []
+    for name, field in fields.items():
+        hint = _type_name(field.annotation, is_argument=True)
+        if field.is_required():
+            first.insert(sum("=" not in one for one in first), f"{name}: {hint}")
+        elif name in tool.arguments.null_is_a_value:
+            first.append(f"{name}: {hint} | Missing = MISSING")
+        else:
+            then.append(f"{name}: {hint.removesuffix(' | None')} | None = None")
+    parameters = ["self", *first, "*", *then, "auth_token: str | None = None"]
+    given = ", ".join(f'"{name}": {name}' for name in (*fields, "auth_token"))
+    return "\n".join(
+        [
+            f"    {define} {tool.name}({', '.join(parameters)}) -> {returns}:",
+            f'        """{_docstring(tool, fields)}"""',
+            f"        arguments: dict[str, Any] = {{{given}}}",
+            f"        {call}(registry.{_constant(tool)}, arguments, {tool.result.__name__})",
+        ]
+    )
+
+
+def _docstring(tool: Tool[Any, Any], fields: dict[str, FieldInfo]) -> str:
+    notes = [f"        {name}: {_note(field)}" for name, field in fields.items() if _note(field)]
+    text = tool.description.replace("\n", "\n\n        ")
+    return "\n".join([text, "", *notes, "        "]) if notes else text
+
+
+def _note(field: FieldInfo) -> str:
+    """What the server says of an argument, and what it takes if nothing is given."""
+    notes = [field.description] if field.description else []
+    default = field.default
+    if default is not None and default is not PydanticUndefined:
+        values = default if isinstance(default, list) else [default]
+        text = ", ".join(f"{value}" for value in values)
+        if text:
+            notes.append(f"Default: {text}.")
+    return " ".join(notes)
+
+
+# Errors
+
+
+def error_classes() -> str:
+    """The failures that the server names, each under its code."""
+    found = _error_kinds()
+    rows = ", ".join(f"{kind.__name__}.code: {kind.__name__}" for kind in found)
+    lines = [
+        '"""The failures that the server names."""',
+        "from __future__ import annotations",
+        "from typing import ClassVar",
+        "from shared_context_client.errors import ServerUnavailable, SharedContextError",
+        *map(_error_class, found),
+        f"BY_CODE: dict[str, type[SharedContextError]] = {{{rows}}}",
+    ]
+    return "\n\n".join(lines)
+
+
+def _error_kinds() -> list[type[errors.SharedContextError]]:
+    """Those with a code of their own."""
+    # The surfaces define some: only what is imported is found.
+    assert server.open_server is not None
+    return [kind for kind in _subclasses(errors.SharedContextError) if "code" in vars(kind)]
+
+
+def _subclasses(base: type[errors.SharedContextError]) -> Iterator[type[errors.SharedContextError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
+
+
+def _error_class(kind: type[errors.SharedContextError]) -> str:
+    base = OTHER_BASES.get(kind, kind.__mro__[1].__name__)
+    doc = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    return "\n".join(
+        [
+            f"class {kind.__name__}({base}):",
+            f'    """{doc}"""',
+            "",
+            f"    code = {kind.code!r}",
+            f"    default_status: ClassVar[int | None] = {kind.status}",
+            f"    default_retryable: ClassVar[bool] = {kind.retryable}",
+        ]
+    )
+
+
+def exports() -> str:
+    """The client's public names: what is written by hand, and all results and errors."""
+    models = list(dict.fromkeys(model for tool in TOOLS for model in _models(tool.result)))
+    modules = PUBLIC | {
+        "_generated.errors": [kind.__name__ for kind in _error_kinds()],
+        "_generated.results": [*(model.__name__ for model in models), *_enum_names()],
+    }
+    lines = ['"""A typed client of the Shared Context Server."""']
+    for module, names in modules.items():
+        lines.append(f"from shared_context_client.{module} import {', '.join(names)}")
+    names = sorted(name for exported in modules.values() for name in exported)
+    return "\n".join([*lines, f"__all__ = {names!r}"])
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "../__init__.py": exports,
+    "errors.py": error_classes,
+    "results.py": results,
+    "registry.py": registry,
+    "model_tools.py": model_tools,
+    "async_tools.py": async_tools,
+    "sync_tools.py": sync_tools,
+    "batch_tools.py": batch_tools,
+    "outbox_tools.py": outbox_tools,
+}
+"""By file: what writes it."""
+
+
+def source_of(name: str) -> str:
+    """The file as it is committed: formatted, its imports in order and used."""
+    path = DIRECTORY / name
+    source = FILES[name]()
+    for command in (["check", "--fix", "--select", "F401,I,RUF022"], ["format"]):
+        source = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", str(path), "-"],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    return HEADER + source
+
+
+def main() -> None:
+    """Write the files under the working directory, which is the repository's."""
+    for name in FILES:
+        path = DIRECTORY / name
+        new = source_of(name)
+        if not path.exists() or path.read_text(encoding="utf-8") != new:
+            path.write_text(new, encoding="utf-8")
+            print(f"updated {path}")
+
+
+if __name__ == "__main__":
+    main()
