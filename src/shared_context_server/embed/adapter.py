@@ -1,0 +1,363 @@
+"""Any MCP server object as a function from message to answer: no socket, no process, one session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, Self, runtime_checkable
+
+import anyio
+from mcp.shared.memory import create_client_server_memory_streams
+from mcp.shared.message import ServerMessageMetadata, SessionMessage
+from mcp_types import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from shared_context_server import __version__
+from shared_context_server.embed.jsonrpc import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    OVERLOADED,
+    REQUEST_CANCELLED,
+    JsonObject,
+    Message,
+    Refused,
+    RequestId,
+    error_answer,
+    read_message,
+)
+from shared_context_server.observability.logs import get_logger
+
+MAX_IN_FLIGHT = 256
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # what MCP over HTTP takes by default
+CLOSE_GRACE_S = 5.0  # for tools that do not react to their cancellation
+LEGACY_VERSION = "2025-06-18"  # spoken for hosts that send requests without a handshake
+MODERN_MARK = "io.modelcontextprotocol/protocolVersion"
+
+_log = get_logger("embed")
+
+
+@runtime_checkable
+class RunsOnStreams(Protocol):
+    """What is asked of a low-level MCP server."""
+
+    def create_initialization_options(self) -> Any: ...
+
+    async def run(
+        self, read_stream: Any, write_stream: Any, initialization_options: Any, /
+    ) -> None: ...
+
+
+def find_low_level_server(server: object) -> RunsOnStreams:
+    """The low-level server of a FastMCP or MCPServer object, of an `mcp_servers` entry, or itself.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(server, Mapping):
+        server = server.get("instance")
+    for name in ("_mcp_server", "_lowlevel_server"):  # FastMCP's, the MCP SDK's own MCPServer's
+        server = getattr(server, name, server)
+    if not isinstance(server, RunsOnStreams):
+        raise TypeError(f"{type(server).__name__} is not an MCP server object")
+    return server
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request the server has. Its slot is taken until the server is done with it, which may be
+    after its caller has stopped waiting."""
+
+    request_id: RequestId
+    answer: asyncio.Future[JsonObject]
+
+
+class McpServerAdapter:
+    """One MCP session with a server object in this process.
+
+    `handle_message` takes requests, notifications and responses in any order and any number at
+    once. What the server asks of its client is refused (but for pings) and what it notifies of is
+    dropped: there is nobody to carry it to. Requests that come without a handshake get one made
+    for them. For the tasks of one asyncio loop.
+    """
+
+    def __init__(
+        self,
+        server: object,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Raises TypeError if this is no MCP server object. Nothing of it is started yet."""
+        self._server = find_low_level_server(server)
+        self._max_in_flight = max_in_flight
+        self._max_message_bytes = max_message_bytes
+        self._session: _Session | None = None
+        self._connecting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """False too once the server has ended by itself; `connect` starts it again."""
+        return self._session is not None and not self._session.is_over
+
+    async def connect(self) -> None:
+        """Start a session; nothing if there is one. A server that cannot start answers so."""
+        async with self._connecting:
+            if not self.is_connected:
+                if self._session is not None:
+                    await self._session.close()
+                self._session = _Session(self._server, self._max_in_flight)
+            session = self._session
+        if session is not None:
+            await session.ready.wait()
+
+    async def close(self) -> None:
+        """End the session: calls in flight are answered with an error. The server object stays
+        usable, and so does this adapter after another `connect`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def handle_message(self, raw: bytes | str | JsonObject) -> JsonObject | None:
+        """The response to a request, None for anything that takes none.
+
+        Never raises for what a message or the server can cause: broken input, an unknown method, a
+        failing server and a closed session are JSON-RPC errors, a failing tool is a result with
+        isError. Cancelling the caller's task cancels the call in the server.
+        """
+        try:
+            message = read_message(raw, self._max_message_bytes)
+            session = self._session
+            if session is None:
+                raise Refused(CONNECTION_CLOSED, "The adapter is not connected", message.id)
+            return await session.handle(message)
+        except Refused as refused:
+            return refused.answer
+
+
+class _Session:
+    """One `run` of the server over a pair of memory streams, in a task of its own."""
+
+    def __init__(self, server: RunsOnStreams, max_in_flight: int) -> None:
+        self._server = server
+        self._max_in_flight = max_in_flight
+        self._calls: dict[int, _Call] = {}
+        self._last_id = 0
+        self._to_server: Any = None
+        self._end = "The session has ended"
+        self._opening = asyncio.Lock()
+        self._has_opened = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_over = False
+        self.ready = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="mcp-adapter")
+        self._task.add_done_callback(lambda _task: self._finish())
+
+    # The server's side
+
+    async def _run(self) -> None:
+        try:
+            async with create_client_server_memory_streams() as (client, server):
+                from_server, self._to_server = client
+                self.ready.set()
+                serving = asyncio.create_task(self._serve(*server), name="mcp-server")
+                try:
+                    async for item in from_server:
+                        self._take(item)
+                    self._finish()  # what is unanswered now stays so; the server may still tidy up
+                    await serving
+                finally:
+                    serving.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await serving
+        except Exception as exc:  # noqa: BLE001 - any server's any failure: its callers are told
+            self._end = f"The server has failed: {_describe(exc)}"
+            _log.warning("an embedded server failed", error=self._end)
+
+    async def _serve(self, read_stream: Any, write_stream: Any) -> None:
+        try:
+            options = self._server.create_initialization_options()
+            await self._server.run(read_stream, write_stream, options)
+        except Exception as exc:
+            self._end = f"The server has failed: {_describe(exc)}"
+            raise
+        finally:
+            await write_stream.aclose()
+            await read_stream.aclose()
+
+    def _take(self, item: SessionMessage | Exception) -> None:
+        if isinstance(item, Exception):
+            return
+        body: JsonObject = item.message.model_dump(by_alias=True, mode="json", exclude_none=True)
+        if "method" not in body:
+            self._settle(body.get("id"), body)
+        elif "id" in body:
+            self._start(self._answer_server(body))
+
+    async def _answer_server(self, request: JsonObject) -> None:
+        """Nobody is there to ask; refusing at once is better than a server that waits for ever."""
+        answer = {"jsonrpc": "2.0", "id": request["id"], "result": {}}
+        if request["method"] != "ping":
+            text = f"{request['method']} is not supported by this client"
+            answer = error_answer(request["id"], METHOD_NOT_FOUND, text)
+        with suppress(Refused):
+            await self._send(SessionMessage(jsonrpc_message_adapter.validate_python(answer)))
+
+    def _settle(self, internal_id: Any, answer: JsonObject) -> None:
+        """The server is done with a request."""
+        call = self._calls.pop(internal_id, None)
+        if call is not None and not call.answer.done():
+            call.answer.set_result(answer | {"id": call.request_id})
+
+    def _finish(self) -> None:
+        self.is_over = True
+        self.ready.set()
+        for internal_id, call in list(self._calls.items()):
+            self._settle(internal_id, error_answer(call.request_id, CONNECTION_CLOSED, self._end))
+
+    # The host's side
+
+    async def handle(self, message: Message) -> JsonObject | None:
+        await self._ensure_handshake(message)
+        if message.kind == "response":
+            return None  # the session answers the server by itself
+        if message.kind == "notification":
+            await self._notify(message.body)
+            return None
+        return await self._request(message.id, message.body)
+
+    async def _ensure_handshake(self, message: Message) -> None:
+        """A session begins with `initialize`, or with a request of the era that has none. For a
+        host that begins with neither, as the control protocol allows, the handshake is made here."""
+        if not self._has_opened and message.kind == "request":
+            async with self._opening:
+                await self._open_with(message)
+
+    async def _open_with(self, message: Message) -> None:
+        if self._has_opened:  # by whom this one has waited for
+            return
+        meta = message.body.get("params", {}).get("_meta")
+        is_modern = isinstance(meta, dict) and MODERN_MARK in meta
+        if message.method != "initialize" and not is_modern:
+            await self._shake_hands(message.id)
+        self._has_opened = True
+
+    async def _shake_hands(self, request_id: RequestId | None) -> None:
+        params = {
+            "protocolVersion": LEGACY_VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "embedding-host", "version": __version__},
+        }
+        body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        answer = await self._request(request_id, body)
+        if "error" in answer:
+            raise Refused(answer["error"]["code"], answer["error"]["message"], request_id)
+        await self._notify({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    async def _request(self, request_id: RequestId | None, body: JsonObject) -> JsonObject:
+        assert request_id is not None
+        internal_id, call = self._take_slot(request_id)
+        unanswered = partial(self._settle_unanswered, internal_id)
+        has_sent = False
+        try:
+            request = JSONRPCRequest.model_validate(body | {"id": internal_id}, by_name=False)
+            metadata = ServerMessageMetadata(on_request_unanswered=unanswered)
+            await self._send(SessionMessage(request, metadata), request_id)
+            has_sent = True
+        except ValidationError as exc:
+            raise Refused(INVALID_REQUEST, "Not a valid request", request_id) from exc
+        finally:
+            if not has_sent:
+                self._calls.pop(internal_id, None)
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            if not self.is_over:
+                self._start(self._cancel(internal_id, "The caller has gone"))
+            raise
+
+    def _take_slot(self, request_id: RequestId) -> tuple[int, _Call]:
+        for call in self._calls.values():
+            if call.request_id == request_id:
+                raise Refused(INVALID_REQUEST, "A request of this id is in flight", request_id)
+        if self.is_over:
+            raise Refused(CONNECTION_CLOSED, self._end, request_id)
+        if len(self._calls) >= self._max_in_flight:
+            text = f"{self._max_in_flight} requests are in flight; try again later"
+            raise Refused(OVERLOADED, text, request_id)
+        self._last_id += 1
+        call = _Call(request_id, asyncio.get_running_loop().create_future())
+        self._calls[self._last_id] = call
+        return self._last_id, call
+
+    async def _settle_unanswered(self, internal_id: int) -> None:
+        call = self._calls.get(internal_id)
+        if call is not None:
+            text = "The request was cancelled"
+            self._settle(internal_id, error_answer(call.request_id, REQUEST_CANCELLED, text))
+
+    async def _notify(self, body: JsonObject) -> None:
+        if body["method"] == "notifications/cancelled":
+            await self._cancel_for_host(body.get("params", {}))
+            return
+        try:
+            notification = JSONRPCNotification.model_validate(body, by_name=False)
+        except ValidationError as exc:
+            raise Refused(INVALID_REQUEST, "Not a valid notification") from exc
+        await self._send(SessionMessage(notification))
+
+    async def _cancel_for_host(self, params: JsonObject) -> None:
+        """End a request for who waits for it at once; the server learns of it and may take longer."""
+        wanted = params.get("requestId")
+        for internal_id, call in self._calls.items():
+            if call.request_id == wanted:
+                if not call.answer.done():
+                    text = "The request was cancelled"
+                    call.answer.set_result(error_answer(call.request_id, REQUEST_CANCELLED, text))
+                await self._cancel(internal_id, str(params.get("reason", "")))
+                return
+
+    async def _cancel(self, internal_id: int, reason: str) -> None:
+        params = {"requestId": internal_id, "reason": reason}
+        cancelled = JSONRPCNotification(
+            jsonrpc="2.0", method="notifications/cancelled", params=params
+        )
+        with suppress(Refused):
+            await self._send(SessionMessage(cancelled))
+
+    async def _send(self, message: SessionMessage, request_id: RequestId | None = None) -> None:
+        """Raises Refused when the session has ended."""
+        try:
+            await self._to_server.send(message)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
+            raise Refused(CONNECTION_CLOSED, self._end, request_id) from exc
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Answer what is in flight, tell the server that its input has ended, and wait for it."""
+        self._finish()
+        if self._to_server is not None:
+            await self._to_server.aclose()
+        done, _ = await asyncio.wait({self._task}, timeout=CLOSE_GRACE_S)
+        if not done:
+            _log.warning("an embedded server does not end; it is cancelled and left to itself")
+            self._task.cancel()
+
+
+def _describe(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,100 @@
+"""The clock and sensor tools alone: a server without storage, for agents that only need the time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from fastmcp import FastMCP
+from fastmcp.tools import Tool as FastMCPTool
+from fastmcp.tools import ToolResult
+from mcp_types import ToolAnnotations
+from pydantic import PrivateAttr
+
+from shared_context_server import __version__
+from shared_context_server.auth.connection import Connection
+from shared_context_server.clock import ClockReader, SensorReader
+from shared_context_server.clock.segment import check_prefix
+from shared_context_server.embed.entry import SdkServerEntry, make_entry
+from shared_context_server.errors import ConfigurationError, InvalidArgument, SharedContextError
+from shared_context_server.models import Caller, Permission
+from shared_context_server.services.context import Services
+from shared_context_server.tools.clock import TOOLS
+from shared_context_server.tools.dispatch import Outcome, failure
+from shared_context_server.tools.mcp import tool_result
+from shared_context_server.tools.registry import Call, Tool
+
+# The time is no secret of anybody: who shares the machine's memory may read it.
+_READER = Caller("embedded", "generic", frozenset({Permission.READ}), key_id="embedded")
+# auth_token, which all tools of the whole server take, would say nothing here.
+_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+_CALL = Call(_READER, Connection(_READER, is_named=True))
+
+
+class Readers:
+    """What the clock tools use of a server's services. A closed reader cannot be used again, so
+    each time the server is started it gets new ones."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.clock: ClockReader
+        self.sensors: SensorReader
+
+    @asynccontextmanager
+    async def attached(self, _server: FastMCP[Any]) -> AsyncIterator[dict[str, Any]]:
+        with ClockReader(self._prefix) as self.clock, SensorReader(self._prefix) as self.sensors:
+            yield {}
+
+
+class ClockTool(FastMCPTool):
+    """A clock tool of the registry, called without the rest of the server."""
+
+    _tool: Tool[Any, Any] = PrivateAttr()
+    _readers: Readers = PrivateAttr()
+
+    @classmethod
+    def of(cls, tool: Tool[Any, Any], readers: Readers) -> ClockTool:
+        made = cls(
+            name=tool.name,
+            description=tool.description,
+            parameters=_NO_PARAMETERS,
+            output_schema=tool.output_schema,
+            annotations=ToolAnnotations(
+                read_only_hint=True, idempotent_hint=True, open_world_hint=False
+            ),
+        )
+        made._tool, made._readers = tool, readers
+        return made
+
+    async def run(self, arguments: dict[str, Any]) -> ToolResult:
+        try:
+            for name in arguments:
+                raise InvalidArgument(f"Unknown argument {name[:100]!r}.", field=name[:100])
+            # The four handlers touch the two readers only.
+            services = cast("Services", self._readers)
+            result = await self._tool.handler(services, _CALL, self._tool.arguments())
+            outcome = Outcome(200, result)
+        except SharedContextError as exc:
+            outcome = failure(exc)
+        return tool_result(outcome)
+
+
+def create_clock_server(name: str = "clock", *, prefix: str = "") -> SdkServerEntry:
+    """An `mcp_servers` entry with get_time and the sensor tools only: no storage, no identity.
+
+    It reads the segments that `shared-context-server clock --prefix …` writes; without that daemon
+    the time is the system clock's and the sensors answer CLOCK_NOT_RUNNING. Raises
+    ConfigurationError for a prefix that no segment can have.
+    """
+    try:
+        check_prefix(prefix)
+    except ValueError as exc:
+        raise ConfigurationError(f"prefix: {exc}") from exc
+    readers = Readers(prefix)
+    mcp: FastMCP[Any] = FastMCP(name, version=__version__, lifespan=readers.attached)
+    for tool in TOOLS:
+        mcp.add_tool(ClockTool.of(tool, readers))
+    # As in the whole server: without it every modern call would list the tools first.
+    mcp._mcp_server.get_tool_input_schema = lambda _name: None
+    return make_entry(name, mcp._mcp_server)

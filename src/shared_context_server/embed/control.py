@@ -1,0 +1,164 @@
+"""The control protocol of Claude Code's hosts: MCP messages inside lines of JSON.
+
+A host that starts the command line itself gets `control_request` lines for the servers that live
+in its own process, and writes a `control_response` line for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_core import to_json
+
+from shared_context_server.embed.adapter import MAX_MESSAGE_BYTES, McpServerAdapter
+from shared_context_server.embed.jsonrpc import (
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    JsonObject,
+    Refused,
+    RequestId,
+    error_answer,
+    parse_json,
+    read_id,
+)
+
+SUBTYPES = frozenset({"mcp_message", "sdk_mcp_request"})
+ENVELOPE_BYTES = 64 * 1024  # beside the message itself
+
+# A notification has no response; the control request that carried it still gets one.
+_ACKNOWLEDGED: JsonObject = {"jsonrpc": "2.0", "result": {}}
+
+
+@dataclass(slots=True, eq=False)
+class _UnderWay:
+    adapter: McpServerAdapter
+    message_id: RequestId | None
+    is_cancelled: bool = False
+
+
+class ControlRouter:
+    """Answers the control requests for servers of this process, by name.
+
+    `servers`: name → FastMCP object, low-level server, or an `mcp_servers` entry of type "sdk".
+    A server is started by the first message for it, and again after it has failed.
+    """
+
+    def __init__(self, servers: Mapping[str, object]) -> None:
+        self._adapters = {name: McpServerAdapter(server) for name, server in servers.items()}
+        self._under_way: dict[str, _UnderWay] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all sessions; calls in flight are answered with an error."""
+        await asyncio.gather(*(adapter.close() for adapter in self._adapters.values()))
+
+    async def handle(self, line: bytes | str | JsonObject) -> str | None:
+        """The line to write for this one, its newline included; None when there is none to write.
+
+        Lines of other types, and control requests of other subtypes, are the host's own business:
+        None. A `control_cancel_request` ends the request it names, which is then not answered.
+        Never raises for what a line can contain; may run for many lines at once.
+        """
+        try:
+            envelope = self._parse(line)
+        except Refused as refused:
+            return _respond(None, refused.answer)
+        if envelope.get("type") == "control_cancel_request":
+            await self._cancel(envelope.get("request_id"))
+            return None
+        if envelope.get("type") != "control_request":
+            return None
+        request, request_id = envelope.get("request"), envelope.get("request_id")
+        if not isinstance(request, dict):
+            return _respond(request_id, error_answer(None, INVALID_REQUEST, "request is missing"))
+        subtype = request.get("subtype")
+        if not isinstance(subtype, str) or subtype not in SUBTYPES:
+            return None
+        return await self._answer(request_id, request)
+
+    def _parse(self, line: bytes | str | JsonObject) -> JsonObject:
+        envelope = line
+        if isinstance(line, bytes | bytearray | str):
+            envelope = parse_json(line, MAX_MESSAGE_BYTES + ENVELOPE_BYTES)
+        if not isinstance(envelope, dict):
+            raise Refused(INVALID_REQUEST, "A control line is a JSON object")
+        return envelope
+
+    async def _answer(self, request_id: Any, request: JsonObject) -> str | None:
+        try:
+            adapter, message = self._find(request)
+        except Refused as refused:
+            return _respond(request_id, refused.answer)
+        await adapter.connect()
+        under_way = _UnderWay(adapter, read_id(message))
+        if isinstance(request_id, str):
+            self._under_way[request_id] = under_way
+        try:
+            answer = await adapter.handle_message(message)
+        finally:
+            if isinstance(request_id, str) and self._under_way.get(request_id) is under_way:
+                del self._under_way[request_id]
+        if under_way.is_cancelled:
+            return None
+        return _respond(request_id, _ACKNOWLEDGED if answer is None else answer)
+
+    def _find(self, request: JsonObject) -> tuple[McpServerAdapter, JsonObject | str]:
+        name = request.get("server_name", request.get("serverName"))
+        message = request.get("message")
+        if not isinstance(name, str) or not isinstance(message, dict | str):
+            text = "server_name and message are needed"
+            raise Refused(INVALID_REQUEST, text, read_id(message))
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            text = f"Server '{name[:100]}' not found"
+            raise Refused(METHOD_NOT_FOUND, text, read_id(message))
+        return adapter, message
+
+    async def _cancel(self, request_id: Any) -> None:
+        under_way = self._under_way.get(request_id) if isinstance(request_id, str) else None
+        if under_way is None:
+            return
+        under_way.is_cancelled = True
+        params = {"requestId": under_way.message_id, "reason": "The host has cancelled it"}
+        await under_way.adapter.handle_message(
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+        )
+
+
+def _respond(request_id: Any, answer: JsonObject) -> str:
+    response = {
+        "subtype": "success",
+        "request_id": request_id,
+        "response": {"mcp_response": answer},
+    }
+    return to_json({"type": "control_response", "response": response}).decode() + "\n"
+
+
+def servers_for_cli(config: Mapping[str, Any] | str | os.PathLike[str]) -> str:
+    """What `--mcp-config` takes for these `mcp_servers`: JSON, or the path of a file as it is.
+
+    Servers of this process go without their object; the command line only learns their names.
+    Raises TypeError for an entry that is no configuration.
+    """
+    if not isinstance(config, Mapping):
+        return os.fspath(config)
+    servers = {name: _entry_for_cli(name, entry) for name, entry in config.items()}
+    return json.dumps({"mcpServers": servers})
+
+
+def _entry_for_cli(name: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"mcp_servers[{name!r}] is {type(entry).__name__}, not a configuration")
+    if entry.get("type") == "sdk":
+        return {key: value for key, value in entry.items() if key != "instance"}
+    return dict(entry)

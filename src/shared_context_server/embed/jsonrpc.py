@@ -1,0 +1,103 @@
+"""The envelope of MCP's messages: JSON-RPC 2.0 read strictly, its errors, and their codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+# https://www.jsonrpc.org/specification#error_object
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+# From the range for implementations, with the meaning they have in the MCP SDKs.
+CONNECTION_CLOSED = -32000
+OVERLOADED = -32001
+REQUEST_CANCELLED = -32800
+
+JsonObject = dict[str, Any]
+RequestId = int | str
+
+
+class Refused(Exception):
+    """A message that goes no further; `answer` is the JSON-RPC error that says why."""
+
+    def __init__(self, code: int, message: str, request_id: RequestId | None = None) -> None:
+        super().__init__(message)
+        self.answer = error_answer(request_id, code, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A valid envelope. `id` is None but for requests; a `response` needs no answer."""
+
+    kind: Literal["request", "notification", "response"]
+    body: JsonObject
+    id: RequestId | None = None
+
+    @property
+    def method(self) -> str | None:
+        return self.body.get("method")
+
+
+def error_answer(request_id: RequestId | None, code: int, message: str) -> JsonObject:
+    """The response that refuses a request, or with None a message whose id nobody could read."""
+    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+
+
+def parse_json(raw: bytes | str, max_bytes: int) -> Any:
+    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long."""
+    try:
+        data = raw.encode() if isinstance(raw, str) else raw  # refuses lone surrogates
+        if len(data) <= max_bytes:
+            return from_json(data, allow_inf_nan=False)
+    except ValueError as exc:
+        raise Refused(PARSE_ERROR, f"Parse error: {_printable(str(exc))}") from exc
+    raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
+
+
+def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
+    """The message in this JSON, or in this object. Raises Refused."""
+    if isinstance(raw, bytes | bytearray | str):
+        return _classify(parse_json(raw, max_bytes))
+    message = _classify(raw)
+    try:
+        size = len(to_json(raw, inf_nan_mode="constants"))
+    except (PydanticSerializationError, ValueError, RecursionError) as exc:
+        raise Refused(INVALID_REQUEST, "The message is not JSON", message.id) from exc
+    if size > max_bytes:
+        raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes", message.id)
+    return message
+
+
+def _classify(body: Any) -> Message:
+    if not isinstance(body, dict):
+        raise Refused(INVALID_REQUEST, "A message is a JSON object; batches are not supported")
+    request_id = read_id(body)
+    if body.get("jsonrpc") != "2.0":
+        raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id)
+    if "method" not in body:
+        if request_id is not None and ("result" in body or "error" in body):
+            return Message("response", body)
+        raise Refused(INVALID_REQUEST, "method is missing", request_id)
+    if not isinstance(body["method"], str):
+        raise Refused(INVALID_REQUEST, "method must be a string", request_id)
+    if not isinstance(body.get("params", {}), dict):
+        raise Refused(INVALID_REQUEST, "params must be an object", request_id)
+    if "id" not in body:
+        return Message("notification", body)
+    if request_id is None:
+        raise Refused(INVALID_REQUEST, "id must be a string or an integer")
+    return Message("request", body, request_id)
+
+
+def read_id(body: Any) -> RequestId | None:
+    """The id an answer to this carries: None where there is none that may be used."""
+    found = body.get("id") if isinstance(body, dict) else None
+    is_id = isinstance(found, int | str) and not isinstance(found, bool)
+    return found if is_id else None
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,147 @@
+"""The whole server inside an agent's process, for the Claude Agent SDK or an adapter of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import Server as LowLevelServer
+
+from shared_context_server import __version__
+from shared_context_server.auth.agent_names import check_agent_name
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.embed.entry import SdkServerEntry, make_entry
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.models import Permission
+from shared_context_server.prompts import INSTRUCTIONS
+from shared_context_server.server import Server, open_server
+from shared_context_server.settings import McpSessions, Settings, load_settings
+
+READ_WRITE = ("read", "write")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedAgent:
+    """Who every call of an embedded server is by."""
+
+    agent_id: str
+    agent_type: str
+    permissions: frozenset[Permission]
+
+
+def make_agent(agent_id: str, agent_type: str, permissions: Collection[str]) -> EmbeddedAgent:
+    """Raises ConfigurationError for names and permissions that no agent can have."""
+    for field, name in (("agent_id", agent_id), ("agent_type", agent_type)):
+        if wrong := check_agent_name(name, field):
+            raise ConfigurationError(wrong.message)
+    known = {permission.value for permission in Permission}
+    if isinstance(permissions, str) or not permissions or not set(permissions) <= known:
+        raise ConfigurationError(f"permissions: must be some of {', '.join(sorted(known))}.")
+    return EmbeddedAgent(agent_id, agent_type, frozenset(map(Permission, permissions)))
+
+
+class EmbeddedServer(LowLevelServer[Any]):
+    """A low-level MCP server that opens storage and everything else when it is run.
+
+    Each `run` has a server of its own and closes it at its end. Runs at the same time share
+    nothing but the data directory, like processes.
+    """
+
+    def __init__(self, name: str, settings: Settings, agent: EmbeddedAgent) -> None:
+        super().__init__(name, version=__version__, instructions=INSTRUCTIONS)
+        self._settings = settings
+        self._agent = agent
+
+    async def run(
+        self,
+        read_stream: Any,
+        write_stream: Any,
+        initialization_options: Any = None,
+        raise_exceptions: bool = False,
+    ) -> None:
+        """Serve one client until its stream ends. `initialization_options` are this server's own:
+        what there is to announce is known only once it is open."""
+        async with open_server(self._settings) as server:
+            served = await make_agents_own(server, self._agent)
+            options = served.create_initialization_options()
+            options = options.model_copy(update={"server_name": self.name})
+            await served.run(read_stream, write_stream, options, raise_exceptions)
+
+
+class _Identify:
+    """Makes every message the agent's. A handler runs in the context of who sent the message,
+    which is the host's: a variable set around `run` would not be seen."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __call__(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        reset = current_connection.set(self._connection)
+        try:
+            return await call_next(ctx)
+        finally:
+            current_connection.reset(reset)
+
+
+async def make_agents_own(server: Server, agent: EmbeddedAgent) -> LowLevelServer[Any]:
+    """The server's low-level MCP server, from now on with every call by this agent."""
+    low_level: LowLevelServer[Any] = server.mcp._mcp_server
+    low_level.middleware.insert(0, _Identify(await connect_agent(server, agent)))
+    return low_level
+
+
+async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
+    """The connection of this agent, by the key that the process can read anyway.
+
+    It is bound to the agent and to its permissions: authenticate_agent gives neither another
+    identity nor more.
+    """
+    settings = server.settings
+    key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
+    connection = await server.services.identity.connect(
+        authorization=None,
+        api_key=None if key is None else key.get_secret_value(),
+        agent_id=agent.agent_id,
+        agent_type=agent.agent_type,
+    )
+    if connection.refused is not None:
+        raise connection.refused
+    permissions = connection.caller.permissions & agent.permissions
+    grant = connection.grant
+    if grant is not None:
+        grant = replace(grant, agent_id=agent.agent_id, permissions=permissions)
+    return replace(
+        connection, caller=replace(connection.caller, permissions=permissions), grant=grant
+    )
+
+
+def create_sdk_server(
+    name: str = "shared_context",
+    *,
+    agent_id: str,
+    agent_type: str = "claude",
+    permissions: Collection[str] = READ_WRITE,
+    data_dir: str | os.PathLike[str] | None = None,
+    database_url: str | None = None,
+) -> SdkServerEntry:
+    """An `mcp_servers` entry with the whole server, for `ClaudeAgentOptions` or a ControlRouter.
+
+    Nothing is opened or written before the SDK starts it. `data_dir` and `database_url` default to
+    the settings (DATA_DIR, DATABASE_URL), so that agents in several processes share one store and
+    wake each other. Every call is by `agent_id`. Raises ConfigurationError.
+    """
+    agent = make_agent(agent_id, agent_type, permissions)
+    settings = load_settings(
+        data_dir=None if data_dir is None else Path(data_dir),
+        database_url=database_url,
+        # One run is one session; what a session is bound to is known from the start.
+        mcp_sessions=McpSessions.STATELESS,
+    )
+    return make_entry(name, EmbeddedServer(name, settings, agent))

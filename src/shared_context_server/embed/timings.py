@@ -1,0 +1,88 @@
+"""How long an agent's tool calls take, told by the hooks around them."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+SAMPLES_PER_TOOL = 1000  # of the latest calls; a percentile of more says little more
+MAX_TOOLS = 256
+MAX_UNDER_WAY = 1000  # calls that never end, such as denied ones, are forgotten oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTiming:
+    """Of one tool, in milliseconds. `count` is of all calls, the percentiles of the latest 1000."""
+
+    count: int
+    p50_ms: float
+    p99_ms: float
+    last_ms: float
+
+
+class _Samples:
+    def __init__(self) -> None:
+        self.count = 0
+        self.latest_ms: deque[float] = deque(maxlen=SAMPLES_PER_TOOL)
+
+    def add(self, elapsed_ms: float) -> None:
+        self.count += 1
+        self.latest_ms.append(elapsed_ms)
+
+    def summarise(self) -> ToolTiming:
+        ordered = sorted(self.latest_ms)
+        return ToolTiming(
+            self.count,
+            p50_ms=ordered[int(0.50 * (len(ordered) - 1))],
+            p99_ms=ordered[int(0.99 * (len(ordered) - 1))],
+            last_ms=self.latest_ms[-1],
+        )
+
+
+class ToolTimings:
+    """The record that the hooks fill; read it at any time.
+
+    A call is measured from its PreToolUse to its PostToolUse or PostToolUseFailure hook, which
+    belong together by tool_use_id: permission prompts in between count. Bounded in every direction.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: OrderedDict[str, float] = OrderedDict()
+        self._samples: OrderedDict[str, _Samples] = OrderedDict()
+
+    def by_tool(self) -> dict[str, ToolTiming]:
+        """Of every tool that was called, by its full name (`mcp__…` for those of servers)."""
+        return {name: samples.summarise() for name, samples in self._samples.items()}
+
+    def __getitem__(self, tool_name: str) -> ToolTiming:
+        """Of one tool. Raises KeyError if no call of it has ended."""
+        return self._samples[tool_name].summarise()
+
+    async def before(
+        self, input_data: Any, tool_use_id: str | None, _context: Any
+    ) -> dict[str, Any]:
+        """The PreToolUse hook; it has no opinion about the call."""
+        if tool_use_id is not None:
+            self._under_way[tool_use_id] = time.perf_counter()
+            if len(self._under_way) > MAX_UNDER_WAY:
+                self._under_way.popitem(last=False)
+        return {}
+
+    async def after(
+        self, input_data: Any, tool_use_id: str | None, _context: Any
+    ) -> dict[str, Any]:
+        """The PostToolUse and PostToolUseFailure hook; the end of an unknown call is not counted."""
+        ended_s = time.perf_counter()
+        started_s = None if tool_use_id is None else self._under_way.pop(tool_use_id, None)
+        name = input_data.get("tool_name") if isinstance(input_data, dict) else None
+        if started_s is not None and isinstance(name, str):
+            self._add(name, (ended_s - started_s) * 1000)
+        return {}
+
+    def _add(self, tool_name: str, elapsed_ms: float) -> None:
+        samples = self._samples.setdefault(tool_name, _Samples())
+        samples.add(elapsed_ms)
+        if len(self._samples) > MAX_TOOLS:
+            self._samples.popitem(last=False)

@@ -1,0 +1,67 @@
+"""create_clock_server: the time without the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared_context_server.embed import McpServerAdapter, create_clock_server
+from shared_context_server.errors import ConfigurationError
+from tests.clock.daemons import own_prefix, run_daemon_process
+from tests.embed.conftest import EmbeddedSurface, request
+
+
+@pytest.fixture
+def prefix() -> Iterator[str]:
+    with own_prefix() as prefix:
+        yield prefix
+
+
+async def test_it_has_the_clock_tools_only_and_needs_no_data_dir(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "untouched"))
+    async with McpServerAdapter(create_clock_server(prefix=prefix)) as adapter:
+        listed = await adapter.handle_message(request(1, "tools/list"))
+        assert listed is not None
+        assert [tool["name"] for tool in listed["result"]["tools"]] == [
+            "get_time",
+            "get_temperature",
+            "get_humidity",
+            "get_all_sensors",
+        ]
+    assert not (tmp_path / "untouched").exists()
+
+
+async def test_it_tells_the_daemons_time_each_time_it_is_started(prefix: str) -> None:
+    entry = create_clock_server("sidecar", prefix=prefix)
+    assert entry["name"] == "sidecar"
+    with run_daemon_process(prefix, "--source", "simulated"):
+        for _ in range(2):
+            async with McpServerAdapter(entry) as adapter:
+                clock = EmbeddedSurface(adapter)
+                assert (await clock.call("get_time"))["source"] == "shared_memory"
+                assert (await clock.call("get_temperature"))["simulated"] is True
+                assert (await clock.call("get_humidity"))["unit"] == "%"
+                assert "cpu" in (await clock.call("get_all_sensors"))["sensors"]
+
+
+async def test_without_a_daemon_it_says_so(prefix: str) -> None:
+    async with McpServerAdapter(create_clock_server(prefix=prefix)) as adapter:
+        clock = EmbeddedSurface(adapter)
+        assert (await clock.call("get_time"))["source"] == "system"
+        failed = await clock.call("get_temperature")
+        assert (failed.is_error, failed["code"]) == (True, "CLOCK_NOT_RUNNING")
+
+
+async def test_an_unknown_argument_is_refused_by_name(prefix: str) -> None:
+    async with McpServerAdapter(create_clock_server(prefix=prefix)) as adapter:
+        failed = await EmbeddedSurface(adapter).call("get_time", zone="UTC")
+        assert (failed["code"], failed["details"]["field"]) == ("INVALID_ARGUMENT", "zone")
+
+
+def test_a_prefix_that_no_segment_can_have_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="prefix"):
+        create_clock_server(prefix="a/b")
