@@ -1,0 +1,89 @@
+"""What the adapters share: which tools a model is given, and how its arguments reach the server.
+
+Nothing is checked here: the server refuses what is wrong, by name, and its hint helps the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+)
+
+from shared_context_client._generated.errors import ToolNotFound
+from shared_context_client._generated.model_tools import MODEL_TOOLS
+from shared_context_client.client import SharedContextClient
+from shared_context_client.model_tool import ModelTool
+from shared_context_client.sync import SyncSharedContextClient
+from shared_context_client.wire import Record
+
+_BY_NAME = {tool.name: tool for tool in MODEL_TOOLS}
+
+
+def select_tools(names: Iterable[str] | None) -> list[ModelTool]:
+    """The tools of these names, in this order; None: all. Raises ToolNotFound."""
+    if names is None:
+        return list(MODEL_TOOLS)
+    wanted = list(names)
+    for name in wanted:
+        if name not in _BY_NAME:
+            raise ToolNotFound(f"{name!r} is not a tool for models.", details={"tool": name})
+    return [_BY_NAME[name] for name in wanted]
+
+
+def call_tool(
+    client: SyncSharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
+) -> Record:
+    """Raises SharedContextError."""
+    answer: Record = client._call(tool.tool, dict(arguments), tool.result)
+    return answer
+
+
+async def acall_tool(
+    client: SharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
+) -> Record:
+    """Raises SharedContextError."""
+    answer: Record = await client._call(tool.tool, dict(arguments), tool.result)
+    return answer
+
+
+class _Arguments(BaseModel):
+    """Dumps what was given, and only that."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    @model_serializer(mode="wrap")
+    def _dump_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = dump(self)
+        return {name: value for name, value in dumped.items() if name in self.model_fields_set}
+
+
+def arguments_model(tool: ModelTool, *, takes_null: bool = False) -> type[BaseModel]:
+    """For frameworks that want a model: its JSON Schema is the server's, it takes any values.
+    `takes_null`: the schema says so of optional arguments; null is the same as not given."""
+    shown = deepcopy(tool.schema)
+    required = shown.get("required", [])
+    for name, part in shown["properties"].items():
+        if takes_null and part and name not in required:
+            shown["properties"][name] = {"anyOf": [part, {"type": "null"}]}
+
+    def put_server_s_schema(schema: dict[str, Any]) -> None:
+        schema.clear()
+        schema.update(deepcopy(shown))  # some frameworks change what they get
+
+    class Shown(_Arguments):
+        model_config = ConfigDict(json_schema_extra=put_server_s_schema)
+
+    fields: dict[str, Any] = {
+        name: (Any, ... if name in required else None) for name in shown["properties"]
+    }
+    name = f"{tool.name.title().replace('_', '')}Arguments"
+    model: type[BaseModel] = create_model(name, __base__=Shown, **fields)
+    return model
