@@ -8,7 +8,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
-JOBS ?= 2
+JOBS ?= 3
 STORAGE_TESTS := $(BIN)/python -m pytest tests/storage -n $(JOBS) -k postgres -q
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 

@@ -58,7 +58,9 @@ def test_a_token_says_what_was_signed(agent_id: str, permissions: frozenset[Perm
 
 def test_the_longest_names_fit_into_a_token() -> None:
     longest = "\U0001f980" * MAX_AGENT_ID_CHARS
-    claims = TokenClaims("j" * 32, longest, longest, frozenset(Permission), "key_1", NOW, NOW + 86_400)
+    claims = TokenClaims(
+        "j" * 32, longest, longest, frozenset(Permission), "key_1", NOW, NOW + 86_400
+    )
     assert SIGNER.decode(SIGNER.encode(claims), field="auth_token") == claims
 
 
