@@ -29,6 +29,7 @@ from shared_context_server.storage.rows import (
     MESSAGE,
     Row,
     clamp,
+    decode_json,
     encode_json,
     encode_time,
     to_message,
@@ -45,10 +46,19 @@ _ADD = """
     VALUES (
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
         :parent_message_id, :created_at)"""
+_COLUMNS = MESSAGE.replace("m.", "")
+
+
+def _in_one_row(query: str) -> str:
+    """The messages of a query as one JSON array. For each row the reader's thread gives up the
+    interpreter and has to wait until it gets it back, milliseconds on a busy server."""
+    return f"SELECT json_group_array(json_array({_COLUMNS})) FROM ({query})"
+
+
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
-_READ_LOG = f"""
+_READ_LOG = _in_one_row(f"""
     SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = :session_id AND m.seq > :after_seq
-    ORDER BY m.seq LIMIT :limit"""
+    ORDER BY m.seq LIMIT :limit""")
 
 # Pages and counts by where they are sought. Each is pinned to its index, because statistics from
 # one shape of data must not change how another is read.
@@ -75,14 +85,14 @@ _SOUGHT_MESSAGES = {
 # The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
 # the three ranges of HEARD, never touches a message that is not on the page.
 _PAGES = {
-    (place, order): f"""
+    (place, order): _in_one_row(f"""
     SELECT {MESSAGE} FROM ({seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset) AS page
-    CROSS JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq"""
+    CROSS JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""")
     for place, seqs in _SOUGHT_SEQS.items()
     for order in (_ASCENDING, _DESCENDING)
 } | {
-    (place, order): f"""
-    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset"""
+    (place, order): _in_one_row(f"""
+    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset""")
     for place, matching in _SOUGHT_MESSAGES.items()
     for order in (_ASCENDING, _DESCENDING)
 }
@@ -205,7 +215,7 @@ def _find_page(
     # Who is no admin meets each visibility under one name.
     names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
     parameters = _page_parameters(session, caller, query) | names
-    rows = connection.execute(_PAGES[place, order], parameters).fetchall()
+    rows = _fetch_messages(connection, _PAGES[place, order], parameters)
     if not query.is_counted:
         return rows, 0
     if place == "log":
@@ -215,6 +225,14 @@ def _find_page(
     everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
     (total_count,) = connection.execute(_COUNTS[place], parameters | everywhere).fetchone()
     return rows, total_count
+
+
+def _fetch_messages(
+    connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
+) -> list[Row]:
+    """The rows of a statement that _in_one_row has made, in no order."""
+    (text,) = connection.execute(statement, parameters).fetchone()
+    return decode_json(text)  # type: ignore[no-any-return]  # an array of arrays
 
 
 def _choose_place(caller: Caller, query: MessageQuery) -> str:
@@ -254,11 +272,12 @@ def read_log(
     guard: SessionGuard,
 ) -> list[Message]:
     use_session(connection, session_id, guard)
-    rows = connection.execute(
+    rows = _fetch_messages(
+        connection,
         _READ_LOG,
         {"session_id": session_id, "after_seq": clamp(after_seq), "limit": clamp(limit)},
     )
-    return [to_message(row) for row in rows]
+    return sorted((to_message(row) for row in rows), key=lambda message: message.seq)
 
 
 def count_by_sender(
