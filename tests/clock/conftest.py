@@ -60,6 +60,8 @@ class Daemon:
         self, arguments: list[str], log: Path, cwd: Path, environment: dict[str, str]
     ) -> None:
         self._log = log
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # the tests run under nohup
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "shared_context_server.clock", *arguments],

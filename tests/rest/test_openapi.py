@@ -110,7 +110,7 @@ async def test_answers_are_as_the_document_says(
         "get_memory": here | {"key": "k"},
         "list_memory": here,
         "delete_memory": here | {"key": "k"},
-        "wait_for_messages": here,
+        "wait_for_messages": here | {"timeout_seconds": 0},
         "acquire_lease": here | {"name": "n"},
         "list_leases": here,
         "release_lease": here | {"name": "n", "fencing_token": 1},
