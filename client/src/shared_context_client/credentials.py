@@ -36,10 +36,6 @@ class Credentials:
         self._renew_at, self._ends_at = _read_times(token)
         self._lock = asyncio.Lock()
 
-    @property
-    def has_key(self) -> bool:
-        return self._api_key is not None
-
     async def authenticate(
         self, trade: Trade, permissions: list[Permission] | None = None
     ) -> TokenResult:

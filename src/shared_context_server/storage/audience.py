@@ -1,4 +1,6 @@
-"""The names a caller answers to among those that messages are addressed to.
+"""What a caller is to the SQL of a store: rights to sessions, and names.
+
+The names are those, among the ones that messages are addressed to, that the caller answers to.
 
 A message is addressed to everyone, an agent type, or single agents (the sender of a private message
 is one of them); one for admins only to nobody. It has one visibility, hence one kind of name.
@@ -6,7 +8,7 @@ is one of them); one for admins only to nobody. It has one visibility, hence one
 
 from __future__ import annotations
 
-from shared_context_server.models import Caller, Visibility
+from shared_context_server.models import Caller, Permission, Visibility
 
 _EVERYONE = "*"
 
@@ -29,4 +31,13 @@ def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str,
     return {
         f"name_{visibility}": name if only in (None, visibility) else None
         for visibility, name in names.items()
+    }
+
+
+def session_rights(caller: Caller) -> dict[str, bool | str]:
+    """What `policy.can_see_session` asks of a caller, as parameters of a store's CAN_SEE_SESSION."""
+    return {
+        "is_admin": caller.is_admin,
+        "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
+        "agent_id": caller.agent_id,
     }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from shared_context_server.errors import Unavailable
 from shared_context_server.models import Caller
-from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewMessages
 from shared_context_server.storage.postgres.audience import VISIBLE
 from shared_context_server.storage.postgres.horizon import (
@@ -16,7 +16,7 @@ from shared_context_server.storage.postgres.horizon import (
     read_last_given,
 )
 from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, session_rights
+from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION
 from shared_context_server.storage.postgres.statements import Statement
 from shared_context_server.storage.rows import MESSAGE, clamp, to_message
 

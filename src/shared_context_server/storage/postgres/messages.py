@@ -23,6 +23,7 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
+from shared_context_server.storage.pages import choose_place
 from shared_context_server.storage.postgres.audience import (
     HEARD,
     VISIBLE,
@@ -218,7 +219,7 @@ async def _find_page(
     was read. What came behind its last_seq since then is left out, and what is before never changes,
     so that this needs no transaction."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
-    place = _choose_place(caller, query)
+    place = choose_place(caller, query)
     # Who is no admin meets each visibility under one name.
     names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
     parameters = _page_parameters(session, caller, query) | names
@@ -233,17 +234,6 @@ async def _find_page(
     everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
     count = _COUNTS[place]
     return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
-
-
-def _choose_place(caller: Caller, query: MessageQuery) -> str:
-    if query.parent_message_id is not None:
-        return "parent"
-    if query.sender is not None:
-        return "sender"
-    if not caller.is_admin:
-        return "heard"
-    is_filtered = query.visibility or query.start_time or query.end_time
-    return "filtered log" if is_filtered else "log"
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:

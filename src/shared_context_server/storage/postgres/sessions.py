@@ -12,12 +12,11 @@ from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFo
 from shared_context_server.models import (
     AuditEntry,
     Caller,
-    Permission,
     Session,
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewSession, SessionGuard
 from shared_context_server.storage.postgres.audience import tally_query
 from shared_context_server.storage.postgres.audit import add_audit
@@ -172,15 +171,6 @@ async def list_sessions(
     }
     rows = await connection.fetch(statement.sql, *statement.bind(parameters))
     return await summarize(connection, [to_session(row) for row in rows], caller)
-
-
-def session_rights(caller: Caller) -> dict[str, bool | str]:
-    """Parameters of CAN_SEE_SESSION."""
-    return {
-        "is_admin": caller.is_admin,
-        "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
-        "agent_id": caller.agent_id,
-    }
 
 
 async def summarize(

@@ -7,11 +7,11 @@ from __future__ import annotations
 import sqlite3
 
 from shared_context_server.models import Caller
-from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewMessages
 from shared_context_server.storage.rows import MESSAGE, clamp, to_message
 from shared_context_server.storage.sqlite.audience import VISIBLE
-from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, session_rights
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION
 
 SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 

@@ -24,6 +24,7 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
+from shared_context_server.storage.pages import choose_place
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     MESSAGE,
@@ -211,7 +212,7 @@ def _find_page(
 ) -> tuple[list[Row], int]:
     """Rows of at most limit + 1 messages, and the total count."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
-    place = _choose_place(caller, query)
+    place = choose_place(caller, query)
     # Who is no admin meets each visibility under one name.
     names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
     parameters = _page_parameters(session, caller, query) | names
@@ -233,17 +234,6 @@ def _fetch_messages(
     """The rows of a statement that _in_one_row has made, in no order."""
     (text,) = connection.execute(statement, parameters).fetchone()
     return decode_json(text)  # type: ignore[no-any-return]  # an array of arrays
-
-
-def _choose_place(caller: Caller, query: MessageQuery) -> str:
-    if query.parent_message_id is not None:
-        return "parent"
-    if query.sender is not None:
-        return "sender"
-    if not caller.is_admin:
-        return "heard"
-    is_filtered = query.visibility or query.start_time or query.end_time
-    return "filtered log" if is_filtered else "log"
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:

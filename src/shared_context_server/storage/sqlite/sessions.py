@@ -11,12 +11,11 @@ from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFo
 from shared_context_server.models import (
     AuditEntry,
     Caller,
-    Permission,
     Session,
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.storage.audience import names_of_caller
+from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewSession, SessionGuard
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
@@ -125,15 +124,6 @@ def list_sessions(
         },
     ).fetchall()
     return [summarize(connection, to_session(row), caller) for row in rows]
-
-
-def session_rights(caller: Caller) -> dict[str, bool | str]:
-    """Parameters of CAN_SEE_SESSION."""
-    return {
-        "is_admin": caller.is_admin,
-        "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),
-        "agent_id": caller.agent_id,
-    }
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
