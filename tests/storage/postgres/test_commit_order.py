@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from shared_context_server.errors import SessionClosed
 from shared_context_server.models import EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
@@ -23,6 +24,7 @@ from tests.storage.builders import (
     address,
     list_seqs,
     put,
+    writer_guard,
 )
 
 PATIENCE_S = 30.0
@@ -115,6 +117,24 @@ async def test_replicas_that_write_one_session_number_it_without_gaps(settings: 
                 *(write(store) for store in stores for _ in range(writers)),
             )
         assert followed == [list(range(1, total + 1))] * replicas
+
+
+async def test_nothing_is_added_behind_a_close_that_was_first(
+    storage: Storage, connection: Connection
+) -> None:
+    """Unique seqs alone would keep the order of the log, not this: the lock on the session does."""
+    await add_session(storage)
+    await add_message(storage, guard=writer_guard(ALICE))
+    closing = connection.transaction()
+    await closing.start()
+    await connection.execute("SELECT 1 FROM sessions WHERE id = 'session_1' FOR UPDATE")
+    await connection.execute("UPDATE sessions SET status = 'closed' WHERE id = 'session_1'")
+    adding = asyncio.create_task(add_message(storage, guard=writer_guard(ALICE)))
+    await asyncio.wait([adding], timeout=0.5)
+    await closing.commit()
+    with pytest.raises(SessionClosed):
+        await asyncio.wait_for(adding, PATIENCE_S)
+    assert await list_seqs(storage, ALICE) == [1]
 
 
 async def test_ids_are_not_passed_while_an_older_one_may_come(
