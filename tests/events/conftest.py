@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -34,10 +33,3 @@ async def open_linked(settings: Settings) -> AsyncIterator[tuple[Storage, Bus]]:
         bus = Bus()
         async with open_link(storage, bus):
             yield storage, bus
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Look again and again until it is so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - what is looked at is outside this process
-            await asyncio.sleep(0.005)

@@ -22,8 +22,9 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage
 from shared_context_server.storage.sqlite.doorbells import MAX_PATH_BYTES, Doorbells, doorbell_dir
 from shared_context_server.storage.sqlite.store import SqliteStorage
-from tests.events.conftest import PATIENCE_S, open_linked, until
+from tests.events.conftest import PATIENCE_S, open_linked
 from tests.storage.builders import ALICE, NOON, add_message, add_session, address, put
+from tests.until import until
 
 PEER = Path(__file__).with_name("peer.py")
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from shared_context_server.auth.middleware import protect
-from shared_context_server.cli.slow_readers import ImpatientProtocol
+from shared_context_server.cli.connections import Connection
 from shared_context_server.models import Event, EventKind
 from shared_context_server.rest.events import EventsEndpoint
 from shared_context_server.server import Server
@@ -34,6 +34,7 @@ from tests.rest.conftest import (
     make_settings,
 )
 from tests.surfaces.conftest import serve
+from tests.until import until
 
 PATIENCE_S = 30
 
@@ -137,12 +138,6 @@ async def add(client: httpx.AsyncClient, session_id: str, content: str, **more: 
     added = await call(client, "add_message", session_id=session_id, content=content, **more)
     seq: int = added["seq"]
     return seq
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - a state of the server, which sets no event for us
-            await asyncio.sleep(0.001)
 
 
 def subscribers(server: Server, count: int) -> Callable[[], bool]:
@@ -383,8 +378,8 @@ async def test_a_head_request_opens_no_stream(url: str, server: Server) -> None:
 async def serve_events(server: Server, **options: float) -> AsyncIterator[str]:
     """The route alone, with times of the test's own and connections that are soon cut off."""
 
-    class Impatient(ImpatientProtocol):
-        patience_s = options.pop("reader_patience_s", 600.0)
+    class Impatient(Connection):
+        reader_patience_s = options.pop("reader_patience_s", 600.0)
 
     services = server.services
     app = protect(

@@ -13,7 +13,8 @@ from shared_context_server.server import Server
 from tests.surfaces.conftest import ADMIN_API_KEY, As, RestSurface, Surface, headers_of
 from tests.surfaces.test_contract import assert_refused, new_session
 from tests.surfaces.test_mcp import MODERN, client_of
-from tests.surfaces.test_waiting import PATIENCE_S, until, waiting
+from tests.surfaces.test_waiting import PATIENCE_S, waiting
+from tests.until import until
 
 
 async def acquire(surface: Surface, **arguments: Any) -> int:

@@ -28,6 +28,7 @@ from tests.surfaces.conftest import (
     make_settings,
     serve,
 )
+from tests.until import until
 
 MODERN = "2026-07-28"
 PATIENCE_S = 30
@@ -143,12 +144,6 @@ async def refusal(watch: Watch, url: str, headers: dict[str, str], uri: str) -> 
 async def new_session(surface: RestSurface, **arguments: Any) -> str:
     session_id: str = (await surface.call("create_session", purpose="x", **arguments))["session_id"]
     return session_id
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - a state of the server, which sets no event for us
-            await asyncio.sleep(0.001)
 
 
 async def test_who_watches_a_session_is_told_of_another_s_writes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
 from tests.surfaces.conftest import API_KEY, Answer, As, RestSurface, Surface, headers_of
+from tests.until import until
 
 PATIENCE_S = 30
 
@@ -23,13 +24,6 @@ async def new_session(surface: Surface, **arguments: Any) -> str:
     created = await surface.call("create_session", purpose="test", **arguments)
     session_id: str = created["session_id"]
     return session_id
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the other tasks run until it is so, within reason."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - a state of the server, which sets no event for us
-            await asyncio.sleep(0.001)
 
 
 async def waiting(

@@ -19,7 +19,7 @@ from uvicorn.supervisors import ChangeReload
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.addresses import listen, require_safe_exposure
 from shared_context_server.cli.banner import compose_banner, startup_facts
-from shared_context_server.cli.slow_readers import ImpatientProtocol
+from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
@@ -30,7 +30,7 @@ from shared_context_server.storage import open_storage
 GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
 PACKAGE = Path(__file__).parents[1]
 UVICORN_OPTIONS: dict[str, Any] = {
-    "http": ImpatientProtocol,
+    "http": Connection,
     "loop": "uvloop",
     "ws": "none",
     "lifespan": "on",

@@ -24,7 +24,7 @@ from shared_context_server.tools.messages import MessageItem
 EVENTS_PATH = "/events"
 HEARTBEAT_S = 15.0  # proxies cut what is silent for longer: 30 to 60 s are usual
 # A reader that takes nothing for so long is cut off; it comes back with Last-Event-ID. `serve` itself
-# is stricter (cli.slow_readers), this is for other ASGI servers.
+# is stricter (cli.connections), this is for other ASGI servers.
 PATIENCE_S = 30.0
 LAST_EVENT_ID = "Last-Event-ID"
 
