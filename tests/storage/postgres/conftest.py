@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ import pytest
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
 from tests.postgres import DatabaseServer
+from tests.until import PATIENCE_S
+
+# Not pg_stat_activity, which stays as a transaction has first seen it.
+_IS_ANYONE_WAITING = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)"
+
+
+async def until_another_waits(connection: asyncpg.Connection[Any]) -> None:
+    """Until somebody waits for a lock, such as one that `connection` holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await connection.fetchval(_IS_ANYONE_WAITING):  # noqa: ASYNC110 - not our process
+            await asyncio.sleep(0.002)
 
 
 @pytest.fixture

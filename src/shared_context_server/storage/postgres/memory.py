@@ -174,8 +174,9 @@ async def delete_memory(
     audit: AuditEntry,
 ) -> None:
     await use_place(connection, address.session_id, guard, "KEY SHARE")
-    await connection.execute(_LOCK, *_where(address))
-    entry = await _find(connection, address, now)
+    # Only what is locked is looked at: an entry that comes right behind could change once more.
+    is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
+    entry = await _find(connection, address, now) if is_known else None
     if entry is None:
         raise MemoryNotFound(address.key)
     check(entry)

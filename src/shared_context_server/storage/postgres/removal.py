@@ -1,5 +1,7 @@
 """Removing rows in small steps, so that other writers get their turn between two of them."""
 
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -9,51 +11,57 @@ from shared_context_server.storage.postgres.horizon import read_last_given
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.rows import encode_time
 
-STEP_ROWS = 500  # rows of one transaction: some milliseconds
+STEP_ROWS = 500  # of each table in one transaction: some milliseconds
 
-_CONTENTS_OF_SESSION = (
-    """
-    DELETE FROM messages WHERE id IN (SELECT id FROM messages WHERE session_id = $1 LIMIT $2)""",
-    """
-    DELETE FROM audience WHERE (session_id, name, seq) IN (
-        SELECT session_id, name, seq FROM audience WHERE session_id = $1 LIMIT $2)""",
-    "DELETE FROM memory WHERE id IN (SELECT id FROM memory WHERE session_id = $1 LIMIT $2)",
-    """
-    DELETE FROM leases WHERE (session_id, name) IN (
-        SELECT session_id, name FROM leases WHERE session_id = $1 LIMIT $2)""",
-    """
-    DELETE FROM idempotency WHERE id IN (
-        SELECT id FROM idempotency WHERE session_id = $1 LIMIT $2)""",
+# By place, in the order of an index: joined to itself, or without an order, PostgreSQL may read all of
+# a table for each step.
+_CONTENTS_OF_SESSION = tuple(
+    f"""
+    DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {table} WHERE session_id = $1 ORDER BY session_id, {key} LIMIT $2))"""
+    for table, key in (
+        ("messages", "seq"),
+        ("audience", "name, seq"),
+        ("memory", "owner, key"),
+        ("leases", "name"),
+        ("idempotency", "agent_id, key"),
+    )
 )
+# Replicas that remove the same session take turns: one that met rows which the other is just removing
+# would find none left, and end the session before its rows.
+_TAKE_TURNS = "SELECT 1 FROM sessions WHERE id = $1 AND status = 'deleting' FOR UPDATE"
 # Takes cursors and participants with it: they are as many as there are agents.
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = $1 AND status = 'deleting'"
 _LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
 
-# Of two replicas that purge at once, each takes rows that the other does not.
-_OLD_MEMORY = """
-    DELETE FROM memory WHERE id IN (
-        SELECT id FROM memory WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"""
-_OLD_CREDENTIALS = """
-    DELETE FROM credentials WHERE id IN (
-        SELECT id FROM credentials WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"""
-_OLD_ANSWERS = """
-    DELETE FROM idempotency WHERE id IN (
-        SELECT id FROM idempotency WHERE created_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"""
-_OLD_AUDIT = """
-    DELETE FROM audit_log WHERE id IN (
-        SELECT id FROM audit_log WHERE created_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)"""
-_OLD_CHANGES = """
-    DELETE FROM changes WHERE id IN (
-        SELECT id FROM changes WHERE id <= $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)"""
+
+def _remove_old(table: str, is_old: str, order: str) -> str:
+    """Of two replicas that purge at once, each takes rows that the other does not."""
+    return f"""
+    DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM {table} WHERE {is_old} ORDER BY {order} LIMIT $2
+        FOR UPDATE SKIP LOCKED))"""
+
+
+_OLD_MEMORY = _remove_old("memory", "expires_at <= $1", "expires_at")
+_OLD_CREDENTIALS = _remove_old("credentials", "expires_at <= $1", "expires_at")
+_OLD_ANSWERS = _remove_old("idempotency", "created_at < $1", "created_at")
+_OLD_AUDIT = _remove_old("audit_log", "created_at < $1", "created_at")
+_OLD_CHANGES = _remove_old("changes", "id <= $1", "id")
 
 
 async def remove_step(connection: Connection, session_id: str) -> int:
     """Remove some rows of a session that is marked as deleted; 0 when nothing of it is left."""
+    if await connection.fetchrow(_TAKE_TURNS, session_id) is None:
+        return 0
+    # Of all tables at once: one that was emptied before the next is begun would be looked through,
+    # past all that is dead in it, at each further step.
+    removed = 0
     for statement in _CONTENTS_OF_SESSION:
-        if removed := await _delete(connection, statement, session_id):
-            return removed
-    await connection.execute(_REMOVE_SESSION, session_id)
-    return 0
+        removed += await _delete(connection, statement, session_id)
+    if removed == 0:
+        await connection.execute(_REMOVE_SESSION, session_id)
+    return removed
 
 
 async def list_deleted(connection: Connection) -> list[str]:
