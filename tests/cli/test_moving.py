@@ -118,6 +118,23 @@ def test_an_export_replaces_no_file_unasked(scs: Run, source: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".dump")] == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_disk_that_is_full_is_told_in_a_line(source: Path, env: dict[str, str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        answer = subprocess.run(
+            [*COMMAND, "export", "-"],
+            env=env | {"DATA_DIR": str(source)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("shared-context-server: standard output cannot be written: ")
+    assert len(answer.stderr.splitlines()) == 1
+
+
 def test_there_must_be_something_to_export(scs: Run, tmp_path: Path) -> None:
     answer = scs("export", "dump")
     assert answer.returncode == 2

@@ -124,10 +124,12 @@ class ProgressBar:
 
 @contextmanager
 def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
-    """A new file that gets its name when it is whole. Raises ConfigurationError."""
+    """A new file that gets its name when it is whole. Raises ConfigurationError, and CopyError where
+    it cannot be written to the end."""
     if name == STANDARD_STREAM:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _explain_failure("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     path = Path(name)
     if path.exists() and not force:
@@ -138,11 +140,12 @@ def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written: {exc.strerror}.") from exc
     try:
-        with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, no path
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        Path(partial).replace(path)
+        with _explain_failure(name):
+            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, no path
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
@@ -150,10 +153,11 @@ def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _reading(name: str) -> Iterator[BinaryIO]:
-    """A file that can be rewound. Raises ConfigurationError."""
+    """A file that can be rewound. Raises ConfigurationError and CopyError."""
     if name == STANDARD_STREAM:
         with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(sys.stdin.buffer, spool)
+            with _explain_failure(f"a temporary file in {tempfile.gettempdir()}"):
+                shutil.copyfileobj(sys.stdin.buffer, spool)
             yield spool
         return
     try:
@@ -162,6 +166,15 @@ def _reading(name: str) -> Iterator[BinaryIO]:
         raise ConfigurationError(f"{name} cannot be read: {exc.strerror}.") from exc
     with file:
         yield file
+
+
+@contextmanager
+def _explain_failure(what: str) -> Iterator[None]:
+    """A disk that is full, or a pipe that nobody reads, is not ours to trace."""
+    try:
+        yield
+    except OSError as exc:
+        raise CopyError(f"{what} cannot be written: {exc.strerror}.") from exc
 
 
 def _report(moved: Moved) -> None:

@@ -18,7 +18,14 @@ from shared_context_server.models import JsonObject
 from shared_context_server.services.moving import BATCH_ROWS, Watcher, read_batches
 from shared_context_server.storage.copying import RecordRefused, RowReader
 from shared_context_server.storage.lines import RECORD, Tally, parse_line, to_line, to_row
-from shared_context_server.storage.records import KINDS, KINDS_BY_NAME, RecordKind
+from shared_context_server.storage.records import (
+    CURSOR,
+    KINDS,
+    KINDS_BY_NAME,
+    MESSAGE,
+    SESSION,
+    RecordKind,
+)
 from shared_context_server.storage.rows import Row
 
 FORMAT = "shared-context-export"
@@ -208,6 +215,7 @@ class _Checked:
         self.line_number = 0
         self._tallies = {kind: Tally() for kind in KINDS}
         self._last: tuple[RecordKind, Row] | None = None
+        self._logs = _Logs()
 
     @property
     def extent(self) -> str:
@@ -233,6 +241,7 @@ class _Checked:
         if to_line(kind, row) != line:
             raise RecordRefused(f"is not spelled as the dump of a {kind.name} is")
         self._check_order(kind, row)
+        self._logs.add(kind, row)
         self._tallies[kind].add(line)
         self._last = kind, row
         return _Record(kind, row, len(line))
@@ -261,3 +270,30 @@ class _Checked:
         raise RecordRefused(
             f"the footer has other counts or checksums, of: {', '.join(wrong) or 'unknown kinds'}"
         )
+
+
+class _Logs:
+    """How far the log of each session goes: a store never numbers one otherwise than 1, 2, 3… in the
+    order of the ids, and all that reads logs relies on it."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, int] = {}
+
+    def add(self, kind: RecordKind, row: Row) -> None:
+        """Raises RecordRefused for what no log has in this place."""
+        if kind is SESSION:
+            self._ends[row[0]] = 0
+        elif kind is MESSAGE or kind is CURSOR:
+            session_id = row[kind.columns.index("session_id")]
+            if session_id not in self._ends:
+                raise RecordRefused(f"the {kind.describe(row)} is of no session of the dump")
+            if kind is MESSAGE:
+                self._add_message(session_id, row[kind.columns.index("seq")])
+
+    def _add_message(self, session_id: str, seq: int) -> None:
+        expected = self._ends[session_id] + 1
+        if seq != expected:
+            raise RecordRefused(
+                f"the session {session_id!r} goes on with the seq {seq} instead of {expected}"
+            )
+        self._ends[session_id] = seq

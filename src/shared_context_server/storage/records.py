@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from shared_context_server.models import Permission
+from shared_context_server.models import Access, Permission, SessionStatus, Visibility
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     Row,
@@ -121,6 +122,9 @@ def _spell_permissions(words: str) -> list[str]:
 def _parse_texts(value: Any) -> str:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of texts")
+    if any("\0" in item for item in value):
+        # As JSON it could be stored anywhere, but PostgreSQL could not compare it with any name.
+        raise ValueError("must not contain U+0000")
     return encode_json(value)
 
 
@@ -138,6 +142,10 @@ def _or_null(codec: Codec) -> Codec:
         return None if value is None else codec.to_field(value)
 
     return Codec(to_column, to_field)
+
+
+def _one_of(choices: type[StrEnum]) -> Codec:
+    return Codec(lambda value: choices(value).value, _same)
 
 
 _TEXT = Codec(_require_text, _same)
@@ -159,8 +167,8 @@ SESSION = RecordKind(
     {
         "id": _TEXT,
         "purpose": _TEXT,
-        "access": _TEXT,
-        "status": _TEXT,
+        "access": _one_of(Access),
+        "status": _one_of(SessionStatus),
         "created_by": _TEXT,
         "created_at": _TIME,
         "closed_at": _or_null(_TIME),
@@ -180,7 +188,7 @@ MESSAGE = RecordKind(
         "seq": _INTEGER,
         "sender": _TEXT,
         "sender_type": _TEXT,
-        "visibility": _TEXT,
+        "visibility": _one_of(Visibility),
         "created_at": _TIME,
         "parent_message_id": _or_null(_INTEGER),
         "recipients": _TEXTS,
