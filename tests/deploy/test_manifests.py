@@ -10,12 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 
 import shared_context_server
 from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
-from shared_context_server.cli.http import GRACE_S
+from shared_context_server.cli.http import GRACE_S, UVICORN_OPTIONS
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings, load_settings
 from shared_context_server.storage import find_schema_status
@@ -171,6 +170,9 @@ def test_everybody_waits_for_a_shutdown_long_enough() -> None:
     assert pod()["terminationGracePeriodSeconds"] > pause + GRACE_S
     for name in SERVERS:
         assert manifests.to_seconds(services()[name]["stop_grace_period"]) > GRACE_S
+    (waits,) = manifests.nginx_directive("worker_shutdown_timeout")
+    grace_s = manifests.to_seconds(services()["proxy"]["stop_grace_period"])
+    assert GRACE_S < manifests.to_seconds(waits) < grace_s
 
 
 def test_the_proxy_is_as_patient_as_the_server() -> None:
@@ -180,7 +182,7 @@ def test_the_proxy_is_as_patient_as_the_server() -> None:
         manifests.to_seconds(value) for value in manifests.nginx_directive("proxy_read_timeout")
     ]
     assert len([wait for wait in waits if wait > longest_wait_s]) == 2  # /mcp, /events
-    keeps_s = uvicorn.Config(app="unused").timeout_keep_alive
+    keeps_s = UVICORN_OPTIONS["timeout_keep_alive"]
     assert manifests.to_seconds(manifests.nginx_directive("keepalive_timeout")[0]) < keeps_s
 
 

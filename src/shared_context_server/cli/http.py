@@ -28,6 +28,10 @@ from shared_context_server.settings import LogFormat, McpSessions, Settings, loa
 from shared_context_server.storage import open_storage
 
 GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
+# For connections between two calls: longer than the proxies and clients in use keep them (60 s and
+# less). The one who closes first must not be the server: a call that is on its way is lost then, and
+# a POST is not sent again by itself.
+KEEP_ALIVE_S = 75
 PACKAGE = Path(__file__).parents[1]
 UVICORN_OPTIONS: dict[str, Any] = {
     "http": Connection,
@@ -38,6 +42,7 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "access_log": False,  # the app has its own, which shows no queries
     "server_header": False,
     "timeout_graceful_shutdown": GRACE_S,
+    "timeout_keep_alive": KEEP_ALIVE_S,
 }
 
 _log = get_logger("cli")
