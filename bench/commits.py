@@ -1,7 +1,7 @@
 """Commits a second of one PostgreSQL: by connections, by where they write, and by how they notify.
 
-No server takes part but the database: each connection adds messages one after the other, with the
-statement that add_message makes.
+No server takes part but the database: each writer adds messages one after the other, with the
+statement that add_message makes, on a connection of its own or through a replica's store.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
 import asyncpg
 
@@ -76,7 +77,7 @@ def new_message(session_id: str, content: str = CONTENT) -> NewMessage:
 
 
 async def append(connection: asyncpg.Connection, session: Session) -> None:
-    assert await messages.append_plain(connection, new_message(session.id), session)
+    assert all(await messages.append_plain(connection, [new_message(session.id)], session))
 
 
 async def append_and_notify(connection: asyncpg.Connection, session: Session) -> None:
@@ -124,7 +125,8 @@ async def measure_rate(
 
 async def measure(url: str, delay_us: int) -> list[Way]:
     """All ways in turns, so that a noisy moment hits all alike."""
-    settings = bench_settings(url)
+    delay = {"commit_delay": delay_us, "commit_siblings": 0}
+    settings = bench_settings(f"{url}?{urlencode(delay)}")
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_postgres(settings))
         pool = await open_pool(settings)
@@ -134,21 +136,23 @@ async def measure(url: str, delay_us: int) -> list[Way]:
         sessions = [
             await add_session(storage, f"commits_{delay_us}_{n}") for n in range(max(CONNECTIONS))
         ]
-        connections = [await asyncpg.connect(url) for _ in sessions]
+        connections = [await asyncpg.connect(settings.storage_url) for _ in sessions]
         for connection in connections:
             stack.push_async_callback(connection.close)
-            await connection.execute(f"SET commit_delay = {delay_us}; SET commit_siblings = 0")
 
         async def append_and_ring(connection: asyncpg.Connection, session: Session) -> None:
             await append(connection, session)
             bell.ring()
 
+        async def append_together(_: asyncpg.Connection, session: Session) -> None:
+            await storage.add_message(new_message(session.id), lambda _: None)
+            bell.ring()
+
         ways = [
-            Way("rung after the commit, as it is", append_and_ring),
+            Way("rung after the commit", append_and_ring),
             Way("NOTIFY in the transaction", append_and_notify),
-            Way(
-                "rung after the commit, all into one session", append_and_ring, is_one_session=True
-            ),
+            Way("all into one session, each for itself", append_and_ring, is_one_session=True),
+            Way("all into one session, as it is", append_together, is_one_session=True),
         ]
         for number in range(ROUNDS + 1):
             for count in CONNECTIONS:

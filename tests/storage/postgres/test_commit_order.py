@@ -36,7 +36,7 @@ _APPEND = """
         '{}', 'slow', 0, NULL, NULL, NULL)"""
 # What adding would be with seq from a sequence: no lock, and no order of commits.
 _APPEND_WITHOUT_ORDER = """
-    CREATE SEQUENCE plain_identity START 2;
+    CREATE SEQUENCE plain_identity;
     DROP FUNCTION append_message;
     CREATE FUNCTION append_message(
         p_session_id TEXT, p_session_created_at BIGINT, p_sender TEXT, p_sender_type TEXT,

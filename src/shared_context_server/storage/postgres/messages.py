@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from shared_context_server import policy
@@ -53,10 +54,20 @@ _ADD = Statement("""
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
         :parent_message_id, :created_at)
     RETURNING id""")
+# Called for one after the other, in their order: that is how PostgreSQL joins two functions.
 _APPEND = Statement("""
-    SELECT id, seq FROM append_message(
-        :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
-        :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
+    SELECT new.number, added.id, added.seq
+    FROM unnest(
+        :sender::text[], :sender_type::text[], :visibility::text[], :recipients::text[],
+        :metadata::text[], :content::text[], :created_at::bigint[], :key::text[], :kind::text[],
+        :fingerprint::text[]
+    ) WITH ORDINALITY AS new (
+        sender, sender_type, visibility, recipients, metadata, content, created_at, key, kind,
+        fingerprint, number)
+    CROSS JOIN LATERAL append_message(
+        :session_id, :session_created_at, new.sender, new.sender_type, new.visibility,
+        new.recipients, new.metadata, new.content, new.created_at, new.key, new.kind,
+        new.fingerprint) AS added""")
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
 _READ_LOG = f"""
     SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = $1 AND m.seq > $2
@@ -115,20 +126,32 @@ def is_plain(new: NewMessage) -> bool:
 
 
 async def append_plain(
-    connection: Connection, new: NewMessage, session: Session
-) -> AddedMessage | None:
-    """Add a plain message in one trip, for a sender whom the guard has let pass to `session` as an
-    active one. None, and nothing is written, if it is not as it was, or if the key is known."""
-    call = find_message_call(new)
-    parameters = {
-        **_columns(new),
+    connection: Connection, news: Sequence[NewMessage], session: Session
+) -> list[AddedMessage | None]:
+    """Add plain messages in one trip, in their order, of senders whom the guard has let pass to
+    `session` as an active one. None for one of which nothing is written, since the session is not
+    as it was or its key is known."""
+    rows = [_plain_columns(new) for new in news]
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    session_columns = {
+        "session_id": session.id,
         "session_created_at": encode_time(session.created_at),
+    }
+    added: list[AddedMessage | None] = [None] * len(news)
+    for row in await connection.fetch(_APPEND.sql, *_APPEND.bind(columns | session_columns)):
+        index = row["number"] - 1
+        added[index] = AddedMessage(row["id"], row["seq"], news[index].created_at)
+    return added
+
+
+def _plain_columns(new: NewMessage) -> dict[str, Any]:
+    call = find_message_call(new)
+    return {
+        **_columns(new),
         "key": new.idempotency_key,
         "kind": call.kind if call else None,
         "fingerprint": new.fingerprint,
     }
-    row = await connection.fetchrow(_APPEND.sql, *_APPEND.bind(parameters))
-    return None if row is None else AddedMessage(row["id"], row["seq"], new.created_at)
 
 
 async def add_message(connection: Connection, new: NewMessage, guard: SessionGuard) -> AddedMessage:

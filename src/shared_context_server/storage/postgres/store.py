@@ -13,9 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
-from cachetools import LRUCache
-
-from shared_context_server.errors import SharedContextError, Unavailable
+from shared_context_server.errors import Unavailable
 from shared_context_server.models import (
     Agent,
     ApiKey,
@@ -67,13 +65,13 @@ from shared_context_server.storage.postgres import (
     removal,
     sessions,
 )
+from shared_context_server.storage.postgres.appends import Appends
 from shared_context_server.storage.postgres.bell import NotifyBell
 from shared_context_server.storage.postgres.pool import Connection, Mode, Pool
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-KNOWN_SESSIONS = 10_000
 STATS_PATIENCE_S = 1.0  # well below what Prometheus waits for an answer
 
 
@@ -83,9 +81,8 @@ class PostgresStorage:
     def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
+        self._appends = Appends(pool)
         self._bells: list[NotifyBell] = []
-        # As they were when somebody added to them; what may have changed since is checked there.
-        self._known_sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
 
     async def _write(
         self,
@@ -120,6 +117,7 @@ class PostgresStorage:
     async def aclose(self) -> None:
         for bell in self._bells:
             await bell.aclose()
+        await self._appends.aclose()
         await self._pool.aclose()
 
     async def ping(self) -> None:
@@ -167,7 +165,7 @@ class PostgresStorage:
 
     async def delete_session(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         await self._write(sessions.mark_deleted, session_id, guard, audit)
-        self._known_sessions.pop(session_id, None)
+        self._appends.forget(session_id)
         # From here on it is deleted. What cannot be removed just now, purge removes.
         with contextlib.suppress(Unavailable):
             await self._remove_rows(session_id)
@@ -181,31 +179,11 @@ class PostgresStorage:
     # Messages
 
     async def add_message(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
-        added = await self._append_plain(new, guard) if messages.is_plain(new) else None
+        added = await self._appends.add(new, guard) if messages.is_plain(new) else None
         if added is not None:
             return added
-
-        def guard_and_remember(session: Session) -> None:
-            guard(session)
-            self._known_sessions[session.id] = session
-
         # With the session as it is, which also tells what is wrong.
-        return await self._write(messages.add_message, new, guard_and_remember)
-
-    async def _append_plain(self, new: NewMessage, guard: SessionGuard) -> AddedMessage | None:
-        """A message to a session that is known here, if the guard lets it pass. All that a guard
-        may ask of a session stays as it was made, but for the status, which is checked again in the
-        transaction."""
-        session = self._known_sessions.get(new.session_id)
-        if session is None:
-            return None
-        try:
-            guard(session)
-        except SharedContextError:
-            return None
-        return await self._pool.run(
-            Mode.WRITE_ONCE, lambda connection: messages.append_plain(connection, new, session)
-        )
+        return await self._write(messages.add_message, new, guard)
 
     async def list_messages(
         self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard

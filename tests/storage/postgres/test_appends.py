@@ -1,0 +1,89 @@
+"""Messages of one session that come while its row is taken: they go together, each on its own
+account."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from shared_context_server.errors import InternalError
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage.base import AddedMessage
+from tests.storage.builders import ALICE, ALL, add_message, add_session, allow, list_seqs
+from tests.storage.postgres.conftest import until_another_waits
+from tests.until import PATIENCE_S
+
+CALLERS = 25
+Connection = Any  # asyncpg's own is generic for type checkers only
+
+
+@asynccontextmanager
+async def taken_session(storage: Storage, connection: Connection) -> AsyncIterator[None]:
+    """session_1 with one message under way that gets no further until the block ends."""
+    await add_session(storage)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM sessions WHERE id = 'session_1' FOR UPDATE")
+        first = asyncio.create_task(add_message(storage, content="first"))
+        await until_another_waits(connection)
+        yield
+    assert (await asyncio.wait_for(first, PATIENCE_S)).seq == 1
+
+
+async def start_adding(storage: Storage, content: str, **fields: Any) -> asyncio.Task[AddedMessage]:
+    task = asyncio.create_task(add_message(storage, content=content, **fields))
+    await asyncio.sleep(0)  # it is in the queue
+    return task
+
+
+async def test_those_who_wait_leave_the_connections_to_other_sessions(
+    settings: Settings, connection: Connection
+) -> None:
+    narrow = settings.model_copy(update={"postgres_pool_size": 2})
+    async with open_storage(narrow) as storage, asyncio.timeout(PATIENCE_S):
+        async with taken_session(storage, connection):
+            adding = [await start_adding(storage, str(n)) for n in range(CALLERS)]
+            await add_session(storage, "session_2")
+            assert (await add_message(storage, "session_2")).seq == 1
+        assert [(await task).seq for task in adding] == list(range(2, CALLERS + 2))
+        page = await storage.list_messages("session_1", ALICE, ALL, allow)
+        assert [message.content for message in page.messages] == [
+            "first",
+            *map(str, range(CALLERS)),
+        ]
+
+
+async def test_the_fault_of_one_is_not_that_of_the_others(
+    storage: Storage, connection: Connection
+) -> None:
+    async with taken_session(storage, connection):
+        adding = [await start_adding(storage, text) for text in ("a", "not\0text", "b")]
+    async with asyncio.timeout(PATIENCE_S):
+        good, bad, other = await asyncio.gather(*adding, return_exceptions=True)
+    assert isinstance(bad, InternalError)
+    assert isinstance(good, AddedMessage)
+    assert isinstance(other, AddedMessage)
+    assert (good.seq, other.seq) == (2, 3)
+
+
+async def test_two_of_one_key_are_one_message(storage: Storage, connection: Connection) -> None:
+    same: dict[str, Any] = {"idempotency_key": "key", "fingerprint": "print"}
+    async with taken_session(storage, connection):
+        adding = [await start_adding(storage, "once", **same) for _ in range(2)]
+    async with asyncio.timeout(PATIENCE_S):
+        first, second = await asyncio.gather(*adding)
+    assert (first.id, first.seq) == (second.id, second.seq)
+    assert (first.duplicate, second.duplicate) == (False, True)
+    assert await list_seqs(storage, ALICE) == [1, 2]
+
+
+async def test_who_leaves_the_queue_adds_nothing(storage: Storage, connection: Connection) -> None:
+    async with taken_session(storage, connection):
+        staying = await start_adding(storage, "stays")
+        leaving = await start_adding(storage, "leaves")
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    assert (await asyncio.wait_for(staying, PATIENCE_S)).seq == 2
+    assert await list_seqs(storage, ALICE) == [1, 2]
