@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -40,13 +39,6 @@ def initialize(message_id: int | str = 0) -> dict[str, Any]:
         capabilities={},
         clientInfo={"name": "test", "version": "1"},
     )
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let the other tasks run until it is so, within reason."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110 - a state that sets no event for us
-            await asyncio.sleep(0.001)
 
 
 class EmbeddedSurface:

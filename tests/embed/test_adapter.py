@@ -17,6 +17,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 
 from shared_context_server.embed import McpServerAdapter, tool_server
+from shared_context_server.embed.adapter import CLOSE_GRACE_S
 from shared_context_server.embed.jsonrpc import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
@@ -25,7 +26,8 @@ from shared_context_server.embed.jsonrpc import (
     PARSE_ERROR,
     REQUEST_CANCELLED,
 )
-from tests.embed.conftest import MODERN, PATIENCE_S, initialize, request, tool_call, until
+from tests.embed.conftest import MODERN, PATIENCE_S, initialize, request, tool_call
+from tests.until import until
 
 whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="nobody's")
 
@@ -327,6 +329,48 @@ async def test_a_cancelled_request_ends_at_both_ends_and_no_other_does() -> None
         assert text_of(await by_id[1]) == "through"
 
 
+async def test_a_request_that_waits_for_the_handshake_can_be_cancelled() -> None:
+    gate = Gate()
+    async with asyncio.timeout(PATIENCE_S), McpServerAdapter(make_fastmcp(gate)) as adapter:
+        calls = [
+            asyncio.create_task(adapter.handle_message(tool_call("stand", message_id=n)))
+            for n in (1, 2, 3)
+        ]
+        await asyncio.sleep(0)  # the first has begun the handshake, the others wait for it
+        calls[0].cancel()
+        cancelled = {"requestId": 2}
+        await adapter.handle_message(
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}
+        )
+        answer = await calls[1]
+        assert answer is not None
+        assert answer["error"]["code"] == REQUEST_CANCELLED
+        await until(lambda: gate.entered == 1)
+        gate.opened.set()
+        assert await calls[2] is not None
+        assert calls[0].cancelled()
+    assert gate.entered == 1
+
+
+async def test_messages_and_the_end_may_come_while_it_connects() -> None:
+    adapter = McpServerAdapter(make_fastmcp())
+    connecting = asyncio.create_task(adapter.connect())
+    await asyncio.sleep(0)
+    assert await adapter.handle_message(request(1, "ping")) == {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {},
+    }
+    await connecting
+    await adapter.close()
+    connecting = asyncio.create_task(adapter.connect())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(CLOSE_GRACE_S - 1):  # that is for tools that hold it up
+        await adapter.close()
+    await connecting
+    assert not adapter.is_connected
+
+
 async def test_cancelling_the_caller_cancels_the_call_in_the_server() -> None:
     gate = Gate()
     async with McpServerAdapter(make_fastmcp(gate), max_in_flight=1) as adapter:
@@ -413,3 +457,9 @@ async def test_a_server_that_cannot_start_says_why_and_may_be_started_again() ->
 def test_what_is_no_server_object_is_refused(thing: object) -> None:
     with pytest.raises(TypeError, match="not an MCP server object"):
         McpServerAdapter(thing)
+
+
+@pytest.mark.parametrize("thing", [None, "a name"])
+def test_what_is_no_function_is_no_tool(thing: Any) -> None:
+    with pytest.raises(TypeError, match="not a function"):
+        tool_server("things", tools=[thing])

@@ -26,7 +26,8 @@ from shared_context_server.embed import (
 )
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.tools.catalog import TOOLS
-from tests.embed.conftest import PATIENCE_S, initialize, request, tool_call, until
+from tests.embed.conftest import PATIENCE_S, initialize, request, tool_call
+from tests.until import until
 
 sdk = pytest.importorskip("claude_agent_sdk", reason="run by make test-agent-sdk")
 

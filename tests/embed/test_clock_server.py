@@ -35,6 +35,17 @@ async def test_it_has_the_clock_tools_only_and_needs_no_data_dir(
     assert not (tmp_path / "untouched").exists()
 
 
+async def test_two_agents_may_share_an_entry_and_end_one_by_one(prefix: str) -> None:
+    entry = create_clock_server(prefix=prefix)
+    with run_daemon_process(prefix):
+        async with McpServerAdapter(entry) as first, McpServerAdapter(entry) as second:
+            for adapter in (first, second):
+                clock = EmbeddedSurface(adapter)
+                assert (await clock.call("get_time"))["source"] == "shared_memory"
+            await first.close()
+            assert (await EmbeddedSurface(second).call("get_time"))["source"] == "shared_memory"
+
+
 async def test_it_tells_the_daemons_time_each_time_it_is_started(prefix: str) -> None:
     entry = create_clock_server("sidecar", prefix=prefix)
     assert entry["name"] == "sidecar"

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from shared_context_server.embed import ControlRouter, servers_for_cli, tool_server
 from shared_context_server.embed.jsonrpc import INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
-from tests.embed.conftest import PATIENCE_S, initialize, request, tool_call, until
+from tests.embed.conftest import PATIENCE_S, initialize, request, tool_call
 from tests.embed.test_adapter import Gate, echo, json_values, make_low_level
+from tests.until import until
 
 
 def control_line(
@@ -168,6 +169,31 @@ async def test_a_cancelled_control_request_is_stopped_and_not_answered() -> None
             await until(lambda: gate.cancelled == 1)
         # The id is free again, and its next request is answered.
         read_answer(await router.handle(control_line(request(1, "ping"))))
+
+
+async def test_a_request_that_its_server_does_not_have_yet_can_be_cancelled() -> None:
+    gate = Gate()
+    async with ControlRouter({"things": tool_server("things", tools=[gate.stand])}) as router:
+        messages = {f"r{n}": tool_call("stand", message_id=n) for n in (1, 2)}
+        messages["r3"] = json.dumps(tool_call("stand", message_id=3))
+        lines = [control_line(message, request_id=name) for name, message in messages.items()]
+        calls = asyncio.gather(*map(router.handle, lines))
+        await asyncio.sleep(0)  # each is handled as far as it goes, and waits for the server
+        for name in messages:
+            await router.handle({"type": "control_cancel_request", "request_id": name})
+        async with asyncio.timeout(PATIENCE_S):
+            assert await calls == [None, None, None]
+            read_answer(await router.handle(control_line(request(1, "ping"))))
+    assert gate.entered == 0
+
+
+async def test_text_that_is_no_unicode_still_makes_a_line() -> None:
+    def cut() -> str:
+        return "half a \ud83d"
+
+    async with ControlRouter({"things": tool_server("things", tools=[cut])}) as router:
+        answer = read_answer(await router.handle(control_line(tool_call("cut"))))
+    assert answer["result"]["content"][0]["text"] == "half a ?"
 
 
 async def test_closing_answers_what_is_in_flight_and_the_next_message_starts_anew() -> None:

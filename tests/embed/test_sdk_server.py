@@ -20,9 +20,9 @@ from tests.embed.conftest import (
     initialize,
     request,
     tool_call,
-    until,
 )
 from tests.surfaces.conftest import API_KEY, KEYS, RestSurface, headers_of, make_settings, serve
+from tests.until import until
 
 
 async def new_session(surface: EmbeddedSurface, **arguments: Any) -> str:

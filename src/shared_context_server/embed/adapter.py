@@ -67,11 +67,12 @@ def find_low_level_server(server: object) -> RunsOnStreams:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A request the server has. Its slot is taken until the server is done with it, which may be
-    after its caller has stopped waiting."""
+    """A request on its way to the server, or there. Its slot is taken until the server is done with
+    it, which may be after its caller has stopped waiting. The handshake's has no `request_id`."""
 
-    request_id: RequestId
+    request_id: RequestId | None
     answer: asyncio.Future[JsonObject]
+    is_sent: bool = False
 
 
 class McpServerAdapter:
@@ -154,8 +155,8 @@ class _Session:
         self._last_id = 0
         self._to_server: Any = None
         self._end = "The session has ended"
-        self._opening = asyncio.Lock()
         self._has_opened = False
+        self._handshake: asyncio.Task[JsonObject] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_over = False
         self.ready = asyncio.Event()
@@ -166,6 +167,8 @@ class _Session:
 
     async def _run(self) -> None:
         try:
+            if self.is_over:  # closed before this task began
+                return
             async with create_client_server_memory_streams() as (client, server):
                 from_server, self._to_server = client
                 self.ready.set()
@@ -227,57 +230,61 @@ class _Session:
     # The host's side
 
     async def handle(self, message: Message) -> JsonObject | None:
-        await self._ensure_handshake(message)
+        await self.ready.wait()
         if message.kind == "response":
             return None  # the session answers the server by itself
+        if self.is_over:
+            raise Refused(CONNECTION_CLOSED, self._end, message.id)
         if message.kind == "notification":
             await self._notify(message.body)
             return None
-        return await self._request(message.id, message.body)
+        assert message.id is not None
+        internal_id, call = self._take_slot(message.id)
+        try:
+            await self._ensure_handshake(message, call)
+            return await self._request(internal_id, call, message.body)
+        finally:
+            if not call.is_sent:
+                self._calls.pop(internal_id, None)
 
-    async def _ensure_handshake(self, message: Message) -> None:
+    async def _ensure_handshake(self, message: Message, call: _Call) -> None:
         """A session begins with `initialize`, or with a request of the era that has none. For a
-        host that begins with neither, as the control protocol allows, the handshake is made here."""
-        if not self._has_opened and message.kind == "request":
-            async with self._opening:
-                await self._open_with(message)
-
-    async def _open_with(self, message: Message) -> None:
-        if self._has_opened:  # by whom this one has waited for
+        host that begins with neither, as the control protocol allows, the handshake is made here:
+        once for all who wait for it, however many of them are cancelled."""
+        if self._has_opened:
             return
-        meta = message.body.get("params", {}).get("_meta")
-        is_modern = isinstance(meta, dict) and MODERN_MARK in meta
-        if message.method != "initialize" and not is_modern:
-            await self._shake_hands(message.id)
-        self._has_opened = True
+        if self._handshake is None:
+            if message.method == "initialize" or _is_modern(message):
+                self._has_opened = True
+                return
+            self._handshake = asyncio.create_task(self._shake_hands(), name="mcp-handshake")
+        handshake = self._handshake
+        await asyncio.wait({handshake, call.answer}, return_when=asyncio.FIRST_COMPLETED)
+        if not call.answer.done() and (error := handshake.result().get("error")) is not None:
+            raise Refused(error["code"], error["message"], message.id)
 
-    async def _shake_hands(self, request_id: RequestId | None) -> None:
+    async def _shake_hands(self) -> JsonObject:
+        """The answer to `initialize`; after an error the next request tries again."""
         params = {
             "protocolVersion": LEGACY_VERSION,
             "capabilities": {},
             "clientInfo": {"name": "embedding-host", "version": __version__},
         }
         body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-        answer = await self._request(request_id, body)
-        if "error" in answer:
-            raise Refused(answer["error"]["code"], answer["error"]["message"], request_id)
-        await self._notify({"jsonrpc": "2.0", "method": "notifications/initialized"})
-
-    async def _request(self, request_id: RequestId | None, body: JsonObject) -> JsonObject:
-        assert request_id is not None
-        internal_id, call = self._take_slot(request_id)
-        unanswered = partial(self._settle_unanswered, internal_id)
-        has_sent = False
         try:
-            request = JSONRPCRequest.model_validate(body | {"id": internal_id}, by_name=False)
-            metadata = ServerMessageMetadata(on_request_unanswered=unanswered)
-            await self._send(SessionMessage(request, metadata), request_id)
-            has_sent = True
-        except ValidationError as exc:
-            raise Refused(INVALID_REQUEST, "Not a valid request", request_id) from exc
-        finally:
-            if not has_sent:
-                self._calls.pop(internal_id, None)
+            answer = await self._request(*self._add_call(None), body)
+            if "error" not in answer:
+                await self._notify({"jsonrpc": "2.0", "method": "notifications/initialized"})
+                self._has_opened = True
+        except Refused as refused:
+            answer = refused.answer
+        self._handshake = None
+        return answer
+
+    async def _request(self, internal_id: int, call: _Call, body: JsonObject) -> JsonObject:
+        """The answer to this call, also when it has one before it could be sent."""
+        if not call.answer.done():
+            await self._send_request(internal_id, call, body)
         try:
             return await call.answer
         except asyncio.CancelledError:
@@ -285,15 +292,29 @@ class _Session:
                 self._start(self._cancel(internal_id, "The caller has gone"))
             raise
 
+    async def _send_request(self, internal_id: int, call: _Call, body: JsonObject) -> None:
+        metadata = ServerMessageMetadata(
+            on_request_unanswered=partial(self._settle_unanswered, internal_id)
+        )
+        try:
+            request = JSONRPCRequest.model_validate(body | {"id": internal_id}, by_name=False)
+        except ValidationError as exc:
+            raise Refused(INVALID_REQUEST, "Not a valid request", call.request_id) from exc
+        await self._send(SessionMessage(request, metadata), call.request_id)
+        call.is_sent = True
+        if call.answer.done() and internal_id in self._calls:  # cancelled while it was on its way
+            await self._cancel(internal_id, "")
+
     def _take_slot(self, request_id: RequestId) -> tuple[int, _Call]:
         for call in self._calls.values():
             if call.request_id == request_id:
                 raise Refused(INVALID_REQUEST, "A request of this id is in flight", request_id)
-        if self.is_over:
-            raise Refused(CONNECTION_CLOSED, self._end, request_id)
         if len(self._calls) >= self._max_in_flight:
             text = f"{self._max_in_flight} requests are in flight; try again later"
             raise Refused(OVERLOADED, text, request_id)
+        return self._add_call(request_id)
+
+    def _add_call(self, request_id: RequestId | None) -> tuple[int, _Call]:
         self._last_id += 1
         call = _Call(request_id, asyncio.get_running_loop().create_future())
         self._calls[self._last_id] = call
@@ -319,11 +340,12 @@ class _Session:
         """End a request for who waits for it at once; the server learns of it and may take longer."""
         wanted = params.get("requestId")
         for internal_id, call in self._calls.items():
-            if call.request_id == wanted:
+            if wanted is not None and call.request_id == wanted:
                 if not call.answer.done():
                     text = "The request was cancelled"
                     call.answer.set_result(error_answer(call.request_id, REQUEST_CANCELLED, text))
-                await self._cancel(internal_id, str(params.get("reason", "")))
+                if call.is_sent:
+                    await self._cancel(internal_id, str(params.get("reason", "")))
                 return
 
     async def _cancel(self, internal_id: int, reason: str) -> None:
@@ -355,6 +377,11 @@ class _Session:
         if not done:
             _log.warning("an embedded server does not end; it is cancelled and left to itself")
             self._task.cancel()
+
+
+def _is_modern(message: Message) -> bool:
+    meta = message.body.get("params", {}).get("_meta")
+    return isinstance(meta, dict) and MODERN_MARK in meta
 
 
 def _describe(error: BaseException) -> str:

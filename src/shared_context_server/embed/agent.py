@@ -59,8 +59,9 @@ def agent_options(
     granted = make_agent(agent_id, agent_type, permissions).permissions
     allowed = [*(options.pop("allowed_tools", None) or ()), *list_allowed_tools(key, granted)]
     hooks = dict(options.pop("hooks", None) or {})
-    if timing is not False:
-        hooks = _add_timing(hooks, ToolTimings() if timing is True else timing, sdk.HookMatcher)
+    if timing:
+        record = timing if isinstance(timing, ToolTimings) else ToolTimings()
+        hooks = _add_timing(hooks, record, sdk.HookMatcher)
     made: ClaudeAgentOptions = sdk.ClaudeAgentOptions(
         mcp_servers={**servers, key: entry},
         allowed_tools=list(dict.fromkeys(allowed)),

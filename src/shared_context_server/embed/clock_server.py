@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 from fastmcp import FastMCP
 from fastmcp.tools import Tool as FastMCPTool
 from fastmcp.tools import ToolResult
+from mcp.server.lowlevel import Server as LowLevelServer
 from mcp_types import ToolAnnotations
 from pydantic import PrivateAttr
 
@@ -32,19 +32,12 @@ _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": Fa
 _CALL = Call(_READER, Connection(_READER, is_named=True))
 
 
+@dataclass(frozen=True, slots=True)
 class Readers:
-    """What the clock tools use of a server's services. A closed reader cannot be used again, so
-    each time the server is started it gets new ones."""
+    """What the clock tools use of a server's services."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self.clock: ClockReader
-        self.sensors: SensorReader
-
-    @asynccontextmanager
-    async def attached(self, _server: FastMCP[Any]) -> AsyncIterator[dict[str, Any]]:
-        with ClockReader(self._prefix) as self.clock, SensorReader(self._prefix) as self.sensors:
-            yield {}
+    clock: ClockReader
+    sensors: SensorReader
 
 
 class ClockTool(FastMCPTool):
@@ -80,6 +73,37 @@ class ClockTool(FastMCPTool):
         return tool_result(outcome)
 
 
+class ClockServer(LowLevelServer[Any]):
+    """Each `run` has readers of its own: several at once end each by itself, and a closed reader
+    could not be used again."""
+
+    def __init__(self, name: str, prefix: str) -> None:
+        super().__init__(name, version=__version__)
+        self._prefix = prefix
+
+    async def run(
+        self,
+        read_stream: Any,
+        write_stream: Any,
+        initialization_options: Any = None,
+        raise_exceptions: bool = False,
+    ) -> None:
+        """Serve one client until its stream ends."""
+        with ClockReader(self._prefix) as clock, SensorReader(self._prefix) as sensors:
+            served = make_server(self.name, Readers(clock, sensors))
+            options = served.create_initialization_options()
+            await served.run(read_stream, write_stream, options, raise_exceptions)
+
+
+def make_server(name: str, readers: Readers) -> LowLevelServer[Any]:
+    mcp: FastMCP[Any] = FastMCP(name, version=__version__)
+    for tool in TOOLS:
+        mcp.add_tool(ClockTool.of(tool, readers))
+    # As in the whole server: without it every modern call would list the tools first.
+    mcp._mcp_server.get_tool_input_schema = lambda _name: None
+    return mcp._mcp_server
+
+
 def create_clock_server(name: str = "clock", *, prefix: str = "") -> SdkServerEntry:
     """An `mcp_servers` entry with get_time and the sensor tools only: no storage, no identity.
 
@@ -91,10 +115,4 @@ def create_clock_server(name: str = "clock", *, prefix: str = "") -> SdkServerEn
         check_prefix(prefix)
     except ValueError as exc:
         raise ConfigurationError(f"prefix: {exc}") from exc
-    readers = Readers(prefix)
-    mcp: FastMCP[Any] = FastMCP(name, version=__version__, lifespan=readers.attached)
-    for tool in TOOLS:
-        mcp.add_tool(ClockTool.of(tool, readers))
-    # As in the whole server: without it every modern call would list the tools first.
-    mcp._mcp_server.get_tool_input_schema = lambda _name: None
-    return make_entry(name, mcp._mcp_server)
+    return make_entry(name, ClockServer(name, prefix))

@@ -10,10 +10,9 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from shared_context_server.embed.adapter import MAX_MESSAGE_BYTES, McpServerAdapter
 from shared_context_server.embed.jsonrpc import (
@@ -21,9 +20,9 @@ from shared_context_server.embed.jsonrpc import (
     METHOD_NOT_FOUND,
     JsonObject,
     Refused,
-    RequestId,
     error_answer,
     parse_json,
+    printable,
     read_id,
 )
 
@@ -32,13 +31,6 @@ ENVELOPE_BYTES = 64 * 1024  # beside the message itself
 
 # A notification has no response; the control request that carried it still gets one.
 _ACKNOWLEDGED: JsonObject = {"jsonrpc": "2.0", "result": {}}
-
-
-@dataclass(slots=True, eq=False)
-class _UnderWay:
-    adapter: McpServerAdapter
-    message_id: RequestId | None
-    is_cancelled: bool = False
 
 
 class ControlRouter:
@@ -50,7 +42,7 @@ class ControlRouter:
 
     def __init__(self, servers: Mapping[str, object]) -> None:
         self._adapters = {name: McpServerAdapter(server) for name, server in servers.items()}
-        self._under_way: dict[str, _UnderWay] = {}
+        self._under_way: dict[str, asyncio.Task[JsonObject | None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +66,7 @@ class ControlRouter:
         except Refused as refused:
             return _respond(None, refused.answer)
         if envelope.get("type") == "control_cancel_request":
-            await self._cancel(envelope.get("request_id"))
+            self._cancel(envelope.get("request_id"))
             return None
         if envelope.get("type") != "control_request":
             return None
@@ -99,17 +91,18 @@ class ControlRouter:
             adapter, message = self._find(request)
         except Refused as refused:
             return _respond(request_id, refused.answer)
-        await adapter.connect()
-        under_way = _UnderWay(adapter, read_id(message))
+        asking = asyncio.create_task(_ask(adapter, message))
         if isinstance(request_id, str):
-            self._under_way[request_id] = under_way
+            self._under_way[request_id] = asking
         try:
-            answer = await adapter.handle_message(message)
+            await asyncio.wait({asking})
         finally:
-            if isinstance(request_id, str) and self._under_way.get(request_id) is under_way:
+            asking.cancel()
+            if isinstance(request_id, str) and self._under_way.get(request_id) is asking:
                 del self._under_way[request_id]
-        if under_way.is_cancelled:
+        if asking.cancelled():
             return None
+        answer = asking.result()
         return _respond(request_id, _ACKNOWLEDGED if answer is None else answer)
 
     def _find(self, request: JsonObject) -> tuple[McpServerAdapter, JsonObject | str]:
@@ -124,15 +117,15 @@ class ControlRouter:
             raise Refused(METHOD_NOT_FOUND, text, read_id(message))
         return adapter, message
 
-    async def _cancel(self, request_id: Any) -> None:
-        under_way = self._under_way.get(request_id) if isinstance(request_id, str) else None
-        if under_way is None:
-            return
-        under_way.is_cancelled = True
-        params = {"requestId": under_way.message_id, "reason": "The host has cancelled it"}
-        await under_way.adapter.handle_message(
-            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-        )
+    def _cancel(self, request_id: Any) -> None:
+        asking = self._under_way.get(request_id) if isinstance(request_id, str) else None
+        if asking is not None:
+            asking.cancel()
+
+
+async def _ask(adapter: McpServerAdapter, message: JsonObject | str) -> JsonObject | None:
+    await adapter.connect()
+    return await adapter.handle_message(message)
 
 
 def _respond(request_id: Any, answer: JsonObject) -> str:
@@ -141,7 +134,11 @@ def _respond(request_id: Any, answer: JsonObject) -> str:
         "request_id": request_id,
         "response": {"mcp_response": answer},
     }
-    return to_json({"type": "control_response", "response": response}).decode() + "\n"
+    line = {"type": "control_response", "response": response}
+    try:
+        return to_json(line, inf_nan_mode="null").decode() + "\n"
+    except PydanticSerializationError:  # a tool may answer text that is no Unicode
+        return printable(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
 
 
 def servers_for_cli(config: Mapping[str, Any] | str | os.PathLike[str]) -> str:

@@ -53,7 +53,7 @@ def parse_json(raw: bytes | str, max_bytes: int) -> Any:
         if len(data) <= max_bytes:
             return from_json(data, allow_inf_nan=False)
     except ValueError as exc:
-        raise Refused(PARSE_ERROR, f"Parse error: {_printable(str(exc))}") from exc
+        raise Refused(PARSE_ERROR, f"Parse error: {printable(str(exc))}") from exc
     raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
 
 
@@ -99,5 +99,6 @@ def read_id(body: Any) -> RequestId | None:
     return found if is_id else None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with a question mark for each lone surrogate."""
     return text.encode(errors="replace").decode()
