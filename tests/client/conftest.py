@@ -116,7 +116,7 @@ class Fault(Enum):
 
 class Relay:
     """A proxy on a port of its own. `faults`: one for each of the next requests, a Fault or the
-    bytes to answer. While `holds_streams` event streams are buffered, as some proxies do."""
+    bytes to answer. Event streams may be buffered or cut, as some proxies do."""
 
     def __init__(self, target: str) -> None:
         self._port = int(target.rsplit(":", 1)[1])
@@ -125,6 +125,7 @@ class Relay:
         self.faults: deque[Fault | bytes] = deque()
         self.requests: list[str] = []
         self.holds_streams = False
+        self.cuts_streams = False
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -163,13 +164,14 @@ class Relay:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(lines[0])
         fault = self.faults.popleft() if self.faults else None
-        if fault is Fault.HANG_UP:
+        is_stream = lines[0].startswith("GET /events")
+        if fault is Fault.HANG_UP or (is_stream and self.cuts_streams):
             return
         if isinstance(fault, bytes):
             writer.write(fault)
             await writer.drain()
             return
-        is_held = self.holds_streams and lines[0].startswith("GET /events")
+        is_held = is_stream and self.holds_streams
         await self._forward(head, body, None if is_held or fault else writer)
 
     async def _forward(self, head: bytes, body: bytes, writer: asyncio.StreamWriter | None) -> None:

@@ -16,6 +16,7 @@ from shared_context_client import (
     ServerUnavailable,
     SessionNotFound,
     SharedContextClient,
+    SharedContextError,
     Unauthenticated,
 )
 from tests.client.conftest import (
@@ -134,10 +135,13 @@ async def test_what_a_stream_shows_again_is_not_shown_again(relay: Relay) -> Non
         assert await read(client.session(session_id).follow(0), 3) == [1, 2, 3]
 
 
-async def test_a_proxy_that_buffers_streams_is_polled_through(server_url: str) -> None:
+@pytest.mark.parametrize("manner, tries", [("holds_streams", 1), ("cuts_streams", 3)])
+async def test_a_proxy_that_lets_no_stream_through_is_polled_through(
+    server_url: str, manner: str, tries: int
+) -> None:
     limits = Limits(stream_silence_s=0.5)
     async with relay_to(server_url) as relay, make_client(relay.url, limits=limits) as client:
-        relay.holds_streams = True
+        setattr(relay, manner, True)
         session_id = await create_session(client)
         await add(client, session_id, 2)
         async with aclosing(client.session(session_id).follow(0)) as messages:
@@ -145,9 +149,9 @@ async def test_a_proxy_that_buffers_streams_is_polled_through(server_url: str) -
             await add(client, session_id, 1)
             assert await read(messages, 1) == [3]
         assert relay.lines(WAIT)
-        assert len(relay.lines("/events")) == 1  # the next follower does not try it again
+        assert len(relay.lines("/events")) == tries  # the next follower does not try it again
         assert await read(client.session(session_id).follow(2), 1) == [3]
-        assert len(relay.lines("/events")) == 1
+        assert len(relay.lines("/events")) == tries
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,18 @@ async def test_a_credential_that_is_refused_ends_it(server_url: str) -> None:
     async with make_client(server_url, api_key="not-a-key-of-this-server") as client:
         with pytest.raises(Unauthenticated):
             await read_to_the_end(client.session("session_0000000000000000").follow(0))
+
+
+async def test_a_stream_that_would_take_the_last_connection_is_refused(server_url: str) -> None:
+    async with make_client(server_url, limits=Limits(max_connections=2)) as client:
+        session_id = await create_session(client)
+        await add(client, session_id, 1)
+        async with aclosing(client.session(session_id).follow(0)) as messages:
+            assert await read(messages, 1) == [1]
+            with pytest.raises(SharedContextError) as refused:
+                await read(client.session(session_id).follow(0), 1)
+            assert refused.value.code == "TOO_MANY_STREAMS"
+        assert await read(client.session(session_id).follow(0), 1) == [1]
 
 
 async def test_patience_has_an_end_if_one_is_given(relay: Relay) -> None:

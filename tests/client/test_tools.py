@@ -30,6 +30,8 @@ from shared_context_client import (
 from shared_context_server.tools.catalog import TOOLS
 from tests.client.conftest import (
     ADMIN_API_KEY,
+    API_KEY,
+    PATIENCE_S,
     Relay,
     RestartableServer,
     answer_bytes,
@@ -191,6 +193,20 @@ async def test_a_wrong_key_is_refused_by_name(server_url: str) -> None:
     assert "not-a-key" not in f"{refused.value} {refused.value.details} {client!r}"
 
 
+async def test_the_line_end_of_a_key_s_file_does_no_harm(server_url: str) -> None:
+    async with make_client(server_url, "alice ", api_key=f"{API_KEY}\n") as client:
+        assert (await client.create_session("keys")).created_by == "alice"
+
+
+@pytest.mark.parametrize("field", ["api_key", "token", "agent_id", "agent_type"])
+def test_what_no_header_can_carry_is_refused_without_showing_it(field: str) -> None:
+    for value in ("secret\r\nX-Agent-ID: root", "secret \ud800"):
+        with pytest.raises(InvalidArgument) as refused:
+            SharedContextClient(**{field: value})  # type: ignore[arg-type]
+        assert refused.value.details == {"field": field}
+        assert "secret" not in str(refused.value)
+
+
 async def test_what_a_newer_server_adds_is_no_error(
     client: SharedContextClient, relay: Relay
 ) -> None:
@@ -207,8 +223,9 @@ async def test_what_a_newer_server_adds_is_no_error(
 
 async def test_another_service_s_answer_is_not_taken_for_ours(relay: Relay) -> None:
     relay.faults += [answer_bytes("200 OK", b"<html>Log in</html>"), answer_bytes("418 Teapot")]
+    relay.faults.append(answer_bytes("200 OK", b"no gzip", "Content-Encoding: gzip"))
     async with make_client(relay.url) as client:
-        for status in (200, 418):
+        for status in (200, 418, 200):
             with pytest.raises(UnexpectedAnswer) as unexpected:
                 await client.list_sessions()
             assert unexpected.value.status == status
@@ -236,6 +253,20 @@ async def test_a_cancelled_call_leaves_the_client_usable(server_url: str) -> Non
             assert (await client.add_message(session_id, "still here")).seq == 1
 
 
+async def test_a_call_that_is_cancelled_at_any_step_gives_its_connection_back(
+    server_url: str,
+) -> None:
+    async with make_client(server_url, limits=Limits(max_connections=1)) as client:
+        async with asyncio.timeout(PATIENCE_S):
+            for steps in range(50):
+                call = asyncio.create_task(client.list_sessions())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+                await client.list_sessions()
+
+
 async def test_address_and_key_come_from_the_environment(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +278,7 @@ async def test_address_and_key_come_from_the_environment(
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    for url in ("localhost:8000", "ftp://host", "http://"):
+    for url in ("localhost:8000", "ftp://host", "http://", "http://localhost:99999"):
         with pytest.raises(InvalidArgument) as wrong:
             SharedContextClient(url)
         assert wrong.value.details["field"] == "url"

@@ -68,7 +68,7 @@ def error_of_body(
     )
 
 
-def error_of_network(exc: httpx.TransportError) -> ServerUnavailable:
+def error_of_network(exc: httpx.RequestError) -> ServerUnavailable:
     """What to tell of a connection that failed."""
     # Before there is a connection nothing can have been sent.
     is_unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)

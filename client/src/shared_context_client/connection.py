@@ -22,7 +22,13 @@ from shared_context_client.answers import (
 )
 from shared_context_client.breaker import PROBE_S, CircuitBreaker
 from shared_context_client.credentials import Credentials, Headers
-from shared_context_client.errors import CircuitOpen, ServerUnavailable, SharedContextError
+from shared_context_client.errors import (
+    CircuitOpen,
+    ServerUnavailable,
+    SharedContextError,
+    UnexpectedAnswer,
+)
+from shared_context_client.exchanges import Exchanges
 from shared_context_client.options import Limits, Retries
 from shared_context_client.wire import encode_json
 
@@ -49,6 +55,7 @@ class Connection:
         self._credentials = credentials
         self._breaker = breaker
         self.are_streams_usable = True
+        self._streams = 0
         self._retries = retries
         self.limits = limits
         self._http = httpx.AsyncClient(
@@ -61,9 +68,10 @@ class Connection:
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
         )
+        self._exchanges = Exchanges(self._http)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._exchanges.close()
 
     async def authenticate(self, permissions: list[Permission] | None) -> TokenResult:
         """Trade the key for a token, which is used from now on."""
@@ -111,13 +119,42 @@ class Connection:
         bound = min(longest, self._retries.first_pause_s * 2.0 ** min(attempt, 30))
         return (retry_after_s or 0.0) + random.uniform(0, bound)  # noqa: S311 - no secret
 
+    async def probe(self) -> bool:
+        """Whether the server answers and its storage too. A proxy that does not let /ready
+        through answers something else, which will do."""
+        try:
+            request = self._http.build_request("GET", "/ready", timeout=httpx.Timeout(PROBE_S))
+            response = await self._exchanges.send(request)
+        except httpx.RequestError:
+            return False
+        return response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+
     @asynccontextmanager
     async def open_events(
         self, session_id: str, last_event_id: int
     ) -> AsyncIterator[httpx.Response]:
         """The stream of a session's events behind this one, tried once. Failures of the network,
-        also while it is open, are raised as ServerUnavailable, answers as `post` raises them."""
-        await self._breaker.admit(self._probe)
+        also while it is open, are raised as ServerUnavailable, answers as `post` raises them; one
+        stream more than the pool can hold is refused, for its other calls would wait for ever."""
+        if self._streams >= self.limits.max_connections - 1:
+            raise SharedContextError(
+                f"{self._streams} streams are open, and the pool has {self.limits.max_connections}"
+                " connections.",
+                code="TOO_MANY_STREAMS",
+                suggestion="Limits(max_connections=…) makes it larger.",
+            )
+        self._streams += 1
+        try:
+            async with self._open_events(session_id, last_event_id) as response:
+                yield response
+        finally:
+            self._streams -= 1
+
+    @asynccontextmanager
+    async def _open_events(
+        self, session_id: str, last_event_id: int
+    ) -> AsyncIterator[httpx.Response]:
+        await self._breaker.admit(self.probe)
         credentials = await self._credentials.get_headers(self._trade)
         headers = {
             **credentials,
@@ -125,17 +162,21 @@ class Connection:
             b"Cache-Control": b"no-store",
             b"Last-Event-ID": str(last_event_id).encode(),
         }
+        request = self._http.build_request(
+            "GET",
+            "/events",
+            params={"session_id": session_id},
+            headers=headers,
+            timeout=self._timeout(self.limits.stream_silence_s),
+        )
         try:
-            async with self._http.stream(
-                "GET",
-                "/events",
-                params={"session_id": session_id},
-                headers=headers,
-                timeout=self._timeout(self.limits.stream_silence_s),
-            ) as response:
+            response = await self._exchanges.send(request, stream=True)
+            try:
                 await self._check_stream(response, credentials)
                 yield response
-        except httpx.TransportError as exc:
+            finally:
+                await self._exchanges.end(response)
+        except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 
     async def _check_stream(self, response: httpx.Response, used: Headers) -> None:
@@ -150,7 +191,7 @@ class Connection:
         raise self._note_error(response)
 
     async def _try(self, path: str, body: bytes, headers: Headers | None, answer_s: float) -> bytes:
-        await self._breaker.admit(self._probe)
+        await self._breaker.admit(self.probe)
         used = headers or await self._credentials.get_headers(self._trade)
         response = await self._send(path, body, used, answer_s)
         # A caller that is not known has not been let do anything: repeating is harmless.
@@ -169,14 +210,12 @@ class Connection:
     async def _send(
         self, path: str, body: bytes, headers: Headers, answer_s: float
     ) -> httpx.Response:
+        request = self._http.build_request(
+            "POST", path, content=body, headers=headers, timeout=self._timeout(answer_s)
+        )
         try:
-            return await self._http.post(
-                path,
-                content=body,
-                headers=headers,
-                timeout=self._timeout(answer_s),
-            )
-        except httpx.TransportError as exc:
+            return await self._exchanges.send(request)
+        except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 
     def _timeout(self, read_s: float) -> httpx.Timeout:
@@ -193,7 +232,10 @@ class Connection:
             self._breaker.note_answer()
         return error
 
-    def _note_failure(self, exc: httpx.TransportError) -> ServerUnavailable:
+    def _note_failure(self, exc: httpx.RequestError) -> SharedContextError:
+        if isinstance(exc, httpx.DecodingError):
+            self._breaker.note_answer()
+            return UnexpectedAnswer(f"The answer cannot be decompressed: {exc}.", status=200)
         self._breaker.note_failure()
         return error_of_network(exc)
 
@@ -208,12 +250,3 @@ class Connection:
             headers=headers,
         )
         return read_result(content, TokenResult)
-
-    async def _probe(self) -> bool:
-        """Whether the server answers and its storage too. A proxy that does not let /ready
-        through answers something else, which will do."""
-        try:
-            response = await self._http.get("/ready", timeout=httpx.Timeout(PROBE_S))
-        except httpx.TransportError:
-            return False
-        return response.status_code < httpx.codes.INTERNAL_SERVER_ERROR

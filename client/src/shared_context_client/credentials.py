@@ -6,15 +6,18 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 
-from shared_context_client._generated.errors import RateLimited, Unauthenticated
+from shared_context_client._generated.errors import InvalidArgument, RateLimited, Unauthenticated
 from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client.errors import ServerUnavailable
 
 RENEWED_BEFORE_S = 300.0  # its expiry, or a fifth of its life if that is shorter
 RETRY_RENEWAL_S = 5.0  # while the old token is still good
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 Headers = dict[bytes, bytes]
 
@@ -23,17 +26,18 @@ Trade = Callable[[str, dict[str, object], Headers], Awaitable[TokenResult]]
 
 
 class Credentials:
-    """For the tasks of one loop. A renewal is under way once at a time."""
+    """For the tasks of one loop. A renewal is under way once at a time. Raises InvalidArgument for
+    what no header can carry."""
 
     def __init__(
         self, api_key: str | None, agent_id: str | None, agent_type: str | None, token: str | None
     ) -> None:
-        self._api_key = api_key
-        self._agent_id = agent_id
-        self._agent_type = agent_type
+        self._api_key = _read_header("api_key", api_key)
+        self._agent_id = _read_header("agent_id", agent_id)
+        self._agent_type = _read_header("agent_type", agent_type)
         self._permissions: list[Permission] | None = None
-        self._token = token
-        self._renew_at, self._ends_at = _read_times(token)
+        self._token = _read_header("token", token)
+        self._renew_at, self._ends_at = _read_times(self._token)
         self._lock = asyncio.Lock()
 
     async def authenticate(
@@ -112,6 +116,23 @@ class Credentials:
 
     def _token_headers(self) -> Headers:
         return {b"Authorization": f"Bearer {self._token}".encode()}
+
+
+def _read_header(field: str, value: str | None) -> str | None:
+    """Without the space around it, such as the end of the line of the file it comes from. The
+    error does not show the value, which may be a secret."""
+    value = (value or "").strip()
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        is_sendable = False
+    else:
+        is_sendable = _CONTROL.search(value) is None
+    if not is_sendable:
+        raise InvalidArgument(
+            f"{field} holds a character that no header can carry.", details={"field": field}
+        )
+    return value or None
 
 
 def _lead_s(life_s: float) -> float:

@@ -18,6 +18,7 @@ from shared_context_client.errors import ServerUnavailable, SharedContextError, 
 from shared_context_client.event_stream import EventStreamParser, ServerEvent
 
 PAGE_SIZE = 200
+VAIN_STREAMS = 3  # in a row, each while the server answered: what stands between cuts them
 
 
 class _StreamUnusable(Exception):
@@ -36,6 +37,8 @@ class Follower:
         self._seq = after_seq
         self._heard_at = time.monotonic()
         self._attempt = 0
+        self._has_heard = False
+        self._vain_streams = 0
 
     async def follow(self, patience_s: float | None) -> AsyncGenerator[MessageItem]:
         """Until the session is closed. Raises SessionNotFound when it is deleted, Unauthenticated
@@ -65,13 +68,20 @@ class Follower:
         if self._seq is None:
             newest = await self._tools.get_messages(self._session_id, limit=1)
             self._seq = newest.next_after_seq
-        source = self._stream() if self._connection.are_streams_usable else self._poll()
-        async with aclosing(source) as messages:
-            async for message in messages:
-                # A stream that begins anew may go back; what has been seen is not shown again.
-                if message.seq > self._seq:
-                    self._seq = message.seq
-                    yield message
+        is_stream = self._connection.are_streams_usable
+        try:
+            async with aclosing(self._stream() if is_stream else self._poll()) as messages:
+                async for message in messages:
+                    # A stream that begins anew may go back; what has been seen is not shown again.
+                    if message.seq > self._seq:
+                        self._seq = message.seq
+                        yield message
+        except ServerUnavailable as exc:
+            if is_stream and not self._has_heard and await self._connection.probe():
+                self._vain_streams += 1
+                if self._vain_streams == VAIN_STREAMS:
+                    raise _StreamUnusable from exc
+            raise
 
     def _note_sign_of_life(self) -> None:
         self._heard_at = time.monotonic()
@@ -80,7 +90,7 @@ class Follower:
     async def _stream(self) -> AsyncGenerator[MessageItem]:
         """Returns when the session is closed and all has been read."""
         assert self._seq is not None
-        has_heard = False
+        self._has_heard = False
         try:
             async with self._connection.open_events(self._session_id, self._seq) as response:
                 if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -92,7 +102,8 @@ class Follower:
                     return
                 parser = EventStreamParser()
                 async for chunk in response.aiter_bytes():
-                    has_heard = True
+                    self._has_heard = True
+                    self._vain_streams = 0
                     self._note_sign_of_life()
                     for event in parser.feed(chunk):
                         if event.type == "message":
@@ -110,7 +121,7 @@ class Follower:
             raise _StreamUnusable from exc
         except ServerUnavailable as exc:
             # The server was there, and sent nothing for longer than it ever is silent.
-            if isinstance(exc.__cause__, httpx.ReadTimeout) and not has_heard:
+            if isinstance(exc.__cause__, httpx.ReadTimeout) and not self._has_heard:
                 raise _StreamUnusable from exc
             raise
         raise ServerUnavailable("The stream has ended.")

@@ -53,7 +53,8 @@ def read_url(url: str | None) -> str:
         parsed = httpx.URL(given)
     except httpx.InvalidURL as exc:
         raise InvalidArgument(f"url: {exc}.", details={"field": "url"}) from exc
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    has_port = parsed.port is None or 0 < parsed.port < 65536
+    if parsed.scheme not in ("http", "https") or not parsed.host or not has_port:
         raise InvalidArgument(
             f"url: {given!r} is not an http or https URL.", details={"field": "url"}
         )

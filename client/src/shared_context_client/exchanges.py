@@ -1,0 +1,81 @@
+"""Requests that may be given up at any moment and leave nothing behind in the connection pool.
+
+httpcore 1.0 loses a connection for good when its task is cancelled between getting a connection
+and using it, or while a response is closed. So each request has a task of its own, which is
+cancelled only while it waits for the server, and else ends by itself before its next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import httpx
+
+_WAITING = ("receive_response_headers", "receive_response_body")
+_CLOSING = "response_closed"
+
+
+class Exchanges:
+    """For the tasks of one loop."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    async def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        """As AsyncClient.send; a stream has to be given to `end`. Raises httpx.RequestError."""
+        steps = _Steps()
+        request.extensions["trace"] = steps.note
+        task = asyncio.create_task(self._http.send(request, stream=stream))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._ending.add(task)
+            task.add_done_callback(self._end_given_up)
+            steps.give_up(task)
+            raise
+
+    async def end(self, response: httpx.Response) -> None:
+        """Close a stream, to the end even if the caller is cancelled meanwhile."""
+        await asyncio.shield(self._start(response.aclose()))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self._http.aclose()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    def _end_given_up(self, task: asyncio.Task[httpx.Response]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is None and not task.result().is_closed:
+            self._start(task.result().aclose())
+
+
+class _Steps:
+    """How far a request is, as httpcore's trace tells."""
+
+    def __init__(self) -> None:
+        self._is_given_up = False
+        self._is_waiting = False
+
+    async def note(self, event: str, _info: Mapping[str, Any]) -> None:
+        """Called with `….started` before each step, and with another word after it."""
+        step, _, moment = event.rpartition(".")
+        is_start = moment == "started"
+        if is_start and self._is_given_up and not step.endswith(_CLOSING):
+            raise asyncio.CancelledError
+        self._is_waiting = is_start and step.endswith(_WAITING)
+
+    def give_up(self, task: asyncio.Task[httpx.Response]) -> None:
+        self._is_given_up = True
+        if self._is_waiting:
+            task.cancel()
