@@ -88,6 +88,34 @@ async def test_readers_cannot_write(readers: Readers) -> None:
     assert "readonly" in str(caught.value.__cause__)
 
 
+async def test_waiting_reads_are_taken_without_a_turn_of_the_loop(connect: CountedConnect) -> None:
+    begun, release = threading.Event(), threading.Event()
+    taken = threading.Semaphore(0)
+
+    def slow(connection: sqlite3.Connection) -> None:
+        begun.set()
+        release.wait(PATIENCE_S)
+
+    async with running(connect, size=1) as readers:
+        tasks = [asyncio.ensure_future(readers.run(slow))]
+        tasks += [asyncio.ensure_future(readers.run(lambda _: taken.release())) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        release.set()
+        for _ in range(3):  # here the loop stands still
+            assert taken.acquire(timeout=PATIENCE_S)
+        await asyncio.gather(*tasks)
+
+
+async def test_a_slow_read_holds_up_none_behind_it(readers: Readers) -> None:
+    release = threading.Event()
+    slow = asyncio.ensure_future(readers.run(lambda _: release.wait(PATIENCE_S)))
+    async with asyncio.timeout(PATIENCE_S / 2):
+        assert await asyncio.gather(*(readers.run(select_one) for _ in range(50))) == [1] * 50
+    release.set()
+    assert await slow is True
+
+
 async def test_what_a_function_raises_reaches_its_caller(
     readers: Readers, connect: CountedConnect
 ) -> None:

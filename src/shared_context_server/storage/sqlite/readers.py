@@ -4,18 +4,23 @@ aiosqlitepool opens, limits and replaces the connections. It has three weaknesse
 here is shaped by them: a caller that is cancelled while it holds a connection, or waits for one,
 may take the slot with it; a health check that fails by any error but a timeout loses the slot too;
 and acquiring and releasing cost several task switches. So callers never touch the pool. They queue
-their reads, and a few lanes, tasks that nobody cancels, work the queue off. A lane takes a
-connection when it is first needed and puts it back when it has failed, or at the end.
+their reads, and a few lanes, tasks that nobody cancels, see to it that the queue is worked off. A
+lane takes a connection when it is first needed and puts it back when it has failed, or at the end.
+
+The connection's thread takes the reads off the queue itself, until there are none. Handed over by
+the lane one by one, each would wait for a turn of the loop, while the thread has nothing to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -55,7 +60,7 @@ class _Thread(aiosqlite.Connection):
         self._thread.daemon = True  # a program that ends without closing must not hang
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        execute = self._execute(_read_snapshot, self._conn, function)  # type: ignore[no-untyped-call]  # theirs
+        execute = self._execute(function, self._conn)  # type: ignore[no-untyped-call]  # theirs
         result: T = await execute
         return result
 
@@ -69,13 +74,6 @@ class _Thread(aiosqlite.Connection):
         except sqlite3.ProgrammingError:
             return False
         return True
-
-
-def _read_snapshot(
-    connection: sqlite3.Connection, function: Callable[[sqlite3.Connection], T]
-) -> T:
-    with snapshot(connection):
-        return function(connection)
 
 
 class _Reader:
@@ -119,10 +117,32 @@ class _Read:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
     has_begun: bool = False
+    value: Any = None
+    error: BaseException | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """In the thread of a connection, which is used up when sqlite3.Error is raised."""
+        self.has_begun = True
+        try:
+            with snapshot(connection):
+                self.value = self.function(connection)
+        except sqlite3.Error as exc:
+            self.error = wrap_error(exc)
+            raise
+        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
+            self.error = exc
+
+    def settle(self) -> None:
+        if self.future.done():  # its caller was cancelled, or told that it had waited too long
+            return
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(self.error)
 
     def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+        self.error = error
+        self.settle()
 
     def expire(self) -> None:
         if not self.has_begun:
@@ -141,7 +161,11 @@ class Readers:
         self._connect = connect
         self._size = size
         self._wait_s = wait_s
+        # Both are used by the loop and by the threads: appending and popping are atomic.
         self._waiting: deque[_Read] = deque()
+        self._finished: deque[_Read] = deque()
+        self._is_settling = False  # the loop has been asked to settle what is finished
+        self._unsettled = 0  # reads that wait, are under way, or are finished
         self._lanes: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
         self._parked: list[asyncio.Future[None]] = []  # one of each lane that has nothing to do
         self._is_closing = False
@@ -160,9 +184,11 @@ class Readers:
         loop = asyncio.get_running_loop()
         read = _Read(function, loop.create_future())
         self._waiting.append(read)
+        self._unsettled += 1
         expiry = None
         if not self._wake_lane():
-            if len(self._lanes) < self._size:
+            # Else a lane has finished its reads, and looks here again before it parks.
+            if len(self._lanes) < min(self._unsettled, self._size):
                 self._start_lane()
             else:
                 expiry = loop.call_later(self._wait_s, read.expire)
@@ -204,8 +230,13 @@ class Readers:
                     await self._serve(reader)
             except _OPEN_ERRORS as exc:
                 # One read is told; the next may find that a connection can be opened again.
-                if self._waiting:
-                    self._waiting.popleft().fail(unavailable(exc))
+                self._fail_one(unavailable(exc))
+
+    def _fail_one(self, error: Unavailable) -> None:
+        with contextlib.suppress(IndexError):  # a thread may have been quicker
+            read = self._waiting.popleft()
+            self._unsettled -= 1
+            read.fail(error)
 
     async def _has_work(self) -> bool:
         """Wait until a read waits: True; or until closing: False."""
@@ -218,23 +249,43 @@ class Readers:
         return True
 
     async def _serve(self, reader: _Reader) -> None:
-        """Reads, until closing or until the connection has failed."""
+        """Let the connection's thread work, until closing or until the connection has failed."""
         while await self._has_work() and reader.is_usable:
-            read = self._waiting.popleft()
-            if read.future.done():  # cancelled or expired
-                continue
-            read.has_begun = True
-            try:
-                result = await reader.run(read.function)
-            except sqlite3.Error as exc:
-                read.fail(wrap_error(exc))
-            except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
-                read.fail(exc)
-            else:
-                if not read.future.done():
-                    read.future.set_result(result)
+            with contextlib.suppress(sqlite3.Error):  # its caller is told
+                await reader.run(partial(self._work, reader))
+
+    def _settle(self) -> None:
+        self._is_settling = False  # first: what is finished from now on asks again
+        while self._finished:
+            self._finished.popleft().settle()
+            self._unsettled -= 1
 
     async def _open(self) -> _Reader:
         thread = _Thread(self._connect)
         await thread
         return _Reader(thread)
+
+    # In the threads
+
+    def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
+        """Reads, until none waits. Raises sqlite3.Error."""
+        while True:
+            try:
+                read = self._waiting.popleft()
+            except IndexError:
+                return
+            if not reader.is_usable:
+                self._waiting.appendleft(read)  # the lane sees it, and that the connection died
+                return
+            try:
+                if not read.future.done():  # cancelled or expired
+                    read.run(connection)
+            finally:
+                self._finish(read)
+
+    def _finish(self, read: _Read) -> None:
+        """Wake the loop, once for all that is finished until it has got round to it."""
+        self._finished.append(read)
+        if not self._is_settling:
+            self._is_settling = True
+            read.future.get_loop().call_soon_threadsafe(self._settle)
