@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from starlette.routing import Route
 
 from shared_context_server.auth.middleware import protect
 from shared_context_server.cli.connections import Connection
-from shared_context_server.models import Event, EventKind
+from shared_context_server.models import Caller, Event, EventKind, Permission, Visibility
 from shared_context_server.rest.events import EventsEndpoint
 from shared_context_server.server import Server
+from shared_context_server.storage.base import NewMessage
 from tests.rest.conftest import (
     ADMIN_API_KEY,
     API_KEY,
@@ -157,6 +159,28 @@ async def test_a_stream_begins_now_and_shows_messages_as_get_messages_does(
         sent = await stream.next_message()
         shown = await call(alice, "get_messages", session_id=session_id, after_seq=1)
         assert (sent.id, sent.data) == (2, shown["messages"][0])
+
+
+async def test_times_have_microseconds_even_on_a_whole_second(
+    server: Server, url: str, alice: httpx.AsyncClient
+) -> None:
+    session_id = await create_session(alice)
+    message = NewMessage(
+        session_id=session_id,
+        sender=Caller("alice", "test", frozenset(Permission), key_id="key"),
+        content="at noon",
+        visibility=Visibility.PUBLIC,
+        recipients=(),
+        metadata={},
+        parent_message_id=None,
+        created_at=datetime(2030, 1, 1, 12, tzinfo=UTC),
+    )
+    await server.services.storage.add_message(message, lambda _: None)
+    async with follow(url, "bob", session_id, last_id=0) as stream:
+        sent = await stream.next_message()
+    shown = await call(alice, "get_messages", session_id=session_id)
+    assert sent.data == shown["messages"][0]
+    assert sent.data["timestamp"] == "2030-01-01T12:00:00.000000Z"
 
 
 async def test_a_stream_resumes_behind_the_last_event(url: str, alice: httpx.AsyncClient) -> None:

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -102,14 +103,23 @@ def _enums(annotation: Any) -> Iterator[type[StrEnum]]:
         yield from _enums(part)
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models an annotation is made of, what one consists of before it."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for field in annotation.model_fields.values():
-            yield from _models(field.annotation)
+def _models(annotation: Any) -> Iterator[type]:
+    """The models and dataclasses an annotation is made of, what one consists of before it."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or is_dataclass(annotation)
+    ):
+        for field in _fields(annotation).values():
+            yield from _models(field)
         yield annotation
     for part in get_args(annotation):
         yield from _models(part)
+
+
+def _fields(model: type) -> dict[str, Any]:
+    """The types of its fields by name."""
+    if issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    return get_type_hints(model)
 
 
 # Results
@@ -135,7 +145,7 @@ def results() -> str:
 
 def _all_enums() -> list[type[StrEnum]]:
     models = {model for tool in TOOLS for model in (*_models(tool.result), tool.arguments)}
-    fields = [field.annotation for model in models for field in model.model_fields.values()]
+    fields = [annotation for model in models for annotation in _fields(model).values()]
     found = {enum for annotation in fields for enum in _enums(annotation)}
     return sorted(found, key=lambda enum: enum.__name__)
 
@@ -144,12 +154,12 @@ def _enum_names() -> list[str]:
     return [enum.__name__ for enum in _all_enums()]
 
 
-def _result(model: type[BaseModel]) -> str:
+def _result(model: type) -> str:
     answers = [tool.name for tool in TOOLS if tool.result is model]
     doc = f"Answer of {', '.join(answers)}." if answers else f"{model.__name__}, in an answer."
     fields = [
-        f"    {name}: {_type_name(field.annotation, is_argument=False)}"
-        for name, field in model.model_fields.items()
+        f"    {name}: {_type_name(annotation, is_argument=False)}"
+        for name, annotation in _fields(model).items()
         if name not in Result.model_fields
     ]
     return "\n".join([f"class {model.__name__}(Record):", f'    """{doc}"""', "", *fields])

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
@@ -27,6 +28,7 @@ HEARTBEAT_S = 15.0  # proxies cut what is silent for longer: 30 to 60 s are usua
 # is stricter (cli.connections), this is for other ASGI servers.
 PATIENCE_S = 30.0
 LAST_EVENT_ID = "Last-Event-ID"
+_MESSAGE_ITEM = TypeAdapter(MessageItem)
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _NEWLINE = "\n"
@@ -125,7 +127,7 @@ async def _encode(
 
 def _encode_message(message: Message, *, is_common: bool) -> ServerSentEvent:
     return ServerSentEvent(
-        _to_line(MessageItem.of(message)),
+        _to_line(_MESSAGE_ITEM.dump_python(MessageItem.of(message), mode="json")),
         event="message",
         id=str(message.id if is_common else message.seq),
         sep=_NEWLINE,

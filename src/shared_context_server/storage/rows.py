@@ -44,7 +44,7 @@ def encode_optional_time(at: datetime | None) -> int | None:
 
 
 def decode_time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def decode_optional_time(microseconds: int | None) -> datetime | None:
