@@ -68,6 +68,7 @@ class Server:
         """Answer everybody who waits, since a shutdown waits for calls under way. Calls that do not
         wait are served as before."""
         self.services.bus.close()
+        self.services.storage.begin_closing()
 
 
 @asynccontextmanager
@@ -103,6 +104,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         mcp = make_mcp(dispatcher)
         app = await _make_app(stack, mcp, dispatcher, metrics)
         yield Server(settings, services, dispatcher, metrics, mcp, app)
+        storage.begin_closing()
         with suppress(SharedContextError):
             await services.presence.flush()
 
@@ -192,16 +194,18 @@ class McpEndpoint:
 async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
     """Run `job` again and again in the background; a failure is logged and tried again."""
 
+    function = job.func if isinstance(job, partial) else job
+    name = getattr(function, "__name__", type(function).__name__)  # a repr would tell all settings
+
     async def repeat() -> None:
         while True:
             await asyncio.sleep(interval_s)
             try:
                 await job()
             except SharedContextError as exc:
-                name = getattr(job, "__name__", repr(job))
                 _log.warning("background job failed", job=name, code=exc.code, error=exc.message)
             except Exception:  # noqa: BLE001 - it has no caller to tell; the log is where it surfaces
-                _log.exception("background job failed", job=getattr(job, "__name__", repr(job)))
+                _log.exception("background job failed", job=name)
 
     task = asyncio.create_task(repeat())
     try:

@@ -12,7 +12,9 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_storage, postgres
 from tests.postgres_faults.replicas import (
+    DATABASE,
     PASSWORD,
+    ROLE,
     Replicas,
     call,
     check_server_log,
@@ -61,3 +63,15 @@ async def test_a_server_without_its_database_says_so_and_not_the_password(
     assert str(raised.value).startswith("DATABASE_URL")
     assert PASSWORD not in str(raised.value)
     assert time.monotonic() - started < 5.0
+
+
+async def test_a_server_whose_role_may_not_write_says_so(
+    replicas: Replicas, tmp_path: Path
+) -> None:
+    replicas.cluster.execute(f"REVOKE INSERT ON messages FROM {ROLE}", database=DATABASE)
+    try:
+        with pytest.raises(ConfigurationError, match=r"^DATABASE_URL: .* no right to write"):
+            async with open_storage(Settings(data_dir=tmp_path, database_url=replicas.url)):
+                pass
+    finally:
+        replicas.cluster.execute(f"GRANT INSERT ON messages TO {ROLE}", database=DATABASE)

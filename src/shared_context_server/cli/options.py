@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.observability.logs import configure_logs
 from shared_context_server.settings import Settings, load_settings
 
 
@@ -20,8 +21,11 @@ class StorageOptions:
     database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
 
     def load(self) -> Settings:
-        """The settings, with the options that were given. Raises ConfigurationError."""
-        return load_settings(**self.overrides())
+        """The settings, with the options that were given, by which logs are written from now on.
+        Raises ConfigurationError."""
+        settings = load_settings(**self.overrides())
+        configure_logs(settings)  # of what a database says that a command waits for
+        return settings
 
     def overrides(self) -> dict[str, object]:
         return asdict(self)

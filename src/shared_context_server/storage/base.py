@@ -257,6 +257,10 @@ class Bell(Protocol):
 class Storage(Protocol):
     """A place that keeps sessions, messages, memory, leases, identity and audit."""
 
+    def begin_closing(self) -> None:
+        """Say that the server is about to end. Calls are served as before, but those under way and
+        those to come raise Unavailable rather than wait for long for a database that is silent."""
+
     async def aclose(self) -> None:
         """Finish the writes under way, then release everything. Further calls raise Unavailable."""
 

@@ -14,6 +14,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage import (
     SchemaStatus,
+    Storage,
     find_schema_status,
     migrate_storage,
     open_storage,
@@ -21,6 +22,7 @@ from shared_context_server.storage import (
 from shared_context_server.storage.migrations import load_migrations
 from shared_context_server.storage.postgres.migrations import MIGRATIONS_DIR, apply_migrations
 from tests.postgres import DatabaseServer
+from tests.storage.builders import ALICE, add_session
 
 ALL = [migration.name for migration in load_migrations(MIGRATIONS_DIR)]
 
@@ -110,3 +112,29 @@ def test_a_missing_database_is_said_to_be_missing(settings: Settings) -> None:
     url = settings.storage_url.rpartition("/")[0] + "/no_such_database"
     with pytest.raises(ConfigurationError, match="no_such_database"):
         migrate_storage(Settings(database_url=url))
+
+
+async def test_a_migration_fails_no_call_of_a_replica_that_runs(settings: Settings) -> None:
+    """It has prepared statements that do not fit any more."""
+
+    async def count_sessions(storage: Storage) -> int:
+        return len(await storage.list_sessions(ALICE, status=None, created_by=None, limit=9))
+
+    async with open_storage(settings) as storage:
+        await add_session(storage)
+        assert await count_sessions(storage) == 1
+        await execute(settings, "ALTER TABLE sessions ALTER COLUMN metadata TYPE VARCHAR")
+        assert await count_sessions(storage) == 1
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(settings: Settings) -> None:
+    await execute(
+        settings,
+        "CREATE DATABASE latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'",
+    )
+    url = settings.storage_url.rpartition("/")[0] + "/latin1"
+    try:
+        with pytest.raises(ConfigurationError, match="encoding LATIN1"):
+            migrate_storage(settings.model_copy(update={"database_url": url}))
+    finally:
+        await execute(settings, "DROP DATABASE latin1 WITH (FORCE)")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import asyncpg
 from tenacity import (
     AsyncRetrying,
-    retry_if_exception_type,
-    retry_if_not_exception_type,
+    RetryCallState,
+    retry_if_exception,
     stop_after_delay,
     wait_random_exponential,
 )
@@ -23,7 +25,7 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.postgres.copying import PostgresCopier, open_copier_on
-from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, LOST_CONNECTION
+from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, describe, may_pass
 from shared_context_server.storage.postgres.hosts import Connector
 from shared_context_server.storage.postgres.migrations import (
     MIGRATIONS_DIR,
@@ -31,7 +33,7 @@ from shared_context_server.storage.postgres.migrations import (
     read_status,
 )
 from shared_context_server.storage.postgres.pool import Connection, open_pool
-from shared_context_server.storage.postgres.store import PostgresStorage
+from shared_context_server.storage.postgres.store import PostgresStorage, may_write
 
 __all__ = [
     "migrate_postgres",
@@ -44,10 +46,17 @@ T = TypeVar("T")
 
 START_WAIT_S = 30.0  # for a database that is just starting, as it is when all are started at once
 OLDEST_VERSION = 15
+# The other encodings lack characters that messages have. SQL_ASCII keeps any bytes as they come.
+ENCODINGS = ("UTF8", "SQL_ASCII")
 
 _NOT_A_URL = "it is not a URL; characters such as / and @ in a password have to be percent-encoded"
-# What a wrong URL comes to, and a pooler's refusal: waiting would help neither.
-_WRONG = (asyncpg.ClientConfigurationError, asyncpg.ProtocolViolationError)
+_NO_FILE = (
+    "a file that it names cannot be read (sslrootcert, sslcert, sslkey or sslcrl; PGSSLROOTCERT and "
+    "the like)"
+)
+_FILE_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# Of a server on the same host, whose file is there when it has started.
+_HAS_SOCKET = re.compile(r"(?:@|//|,|[?&]host=)(?:/|%2f)", re.IGNORECASE)
 
 _log = get_logger("storage")
 
@@ -58,8 +67,8 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
 
     Raises ConfigurationError as migrate_postgres does.
     """
-    with _explain_errors():
-        await _use_once(settings, _migrate)
+    with _explain_errors(settings.storage_url):
+        await _use_once(settings, _prepare)
         pool = await open_pool(settings)
     storage = PostgresStorage(pool, settings)
     try:
@@ -74,7 +83,9 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
 async def open_postgres_copier(settings: Settings) -> AsyncIterator[PostgresCopier]:
     """Open a migrated database for copying. Raises ConfigurationError."""
     async with contextlib.AsyncExitStack() as stack:
-        with _explain_errors():
+        listen_url = settings.postgres_listen_url
+        name = "DATABASE_URL" if listen_url is None else "POSTGRES_LISTEN_URL"
+        with _explain_errors(listen_url or settings.storage_url, name):
             copier = await stack.enter_async_context(open_copier_on(settings))
         yield copier
 
@@ -84,21 +95,30 @@ def migrate_postgres(settings: Settings) -> list[str]:
     do so at once.
 
     Raises ConfigurationError, having changed nothing: there is no such database or it does not
-    answer, its version is older than 15, a migration fails, or the schema is newer than this
-    program.
+    answer, its version is older than 15, its encoding is not UTF8, a migration fails, or the schema
+    is newer than this program.
     """
-    return _run_apart(_use_once(settings, _migrate))
+    return _run_apart(settings, _migrate)
 
 
 def postgres_schema_status(settings: Settings) -> SchemaStatus:
     """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
-    return _run_apart(_use_once(settings, _read_status))
+    return _run_apart(settings, _read_status)
 
 
-def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+def _run_apart(settings: Settings, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
     """In a loop of its own, in a thread, because the caller may be inside a loop."""
-    with _explain_errors(), ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+    with _explain_errors(settings.storage_url), ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _use_once(settings, work)).result()
+
+
+async def _prepare(connection: Connection) -> None:
+    await _migrate(connection)
+    if not await may_write(connection):
+        raise ConfigurationError(
+            "DATABASE_URL: the database cannot be used: its role has no right to write to the table "
+            "messages"
+        )
 
 
 async def _migrate(connection: Connection) -> list[str]:
@@ -110,7 +130,7 @@ async def _read_status(connection: Connection) -> SchemaStatus:
 
 
 async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """`work` on a connection of its own, to a database of a version that is supported."""
+    """`work` on a connection of its own, to a database of a kind that is supported."""
     connection = await _connect(settings)
     try:
         version = connection.get_server_version()
@@ -119,35 +139,59 @@ async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T
                 f"The database is PostgreSQL {version.major}.{version.minor}; {OLDEST_VERSION} "
                 "is the oldest version that is supported."
             )
+        # A pooler may keep it to itself.
+        encoding = getattr(connection.get_settings(), "server_encoding", ENCODINGS[0])
+        if encoding not in ENCODINGS:
+            raise ConfigurationError(
+                f"The database has the encoding {encoding}, in which not every text can be written: "
+                "make one with ENCODING 'UTF8' (and TEMPLATE template0)."
+            )
         return await work(connection)
     finally:
         await connection.close()
 
 
 async def _connect(settings: Settings) -> asyncpg.Connection[Any]:
+    url = settings.storage_url
     retrying = AsyncRetrying(
-        retry=retry_if_exception_type((*LOST_CONNECTION, asyncpg.TooManyConnectionsError))
-        & retry_if_not_exception_type(_WRONG),
+        retry=retry_if_exception(lambda exc: may_pass(exc) and not _is_of_a_file(exc, url)),
         wait=wait_random_exponential(multiplier=0.2, max=2.0),
         stop=stop_after_delay(START_WAIT_S),
         reraise=True,
-        before_sleep=lambda state: _log.warning(
-            "the database does not answer yet",
-            error=type(state.outcome.exception()).__name__ if state.outcome else None,
-        ),
+        before_sleep=_warn,
     )
-    connection: asyncpg.Connection[Any] = await retrying(
-        Connector(settings.storage_url, settings).connect
-    )
+    connection: asyncpg.Connection[Any] = await retrying(Connector(url, settings).connect)
     return connection
 
 
+def _warn(state: RetryCallState) -> None:
+    exc = state.outcome.exception() if state.outcome is not None else None
+    if exc is not None:
+        error = type(exc).__name__
+        _log.warning("the database does not answer yet", error=error, reason=describe(exc))
+
+
+def _is_of_a_file(exc: BaseException, url: str) -> bool:
+    return isinstance(exc, _FILE_ERRORS) and _HAS_SOCKET.search(url) is None
+
+
 @contextlib.contextmanager
-def _explain_errors() -> Iterator[None]:
+def _explain_errors(url: str, setting: str = "DATABASE_URL") -> Iterator[None]:
+    """Raise ConfigurationError, in one line and without the URL, which may hold a password."""
     try:
         yield
     except (*DRIVER_ERRORS, ValueError) as exc:
-        # Without the URL, which may hold a password, and of which a ValueError may quote a part.
-        is_driver_error = isinstance(exc, DRIVER_ERRORS)
-        reason = (str(exc) if is_driver_error else _NOT_A_URL) or type(exc).__name__
-        raise ConfigurationError(f"DATABASE_URL: the database cannot be used: {reason}") from exc
+        reason = " ".join(_find_reason(exc, url).split())
+        raise ConfigurationError(f"{setting}: the database cannot be used: {reason}") from exc
+
+
+def _find_reason(exc: BaseException, url: str) -> str:
+    if not isinstance(exc, DRIVER_ERRORS):
+        return _NOT_A_URL  # a ValueError may quote a part of it
+    if _is_of_a_file(exc, url):
+        return _NO_FILE
+    reason = str(exc) or describe(exc) or type(exc).__name__
+    # What stands before an @ that is not the only one might be a part of the password.
+    _user, at, hosts = urlsplit(url).netloc.rpartition("@")
+    names_hosts = isinstance(exc, OSError) and at and url.count("@") == 1
+    return f"{hosts}: {reason}" if names_hosts else reason

@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.postgres.failures import DRIVER_ERRORS
+from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, describe
 from shared_context_server.storage.postgres.hosts import Connector
 from shared_context_server.storage.postgres.pool import Connection, Mode, Pool
 
@@ -28,9 +28,10 @@ _log = get_logger("events")
 
 def _warn_once(state: RetryCallState) -> None:
     """Of an outage, not of each attempt in it."""
-    if state.attempt_number == 1 and state.outcome is not None:
-        error = type(state.outcome.exception()).__name__
-        _log.warning("not listening to the database", error=error)
+    exc = state.outcome.exception() if state.outcome is not None else None
+    if state.attempt_number == 1 and exc is not None:
+        error = type(exc).__name__
+        _log.warning("not listening to the database", error=error, reason=describe(exc))
 
 
 class NotifyBell:
@@ -101,7 +102,8 @@ class NotifyBell:
     async def _keep_listening(self) -> None:
         """Listen, and after each loss of the connection again; never gives up."""
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(DRIVER_ERRORS),
+            # ValueError: POSTGRES_LISTEN_URL is none; nothing else needs it
+            retry=retry_if_exception_type((*DRIVER_ERRORS, ValueError)),
             wait=wait_random_exponential(multiplier=0.1, max=RETRY_MAX_S),
             before_sleep=_warn_once,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import asyncpg
 
 from shared_context_server.errors import InternalError, SharedContextError, Unavailable
@@ -30,6 +32,7 @@ COLLISIONS = (
     asyncpg.UniqueViolationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    asyncpg.InvalidCachedStatementError,  # a migration has changed what a statement gives
 )
 """Another transaction was faster; tried again, this one sees what that one wrote."""
 
@@ -43,12 +46,38 @@ _DEFECTS = (
 
 def wrap_error(exc: BaseException) -> SharedContextError:
     """Unavailable for what may pass (no connection, shutting down, read-only after a failover, too
-    many connections, disk full, time out), InternalError for what is our own mistake: SQL that does
-    not fit the schema, a broken constraint. As `raise … from exc` would make it."""
-    is_defect = isinstance(exc, _DEFECTS) and not _is_lost(exc)
-    error = InternalError("The storage failed.") if is_defect else Unavailable()
+    many connections, disk full, a right that is missing, time out), InternalError for what is our
+    own mistake: SQL that does not fit the schema, a broken constraint. As `raise … from exc` would
+    make it."""
+    error = InternalError("The storage failed.") if _is_defect(exc) else Unavailable()
     error.__cause__ = exc
     return error
+
+
+def describe(exc: BaseException) -> str:
+    """In one line what to tell whoever runs the server. Empty where it could quote what somebody
+    has written."""
+    if isinstance(exc, asyncpg.PostgresError):
+        is_ours = isinstance(exc, asyncpg.SyntaxOrAccessError) or not _is_defect(exc)
+        return str(exc.args[0]) if is_ours and exc.args else ""
+    if _is_defect(exc):
+        return ""
+    silence = "no answer in time" if isinstance(exc, TimeoutError) else ""
+    return " ".join(str(exc).split()) or silence
+
+
+def may_pass(exc: BaseException) -> bool:
+    """Whether waiting helps who cannot connect: the database is starting, or full of others."""
+    if isinstance(exc, ssl.SSLError):
+        return isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
+    is_wrong = isinstance(exc, asyncpg.ClientConfigurationError | asyncpg.ProtocolViolationError)
+    return isinstance(exc, (*LOST_CONNECTION, asyncpg.TooManyConnectionsError)) and not is_wrong
+
+
+def _is_defect(exc: BaseException) -> bool:
+    if isinstance(exc, asyncpg.InsufficientPrivilegeError):
+        return False
+    return isinstance(exc, _DEFECTS) and not _is_lost(exc)
 
 
 def _is_lost(exc: BaseException) -> bool:

@@ -16,10 +16,12 @@ from asyncpg.transaction import Transaction
 from shared_context_server.errors import Unavailable
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
+from shared_context_server.storage.postgres.breaker import Breaker
 from shared_context_server.storage.postgres.failures import (
     COLLISIONS,
     DRIVER_ERRORS,
     LOST_CONNECTION,
+    describe,
     wrap_error,
 )
 from shared_context_server.storage.postgres.hosts import Connector
@@ -32,6 +34,12 @@ Work: TypeAlias = "Callable[[Connection], Awaitable[T]]"
 MAX_COLLISIONS = 20
 IDLE_LIFETIME_S = 300.0
 REPORT_INTERVAL_S = 10.0
+# What a call may still take when the server is about to end: its answer has to reach the caller
+# within the time that the server gives calls under way.
+LAST_WAIT_S = 3.0
+MIN_WAIT_S = 0.5  # after that too: what there is to do at the end takes milliseconds
+# While calls are answered, one that is not waits for something of its own.
+ANSWERED_LATELY_S = 1.0
 
 _log = get_logger("storage")
 
@@ -50,6 +58,7 @@ class Mode(Enum):
     WRITE = "write"
 
 
+_SILENT = "The database does not answer."
 _WRITES = (Mode.WRITE, Mode.WRITE_ONCE)
 _SINGLE = (Mode.PLAIN, Mode.WRITE_ONCE)
 
@@ -62,9 +71,18 @@ async def open_pool(settings: Settings) -> Pool:
         min_size=0,  # it was just seen that one can be had, and each call gets one as it can
         max_size=settings.postgres_pool_size,
         max_inactive_connection_lifetime=IDLE_LIFETIME_S,
+        connection_class=_PooledConnection,
         reset=_leave_as_it_is,
     )
-    return Pool(pool, settings)
+    return Pool(pool, connector, settings)
+
+
+class _PooledConnection(asyncpg.Connection):
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as theirs
+        """Of one that has expired, in a task that nobody awaits: that the other side does not
+        answer any more would be a traceback in the log. It is closed all the same."""
+        with suppress(*DRIVER_ERRORS):
+            await super().close(timeout=timeout)
 
 
 async def _leave_as_it_is(connection: Connection) -> None:
@@ -75,48 +93,81 @@ class Pool:
     """Runs units of work, each on a connection of its own and in a task of its own: a caller that is
     cancelled leaves at once, and its connection goes back in order."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], settings: Settings) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], connector: Connector, settings: Settings) -> None:
         self._pool = pool
+        self._breaker = Breaker(
+            connector, on_silent=self._end_waits, on_answer=pool.expire_connections
+        )
         self._timeout_s = settings.postgres_timeout
         # Without prepared statements a pooler must not change the connection between a statement's
         # parsing and its execution, which it never does within a transaction.
         self._has_plain = settings.postgres_prepare
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._waits: set[asyncio.Timeout] = set()
         self._waiting = 0
+        self._answered_at = 0.0
         self._failures = 0
-        self._report_at = 0.0
+        self._report_at: dict[str, float] = {}
+        self._close_at: float | None = None
         self._is_closed = False
 
     async def run(self, mode: Mode, work: Work[T]) -> T:
         """The result of `work`. Raises Unavailable if the database does not answer within the time
-        that is set, having then done the work wholly or not at all."""
+        that is set, having then done the work wholly or not at all; at once while the database is
+        known to be silent."""
         if self._is_closed:
             raise Unavailable("The storage is closed.")
+        if self._breaker.is_open:
+            raise Unavailable(_SILENT)
         task = asyncio.create_task(self._run(mode, work))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        wait = asyncio.timeout(self._find_patience())
+        self._waits.add(wait)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with wait:
                 return await asyncio.shield(task)
         except TimeoutError as exc:
-            self._report(exc)
-            raise Unavailable("The database does not answer.") from exc
+            self._note_failure(exc)
+            raise Unavailable(_SILENT) from exc
+        finally:
+            self._waits.discard(wait)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # a caller that has left does not ask for it
 
+    def begin_closing(self) -> None:
+        """In LAST_WAIT_S nobody waits any more, those who wait now included."""
+        if self._close_at is None:
+            self._close_at = time.monotonic() + LAST_WAIT_S
+            self._end_waits(within_s=LAST_WAIT_S)
+
+    def _find_patience(self) -> float:
+        """How long a call that begins now may take, seconds."""
+        if self._close_at is None:
+            return self._timeout_s
+        return min(self._timeout_s, max(self._close_at - time.monotonic(), MIN_WAIT_S))
+
+    def _end_waits(self, *, within_s: float = 0.0) -> None:
+        end_at = asyncio.get_running_loop().time() + within_s
+        for wait in self._waits:
+            if not wait.expired() and (wait.when() or end_at) > end_at:
+                wait.reschedule(end_at)
+
     async def aclose(self) -> None:
-        """Wait for the work under way, as long as it may take, then close the connections."""
+        """Wait a moment for the work under way, then close the connections."""
         self._is_closed = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2 * self._timeout_s)
+        self.begin_closing()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(0 if self._breaker.is_open else self._find_patience()):
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
                 await self._pool.close()
         except DRIVER_ERRORS:
             self._pool.terminate()
+        await self._breaker.aclose()
 
     def stats(self) -> dict[str, float]:
         """Gauges by metric name."""
@@ -129,23 +180,33 @@ class Pool:
 
     async def _run(self, mode: Mode, work: Work[T]) -> T:
         try:
-            return await self._run_until_done(mode, work)
+            result = await self._run_until_done(mode, work)
         except DRIVER_ERRORS as exc:
             if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
                 # What was the primary is none any more: the next connections find the new one.
                 await self._pool.expire_connections()
-            self._report(exc)
+            self._note_failure(exc)
             raise wrap_error(exc) from exc
+        self._answered_at = time.monotonic()
+        return result
 
-    def _report(self, exc: BaseException) -> None:
-        """Log what failed, but not each of the many calls that fail while the database is away."""
+    def _note_failure(self, exc: BaseException) -> None:
+        """Log what failed, but not each of the many calls that fail while the database is away; and
+        ask whether it is silent, if that is how it looks."""
         self._failures += 1
         now = time.monotonic()
-        if now >= self._report_at:
-            self._report_at = now + REPORT_INTERVAL_S
-            error = type(exc).__name__
-            _log.warning("the database fails", error=error, failures=self._failures)
+        error = type(exc).__name__
+        if now >= self._report_at.get(error, 0.0):
+            self._report_at[error] = now + REPORT_INTERVAL_S
+            _log.warning(
+                "the database fails", error=error, reason=describe(exc), failures=self._failures
+            )
             self._failures = 0
+        if isinstance(exc, TimeoutError) and now - self._answered_at > ANSWERED_LATELY_S:
+            if self._close_at is not None:
+                self._breaker.open()  # there is no time left to ask
+            else:
+                self._breaker.suspect()
 
     async def _run_until_done(self, mode: Mode, work: Work[T]) -> T:
         collisions = losses = 0

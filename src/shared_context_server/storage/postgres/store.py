@@ -72,6 +72,10 @@ from shared_context_server.storage.postgres.pool import Connection, Mode, Pool
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MAY_WRITE = (
+    "SELECT has_table_privilege('messages', 'SELECT') AND has_table_privilege('messages', 'INSERT')"
+)
+_TAKES_WRITES = f"{_MAY_WRITE} AND current_setting('transaction_read_only') = 'off'"
 STATS_PATIENCE_S = 1.0  # well below what Prometheus waits for an answer
 
 
@@ -114,14 +118,18 @@ class PostgresStorage:
             Mode.PLAIN, lambda connection: function(connection, *args, **kwargs)
         )
 
+    def begin_closing(self) -> None:
+        self._pool.begin_closing()
+
     async def aclose(self) -> None:
+        self.begin_closing()
         for bell in self._bells:
             await bell.aclose()
         await self._appends.aclose()
         await self._pool.aclose()
 
     async def ping(self) -> None:
-        if await self._write(_is_read_only):
+        if not await self._write(_takes_writes):
             raise Unavailable("The database takes no writes.")
 
     # Sessions
@@ -429,9 +437,13 @@ class PostgresStorage:
         )
 
 
-async def _is_read_only(connection: Connection) -> bool:
-    state = await connection.fetchval("SELECT current_setting('transaction_read_only')")
-    return bool(state == "on")
+async def may_write(connection: Connection) -> bool:
+    """Whether this role may, at any time."""
+    return bool(await connection.fetchval(_MAY_WRITE))
+
+
+async def _takes_writes(connection: Connection) -> bool:
+    return bool(await connection.fetchval(_TAKES_WRITES))
 
 
 async def _summarize(

@@ -96,6 +96,9 @@ class SqliteStorage:
     ) -> T:
         return await self._readers.run(lambda connection: function(connection, *args, **kwargs))
 
+    def begin_closing(self) -> None:
+        """A file does not fall silent, and waiting for another process's lock has its own bound."""
+
     async def aclose(self) -> None:
         for bell in self._bells:
             bell.close()
