@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.forked import close_origin
 from tests.postgres import DatabaseServer, close_shared_server, open_database_server
 
 # Run by make test-frameworks, in environments that have the frameworks and not the server.
@@ -21,3 +22,4 @@ def postgres() -> Iterator[DatabaseServer]:
 
 def pytest_sessionfinish() -> None:
     close_shared_server()
+    close_origin()

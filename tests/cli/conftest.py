@@ -1,4 +1,4 @@
-"""The command line as its users run it: in processes of its own."""
+"""The command line as its users run it: in processes of its own, executed or forked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.settings import Settings, read_secrets
+from tests.forked import ForkedProcess, run_forked
 
 COMMAND = [sys.executable, "-m", "shared_context_server"]
 PATIENCE_S = 30.0  # for anything a process does; far above what it takes
@@ -42,34 +43,35 @@ def scs(env: dict[str, str], tmp_path: Path) -> Run:
     """Run one command to its end."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            env=env | variables,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        return run_forked(arguments, env | variables, tmp_path, PATIENCE_S)
 
     return run
 
 
 class ServerProcess:
-    """A `serve` process, and what it has said on stderr so far."""
+    """A `serve` process, and what it has said on stderr so far.
 
-    def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path) -> None:
+    It is forked, unless it is wanted executed or starts processes that do as it was started.
+    """
+
+    def __init__(
+        self, arguments: list[str], env: dict[str, str], cwd: Path, *, is_executed: bool = False
+    ) -> None:
         self.data_dir = Path(env["DATA_DIR"])
         self.url = ""
-        self.process = subprocess.Popen(
-            [*COMMAND, "serve", *arguments],
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process: subprocess.Popen[str] | ForkedProcess
+        if is_executed or {"--reload", "--workers"} & set(arguments):
+            self.process = subprocess.Popen(
+                [*COMMAND, "serve", *arguments],
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            self.process = ForkedProcess(["serve", *arguments], env, cwd)
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._seen: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -123,11 +125,14 @@ Serve = Callable[..., AbstractContextManager[ServerProcess]]
 
 def make_serve(env: dict[str, str], directory: Path) -> Serve:
     """`with serve(*arguments, **variables) as server`: an HTTP server on a free port, that answers
-    at server.url. With is_ready=False it is not waited for."""
+    at server.url. With is_ready=False it is not waited for; is_executed as for a ServerProcess."""
 
     @contextmanager
-    def start(*arguments: str, is_ready: bool = True, **variables: str) -> Iterator[ServerProcess]:
-        server = ServerProcess(list(arguments), {"HTTP_PORT": "0"} | env | variables, directory)
+    def start(
+        *arguments: str, is_ready: bool = True, is_executed: bool = False, **variables: str
+    ) -> Iterator[ServerProcess]:
+        variables = {"HTTP_PORT": "0"} | env | variables
+        server = ServerProcess(list(arguments), variables, directory, is_executed=is_executed)
         try:
             if is_ready:
                 server.url = server.wait_for(r"(http://[^/\s\"]+)/health")[1]

@@ -163,14 +163,14 @@ def test_other_addresses_without_authentication_when_it_is_meant(serve: Serve) -
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_with_success(serve: Serve, sig: signal.Signals) -> None:
-    with serve() as server, httpx.Client(base_url=server.url) as kept_alive:
+    with serve(is_executed=True) as server, httpx.Client(base_url=server.url) as kept_alive:
         assert kept_alive.get("/ready").status_code == 200
         assert server.stop(sig) == 0
     assert "Traceback" not in server.stderr
 
 
 def test_nothing_goes_to_stdout(serve: Serve) -> None:
-    with serve() as server:
+    with serve(is_executed=True) as server:
         call(server.url, "list_sessions", {"X-API-Key": server.secrets["API_KEY"]})
         assert server.stop() == 0
         assert server.process.stdout is not None
@@ -183,7 +183,7 @@ def test_answers_do_not_tell_what_serves_them(serve: Serve) -> None:
 
 
 def test_json_logs_are_json_and_hold_no_credential(serve: Serve) -> None:
-    with serve(LOG_FORMAT="json", LOG_LEVEL="DEBUG") as server:
+    with serve(is_executed=True, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as server:
         key = server.secrets["API_KEY"]
         issued = call(server.url, "authenticate_agent", {}, agent_id="alice", api_key=key).json()
         bearer = {"Authorization": f"Bearer {issued['token']}"}

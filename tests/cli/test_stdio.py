@@ -17,6 +17,7 @@ from mcp import Client, StdioServerParameters
 from mcp_types import Implementation
 
 from tests.cli.conftest import COMMAND, PATIENCE_S, STOP_S, Run, Serve
+from tests.forked import ForkedProcess
 
 STDIO = ["serve", "--transport", "stdio"]
 INITIALIZE = {
@@ -38,6 +39,7 @@ CREATE_SESSION = {
 }
 
 Connect = Callable[..., Client]
+Process = subprocess.Popen[str] | ForkedProcess
 
 
 @pytest.fixture
@@ -66,10 +68,10 @@ async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]
 
 
 @contextmanager
-def by_hand(env: dict[str, str], cwd: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def executed(env: dict[str, str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """A process whose streams the test holds."""
     with subprocess.Popen(
-        [*COMMAND, *STDIO, *arguments],
+        [*COMMAND, *STDIO],
         env=env,
         cwd=cwd,
         stdin=subprocess.PIPE,
@@ -84,13 +86,24 @@ def by_hand(env: dict[str, str], cwd: Path, *arguments: str) -> Iterator[subproc
                 process.kill()
 
 
-def send(process: subprocess.Popen[str], *messages: dict[str, Any]) -> None:
+@contextmanager
+def by_hand(env: dict[str, str], cwd: Path, *arguments: str) -> Iterator[ForkedProcess]:
+    """The same, forked."""
+    process = ForkedProcess([*STDIO, *arguments], env, cwd, has_stdin=True)
+    with process.stdin, process.stdout, process.stderr:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def send(process: Process, *messages: dict[str, Any]) -> None:
     assert process.stdin is not None
     process.stdin.writelines(json.dumps(message) + "\n" for message in messages)
     process.stdin.flush()
 
 
-def receive(process: subprocess.Popen[str]) -> dict[str, Any]:
+def receive(process: Process) -> dict[str, Any]:
     assert process.stdout is not None
     message: dict[str, Any] = json.loads(process.stdout.readline())
     return message
@@ -102,14 +115,20 @@ def receive(process: subprocess.Popen[str]) -> dict[str, Any]:
         (["--agent-id", "alice"], {}, "alice"),
         ([], {"AGENT_ID": "bob"}, "bob"),
         (["--agent-id", "alice"], {"AGENT_ID": "bob"}, "alice"),
-        ([], {}, "some-client"),
+        ([], {}, "by-hand"),
     ],
 )
-async def test_the_client_is_who_it_is_started_as(
-    connect: Connect, arguments: list[str], variables: dict[str, str], agent_id: str
+def test_the_client_is_who_it_is_started_as(
+    env: dict[str, str],
+    tmp_path: Path,
+    arguments: list[str],
+    variables: dict[str, str],
+    agent_id: str,
 ) -> None:
-    async with connect(*arguments, **variables) as client:
-        assert (await call(client, "create_session", purpose="x"))["created_by"] == agent_id
+    with by_hand(env | variables, tmp_path, *arguments) as process:
+        send(process, INITIALIZE, INITIALIZED, CREATE_SESSION)
+        receive(process)
+        assert receive(process)["result"]["structuredContent"]["created_by"] == agent_id
 
 
 async def test_a_local_client_may_read_and_write_but_not_administer(connect: Connect) -> None:
@@ -168,7 +187,7 @@ async def test_resources_are_those_of_the_client(connect: Connect) -> None:
 
 
 def test_stdout_carries_the_protocol_only(env: dict[str, str], tmp_path: Path) -> None:
-    with by_hand(env | {"LOG_LEVEL": "DEBUG"}, tmp_path) as process:
+    with executed(env | {"LOG_LEVEL": "DEBUG"}, tmp_path) as process:
         send(process, INITIALIZE, INITIALIZED, CREATE_SESSION)
         assert receive(process)["result"]["serverInfo"]["name"] == "shared-context-server"
         assert receive(process)["result"]["structuredContent"]["created_by"] == "by-hand"

@@ -75,7 +75,7 @@ def open_descriptors(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to count descriptors")
-async def test_two_thousand_calls_fit_in_256_descriptors_and_leave_none_behind(
+async def test_a_thousand_calls_fit_in_256_descriptors_and_leave_none_behind(
     serve: Serve,
 ) -> None:
     with serve() as server:
@@ -99,11 +99,11 @@ async def test_two_thousand_calls_fit_in_256_descriptors_and_leave_none_behind(
 
             await asyncio.gather(*(one(number) for number in range(200)))
             before = open_descriptors(pid)
-            for _ in range(7):
+            for _ in range(3):
                 await asyncio.gather(*(one(number) for number in range(200)))
         transport = StreamableHttpTransport(f"{server.url}/mcp", headers=headers_of(server, "bob"))
         async with Client(transport) as mcp:
-            for number in range(400):
+            for number in range(200):
                 content = {"session_id": session_id, "content": f"over MCP {number}"}
                 assert not (await mcp.call_tool("add_message", content)).is_error
         assert open_descriptors(pid) <= before

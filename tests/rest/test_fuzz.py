@@ -124,7 +124,7 @@ def settle(value: Any, known: dict[str, Any]) -> Any:
 
 
 @settings(
-    max_examples=800,
+    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -45,9 +45,9 @@ from tests.storage.builders import (
 )
 from tests.storage.sqlite.conftest import Connect
 
-SMALL, LARGE = 500, 20_000
+SMALL, LARGE = 500, 10_000
 STRANGER = make_caller("stranger", "other")
-LARGEST_GROWTH = 1.1  # deeper trees cost a step here and there; a scan would cost a factor of 40
+LARGEST_GROWTH = 1.1  # deeper trees cost a step here and there; a scan would cost a factor of 20
 
 Work = Callable[[sqlite3.Connection, str], object]
 
