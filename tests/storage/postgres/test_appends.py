@@ -48,6 +48,10 @@ async def test_those_who_wait_leave_the_connections_to_other_sessions(
             await add_session(storage, "session_2")
             assert (await add_message(storage, "session_2")).seq == 1
         assert [(await task).seq for task in adding] == list(range(2, CALLERS + 2))
+        transactions = (
+            "SELECT count(DISTINCT xmin::text) FROM messages WHERE session_id = 'session_1'"
+        )
+        assert await connection.fetchval(transactions) == 2
         page = await storage.list_messages("session_1", ALICE, ALL, allow)
         assert [message.content for message in page.messages] == [
             "first",

@@ -54,8 +54,13 @@ _ADD = Statement("""
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
         :parent_message_id, :created_at)
     RETURNING id""")
-# Called for one after the other, in their order: that is how PostgreSQL joins two functions.
 _APPEND = Statement("""
+    SELECT id, seq FROM append_message(
+        :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
+        :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
+# Called for one after the other, in their order: that is how PostgreSQL joins two functions. For a
+# single message it would cost more than the call itself, since arrays are planned anew each time.
+_APPEND_SEVERAL = Statement("""
     SELECT new.number, added.id, added.seq
     FROM unnest(
         :sender::text[], :sender_type::text[], :visibility::text[], :recipients::text[],
@@ -132,16 +137,25 @@ async def append_plain(
     `session` as an active one. None for one of which nothing is written, since the session is not
     as it was or its key is known."""
     rows = [_plain_columns(new) for new in news]
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    session_columns = {
+    place: dict[str, Any] = {
         "session_id": session.id,
         "session_created_at": encode_time(session.created_at),
     }
-    added: list[AddedMessage | None] = [None] * len(news)
-    for row in await connection.fetch(_APPEND.sql, *_APPEND.bind(columns | session_columns)):
-        index = row["number"] - 1
-        added[index] = AddedMessage(row["id"], row["seq"], news[index].created_at)
-    return added
+    if len(rows) == 1:
+        row = await connection.fetchrow(_APPEND.sql, *_APPEND.bind(rows[0] | place))
+        found = {} if row is None else {1: row}
+    else:
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        several = await connection.fetch(
+            _APPEND_SEVERAL.sql, *_APPEND_SEVERAL.bind(columns | place)
+        )
+        found = {row["number"]: row for row in several}
+    return [
+        AddedMessage(found[number]["id"], found[number]["seq"], new.created_at)
+        if number in found
+        else None
+        for number, new in enumerate(news, start=1)
+    ]
 
 
 def _plain_columns(new: NewMessage) -> dict[str, Any]:
