@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.clock.segment import check_prefix
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
+from shared_context_server.embed.per_run import ServerPerRun
 from shared_context_server.errors import ConfigurationError, InvalidArgument, SharedContextError
 from shared_context_server.models import Caller, Permission
 from shared_context_server.services.context import Services
@@ -73,26 +76,17 @@ class ClockTool(FastMCPTool):
         return tool_result(outcome)
 
 
-class ClockServer(LowLevelServer[Any]):
-    """Each `run` has readers of its own: several at once end each by itself, and a closed reader
-    could not be used again."""
+class ClockServer(ServerPerRun):
+    """Attaches readers when it is run: a closed reader could not be used again."""
 
     def __init__(self, name: str, prefix: str) -> None:
-        super().__init__(name, version=__version__)
+        super().__init__(name)
         self._prefix = prefix
 
-    async def run(
-        self,
-        read_stream: Any,
-        write_stream: Any,
-        initialization_options: Any = None,
-        raise_exceptions: bool = False,
-    ) -> None:
-        """Serve one client until its stream ends."""
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[LowLevelServer[Any]]:
         with ClockReader(self._prefix) as clock, SensorReader(self._prefix) as sensors:
-            served = make_server(self.name, Readers(clock, sensors))
-            options = served.create_initialization_options()
-            await served.run(read_stream, write_stream, options, raise_exceptions)
+            yield make_server(self.name, Readers(clock, sensors))
 
 
 def make_server(name: str, readers: Readers) -> LowLevelServer[Any]:

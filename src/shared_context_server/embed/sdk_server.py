@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server as LowLevelServer
 
-from shared_context_server import __version__
 from shared_context_server.auth.agent_names import check_agent_name
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
+from shared_context_server.embed.per_run import ServerPerRun
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.prompts import INSTRUCTIONS
@@ -45,32 +46,19 @@ def make_agent(agent_id: str, agent_type: str, permissions: Collection[str]) -> 
     return EmbeddedAgent(agent_id, agent_type, frozenset(map(Permission, permissions)))
 
 
-class EmbeddedServer(LowLevelServer[Any]):
-    """A low-level MCP server that opens storage and everything else when it is run.
-
-    Each `run` has a server of its own and closes it at its end. Runs at the same time share
-    nothing but the data directory, like processes.
-    """
+class EmbeddedServer(ServerPerRun):
+    """Opens storage and everything else when it is run. Runs at the same time share nothing but the
+    data directory, like processes."""
 
     def __init__(self, name: str, settings: Settings, agent: EmbeddedAgent) -> None:
-        super().__init__(name, version=__version__, instructions=INSTRUCTIONS)
+        super().__init__(name, instructions=INSTRUCTIONS)
         self._settings = settings
         self._agent = agent
 
-    async def run(
-        self,
-        read_stream: Any,
-        write_stream: Any,
-        initialization_options: Any = None,
-        raise_exceptions: bool = False,
-    ) -> None:
-        """Serve one client until its stream ends. `initialization_options` are this server's own:
-        what there is to announce is known only once it is open."""
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[LowLevelServer[Any]]:
         async with open_server(self._settings) as server:
-            served = await make_agents_own(server, self._agent)
-            options = served.create_initialization_options()
-            options = options.model_copy(update={"server_name": self.name})
-            await served.run(read_stream, write_stream, options, raise_exceptions)
+            yield await make_agents_own(server, self._agent)
 
 
 class _Identify:
