@@ -90,7 +90,8 @@ class ServerProcess:
             self._seen.append(line)
             if found := re.search(pattern, line):
                 return found
-        raise AssertionError(f"ended without {pattern!r}:\n{self.stderr}")
+        self._lines.put(None)  # for whoever asks again
+        raise AssertionError(f"ended without {pattern!r}:\n{''.join(self._seen)}")
 
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Signal the process, by its id; its exit code."""

