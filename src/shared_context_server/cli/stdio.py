@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
 
 STDIN = 0
+CLIENT_GONE = "the client went away before it had read its answers"
 CHUNK_BYTES = 65_536  # the capacity of a pipe on Linux
 
 _log = get_logger("stdio")
@@ -47,6 +49,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
     client.require_valid_names()
     settings, _ = ensure_secrets(settings)
     configure_logs(settings)
+    sys.unraisablehook = _tell_unraisable
     loop = asyncio.get_running_loop()
     with endable_stdin() as end_input:
         for sig in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +59,15 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
             try:
                 await server.mcp.run_stdio_async(show_banner=False)
             except* BrokenPipeError:
-                _log.debug("the client went away before it had read its answers")
+                _log.debug(CLIENT_GONE)
+
+
+def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """What the transport could not write it tries to write once more when it is collected."""
+    if isinstance(unraisable.exc_value, BrokenPipeError):
+        _log.debug(CLIENT_GONE)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 async def _connect(server: Server, client: LocalClient) -> Connection:
