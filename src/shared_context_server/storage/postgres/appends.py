@@ -27,7 +27,7 @@ MAX_MESSAGES = 100  # of one statement
 MAX_CHARACTERS = 1_000_000  # of their contents, unless a single one is longer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Append:
     new: NewMessage
     added: asyncio.Future[AddedMessage | None] = field(default_factory=asyncio.Future)

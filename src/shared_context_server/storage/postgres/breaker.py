@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.storage.postgres.failures import DRIVER_ERRORS
 from shared_context_server.storage.postgres.hosts import Connector
 
 ASK_INTERVAL_S = 1.0
@@ -84,10 +83,11 @@ class Breaker:
             for task in tuple(asking):
                 task.cancel()
         if self._opened_at is not None:
-            # Idle connections may be those of a machine that is gone.
-            await self._on_answer()
             silent_s = round(time.monotonic() - self._opened_at, 1)
-            self._opened_at = None
+            try:
+                await self._on_answer()  # idle connections may be those of a machine that is gone
+            finally:
+                self._opened_at = None
             _log.info("the database answers again", silent_s=silent_s)
 
     async def _ask(self, answered: asyncio.Event) -> None:
@@ -100,6 +100,6 @@ class Breaker:
                     connection.terminate()
         except _NO_ANSWER:
             return
-        except DRIVER_ERRORS:
-            pass  # it refuses
+        except Exception as exc:  # noqa: BLE001 - or it would stay open, with nobody who asks
+            _log.debug("the database refuses", error=type(exc).__name__)
         answered.set()
