@@ -9,10 +9,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shared_context_server.errors import InternalError
+from shared_context_server.models import Visibility
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
 from shared_context_server.storage.base import AddedMessage
-from tests.storage.builders import ALICE, ALL, add_message, add_session, allow, list_seqs
+from tests.storage.builders import (
+    ALICE,
+    ALL,
+    BOB,
+    CAROL,
+    add_message,
+    add_session,
+    allow,
+    list_seqs,
+)
 from tests.storage.postgres.conftest import until_another_waits
 from tests.until import PATIENCE_S
 
@@ -57,6 +67,28 @@ async def test_those_who_wait_leave_the_connections_to_other_sessions(
             "first",
             *map(str, range(CALLERS)),
         ]
+
+
+async def test_each_keeps_its_sender_and_its_audience(
+    storage: Storage, connection: Connection
+) -> None:
+    async with taken_session(storage, connection):
+        adding = [
+            await start_adding(
+                storage,
+                f"{sender.agent_id} to {reader.agent_id}",
+                sender=sender,
+                visibility=Visibility.PRIVATE,
+                recipients=(reader.agent_id,),
+            )
+            for sender, reader in [(ALICE, BOB), (CAROL, BOB), (ALICE, CAROL)]
+        ]
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*adding)
+    for caller, seqs in [(ALICE, [1, 2, 4]), (BOB, [1, 2, 3]), (CAROL, [1, 3, 4])]:
+        page = await storage.list_messages("session_1", caller, ALL, allow)
+        assert [message.seq for message in page.messages] == seqs
+        assert all(m.content.startswith(f"{m.sender} to ") for m in page.messages[1:])
 
 
 async def test_the_fault_of_one_is_not_that_of_the_others(
