@@ -285,3 +285,13 @@ def run_healthcheck(port: str) -> int:
         timeout=PATIENCE_S,
         check=False,
     ).returncode
+
+
+def test_what_the_image_copies_is_let_into_the_build() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copies = [rest.split() for name, rest in manifests.read_dockerfile() if name == "COPY"]
+    sources = {path for copy in copies if not copy[0].startswith("--from") for path in copy[:-1]}
+    assert sources
+    assert sources == allowed
+    assert all((ROOT / path).exists() for path in sources)
