@@ -292,7 +292,6 @@ class Settings(BaseModel):
         return timedelta(seconds=self.jwt_expires_in)
 
 
-
 def load_settings(
     surroundings: Surroundings = Surroundings.PROJECT, /, **overrides: Any
 ) -> Settings:

@@ -110,5 +110,7 @@ def test_a_misspelt_setting_is_told_and_the_command_runs(scs: Run) -> None:
 
 def test_the_module_is_the_command(env: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "shared_context_server", "--help"]
-    answer = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "client-config" in answer.stdout

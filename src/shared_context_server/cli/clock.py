@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.cli.options import load_options
 from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
-from shared_context_server.cli.options import load_options
 from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
