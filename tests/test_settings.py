@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import Surroundings, read_sources
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings, find_unknown_variables, load_settings
 
@@ -134,7 +134,10 @@ def test_two_keys_that_are_the_same_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def hints(surroundings: Surroundings) -> dict[str, str]:
-    return {unknown.variable: unknown.hint for unknown in find_unknown_variables(surroundings)}
+    return {
+        unknown.variable: unknown.hint
+        for unknown in find_unknown_variables(read_sources(surroundings))
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ arguments), the environment, the file that SCS_ENV_FILE names, `.env` in the wor
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -300,8 +300,12 @@ def load_settings(
     Raises ConfigurationError naming each setting that is wrong and where its value is from, never
     showing the value, and for a file that cannot be read.
     """
+    return make_settings(read_sources(surroundings), overrides)
+
+
+def make_settings(sources: Sequence[Source], overrides: Mapping[str, Any]) -> Settings:
+    """The same from sources that have been read. Each is read once: one may be a pipe."""
     given = {name: value for name, value in overrides.items() if value is not None}
-    sources = read_sources(surroundings)
     settings = _make(given, sources)
     if _exists(settings.secrets_path):
         settings = _make(given, [*sources, read_source(settings.secrets_path)])
@@ -356,13 +360,13 @@ class UnknownVariable:
     hint: str
 
 
-def find_unknown_variables(surroundings: Surroundings) -> list[UnknownVariable]:
+def find_unknown_variables(sources: Iterable[Source]) -> list[UnknownVariable]:
     """Variables that look like settings of ours and are none, misspelt ones for example."""
     known = {name.upper() for name in Settings.model_fields} | {ENV_FILE}
     prefixed = {PREFIX + name for name in known} | CLIENT_VARIABLES | {READ_UNPREFIXED}
     return [
         UnknownVariable(variable, source.place, hint)
-        for source in read_sources(surroundings)
+        for source in sources
         for variable in source.values
         if (hint := _find_hint(variable, known, prefixed, source))
     ]

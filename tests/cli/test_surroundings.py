@@ -108,6 +108,24 @@ def test_a_misspelt_setting_is_told_and_the_command_runs(scs: Run) -> None:
     assert "Use the option --transport of serve." in answer.stderr
 
 
+def test_an_env_file_may_be_a_pipe(env: dict[str, str], tmp_path: Path) -> None:
+    """As in `SCS_ENV_FILE=<(decrypt settings)`: it can be read once."""
+    script = f'SCS_ENV_FILE=<(echo "LOG_LEVEL=loud") {" ".join(COMMAND)} client-config env'
+    answer = subprocess.run(
+        ["bash", "-c", script],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "LOG_LEVEL in /dev/fd/" in answer.stderr
+    script = script.replace("loud", "INFO")
+    subprocess.run(["bash", "-c", script], env=env, cwd=tmp_path, timeout=PATIENCE_S, check=True)
+
+
 def test_the_module_is_the_command(env: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "shared_context_server", "--help"]
     answer = subprocess.run(

@@ -64,6 +64,11 @@ def test_every_variable_is_a_setting(source: str) -> None:
     assert environment_of(source) - NOT_OURS <= SETTINGS
 
 
+def test_in_the_image_whatever_is_started_takes_what_the_image_sets() -> None:
+    """`serve --transport stdio` and client-config find the volume and the port by it."""
+    assert manifests.image_environment()[READ_UNPREFIXED] == "true"
+
+
 def test_the_example_of_compose_names_what_compose_reads() -> None:
     named = manifests.named_in(ROOT / "config/compose.env.example")
     assert named == set(manifests.compose_variables()) | {"COMPOSE_PROFILES"}

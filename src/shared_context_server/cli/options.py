@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import Surroundings, read_sources
 from shared_context_server.observability.logs import configure_logs, get_logger
-from shared_context_server.settings import Settings, find_unknown_variables, load_settings
+from shared_context_server.settings import Settings, find_unknown_variables, make_settings
 
 _log = get_logger("settings")
 
@@ -22,9 +22,10 @@ def load_options(surroundings: Surroundings, overrides: Mapping[str, object]) ->
 
     Raises ConfigurationError.
     """
-    settings = load_settings(surroundings, **overrides)
+    sources = read_sources(surroundings)
+    settings = make_settings(sources, overrides)
     configure_logs(settings)  # of what a database says that a command waits for
-    for unknown in find_unknown_variables(surroundings):
+    for unknown in find_unknown_variables(sources):
         _log.warning(
             "unknown setting", variable=unknown.variable, place=unknown.place, hint=unknown.hint
         )
