@@ -35,10 +35,12 @@ RUN groupadd --system --gid 10001 scs \
 
 COPY --from=builder /opt/venv /opt/venv
 # HOME, since a library looks for it at import, and a user of another number has none.
+# SCS_READ_UNPREFIXED: here the environment is the server's own, for clients that start stdio, too.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    SCS_READ_UNPREFIXED=true \
     DATA_DIR=/data \
     HTTP_HOST=0.0.0.0 \
     HTTP_PORT=8000 \
@@ -51,7 +53,7 @@ STOPSIGNAL SIGTERM
 
 # Nothing is written but to /data and /tmp, so the root file system may be read-only.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['HTTP_PORT']), timeout=4); c.request('GET', '/ready'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('SCS_HTTP_PORT') or os.environ['HTTP_PORT']), timeout=4); c.request('GET', '/ready'); raise SystemExit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["shared-context-server"]
 CMD ["serve"]

@@ -335,6 +335,18 @@ async def test_a_new_key_and_its_tokens_are_good_in_every_process_at_once(
     assert (await authenticate(other, "bound-2", api_key=second_key)).agent_id == "bound-2"
 
 
+async def test_a_created_key_that_is_configured_too_stays_bound(
+    identity: Identity, storage: Storage, tmp_path: Path
+) -> None:
+    """As in a shell whose SCS_API_KEY is meant for clients, where a server is started."""
+    _, key = await identity.create_key("bound-1", [READ])
+    started_there = Identity(storage, make_settings(tmp_path, api_key=key))
+    connection = await connect(started_there, key)
+    assert connection.caller.agent_id == "bound-1"
+    assert connection.caller.permissions == {READ}
+    assert (await connect(started_there, key, agent_id="other")).refused is not None
+
+
 async def test_many_callers_at_once_are_all_answered(identity: Identity, other: Identity) -> None:
     issued = await authenticate(identity)
     agents: list[str] = []

@@ -7,6 +7,7 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
+from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
     CopyError,
@@ -42,6 +43,7 @@ for _name, (_path, _help) in _COMMANDS.items():
 
 def main() -> None:
     """Run the command of sys.argv; what the user can put right is one line on stderr."""
+    detach_libraries()
     try:
         app()
     except ConfigurationError as exc:

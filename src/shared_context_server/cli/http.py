@@ -21,6 +21,7 @@ from shared_context_server.cli.addresses import listen, require_safe_exposure
 from shared_context_server.cli.banner import compose_banner, startup_facts
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
@@ -135,7 +136,7 @@ def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None
 def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | None) -> None:
     """The life of one child of the reloader, in a process with the source as it is now."""
     try:
-        settings, _ = ensure_secrets(load_settings(**overrides))
+        settings, _ = ensure_secrets(load_settings(Surroundings.OURS, **overrides))
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)

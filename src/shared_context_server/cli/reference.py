@@ -15,6 +15,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared_context_server.environment import PREFIX
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
@@ -42,10 +43,15 @@ def tools_reference() -> str:
 def settings_table() -> str:
     """Every setting with its default and meaning."""
     rows = [
-        (f"`{name.upper()}`", _default(name, field), _escape(field.description or ""))
+        (
+            f"`{PREFIX}{name.upper()}`",
+            f"`{name.upper()}`",
+            _default(name, field),
+            _escape(field.description or ""),
+        )
         for name, field in Settings.model_fields.items()
     ]
-    return _table(("setting", "default", "meaning"), rows)
+    return _table(("setting", "without prefix", "default", "meaning"), rows)
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {

@@ -17,6 +17,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
 from shared_context_server.embed.per_run import ServerPerRun
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.prompts import INSTRUCTIONS
@@ -122,11 +123,13 @@ def create_sdk_server(
     """An `mcp_servers` entry with the whole server, for `ClaudeAgentOptions` or a ControlRouter.
 
     Nothing is opened or written before the SDK starts it. `data_dir` and `database_url` default to
-    the settings (DATA_DIR, DATABASE_URL), so that agents in several processes share one store and
-    wake each other. Every call is by `agent_id`. Raises ConfigurationError.
+    the settings SCS_DATA_DIR and SCS_DATABASE_URL, so that agents in several processes share one
+    store and wake each other. The host's `.env`, and its variables without SCS_ before their names,
+    are the host's own and not read. Every call is by `agent_id`. Raises ConfigurationError.
     """
     agent = make_agent(agent_id, agent_type, permissions)
     settings = load_settings(
+        Surroundings.PROJECT,
         data_dir=None if data_dir is None else Path(data_dir),
         database_url=database_url,
         # One run is one session; what a session is bound to is known from the start.

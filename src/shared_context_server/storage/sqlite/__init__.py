@@ -16,6 +16,7 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.sqlite.connections import (
     database_path,
+    is_filled,
     make_private_file,
     open_connection,
     optimize,
@@ -26,6 +27,7 @@ from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
     apply_migrations,
     read_status,
+    require_ours,
 )
 from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.store import SqliteStorage
@@ -89,11 +91,19 @@ def migrate_sqlite(
     """Create the database if there is none and bring its schema up to date; the names of the
     migrations applied. Any number of processes may do so at once.
 
-    Raises ConfigurationError, having changed nothing: the directory is not usable, the file is no
-    database, a migration fails, or the schema is newer than this program.
+    Raises ConfigurationError, having changed nothing: the directory is not usable or another
+    user's, the file is no database or another program's, a migration fails, or the schema is newer
+    than this program.
     """
     path = database_path(settings)
-    make_private_file(path)
+    if is_filled(path):
+        # Before anything is written beside it: a lock, a probe, a switch to WAL.
+        with (
+            _explain_errors(path),
+            contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
+        ):
+            require_ours(connection)
+    make_private_file(path, settings)
     check_directory(path.parent)
     try:
         # SQLite's own lock does not cover the switch to WAL.
@@ -110,13 +120,15 @@ def migrate_sqlite(
         raise ConfigurationError(
             f"Another process has been migrating {path} for {_MIGRATION_WAIT_S:.0f} s."
         ) from exc
+    except OSError as exc:
+        raise ConfigurationError(f"The database {path} cannot be locked: {exc.strerror}.") from exc
 
 
 def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_DIR) -> SchemaStatus:
     """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
     path = database_path(settings)
     migrations = load_migrations(migrations_dir)
-    if not path.exists():
+    if not is_filled(path):
         return SchemaStatus(current=0, latest=len(migrations))
     with (
         _explain_errors(path),
