@@ -158,7 +158,7 @@ class Cluster:
 
 
 _EMPTY = """
-    TRUNCATE sessions, messages, audience, participants, cursors, memory, idempotency, leases,
+    TRUNCATE sessions, messages, audience, participants, writers, cursors, memory, idempotency, leases,
         agents, api_keys, credentials, audit_log, changes RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 

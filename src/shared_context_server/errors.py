@@ -76,9 +76,9 @@ class Unauthenticated(SharedContextError):
     code = "UNAUTHENTICATED"
     status = 401
     suggestion = (
-        "Identify yourself in one of these ways: an 'Authorization: Bearer <token>' header, an "
-        "'X-API-Key' header (with optional X-Agent-ID), or the argument auth_token=<token>. "
-        "authenticate_agent(agent_id, api_key=...) gives a token and an agent_handle."
+        "Call authenticate_agent(agent_id, api_key), then send auth_token=<token> from its answer "
+        "with each call. Or connect with the header 'X-API-Key' (and X-Agent-ID), or with "
+        "'Authorization: Bearer <token>'."
     )
 
 
@@ -183,7 +183,8 @@ class SessionClosed(SharedContextError):
 class LeaseLost(SharedContextError):
     """The lease that a write requires is not held by the caller with this token (any more).
 
-    `holder` and `current_token` are those of whoever holds it now, None when it is free.
+    `holder` and `current_token` are those of whoever holds it now, None when it is free, and when
+    the caller may not know (`is_told` false).
     """
 
     code = "LEASE_LOST"
@@ -191,11 +192,18 @@ class LeaseLost(SharedContextError):
     suggestion = "Read what has changed since, acquire the lease again, and use its new token."
 
     def __init__(
-        self, lease: str, *, holder: str | None = None, current_token: int | None = None
+        self,
+        lease: str,
+        *,
+        holder: str | None = None,
+        current_token: int | None = None,
+        is_told: bool = True,
     ) -> None:
-        now_held_by = "nobody holds it" if holder is None else f"held by {holder!r}"
+        if not is_told:
+            holder = current_token = None
+        now_held_by = ": nobody holds it" if holder is None else f": held by {holder!r}"
         super().__init__(
-            f"The lease {lease!r} is not yours with this token: {now_held_by}.",
+            f"The lease {lease!r} is not yours with this token{now_held_by if is_told else ''}.",
             field="fencing_token",
             lease=lease,
             holder=holder,

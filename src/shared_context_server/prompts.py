@@ -8,7 +8,7 @@ from fastmcp import FastMCP
 
 INSTRUCTIONS = """\
 Shared memory and messages for agents that work together.
-1. No identity yet? authenticate_agent(agent_id, api_key) once; pass the token (or agent_handle) as auth_token.
+1. No identity yet? authenticate_agent(agent_id, api_key) once; its `next` says what auth_token to send with each call.
 2. list_sessions, or create_session(purpose). Share findings with add_message; catch up with get_digest.
 3. Read on with get_messages(after_seq=next_after_seq), then mark_read. Find things with search_context.
 4. set_memory keeps values: private, or scope="shared"; use expected_version so that no one is overwritten.

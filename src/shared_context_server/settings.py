@@ -192,6 +192,13 @@ class Settings(BaseModel):
         default=McpSessions.STATELESS,
         description="stateful: legacy clients keep a session in the process (one worker).",
     )
+    mcp_session_identity: bool = Field(
+        default=False,
+        description=(
+            "true: after authenticate_agent the Mcp-Session-Id alone calls as the agent, for an hour. "
+            "The protocol advises against it; MCP_SESSIONS=stateful on loopback only."
+        ),
+    )
     tools: ToolSet = Field(
         default=ToolSet.ALL, description="core: only auth, sessions, messages, search, memory."
     )
@@ -276,6 +283,12 @@ class Settings(BaseModel):
     def _keys_differ(self) -> Settings:
         if self.api_key is not None and self.api_key == self.admin_api_key:
             raise ValueError("API_KEY and ADMIN_API_KEY must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _session_identity_has_sessions(self) -> Settings:
+        if self.mcp_session_identity and self.mcp_sessions is not McpSessions.STATEFUL:
+            raise ValueError("MCP_SESSION_IDENTITY=true needs MCP_SESSIONS=stateful")
         return self
 
     @property

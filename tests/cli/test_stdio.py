@@ -247,7 +247,12 @@ def test_empty_input_is_an_end_like_any_other(scs: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments, named",
-    [(["--agent-id", "two\nlines"], "--agent-id"), (["--reload"], "--reload")],
+    [
+        (["--agent-id", "two\nlines"], "--agent-id"),
+        (["--agent-id", "ali\u200bce"], "--agent-id"),
+        (["--agent-type", "\uff41"], "--agent-type"),
+        (["--reload"], "--reload"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(scs: Run, arguments: list[str], named: str) -> None:
     answer = scs(*STDIO, *arguments)

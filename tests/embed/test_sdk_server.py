@@ -206,6 +206,17 @@ def test_what_no_agent_can_be_is_refused_when_the_server_is_made(
         create_sdk_server(data_dir=data_dir, **options)
 
 
+@pytest.mark.parametrize("field", ["agent_id", "agent_type"])
+async def test_a_name_that_could_pass_for_another_is_told_to_who_calls(
+    data_dir: Path, field: str
+) -> None:
+    entry = create_sdk_server(**{"agent_id": "alice", field: "ali\u200bce"}, data_dir=data_dir)
+    async with asyncio.timeout(PATIENCE_S), McpServerAdapter(entry) as adapter:
+        answer = await adapter.handle_message(initialize())
+        assert answer is not None
+        assert f"{field}: must not have a format character" in answer["error"]["message"]
+
+
 async def test_a_data_dir_that_cannot_be_used_is_told_to_who_calls(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")

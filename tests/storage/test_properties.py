@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_context_server import policy
-from shared_context_server.errors import MemoryNotFound, MessageNotFound
+from shared_context_server.errors import InvalidArgument, MemoryNotFound, MessageNotFound
 from shared_context_server.models import (
     Access,
     Caller,
@@ -90,7 +90,7 @@ async def write_log(
         parent = None
         if index < len(parents) and parents[index] < len(messages):
             candidate = messages[parents[index]]
-            parent = candidate.id if policy.can_see_message(new.sender, candidate) else None
+            parent = candidate.id if policy.can_reply_to(new.sender, candidate) else None
         fields = {name: getattr(new, name) for name in NewMessage.__slots__}
         fields |= {"session_id": session_id, "parent_message_id": parent}
         added = await storage.add_message(NewMessage(**fields), allow)
@@ -156,7 +156,12 @@ def test_unread_and_counts_by_sender_cover_what_the_policy_grants(
         log = await write_log(storage, store.next_name(), news, [])
         stored = 0
         for cursor in cursors:
-            cursor = min(cursor, len(news))
+            newest = max((message.seq for message in log.seen_by(caller)), default=0)
+            if cursor > newest:
+                with pytest.raises(InvalidArgument) as refused:
+                    await storage.set_cursor(log.session_id, caller, cursor, allow)
+                assert refused.value.details == {"field": "seq", "last_seq": newest}
+                continue
             stored = max(stored, cursor)
             unread = len([message for message in log.seen_by(caller) if message.seq > stored])
             set_to = await storage.set_cursor(log.session_id, caller, cursor, allow)

@@ -106,7 +106,7 @@ async def test_a_missing_session_is_not_found_by_any_method(storage: Storage) ->
     for call in (
         storage.get_session("session_0"),
         storage.summarize_session("session_0", ALICE, refuse),
-        storage.list_participants("session_0", refuse),
+        storage.list_participants("session_0", ALICE, refuse),
         storage.close_session("session_0", NOON, refuse, make_audit()),
         storage.delete_session("session_0", refuse, make_audit()),
         add_message(storage, "session_0", guard=refuse),
@@ -130,7 +130,7 @@ async def test_a_missing_session_is_not_found_by_any_method(storage: Storage) ->
         storage.delete_memory(
             place, lambda entry: None, now=NOON, guard=refuse, audit=make_audit()
         ),
-        storage.list_agents("session_0", refuse),
+        storage.list_agents("session_0", ALICE, refuse),
     ):
         with pytest.raises(SessionNotFound) as caught:
             await call
@@ -146,7 +146,7 @@ async def test_a_guard_sees_the_session_and_its_error_is_passed_on(storage: Stor
     assert seen == [session, session]
     for call in (
         storage.summarize_session("session_1", ALICE, refuse),
-        storage.list_participants("session_1", refuse),
+        storage.list_participants("session_1", ALICE, refuse),
         storage.close_session("session_1", NOON, refuse, make_audit()),
         storage.delete_session("session_1", refuse, make_audit()),
         add_message(storage, guard=refuse),
@@ -155,7 +155,7 @@ async def test_a_guard_sees_the_session_and_its_error_is_passed_on(storage: Stor
         storage.read_log("session_1", after_seq=0, limit=1, guard=refuse),
         storage.count_by_sender("session_1", ALICE, after_seq=0, guard=refuse),
         storage.set_cursor("session_1", ALICE, 0, refuse),
-        storage.list_agents("session_1", refuse),
+        storage.list_agents("session_1", ALICE, refuse),
     ):
         with pytest.raises(Refusal, match="session_1"):
             await call
@@ -267,7 +267,42 @@ async def test_participants_are_creator_invited_writers_each_once(storage: Stora
     for name in ("zoe", "dave", "bob", "zoe"):
         await add_message(storage, sender=make_caller(name))
     expected = ["alice", "carol", "dave", "zoe", "bob"]
-    assert await storage.list_participants("session_1", allow) == expected
+    assert await storage.list_participants("session_1", ALICE, allow) == expected
+
+
+async def test_participants_are_told_to_who_sees_what_they_wrote(storage: Storage) -> None:
+    await add_session(storage)
+    for name, visibility, recipients in (
+        ("dave", Visibility.ADMIN_ONLY, ()),
+        ("erin", Visibility.PRIVATE, ("bob",)),
+        ("bob", Visibility.PRIVATE, ("carol",)),
+        ("frank", Visibility.AGENT_ONLY, ()),
+        ("erin", Visibility.PUBLIC, ()),
+    ):
+        sender = make_caller(name, "gpt" if name == "frank" else "claude")
+        await add_message(storage, sender=sender, visibility=visibility, recipients=recipients)
+    for caller, expected in (
+        (ALICE, ["alice", "erin"]),
+        (BOB, ["alice", "erin", "bob"]),
+        (CAROL, ["alice", "bob", "frank", "erin"]),
+        (ADMIN, ["alice", "dave", "erin", "bob", "frank"]),
+    ):
+        assert await storage.list_participants("session_1", caller, allow) == expected
+
+
+async def test_a_read_position_ends_at_the_newest_message_the_caller_sees(
+    storage: Storage,
+) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    for _ in range(3):
+        await add_message(storage, visibility=Visibility.PRIVATE)
+    assert await storage.set_cursor("session_1", ADMIN, 4, allow) == (4, 0)
+    for seq in (2, 4, 99):
+        with pytest.raises(InvalidArgument) as refused:
+            await storage.set_cursor("session_1", BOB, seq, allow)
+        assert refused.value.details == {"field": "seq", "last_seq": 1}
+    assert await storage.set_cursor("session_1", BOB, 1, allow) == (1, 0)
 
 
 # Closing
@@ -337,7 +372,7 @@ async def test_nothing_of_a_deleted_session_comes_back_with_its_id(storage: Stor
     created = await add_session(storage, created_by="carol")
     assert created.last_seq == 0
     assert await storage.get_cursor("session_1", "bob") == 0
-    assert await storage.list_participants("session_1", allow) == ["carol"]
+    assert await storage.list_participants("session_1", ALICE, allow) == ["carol"]
     added = await add_message(storage, idempotency_key="k0")
     assert (added.seq, added.duplicate) == (1, False)
     assert (await summarize(storage, ALICE)).message_count == 1

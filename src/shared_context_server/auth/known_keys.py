@@ -25,7 +25,7 @@ class KnownKeys:
     grants: dict[str, KeyGrant]
     configured: tuple[ConfiguredKey, ...]
     created_by_hash: dict[str, KeyGrant]
-    revoked_tokens: frozenset[str]
+    revoked_families: frozenset[str]
 
     def find_grant(self, key: str) -> KeyGrant | None:
         """What the presented API key allows; None if it is none of ours.
@@ -100,5 +100,5 @@ class KeyStates:
             grants={grant.key_id: grant for grant in created.values()} | self._always,
             configured=self._configured,
             created_by_hash=created,
-            revoked_tokens=state.revoked_credentials,
+            revoked_families=state.revoked_families,
         )

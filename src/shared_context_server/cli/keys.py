@@ -24,24 +24,32 @@ async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     agent_id: Annotated[str, Parameter(help="The only agent the key may be used for.")],
+    agent_type: Annotated[
+        str | None,
+        Parameter(help="The only type that agent may be of; without it any, as it says."),
+    ] = None,
     permissions: PermissionList = "read,write",
 ) -> None:
     """Create a key and print it to stdout. It is shown this once; only its hash is kept."""
     ceiling = parse_permissions(permissions)
     async with _open_identity(options) as identity:
-        record, key = await identity.create_key(agent_id, ceiling)
-    print(f"{record.id}: for {record.agent_id}, {_permissions(record)}", file=sys.stderr)
+        record, key = await identity.create_key(agent_id, ceiling, agent_type=agent_type)
+    of_type = "" if record.agent_type is None else f" of type {record.agent_type}"
+    print(f"{record.id}: for {record.agent_id}{of_type}, {_permissions(record)}", file=sys.stderr)
     print(key)
 
 
 @app.command(name="list")
 async def list_(options: StorageOptions = StorageOptions()) -> None:  # noqa: B008 - frozen
-    """List the keys that were created: id, agent, permissions, when, whether revoked."""
+    """List the keys that were created: id, agent, permissions, when, whether revoked, type (- for
+    any)."""
     async with _open_identity(options) as identity:
         for key in await identity.list_keys():
             created = key.created_at.isoformat(timespec="seconds")
             state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%F}"
-            print(f"{key.id}\t{key.agent_id}\t{_permissions(key)}\t{created}\t{state}")
+            bound = key.agent_type or "-"
+            fields = (key.id, key.agent_id, _permissions(key), created, state, bound)
+            print("\t".join(fields))
 
 
 @app.command

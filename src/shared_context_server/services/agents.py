@@ -26,7 +26,7 @@ async def list_agents(
     policy.require(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
-    agents = await services.storage.list_agents(session_id, guard)
+    agents = await services.storage.list_agents(session_id, caller, guard)
     since = utc_now() - ACTIVE_WINDOW
     return [AgentPresence(agent, agent.last_seen >= since) for agent in agents]
 
@@ -43,7 +43,7 @@ async def get_audit_log(
 ) -> list[AuditEntry]:
     """What operators account with, newest first; for admins."""
     policy.require(caller, Permission.ADMIN)
-    return await services.storage.list_audit(
+    entries = await services.storage.list_audit(
         AuditQuery(
             limit=limit,
             session_id=session_id,
@@ -52,3 +52,4 @@ async def get_audit_log(
             start_time=after,
         )
     )
+    return [policy.hide_private_names(entry) for entry in entries]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -39,6 +40,8 @@ from shared_context_server.storage.base import (
 )
 
 MAX_VALUE_BYTES = 256 * 1024
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ async def set_memory(
     written = await services.storage.write_memory(
         address,
         caller,
-        make_update(change, now),
+        _tell_only_readers(caller, make_update(change, now)),
         now=now,
         guard=_guard(policy.require_session_write, caller, address.session_id),
         idempotency_key=idempotency_key,
@@ -135,17 +138,41 @@ async def delete_memory(
     policy.require(caller, Permission.WRITE)
     await services.storage.delete_memory(
         address,
-        lambda entry: _require_version(entry, expected_version),
+        _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
-        audit=AuditEntry(
-            "memory_deleted",
-            caller.agent_id,
-            address.session_id,
-            {"key": address.key, "scope": address.scope.value},
+        audit=policy.hide_private_names(
+            AuditEntry(
+                "memory_deleted",
+                caller.agent_id,
+                address.session_id,
+                {"key": address.key, "scope": address.scope.value},
+            )
         ),
     )
     services.bus.publish(_changed(address))
+
+
+def _tell_only_readers(
+    caller: Caller, check: Callable[[MemoryEntry | None], R]
+) -> Callable[[MemoryEntry | None], R]:
+    """`check`, whose errors tell what is stored only to who may read it."""
+    if policy.may_read(caller):
+        return check
+
+    def checked(current: MemoryEntry | None) -> R:
+        try:
+            return check(current)
+        except Conflict as exc:
+            exc.details.pop("current_value", None)
+            exc.hint = "Who may read this memory can say what is stored; then call again."
+            raise
+        except ContentTooLarge as exc:
+            raise ContentTooLarge(
+                "value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
+            ) from exc
+
+    return checked
 
 
 def _changed(address: MemoryAddress) -> Event:

@@ -57,6 +57,9 @@ async def create_session(
 ) -> Session:
     """A new active session of the caller's, with an id nobody can guess."""
     policy.require(caller, Permission.WRITE)
+    invited = tuple(dict.fromkeys(participants))
+    if wrong := await services.identity.check_names(invited, "participants"):
+        raise wrong
     session_id = f"session_{secrets.token_hex(8)}"
     new = NewSession(
         id=session_id,
@@ -65,7 +68,7 @@ async def create_session(
         access=access,
         created_by=caller.agent_id,
         created_at=utc_now(),
-        invited=tuple(dict.fromkeys(participants)),
+        invited=invited,
     )
     session = await services.storage.create_session(
         new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
@@ -104,7 +107,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
     """The session with its newest visible messages."""
     guard = partial(policy.require_session_read, caller)
     summary = await services.storage.summarize_session(session_id, caller, guard)
-    participants = await services.storage.list_participants(session_id, guard)
+    participants = await services.storage.list_participants(session_id, caller, guard)
     page = await services.storage.list_messages(
         session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
     )

@@ -176,12 +176,12 @@ class LeaseAttempt:
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """What is needed to accept or refuse credentials: active keys by id, and the ids of revoked
-    credentials that have not expired yet. `generation` grows with every change."""
+    """What is needed to accept or refuse credentials: active keys by id, and the family ids of
+    revoked credentials that have not expired yet. `generation` grows with every change."""
 
     generation: int
     keys: dict[str, ApiKey]
-    revoked_credentials: frozenset[str]
+    revoked_families: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +293,11 @@ class Storage(Protocol):
     ) -> SessionSummary:
         """One session as list_sessions would show it."""
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        """Agent ids: the creator, the invited, and whoever has written, in that order, each once."""
+    async def list_participants(
+        self, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> list[str]:
+        """Agent ids: the creator, the invited, and whoever has written what the caller may see (by
+        the first such message), in that order, each once."""
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -317,7 +320,7 @@ class Storage(Protocol):
         the guard's SessionNotFound or PermissionDenied tells, only SessionClosed is passed over),
         then the guard, then the fence: at `created_at` the sender must hold that lease of this
         session with this token, else LeaseLost; then the parent: it must be a message of this
-        session that policy.can_see_message grants the sender, else
+        session that policy.can_reply_to grants the sender, else
         MessageNotFound(field="parent_message_id").
         """
 
@@ -360,7 +363,8 @@ class Storage(Protocol):
         self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
     ) -> tuple[int, int]:
         """Store max(stored, seq); return (stored seq, unread visible messages behind it).
-        A seq beyond the session's last raises InvalidArgument(field="seq")."""
+        A seq behind the newest message that the caller may see raises
+        InvalidArgument(field="seq")."""
 
     # Memory
 
@@ -490,16 +494,18 @@ class Storage(Protocol):
         """Revoke; False if there is no such active key."""
 
     async def add_credential(self, credential: Credential, audit: AuditEntry) -> None:
-        """Record an issued token with its handle."""
+        """Record an issued token with its handle. Raises Unauthenticated if its family has been
+        revoked."""
 
     async def find_credential(self, credential_id: str) -> Credential | None:
-        """By jti, revoked and expired ones too until they are purged."""
+        """By jti, revoked and expired ones too until they are purged; of a jti that is not there
+        (any more), the longest-lived credential that was refreshed from it."""
 
     async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
         """By the hash of the agent handle."""
 
-    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
-        """Revoke the token and its handle; False if there is no such active credential."""
+    async def revoke_credentials(self, family_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """Revoke all tokens of the family and their handles; False if none of them is active."""
 
     # Agents and audit
 
@@ -512,9 +518,17 @@ class Storage(Protocol):
         that were not there have joined. Each coming and going is answered to one call only, of
         whatever process; who went unnoticed and is back has left and joined."""
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
+    async def list_agents(
+        self, session_id: str | None, caller: Caller, guard: SessionGuard | None
+    ) -> list[Agent]:
         """By last_seen, newest first. With a session (and its guard): its participants as
         list_participants has them, those the server has heard of."""
+
+    async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the ids that the server has heard of."""
+
+    async def is_agent_type_known(self, agent_type: str) -> bool:
+        """Whether an agent that the server has heard of is of this type. May read all of them."""
 
     async def add_audit(self, entry: AuditEntry) -> None:
         """Store one entry."""

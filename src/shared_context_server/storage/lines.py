@@ -23,10 +23,11 @@ NUL_SUBSTITUTE = "\N{REPLACEMENT CHARACTER}"
 
 def to_line(kind: RecordKind, row: Row) -> bytes:
     """The canonical line of a row: JSON without spaces, `record` first, then the fields in their order,
-    non-ASCII characters as they are, and a line feed."""
+    non-ASCII characters as they are, and a line feed. A later field that is null is left out."""
     record: JsonObject = {RECORD: kind.name}
     for (name, codec), value in zip(kind.fields.items(), row, strict=True):
-        record[name] = codec.to_field(value)
+        if value is not None or name not in kind.later_fields:
+            record[name] = codec.to_field(value)
     return to_json(record) + b"\n"
 
 
@@ -43,14 +44,14 @@ def parse_line(line: bytes) -> JsonObject:
 
 def to_row(kind: RecordKind, record: JsonObject) -> Row:
     """The row of a record, which may hold its `record` too. Raises RecordRefused."""
-    given = record.keys() - {RECORD}
+    given = (record.keys() - {RECORD}) | kind.later_fields
     if given != kind.fields.keys():
         wrong = ", ".join(sorted(given ^ kind.fields.keys()))
         raise RecordRefused(f"is no {kind.name}: missing or unknown {wrong}")
     row = []
     for name, codec in kind.fields.items():
         try:
-            row.append(codec.to_column(record[name]))
+            row.append(codec.to_column(record.get(name)))
         except (ValueError, TypeError, OverflowError) as exc:
             raise RecordRefused(f"is no {kind.name}: {name}: {exc}") from exc
     return tuple(row)

@@ -44,7 +44,8 @@ class Codec:
 class RecordKind:
     """A table that is moved. `condition`: SQL for the rows that are, in any backend's dialect;
     without what belongs to sessions that are being deleted. `free_text`: columns in which a
-    character may be replaced without anything losing its name."""
+    character may be replaced without anything losing its name. `later_fields`: fields that dumps of
+    older versions lack; they may be null, and a line leaves them out then."""
 
     name: str
     table: str
@@ -52,6 +53,7 @@ class RecordKind:
     fields: Mapping[str, Codec]
     condition: str = "TRUE"
     free_text: frozenset[str] = frozenset()
+    later_fields: frozenset[str] = frozenset()
     columns: tuple[str, ...] = field(init=False)
     _key_places: tuple[int, ...] = field(init=False)
 
@@ -276,7 +278,9 @@ API_KEY = RecordKind(
         "secret_hash": _TEXT,
         "created_at": _TIME,
         "revoked_at": _or_null(_TIME),
+        "agent_type": _or_null(_TEXT),
     },
+    later_fields=frozenset({"agent_type"}),
 )
 CREDENTIAL = RecordKind(
     "credential",
@@ -292,7 +296,9 @@ CREDENTIAL = RecordKind(
         "issued_at": _TIME,
         "expires_at": _TIME,
         "revoked_at": _or_null(_TIME),
+        "origin_id": _or_null(_TEXT),
     },
+    later_fields=frozenset({"origin_id"}),
 )
 AUDIT = RecordKind(
     "audit",

@@ -180,7 +180,7 @@ def to_agent(row: Row) -> Agent:
     )
 
 
-API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at"
+API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"
 
 
 def to_api_key(row: Row) -> ApiKey:
@@ -191,11 +191,13 @@ def to_api_key(row: Row) -> ApiKey:
         secret_hash=row[3],
         created_at=decode_time(row[4]),
         revoked_at=decode_optional_time(row[5]),
+        agent_type=row[6],
     )
 
 
 CREDENTIAL = """
-    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at
+    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at,
+    origin_id
 """
 
 
@@ -210,6 +212,7 @@ def to_credential(row: Row) -> Credential:
         issued_at=decode_time(row[6]),
         expires_at=decode_time(row[7]),
         revoked_at=decode_optional_time(row[8]),
+        origin_id=row[9],
     )
 
 

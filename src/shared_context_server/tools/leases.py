@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Lease, Permission
 from shared_context_server.services import leases
@@ -40,7 +41,7 @@ class LeaseAcquired(Result):
     name: str
     session_id: str | None
     fencing_token: int | None
-    holder: str
+    holder: str | None
     expires_at: Time
 
 
@@ -123,7 +124,7 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
         name=lease.name,
         session_id=lease.session_id,
         fencing_token=lease.fencing_token if attempt.is_acquired else None,
-        holder=lease.holder,
+        holder=lease.holder if attempt.is_acquired or policy.may_read(call.caller) else None,
         expires_at=lease.expires_at,
     )
 

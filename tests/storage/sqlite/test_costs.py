@@ -141,7 +141,7 @@ def summarize(caller: Caller) -> Work:
 
 
 def move_cursor(connection: sqlite3.Connection, name: str) -> None:
-    sessions.set_cursor(connection, name, STRANGER, 400, allow)
+    sessions.set_cursor(connection, name, STRANGER, 60, allow)
 
 
 FLAT: dict[str, Work] = {
@@ -165,7 +165,7 @@ FLAT: dict[str, Work] = {
     "replying": reply,
     "moving the cursor": move_cursor,
     "participants": lambda connection, name: sessions.list_participants(
-        connection, sessions.use_session(connection, name)
+        connection, sessions.use_session(connection, name), BOB
     ),
     "removing a step": removal.remove_step,
 }
@@ -223,11 +223,13 @@ MODULES = (
 PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
 MAY_SCAN = {"agents._LIST", "identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_NAMED",
     "leases._LIST",
     "messages._COUNT_BY_SENDER",
     "sessions._LIST_WRITERS",
+    "sessions._LIST_HEARD_WRITERS",
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(

@@ -60,9 +60,9 @@ class BatchTools:
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
     ) -> BatchItem[TokenResult]:
-        """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same connection) as auth_token. You get the requested permissions that the key allows.
+        """Trade an API key for a token. `next` says what to send with each call from then on. You get the requested permissions that the key allows.
 
-        agent_type: Default: generic.
+        agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
         requested_permissions: Default: read, write.
         """
@@ -76,14 +76,14 @@ class BatchTools:
         return self._call(registry.AUTHENTICATE_AGENT, arguments, TokenResult)
 
     def refresh_token(self, *, auth_token: str | None = None) -> BatchItem[TokenResult]:
-        """A new token and handle for the calling identity; the old token stays valid until it expires."""
+        """A new token for the calling identity; the old one stays valid until it expires or either is revoked."""
         arguments: dict[str, Any] = {"auth_token": auth_token}
         return self._call(registry.REFRESH_TOKEN, arguments, TokenResult)
 
     def revoke_token(
         self, *, jti: str | None = None, auth_token: str | None = None
     ) -> BatchItem[RevokeResult]:
-        """End the calling token and its handle, or another one of yours by its jti.
+        """End the calling token, or another one of yours by its jti, with all that were refreshed from one another and their handles.
 
         jti: Default: the token that calls.
         """

@@ -28,12 +28,13 @@ class TokenResult(Record):
 
     token: str
     token_type: Annotated[Literal["Bearer"], KeepUnknown]
-    agent_handle: str
+    agent_handle: str | None
     agent_id: str
     agent_type: str
     permissions: list[Permission]
     expires_at: datetime
     expires_in: int
+    next: str
 
 
 class RevokeResult(Record):
@@ -236,7 +237,7 @@ class LeaseAcquired(Record):
     name: str
     session_id: str | None
     fencing_token: int | None
-    holder: str
+    holder: str | None
     expires_at: datetime
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared_context_server.models import Agent
+from shared_context_server.models import Agent, Caller
 from shared_context_server.storage.base import PresenceChange, SessionGuard
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.sessions import list_participants, use_session
@@ -38,6 +38,8 @@ _LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
 _LIST_NAMED = f"""
     SELECT {AGENT} FROM agents WHERE agent_id = ANY($1::text[])
     ORDER BY last_seen DESC, agent_id"""
+_FIND_KNOWN = "SELECT agent_id FROM agents WHERE agent_id = ANY($1::text[])"
+_IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = $1 LIMIT 1"
 _COUNT = """
     SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
            (SELECT count(*) FROM agents WHERE last_seen >= $1)"""
@@ -71,14 +73,24 @@ async def touch_agents(
 
 
 async def list_agents(
-    connection: Connection, session_id: str | None, guard: SessionGuard | None
+    connection: Connection, session_id: str | None, caller: Caller, guard: SessionGuard | None
 ) -> list[Agent]:
     if session_id is None:
         rows = await connection.fetch(_LIST)
     else:
         session = await use_session(connection, session_id, guard)
-        rows = await connection.fetch(_LIST_NAMED, await list_participants(connection, session))
+        agent_ids = await list_participants(connection, session, caller)
+        rows = await connection.fetch(_LIST_NAMED, agent_ids)
     return [to_agent(row) for row in rows]
+
+
+async def find_known_agents(connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:
+    rows = await connection.fetch(_FIND_KNOWN, list(agent_ids))
+    return frozenset(row[0] for row in rows)
+
+
+async def is_agent_type_known(connection: Connection, agent_type: str) -> bool:
+    return await connection.fetchrow(_IS_TYPE_KNOWN, agent_type) is not None
 
 
 async def count_active(connection: Connection, active_since: datetime) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import MAX_INTEGER
 
 _NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
 
@@ -46,8 +47,8 @@ def heard_page(order: str) -> str:
 
 
 def tally_query(session_id: str, up_to_seq: str) -> str:
-    """A query for one row, `count` and `newest_at`: what the names see of a session, given as SQL, up
-    to and including a seq, at the cost of three index look-ups."""
+    """A query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the names see of a
+    session, given as SQL, up to and including a seq, at the cost of three index look-ups."""
     latest = " UNION ALL ".join(
         f"""(
         SELECT seq, ordinal, created_at FROM audience
@@ -57,7 +58,7 @@ def tally_query(session_id: str, up_to_seq: str) -> str:
         for name in _NAMES
     )
     return f"""
-    SELECT coalesce(sum(ordinal), 0)::bigint AS count,
+    SELECT coalesce(sum(ordinal), 0)::bigint AS count, coalesce(max(seq), 0) AS last_seq,
            (array_agg(created_at ORDER BY seq DESC))[1] AS newest_at
     FROM ({latest}) AS latest"""
 
@@ -72,3 +73,14 @@ async def count_heard(
     parameters = {"session_id": session_id, "up_to_seq": up_to_seq, **names}
     count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
     return count
+
+
+async def find_last_heard(
+    connection: Connection, session_id: str, names: Mapping[str, str | None]
+) -> int:
+    """The seq of the newest message of the session that those names see, 0 if there is none."""
+    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
+    row = await connection.fetchrow(_COUNT.sql, *_COUNT.bind(parameters))
+    assert row is not None
+    last_seq: int = row["last_seq"]
+    return last_seq

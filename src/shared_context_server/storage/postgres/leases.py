@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from shared_context_server import policy
 from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
@@ -119,9 +120,14 @@ async def require_fence(
     await connection.execute(_RELY, session_id or "", fence.lease)
     held = await _find_held(connection, session_id, fence.lease, now)
     if held is None:
-        raise LeaseLost(fence.lease)
+        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
     if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(fence.lease, holder=held.holder, current_token=held.fencing_token)
+        raise LeaseLost(
+            fence.lease,
+            holder=held.holder,
+            current_token=held.fencing_token,
+            is_told=policy.may_read(caller),
+        )
 
 
 async def _find_held(

@@ -205,9 +205,11 @@ def _columns(new: NewMessage) -> dict[str, Any]:
 
 async def _require_parent(connection: Connection, new: NewMessage, parent_id: int) -> None:
     try:
-        await _get_visible(connection, new.session_id, parent_id, new.sender)
+        parent = await _get_visible(connection, new.session_id, parent_id, new.sender)
     except MessageNotFound as exc:
         raise MessageNotFound(parent_id, field="parent_message_id") from exc
+    if not policy.can_reply_to(new.sender, parent):
+        raise MessageNotFound(parent_id, field="parent_message_id")
 
 
 async def get_message(

@@ -22,6 +22,7 @@ _CONTENTS_OF_SESSION = tuple(
     for table, key in (
         ("messages", "seq"),
         ("audience", "name, seq"),
+        ("writers", "name, agent_id"),
         ("memory", "owner, key"),
         ("leases", "name"),
         ("idempotency", "agent_id, key"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -18,7 +18,8 @@ from shared_context_server.models import (
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewSession, SessionGuard
-from shared_context_server.storage.postgres.audience import tally_query
+from shared_context_server.storage.cursors import require_seq_up_to
+from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.statements import Statement
@@ -95,7 +96,13 @@ _TALLIES_OF_ALL = Statement(f"""
         SELECT seq, created_at FROM messages WHERE session_id = listed.id ORDER BY seq DESC LIMIT 1
     ) AS newest ON TRUE
     ORDER BY listed.place""")
-_LIST_WRITERS = "SELECT agent_id FROM participants WHERE session_id = $1 ORDER BY first_seq"
+_LIST_WRITERS = Statement("""
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq""")
+_LIST_HEARD_WRITERS = Statement("""
+    SELECT agent_id FROM writers
+    WHERE session_id = :session_id
+      AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
+    GROUP BY agent_id ORDER BY min(first_seq)""")
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = $1 AND agent_id = $2"
 _SET_CURSOR = """
@@ -195,8 +202,10 @@ async def summarize(
     ]
 
 
-async def list_participants(connection: Connection, session: Session) -> list[str]:
-    writers = await connection.fetch(_LIST_WRITERS, session.id)
+async def list_participants(connection: Connection, session: Session, caller: Caller) -> list[str]:
+    statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
+    parameters = {"session_id": session.id, **names_of_caller(caller)}
+    writers = await connection.fetch(statement.sql, *statement.bind(parameters))
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
     return list(dict.fromkeys(everyone))
 
@@ -238,12 +247,10 @@ async def set_cursor(
     guard: SessionGuard,
 ) -> tuple[int, int]:
     session = await use_session(connection, session_id, guard, lock="KEY SHARE")
-    if seq > session.last_seq:
-        raise InvalidArgument(
-            f"seq is {seq}, the newest message has {session.last_seq}.",
-            field="seq",
-            last_seq=session.last_seq,
-        )
+    last_seq = session.last_seq
+    if not caller.is_admin:
+        last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
+    require_seq_up_to(seq, last_seq)
     row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
     assert row is not None
     summary, *_ = await summarize(connection, [session], caller)

@@ -163,8 +163,10 @@ class PostgresStorage:
     ) -> SessionSummary:
         return await self._read(_summarize, session_id, caller, guard)
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        return await self._read(_list_participants, session_id, guard)
+    async def list_participants(
+        self, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> list[str]:
+        return await self._read(_list_participants, session_id, caller, guard)
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -396,8 +398,8 @@ class PostgresStorage:
     async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
         return await self._run_plain(identity.find_credential_by_handle, handle_hash)
 
-    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
-        return await self._write(identity.revoke_credential, credential_id, at, audit)
+    async def revoke_credentials(self, family_id: str, at: datetime, audit: AuditEntry) -> bool:
+        return await self._write(identity.revoke_credentials, family_id, at, audit)
 
     # Agents and audit
 
@@ -411,8 +413,16 @@ class PostgresStorage:
             return PresenceChange(joined=[], left=[])
         return await self._write(agents.touch_agents, seen, gone_before)
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
-        return await self._read(agents.list_agents, session_id, guard)
+    async def list_agents(
+        self, session_id: str | None, caller: Caller, guard: SessionGuard | None
+    ) -> list[Agent]:
+        return await self._read(agents.list_agents, session_id, caller, guard)
+
+    async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
+        return await self._run_plain(agents.find_known_agents, agent_ids)
+
+    async def is_agent_type_known(self, agent_type: str) -> bool:
+        return await self._run_plain(agents.is_agent_type_known, agent_type)
 
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(audit.add_audit, entry)
@@ -455,10 +465,10 @@ async def _summarize(
 
 
 async def _list_participants(
-    connection: Connection, session_id: str, guard: SessionGuard
+    connection: Connection, session_id: str, caller: Caller, guard: SessionGuard
 ) -> list[str]:
     session = await sessions.use_session(connection, session_id, guard)
-    return await sessions.list_participants(connection, session)
+    return await sessions.list_participants(connection, session, caller)
 
 
 async def _get_cursor(connection: Connection, session_id: str, agent_id: str) -> int:

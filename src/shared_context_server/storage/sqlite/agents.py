@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared_context_server.models import Agent
+from shared_context_server.models import Agent, Caller
 from shared_context_server.storage.base import PresenceChange, SessionGuard
 from shared_context_server.storage.rows import AGENT, encode_time, to_agent
 from shared_context_server.storage.sqlite.sessions import list_participants, use_session
@@ -32,6 +32,10 @@ _LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
 _LIST_NAMED = f"""
     SELECT {AGENT} FROM json_each(:agent_ids) AS named JOIN agents ON agents.agent_id = named.value
     ORDER BY last_seen DESC, agent_id"""
+_FIND_KNOWN = """
+    SELECT named.value FROM json_each(:agent_ids) AS named
+    JOIN agents ON agents.agent_id = named.value"""
+_IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1"
 _COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE status = 'active'"
 _COUNT_AGENTS = "SELECT count(*) FROM agents WHERE last_seen >= :active_since"
 
@@ -69,15 +73,27 @@ def _mark_gone(connection: sqlite3.Connection, gone_before: datetime) -> list[st
 
 
 def list_agents(
-    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    caller: Caller,
+    guard: SessionGuard | None,
 ) -> list[Agent]:
     if session_id is None:
         rows = connection.execute(_LIST)
     else:
         session = use_session(connection, session_id, guard)
-        agent_ids = list_participants(connection, session)
+        agent_ids = list_participants(connection, session, caller)
         rows = connection.execute(_LIST_NAMED, {"agent_ids": json.dumps(agent_ids)})
     return [to_agent(row) for row in rows]
+
+
+def find_known_agents(connection: sqlite3.Connection, agent_ids: Sequence[str]) -> frozenset[str]:
+    rows = connection.execute(_FIND_KNOWN, {"agent_ids": json.dumps(list(agent_ids))})
+    return frozenset(row[0] for row in rows)
+
+
+def is_agent_type_known(connection: sqlite3.Connection, agent_type: str) -> bool:
+    return connection.execute(_IS_TYPE_KNOWN, {"agent_type": agent_type}).fetchone() is not None
 
 
 def count_active(connection: sqlite3.Connection, active_since: datetime) -> tuple[int, int]:

@@ -45,7 +45,7 @@ _LATEST_AS = """
     )"""
 # Beside a single max(), SQLite takes bare columns from the row that has the maximum.
 _TALLY = f"""
-    SELECT coalesce(sum(ordinal), 0), max(seq), created_at FROM (
+    SELECT coalesce(sum(ordinal), 0), coalesce(max(seq), 0), created_at FROM (
         {_LATEST_AS.format(name=":name_public")} UNION ALL
         {_LATEST_AS.format(name=":name_agent_only")} UNION ALL
         {_LATEST_AS.format(name=":name_private")}
@@ -54,9 +54,10 @@ _TALLY = f"""
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many messages somebody sees, and when the newest of them was written."""
+    """How many messages somebody sees, and the newest one's seq (0: none) and time."""
 
     count: int
+    last_seq: int
     newest_at: datetime | None
 
 
@@ -68,7 +69,7 @@ def tally_heard(
     up_to_seq: int = MAX_INTEGER,
 ) -> Tally:
     """What those names see up to and including a seq, at the cost of three index look-ups."""
-    count, _, newest_at = connection.execute(
+    count, last_seq, newest_at = connection.execute(
         _TALLY, {"session_id": session_id, "up_to_seq": up_to_seq, **names}
     ).fetchone()
-    return Tally(count, None if newest_at is None else decode_time(newest_at))
+    return Tally(count, last_seq, None if newest_at is None else decode_time(newest_at))

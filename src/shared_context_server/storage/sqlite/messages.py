@@ -136,9 +136,11 @@ def add_message(
 
 def _require_parent(connection: sqlite3.Connection, new: NewMessage, parent_id: int) -> None:
     try:
-        _get_visible(connection, new.session_id, parent_id, new.sender)
+        parent = _get_visible(connection, new.session_id, parent_id, new.sender)
     except MessageNotFound as exc:
         raise MessageNotFound(parent_id, field="parent_message_id") from exc
+    if not policy.can_reply_to(new.sender, parent):
+        raise MessageNotFound(parent_id, field="parent_message_id")
 
 
 def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:

@@ -39,6 +39,10 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM audience WHERE session_id = ? AND name = ? AND seq = ?",
     ),
     _Removal(
+        "SELECT session_id, name, agent_id FROM writers WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM writers WHERE session_id = ? AND name = ? AND agent_id = ?",
+    ),
+    _Removal(
         "SELECT id FROM memory WHERE session_id = :session_id LIMIT :limit",
         "DELETE FROM memory WHERE id = ?",
     ),

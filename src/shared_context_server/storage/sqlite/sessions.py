@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -17,6 +17,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.cursors import require_seq_up_to
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
@@ -63,6 +64,10 @@ _NEWEST_AT = """
     SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
 _LIST_WRITERS = """
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
+_LIST_HEARD_WRITERS = """
+    SELECT agent_id FROM writers
+    WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
+    GROUP BY agent_id ORDER BY min(first_seq)"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -152,8 +157,13 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     return tally_heard(connection, session.id, names, up_to_seq=seq).count
 
 
-def list_participants(connection: sqlite3.Connection, session: Session) -> list[str]:
-    writers = connection.execute(_LIST_WRITERS, {"session_id": session.id})
+def list_participants(
+    connection: sqlite3.Connection, session: Session, caller: Caller
+) -> list[str]:
+    writers = connection.execute(
+        _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS,
+        {"session_id": session.id, **names_of_caller(caller)},
+    )
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
     return list(dict.fromkeys(everyone))
 
@@ -197,12 +207,10 @@ def set_cursor(
     guard: SessionGuard,
 ) -> tuple[int, int]:
     session = use_session(connection, session_id, guard)
-    if seq > session.last_seq:
-        raise InvalidArgument(
-            f"seq is {seq}, the newest message has {session.last_seq}.",
-            field="seq",
-            last_seq=session.last_seq,
-        )
+    last_seq = session.last_seq
+    if not caller.is_admin:
+        last_seq = tally_heard(connection, session_id, names_of_caller(caller)).last_seq
+    require_seq_up_to(seq, last_seq)
     (stored,) = connection.execute(
         _SET_CURSOR,
         {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},
