@@ -53,10 +53,23 @@ async def test_a_tool_has_its_schemas_statuses_and_description(
     operation = document["paths"][f"/mcp/tool/{tool.name}"]["post"]
     assert operation["operationId"] == tool.name
     assert operation["description"] == tool.description
-    assert operation["requestBody"]["content"]["application/json"]["schema"] == tool.input_schema
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == tool.request_schema
     assert set(operation["responses"]) == ERRORS | {"200"}
     answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == tool.output_schema
+
+
+async def test_optional_arguments_may_be_null_and_names_have_a_pattern(
+    document: dict[str, Any],
+) -> None:
+    operation = document["paths"]["/mcp/tool/get_messages"]["post"]
+    arguments = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert arguments["sender"]["type"] == ["string", "null"]
+    assert "\\x1f" in arguments["sender"]["pattern"]
+    assert arguments["limit"]["type"] == ["integer", "null"]
+    assert {"type": "null"} in arguments["visibility"]["anyOf"]
+    assert {"type": "null"} in arguments["start_time"]["anyOf"]
+    assert arguments["session_id"]["type"] == "string"
 
 
 async def test_only_authenticating_and_the_probes_need_no_credential(
