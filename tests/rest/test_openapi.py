@@ -72,6 +72,19 @@ async def test_optional_arguments_may_be_null_and_names_have_a_pattern(
     assert arguments["session_id"]["type"] == "string"
 
 
+async def test_what_the_document_allows_of_a_batch_and_of_a_stream_is_taken(
+    document: dict[str, Any], agent: httpx.AsyncClient
+) -> None:
+    batch = document["paths"]["/mcp/batch"]["post"]["requestBody"]["content"]["application/json"]
+    body = {"calls": [{"tool": "list_sessions", "arguments": None}, {"tool": "list_sessions"}]}
+    Draft202012Validator(batch["schema"]).validate(body)
+    answer = await agent.post("/mcp/batch", json=body)
+    assert [result["status"] for result in answer.json()["results"]] == [200, 200]
+    (last,) = (p for p in document["paths"]["/events"]["get"]["parameters"] if p["in"] == "header")
+    beyond = {"Last-Event-ID": str(last["schema"]["maximum"] + 1)}
+    assert (await agent.get("/events", headers=beyond)).status_code == 400
+
+
 async def test_only_authenticating_and_the_probes_need_no_credential(
     document: dict[str, Any],
 ) -> None:

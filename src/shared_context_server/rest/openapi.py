@@ -19,7 +19,7 @@ from shared_context_server.errors import (
     Unavailable,
 )
 from shared_context_server.rest.calls import MAX_CALLS
-from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID
+from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID, MAX_EVENT_ID
 from shared_context_server.tools.registry import Tool
 
 JsonObject = dict[str, Any]
@@ -77,7 +77,10 @@ _BATCH_REQUEST: JsonObject = {
             "maxItems": MAX_CALLS,
             "items": {
                 "type": "object",
-                "properties": {"tool": {"type": "string"}, "arguments": {"type": "object"}},
+                "properties": {
+                    "tool": {"type": "string"},
+                    "arguments": {"type": ["object", "null"]},
+                },
                 "required": ["tool"],
                 "additionalProperties": False,
             },
@@ -214,7 +217,7 @@ def _events_operation() -> JsonObject:
                 "name": LAST_EVENT_ID,
                 "in": "header",
                 "description": "The id of the last event received.",
-                "schema": {"type": "integer", "minimum": 0},
+                "schema": {"type": "integer", "minimum": 0, "maximum": MAX_EVENT_ID},
             },
         ],
         "responses": {
