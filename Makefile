@@ -95,10 +95,11 @@ $(CLIENT_FRAMEWORK_TESTS): test-framework-%: setup $(FRAMEWORKS)/%/.made
 		$(addprefix client/src/shared_context_client/integrations/,$($*_ADAPTER)))
 	$(FRAMEWORKS)/$*/bin/python -m pytest -p no:cacheprovider -c tests/frameworks/pytest.ini tests/frameworks/test_$*_*.py $(ARGS)
 
+# By uv: pip before 24 does not see that mcp==… with its hash is what mcp[ws]>=… asks for.
 $(CLIENT_FRAMEWORKS:%=$(FRAMEWORKS)/%/.made): $(FRAMEWORKS)/%/.made: requirements/frameworks-%.txt client/pyproject.toml | $(VENV_STAMP)
 	@echo "setup: making $(FRAMEWORKS)/$* from requirements/frameworks-$*.txt"
 	@$(BIN)/python -m venv --clear $(FRAMEWORKS)/$*
-	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes -r requirements/frameworks-$*.txt
+	@$(BIN)/uv pip install --quiet --python $(FRAMEWORKS)/$*/bin/python --require-hashes -r requirements/frameworks-$*.txt
 	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-index --no-deps --no-build-isolation --editable client
 	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check check
 	@touch $@

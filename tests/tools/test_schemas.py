@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -118,7 +119,8 @@ def broken_values(schema: JsonSchema) -> Iterator[Any]:
         item = schema["items"]["enum"][0] if "enum" in schema["items"] else "x"
         yield [item] * (schema["maxItems"] + 1)
     if "pattern" in schema:
-        yield "\0"
+        odd = ("\0", "a\x07b", " a", "a ")
+        yield from (text for text in odd if not re.search(schema["pattern"], text))
     if "items" in schema:
         yield from ([broken] for broken in broken_values(schema["items"]))
 
