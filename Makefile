@@ -24,12 +24,13 @@ endif
 PROJECT_STAMP := $(VENV)/.project
 FRAMEWORKS := .venv-frameworks
 AGENT_SDK := $(FRAMEWORKS)/agent-sdk
-CLIENT_FRAMEWORKS := langchain crewai autogen mcp
+CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
+TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-frameworks test-agent-sdk clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -66,7 +67,7 @@ dev: setup ## start the server and restart it when the source changes
 test: setup ## the whole test suite, with branch coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
-test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) ## agent frameworks, each in an environment of its own
+test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) test-typescript ## agent frameworks, each in an environment of its own
 
 test-agent-sdk: $(AGENT_SDK)/.made ## the server inside agents of the Claude Agent SDK
 	$(AGENT_SDK)/bin/python -m pytest tests/embed/test_agent_sdk.py $(ARGS)
@@ -92,6 +93,22 @@ $(CLIENT_FRAMEWORK_TESTS): test-framework-%: setup $(FRAMEWORKS)/%/.made
 $(CLIENT_FRAMEWORKS:%=$(FRAMEWORKS)/%/.made): $(FRAMEWORKS)/%/.made: requirements/frameworks-%.txt client/pyproject.toml $(INSTALLER) | $(VENV_STAMP)
 	@echo "setup: making $(FRAMEWORKS)/$* from requirements/frameworks-$*.txt"
 	@$(INSTALL) --new --without-pip --into $(FRAMEWORKS)/$* requirements/frameworks-$*.txt --editable client
+	@touch $@
+
+# The pytest that runs it, and the client beside it, come from the environment of Python's MCP SDK.
+test-typescript: setup $(FRAMEWORKS)/mcp/.made ## clients on the TypeScript SDKs of MCP; needs node and npm
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/.made; \
+	elif [ "$$CI" = true ]; then echo "test-typescript: npm is missing" >&2; exit 1; fi
+	@if command -v npm >/dev/null; then \
+		$(FRAMEWORKS)/mcp/bin/python -m pytest -p no:cacheprovider -c tests/frameworks/pytest.ini tests/frameworks/test_typescript_clients.py $(ARGS); \
+	else \
+		echo "test-typescript: npm is missing, so the TypeScript SDKs were not tested"; \
+	fi
+
+$(TYPESCRIPT)/.made: tests/frameworks/typescript/package.json
+	@echo "setup: making $(TYPESCRIPT) from tests/frameworks/typescript/package.json"
+	@rm -rf $(TYPESCRIPT) && mkdir -p $(TYPESCRIPT) && cp tests/frameworks/typescript/package.json $(TYPESCRIPT)
+	@cd $(TYPESCRIPT) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 lint: setup ## ruff, mypy, import-linter
@@ -194,7 +211,7 @@ lock: setup ## pin the dependencies of pyproject.toml anew, with hashes
 # The client with the framework's extra, the framework itself, and what runs the tests.
 lock-frameworks: setup ## pin what make test-frameworks installs anew, with hashes
 	for name in $(CLIENT_FRAMEWORKS); do \
-		extra=--extra=$$name; test $$name != mcp || extra=; \
+		case $$name in mcp|converters) extra= ;; *) extra=--extra=$$name ;; esac; \
 		$(subst make lock,make lock-frameworks,$(UV_COMPILE)) client/pyproject.toml $$extra \
 			--group client/pyproject.toml:frameworks-$$name --output-file requirements/frameworks-$$name.txt || exit 1; \
 	done

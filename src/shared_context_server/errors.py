@@ -135,8 +135,10 @@ class ToolNotFound(NotFound):
     code = "TOOL_NOT_FOUND"
     suggestion = "tools/list over MCP, or /docs, shows the tools."
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(f"No tool {tool!r}.", tool=tool)
+    def __init__(self, tool: str, *, question: str = "") -> None:
+        """`question` asks whether another tool was meant; it stands before the usual suggestion."""
+        hint = f"{question} {self.suggestion}".lstrip()
+        super().__init__(f"No tool {tool!r}.", suggestion=hint, tool=tool)
 
 
 class RouteNotFound(NotFound):

@@ -244,6 +244,7 @@ class AuditEntry:
 
 MAX_AGENT_ID_CHARS = 128
 _AGENT_NAME = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
+AGENT_NAME_PATTERN = f"^{_AGENT_NAME.pattern}$"
 
 
 def _require_agent_name(value: str) -> str:
@@ -254,7 +255,11 @@ def _require_agent_name(value: str) -> str:
 
 AgentId = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_AGENT_ID_CHARS),
+    Field(
+        min_length=1,
+        max_length=MAX_AGENT_ID_CHARS,
+        json_schema_extra={"pattern": AGENT_NAME_PATTERN},
+    ),
     AfterValidator(_require_agent_name),
 ]
 """1–128 characters without control characters; inner spaces are fine. What names a new agent has to

@@ -6,6 +6,8 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared_context_server.tools.catalog import TOOLS
 from tests.surfaces.conftest import ADMIN_API_KEY, API_KEY, Answer, As, Surface
 
@@ -458,3 +460,57 @@ async def test_a_refreshed_token_is_the_same_agent(as_agent: As) -> None:
     assert second["token"] != first["token"]
     assert second["agent_id"] == "worker"
     assert not (await nobody.call("list_sessions", auth_token=second["token"])).is_error
+
+
+async def test_an_empty_text_for_an_optional_argument_counts_as_missing(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice, participants="", metadata="", access="")
+    added = await alice.call(
+        "add_message",
+        session_id=session_id,
+        content="hello",
+        auth_token="",
+        visibility="",
+        recipients="",
+        metadata="",
+        parent_message_id="",
+        idempotency_key="",
+        lease="",
+        fencing_token="",
+    )
+    assert not added.is_error, added
+    page = await alice.call(
+        "get_messages", session_id=session_id, limit="", after_seq="", sender="", start_time=""
+    )
+    assert [message["sender"] for message in page["messages"]] == ["alice"]
+    await alice.call("set_memory", key="k", value="", session_id="", expires_in="")
+    assert (await alice.call("get_memory", key="k", scope=""))["value"] == ""
+    for name in ("session_id", "content"):
+        arguments = {"session_id": session_id, "content": "c"} | {name: ""}
+        refused = await alice.call("add_message", **arguments)
+        assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", name)
+
+
+@pytest.mark.parametrize("name", ["sessionId", "session-id", "SESSION_ID", "sesion_id"])
+async def test_an_argument_written_otherwise_is_refused_with_its_name(
+    as_agent: As, name: str
+) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call("get_session", **{name: "session_0"})
+    assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", name)
+    assert refused["suggestion"].startswith("Did you mean session_id?")
+
+
+@pytest.mark.parametrize("name", ["addMessage", "add-message", "send_message", "add_mesage"])
+async def test_a_tool_written_otherwise_is_refused_with_its_name(as_agent: As, name: str) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call(name, session_id="session_0", content="c")
+    assert refused["code"] == "TOOL_NOT_FOUND"
+    assert refused["suggestion"].startswith("Did you mean add_message?")
+
+
+async def test_a_name_that_is_like_no_other_is_refused_without_a_guess(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    assert "Did you mean" not in (await alice.call("zzz"))["suggestion"]
+    refused = await alice.call("get_session", session_id="s", zzz=1)
+    assert refused["suggestion"].startswith("The arguments are: ")

@@ -19,6 +19,7 @@ from shared_context_server.environment import PREFIX
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
+from shared_context_server.tools.schemas import ANY_JSON
 
 DEFAULTS_IN_WORDS = {
     "data_dir": "the platform's user data directory",
@@ -116,15 +117,17 @@ def _arguments(schema: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _type_in_words(schema: dict[str, Any]) -> str:
+    if schema.get("anyOf") == ANY_JSON["anyOf"]:
+        return "any JSON"
     if "enum" in schema:
         return " | ".join(f"`{choice}`" for choice in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_type_in_words(choice) for choice in schema["anyOf"])
+        return " or ".join(choice.get("format", choice["type"]) for choice in schema["anyOf"])
     if "format" in schema:
         return str(schema["format"])
     if schema.get("type") == "array":
         return f"list of {_type_in_words(schema['items'])}"
-    return str(schema.get("type", "any JSON")) + _bounds(schema)
+    return str(schema["type"]) + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -120,6 +120,8 @@ def _import_sdk() -> Any:
         import claude_agent_sdk  # noqa: PLC0415 - an optional extra
     except ImportError as exc:
         raise ConfigurationError(
-            "agent_options needs the Claude Agent SDK: pip install 'shared-context-server[agent]'."
+            "agent_options needs the Claude Agent SDK: pip install claude-agent-sdk, or the extra agent "
+            "from where the server came from: pip install 'CHECKOUT[agent]', or 'WHEEL[agent]', with "
+            "the path of either."
         ) from exc
     return claude_agent_sdk

@@ -104,7 +104,7 @@ def _postgres() -> ModuleType:
         from shared_context_server.storage import postgres  # noqa: PLC0415 - an optional extra
     except ImportError as exc:
         raise ConfigurationError(
-            "DATABASE_URL: PostgreSQL needs the extra postgres: "
-            "pip install 'shared-context-server[postgres]'"
+            "DATABASE_URL: PostgreSQL needs the extra postgres. Install it from where the server "
+            "came from: pip install 'CHECKOUT[postgres]', or 'WHEEL[postgres]', with the path of either."
         ) from exc
     return postgres

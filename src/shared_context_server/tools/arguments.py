@@ -29,12 +29,15 @@ MAX_PARTICIPANTS = 200
 # JSON parsers stop at 200 levels, ours too: what is stored has to fit into the answers around it.
 MAX_JSON_DEPTH = 100
 TOO_LARGE = "content_too_large"
+# The first and the last second of the calendar, years 1 to 9999.
+MIN_EPOCH_S = -62_135_596_800
+MAX_EPOCH_S = 253_402_300_799
 
 _DATETIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments: unknown ones are refused, a null optional one is a missing one."""
+    """Base of every tool's arguments: unknown ones are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -45,14 +48,22 @@ class Arguments(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or None not in data.values():
+    def _drop_missing(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
             return data
-        return {
-            name: value
-            for name, value in data.items()
-            if value is not None or name in cls.null_is_a_value or name not in cls.model_fields
-        }
+        values = data.values()
+        if None not in values and "" not in values:
+            return data
+        return {name: value for name, value in data.items() if not cls._is_missing(name, value)}
+
+    @classmethod
+    def _is_missing(cls, name: str, value: Any) -> bool:
+        """Null is; so is an empty text for an optional argument, as some gateways send for each
+        that they have no value for. No optional argument means something else by it."""
+        field = cls.model_fields.get(name)
+        if field is None or name in cls.null_is_a_value:
+            return False
+        return value is None or (value == "" and not field.is_required())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -130,10 +141,9 @@ def _parse_time(value: Any) -> datetime:
     if isinstance(value, bool):
         raise PydanticCustomError("time_type", "Input should be RFC 3339 or epoch seconds")
     if isinstance(value, int | float):
-        try:
-            return datetime.fromtimestamp(value, UTC)
-        except (OverflowError, ValueError, OSError) as exc:
-            raise PydanticCustomError("time_range", "The time is out of range") from exc
+        if not MIN_EPOCH_S <= value <= MAX_EPOCH_S:
+            raise PydanticCustomError("time_range", "The time is out of range")
+        return datetime.fromtimestamp(value, UTC)
     parsed = _DATETIME.validate_python(value)
     if parsed.tzinfo is None:
         return parsed.replace(tzinfo=UTC)
@@ -167,7 +177,14 @@ Seq = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
 TimeArgument = Annotated[
     datetime,
     BeforeValidator(_parse_time),
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "number", "minimum": MIN_EPOCH_S, "maximum": MAX_EPOCH_S},
+            ]
+        }
+    ),
 ]
 Time = Annotated[
     datetime,

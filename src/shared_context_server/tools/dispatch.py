@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from limits import RateLimitItem, parse
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
-from rapidfuzz import process
 
 from shared_context_server import policy
 from shared_context_server.auth.connection import Connection
@@ -29,9 +28,11 @@ from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
 from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
+from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
 
 UNKNOWN_TOOL = "unknown"
+UNKNOWN_ARGUMENT = "extra_forbidden"
 
 _log = get_logger("tools")
 
@@ -78,7 +79,7 @@ class Dispatcher:
         tool = self.tools.get(name)
         try:
             if tool is None:
-                raise ToolNotFound(name[:100])
+                raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
             outcome = Outcome(200, await self._run(tool, arguments, connection, report_progress))
         except SharedContextError as exc:
             outcome = failure(exc)
@@ -116,7 +117,7 @@ class Dispatcher:
         if connection.refused is not None:
             raise connection.refused
         auth_token = arguments.get("auth_token") if isinstance(arguments, dict) else None
-        if isinstance(auth_token, str):
+        if isinstance(auth_token, str) and auth_token:
             return await self.services.identity.resolve(auth_token, connection)
         return connection.caller
 
@@ -194,28 +195,23 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
 
 
 def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoReturn:
-    first = errors[0]
+    # An unknown name first: it may be that of an argument which is missing, written otherwise.
+    first = next((error for error in errors if error["type"] == UNKNOWN_ARGUMENT), errors[0])
     field = str(first["loc"][0]) if first["loc"] else "arguments"
     reasons: list[JsonValue] = [
         {"field": ".".join(str(part) for part in error["loc"]), "error": error["msg"]}
         for error in errors[:10]
     ]
-    if first["type"] == "extra_forbidden":
+    if first["type"] == UNKNOWN_ARGUMENT:
+        field = field[:MAX_NAME_CHARS]
+        listed = f"The arguments are: {', '.join(model.model_fields)}."
         raise InvalidArgument(
-            f"Unknown argument {field[:100]!r}.",
-            field=field[:100],
-            suggestion=_suggest_name(field, list(model.model_fields)),
+            f"Unknown argument {field!r}.",
+            field=field,
+            suggestion=f"{suggest_name(field, model.model_fields)} {listed}".lstrip(),
             errors=reasons,
         )
     if first["type"] == "missing":
         raise InvalidArgument(f"{field} is missing.", field=field, errors=reasons)
     kind = ContentTooLarge if first["type"] == TOO_LARGE else InvalidArgument
     raise kind(f"{field}: {first['msg']}.", field=field, errors=reasons)
-
-
-def _suggest_name(given: str, known: list[str]) -> str:
-    closest = process.extractOne(given, known, score_cutoff=60)
-    listed = ", ".join(known)
-    if closest is None:
-        return f"The arguments are: {listed}."
-    return f"Did you mean {closest[0]!r}? The arguments are: {listed}."

@@ -64,7 +64,11 @@ class SessionBindings:
 
 
 class McpTool(FastMCPTool):
-    """A registry tool: its schema is the registry's, its call is the dispatcher's."""
+    """A registry tool: its schema is the registry's, its call is the dispatcher's.
+
+    It lists no output schema. Clients on the TypeScript SDK 1.x check the structured content of
+    errors against it too, and then show their own complaint instead of the server's error.
+    """
 
     _dispatcher: Dispatcher = PrivateAttr()
     _bindings: SessionBindings | None = PrivateAttr(default=None)
@@ -77,7 +81,7 @@ class McpTool(FastMCPTool):
             name=tool.name,
             description=tool.description,
             parameters=tool.input_schema,
-            output_schema=tool.output_schema,
+            output_schema=None,
             annotations=ToolAnnotations(
                 read_only_hint=tool.hints.read_only,
                 destructive_hint=tool.hints.destructive,
