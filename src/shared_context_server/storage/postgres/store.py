@@ -45,6 +45,7 @@ from shared_context_server.storage.base import (
     NewMessage,
     NewMessages,
     NewSession,
+    Page,
     PresenceChange,
     SenderCount,
     SessionGuard,
@@ -148,7 +149,7 @@ class PostgresStorage:
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         return await self._read(
             sessions.list_sessions,
             caller,
@@ -163,8 +164,10 @@ class PostgresStorage:
     ) -> SessionSummary:
         return await self._read(_summarize, session_id, caller, guard)
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        return await self._read(_list_participants, session_id, guard)
+    async def list_participants(
+        self, session_id: str, guard: SessionGuard, *, limit: int
+    ) -> list[str]:
+        return await self._read(_list_participants, session_id, guard, limit)
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -271,7 +274,7 @@ class PostgresStorage:
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         return await self._run_plain(
             memory.list_memory,
             session_id=session_id,
@@ -333,10 +336,21 @@ class PostgresStorage:
         )
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
         return await self._run_plain(
-            leases.list_leases, session_id, limit=limit, now=now, guard=guard
+            leases.list_leases,
+            session_id,
+            limit=limit,
+            after_name=after_name,
+            now=now,
+            guard=guard,
         )
 
     async def purge(
@@ -411,8 +425,15 @@ class PostgresStorage:
             return PresenceChange(joined=[], left=[])
         return await self._write(agents.touch_agents, seen, gone_before)
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
-        return await self._read(agents.list_agents, session_id, guard)
+    async def list_agents(
+        self,
+        session_id: str | None,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        return await self._read(agents.list_agents, session_id, guard, limit=limit, before=before)
 
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(audit.add_audit, entry)
@@ -455,10 +476,10 @@ async def _summarize(
 
 
 async def _list_participants(
-    connection: Connection, session_id: str, guard: SessionGuard
+    connection: Connection, session_id: str, guard: SessionGuard, limit: int
 ) -> list[str]:
     session = await sessions.use_session(connection, session_id, guard)
-    return await sessions.list_participants(connection, session)
+    return await sessions.list_participants(connection, session, limit)
 
 
 async def _get_cursor(connection: Connection, session_id: str, agent_id: str) -> int:

@@ -16,10 +16,12 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.base import NewSession, Page, SessionGuard
+from shared_context_server.storage.pages import take_page
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
+    SESSION_WIDE,
     decode_time,
     encode_json,
     encode_time,
@@ -62,7 +64,8 @@ _LISTINGS = {
 _NEWEST_AT = """
     SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
 _LIST_WRITERS = """
-    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
+    LIMIT :limit"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -111,8 +114,8 @@ def list_sessions(
     created_by: str | None,
     limit: int,
     before: tuple[datetime, str] | None,
-) -> list[SessionSummary]:
-    rows = connection.execute(
+) -> Page[SessionSummary]:
+    found = connection.execute(
         _LISTINGS[status is not None, created_by is not None],
         {
             **session_rights(caller),
@@ -120,10 +123,11 @@ def list_sessions(
             "created_by": created_by,
             "before_at": encode_time(before[0]) if before else MAX_INTEGER,
             "before_id": before[1] if before else "",
-            "limit": limit,
+            "limit": limit + 1,
         },
-    ).fetchall()
-    return [summarize(connection, to_session(row), caller) for row in rows]
+    )
+    rows, has_more = take_page(found, limit, SESSION_WIDE)
+    return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
@@ -152,10 +156,10 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     return tally_heard(connection, session.id, names, up_to_seq=seq).count
 
 
-def list_participants(connection: sqlite3.Connection, session: Session) -> list[str]:
-    writers = connection.execute(_LIST_WRITERS, {"session_id": session.id})
+def list_participants(connection: sqlite3.Connection, session: Session, limit: int) -> list[str]:
+    writers = connection.execute(_LIST_WRITERS, {"session_id": session.id, "limit": limit})
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))
+    return list(dict.fromkeys(everyone))[:limit]
 
 
 def close_session(

@@ -43,6 +43,7 @@ from shared_context_server.storage.base import (
     NewMessage,
     NewMessages,
     NewSession,
+    Page,
     PresenceChange,
     SenderCount,
     SessionGuard,
@@ -128,7 +129,7 @@ class SqliteStorage:
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         return await self._read(
             sessions.list_sessions,
             caller,
@@ -143,8 +144,10 @@ class SqliteStorage:
     ) -> SessionSummary:
         return await self._read(_summarize, session_id, caller, guard)
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        return await self._read(_list_participants, session_id, guard)
+    async def list_participants(
+        self, session_id: str, guard: SessionGuard, *, limit: int
+    ) -> list[str]:
+        return await self._read(_list_participants, session_id, guard, limit)
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -247,7 +250,7 @@ class SqliteStorage:
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         return await self._read(
             memory.list_memory,
             session_id=session_id,
@@ -309,9 +312,22 @@ class SqliteStorage:
         )
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
-        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+        return await self._read(
+            leases.list_leases,
+            session_id,
+            limit=limit,
+            after_name=after_name,
+            now=now,
+            guard=guard,
+        )
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
@@ -388,8 +404,15 @@ class SqliteStorage:
             return PresenceChange(joined=[], left=[])
         return await self._write(agents.touch_agents, seen, gone_before)
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
-        return await self._read(agents.list_agents, session_id, guard)
+    async def list_agents(
+        self,
+        session_id: str | None,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        return await self._read(agents.list_agents, session_id, guard, limit=limit, before=before)
 
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(audit.add_audit, entry)
@@ -424,10 +447,10 @@ def _summarize(
 
 
 def _list_participants(
-    connection: sqlite3.Connection, session_id: str, guard: SessionGuard
+    connection: sqlite3.Connection, session_id: str, guard: SessionGuard, limit: int
 ) -> list[str]:
     session = sessions.use_session(connection, session_id, guard)
-    return sessions.list_participants(connection, session)
+    return sessions.list_participants(connection, session, limit)
 
 
 def _get_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
