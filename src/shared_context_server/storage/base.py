@@ -351,10 +351,17 @@ class Storage(Protocol):
         """Raise MessageNotFound if it is not there or the caller may not see it."""
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
-        """The log as it is, for whoever applies policy.can_see_message to each: oldest first. It has
-        been read to its end when nothing comes, or the session's last_seq has."""
+        """The log as it is, for whoever applies policy.can_see_message to each, in seq order: what
+        stands first behind `after_seq`, or with `before_seq` last before it. It has been read to its
+        end when nothing comes, or the session's last_seq has."""
 
     async def count_by_sender(
         self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard

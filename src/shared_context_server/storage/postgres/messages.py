@@ -76,14 +76,18 @@ _APPEND_SEVERAL = Statement("""
         new.fingerprint) AS added""")
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
 _WIDE = ("content", "recipients", "metadata")
-_READ_LOG = Statement(
-    within_bytes(
-        f"""
-    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = :session_id AND m.seq > :after_seq
-    ORDER BY m.seq LIMIT :limit""",
-        _WIDE,
-        "seq",
+_READ_LOG, _READ_LOG_BACK = (
+    Statement(
+        within_bytes(
+            f"""
+    SELECT {MESSAGE} FROM messages AS m
+    WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
+    ORDER BY m.seq {order} LIMIT :limit""",
+            _WIDE,
+            f"seq {order}",
+        )
     )
+    for order in ("ASC", "DESC")
 )
 
 # Pages and counts by where they are sought.
@@ -317,6 +321,7 @@ async def read_log(
     session_id: str,
     *,
     after_seq: int,
+    before_seq: int | None = None,
     limit: int,
     guard: SessionGuard,
 ) -> list[Message]:
@@ -324,11 +329,15 @@ async def read_log(
     parameters = {
         "session_id": session_id,
         "after_seq": clamp(after_seq),
+        "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
         "limit": clamp(limit),
         "max_bytes": page_budget(limit),
     }
-    found = await connection.fetch(_READ_LOG.sql, *_READ_LOG.bind(parameters))
+    statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
+    found = await connection.fetch(statement.sql, *statement.bind(parameters))
     rows, _ = take_page(found, limit, MESSAGE_WIDE)
+    if before_seq is not None:
+        rows.reverse()
     return [to_message(row) for row in rows]
 
 

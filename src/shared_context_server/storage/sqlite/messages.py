@@ -100,9 +100,6 @@ def _page(seqs: str) -> str:
 
 
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
-_READ_LOG = _page("""
-    SELECT seq FROM messages INDEXED BY messages_by_seq
-    WHERE session_id = :session_id AND seq > :after_seq ORDER BY seq LIMIT :limit""")
 
 # Pages and counts by where they are sought. Each is pinned to its index, because statistics from
 # one shape of data must not change how another is read.
@@ -118,6 +115,10 @@ _FILTERS = f"""
       AND (:visibility IS NULL OR m.visibility = :visibility)
       AND m.created_at BETWEEN :start_time AND :end_time
       AND {VISIBLE}"""
+_READ_LOG, _READ_LOG_BACK = (
+    _page(f"{_SOUGHT_SEQS['log']} ORDER BY seq {order} LIMIT :limit")
+    for order in (_ASCENDING, _DESCENDING)
+)
 _SOUGHT_MESSAGES = {
     "parent": f"""
         messages AS m INDEXED BY messages_by_parent
@@ -299,22 +300,25 @@ def read_log(
     session_id: str,
     *,
     after_seq: int,
+    before_seq: int | None = None,
     limit: int,
     guard: SessionGuard,
 ) -> list[Message]:
     use_session(connection, session_id, guard)
     rows = _fetch_messages(
         connection,
-        _READ_LOG,
+        _READ_LOG if before_seq is None else _READ_LOG_BACK,
         {
             "session_id": session_id,
             "after_seq": clamp(after_seq),
+            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
             "limit": clamp(limit),
             "max_bytes": page_budget(limit),
         },
     )
-    page, _ = take_page(sorted(rows, key=_BY_SEQ), limit, MESSAGE_WIDE)
-    return [to_message(row) for row in page]
+    rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
+    page, _ = take_page(rows, limit, MESSAGE_WIDE)
+    return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
 
 
 def count_by_sender(

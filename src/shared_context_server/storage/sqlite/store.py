@@ -182,10 +182,21 @@ class SqliteStorage:
         return await self._read(messages.get_message, session_id, message_id, caller, guard)
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
         return await self._read(
-            messages.read_log, session_id, after_seq=after_seq, limit=limit, guard=guard
+            messages.read_log,
+            session_id,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            limit=limit,
+            guard=guard,
         )
 
     async def count_by_sender(
