@@ -13,6 +13,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.options import StorageOptions
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
+from shared_context_server.display import show_name
 from shared_context_server.models import ApiKey, Permission
 from shared_context_server.storage import open_storage
 
@@ -30,7 +31,7 @@ async def create(
     ceiling = parse_permissions(permissions)
     async with _open_identity(options) as identity:
         record, key = await identity.create_key(agent_id, ceiling)
-    print(f"{record.id}: for {record.agent_id}, {_permissions(record)}", file=sys.stderr)
+    print(f"{record.id}: for {show_name(record.agent_id)}, {_permissions(record)}", file=sys.stderr)
     print(key)
 
 
@@ -41,7 +42,7 @@ async def list_(options: StorageOptions = StorageOptions()) -> None:  # noqa: B0
         for key in await identity.list_keys():
             created = key.created_at.isoformat(timespec="seconds")
             state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%F}"
-            print(f"{key.id}\t{key.agent_id}\t{_permissions(key)}\t{created}\t{state}")
+            print(f"{key.id}\t{show_name(key.agent_id)}\t{_permissions(key)}\t{created}\t{state}")
 
 
 @app.command
@@ -53,7 +54,7 @@ async def revoke(
     async with _open_identity(options) as identity:
         is_revoked = await identity.revoke_key(key_id)
     if not is_revoked:
-        print(f"There is no active key {key_id}.", file=sys.stderr)
+        print(f"There is no active key {show_name(key_id)}.", file=sys.stderr)
         return 1
     print(f"Revoked {key_id}.")
     return 0
