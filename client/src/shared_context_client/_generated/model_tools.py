@@ -70,7 +70,7 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
                 "limit": {"default": 50, "minimum": 1, "maximum": 200, "type": "integer"},
-                "cursor": {"description": "next_cursor.", "maxLength": 200, "type": "string"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
                 "created_by": {"maxLength": 128, "minLength": 1, "type": "string"},
             },
             "type": "object",
@@ -441,7 +441,11 @@ MODEL_TOOLS = (
         "Who holds what: in a session, or server-wide.",
         {
             "additionalProperties": False,
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -451,7 +455,11 @@ MODEL_TOOLS = (
         "Agents of a session, or all; active means heard of in the last 5 minutes.",
         {
             "additionalProperties": False,
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -467,6 +475,7 @@ MODEL_TOOLS = (
                 "event_type": {"maxLength": 64, "type": "string"},
                 "after": {"anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]},
                 "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
             },
             "type": "object",
         },

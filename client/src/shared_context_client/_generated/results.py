@@ -163,6 +163,7 @@ class SearchResult(Record):
     message: MessageItem
     score: float
     match_preview: str
+    shortened: bool
 
 
 class SearchResults(Record):
@@ -264,6 +265,7 @@ class LeaseList(Record):
 
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
 
 
 class AgentItem(Record):
@@ -280,6 +282,7 @@ class AgentList(Record):
 
     agents: list[AgentItem]
     count: int
+    next_cursor: str | None
 
 
 class AuditItem(Record):
@@ -298,6 +301,7 @@ class AuditList(Record):
 
     entries: list[AuditItem]
     count: int
+    next_cursor: str | None
 
 
 class TimeResult(Record):
