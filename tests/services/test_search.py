@@ -235,3 +235,15 @@ async def test_a_deleted_session_is_forgotten(services: Services) -> None:
     services.corpora._corpora["session_1"] = kept
     services.corpora.forget("session_1")
     assert services.corpora.size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "value, texts",
+    [
+        ({"k": ["a", {"l": 1.5}, None, True]}, ["k", "a", "l", "1.5"]),
+        ([[], {}, [[["deep"]]], "end"], ["deep", "end"]),
+        ("alone", ["alone"]),
+    ],
+)
+def test_the_texts_of_a_value_come_in_its_order(value: Any, texts: list[str]) -> None:
+    assert list(corpus.leaf_texts(value)) == texts

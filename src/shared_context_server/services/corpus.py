@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
 from typing import Any
 
 from pydantic import JsonValue
@@ -26,7 +27,7 @@ from shared_context_server.storage import Storage
 READ_STEP = 500  # messages read at once
 BLOCK_MESSAGES = 2_000
 BLOCK_BYTES = 8_000_000  # of memory; a block is full with the message that passes it
-MAX_CACHED_BYTES = 64_000_000  # of memory, for all sessions of a process
+MAX_CACHED_BYTES = 96_000_000  # of memory, for all sessions of a process
 MAX_BEHIND = 20 * READ_STEP  # whoever is further behind the log begins anew at its end
 
 _MESSAGE_BYTES = 300  # a message without its texts
@@ -212,6 +213,8 @@ class CorpusCache:
             if not page:
                 block.low = 0
             await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
+            if len(page) < READ_STEP:
+                break  # long messages: a smaller block is sooner there to be searched
         return block
 
     def _make_room(self, kept: Corpus) -> None:
@@ -242,17 +245,18 @@ def _allow(session: Session) -> None:
 
 def leaf_texts(value: JsonValue) -> Iterator[str]:
     """The texts and numbers of a JSON value in document order, object keys too."""
-    match value:
-        case dict():
-            for name, member in value.items():
-                yield name
-                yield from leaf_texts(member)
-        case list():
-            for element in value:
-                yield from leaf_texts(element)
-        case str():
-            yield value
-        case bool() | None:
-            return
-        case _:
-            yield str(value)
+    around: list[Iterator[JsonValue]] = [iter((value,))]
+    while around:
+        for part in around[-1]:
+            if isinstance(part, dict):
+                around.append(chain.from_iterable(part.items()))
+                break
+            if isinstance(part, list):
+                around.append(iter(part))
+                break
+            if isinstance(part, str):
+                yield part
+            elif part is not None and not isinstance(part, bool):
+                yield str(part)
+        else:
+            around.pop()

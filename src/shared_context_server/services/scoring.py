@@ -94,9 +94,14 @@ class TextIndex:
             pieces.append(piece)
             words += split_words(piece)
             yield
-        normalized, phrase = "".join(pieces), f" {' '.join(words)} "
+        normalized = "".join(pieces)
+        yield
+        phrase = f" {' '.join(words)} "
+        yield
+        distinct = dict.fromkeys(words)
+        yield
         index = len(self._texts)
-        for number, word in enumerate(dict.fromkeys(words)):
+        for number, word in enumerate(distinct):
             self._posting(word).append(index)
             self.size_bytes += _POSTING_BYTES
             if number % 1000 == 999:

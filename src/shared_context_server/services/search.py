@@ -15,11 +15,11 @@ from shared_context_server.errors import InvalidArgument, MessageNotFound
 from shared_context_server.models import Caller, Message, Visibility
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import Block, Corpus
+from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import preview_in_steps
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
 from shared_context_server.services.slices import Work, run_in_slices
 from shared_context_server.storage.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
-from shared_context_server.storage.rows import encode_json
 
 TIME_LIMIT_S = 1.5
 PREVIEW_LIMIT_S = 0.5  # for all previews; then the beginning of a message is its preview
@@ -191,18 +191,13 @@ async def _show(
         if shown is None:
             shown = message.content[:PREVIEW_BEGINNING_CHARS] + "…"
         hit = SearchHit(message, score, shown)
-        size = _weigh(message)
+        size = weigh_message(message)
         if hits and size > left:
             hit = replace(hit, message=_shorten(message, shown), is_shortened=True)
             size = ITEM_OVERHEAD_BYTES
         left -= size + count_bytes(shown)
         hits.append(hit)
     return hits
-
-
-def _weigh(message: Message) -> int:
-    texts = (message.content, encode_json(message.metadata), *message.recipients)
-    return ITEM_OVERHEAD_BYTES + sum(map(count_bytes, texts))
 
 
 def _shorten(message: Message, shown: str) -> Message:

@@ -11,6 +11,7 @@ from shared_context_server import policy
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
 from shared_context_server.services.context import Services
+from shared_context_server.services.messages import cut_page
 from shared_context_server.services.shared_reads import READ_STEP
 from shared_context_server.services.words import Mention
 from shared_context_server.storage.base import MessageQuery
@@ -73,7 +74,7 @@ async def wait_for_messages(
                 await services.identity.require_current(caller)
             elif report_progress is not None and left_s > PROGRESS_INTERVAL_S:
                 await report_progress(loop.time() - started, request.timeout_s)
-    found = watch.found[: request.limit]
+    found = cut_page(watch.found, request.limit)
     return Waited(found, found[-1].seq if found else after_seq, not found)
 
 
