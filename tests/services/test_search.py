@@ -71,6 +71,30 @@ async def test_a_log_of_many_blocks_is_searched_whole(
     assert answer.scanned == 191
 
 
+async def test_nothing_is_counted_twice_while_others_read_on(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "READ_STEP", 10)
+    monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 60)
+    await add_session(services.storage)
+    await fill(services, [f"needle {index}" for index in range(200)])
+    match = search._match
+
+    def match_while_others_read(block: Any, *arguments: Any) -> Any:
+        scores = yield from match(block, *arguments)
+        kept = services.corpora._corpora["session_1"]
+        for _ in range(100):  # the reading goes on in tasks of its own
+            if kept.low == 0:
+                break
+            yield
+        return scores
+
+    monkeypatch.setattr(search, "_match", match_while_others_read)
+    monkeypatch.setattr(search, "TIME_LIMIT_S", 30)
+    for answer in await asyncio.gather(*(find(services, "needle 7") for _ in range(5))):
+        assert (answer.scanned, answer.is_exhaustive) == (200, True)
+
+
 async def test_equals_come_newest_first_over_blocks(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +157,7 @@ async def test_what_is_kept_stays_within_its_bytes(
 ) -> None:
     monkeypatch.setattr(search, "TIME_LIMIT_S", 60)
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 1_000_000)
+    monkeypatch.setattr(corpus, "ROOM_BYTES", 1_000_000)
     kept = CorpusCache(services.storage, max_bytes=4_000_000)
     others = replace(services, corpora=kept)
     for number in range(3):

@@ -6,6 +6,8 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared_context_server.tools.catalog import TOOLS
 from tests.surfaces.conftest import ADMIN_API_KEY, API_KEY, Answer, As, Surface
 

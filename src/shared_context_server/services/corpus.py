@@ -25,8 +25,9 @@ from shared_context_server.services.slices import Work, run_in_slices
 from shared_context_server.storage import Storage
 
 READ_STEP = 500  # messages read at once
-BLOCK_MESSAGES = 2_000
-BLOCK_BYTES = 8_000_000  # of memory; a block is full with the message that passes it
+BLOCK_MESSAGES = 20_000
+BLOCK_BYTES = 32_000_000  # of memory; a block is full with the message that passes it
+ROOM_BYTES = 24_000_000  # what the longest page may take, all its words being different
 MAX_CACHED_BYTES = 96_000_000  # of memory, for all sessions of a process
 MAX_BEHIND = 20 * READ_STEP  # whoever is further behind the log begins anew at its end
 
@@ -169,53 +170,53 @@ class CorpusCache:
             if corpus.high >= session.last_seq:
                 return session
 
+    async def extend_back(self, corpus: Corpus, ends_at: float) -> None:
+        """Read older messages than the corpus has, until there are none, there is no more room, or
+        time.monotonic() passes `ends_at`. Searches of one session share what each of them reads."""
+        while corpus.low > 0 and self._has_room(corpus):
+            reading = asyncio.create_task(self._read_back(corpus, corpus.low))
+            reading.add_done_callback(_take_error)
+            try:
+                async with asyncio.timeout(_left_s(ends_at)):
+                    await asyncio.shield(reading)
+            except TimeoutError:
+                return
+
+    def _has_room(self, corpus: Corpus) -> bool:
+        return corpus.size_bytes + ROOM_BYTES <= self._max_bytes
+
+    async def _read_back(self, corpus: Corpus, low: int) -> None:
+        async with corpus.lock:
+            if corpus.low != low:
+                return  # another search has read it
+            if corpus.blocks[0].is_full:
+                corpus.blocks.insert(0, Block(low))
+            await self._add_older(corpus.session_id, corpus.blocks[0])
+            self._make_room(corpus)
+
+    async def _add_older(self, session_id: str, block: Block) -> None:
+        page = await self._storage.read_log(
+            session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
+        )
+        if not page:
+            block.low = 0
+        await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
+
     @asynccontextmanager
     async def open_older(
-        self, corpus: Corpus, before: int, ends_at: float
+        self, session_id: str, end: int, ends_at: float
     ) -> AsyncIterator[Block | None]:
-        """A block that ends at the seq `before`, for a with block; None if time.monotonic() passes `ends_at` first. It is kept if there is room. Else it is made for
-        one search, and there is only one such block at a time."""
+        """A block that ends at this seq, for a with block, where there is no room to keep it; None if
+        time.monotonic() passes `ends_at` first. There is only one such block at a time."""
         async with AsyncExitStack() as stack:
-            found = None
+            block = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(_left_s(ends_at)):
-                    keeping = asyncio.create_task(self._keep_older(corpus, before))
-                    keeping.add_done_callback(_take_error)
-                    found = await asyncio.shield(keeping)
-                    if found is None:
-                        await stack.enter_async_context(self._uncached)
-                        found = await self._build(corpus.session_id, before)
-            yield found
-
-    async def _keep_older(self, corpus: Corpus, before: int) -> Block | None:
-        """The block if it is kept, None if there is no room for it."""
-        async with corpus.lock:
-            for block in corpus.blocks:  # another search may have read it meanwhile
-                if block.high == before and block.low < before:
-                    return block
-            if before == corpus.low and corpus.size_bytes + 2 * BLOCK_BYTES <= self._max_bytes:
-                block = await self._build(corpus.session_id, before)
-                corpus.blocks.insert(0, block)
-                self._make_room(corpus)
-                return block
-        return None
-
-    async def _build(self, session_id: str, end: int) -> Block:
-        block = Block(end)
-        while block.low > 0 and not block.is_full:
-            page = await self._storage.read_log(
-                session_id,
-                after_seq=0,
-                before_seq=block.low + 1,
-                limit=READ_STEP,
-                guard=_allow,
-            )
-            if not page:
-                block.low = 0
-            await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
-            if len(page) < READ_STEP:
-                break  # long messages: a smaller block is sooner there to be searched
-        return block
+                    await stack.enter_async_context(self._uncached)
+                    building = Block(end)
+                    await self._add_older(session_id, building)
+                    block = building
+            yield block
 
     def _make_room(self, kept: Corpus) -> None:
         """Drop the sessions that were searched longest ago, and the oldest of `kept` if need be."""

@@ -86,14 +86,17 @@ async def search_context(
     policy.require_session_read(caller, session)
     found = _Found(is_exhaustive=is_current)
     async with aclosing(_list_blocks(services, corpus, ends_at)) as blocks:
-        async for block in blocks:
-            matching = None if block is None else _match(block, query, request)
-            scores = None if matching is None else await run_in_slices(matching, ends_at)
-            if block is None or scores is None:
+        async for piece in blocks:
+            if piece is None:
                 found.is_exhaustive = False
                 break
-            found.scanned += _count_visible(block, caller)
-            _keep_best(found, block, scores, caller, request)
+            block, count = piece
+            scores = await run_in_slices(_match(block, query, request), ends_at)
+            if scores is None:
+                found.is_exhaustive = False
+                break
+            found.scanned += _count_visible(block, caller, count)
+            _keep_best(found, block, count, scores, caller, request)
     return SearchAnswer(
         hits=await _show(services, caller, query, found.best),
         scanned=found.scanned,
@@ -116,16 +119,21 @@ def _check_query(text: str) -> Query:
 
 async def _list_blocks(
     services: Services, corpus: Corpus, ends_at: float
-) -> AsyncGenerator[Block | None]:
-    """The log's blocks from the newest back, and None in place of the next when there is no time."""
-    blocks, low = list(corpus.blocks), corpus.low
-    for block in reversed(blocks):
-        yield block
+) -> AsyncGenerator[tuple[Block, int] | None]:
+    """The log's blocks from the newest back, each with how many of its messages there are to compare,
+    and None in place of the next when there is no time."""
+    await services.corpora.extend_back(corpus, ends_at - TIME_LIMIT_S / 2)
+    low = corpus.high
+    for block in reversed(list(corpus.blocks)):
+        count = len(block.messages)  # other searches may add to it meanwhile
+        low = min((message.seq - 1 for message in block.messages[:count]), default=low)
+        yield block, count
     while low > 0:
-        async with services.corpora.open_older(corpus, low, ends_at) as older:
-            yield older
+        async with services.corpora.open_older(corpus.session_id, low, ends_at) as older:
             if older is None:
+                yield None
                 return
+            yield older, len(older.messages)
             low = older.low
 
 
@@ -142,6 +150,7 @@ def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int,
 def _keep_best(
     found: _Found,
     block: Block,
+    count: int,
     scores: dict[int, float],
     caller: Caller,
     request: SearchRequest,
@@ -149,7 +158,7 @@ def _keep_best(
     matches = (
         (score, block.messages[index].seq, block.messages[index])
         for index, score in scores.items()
-        if index < len(block.messages)
+        if index < count
     )
     visible = (
         match
@@ -168,9 +177,13 @@ def _is_wanted(message: Message, request: SearchRequest) -> bool:
     )
 
 
-def _count_visible(block: Block, caller: Caller) -> int:
-    seen = sum(policy.can_see_message(caller, block.messages[i]) for i in block.hidden)
-    return len(block.messages) - len(block.hidden) + seen
+def _count_visible(block: Block, caller: Caller, count: int) -> int:
+    unseen = sum(
+        not policy.can_see_message(caller, block.messages[index])
+        for index in block.hidden
+        if index < count
+    )
+    return count - unseen
 
 
 async def _show(
