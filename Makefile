@@ -175,7 +175,8 @@ bench: setup ## the ratios of the performance promises
 	$(BIN)/python -m bench $(ARGS)
 
 # runtime.txt is a subset of dev.txt, at the same versions; so is build.txt. deploy.txt stands alone.
-UV_COMPILE = $(VENV)/installer/uv/bin/uv pip compile --quiet --universal --python-version 3.11 \
+UV := $(VENV)/installer/uv/bin/uv
+UV_COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -199,7 +200,12 @@ clock-torn: setup ## 10^8 checked reads against a writer that never rests, then 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)
 
-lock: setup ## pin the dependencies of pyproject.toml anew, with hashes
+# For what is pinned to be pinned anew, it need not be installed, nor satisfy pyproject.toml.
+$(UV): $(VENV_STAMP) $(INSTALLER)
+	@$(INSTALL) --into $(VENV)
+	@touch $@
+
+lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) --group uv --output-file requirements/uv.txt
 	$(UV_COMPILE) --group pip --output-file requirements/pip.txt
 	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
@@ -209,7 +215,7 @@ lock: setup ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
 
 # The client with the framework's extra, the framework itself, and what runs the tests.
-lock-frameworks: setup ## pin what make test-frameworks installs anew, with hashes
+lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hashes
 	for name in $(CLIENT_FRAMEWORKS); do \
 		case $$name in mcp|converters) extra= ;; *) extra=--extra=$$name ;; esac; \
 		$(subst make lock,make lock-frameworks,$(UV_COMPILE)) client/pyproject.toml $$extra \

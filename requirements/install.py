@@ -281,7 +281,7 @@ def main() -> None:
     os.environ["PIP_USER"] = "0"  # into the environment, whatever pip's configuration says
     if options.new:
         make_environment(options.into, with_pip=not options.without_pip)
-    if options.requirements or options.editable or options.wheel:
+    if options.requirements or options.editable or options.wheel or not options.new:
         install(options)
 
 
@@ -303,6 +303,8 @@ def install(options: argparse.Namespace) -> None:
             install_all(tool, options)
     except Failed as exc:
         end_with(exc, names)
+    if not names:
+        return  # only the installer was asked for
     try:
         tool.check()
     except Failed as exc:

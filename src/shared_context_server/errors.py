@@ -70,6 +70,22 @@ class ContentTooLarge(SharedContextError):
     suggestion = "Send less: shorten it, or split it into several calls."
 
 
+class AnswerTooLarge(ContentTooLarge):
+    """The calls before this one have used up what one answer may have; this one was not run."""
+
+    retryable = True
+    suggestion = (
+        "Nothing of this call was done. Send it again in a request of its own, or ask for smaller "
+        "pages."
+    )
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"The answers before this one reach {limit_bytes} bytes, the limit of a batch.",
+            limit_bytes=limit_bytes,
+        )
+
+
 class Unauthenticated(SharedContextError):
     """Nobody is calling, or the credential is not valid (any more)."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from fastmcp import FastMCP
 
+from shared_context_server.display import show_line, show_name, show_quoted
+
 INSTRUCTIONS = """\
 Shared memory and messages for agents that work together.
 1. No identity yet? authenticate_agent(agent_id, api_key) once; its `next` says what auth_token to send with each call.
@@ -21,7 +23,8 @@ def add_prompts(mcp: FastMCP[Any]) -> None:
 
     @mcp.prompt(name="set_up_collaboration", description="Start a session for several agents.")
     def set_up_collaboration(purpose: str, agents: str = "") -> str:
-        others = f" The other agents are: {agents}." if agents else ""
+        purpose = show_line(purpose)
+        others = f" The other agents are: {show_line(agents)}." if agents else ""
         return (
             f"Set up a shared session for this purpose: {purpose}.{others}\n"
             "1. Call create_session with that purpose"
@@ -34,6 +37,7 @@ def add_prompts(mcp: FastMCP[Any]) -> None:
 
     @mcp.prompt(name="catch_up", description="Read what happened in a session since last time.")
     def catch_up(session_id: str) -> str:
+        session_id = show_name(session_id)
         return (
             f"Catch up on session {session_id}: call get_digest; if it leaves something open, read"
             " it with get_messages or search_context. Answer open questions that are yours with"
@@ -43,7 +47,8 @@ def add_prompts(mcp: FastMCP[Any]) -> None:
 
     @mcp.prompt(name="hand_over", description="Leave your work so that another agent can go on.")
     def hand_over(session_id: str, to_agent: str = "") -> str:
-        to = f' with recipients ["{to_agent}"]' if to_agent else ""
+        session_id = show_name(session_id)
+        to = f" with recipients [{show_quoted(to_agent)}]" if to_agent else ""
         return (
             f"Hand over your work in session {session_id}: add one message{to} that says what is"
             " done, what is open, what you tried that failed, and where files and results are;"

@@ -355,11 +355,15 @@ def test_sessions_are_listed_as_the_policy_grants(
         mine = {session.id for session in sessions}
         listed: list[Session] = []
         before = None
-        while page := await storage.list_sessions(
-            caller, status=status, created_by=creator, limit=limit, before=before
-        ):
-            listed += [summary.session for summary in page]
-            before = (page[-1].session.created_at, page[-1].session.id)
+        has_more = True
+        while has_more:
+            page = await storage.list_sessions(
+                caller, status=status, created_by=creator, limit=limit, before=before
+            )
+            listed += [summary.session for summary in page.items]
+            has_more = page.has_more
+            if has_more:
+                before = (page.items[-1].session.created_at, page.items[-1].session.id)
         assert [session for session in listed if session.id in mine] == expected
         for name in mine:
             await storage.delete_session(name, allow, make_audit())
@@ -489,7 +493,7 @@ async def list_both(
         now=model.now,
         guard=None,
     )
-    assert [entry.address.key for entry in listed] == model.list_keys(prefix, after, limit)
+    assert [entry.address.key for entry in listed.items] == model.list_keys(prefix, after, limit)
 
 
 MEMORY_STEPS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {

@@ -514,3 +514,52 @@ async def test_a_name_that_is_like_no_other_is_refused_without_a_guess(as_agent:
     assert "Did you mean" not in (await alice.call("zzz"))["suggestion"]
     refused = await alice.call("get_session", session_id="s", zzz=1)
     assert refused["suggestion"].startswith("The arguments are: ")
+
+
+async def test_listings_of_names_come_in_pages(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    for name in ("bob", "carol", "dave"):
+        other = await as_agent(name)
+        await other.call("add_message", session_id=session_id, content="here")
+        await other.call("acquire_lease", session_id=session_id, name=f"lease of {name}")
+    for tool, field, expected in (("list_agents", "agents", 4), ("list_leases", "leases", 3)):
+        seen: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await alice.call(tool, session_id=session_id, limit=2, **cursor)
+            assert page["count"] == len(page[field]) <= 2
+            seen += [item.get("agent_id", item.get("name")) for item in page[field]]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        assert len(set(seen)) == expected
+
+
+@pytest.mark.parametrize("tool", ["list_sessions", "list_agents", "list_leases", "list_memory"])
+@pytest.mark.parametrize(
+    "cursor", ["garbage", "W10", "WyJcdTAwMDAiXQ", "Wzk5OTk5OTk5OTk5OTk5OTk5OTksImEiXQ"]
+)
+async def test_a_cursor_that_is_not_ours_is_refused(as_agent: As, tool: str, cursor: str) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call(tool, cursor=cursor)
+    assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", "cursor")
+
+
+async def test_long_messages_are_answered_in_pages_on_every_surface(as_agent: As) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    for _ in range(5):
+        await alice.call("add_message", session_id=session_id, content="@bob " + "x" * 30_000)
+    pages = {
+        "get_messages": {"after_seq": 0},
+        "wait_for_messages": {"after_seq": 0, "mentions_me": True},
+        "get_session": {},
+    }
+    for tool, arguments in pages.items():
+        page = await bob.call(tool, session_id=session_id, **arguments)
+        assert len(page["messages"]) == 2, tool
+    first = await bob.call("get_messages", session_id=session_id, after_seq=0)
+    assert (first["has_more"], first["next_after_seq"]) == (True, 2)
+    whole = await bob.call("get_messages", session_id=session_id, after_seq=0, limit=1000)
+    assert (whole["count"], whole["has_more"]) == (5, False)

@@ -7,6 +7,7 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
+from shared_context_server.display import show_printable
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
@@ -47,11 +48,11 @@ def main() -> None:
     try:
         app()
     except ConfigurationError as exc:
-        print(f"shared-context-server: {exc}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(MISTAKEN)
     except CopyError as exc:
-        print(f"shared-context-server: {exc}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(FAILED)
     except SharedContextError as exc:
-        print(f"shared-context-server: {exc.message} {exc.hint}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(exc.message)} {exc.hint}", file=sys.stderr)
         sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)

@@ -117,18 +117,17 @@ async def list_memory(
     """One page of a place's entries without their values, by key."""
     policy.require(caller, Permission.READ)
     after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
-    found = await services.storage.list_memory(
+    page = await services.storage.list_memory(
         session_id=session_id,
         owner=policy.memory_address(caller, "", session_id, scope).owner,
         prefix=prefix,
-        limit=limit + 1,
+        limit=limit,
         after_key=after_key,
         now=utc_now(),
         guard=_guard(policy.require_session_read, caller, session_id),
     )
-    page = found[:limit]
-    more = len(found) > limit
-    return MemoryPage(page, encode_cursor(page[-1].address.key) if more else None)
+    next_cursor = encode_cursor(page.items[-1].address.key) if page.has_more else None
+    return MemoryPage(page.items, next_cursor)
 
 
 async def delete_memory(

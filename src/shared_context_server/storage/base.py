@@ -11,6 +11,9 @@ Common promises
 - A session that does not exist raises SessionNotFound, before any guard.
 - Reads see every write that was acknowledged before they began, by any process.
 - A store that cannot answer raises Unavailable.
+- What lists messages, sessions or memory entries stops at `limit` of them, or before the first that
+  would not fit into pages.page_budget(limit); there is always at least one if there is any. What
+  does not fit is not loaded either.
 - All methods are safe to call from any number of tasks of the loop that opened the store.
 - JSON values come back equal to what was stored; object keys keep their order. Other text has no
   U+0000: callers are refused before.
@@ -21,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -97,7 +100,7 @@ class AddedMessage:
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
     """Filters, all of which must hold; None does not filter. Bounds: after_seq and before_seq
-    exclusive, start_time and end_time inclusive."""
+    exclusive, start_time and end_time inclusive. A page also ends where page_budget(limit) does."""
 
     limit: int
     offset: int = 0
@@ -121,6 +124,17 @@ class MessagePage:
     total_count: int
     has_more: bool
     last_seq: int
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Items of a listing in its order. `has_more`: there are further ones behind the last of them."""
+
+    items: list[T]
+    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +297,7 @@ class Storage(Protocol):
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         """Sessions that policy.can_see_session grants the caller, newest first by (created_at, id),
         strictly older than `before`. Counts as SessionSummary says; `unread` are the visible
         messages behind the caller's cursor. Cost is that of `limit` sessions, whatever their size."""
@@ -294,10 +308,10 @@ class Storage(Protocol):
         """One session as list_sessions would show it."""
 
     async def list_participants(
-        self, session_id: str, caller: Caller, guard: SessionGuard
+        self, session_id: str, caller: Caller, guard: SessionGuard, *, limit: int
     ) -> list[str]:
         """Agent ids: the creator, the invited, and whoever has written what the caller may see (by
-        the first such message), in that order, each once."""
+        the first such message), in that order, each once; the first `limit`."""
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -337,9 +351,17 @@ class Storage(Protocol):
         """Raise MessageNotFound if it is not there or the caller may not see it."""
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
-        """The log as it is, for whoever applies policy.can_see_message to each: oldest first."""
+        """The log as it is, for whoever applies policy.can_see_message to each, in seq order: what
+        stands first behind `after_seq`, or with `before_seq` last before it. It has been read to its
+        end when nothing comes, or the session's last_seq has."""
 
     async def count_by_sender(
         self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
@@ -402,7 +424,7 @@ class Storage(Protocol):
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         """Unexpired entries of one place whose key starts with `prefix` (literally, case-sensitively),
         by key in code point order, strictly after `after_key`."""
 
@@ -451,9 +473,16 @@ class Storage(Protocol):
         not hold it at `now` with this token, or, with `expires_at`, has renewed it since."""
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
-        """The leases of one place that are held at `now`, by name in code point order."""
+        """The first `limit` leases of one place that are held at `now`, by name in code point order,
+        strictly after `after_name`."""
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
@@ -519,10 +548,17 @@ class Storage(Protocol):
         whatever process; who went unnoticed and is back has left and joined."""
 
     async def list_agents(
-        self, session_id: str | None, caller: Caller, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
     ) -> list[Agent]:
-        """By last_seen, newest first. With a session (and its guard): its participants as
-        list_participants has them, those the server has heard of."""
+        """The first `limit` by (last_seen, agent_id), newest first, strictly older than `before`.
+        With a session (and its guard): its creator, the invited and whoever has written what the
+        caller may see, those the server has heard of."""
 
     async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
         """Those of the ids that the server has heard of."""

@@ -83,6 +83,9 @@ SESSION = """
 """
 
 
+SESSION_WIDE = (1, 2, 8)
+
+
 def to_session(row: Row) -> Session:
     return Session(
         id=row[0],
@@ -102,6 +105,10 @@ MESSAGE = """
     m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
     m.metadata, m.parent_message_id, m.created_at
 """
+
+
+MESSAGE_WIDE = (5, 7, 8)
+"""The columns of MESSAGE that may be long."""
 
 
 def to_message(row: Row) -> Message:
@@ -139,6 +146,9 @@ def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
 MEMORY_LISTING = (
     "key, version, created_at, updated_at, updated_by, expires_at, metadata, size_bytes"
 )
+
+
+MEMORY_LISTING_WIDE = (0, 6)
 
 
 def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:

@@ -8,12 +8,13 @@ from pydantic import BaseModel, Field
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import Lease, Permission
+from shared_context_server.models import Permission
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.base import Fence
 from shared_context_server.tools.arguments import (
     Arguments,
+    Cursor,
     FencingToken,
     Integer,
     LeaseName,
@@ -59,6 +60,8 @@ class LeaseReleased(Result):
 
 class ListLeases(Arguments):
     session_id: SessionId | None = None
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = leases.DEFAULT_LISTED
+    cursor: Cursor | None = None
 
 
 class LeaseItem(BaseModel):
@@ -73,6 +76,7 @@ class LeaseItem(BaseModel):
 class LeaseList(Result):
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
 
 
 def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
@@ -88,7 +92,7 @@ def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
     return Fence(lease, fencing_token)
 
 
-def lease_list(held: list[Lease]) -> LeaseList:
+def lease_list(page: leases.LeasePage) -> LeaseList:
     """How a listing looks on every surface."""
     items = [
         LeaseItem(
@@ -99,9 +103,9 @@ def lease_list(held: list[Lease]) -> LeaseList:
             acquired_at=lease.acquired_at,
             expires_at=lease.expires_at,
         )
-        for lease in held
+        for lease in page.leases
     ]
-    return LeaseList(leases=items, count=len(items))
+    return LeaseList(leases=items, count=len(items), next_cursor=page.next_cursor)
 
 
 async def acquire_lease(services: Services, call: Call, arguments: AcquireLease) -> LeaseAcquired:
@@ -143,7 +147,15 @@ async def release_lease(services: Services, call: Call, arguments: ReleaseLease)
 
 async def list_leases(services: Services, call: Call, arguments: ListLeases) -> LeaseList:
     """Who holds what: in a session, or server-wide."""
-    return lease_list(await leases.list_leases(services, call.caller, arguments.session_id))
+    return lease_list(
+        await leases.list_leases(
+            services,
+            call.caller,
+            arguments.session_id,
+            limit=arguments.limit,
+            cursor=arguments.cursor,
+        )
+    )
 
 
 TOOLS = (

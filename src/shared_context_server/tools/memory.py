@@ -21,6 +21,7 @@ from shared_context_server.storage.base import MemoryListing
 from shared_context_server.tools.arguments import (
     AnyJson,
     Arguments,
+    Cursor,
     FencingToken,
     IdempotencyKey,
     Integer,
@@ -99,7 +100,7 @@ class ListMemory(Arguments):
     scope: MemoryScope = MemoryScope.PRIVATE
     prefix: Annotated[str, Field(max_length=255)] = ""
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
-    cursor: Annotated[str | None, Field(max_length=2000, description="next_cursor.")] = None
+    cursor: Cursor | None = None
 
 
 class MemoryItem(BaseModel):

@@ -118,7 +118,8 @@ async def test_a_migration_fails_no_call_of_a_replica_that_runs(settings: Settin
     """It has prepared statements that do not fit any more."""
 
     async def count_sessions(storage: Storage) -> int:
-        return len(await storage.list_sessions(ALICE, status=None, created_by=None, limit=9))
+        page = await storage.list_sessions(ALICE, status=None, created_by=None, limit=9)
+        return len(page.items)
 
     async with open_storage(settings) as storage:
         await add_session(storage)

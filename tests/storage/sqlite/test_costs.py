@@ -165,7 +165,7 @@ FLAT: dict[str, Work] = {
     "replying": reply,
     "moving the cursor": move_cursor,
     "participants": lambda connection, name: sessions.list_participants(
-        connection, sessions.use_session(connection, name), BOB
+        connection, sessions.use_session(connection, name), BOB, 100
     ),
     "removing a step": removal.remove_step,
 }
@@ -200,7 +200,7 @@ def test_listing_sessions_costs_what_is_listed(grown: sqlite3.Connection, caller
         listed = sessions.list_sessions(
             connection, caller, status=None, created_by=None, limit=6, before=None
         )
-        assert len(listed) == 6
+        assert len(listed.items) == 6
 
     assert count_steps(grown, list_six, "") < 6 * 250
 
@@ -222,10 +222,11 @@ MODULES = (
 )
 PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
-MAY_SCAN = {"agents._LIST", "identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SCAN = {"identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SORT = MAY_SCAN | {
-    "agents._LIST_NAMED",
+    "agents._LIST_HEARD_IN_SESSION",
+    "agents._LIST_OF_SESSION",
     "leases._LIST",
     "messages._COUNT_BY_SENDER",
     "sessions._LIST_WRITERS",
@@ -233,7 +234,7 @@ MAY_SORT = MAY_SCAN | {
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|before|numbered|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 

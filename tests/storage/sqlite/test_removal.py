@@ -44,9 +44,8 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         with pytest.raises(SessionNotFound):
             await storage.get_memory(place, now=NOON, guard=allow)
         for created_by in (None, "alice"):
-            assert not await storage.list_sessions(
-                ADMIN, status=None, created_by=created_by, limit=9
-            )
+            page = await storage.list_sessions(ADMIN, status=None, created_by=created_by, limit=9)
+            assert not page.items
         assert (await storage.get_stats(active_since=NOON)).active_sessions == 0
         with pytest.raises(Conflict):
             await add_session(storage)

@@ -124,7 +124,6 @@ class AsyncTools:
 
         status: Default: active.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "status": status,
@@ -393,7 +392,6 @@ class AsyncTools:
 
         scope: Default: private.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "session_id": session_id,
@@ -469,17 +467,43 @@ class AsyncTools:
         return await self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
 
     async def list_leases(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> LeaseList:
-        """Who holds what: in a session, or server-wide."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Who holds what: in a session, or server-wide.
+
+        limit: Default: 100.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return await self._call(registry.LIST_LEASES, arguments, LeaseList)
 
     async def list_agents(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> AgentList:
-        """Agents of a session, or all; active means heard of in the last 5 minutes."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Agents of a session, or all; active means heard of in the last 5 minutes.
+
+        limit: Default: 50.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return await self._call(registry.LIST_AGENTS, arguments, AgentList)
 
     async def get_audit_log(
@@ -490,6 +514,7 @@ class AsyncTools:
         event_type: str | None = None,
         after: Moment | None = None,
         limit: int | None = None,
+        cursor: str | None = None,
         auth_token: str | None = None,
     ) -> AuditList:
         """Who did what, newest first. For admins.
@@ -502,6 +527,7 @@ class AsyncTools:
             "event_type": event_type,
             "after": after,
             "limit": limit,
+            "cursor": cursor,
             "auth_token": auth_token,
         }
         return await self._call(registry.GET_AUDIT_LOG, arguments, AuditList)

@@ -125,7 +125,6 @@ class BatchTools:
 
         status: Default: active.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "status": status,
@@ -394,7 +393,6 @@ class BatchTools:
 
         scope: Default: private.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "session_id": session_id,
@@ -470,17 +468,43 @@ class BatchTools:
         return self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
 
     def list_leases(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> BatchItem[LeaseList]:
-        """Who holds what: in a session, or server-wide."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Who holds what: in a session, or server-wide.
+
+        limit: Default: 100.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_LEASES, arguments, LeaseList)
 
     def list_agents(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> BatchItem[AgentList]:
-        """Agents of a session, or all; active means heard of in the last 5 minutes."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Agents of a session, or all; active means heard of in the last 5 minutes.
+
+        limit: Default: 50.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_AGENTS, arguments, AgentList)
 
     def get_audit_log(
@@ -491,6 +515,7 @@ class BatchTools:
         event_type: str | None = None,
         after: Moment | None = None,
         limit: int | None = None,
+        cursor: str | None = None,
         auth_token: str | None = None,
     ) -> BatchItem[AuditList]:
         """Who did what, newest first. For admins.
@@ -503,6 +528,7 @@ class BatchTools:
             "event_type": event_type,
             "after": after,
             "limit": limit,
+            "cursor": cursor,
             "auth_token": auth_token,
         }
         return self._call(registry.GET_AUDIT_LOG, arguments, AuditList)

@@ -68,7 +68,7 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
                 "limit": {"default": 50, "minimum": 1, "maximum": 200, "type": "integer"},
-                "cursor": {"description": "next_cursor.", "maxLength": 200, "type": "string"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
                 "created_by": {"maxLength": 128, "minLength": 1, "type": "string"},
             },
             "type": "object",
@@ -446,7 +446,11 @@ MODEL_TOOLS = (
         LeaseList,
         "Who holds what: in a session, or server-wide.",
         {
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -455,7 +459,11 @@ MODEL_TOOLS = (
         AgentList,
         "Agents of a session, or all; active means heard of in the last 5 minutes.",
         {
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -475,6 +483,7 @@ MODEL_TOOLS = (
                     ]
                 },
                 "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
             },
             "type": "object",
         },

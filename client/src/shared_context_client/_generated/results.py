@@ -164,6 +164,7 @@ class SearchResult(Record):
     message: MessageItem
     score: float
     match_preview: str
+    shortened: bool
 
 
 class SearchResults(Record):
@@ -265,6 +266,7 @@ class LeaseList(Record):
 
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
 
 
 class AgentItem(Record):
@@ -281,6 +283,7 @@ class AgentList(Record):
 
     agents: list[AgentItem]
     count: int
+    next_cursor: str | None
 
 
 class AuditItem(Record):
@@ -299,6 +302,7 @@ class AuditList(Record):
 
     entries: list[AuditItem]
     count: int
+    next_cursor: str | None
 
 
 class TimeResult(Record):

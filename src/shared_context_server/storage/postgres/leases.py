@@ -40,7 +40,7 @@ _RELEASE = f"""
     WHERE {_HELD} AND name = $3 AND holder = $4 AND fencing_token = $5
       AND ($6::bigint IS NULL OR expires_at = $6)
     RETURNING name"""
-_LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} ORDER BY name LIMIT $3"
+_LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > $3 ORDER BY name LIMIT $4"
 
 
 async def acquire_lease(
@@ -100,11 +100,12 @@ async def list_leases(
     session_id: str | None,
     *,
     limit: int,
+    after_name: str,
     now: datetime,
     guard: SessionGuard | None,
 ) -> list[Lease]:
     await use_place(connection, session_id, guard, None)
-    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), limit)
+    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), after_name, limit)
     return [to_lease(session_id, row) for row in rows]
 
 

@@ -24,7 +24,7 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
-from shared_context_server.storage.pages import choose_place
+from shared_context_server.storage.pages import choose_place, page_budget, take_page
 from shared_context_server.storage.postgres.audience import (
     HEARD,
     VISIBLE,
@@ -35,10 +35,11 @@ from shared_context_server.storage.postgres.idempotency import find_answer, keep
 from shared_context_server.storage.postgres.leases import require_fence
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.postgres.statements import Statement, within_bytes
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     MESSAGE,
+    MESSAGE_WIDE,
     Row,
     clamp,
     encode_json,
@@ -74,9 +75,20 @@ _APPEND_SEVERAL = Statement("""
         new.recipients, new.metadata, new.content, new.created_at, new.key, new.kind,
         new.fingerprint) AS added""")
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
-_READ_LOG = f"""
-    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = $1 AND m.seq > $2
-    ORDER BY m.seq LIMIT $3"""
+_WIDE = ("content", "recipients", "metadata")
+_READ_LOG, _READ_LOG_BACK = (
+    Statement(
+        within_bytes(
+            f"""
+    SELECT {MESSAGE} FROM messages AS m
+    WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
+    ORDER BY m.seq {order} LIMIT :limit""",
+            _WIDE,
+            f"seq {order}",
+        )
+    )
+    for order in ("ASC", "DESC")
+)
 
 # Pages and counts by where they are sought.
 _ASCENDING, _DESCENDING = "ASC", "DESC"
@@ -97,17 +109,27 @@ _SOUGHT_MESSAGES = {
         messages AS m
         WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq""",
 }
+
+
+def _page(query: str, order: str) -> Statement:
+    return Statement(within_bytes(query, _WIDE, f"seq {order}"))
+
+
 # For those who hear by name the seqs are chosen first and the messages fetched then, so that no
 # message is touched that is not on the page.
 _PAGES = {
-    ("heard", order): Statement(f"""
+    ("heard", order): _page(
+        f"""
     SELECT {MESSAGE} FROM ({heard_page(order)}) AS page
-    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq
-    ORDER BY m.seq {order}""")
+    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""",
+        order,
+    )
     for order in _ORDERS
 } | {
-    (place, order): Statement(f"""
-    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset""")
+    (place, order): _page(
+        f"SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset",
+        order,
+    )
     for place, matching in _SOUGHT_MESSAGES.items()
     for order in _ORDERS
 }
@@ -240,13 +262,14 @@ async def list_messages(
     guard: SessionGuard,
 ) -> MessagePage:
     session = await use_session(connection, session_id, guard)
-    rows, total_count = await _find_page(connection, session, caller, query)
-    messages = [to_message(row) for row in rows]
-    page = messages[: query.limit]  # one more was asked for, to know whether there are more
+    found, total_count = await _find_page(connection, session, caller, query)
+    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+    if query.after_seq is None:
+        rows.reverse()
     return MessagePage(
-        messages=page if query.after_seq is not None else page[::-1],
+        messages=[to_message(row) for row in rows],
         total_count=total_count,
-        has_more=len(messages) > query.limit,
+        has_more=has_more,
         last_seq=session.last_seq,
     )
 
@@ -283,6 +306,7 @@ def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> d
         "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
         "before_seq": end if query.before_seq is None else min(clamp(query.before_seq), end),
         "limit": clamp(query.limit + 1),
+        "max_bytes": page_budget(query.limit),
         "offset": clamp(query.offset),
         "reach": clamp(query.offset + query.limit + 1),
         "is_admin": caller.is_admin,
@@ -299,11 +323,23 @@ async def read_log(
     session_id: str,
     *,
     after_seq: int,
+    before_seq: int | None = None,
     limit: int,
     guard: SessionGuard,
 ) -> list[Message]:
     await use_session(connection, session_id, guard)
-    rows = await connection.fetch(_READ_LOG, session_id, clamp(after_seq), clamp(limit))
+    parameters = {
+        "session_id": session_id,
+        "after_seq": clamp(after_seq),
+        "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+        "limit": clamp(limit),
+        "max_bytes": page_budget(limit),
+    }
+    statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
+    found = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows, _ = take_page(found, limit, MESSAGE_WIDE)
+    if before_seq is not None:
+        rows.reverse()
     return [to_message(row) for row in rows]
 
 

@@ -37,7 +37,8 @@ _RELEASE = f"""
     WHERE name = :name AND {_HELD} AND holder = :holder AND fencing_token = :fencing_token
       AND (:expires_at IS NULL OR expires_at = :expires_at)"""
 _LIST = (
-    f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} ORDER BY name LIMIT :limit"
+    f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} AND name > :after_name"
+    " ORDER BY name LIMIT :limit"
 )
 
 
@@ -99,12 +100,19 @@ def list_leases(
     session_id: str | None,
     *,
     limit: int,
+    after_name: str,
     now: datetime,
     guard: SessionGuard | None,
 ) -> list[Lease]:
     _use_place(connection, session_id, guard)
     rows = connection.execute(
-        _LIST, {"session_id": session_id or "", "now": encode_time(now), "limit": limit}
+        _LIST,
+        {
+            "session_id": session_id or "",
+            "now": encode_time(now),
+            "after_name": after_name,
+            "limit": limit,
+        },
     )
     return [to_lease(session_id, row) for row in rows]
 

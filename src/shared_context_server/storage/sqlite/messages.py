@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
+from operator import itemgetter
 from typing import Any
 
 from shared_context_server import policy
@@ -24,10 +25,16 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
-from shared_context_server.storage.pages import choose_place
+from shared_context_server.storage.pages import (
+    ITEM_OVERHEAD_BYTES,
+    choose_place,
+    page_budget,
+    take_page,
+)
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     MESSAGE,
+    MESSAGE_WIDE,
     Row,
     clamp,
     decode_json,
@@ -48,6 +55,13 @@ _ADD = """
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
         :parent_message_id, :created_at)"""
 _COLUMNS = MESSAGE.replace("m.", "")
+_BY_SEQ = itemgetter(2)
+
+
+_SIZE = (
+    f"({ITEM_OVERHEAD_BYTES} + length(CAST(m.content AS BLOB))"
+    " + length(CAST(m.metadata AS BLOB)) + length(CAST(m.recipients AS BLOB)))"
+)
 
 
 def _in_one_row(query: str) -> str:
@@ -56,10 +70,36 @@ def _in_one_row(query: str) -> str:
     return f"SELECT json_group_array(json_array({_COLUMNS})) FROM ({query})"
 
 
+def _page(seqs: str) -> str:
+    """The messages of a session whose seqs a query gives, in one row, as far as they are needed to
+    fill :max_bytes. If they do not fit all together they are looked at one after the other, and those
+    behind the first that does not fit, or behind a first that is too large, are not read."""
+    chosen = f"({seqs}) AS page CROSS JOIN messages AS m INDEXED BY messages_by_seq"
+    is_chosen = "m.session_id = :session_id AND m.seq = page.seq"
+    return f"""
+    SELECT CASE
+        WHEN (SELECT total({_SIZE}) FROM {chosen} ON {is_chosen}) <= :max_bytes
+        THEN ({_in_one_row(f"SELECT {MESSAGE} FROM {chosen} ON {is_chosen}")})
+        ELSE (
+            WITH RECURSIVE
+            numbered (number, seq) AS MATERIALIZED (SELECT row_number() OVER (), seq FROM ({seqs})),
+            page (number, seq, size) AS (
+                SELECT 1, page.seq, min({_SIZE}, :max_bytes)
+                FROM numbered AS page CROSS JOIN messages AS m INDEXED BY messages_by_seq
+                ON {is_chosen} WHERE page.number = 1
+                UNION ALL
+                SELECT page.number, page.seq, before.size + {_SIZE}
+                FROM page AS before
+                CROSS JOIN numbered AS page ON page.number = before.number + 1
+                CROSS JOIN messages AS m INDEXED BY messages_by_seq ON {is_chosen}
+                WHERE before.size <= :max_bytes
+            )
+            {_in_one_row(f"SELECT {MESSAGE} FROM page CROSS JOIN messages AS m ON {is_chosen}")}
+        )
+    END"""
+
+
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
-_READ_LOG = _in_one_row(f"""
-    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = :session_id AND m.seq > :after_seq
-    ORDER BY m.seq LIMIT :limit""")
 
 # Pages and counts by where they are sought. Each is pinned to its index, because statistics from
 # one shape of data must not change how another is read.
@@ -75,6 +115,10 @@ _FILTERS = f"""
       AND (:visibility IS NULL OR m.visibility = :visibility)
       AND m.created_at BETWEEN :start_time AND :end_time
       AND {VISIBLE}"""
+_READ_LOG, _READ_LOG_BACK = (
+    _page(f"{_SOUGHT_SEQS['log']} ORDER BY seq {order} LIMIT :limit")
+    for order in (_ASCENDING, _DESCENDING)
+)
 _SOUGHT_MESSAGES = {
     "parent": f"""
         messages AS m INDEXED BY messages_by_parent
@@ -86,14 +130,13 @@ _SOUGHT_MESSAGES = {
 # The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
 # the three ranges of HEARD, never touches a message that is not on the page.
 _PAGES = {
-    (place, order): _in_one_row(f"""
-    SELECT {MESSAGE} FROM ({seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset) AS page
-    CROSS JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""")
+    (place, order): _page(f"{seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset")
     for place, seqs in _SOUGHT_SEQS.items()
     for order in (_ASCENDING, _DESCENDING)
 } | {
-    (place, order): _in_one_row(f"""
-    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset""")
+    (place, order): _page(
+        f"SELECT m.seq FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset"
+    )
     for place, matching in _SOUGHT_MESSAGES.items()
     for order in (_ASCENDING, _DESCENDING)
 }
@@ -193,18 +236,16 @@ def list_messages(
     guard: SessionGuard,
 ) -> MessagePage:
     session = use_session(connection, session_id, guard)
-    rows, total_count = _find_page(connection, session, caller, query)
+    found, total_count = _find_page(connection, session, caller, query)
     # In the order they were chosen in, which SQLite does not promise to keep through the join.
-    messages = sorted(
-        (to_message(row) for row in rows),
-        key=lambda message: message.seq,
-        reverse=query.after_seq is None,
-    )
-    page = messages[: query.limit]  # one more was asked for, to know whether there are more
+    found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
+    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+    if query.after_seq is None:
+        rows.reverse()
     return MessagePage(
-        messages=page if query.after_seq is not None else page[::-1],
+        messages=[to_message(row) for row in rows],
         total_count=total_count,
-        has_more=len(messages) > query.limit,
+        has_more=has_more,
         last_seq=session.last_seq,
     )
 
@@ -245,6 +286,7 @@ def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> d
         "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
         "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
         "limit": clamp(query.limit + 1),
+        "max_bytes": page_budget(query.limit),
         "offset": clamp(query.offset),
         "is_admin": caller.is_admin,
         "sender": query.sender,
@@ -260,16 +302,25 @@ def read_log(
     session_id: str,
     *,
     after_seq: int,
+    before_seq: int | None = None,
     limit: int,
     guard: SessionGuard,
 ) -> list[Message]:
     use_session(connection, session_id, guard)
     rows = _fetch_messages(
         connection,
-        _READ_LOG,
-        {"session_id": session_id, "after_seq": clamp(after_seq), "limit": clamp(limit)},
+        _READ_LOG if before_seq is None else _READ_LOG_BACK,
+        {
+            "session_id": session_id,
+            "after_seq": clamp(after_seq),
+            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+            "limit": clamp(limit),
+            "max_bytes": page_budget(limit),
+        },
     )
-    return sorted((to_message(row) for row in rows), key=lambda message: message.seq)
+    rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
+    page, _ = take_page(rows, limit, MESSAGE_WIDE)
+    return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
 
 
 def count_by_sender(

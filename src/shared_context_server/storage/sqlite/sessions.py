@@ -16,11 +16,13 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.base import NewSession, Page, SessionGuard
 from shared_context_server.storage.cursors import require_seq_up_to
+from shared_context_server.storage.pages import take_page
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
+    SESSION_WIDE,
     decode_time,
     encode_json,
     encode_time,
@@ -63,11 +65,12 @@ _LISTINGS = {
 _NEWEST_AT = """
     SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
 _LIST_WRITERS = """
-    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
+    LIMIT :limit"""
 _LIST_HEARD_WRITERS = """
     SELECT agent_id FROM writers
     WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
-    GROUP BY agent_id ORDER BY min(first_seq)"""
+    GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -116,8 +119,8 @@ def list_sessions(
     created_by: str | None,
     limit: int,
     before: tuple[datetime, str] | None,
-) -> list[SessionSummary]:
-    rows = connection.execute(
+) -> Page[SessionSummary]:
+    found = connection.execute(
         _LISTINGS[status is not None, created_by is not None],
         {
             **session_rights(caller),
@@ -125,10 +128,11 @@ def list_sessions(
             "created_by": created_by,
             "before_at": encode_time(before[0]) if before else MAX_INTEGER,
             "before_id": before[1] if before else "",
-            "limit": limit,
+            "limit": limit + 1,
         },
-    ).fetchall()
-    return [summarize(connection, to_session(row), caller) for row in rows]
+    )
+    rows, has_more = take_page(found, limit, SESSION_WIDE)
+    return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
@@ -158,14 +162,14 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
 
 
 def list_participants(
-    connection: sqlite3.Connection, session: Session, caller: Caller
+    connection: sqlite3.Connection, session: Session, caller: Caller, limit: int
 ) -> list[str]:
     writers = connection.execute(
         _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS,
-        {"session_id": session.id, **names_of_caller(caller)},
+        {"session_id": session.id, "limit": limit, **names_of_caller(caller)},
     )
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))
+    return list(dict.fromkeys(everyone))[:limit]
 
 
 def close_session(

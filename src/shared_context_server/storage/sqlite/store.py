@@ -43,6 +43,7 @@ from shared_context_server.storage.base import (
     NewMessage,
     NewMessages,
     NewSession,
+    Page,
     PresenceChange,
     SenderCount,
     SessionGuard,
@@ -128,7 +129,7 @@ class SqliteStorage:
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         return await self._read(
             sessions.list_sessions,
             caller,
@@ -144,9 +145,9 @@ class SqliteStorage:
         return await self._read(_summarize, session_id, caller, guard)
 
     async def list_participants(
-        self, session_id: str, caller: Caller, guard: SessionGuard
+        self, session_id: str, caller: Caller, guard: SessionGuard, *, limit: int
     ) -> list[str]:
-        return await self._read(_list_participants, session_id, caller, guard)
+        return await self._read(_list_participants, session_id, caller, guard, limit)
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -181,10 +182,21 @@ class SqliteStorage:
         return await self._read(messages.get_message, session_id, message_id, caller, guard)
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
         return await self._read(
-            messages.read_log, session_id, after_seq=after_seq, limit=limit, guard=guard
+            messages.read_log,
+            session_id,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            limit=limit,
+            guard=guard,
         )
 
     async def count_by_sender(
@@ -249,7 +261,7 @@ class SqliteStorage:
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         return await self._read(
             memory.list_memory,
             session_id=session_id,
@@ -311,9 +323,22 @@ class SqliteStorage:
         )
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
-        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+        return await self._read(
+            leases.list_leases,
+            session_id,
+            limit=limit,
+            after_name=after_name,
+            now=now,
+            guard=guard,
+        )
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
@@ -391,9 +416,17 @@ class SqliteStorage:
         return await self._write(agents.touch_agents, seen, gone_before)
 
     async def list_agents(
-        self, session_id: str | None, caller: Caller, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
     ) -> list[Agent]:
-        return await self._read(agents.list_agents, session_id, caller, guard)
+        return await self._read(
+            agents.list_agents, session_id, caller, guard, limit=limit, before=before
+        )
 
     async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
         return await self._read(agents.find_known_agents, agent_ids)
@@ -434,10 +467,14 @@ def _summarize(
 
 
 def _list_participants(
-    connection: sqlite3.Connection, session_id: str, caller: Caller, guard: SessionGuard
+    connection: sqlite3.Connection,
+    session_id: str,
+    caller: Caller,
+    guard: SessionGuard,
+    limit: int,
 ) -> list[str]:
     session = sessions.use_session(connection, session_id, guard)
-    return sessions.list_participants(connection, session, caller)
+    return sessions.list_participants(connection, session, caller, limit)
 
 
 def _get_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
