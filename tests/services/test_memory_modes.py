@@ -196,7 +196,8 @@ def test_what_is_combined_is_held_to_the_depth_of_the_input(
 
 
 @pytest.mark.parametrize(
-    "stored,step", [(2**63 - 1, 1), (-(2**63), -1), (10**4300 - 1, 1), (10**400, 0.5), (0.5, 10**400)]
+    "stored,step",
+    [(2**63 - 1, 1), (-(2**63), -1), (10**4300 - 1, 1), (10**400, 0.5), (0.5, 10**400)],
 )
 def test_a_sum_that_could_not_be_sent_is_a_conflict(stored: JsonValue, step: JsonValue) -> None:
     with pytest.raises(Conflict) as caught:

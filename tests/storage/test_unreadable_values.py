@@ -68,9 +68,11 @@ async def test_a_dump_has_every_digit_and_fills_another_store(
 ) -> None:
     dump = io.BytesIO()
     other = settings.model_copy(update={"data_dir": settings.data_dir / "other"})
-    async with open_copier(any_settings, read_only=True) as copier:
-        async with copier.open_snapshot() as snapshot:
-            await write_dump(snapshot, dump, Watcher(), is_compressed=False)
+    async with (
+        open_copier(any_settings, read_only=True) as copier,
+        copier.open_snapshot() as snapshot,
+    ):
+        await write_dump(snapshot, dump, Watcher(), is_compressed=False)
     assert stored.replace(" ", "") in dump.getvalue().decode()
     dump.seek(0)
     async with open_copier(other, read_only=False) as copier:

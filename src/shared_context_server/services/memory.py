@@ -244,7 +244,7 @@ def _increment(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
     if not _is_number(base):
         raise _conflict("increment needs a stored number.", current, field="mode")
     try:
-        total: int | float = base + step  # type: ignore[operator]  # both were checked to be numbers
+        total: int | float = base + step  # type: ignore[operator,assignment]  # both are numbers
     except OverflowError:  # a fraction, and an integer beyond every float
         total = math.inf
     if isinstance(total, float) and not math.isfinite(total):

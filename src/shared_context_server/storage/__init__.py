@@ -13,6 +13,8 @@ from shared_context_server.storage.base import Storage
 from shared_context_server.storage.copying import Copier
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
+    FileId,
+    identify_sqlite,
     migrate_sqlite,
     open_sqlite,
     open_sqlite_copier,
@@ -23,25 +25,34 @@ __all__ = [
     "Copier",
     "SchemaStatus",
     "Storage",
+    "StorageId",
     "find_schema_status",
+    "identify_storage",
     "migrate_storage",
     "open_copier",
     "open_storage",
 ]
 
 
+StorageId = FileId
+"""What tells one database at an address from the next one there."""
+
+
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+async def open_storage(
+    settings: Settings, expected: StorageId | None = None
+) -> AsyncIterator[Storage]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
-    Raises ConfigurationError for an unknown scheme, a schema newer than this program, or a
-    file system that cannot lock.
+    With `expected`, from identify_storage, only the one that was there then: none is created. Raises
+    ConfigurationError for an unknown scheme, a schema newer than this program, a file system that
+    cannot lock, or another store than the expected one.
     """
     if _is_postgres(settings):
         async with _postgres().open_postgres(settings) as postgres:
             yield postgres
     else:
-        async with open_sqlite(settings) as sqlite:
+        async with open_sqlite(settings, expected) as sqlite:
             yield sqlite
 
 
@@ -60,6 +71,11 @@ async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[C
     else:
         async with open_sqlite_copier(settings, read_only=read_only) as sqlite:
             yield sqlite
+
+
+def identify_storage(settings: Settings) -> StorageId | None:
+    """Which database is at the address just now; None on PostgreSQL, whose server keeps them apart."""
+    return None if _is_postgres(settings) else identify_sqlite(settings)
 
 
 def migrate_storage(settings: Settings) -> list[str]:
