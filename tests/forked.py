@@ -21,7 +21,17 @@ from threading import Thread
 from shared_context_server.cli import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_COMMANDS = ("client_config", "clock", "keys", "migrate", "moving", "serve", "status", "token")
+_COMMANDS = (
+    "backup",
+    "client_config",
+    "clock",
+    "keys",
+    "migrate",
+    "moving",
+    "serve",
+    "status",
+    "token",
+)
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]
     + ["shared_context_server.storage.postgres", __name__]

@@ -32,9 +32,10 @@ def write(server: ServerProcess) -> httpx.Response:
 
 async def until_unready(server: ServerProcess) -> httpx.Response:
     async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(base_url=server.url) as client:
-        while (answer := await client.get("/ready")).status_code == 200:
-            await asyncio.sleep(0.05)
-    return answer
+        while True:
+            answer = await client.get("/ready")
+            if answer.status_code != 200:
+                return answer
 
 
 async def test_it_stops_acknowledging_and_says_why(serve: Serve) -> None:
@@ -49,7 +50,7 @@ async def test_it_stops_acknowledging_and_says_why(serve: Serve) -> None:
         assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
         assert "replaced" in refused.json()["error"]
         assert (await until_unready(server)).status_code == 503
-        server.wait_for("storage failed.*has been replaced")
+        server.wait_for("has been replaced")
         assert server.stop() == 0
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

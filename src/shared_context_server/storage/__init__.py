@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 
 from shared_context_server.errors import ConfigurationError
@@ -14,10 +15,13 @@ from shared_context_server.storage.copying import Copier
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
     FileId,
+    Restored,
+    back_up_sqlite,
     identify_sqlite,
     migrate_sqlite,
     open_sqlite,
     open_sqlite_copier,
+    restore_sqlite,
     sqlite_schema_status,
 )
 
@@ -26,11 +30,13 @@ __all__ = [
     "SchemaStatus",
     "Storage",
     "StorageId",
+    "back_up_storage",
     "find_schema_status",
     "identify_storage",
     "migrate_storage",
     "open_copier",
     "open_storage",
+    "restore_storage",
 ]
 
 
@@ -76,6 +82,32 @@ async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[C
 def identify_storage(settings: Settings) -> StorageId | None:
     """Which database is at the address just now; None on PostgreSQL, whose server keeps them apart."""
     return None if _is_postgres(settings) else identify_sqlite(settings)
+
+
+def back_up_storage(settings: Settings, destination: Path, *, force: bool) -> int:
+    """Write a checked copy of the database to a new file, beside servers that run; its size in bytes.
+
+    Raises ConfigurationError if the name is taken, unless `force`, or on PostgreSQL, which has tools of
+    its own; CopyError if the copy cannot be written or is not sound.
+    """
+    if _is_postgres(settings):
+        raise ConfigurationError(
+            "DATABASE_URL names PostgreSQL: back it up with pg_dump --format=custom (or `export`)."
+        )
+    return back_up_sqlite(settings, destination, force=force)
+
+
+def restore_storage(settings: Settings, source: Path) -> Restored:
+    """Put such a copy in the place of the database while nobody has it open.
+
+    Raises ConfigurationError, having changed nothing, if the copy is not sound, not of this program or
+    newer than it, if a process has the database open, or on PostgreSQL; CopyError if the disk fails.
+    """
+    if _is_postgres(settings):
+        raise ConfigurationError(
+            "DATABASE_URL names PostgreSQL: restore it with pg_restore (or `import`)."
+        )
+    return restore_sqlite(settings, source)
 
 
 def migrate_storage(settings: Settings) -> list[str]:

@@ -14,6 +14,7 @@ import filelock
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
+from shared_context_server.storage.sqlite.backup import Restored, back_up_sqlite, restore_sqlite
 from shared_context_server.storage.sqlite.connections import (
     database_path,
     make_private_file,
@@ -34,10 +35,13 @@ from shared_context_server.storage.sqlite.writer import Writer
 
 __all__ = [
     "FileId",
+    "Restored",
+    "back_up_sqlite",
     "identify_sqlite",
     "migrate_sqlite",
     "open_sqlite",
     "open_sqlite_copier",
+    "restore_sqlite",
     "sqlite_schema_status",
 ]
 
