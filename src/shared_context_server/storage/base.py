@@ -126,7 +126,6 @@ class MessagePage:
 @dataclass(frozen=True, slots=True)
 class SenderCount:
     sender: str
-    sender_type: str
     count: int
 
 

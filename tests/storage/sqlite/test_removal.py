@@ -54,7 +54,9 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         purged = await storage.purge(
             expired_before=at(-9), idempotency_before=at(-9), audit_before=at(-9)
         )
-        assert purged == 2 * MESSAGES + 1  # messages and their audience, and the memory
-        for table in ("sessions", "messages", "audience", "participants", "memory"):
+        assert (
+            purged == 3 * MESSAGES + 1
+        )  # messages, their audience (two rows each), and the memory
+        for table in ("sessions", "messages", "audience", "time_ranges", "participants", "memory"):
             assert outsider.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
         assert (await add_session(storage)).last_seq == 0
