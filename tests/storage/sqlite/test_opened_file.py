@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
@@ -144,3 +147,55 @@ async def test_only_the_expected_file_is_opened(storage: Storage, settings: Sett
         async with open_storage(settings, expected):
             pass
     assert not database_path(settings).exists()
+
+
+def write_and_die(settings: Settings) -> None:
+    async def work() -> None:
+        async with open_storage(settings) as storage:
+            await add_session(storage, "s")
+            for _ in range(50):
+                await add_message(storage, "s")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(work())
+
+
+@pytest.fixture
+def killed(settings: Settings) -> Path:
+    """The database of a process that was killed, with its log beside it."""
+    process = multiprocessing.get_context("spawn").Process(target=write_and_die, args=(settings,))
+    process.start()
+    process.join(PATIENCE_S)
+    assert process.exitcode == -signal.SIGKILL
+    database = database_path(settings)
+    assert database.with_name(f"{database.name}-wal").stat().st_size > 0
+    return database
+
+
+async def test_a_file_put_in_place_of_a_killed_servers_is_not_given_its_log(
+    killed: Path, settings: Settings
+) -> None:
+    other = settings.model_copy(update={"data_dir": settings.data_dir / "other"})
+    async with open_storage(other) as storage:
+        await add_session(storage, "theirs")
+        await add_message(storage, "theirs")
+    database_path(other).rename(killed)
+    async with open_storage(settings) as storage:
+        assert (await storage.get_session("theirs")).last_seq == 1
+        assert (await add_message(storage, "theirs")).seq == 2
+    assert len(list(killed.parent.glob("*-wal.replaced-*"))) == 1
+    with closing(sqlite3.connect(killed)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+async def test_a_killed_servers_own_log_is_applied(
+    killed: Path, settings: Settings, is_copied: bool
+) -> None:
+    if is_copied:  # the whole directory, as a snapshot of a volume is
+        copy = settings.data_dir.with_name("copy")
+        shutil.copytree(settings.data_dir, copy)
+        settings = settings.model_copy(update={"data_dir": copy})
+    async with open_storage(settings) as storage:
+        assert (await storage.get_session("s")).last_seq == 50
+    assert not list(settings.data_dir.glob("*.replaced-*"))

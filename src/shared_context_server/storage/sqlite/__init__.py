@@ -28,7 +28,12 @@ from shared_context_server.storage.sqlite.migrations import (
     apply_migrations,
     read_status,
 )
-from shared_context_server.storage.sqlite.opened_file import FileId, OpenedFile, find_file_id
+from shared_context_server.storage.sqlite.opened_file import (
+    FileId,
+    OpenedFile,
+    find_file_id,
+    set_stale_log_aside,
+)
 from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.store import SqliteStorage
 from shared_context_server.storage.sqlite.writer import Writer
@@ -127,6 +132,7 @@ def migrate_sqlite(
         # SQLite's own lock does not cover the switch to WAL.
         with (
             filelock.FileLock(f"{path}.lock", timeout=_MIGRATION_WAIT_S, mode=0o600),
+            _without_stale_log(path),
             _explain_errors(path),
             contextlib.closing(open_connection(path, settings, query_only=False)) as connection,
         ):
@@ -156,6 +162,12 @@ def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_D
         contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
     ):
         return read_status(connection, migrations)
+
+
+@contextlib.contextmanager
+def _without_stale_log(path: Path) -> Iterator[None]:
+    set_stale_log_aside(path)
+    yield
 
 
 @contextlib.contextmanager

@@ -7,10 +7,12 @@ nobody finds, and a new opener would apply the old write-ahead log to the new da
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from shared_context_server.storage.sqlite.failures import not_in_place
 
@@ -53,6 +55,7 @@ class OpenedFile:
         that all three are there and stay as long as it does."""
         self._file_id = find_file_id(self._path)
         self._companion_ids = [find_file_id(path) for path in self._companions]
+        _write_record(self._path, _Record(self._file_id, self._companion_ids[0]))
 
     def require_in_place(self, *, at_once: bool) -> None:
         """Raise Unavailable if the files are not those at the path; `at_once`: as of now, not of a
@@ -87,9 +90,54 @@ class OpenedFile:
             self._fault = None if is_same else "The database's -wal or -shm file has been removed."
 
     def _set_companions_aside(self) -> None:
-        """Rename those that are ours; nothing is deleted, for committed messages may be in them."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         for path, ours in zip(self._companions, self._companion_ids, strict=True):
             if ours is not None and find_file_id(path) == ours:
-                with contextlib.suppress(OSError):  # another process was quicker
-                    path.rename(path.with_name(f"{path.name}.replaced-{stamp}"))
+                _set_aside(path)
+
+
+def set_stale_log_aside(path: Path) -> None:
+    """Before the database is opened: if another file was put in its place while a process had it open
+    that was then killed, the log beside it is the old file's, and would damage the new one.
+
+    Told by the record of who was opened last: the database is another file, the log still the same. In
+    a copy of the whole directory both are others.
+    """
+    log, shared_memory = companions(path.resolve())
+    recorded = _read_record(path)
+    if recorded is None or find_file_id(log) != recorded.log:
+        return
+    if find_file_id(path) != recorded.database:
+        _set_aside(log)
+        _set_aside(shared_memory)
+
+
+class _Record(NamedTuple):
+    database: FileId | None
+    log: FileId | None
+
+
+def _read_record(path: Path) -> _Record | None:
+    """None if there is none, or it is not whole."""
+    try:
+        database, log = json.loads(_record_path(path).read_text(encoding="ascii"))
+        return _Record(tuple(database), tuple(log))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_record(path: Path, record: _Record) -> None:
+    if _read_record(path) != record:
+        with contextlib.suppress(OSError):  # of a full disk the first write tells
+            _record_path(path).touch(mode=0o600)
+            _record_path(path).write_text(json.dumps(record), encoding="ascii")
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.opened")
+
+
+def _set_aside(path: Path) -> None:
+    """Rename it; nothing is deleted, for committed messages may be in it."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    with contextlib.suppress(OSError):  # another process was quicker
+        path.rename(path.with_name(f"{path.name}.replaced-{stamp}"))
