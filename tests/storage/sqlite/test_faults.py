@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,40 @@ async def _expect_no_answer(call: Awaitable[object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="in time"):
             await call
+
+
+@contextmanager
+def freezable_disk(directory: Path) -> Iterator[Path]:
+    """A file system in a file, which fsfreeze stops as a hanging disk does."""
+    image, mount = directory / "image", directory / "disk"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "mount", "fsfreeze"))):
+        pytest.skip("only root can freeze a file system")
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    command = ["mount", "-o", "loop", str(image), str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+async def test_a_frozen_disk_leaves_no_call_without_an_answer(tmp_path: Path) -> None:
+    with freezable_disk(tmp_path) as disk:
+        settings = Settings(data_dir=disk / "data", database_url=None, sqlite_timeout=0.5)
+        async with open_storage(settings) as storage:
+            await add_session(storage, "s")
+            subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
+            try:
+                await _expect_no_answer(add_message(storage, "s"))
+                await _expect_no_answer(storage.ping())
+            finally:
+                subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True)
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    with suppress(Unavailable):
+                        await add_message(storage, "s")
+                        return
