@@ -134,6 +134,15 @@ async def test_the_new_file_is_not_given_the_old_log(settings: Settings, is_noti
         assert (await add_message(storage, "s")).seq == 51
 
 
+async def test_no_log_is_left_for_a_file_that_comes_later(settings: Settings) -> None:
+    database = database_path(settings)
+    async with open_storage(settings) as storage:
+        await add_session(storage, "s")
+        database.unlink()
+    assert not database.with_name(f"{database.name}-wal").exists()
+    assert len(list(database.parent.glob("*-wal.replaced-*"))) == 1
+
+
 async def test_only_the_expected_file_is_opened(storage: Storage, settings: Settings) -> None:
     expected = identify_storage(settings)
     async with open_storage(settings, expected) as other:
