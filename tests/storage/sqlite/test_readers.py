@@ -266,7 +266,7 @@ async def test_a_read_that_waits_too_long_is_unavailable(connect: CountedConnect
         release.wait(PATIENCE_S)
         return "done"
 
-    async with running(connect, size=1, wait_s=0.02) as readers:
+    async with running(connect, size=1, wait_s=1) as readers:  # enough to open a connection
         busy = asyncio.ensure_future(readers.run(slow))
         await asyncio.sleep(0)
         await asyncio.to_thread(begun.wait, PATIENCE_S)
@@ -286,7 +286,7 @@ async def test_a_read_that_computes_too_long_gives_its_connection_back(
         ).fetchone()
         return int(count)
 
-    async with running(connect, size=1, wait_s=0.1) as readers:
+    async with running(connect, size=1, wait_s=1) as readers:
         with pytest.raises(Unavailable, match="in time"):
             await readers.run(endless)
         async with asyncio.timeout(PATIENCE_S):
