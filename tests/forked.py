@@ -22,8 +22,8 @@ from shared_context_server.cli import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = (
-    *("client_config", "clock", "clock_child", "http", "keys", "migrate", "moving", "serve"),
-    *("status", "stdio", "token"),
+    *("backup", "client_config", "clock", "clock_child", "http", "keys", "migrate", "moving"),
+    *("serve", "status", "stdio", "token"),
 )
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]

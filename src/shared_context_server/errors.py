@@ -263,6 +263,20 @@ class Unavailable(SharedContextError):
         return self._wait_s
 
 
+class StorageDamaged(SharedContextError):
+    """What is stored cannot be read: the database file is damaged. Nothing was written."""
+
+    code = "STORAGE_DAMAGED"
+    status = 500
+    suggestion = (
+        "Do not repeat the call. Tell whoever runs the server: the database is damaged, its log has "
+        "the cause, and a backup can be put back with `scs restore`."
+    )
+
+    def __init__(self) -> None:
+        super().__init__("The storage is damaged.")
+
+
 class ClockNotRunning(SharedContextError):
     """No clock daemon has written what was asked for; `details.command` starts one."""
 

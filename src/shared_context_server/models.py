@@ -156,7 +156,11 @@ class MemoryAddress:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEntry:
-    """A stored value; `version` counts its writes from 1."""
+    """A stored value; `version` counts its writes from 1.
+
+    `is_readable` False: the value is None here, since what is stored cannot be read: it has an
+    integer of more digits than Python and most parsers read, which earlier versions let come about.
+    """
 
     address: MemoryAddress
     value: JsonValue
@@ -166,6 +170,7 @@ class MemoryEntry:
     updated_at: datetime
     updated_by: str
     expires_at: datetime | None
+    is_readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,9 @@ class Settings(BaseModel):
     sqlite_busy_timeout_ms: int = Field(
         default=5_000, ge=0, description="Wait for another process's write lock, ms."
     )
+    sqlite_timeout: float = Field(
+        default=10, gt=0, le=600, description="How long a call waits for SQLite, seconds."
+    )
     sqlite_cache_mb: int = Field(
         default=16, ge=1, le=4096, description="Page cache of a connection, MiB."
     )

@@ -39,7 +39,7 @@ def message(
 
 def digest_of(messages: list[Message], max_tokens: int = 2000) -> str:
     counted = Counter(m.sender for m in messages)
-    counts = [SenderCount(name, "generic", count) for name, count in sorted(counted.items())]
+    counts = [SenderCount(name, count) for name, count in sorted(counted.items())]
     return compose(messages, counts, 0, max_tokens)
 
 

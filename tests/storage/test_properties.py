@@ -177,11 +177,9 @@ def test_unread_and_counts_by_sender_cover_what_the_policy_grants(
 
 
 def count_senders(messages: list[Message], *, after_seq: int) -> list[SenderCount]:
-    senders = [
-        (message.sender, message.sender_type) for message in messages if message.seq > after_seq
-    ]
-    counts = [SenderCount(*sender, senders.count(sender)) for sender in set(senders)]
-    return sorted(counts, key=lambda count: (-count.count, count.sender, count.sender_type))
+    senders = [message.sender for message in messages if message.seq > after_seq]
+    counts = [SenderCount(sender, senders.count(sender)) for sender in set(senders)]
+    return sorted(counts, key=lambda count: (-count.count, count.sender))
 
 
 # Listing

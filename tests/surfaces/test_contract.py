@@ -270,7 +270,7 @@ async def test_a_repeated_idempotency_key_writes_once_and_answers_the_same(as_ag
 
 async def test_memory_keeps_any_json_value(as_agent: As) -> None:
     alice = await as_agent("alice")
-    values = [None, True, 0, -1.5, "", "ü", [], {}, {"a": [{"b": None}]}, 2**70]
+    values = [None, True, 0, -1.5, "", "ü", [], {}, {"a": [{"b": None}]}, 2**63 - 1]
     for number, value in enumerate(values):
         place = {"key": f"k{number}"}
         written = await alice.call("set_memory", **place, value=value, metadata={"m": 1})
@@ -563,3 +563,36 @@ async def test_long_messages_are_answered_in_pages_on_every_surface(as_agent: As
     assert (first["has_more"], first["next_after_seq"]) == (True, 2)
     whole = await bob.call("get_messages", session_id=session_id, after_seq=0, limit=1000)
     assert (whole["count"], whole["has_more"]) == (5, False)
+
+
+async def test_integers_beyond_64_bits_are_refused_by_name(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    large = {"a": [2**63]}
+    refused = await alice.call("set_memory", key="k", value=large)
+    assert_refused(refused, "INVALID_ARGUMENT", "value")
+    refused = await alice.call("add_message", session_id=session_id, content="x", metadata=large)
+    assert_refused(refused, "INVALID_ARGUMENT", "metadata")
+    refused = await alice.call("set_memory", key="k", value=1, expected_version=2**63)
+    assert_refused(refused, "INVALID_ARGUMENT", "expected_version")
+
+
+async def test_an_increment_never_makes_a_key_that_cannot_be_read(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    await alice.call("set_memory", key="n", value=2**63 - 1)
+    for step in (1, 2**63 - 1):
+        refused = await alice.call("set_memory", key="n", mode="increment", value=step)
+        assert_refused(refused, "CONFLICT", "value")
+    assert (await alice.call("get_memory", key="n"))["value"] == 2**63 - 1
+    half = await alice.call("set_memory", key="n", mode="increment", value=0.5)
+    assert half["version"] == 2
+    assert (await alice.call("delete_memory", key="n"))["deleted"] is True
+
+
+async def test_merging_anything_but_an_object_is_refused(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    await alice.call("set_memory", key="plan", value={"a": 1})
+    for patch in ('{"b": 2}', [1], None, 5):
+        refused = await alice.call("set_memory", key="plan", mode="merge", value=patch)
+        assert_refused(refused, "INVALID_ARGUMENT", "value")
+    assert (await alice.call("get_memory", key="plan"))["value"] == {"a": 1}

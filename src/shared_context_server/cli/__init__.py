@@ -35,6 +35,8 @@ _COMMANDS = {
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
+    "backup": ("backup:backup", "Copy the database to a file, while servers run."),
+    "restore": ("backup:restore", "Put such a copy back."),
     "export": ("moving:export", "Write all that is stored to a file."),
     "import": ("moving:import_", "Read such a file into an empty store."),
 }

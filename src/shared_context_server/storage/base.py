@@ -140,7 +140,6 @@ class Page(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class SenderCount:
     sender: str
-    sender_type: str
     count: int
 
 
@@ -279,7 +278,7 @@ class Storage(Protocol):
         """Finish the writes under way, then release everything. Further calls raise Unavailable."""
 
     async def ping(self) -> None:
-        """Return if the store answers reads and can take writes, else raise Unavailable."""
+        """Return if the store answers reads and takes a write, else raise Unavailable or StorageDamaged."""
 
     # Sessions
 

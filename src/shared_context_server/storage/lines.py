@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from shared_context_server.models import JsonObject
 from shared_context_server.storage.copying import RecordRefused
 from shared_context_server.storage.records import RecordKind
-from shared_context_server.storage.rows import Row
+from shared_context_server.storage.rows import Row, decode_json_exactly
 
 RECORD = "record"
 """The field of a line that names the kind of its record."""
@@ -34,7 +33,7 @@ def to_line(kind: RecordKind, row: Row) -> bytes:
 def parse_line(line: bytes) -> JsonObject:
     """The object of a line. Raises RecordRefused."""
     try:
-        parsed = _parse_json(line)
+        parsed = decode_json_exactly(line)
     except (ValueError, RecursionError) as exc:
         raise RecordRefused(f"is not JSON ({exc})") from exc
     if not isinstance(parsed, dict):
@@ -95,15 +94,3 @@ class Tally:
     def sha256(self) -> str:
         checksum: str = self._digest.hexdigest()
         return checksum
-
-
-def _parse_json(line: bytes) -> Any:
-    try:
-        return from_json(line, allow_inf_nan=False)
-    except ValueError:
-        # Values may be nested more deeply than from_json goes, as in decode_json.
-        return json.loads(line, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from shared_context_server.models import Caller
@@ -45,13 +46,50 @@ def count_bytes(text: str) -> int:
 
 
 def choose_place(caller: Caller, query: MessageQuery) -> Place:
-    """The narrowest index that fits: of one parent, of one sender, of what a caller hears who is no
-    admin, or of the log."""
+    """The narrowest index that fits: of one parent, of what a caller hears who is no admin (from one
+    sender, or from all), of one sender, or of the log."""
     if query.parent_message_id is not None:
         return "parent"
-    if query.sender is not None:
-        return "sender"
     if not caller.is_admin:
         return "heard"
+    if query.sender is not None:
+        return "sender"
     is_filtered = query.visibility or query.start_time or query.end_time
     return "filtered log" if is_filtered else "log"
+
+
+TIME_RANGE_SEQS = 1000
+"""As many messages share a row of time_ranges; the schema's triggers have the number too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeqRun:
+    """The seqs behind `after_seq` up to `up_to_seq`. `is_within`: all their times are in the range that
+    is sought; else some may be."""
+
+    after_seq: int
+    up_to_seq: int
+    is_within: bool
+
+
+def join_runs(found: Iterable[tuple[int, bool]], last_seq: int) -> list[SeqRun]:
+    """The runs that rows of time_ranges come to, given as up_to_seq and is_within, with the end of the
+    log, which has no row yet."""
+    tail_after = last_seq // TIME_RANGE_SEQS * TIME_RANGE_SEQS
+    runs: list[SeqRun] = []
+    for up_to_seq, is_within in sorted(found):
+        after_seq = up_to_seq - TIME_RANGE_SEQS
+        last = runs[-1] if runs else None
+        if last is not None and (last.up_to_seq, last.is_within) == (after_seq, is_within):
+            runs[-1] = SeqRun(last.after_seq, up_to_seq, is_within)
+        else:
+            runs.append(SeqRun(after_seq, up_to_seq, is_within))
+    if tail_after < last_seq:
+        runs.append(SeqRun(tail_after, last_seq, is_within=False))
+    return runs
+
+
+def is_sought_by_time(place: Place, query: MessageQuery) -> bool:
+    """Whether time_ranges narrow the search; of replies there are few."""
+    is_timed = query.start_time is not None or query.end_time is not None
+    return is_timed and place in ("heard", "filtered log")

@@ -19,6 +19,7 @@ from shared_context_server.storage.rows import (
     MAX_INTEGER,
     Row,
     decode_json,
+    decode_json_exactly,
     decode_permissions,
     decode_time,
     encode_json,
@@ -158,7 +159,7 @@ _PLACE = Codec(_require_name_or_null, lambda text: text or None)
 _PERMISSIONS = Codec(_parse_permissions, _spell_permissions)
 _TEXTS = Codec(_parse_texts, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
-_JSON = Codec(encode_json, decode_json)
+_JSON = Codec(encode_json, decode_json_exactly)
 
 _NOT_DELETING = "session_id NOT IN (SELECT id FROM sessions WHERE status = 'deleting')"
 

@@ -22,12 +22,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, to_json
 
 from shared_context_server.models import AgentId
+from shared_context_server.services.json_rules import find_fault
 
 MAX_CONTENT_CHARS = 100_000
 MAX_METADATA_BYTES = 64 * 1024
 MAX_PARTICIPANTS = 200
-# JSON parsers stop at 200 levels, ours too: what is stored has to fit into the answers around it.
-MAX_JSON_DEPTH = 100
 TOO_LARGE = "content_too_large"
 # The first and the last second of the calendar, years 1 to 9999.
 MIN_EPOCH_S = -62_135_596_800
@@ -99,33 +98,19 @@ def _limit_content(value: str) -> str:
 
 
 def _limit_json(value: JsonValue) -> JsonValue:
-    _check_depth(value, to_json(value))
+    _refuse_faults(value, to_json(value))
     return value
 
 
-def _check_depth(value: JsonValue, text: bytes) -> None:
-    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH and _depth(value) > MAX_JSON_DEPTH:
-        raise PydanticCustomError(
-            "json_depth", "nested deeper than {limit} levels", {"limit": MAX_JSON_DEPTH}
-        )
-
-
-def _depth(value: JsonValue) -> int:
-    """How many arrays and objects are around the innermost value."""
-    depth, level = 0, [value]
-    while level := [inner for inner in level if isinstance(inner, dict | list)]:
-        depth += 1
-        level = [
-            part
-            for inner in level
-            for part in (inner.values() if isinstance(inner, dict) else inner)
-        ]
-    return depth
+def _refuse_faults(value: JsonValue, text: bytes) -> None:
+    fault = find_fault(value, text)
+    if fault is not None:
+        raise PydanticCustomError("json_value", "{fault}", {"fault": fault})
 
 
 def _limit_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     text = to_json(value)
-    _check_depth(value, text)
+    _refuse_faults(value, text)
     size = len(text)
     if size > MAX_METADATA_BYTES:
         raise PydanticCustomError(

@@ -26,6 +26,7 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
+from shared_context_server.services.json_rules import find_name_of_overlong_integer
 from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
@@ -164,6 +165,12 @@ def parse_json(body: bytes) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
+        name = find_name_of_overlong_integer(body)
+        if name is not None:
+            name = _printable(name)
+            raise InvalidArgument(
+                f"{name} has an integer beyond 64 bits; send it as text.", field=name
+            ) from exc
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
@@ -179,8 +186,13 @@ def require_strict_json(arguments: Mapping[str, Any]) -> None:
         try:
             from_json(to_json([name, value], inf_nan_mode="constants"), allow_inf_nan=False)
         except (ValueError, PydanticSerializationError, RecursionError) as exc:
-            shown = name.encode(errors="replace").decode()
+            shown = _printable(name)
             raise InvalidArgument(f"{shown} is not strict JSON.", field=shown) from exc
+
+
+def _printable(name: str) -> str:
+    """An argument's name as an answer can hold it: without lone surrogates, and not for ever."""
+    return name[:100].encode(errors="replace").decode()
 
 
 def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:

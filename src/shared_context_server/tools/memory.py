@@ -39,7 +39,7 @@ from shared_context_server.tools.registry import READS, REMOVES, Call, Hints, To
 TEN_YEARS_S = 315_360_000
 
 Scope = Annotated[MemoryScope, Field(description="shared: all who may read the session.")]
-ExpectedVersion = Annotated[Integer, Field(ge=0, description="0: must not exist.")]
+ExpectedVersion = Annotated[Integer, Field(ge=0, le=2**63 - 1, description="0: must not exist.")]
 
 
 class SetMemory(Arguments):
@@ -56,7 +56,7 @@ class SetMemory(Arguments):
     mode: Annotated[
         MemoryMode,
         Field(
-            description="merge: JSON merge patch. append: to a list or text. increment: by value."
+            description="merge: an object as JSON merge patch. append: to a list or text. increment: by value."
         ),
     ] = MemoryMode.REPLACE
     expected_version: ExpectedVersion | None = None

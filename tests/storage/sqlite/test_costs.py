@@ -17,6 +17,7 @@ import pytest
 from shared_context_server.models import Caller, Visibility
 from shared_context_server.settings import Settings
 from shared_context_server.storage.base import MessageQuery, NewMessage
+from shared_context_server.storage.pages import TIME_RANGE_SEQS
 from shared_context_server.storage.sqlite import (
     agents,
     audience,
@@ -46,6 +47,8 @@ from tests.storage.builders import (
 from tests.storage.sqlite.conftest import Connect
 
 SMALL, LARGE = 500, 10_000
+RANGES = 3 * TIME_RANGE_SEQS
+STEPS_OF_A_RANGE = 40  # for a row of time_ranges; a message costs as many
 STRANGER = make_caller("stranger", "other")
 LARGEST_GROWTH = 1.1  # deeper trees cost a step here and there; a scan would cost a factor of 20
 
@@ -88,6 +91,16 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
         yield opened
 
 
+@pytest.fixture(scope="module")
+def timed(grown: sqlite3.Connection) -> sqlite3.Connection:
+    """Sessions whose messages fill whole rows of time_ranges."""
+    grown.execute("BEGIN")
+    for size in (RANGES, 4 * RANGES):
+        fill(grown, f"public {size}", size, public)
+    grown.execute("COMMIT")
+    return grown
+
+
 def fill(
     connection: sqlite3.Connection, name: str, size: int, make: Callable[[int], NewMessage]
 ) -> None:
@@ -125,6 +138,12 @@ def page(caller: Caller, **query: object) -> Work:
     return lambda connection, name: messages.list_messages(connection, name, caller, asked, allow)
 
 
+def count_senders(caller: Caller, *, after_seq: int = 0) -> Work:
+    return lambda connection, name: messages.count_by_sender(
+        connection, name, caller, after_seq=after_seq, guard=allow
+    )
+
+
 def writing(**fields: Any) -> Work:
     return lambda connection, name: add(connection, name, new_message(**fields))
 
@@ -155,6 +174,11 @@ FLAT: dict[str, Work] = {
     "further back": page(BOB, offset=100),
     "of one visibility": page(BOB, visibility=Visibility.PUBLIC),
     "private ones": page(BOB, visibility=Visibility.PRIVATE),
+    "of one sender": page(BOB, sender="alice"),
+    "of one sender for a stranger": page(STRANGER, sender="alice"),
+    "private ones of one sender": page(BOB, sender="alice", visibility=Visibility.PRIVATE),
+    "who has written": count_senders(BOB),
+    "who has written, behind a cursor": count_senders(BOB, after_seq=40),
     "replies to one": page(BOB, parent_message_id=3),
     "summary": summarize(BOB),
     "summary for a stranger": summarize(STRANGER),
@@ -179,6 +203,34 @@ def test_cost_does_not_grow_with_the_session(
     small, large = (count_steps(grown, FLAT[name], f"{kind} {size}") for size in (SMALL, LARGE))
     assert small > 10
     assert large <= small * LARGEST_GROWTH
+
+
+# More of it and less of it, at the same distance from both ends.
+def times_of(size: int) -> dict[str, dict[str, object]]:
+    return {
+        "at the beginning": {"start_time": at(100), "end_time": at(200)},
+        "at the end": {"start_time": at(size - 200)},
+        "nearly all": {"start_time": at(100), "end_time": at(size - 100)},
+        "up to a time": {"end_time": at(size - 100)},
+        "of one sender": {"start_time": at(100), "end_time": at(size - 100), "sender": "alice"},
+        "nothing": {"start_time": at(size * 2)},
+    }
+
+
+@pytest.mark.parametrize("caller", [BOB, ADMIN], ids=lambda caller: caller.agent_id)
+@pytest.mark.parametrize("name", [name for name in times_of(0) if name != "of one sender"])
+def test_a_range_of_times_costs_what_lies_at_its_ends(
+    timed: sqlite3.Connection, name: str, caller: Caller
+) -> None:
+    small, large = (
+        count_steps(timed, page(caller, **times_of(size)[name]), f"public {size}")
+        for size in (RANGES, 4 * RANGES)
+    )
+    assert large <= small * LARGEST_GROWTH + STEPS_OF_A_RANGE * 3 * RANGES / TIME_RANGE_SEQS
+
+
+def test_so_does_one_of_one_sender(timed: sqlite3.Connection) -> None:
+    test_a_range_of_times_costs_what_lies_at_its_ends(timed, "of one sender", BOB)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +280,8 @@ MAY_SORT = MAY_SCAN | {
     "agents._LIST_HEARD_IN_SESSION",
     "agents._LIST_OF_SESSION",
     "leases._LIST",
-    "messages._COUNT_BY_SENDER",
+    "messages._COUNT_ALL_BY_SENDER",
+    "messages._COUNT_HEARD_BY_SENDER",
     "sessions._LIST_WRITERS",
     "sessions._LIST_HEARD_WRITERS",
 }

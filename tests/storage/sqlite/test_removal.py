@@ -53,7 +53,9 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         purged = await storage.purge(
             expired_before=at(-9), idempotency_before=at(-9), audit_before=at(-9)
         )
-        assert purged == 2 * MESSAGES + 2  # messages and their audience, the writer, and the memory
-        for table in ("sessions", "messages", "audience", "participants", "writers", "memory"):
+        # Messages, their audience (two rows each), the writer, and the memory.
+        assert purged == 3 * MESSAGES + 2
+        tables = ("sessions", "messages", "audience", "time_ranges", "participants", "writers")
+        for table in (*tables, "memory"):
             assert outsider.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
         assert (await add_session(storage)).last_seq == 0

@@ -333,11 +333,12 @@ MODEL_TOOLS = (
                     "enum": ["replace", "create", "merge", "append", "increment"],
                     "type": "string",
                     "default": "replace",
-                    "description": "merge: JSON merge patch. append: to a list or text. increment: by value.",
+                    "description": "merge: an object as JSON merge patch. append: to a list or text. increment: by value.",
                 },
                 "expected_version": {
                     "description": "0: must not exist.",
                     "minimum": 0,
+                    "maximum": 9223372036854775807,
                     "type": "integer",
                 },
                 "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -394,6 +395,7 @@ MODEL_TOOLS = (
                 "expected_version": {
                     "description": "0: must not exist.",
                     "minimum": 0,
+                    "maximum": 9223372036854775807,
                     "type": "integer",
                 },
             },

@@ -10,6 +10,7 @@ three names can be counted one by one and added up.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.statements import Statement
@@ -63,14 +64,31 @@ def tally_query(session_id: str, up_to_seq: str) -> str:
     FROM ({latest}) AS latest"""
 
 
+def tally_of_sender(sender: str, up_to_seq: str) -> str:
+    """An expression: how many messages of a sender (an SQL expression) the names see up to a seq."""
+    return (
+        "("
+        + " + ".join(
+            f"""coalesce((
+            SELECT ordinal FROM audience
+            WHERE session_id = :session_id AND seq <= {up_to_seq}
+              AND name = {name} || chr(31) || {sender}
+            ORDER BY seq DESC LIMIT 1
+        ), 0)"""
+            for name in _NAMES
+        )
+        + ")"
+    )
+
+
 _COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
 async def count_heard(
-    connection: Connection, session_id: str, names: Mapping[str, str | None], *, up_to_seq: int
+    connection: Connection, session_id: str, names: Mapping[str, Any], *, up_to_seq: int
 ) -> int:
     """How many messages of the session those names see up to and including a seq."""
-    parameters = {"session_id": session_id, "up_to_seq": up_to_seq, **names}
+    parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
     count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
     return count
 

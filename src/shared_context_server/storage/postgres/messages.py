@@ -24,12 +24,21 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
-from shared_context_server.storage.pages import choose_place, page_budget, take_page
+from shared_context_server.storage.pages import (
+    Place,
+    SeqRun,
+    choose_place,
+    is_sought_by_time,
+    join_runs,
+    page_budget,
+    take_page,
+)
 from shared_context_server.storage.postgres.audience import (
     HEARD,
     VISIBLE,
     count_heard,
     heard_page,
+    tally_of_sender,
 )
 from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
 from shared_context_server.storage.postgres.leases import require_fence
@@ -139,12 +148,19 @@ _COUNTS = {
     place: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[place]}")
     for place in ("parent", "sender", "filtered log")
 }
+_FIND_TIME_RANGES = Statement("""
+    SELECT up_to_seq, earliest >= :start_time AND latest <= :end_time FROM time_ranges
+    WHERE session_id = :session_id AND latest >= :start_time AND earliest <= :end_time""")
 
-_COUNT_BY_SENDER = Statement(f"""
-    SELECT m.sender, m.sender_type, count(*) FROM messages AS m
-    WHERE m.session_id = :session_id AND m.seq > :after_seq AND {VISIBLE}
-    GROUP BY m.sender, m.sender_type
-    ORDER BY count(*) DESC, m.sender, m.sender_type""")
+_COUNT_ALL_BY_SENDER = Statement("""
+    SELECT sender, count(*) AS count FROM messages
+    WHERE session_id = :session_id AND seq > :after_seq
+    GROUP BY sender ORDER BY count DESC, sender""")
+_COUNT_HEARD_BY_SENDER = Statement(f"""
+    SELECT p.agent_id, {tally_of_sender("p.agent_id", str(MAX_INTEGER))}
+                     - {tally_of_sender("p.agent_id", ":after_seq")} AS count
+    FROM participants AS p WHERE p.session_id = :session_id
+    ORDER BY count DESC, p.agent_id""")
 
 
 def is_plain(new: NewMessage) -> bool:
@@ -282,20 +298,69 @@ async def _find_page(
     so that this needs no transaction."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     place = choose_place(caller, query)
-    # Who is no admin meets each visibility under one name.
-    names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
+    if place == "heard":
+        # Who is no admin meets each visibility under one name.
+        names = names_of_caller(caller, only=query.visibility, sender=query.sender)
+    else:
+        names = names_of_caller(caller)
     parameters = _page_parameters(session, caller, query) | names
     page = _PAGES[place, order]
+    if is_sought_by_time(place, query):
+        return await _find_page_by_time(connection, session, query, place, page, parameters)
     rows = await connection.fetch(page.sql, *page.bind(parameters))
     if not query.is_counted:
         return rows, 0
     if place == "log":
         return rows, session.last_seq
-    if place == "heard" and query.start_time is None and query.end_time is None:
+    if place == "heard":
         return rows, await count_heard(connection, session.id, names, up_to_seq=session.last_seq)
     everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
     count = _COUNTS[place]
     return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
+
+
+async def _find_page_by_time(
+    connection: Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    page: Statement,
+    parameters: dict[str, Any],
+) -> tuple[list[Row], int]:
+    """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
+    that lie in it are counted without."""
+    found = await connection.fetch(_FIND_TIME_RANGES.sql, *_FIND_TIME_RANGES.bind(parameters))
+    known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
+    runs = join_runs(known, session.last_seq)
+    counts = [await _count_run(connection, session, query, place, run, parameters) for run in runs]
+    met = [run for run, count in zip(runs, counts, strict=True) if count]
+    if not met:
+        return [], 0
+    bounds = {
+        "after_seq": max(parameters["after_seq"], met[0].after_seq),
+        "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
+    }
+    return await connection.fetch(page.sql, *page.bind(parameters | bounds)), sum(counts)
+
+
+async def _count_run(
+    connection: Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    run: SeqRun,
+    parameters: dict[str, Any],
+) -> int:
+    if run.is_within and place == "heard":
+        before = await count_heard(connection, session.id, parameters, up_to_seq=run.after_seq)
+        return (
+            await count_heard(connection, session.id, parameters, up_to_seq=run.up_to_seq) - before
+        )
+    if run.is_within and query.visibility is None:
+        return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
+    bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
+    count = _COUNTS[place]
+    return int(await connection.fetchval(count.sql, *count.bind(parameters | bounds)))
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
@@ -352,11 +417,11 @@ async def count_by_sender(
     guard: SessionGuard,
 ) -> list[SenderCount]:
     await use_session(connection, session_id, guard)
+    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
     parameters = {
         "session_id": session_id,
         "after_seq": clamp(after_seq),
-        "is_admin": caller.is_admin,
         **names_of_caller(caller),
     }
-    rows = await connection.fetch(_COUNT_BY_SENDER.sql, *_COUNT_BY_SENDER.bind(parameters))
-    return [SenderCount(*row) for row in rows]
+    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    return [SenderCount(*row) for row in rows if row[1]]

@@ -27,7 +27,11 @@ from shared_context_server.storage.idempotency import (
 )
 from shared_context_server.storage.pages import (
     ITEM_OVERHEAD_BYTES,
+    Place,
+    SeqRun,
     choose_place,
+    is_sought_by_time,
+    join_runs,
     page_budget,
     take_page,
 )
@@ -42,7 +46,12 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_message,
 )
-from shared_context_server.storage.sqlite.audience import HEARD, VISIBLE, tally_heard
+from shared_context_server.storage.sqlite.audience import (
+    HEARD,
+    VISIBLE,
+    tally_heard,
+    tally_of_sender,
+)
 from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
 from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.sessions import use_session
@@ -149,12 +158,26 @@ _COUNTS = {
         f"SELECT count(*) FROM messages AS m INDEXED BY messages_by_sender WHERE {_FILTERS}"
     ),
 }
+_COUNTS_WITHIN = {
+    "heard": _COUNTS["heard"],
+    "filtered log": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['filtered log']}",
+}
+_FIND_TIME_RANGES = """
+    SELECT json_group_array(json_array(
+        up_to_seq, earliest >= :start_time AND latest <= :end_time
+    ))
+    FROM time_ranges
+    WHERE session_id = :session_id AND latest >= :start_time AND earliest <= :end_time"""
 
-_COUNT_BY_SENDER = f"""
-    SELECT m.sender, m.sender_type, count(*) FROM messages AS m
-    WHERE m.session_id = :session_id AND m.seq > :after_seq AND {VISIBLE}
-    GROUP BY m.sender, m.sender_type
-    ORDER BY count(*) DESC, m.sender, m.sender_type"""
+_COUNT_ALL_BY_SENDER = """
+    SELECT sender, count(*) AS count FROM messages INDEXED BY messages_by_sender
+    WHERE session_id = :session_id AND seq > :after_seq
+    GROUP BY sender ORDER BY count DESC, sender"""
+_COUNT_HEARD_BY_SENDER = f"""
+    SELECT p.agent_id, {tally_of_sender("p.agent_id", MAX_INTEGER)}
+                     - {tally_of_sender("p.agent_id", ":after_seq")} AS count
+    FROM participants AS p WHERE p.session_id = :session_id
+    ORDER BY count DESC, p.agent_id"""
 
 
 def add_message(
@@ -256,19 +279,71 @@ def _find_page(
     """Rows of at most limit + 1 messages, and the total count."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     place = choose_place(caller, query)
-    # Who is no admin meets each visibility under one name.
-    names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
+    names = {}
+    if place == "heard":
+        # Who is no admin meets each visibility under one name.
+        names = names_of_caller(caller, only=query.visibility, sender=query.sender)
+    else:
+        names = names_of_caller(caller)
     parameters = _page_parameters(session, caller, query) | names
+    if is_sought_by_time(place, query):
+        return _find_page_by_time(connection, session, query, place, order, parameters)
     rows = _fetch_messages(connection, _PAGES[place, order], parameters)
     if not query.is_counted:
         return rows, 0
     if place == "log":
         return rows, session.last_seq
-    if place == "heard" and query.start_time is None and query.end_time is None:
+    if place == "heard":
         return rows, tally_heard(connection, session.id, names).count
     everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
     (total_count,) = connection.execute(_COUNTS[place], parameters | everywhere).fetchone()
     return rows, total_count
+
+
+def _find_page_by_time(
+    connection: sqlite3.Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    order: str,
+    parameters: dict[str, Any],
+) -> tuple[list[Row], int]:
+    """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
+    that lie in it are counted without."""
+    (found,) = connection.execute(_FIND_TIME_RANGES, parameters).fetchone()
+    runs = join_runs(
+        ((up_to, bool(within)) for up_to, within in decode_json(found)), session.last_seq
+    )
+    counts = [_count_run(connection, session, query, place, run, parameters) for run in runs]
+    met = [run for run, count in zip(runs, counts, strict=True) if count]
+    if not met:
+        return [], 0
+    bounds = {
+        "after_seq": max(parameters["after_seq"], met[0].after_seq),
+        "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
+    }
+    return _fetch_messages(connection, _PAGES[place, order], parameters | bounds), sum(counts)
+
+
+def _count_run(
+    connection: sqlite3.Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    run: SeqRun,
+    parameters: dict[str, Any],
+) -> int:
+    if run.is_within and place == "heard":
+        before, up_to = (
+            tally_heard(connection, session.id, parameters, up_to_seq=seq).count
+            for seq in (run.after_seq, run.up_to_seq)
+        )
+        return up_to - before
+    if run.is_within and query.visibility is None:
+        return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
+    bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
+    (count,) = connection.execute(_COUNTS_WITHIN[place], parameters | bounds).fetchone()
+    return int(count)
 
 
 def _fetch_messages(
@@ -332,13 +407,9 @@ def count_by_sender(
     guard: SessionGuard,
 ) -> list[SenderCount]:
     use_session(connection, session_id, guard)
+    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
     rows = connection.execute(
-        _COUNT_BY_SENDER,
-        {
-            "session_id": session_id,
-            "after_seq": clamp(after_seq),
-            "is_admin": caller.is_admin,
-            **names_of_caller(caller),
-        },
+        statement,
+        {"session_id": session_id, "after_seq": clamp(after_seq), **names_of_caller(caller)},
     )
-    return [SenderCount(*row) for row in rows]
+    return [SenderCount(*row) for row in rows if row[1]]
