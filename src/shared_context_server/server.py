@@ -89,8 +89,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
             identity=Identity(storage, settings),
             corpora=CorpusCache(storage),
             presence=Presence(storage, bus),
-            clock=stack.enter_context(ClockReader(settings.clock_prefix)),
-            sensors=stack.enter_context(SensorReader(settings.clock_prefix)),
+            clock=stack.enter_context(
+                ClockReader(settings.clock_prefix, owner=settings.clock_owner)
+            ),
+            sensors=stack.enter_context(
+                SensorReader(settings.clock_prefix, owner=settings.clock_owner)
+            ),
             bus=bus,
             shared_reads=SharedReads(storage),
         )
