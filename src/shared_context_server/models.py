@@ -258,6 +258,7 @@ class EventKind(StrEnum):
     LEASE_CHANGED = "lease_changed"
     AGENT_JOINED = "agent_joined"
     AGENT_LEFT = "agent_left"
+    LOG_SET_BACK = "log_set_back"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,32 +57,42 @@ class CorpusCache:
 
         Raises what the guard raises, on each call; a corpus is never given without asking.
         """
-        corpus = self._corpora.get(session_id)
-        if corpus is None:
-            corpus = self._corpora[session_id] = Corpus()
-        self._corpora.move_to_end(session_id)
-        try:
-            async with corpus.lock:
-                await self._extend(session_id, corpus, guard)
-        except BaseException:
-            if not corpus.messages:
-                self._corpora.pop(session_id, None)
-            raise
-        self._evict(keep=session_id)
-        return corpus
+        while True:
+            corpus = self._corpora.get(session_id)
+            if corpus is None:
+                corpus = self._corpora[session_id] = Corpus()
+            self._corpora.move_to_end(session_id)
+            try:
+                async with corpus.lock:
+                    is_continued = await self._extend(session_id, corpus, guard)
+            except BaseException:
+                if not corpus.messages:
+                    self._corpora.pop(session_id, None)
+                raise
+            if is_continued:
+                self._evict(keep=session_id)
+                return corpus
+            if self._corpora.get(session_id) is corpus:
+                del self._corpora[session_id]
 
     def forget(self, session_id: str) -> None:
         """Drop what is known of a deleted session."""
         self._corpora.pop(session_id, None)
 
-    async def _extend(self, session_id: str, corpus: Corpus, guard: SessionGuard) -> None:
+    async def _extend(self, session_id: str, corpus: Corpus, guard: SessionGuard) -> bool:
+        """False, and the corpus is of no use any more, if the log does not go on from it: the last
+        message it has is read once more, by which a store that was set back is known."""
         while True:
+            known = corpus.messages[-1:]
+            after_seq = corpus.last_seq - len(known)
             messages = await self._storage.read_log(
-                session_id, after_seq=corpus.last_seq, limit=READ_STEP, guard=guard
+                session_id, after_seq=after_seq, limit=READ_STEP, guard=guard
             )
-            corpus.extend(messages)
+            if messages[: len(known)] != known:
+                return False
+            corpus.extend(messages[len(known) :])
             if len(messages) < READ_STEP:
-                return
+                return True
 
     def _evict(self, keep: str) -> None:
         total = sum(corpus.size_chars for corpus in self._corpora.values())

@@ -21,7 +21,10 @@ from shared_context_server.storage.rows import (
 from shared_context_server.storage.sqlite.audit import add_audit
 
 _GENERATION = "SELECT generation FROM auth_generation"
-_NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
+# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
+# the same number again by another change.
+_NEXT_GENERATION = """
+    UPDATE auth_generation SET generation = generation + 1 + (random() & 1073741823)"""
 
 _ADD_KEY = """
     INSERT INTO api_keys (id, agent_id, permissions, secret_hash, created_at, revoked_at)
