@@ -176,7 +176,8 @@ class Cluster:
 
 _EMPTY = """
     TRUNCATE sessions, messages, audience, participants, cursors, memory, idempotency, leases,
-        agents, api_keys, credentials, audit_log, changes RESTART IDENTITY;
+        agents, api_keys, credentials, audit_log, changes,
+        clock_offsets RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 
 

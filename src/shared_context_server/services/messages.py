@@ -9,8 +9,9 @@ from functools import partial
 from shared_context_server import policy
 from shared_context_server.errors import CursorLost
 from shared_context_server.models import Caller, Event, EventKind, JsonObject, Visibility
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import (
     AddedMessage,
     Fence,

@@ -540,5 +540,11 @@ class Storage(Protocol):
     async def list_audit(self, query: AuditQuery) -> list[AuditEntry]:
         """Newest first."""
 
+    async def find_clock_offset(self, boot_id: str) -> int | None:
+        """The largest that was noted for this boot of a machine, microseconds."""
+
+    async def note_clock_offset(self, boot_id: str, offset_us: int) -> None:
+        """Keep it, unless a larger one is kept."""
+
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         """Counts of active sessions and of agents seen since then."""

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.pool import Connection
@@ -55,7 +56,7 @@ async def read_generation(connection: Connection) -> int:
 async def read_auth_state(connection: Connection) -> AuthState:
     generation = await read_generation(connection)
     keys = [to_api_key(row) for row in await connection.fetch(_LIST_ACTIVE_KEYS)]
-    revoked = await connection.fetch(_LIST_REVOKED, encode_time(datetime.now(UTC)))
+    revoked = await connection.fetch(_LIST_REVOKED, encode_time(utc_now()))
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.rows import (
     API_KEY,
@@ -55,7 +56,7 @@ def read_auth_state(
     if generation == known_generation:
         return None
     keys = [to_api_key(row) for row in connection.execute(_LIST_ACTIVE_KEYS)]
-    revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(datetime.now(UTC))})
+    revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(utc_now())})
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},
