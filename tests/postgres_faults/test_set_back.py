@@ -99,6 +99,7 @@ async def test_a_database_that_was_set_back_is_noticed_by_all_who_read(
     waiting = asyncio.create_task(bob.post("/mcp/tool/wait_for_messages", json=wait))
     streaming = asyncio.create_task(read_stream_to_its_end(bob, session_id))
     await until(lambda: _count_subscribers(bob, 2))
+    await let_look(bob, session_id)
     await asyncio.to_thread(replicas.cluster.set_back)
     check_lost(await waiting, LOST)
     async with asyncio.timeout(PATIENCE_S):
@@ -118,6 +119,14 @@ async def test_a_database_that_was_set_back_is_noticed_by_all_who_read(
     assert [message["content"] for message in page["messages"]][:2] == ["anew 21", "anew 22"]
 
 
+async def let_look(client: httpx.AsyncClient, session_id: str) -> None:
+    """Let those who have begun to wait look once: who has to read while the database is away is
+    told to try again, which is another subject."""
+    for _ in range(20):
+        await call(client, "get_session", session_id=session_id)
+        await asyncio.sleep(0.05)
+
+
 async def _count_subscribers(client: httpx.AsyncClient, count: int) -> bool:
     return f"mcp_waiters {float(count)}" in (await client.get("/metrics")).text
 
@@ -130,18 +139,27 @@ async def test_a_log_that_has_grown_beyond_the_cursor_again_is_noticed_too(
     session_id = (await call(alice, "create_session", purpose="x"))["session_id"]
     await write(alice, session_id, range(1, 4), "kept")
     await asyncio.to_thread(replicas.cluster.save)
-    await write(alice, session_id, range(4, 6), "lost")
-    assert len(await find(bob, session_id, "lost")) == 2
-    wait = {"session_id": session_id, "after_seq": 5, "timeout_seconds": 60}
-    waiting = asyncio.create_task(bob.post("/mcp/tool/wait_for_messages", json=wait))
-    await until(lambda: _count_subscribers(bob, 1))
-    replicas.servers[1].process.send_signal(signal.SIGSTOP)
-    try:
-        await asyncio.to_thread(replicas.cluster.set_back)
-        await write(alice, session_id, range(4, 10), "anew")
-    finally:
-        replicas.servers[1].process.send_signal(signal.SIGCONT)
-    check_lost(await waiting, 5)
+    asked = {"params": {"session_id": session_id}, "headers": {"Last-Event-ID": "3"}}
+    async with bob.stream("GET", "/events", **asked) as response:  # type: ignore[arg-type]
+        lines = response.aiter_lines()
+        # The second of them is told to a stream that waits: its server listens to the others then.
+        for number in (4, 5):
+            await write(alice, session_id, range(number, number + 1), "lost")
+            while await anext(lines) != f"id: {number}":
+                pass
+        assert len(await find(bob, session_id, "lost")) == 2
+        wait = {"session_id": session_id, "after_seq": 5, "timeout_seconds": 60}
+        waiting = asyncio.create_task(bob.post("/mcp/tool/wait_for_messages", json=wait))
+        await until(lambda: _count_subscribers(bob, 2))
+        await let_look(bob, session_id)
+        replicas.servers[1].process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.to_thread(replicas.cluster.set_back)
+            await write(alice, session_id, range(4, 10), "anew")
+        finally:
+            replicas.servers[1].process.send_signal(signal.SIGCONT)
+        check_lost(await waiting, 5)
+        assert [line async for line in lines if line.startswith("event")] == ["event: log_set_back"]
     assert await find(bob, session_id, "lost") == []
     assert len(await find(bob, session_id, "anew")) == 6
 
