@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from shared_context_server.auth.identity import Identity
 from shared_context_server.clock import ClockReader, SensorReader
@@ -28,7 +27,3 @@ class Services:
     sensors: SensorReader
     bus: Bus
     shared_reads: SharedReads
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
