@@ -18,7 +18,8 @@ KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behi
 _POSITION = """
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0),
            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)"""
-_NEWEST = "SELECT id, session_id, created_at FROM messages ORDER BY id DESC LIMIT 1"
+_NEWEST = """
+    SELECT id, session_id, created_at FROM messages WHERE id = (SELECT max(id) FROM messages)"""
 _ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = ?"
 # Whether messages of a session may be missing: it is deleted, by a change that is still told of.
 _IS_DELETED = """
