@@ -213,16 +213,20 @@ class CorpusCache:
                 return  # another search has read it
             if corpus.blocks[0].is_full:
                 corpus.blocks.insert(0, Block(low))
-            await self._add_older(corpus.session_id, corpus.blocks[0])
+            newest = await self._add_older(corpus.session_id, corpus.blocks[0])
+            if newest is not None and newest.seq == corpus.high:
+                corpus.note_newest(newest)
             self._make_room(corpus)
 
-    async def _add_older(self, session_id: str, block: Block) -> None:
+    async def _add_older(self, session_id: str, block: Block) -> Message | None:
+        """Read one page before the block into it; the newest message of that page, if there is one."""
         page = await self._storage.read_log(
             session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
         )
         if not page:
             block.low = 0
         await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
+        return page[-1] if page else None
 
     @asynccontextmanager
     async def open_older(
