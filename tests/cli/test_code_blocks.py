@@ -150,6 +150,7 @@ def test_claude_code_is_connected_as_written(
     claude.chmod(0o755)
     with serve() as server:
         at = env | {
+            "SCS_DATA_DIR": env["DATA_DIR"],
             "SCS_HTTP_PORT": server.url.rsplit(":", 1)[1],
             "PATH": f"{tmp_path}:{env['PATH']}",
         }
