@@ -24,6 +24,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
+from shared_context_server.completions import add_completions
 from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
@@ -45,6 +46,7 @@ from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
+from shared_context_server.transport.parameters import name_wrong_parameters
 
 MCP_PATH = "/mcp"
 PURGE_INTERVAL_S = 60.0
@@ -110,7 +112,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
-    """The MCP server with all tools, resources and prompts."""
+    """The MCP server with all tools, resources, prompts and completions."""
     mcp: FastMCP[Any] = FastMCP(
         "shared-context-server",
         instructions=INSTRUCTIONS,
@@ -122,6 +124,8 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     add_resources(mcp, dispatcher.services, bindings)
     add_subscriptions(mcp, dispatcher.services, bindings)
     add_prompts(mcp)
+    add_completions(mcp, dispatcher.services, bindings)
+    name_wrong_parameters(mcp)
     return mcp
 
 
