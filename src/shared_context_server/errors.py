@@ -159,6 +159,37 @@ class MethodNotAllowed(SharedContextError):
         super().__init__(f"{path!r} does not answer {method}.", path=path, allowed=allowed)
 
 
+class NotAcceptable(SharedContextError):
+    """The Accept header allows none of the forms in which this can be answered."""
+
+    code = "NOT_ACCEPTABLE"
+    status = 406
+    suggestion = "Send 'Accept: application/json, text/event-stream', or no Accept header."
+
+
+class UnsupportedMediaType(SharedContextError):
+    """The body is declared to be something else than what is read here."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+    suggestion = "Send the body as 'Content-Type: application/json'."
+
+
+class InvalidMessage(SharedContextError):
+    """The body is not one JSON-RPC 2.0 message."""
+
+    code = "INVALID_MESSAGE"
+    status = 400
+    suggestion = 'Send one object: {"jsonrpc": "2.0", "id": …, "method": "…", "params": {…}}.'
+
+
+class McpSessionNotFound(NotFound):
+    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+
+    code = "MCP_SESSION_NOT_FOUND"
+    suggestion = "Send initialize again: its answer carries a new one. X-Agent-ID names you too."
+
+
 class Conflict(SharedContextError):
     """The thing is in another state than the call expects; details tell which."""
 

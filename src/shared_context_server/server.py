@@ -15,11 +15,11 @@ from fastmcp import FastMCP
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server import __version__
+from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.secrets import ensure_secrets
@@ -46,6 +46,7 @@ from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
+from shared_context_server.transport.http import McpEndpoint
 from shared_context_server.transport.parameters import name_wrong_parameters
 
 MCP_PATH = "/mcp"
@@ -144,23 +145,33 @@ async def _make_app(
 ) -> ASGIApp:
     settings = dispatcher.services.settings
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
-    managers = [
-        await _start_manager(stack, mcp, settings, json_response=json_response)
-        for json_response in (False, True)
-    ]
-    endpoint = McpEndpoint(*managers)
-    methods = ["POST", "DELETE"] if is_stateless else ["GET", "POST", "DELETE"]
+    endpoint = McpEndpoint(
+        streaming=await _start_manager(stack, mcp, settings, json_response=False),
+        plain=await _start_manager(stack, mcp, settings, json_response=True),
+        sessions=_client_sessions(settings) if is_stateless else None,
+    )
+    # Stateless, there is no stream to GET and no session to DELETE.
+    methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}
+    mcp_route = Route(MCP_PATH, endpoint)
+    mcp_route.methods = methods  # Starlette itself would add HEAD, which MCP does not have
     routes = [
-        Route(MCP_PATH, endpoint=endpoint, methods=methods),
+        mcp_route,
         *make_routes(dispatcher, metrics),
     ]
+    starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
+    starlette.router.redirect_slashes = False  # a slash at the end is taken away in auth.middleware
     app = protect(
-        Starlette(routes=routes, exception_handlers=exception_handlers()),
+        starlette,
         settings=settings,
         identity=dispatcher.services.identity,
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
+
+
+def _client_sessions(settings: Settings) -> ClientSessions:
+    assert settings.jwt_secret_key is not None  # Identity has required it
+    return ClientSessions(settings.jwt_secret_key.get_secret_value().encode())
 
 
 async def _start_manager(
@@ -176,22 +187,6 @@ async def _start_manager(
     )
     await stack.enter_async_context(manager.run())
     return manager
-
-
-class McpEndpoint:
-    """/mcp: a client that accepts no event stream is answered in plain JSON, the others may get one."""
-
-    def __init__(
-        self, streaming: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager
-    ) -> None:
-        self._streaming = streaming
-        self._plain = plain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accept = Headers(scope=scope).get("accept", "*/*")
-        accepts_stream = "text/event-stream" in accept or "*/*" in accept or "text/*" in accept
-        manager = self._streaming if accepts_stream else self._plain
-        await manager.handle_request(scope, receive, send)
 
 
 @asynccontextmanager

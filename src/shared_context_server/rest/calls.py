@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.errors import InvalidArgument
+from shared_context_server.errors import InvalidArgument, Unauthenticated
 from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
 from shared_context_server.tools.dispatch import Dispatcher, parse_json
 
@@ -69,6 +69,8 @@ class BatchEndpoint:
         if body is None:
             return
         batch = parse_batch(body)
+        if not batch.calls and current_connection.get().caller.is_anonymous:
+            raise Unauthenticated("Nobody is calling.")  # as any other call would be answered
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
             await send_body(send, answered)

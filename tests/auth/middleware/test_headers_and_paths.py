@@ -1,8 +1,9 @@
-"""Trimmed header values, the two spellings of /mcp, and accepted hosts and origins."""
+"""Trimmed header values, slashes at the end of paths, and accepted hosts and origins."""
 
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from shared_context_server.auth.middleware import (
     HeaderTrimMiddleware,
     HostOriginMiddleware,
-    McpPathMiddleware,
+    TrailingSlashMiddleware,
 )
 from tests.auth.middleware.conftest import (
     Answers,
@@ -52,28 +53,35 @@ async def test_only_spaces_and_tabs_are_trimmed(value: bytes) -> None:
 
 @pytest.mark.parametrize(
     "path, served",
-    [("/mcp", "/mcp"), ("/mcp/", "/mcp"), ("/mcp//", "/mcp//"), ("/mcp/tool/x/", "/mcp/tool/x/")],
+    [
+        ("/mcp", "/mcp"),
+        ("/mcp/", "/mcp"),
+        ("/mcp//", "/mcp/"),
+        ("/mcp/tool/x/", "/mcp/tool/x"),
+        ("/m%C3%A4h/", "/m%C3%A4h"),
+        ("/", "/"),
+    ],
 )
-async def test_both_spellings_of_the_mcp_path_are_served_without_a_redirect(
+async def test_a_path_with_a_slash_behind_it_is_served_without_a_redirect(
     path: str, served: str
 ) -> None:
-    async with client_of(McpPathMiddleware(echo)) as client:
+    async with client_of(TrailingSlashMiddleware(echo)) as client:
         answer = await client.post(path)
         assert answer.status_code == 200
-        assert (answer.json()["path"], answer.json()["raw_path"]) == (served, served)
+        assert (quote(answer.json()["path"]), answer.json()["raw_path"]) == (served, served)
 
 
-async def test_the_mcp_path_is_found_below_a_root_path_and_nowhere_else() -> None:
+async def test_the_root_of_an_app_behind_a_root_path_keeps_its_slash() -> None:
     seen = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
         seen.append(scope["path"])
 
-    middleware = McpPathMiddleware(app)
-    for path in ("/behind/proxy/mcp/", "/mcp/", "/other/mcp/"):
+    middleware = TrailingSlashMiddleware(app)
+    for path in ("/behind/proxy/mcp/", "/behind/proxy/"):
         scope = {**make_scope(path=path), "root_path": "/behind/proxy"}
         await middleware(scope, Script(), Answers())
-    assert seen == ["/behind/proxy/mcp", "/mcp/", "/other/mcp/"]
+    assert seen == ["/behind/proxy/mcp", "/behind/proxy/"]
 
 
 def guarded(*hosts: str, origins: tuple[str, ...] = ()) -> HostOriginMiddleware:
@@ -134,7 +142,28 @@ async def test_what_is_not_http_passes(kind: str) -> None:
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
         seen.append(scope["type"])
 
-    inner = McpPathMiddleware(app)
+    inner = TrailingSlashMiddleware(app)
     guard = HostOriginMiddleware(inner, allowed_hosts=(), allowed_origins=())
     await HeaderTrimMiddleware(guard)({"type": kind, "headers": []}, Script(), Answers())
     assert seen == [kind]
+
+
+@pytest.mark.parametrize(
+    "request_line, status",
+    [
+        ("GET /health HTTP/1.0", 200),
+        ("GET /ready HTTP/1.0", 200),
+        ("GET /docs HTTP/1.0", 421),
+        ("GET /health HTTP/1.1", 421),
+    ],
+)
+async def test_a_probe_in_http_1_0_needs_no_host(request_line: str, status: int) -> None:
+    async with listening(guarded()) as port, dial(port) as (reader, writer):
+        writer.write(f"{request_line}\r\n\r\n".encode())
+        assert (await read_answer(reader))[0] == status
+
+
+async def test_a_probe_that_names_another_host_is_refused() -> None:
+    async with listening(guarded()) as port, dial(port) as (reader, writer):
+        writer.write(b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n")
+        assert (await read_answer(reader))[0] == 421

@@ -88,11 +88,43 @@ class ToolNotFound(NotFound):
     default_retryable: ClassVar[bool] = False
 
 
+class McpSessionNotFound(NotFound):
+    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+
+    code = "MCP_SESSION_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
 class MethodNotAllowed(SharedContextError):
     """The path is served, with other methods; `allowed` are those."""
 
     code = "METHOD_NOT_ALLOWED"
     default_status: ClassVar[int | None] = 405
+    default_retryable: ClassVar[bool] = False
+
+
+class NotAcceptable(SharedContextError):
+    """The Accept header allows none of the forms in which this can be answered."""
+
+    code = "NOT_ACCEPTABLE"
+    default_status: ClassVar[int | None] = 406
+    default_retryable: ClassVar[bool] = False
+
+
+class UnsupportedMediaType(SharedContextError):
+    """The body is declared to be something else than what is read here."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    default_status: ClassVar[int | None] = 415
+    default_retryable: ClassVar[bool] = False
+
+
+class InvalidMessage(SharedContextError):
+    """The body is not one JSON-RPC 2.0 message."""
+
+    code = "INVALID_MESSAGE"
+    default_status: ClassVar[int | None] = 400
     default_retryable: ClassVar[bool] = False
 
 
@@ -163,7 +195,11 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     MessageNotFound.code: MessageNotFound,
     MemoryNotFound.code: MemoryNotFound,
     ToolNotFound.code: ToolNotFound,
+    McpSessionNotFound.code: McpSessionNotFound,
     MethodNotAllowed.code: MethodNotAllowed,
+    NotAcceptable.code: NotAcceptable,
+    UnsupportedMediaType.code: UnsupportedMediaType,
+    InvalidMessage.code: InvalidMessage,
     Conflict.code: Conflict,
     SessionClosed.code: SessionClosed,
     LeaseLost.code: LeaseLost,

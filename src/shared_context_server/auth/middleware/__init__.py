@@ -16,7 +16,8 @@ from shared_context_server.auth.middleware.caller import (
 )
 from shared_context_server.auth.middleware.header_trim import HeaderTrimMiddleware
 from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
-from shared_context_server.auth.middleware.mcp_path import McpPathMiddleware
+from shared_context_server.auth.middleware.mcp_errors import McpErrorMiddleware
+from shared_context_server.auth.middleware.trailing_slash import TrailingSlashMiddleware
 from shared_context_server.settings import Settings
 
 __all__ = [
@@ -25,7 +26,8 @@ __all__ = [
     "HeaderTrimMiddleware",
     "HostOriginMiddleware",
     "IdentityMiddleware",
-    "McpPathMiddleware",
+    "McpErrorMiddleware",
+    "TrailingSlashMiddleware",
     "current_connection",
     "protect",
 ]
@@ -38,12 +40,12 @@ def protect(
     app: ASGIApp, *, settings: Settings, identity: Identity, public_paths: Collection[str]
 ) -> ASGIApp:
     """The app behind all layers. From the outside in: headers are trimmed before anyone reads them,
-    Host and Origin are checked before anything is answered, and refusals carry CORS headers, so
-    that a page that may call also sees why it was refused."""
+    and paths are in their one spelling; whoever refuses on /mcp, MCP's clients can read it; Host
+    and Origin are checked before anything is answered, and refusals carry CORS headers, so that a
+    page that may call also sees why it was refused."""
     app = IdentityMiddleware(
         app, identity, public_paths=public_paths, max_body_bytes=settings.max_body_bytes
     )
-    app = McpPathMiddleware(app)
     app = BodyLimitMiddleware(app, settings.max_body_bytes)
     if settings.cors_origins:
         app = CORSMiddleware(
@@ -57,4 +59,6 @@ def protect(
     app = HostOriginMiddleware(
         app, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.cors_origins
     )
+    app = McpErrorMiddleware(app, settings.max_body_bytes)
+    app = TrailingSlashMiddleware(app)
     return HeaderTrimMiddleware(app)

@@ -16,7 +16,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware.answers import send_error
 from shared_context_server.auth.middleware.authentication_path import leads_to_authentication
-from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
+from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body, route_path
 from shared_context_server.errors import SharedContextError
 
 current_connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039
@@ -71,7 +71,7 @@ class IdentityMiddleware:
             if body is Unread.DISCONNECTED:
                 return
             if isinstance(body, Unread) or not leads_to_authentication(
-                scope["method"], _route_path(scope), body
+                scope["method"], route_path(scope), body
             ):
                 await send_error(send, connection.refused)
                 return
@@ -81,7 +81,7 @@ class IdentityMiddleware:
     async def _connect(self, scope: Scope) -> Connection:
         client = scope.get("client")
         address: str = client[0] if client else ""
-        if _route_path(scope) in self._public_paths:
+        if route_path(scope) in self._public_paths:
             return Connection(address=address)
         found: dict[bytes, str] = {}
         for name, value in scope["headers"]:
@@ -129,12 +129,6 @@ def _make_user(connection: Connection) -> AuthenticatedUser:
             connection=connection,
         )
     )
-
-
-def _route_path(scope: Scope) -> str:
-    """The path within the app, without a slash at its end."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
 
 
 def _decode(value: bytes) -> str:

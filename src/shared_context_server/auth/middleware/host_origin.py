@@ -9,9 +9,11 @@ from fastmcp.server.http import HostOriginGuardMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import send_error
+from shared_context_server.auth.middleware.bodies import route_path
 from shared_context_server.errors import PermissionDenied, SharedContextError
 
 MAX_REMEMBERED = 1024  # combinations of Host, Origin and server address that were let in
+PROBE_PATHS = frozenset({"/health", "/ready"})
 _MAX_SHOWN_CHARS = 200
 
 
@@ -33,7 +35,8 @@ class OriginNotAllowed(PermissionDenied):
 class HostOriginMiddleware:
     """FastMCP's guard in strict mode, with refusals in the one error shape.
 
-    Accepted hosts: the loopback names, the address listened on, `allowed_hosts` (`*` for any).
+    Accepted hosts: the loopback names, the address listened on, `allowed_hosts` (`*` for any), and
+    none where a probe asks in HTTP/1.0.
     Accepted origins: none, the same as the host's, `allowed_origins`.
     """
 
@@ -54,6 +57,9 @@ class HostOriginMiddleware:
             await self.app(scope, receive, send)
             return
         host, origin = _read_host_and_origin(scope)
+        if not host and _is_plain_probe(scope):
+            await self.app(scope, receive, send)
+            return
         case = (host, origin, scope.get("scheme"), scope.get("server"))
         if case not in self._accepted:
             verdict = _Verdict()
@@ -92,6 +98,12 @@ def _read_host_and_origin(scope: Scope) -> tuple[bytes, bytes]:
         elif name == b"origin" and origin is None:
             origin = value
     return host or b"", origin or b""
+
+
+def _is_plain_probe(scope: Scope) -> bool:
+    """Whether a load balancer asks in HTTP/1.0, which has no Host. Browsers do not speak it, so no
+    page can be behind it, and the answer tells nothing of the data."""
+    return bool(scope.get("http_version") == "1.0") and route_path(scope) in PROBE_PATHS
 
 
 def _explain(status: int, host: bytes, origin: bytes) -> SharedContextError:
