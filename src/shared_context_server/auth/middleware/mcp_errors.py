@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": answer})
 
 
-def compose_answer(status: int, body: bytes, find_id: Any) -> bytes:
+def compose_answer(status: int, body: bytes, find_id: Callable[[], RequestId | None]) -> bytes:
     """The JSON-RPC error for a refusal of this status and body."""
     try:
         content = from_json(body)
