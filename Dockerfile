@@ -2,22 +2,21 @@ ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 # ---- what is installed: from pinned wheels only, so that nothing is compiled
 FROM ${PYTHON_IMAGE} AS builder
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore UV_NO_CACHE=1
 WORKDIR /build
 
-# The venv that is shipped has no pip in it; the one that makes our wheel is left behind.
-RUN python -m venv --without-pip /opt/venv && python -m venv /opt/build
-COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
-        -r requirements/runtime.txt \
-    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt
+# The environment that is shipped has no pip in it; the one that makes our wheel is left behind.
+COPY requirements/install.py requirements/uv.txt requirements/pip.txt requirements/build.txt \
+     requirements/runtime.txt requirements/
+RUN python requirements/install.py --installer /opt/installer --new --without-pip --into /opt/venv \
+        --only-binary requirements/runtime.txt \
+    && python requirements/install.py --installer /opt/installer --new --without-pip --into /opt/build \
+        --only-binary requirements/build.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
-    && pip --python /opt/venv/bin/python install --no-deps --no-index dist/*.whl \
-    && pip --python /opt/venv/bin/python check \
-    && python -m compileall -q /opt/venv/lib
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory dist \
+    && python requirements/install.py --installer /opt/installer --into /opt/venv --wheel dist/*.whl
 
 # ---- what is run
 FROM ${PYTHON_IMAGE}
@@ -36,10 +35,12 @@ RUN groupadd --system --gid 10001 scs \
 
 COPY --from=builder /opt/venv /opt/venv
 # HOME, since a library looks for it at import, and a user of another number has none.
+# SCS_READ_UNPREFIXED: here the environment is the server's own, for clients that start stdio, too.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    SCS_READ_UNPREFIXED=true \
     DATA_DIR=/data \
     HTTP_HOST=0.0.0.0 \
     HTTP_PORT=8000 \
@@ -52,7 +53,7 @@ STOPSIGNAL SIGTERM
 
 # Nothing is written but to /data and /tmp, so the root file system may be read-only.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['HTTP_PORT']), timeout=4); c.request('GET', '/ready'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('SCS_HTTP_PORT') or os.environ['HTTP_PORT']), timeout=4); c.request('GET', '/ready'); raise SystemExit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["shared-context-server"]
 CMD ["serve"]

@@ -10,19 +10,27 @@ BIN := $(VENV)/bin
 CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 JOBS ?= 3
 STORAGE_TESTS := $(BIN)/python -m pytest tests/storage -n $(JOBS) -k postgres -q
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(BIN)/python requirements/install.py --installer $(VENV)/installer
+INSTALLER := requirements/install.py requirements/uv.txt requirements/pip.txt
 
+# It holds the path that the environment was made for: one of a folder that was moved since,
+# or whose interpreter is gone, is made anew.
 VENV_STAMP := $(VENV)/.made
-REQUIREMENTS_STAMP := $(VENV)/.requirements
+ifneq ($(wildcard $(VENV_STAMP)),)
+ifneq ($(shell cat $(VENV_STAMP); $(BIN)/python -c '' 2>&1),$(CURDIR))
+$(shell rm -f $(VENV_STAMP))
+endif
+endif
 PROJECT_STAMP := $(VENV)/.project
 FRAMEWORKS := .venv-frameworks
 AGENT_SDK := $(FRAMEWORKS)/agent-sdk
-CLIENT_FRAMEWORKS := langchain crewai autogen mcp
+CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
+TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance test-frameworks test-agent-sdk clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -30,34 +38,24 @@ help: ## this list
 setup: $(PROJECT_STAMP) ## make .venv from the pinned requirements; costs nothing when it is up to date
 
 # An interpreter that is on PATH may still fail: a version manager's shim, a Debian
-# Python without venv. So each candidate has to prove itself. A .venv without its
-# stamp was made otherwise or half made: it is made anew.
+# Python without venv. So each candidate has to prove itself.
 $(VENV_STAMP):
 	@for python in $(CANDIDATES); do \
 		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			echo "setup: making $(VENV) with $$python ($$("$$python" --version))"; \
-			"$$python" -m venv --clear $(VENV) && touch $@; \
-			exit $$?; \
+			"$$python" requirements/install.py --new --into $(VENV) || exit 1; \
+			echo "$(CURDIR)" >$@; \
+			exit 0; \
 		fi; \
 	done; \
-	echo "setup: none of these runs, is Python >= 3.11 and has venv: $(CANDIDATES)" >&2; \
-	echo "setup: install one (Debian: python3 and python3-venv) or name one: make setup PYTHON=/path/to/python3" >&2; \
+	echo "setup: no Python >= 3.11 with venv among: $(CANDIDATES); install one (Debian: python3 and" \
+		"python3-venv), or name one: make setup PYTHON=/path/to/python3" >&2; \
 	exit 1
 
-$(REQUIREMENTS_STAMP): requirements/dev.txt $(VENV_STAMP)
-	@echo "setup: installing requirements/dev.txt"
-	@$(PIP) install -qq --require-hashes -r requirements/dev.txt
-	@touch $@
-
 # No build isolation: the build backend is pinned in requirements/dev.txt like the rest.
-$(PROJECT_STAMP): pyproject.toml $(REQUIREMENTS_STAMP)
-	@echo "setup: installing the project (editable)"
-	@$(PIP) install -qq --no-index --no-deps --no-build-isolation --editable .
-	@$(PIP) check >$(VENV)/pip-check.log || { \
-		cat $(VENV)/pip-check.log >&2; \
-		echo "setup: requirements/dev.txt does not satisfy pyproject.toml; run: make lock" >&2; \
-		exit 1; \
-	}
+$(PROJECT_STAMP): pyproject.toml requirements/dev.txt $(INSTALLER) $(VENV_STAMP)
+	@echo "setup: installing requirements/dev.txt and the project (editable)"
+	@$(INSTALL) --into $(VENV) requirements/dev.txt --editable .
 	@touch $@
 
 run: setup ## start the server on its embedded default
@@ -73,17 +71,15 @@ test: setup ## the whole test suite, with branch coverage
 test-conformance: setup ## the official MCP conformance suite, in both modes and eras
 	$(BIN)/python -m tests.conformance.run $(ARGS)
 
-test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) ## agent frameworks, each in an environment of its own
+test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) test-typescript ## agent frameworks, each in an environment of its own
 
 test-agent-sdk: $(AGENT_SDK)/.made ## the server inside agents of the Claude Agent SDK
 	$(AGENT_SDK)/bin/python -m pytest tests/embed/test_agent_sdk.py $(ARGS)
 
 # Not in .venv for its size: the wheel carries Claude Code itself, 166 MB.
-$(AGENT_SDK)/.made: requirements/agent-sdk.txt | $(VENV_STAMP)
+$(AGENT_SDK)/.made: requirements/agent-sdk.txt $(INSTALLER) | $(VENV_STAMP)
 	@echo "setup: making $(AGENT_SDK) from requirements/agent-sdk.txt"
-	@$(BIN)/python -m venv --clear $(AGENT_SDK)
-	@$(AGENT_SDK)/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes -r requirements/agent-sdk.txt
-	@$(AGENT_SDK)/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-index --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --new --without-pip --into $(AGENT_SDK) requirements/agent-sdk.txt --editable .
 	@touch $@
 
 langchain_ADAPTER := langchain.py langgraph.py
@@ -98,12 +94,25 @@ $(CLIENT_FRAMEWORK_TESTS): test-framework-%: setup $(FRAMEWORKS)/%/.made
 		$(addprefix client/src/shared_context_client/integrations/,$($*_ADAPTER)))
 	$(FRAMEWORKS)/$*/bin/python -m pytest -p no:cacheprovider -c tests/frameworks/pytest.ini tests/frameworks/test_$*_*.py $(ARGS)
 
-$(CLIENT_FRAMEWORKS:%=$(FRAMEWORKS)/%/.made): $(FRAMEWORKS)/%/.made: requirements/frameworks-%.txt client/pyproject.toml | $(VENV_STAMP)
+$(CLIENT_FRAMEWORKS:%=$(FRAMEWORKS)/%/.made): $(FRAMEWORKS)/%/.made: requirements/frameworks-%.txt client/pyproject.toml $(INSTALLER) | $(VENV_STAMP)
 	@echo "setup: making $(FRAMEWORKS)/$* from requirements/frameworks-$*.txt"
-	@$(BIN)/python -m venv --clear $(FRAMEWORKS)/$*
-	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --require-hashes -r requirements/frameworks-$*.txt
-	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-index --no-deps --no-build-isolation --editable client
-	@$(FRAMEWORKS)/$*/bin/python -m pip --disable-pip-version-check check
+	@$(INSTALL) --new --without-pip --into $(FRAMEWORKS)/$* requirements/frameworks-$*.txt --editable client
+	@touch $@
+
+# The pytest that runs it, and the client beside it, come from the environment of Python's MCP SDK.
+test-typescript: setup $(FRAMEWORKS)/mcp/.made ## clients on the TypeScript SDKs of MCP; needs node and npm
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(TYPESCRIPT)/.made; \
+	elif [ "$$CI" = true ]; then echo "test-typescript: npm is missing" >&2; exit 1; fi
+	@if command -v npm >/dev/null; then \
+		$(FRAMEWORKS)/mcp/bin/python -m pytest -p no:cacheprovider -c tests/frameworks/pytest.ini tests/frameworks/test_typescript_clients.py $(ARGS); \
+	else \
+		echo "test-typescript: npm is missing, so the TypeScript SDKs were not tested"; \
+	fi
+
+$(TYPESCRIPT)/.made: tests/frameworks/typescript/package.json
+	@echo "setup: making $(TYPESCRIPT) from tests/frameworks/typescript/package.json"
+	@rm -rf $(TYPESCRIPT) && mkdir -p $(TYPESCRIPT) && cp tests/frameworks/typescript/package.json $(TYPESCRIPT)
+	@cd $(TYPESCRIPT) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 lint: setup ## ruff, mypy, import-linter
@@ -127,11 +136,9 @@ test-deploy: setup ## the tests of the image, the manifests and the proxy's conf
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
 # Its own venv: these tools are bound to nothing that the server needs.
-$(DEPLOY_STAMP): requirements/deploy.txt $(VENV_STAMP)
+$(DEPLOY_STAMP): requirements/deploy.txt $(INSTALLER) $(VENV_STAMP)
 	@echo "setup: installing requirements/deploy.txt into $(VENV)/deploy"
-	@$(BIN)/python -m venv --clear $(VENV)/deploy
-	@$(DEPLOY_BIN)/python -m pip --disable-pip-version-check --no-input install -qq --only-binary :all: \
-		--require-hashes -r requirements/deploy.txt
+	@$(INSTALL) --new --without-pip --into $(VENV)/deploy --only-binary requirements/deploy.txt
 	@touch $@
 
 MANIFESTS = $(filter-out config/kubernetes/kustomization.yaml,$(wildcard config/kubernetes/*.yaml))
@@ -172,7 +179,8 @@ bench: setup ## the ratios of the performance promises
 	$(BIN)/python -m bench $(ARGS)
 
 # runtime.txt is a subset of dev.txt, at the same versions; so is build.txt. deploy.txt stands alone.
-UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+UV := $(VENV)/installer/uv/bin/uv
+UV_COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -196,7 +204,14 @@ clock-torn: setup ## 10^8 checked reads against a writer that never rests, then 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)
 
-lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with hashes
+# For what is pinned to be pinned anew, it need not be installed, nor satisfy pyproject.toml.
+$(UV): $(VENV_STAMP) $(INSTALLER)
+	@$(INSTALL) --into $(VENV)
+	@touch $@
+
+lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
+	$(UV_COMPILE) --group uv --output-file requirements/uv.txt
+	$(UV_COMPILE) --group pip --output-file requirements/pip.txt
 	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
@@ -204,11 +219,11 @@ lock: $(REQUIREMENTS_STAMP) ## pin the dependencies of pyproject.toml anew, with
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
 
 # The client with the framework's extra, the framework itself, and what runs the tests.
-lock-frameworks: $(REQUIREMENTS_STAMP) ## pin what make test-frameworks installs anew, with hashes
+lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hashes
 	for name in $(CLIENT_FRAMEWORKS); do \
-		extra=--extra=$$name; test $$name != mcp || extra=; \
+		case $$name in mcp|converters) extra= ;; *) extra=--extra=$$name ;; esac; \
 		$(subst make lock,make lock-frameworks,$(UV_COMPILE)) client/pyproject.toml $$extra \
-			--group frameworks-$$name --output-file requirements/frameworks-$$name.txt || exit 1; \
+			--group client/pyproject.toml:frameworks-$$name --output-file requirements/frameworks-$$name.txt || exit 1; \
 	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay

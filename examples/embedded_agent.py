@@ -1,7 +1,7 @@
 """Two agents, each with the whole server in its own process's memory, share a session.
 
 `python examples/embedded_agent.py` needs no model: what a model would call is called here. With
-one, and `pip install 'shared-context-server[agent]'`, an agent is three lines:
+one, and `pip install '.[agent]'` in the checkout, an agent is three lines:
 
     from claude_agent_sdk import query
     from shared_context_server.embed import agent_options

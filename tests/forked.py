@@ -21,7 +21,10 @@ from threading import Thread
 from shared_context_server.cli import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_COMMANDS = ("client_config", "clock", "keys", "migrate", "moving", "serve", "status", "token")
+_COMMANDS = (
+    *("backup", "client_config", "clock", "clock_child", "http", "keys", "migrate", "moving"),
+    *("serve", "status", "stdio", "token"),
+)
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]
     + ["shared_context_server.storage.postgres", __name__]
@@ -30,10 +33,16 @@ _CONTEXT.set_forkserver_preload(
 
 class ForkedProcess:
     """As much of subprocess.Popen as tests use, with text on the streams; on stdin, if it has one,
-    what is written to it, else nothing."""
+    what is written to it, else nothing. `uid`: the user whose rights it has; only root can say so."""
 
     def __init__(
-        self, arguments: Sequence[str], env: dict[str, str], cwd: Path, *, has_stdin: bool = False
+        self,
+        arguments: Sequence[str],
+        env: dict[str, str],
+        cwd: Path,
+        *,
+        has_stdin: bool = False,
+        uid: int | None = None,
     ) -> None:
         self.args = ["shared-context-server", *arguments]
         read_in, write_in = os.pipe()
@@ -50,7 +59,7 @@ class ForkedProcess:
         ):
             streams = (stdin, stdout, stderr)
             self._process = _CONTEXT.Process(
-                target=_run, args=(self.args, env, cwd, streams), daemon=True
+                target=_run, args=(self.args, env, cwd, streams, uid), daemon=True
             )
             self._process.start()
         if not has_stdin:
@@ -81,10 +90,15 @@ class ForkedProcess:
 
 
 def run_forked(
-    arguments: Sequence[str], env: dict[str, str], cwd: Path, timeout: float
+    arguments: Sequence[str],
+    env: dict[str, str],
+    cwd: Path,
+    timeout: float,
+    *,
+    uid: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end; raises subprocess.TimeoutExpired, and it is killed, if that does not come."""
-    process = ForkedProcess(arguments, env, cwd)
+    process = ForkedProcess(arguments, env, cwd, uid=uid)
     said = {"stdout": "", "stderr": ""}
 
     def read(name: str) -> None:
@@ -114,7 +128,11 @@ def close_origin() -> None:
 
 
 def _run(
-    arguments: list[str], env: dict[str, str], cwd: Path, streams: tuple[Connection, ...]
+    arguments: list[str],
+    env: dict[str, str],
+    cwd: Path,
+    streams: tuple[Connection, ...],
+    uid: int | None,
 ) -> None:
     """In the forked process."""
     for number, stream in enumerate(streams):
@@ -127,4 +145,13 @@ def _run(
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = arguments
-    main()
+    if uid is None:
+        main()
+        return
+    os.setgroups([])
+    os.setegid(uid)
+    os.seteuid(uid)
+    try:
+        main()
+    finally:
+        os.seteuid(0)  # what the process has covered is written by the user who runs the tests

@@ -158,8 +158,8 @@ class Cluster:
 
 
 _EMPTY = """
-    TRUNCATE sessions, messages, audience, participants, cursors, memory, idempotency, leases,
-        agents, api_keys, credentials, audit_log, changes RESTART IDENTITY;
+    TRUNCATE sessions, messages, audience, time_ranges, participants, writers, cursors, memory,
+        idempotency, leases, agents, api_keys, credentials, audit_log, changes RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 
 

@@ -27,7 +27,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
 
 MAX_VALUES = 100  # the protocol's limit for one answer
-MAX_SEARCHED = 200  # sessions: the newest ones
+MAX_SEARCHED = 200  # sessions, or agents: the newest ones
 MAX_VALUE_CHARS = 2_000  # no id is longer; nothing begins with what is
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
@@ -81,14 +81,14 @@ class Completer:
         if name == "session_id":
             return await self._sessions(caller, value)
         if name == "agent_id":  # an agent's memory, which nobody else may read
-            return _take(value, [caller.agent_id])
+            return _complete(_beginning_with(value, [caller.agent_id]))
         if name == "to_agent":
-            return _take(value, await self._agents(caller, given.get("session_id")))
+            return await self._agents(caller, value, given.get("session_id"))
         if name == "agents":
             before, comma, last = value.rpartition(",")
             typed = last.strip()
             head = f"{before}{comma} " if comma else ""
-            found = _take(typed, await self._agents(caller, None))
+            found = await self._agents(caller, typed, None)
             return found.model_copy(update={"values": [head + each for each in found.values]})
         return Completion(values=[], total=0, has_more=False)  # free text
 
@@ -122,18 +122,24 @@ class Completer:
             for each in page.sessions
             if each.session.id.startswith(value) or wanted in each.session.purpose.casefold()
         ]
-        is_all = page.next_cursor is None
-        return Completion(
-            values=found[:MAX_VALUES],
-            total=len(found) if is_all else None,
-            has_more=len(found) > MAX_VALUES or not is_all,
+        return _complete(found, is_all=page.next_cursor is None)
+
+    async def _agents(self, caller: Caller, value: str, session_id: str | None) -> Completion:
+        page = await agents.list_agents(
+            self._services, caller, session_id=session_id or None, limit=MAX_SEARCHED, cursor=None
         )
-
-    async def _agents(self, caller: Caller, session_id: str | None) -> list[str]:
-        listed = await agents.list_agents(self._services, caller, session_id or None)
-        return [each.agent.agent_id for each in listed]
+        found = [each.agent.agent_id for each in page.agents]
+        return _complete(_beginning_with(value, found), is_all=page.next_cursor is None)
 
 
-def _take(value: str, candidates: Iterable[str]) -> Completion:
-    found = [each for each in candidates if each.startswith(value)]
-    return Completion(values=found[:MAX_VALUES], total=len(found), has_more=len(found) > MAX_VALUES)
+def _beginning_with(value: str, candidates: Iterable[str]) -> list[str]:
+    return [each for each in candidates if each.startswith(value)]
+
+
+def _complete(found: list[str], *, is_all: bool = True) -> Completion:
+    """The answer of these values; without `is_all` there may be more that were not looked at."""
+    return Completion(
+        values=found[:MAX_VALUES],
+        total=len(found) if is_all else None,
+        has_more=len(found) > MAX_VALUES or not is_all,
+    )

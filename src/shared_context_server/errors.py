@@ -70,15 +70,31 @@ class ContentTooLarge(SharedContextError):
     suggestion = "Send less: shorten it, or split it into several calls."
 
 
+class AnswerTooLarge(ContentTooLarge):
+    """The calls before this one have used up what one answer may have; this one was not run."""
+
+    retryable = True
+    suggestion = (
+        "Nothing of this call was done. Send it again in a request of its own, or ask for smaller "
+        "pages."
+    )
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"The answers before this one reach {limit_bytes} bytes, the limit of a batch.",
+            limit_bytes=limit_bytes,
+        )
+
+
 class Unauthenticated(SharedContextError):
     """Nobody is calling, or the credential is not valid (any more)."""
 
     code = "UNAUTHENTICATED"
     status = 401
     suggestion = (
-        "Identify yourself in one of these ways: an 'Authorization: Bearer <token>' header, an "
-        "'X-API-Key' header (with optional X-Agent-ID), or the argument auth_token=<token>. "
-        "authenticate_agent(agent_id, api_key=...) gives a token and an agent_handle."
+        "Call authenticate_agent(agent_id, api_key), then send auth_token=<token> from its answer "
+        "with each call. Or connect with the header 'X-API-Key' (and X-Agent-ID), or with "
+        "'Authorization: Bearer <token>'."
     )
 
 
@@ -135,8 +151,10 @@ class ToolNotFound(NotFound):
     code = "TOOL_NOT_FOUND"
     suggestion = "tools/list over MCP, or /docs, shows the tools."
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(f"No tool {tool!r}.", tool=tool)
+    def __init__(self, tool: str, *, question: str = "") -> None:
+        """`question` asks whether another tool was meant; it stands before the usual suggestion."""
+        hint = f"{question} {self.suggestion}".lstrip()
+        super().__init__(f"No tool {tool!r}.", suggestion=hint, tool=tool)
 
 
 class RouteNotFound(NotFound):
@@ -214,7 +232,8 @@ class SessionClosed(SharedContextError):
 class LeaseLost(SharedContextError):
     """The lease that a write requires is not held by the caller with this token (any more).
 
-    `holder` and `current_token` are those of whoever holds it now, None when it is free.
+    `holder` and `current_token` are those of whoever holds it now, None when it is free, and when
+    the caller may not know (`is_told` false).
     """
 
     code = "LEASE_LOST"
@@ -222,11 +241,18 @@ class LeaseLost(SharedContextError):
     suggestion = "Read what has changed since, acquire the lease again, and use its new token."
 
     def __init__(
-        self, lease: str, *, holder: str | None = None, current_token: int | None = None
+        self,
+        lease: str,
+        *,
+        holder: str | None = None,
+        current_token: int | None = None,
+        is_told: bool = True,
     ) -> None:
-        now_held_by = "nobody holds it" if holder is None else f"held by {holder!r}"
+        if not is_told:
+            holder = current_token = None
+        now_held_by = ": nobody holds it" if holder is None else f": held by {holder!r}"
         super().__init__(
-            f"The lease {lease!r} is not yours with this token: {now_held_by}.",
+            f"The lease {lease!r} is not yours with this token{now_held_by if is_told else ''}.",
             field="fencing_token",
             lease=lease,
             holder=holder,
@@ -266,6 +292,20 @@ class Unavailable(SharedContextError):
     @property
     def retry_after_s(self) -> int:
         return self._wait_s
+
+
+class StorageDamaged(SharedContextError):
+    """What is stored cannot be read: the database file is damaged. Nothing was written."""
+
+    code = "STORAGE_DAMAGED"
+    status = 500
+    suggestion = (
+        "Do not repeat the call. Tell whoever runs the server: the database is damaged, its log has "
+        "the cause, and a backup can be put back with `scs restore`."
+    )
+
+    def __init__(self) -> None:
+        super().__init__("The storage is damaged.")
 
 
 class ClockNotRunning(SharedContextError):

@@ -70,7 +70,8 @@ class Caller:
     """Who is calling, as one credential says.
 
     `key_id` is the API key behind the credential, `credential_id` the token's jti
-    (None when the key itself was presented). The anonymous caller has no permissions.
+    (None when the key itself was presented), `origin_id` the jti of the token that it was refreshed
+    from, by however many steps. The anonymous caller has no permissions.
     """
 
     agent_id: str
@@ -78,6 +79,12 @@ class Caller:
     permissions: frozenset[Permission]
     key_id: str
     credential_id: str | None = None
+    origin_id: str | None = None
+
+    @property
+    def family_id(self) -> str | None:
+        """The jti of the first token of the login, which all that are refreshed from it share."""
+        return self.origin_id or self.credential_id
 
     @property
     def is_anonymous(self) -> bool:
@@ -149,7 +156,11 @@ class MemoryAddress:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEntry:
-    """A stored value; `version` counts its writes from 1."""
+    """A stored value; `version` counts its writes from 1.
+
+    `is_readable` False: the value is None here, since what is stored cannot be read: it has an
+    integer of more digits than Python and most parsers read, which earlier versions let come about.
+    """
 
     address: MemoryAddress
     value: JsonValue
@@ -159,6 +170,7 @@ class MemoryEntry:
     updated_at: datetime
     updated_by: str
     expires_at: datetime | None
+    is_readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +201,8 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key bound to an agent id and a ceiling of permissions; only its hash is kept."""
+    """A key bound to an agent id and a ceiling of permissions, and to an agent type unless that is
+    None; only its hash is kept."""
 
     id: str
     agent_id: str
@@ -197,11 +210,13 @@ class ApiKey:
     secret_hash: str
     created_at: datetime
     revoked_at: datetime | None = None
+    agent_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An issued token (by its jti) and the agent handle that goes with it."""
+    """An issued token (by its jti) and the agent handle that goes with it. `origin_id`: the token
+    that it was refreshed from, by however many steps; None if a key was traded for it."""
 
     id: str
     agent_id: str
@@ -212,6 +227,12 @@ class Credential:
     issued_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    origin_id: str | None = None
+
+    @property
+    def family_id(self) -> str:
+        """As Caller.family_id."""
+        return self.origin_id or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +249,7 @@ class AuditEntry:
 
 MAX_AGENT_ID_CHARS = 128
 _AGENT_NAME = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
+AGENT_NAME_PATTERN = f"^{_AGENT_NAME.pattern}$"
 
 
 def _require_agent_name(value: str) -> str:
@@ -238,10 +260,15 @@ def _require_agent_name(value: str) -> str:
 
 AgentId = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_AGENT_ID_CHARS),
+    Field(
+        min_length=1,
+        max_length=MAX_AGENT_ID_CHARS,
+        json_schema_extra={"pattern": AGENT_NAME_PATTERN},
+    ),
     AfterValidator(_require_agent_name),
 ]
-"""1–128 characters without control characters; inner spaces are fine."""
+"""1–128 characters without control characters; inner spaces are fine. What names a new agent has to
+keep to the narrower rules of auth.agent_names; what exists is found by this."""
 
 AgentType = AgentId
 """The same form as an agent's id."""

@@ -6,6 +6,8 @@ once, as an SQL condition; a property test holds the two together.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shared_context_server.errors import (
     PermissionDenied,
     SessionClosed,
@@ -14,6 +16,7 @@ from shared_context_server.errors import (
 )
 from shared_context_server.models import (
     Access,
+    AuditEntry,
     Caller,
     MemoryAddress,
     MemoryScope,
@@ -36,6 +39,20 @@ def require(caller: Caller, permission: Permission) -> None:
         raise PermissionDenied(
             f"This needs the permission {permission.value!r}.", permission=permission.value
         )
+
+
+def permissions_without_authentication(
+    key_permissions: frozenset[Permission] | None,
+) -> frozenset[Permission]:
+    """What AUTH_ENABLED=false allows who presents a key of these permissions, None: no valid key.
+    Everyone may read and write; admin still takes a key that allows it."""
+    everyones = frozenset({Permission.READ, Permission.WRITE})
+    return everyones if key_permissions is None else everyones | key_permissions
+
+
+def may_read(caller: Caller) -> bool:
+    """Whether the caller may be told anything that somebody else has written."""
+    return caller.is_admin or Permission.READ in caller.permissions
 
 
 def can_see_session(caller: Caller, session: Session) -> bool:
@@ -94,6 +111,14 @@ def can_see_message(caller: Caller, message: Message) -> bool:
             return False
 
 
+def can_reply_to(caller: Caller, message: Message) -> bool:
+    """Whether one who may write in the session may name this message as a parent: what the caller
+    may read, and what it wrote itself and would see."""
+    return can_see_message(caller, message) and (
+        may_read(caller) or message.sender == caller.agent_id
+    )
+
+
 def memory_address(
     caller: Caller, key: str, session_id: str | None, scope: MemoryScope
 ) -> MemoryAddress:
@@ -107,6 +132,13 @@ def require_own_memory(caller: Caller, agent_id: str) -> None:
     require(caller, Permission.READ)
     if caller.agent_id != agent_id:
         raise PermissionDenied("Private memory is the agent's own.", agent_id=agent_id)
+
+
+def hide_private_names(entry: AuditEntry) -> AuditEntry:
+    """The audit entry as admins may see it: what an agent calls its private memory is its own."""
+    if entry.details.get("scope") != MemoryScope.PRIVATE or "key" not in entry.details:
+        return entry
+    return replace(entry, details={n: v for n, v in entry.details.items() if n != "key"})
 
 
 def can_manage_credential(caller: Caller, agent_id: str, key_id: str) -> bool:

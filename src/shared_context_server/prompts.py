@@ -13,13 +13,14 @@ from mcp_types import INVALID_PARAMS, GetPromptRequestParams
 from mcp_types import Prompt as McpPrompt
 from pydantic import BaseModel, Field, PrivateAttr
 
+from shared_context_server.display import show_line, show_name, show_quoted
 from shared_context_server.errors import InvalidArgument, SharedContextError
 from shared_context_server.tools.arguments import Arguments, SessionId
 from shared_context_server.tools.dispatch import parse_arguments
 
 INSTRUCTIONS = """\
 Shared memory and messages for agents that work together.
-1. No identity yet? authenticate_agent(agent_id, api_key) once; pass the token (or agent_handle) as auth_token.
+1. No identity yet? authenticate_agent(agent_id, api_key) once; its `next` says what auth_token to send with each call.
 2. list_sessions, or create_session(purpose). Share findings with add_message; catch up with get_digest.
 3. Read on with get_messages(after_seq=next_after_seq), then mark_read. Find things with search_context.
 4. set_memory keeps values: private, or scope="shared"; use expected_version so that no one is overwritten.
@@ -50,9 +51,9 @@ class HandOver(Arguments):
 
 def set_up_collaboration(given: SetUpCollaboration) -> str:
     """Start a session for several agents."""
-    others = f" The other agents are: {given.agents}." if given.agents else ""
+    others = f" The other agents are: {show_line(given.agents)}." if given.agents else ""
     return (
-        f"Set up a shared session for this purpose: {given.purpose}.{others}\n"
+        f"Set up a shared session for this purpose: {show_line(given.purpose)}.{others}\n"
         "1. Call create_session with that purpose"
         " (access=invited and participants, if only these agents may read it).\n"
         "2. Add one message that states the goal, who does what, and how decisions are marked:"
@@ -65,8 +66,8 @@ def set_up_collaboration(given: SetUpCollaboration) -> str:
 def catch_up(given: CatchUp) -> str:
     """Read what happened in a session since last time."""
     return (
-        f"Catch up on session {given.session_id}: call get_digest; if it leaves something open, read"
-        " it with get_messages or search_context. Answer open questions that are yours with"
+        f"Catch up on session {show_name(given.session_id)}: call get_digest; if it leaves something"
+        " open, read it with get_messages or search_context. Answer open questions that are yours with"
         " add_message and parent_message_id. Then call mark_read with next_after_seq, and tell"
         " me in a few sentences what changed and what is expected of you."
     )
@@ -74,10 +75,10 @@ def catch_up(given: CatchUp) -> str:
 
 def hand_over(given: HandOver) -> str:
     """Leave your work so that another agent can go on."""
-    to = f' with recipients ["{given.to_agent}"]' if given.to_agent else ""
+    to = f" with recipients [{show_quoted(given.to_agent)}]" if given.to_agent else ""
     return (
-        f"Hand over your work in session {given.session_id}: add one message{to} that says what is"
-        " done, what is open, what you tried that failed, and where files and results are;"
+        f"Hand over your work in session {show_name(given.session_id)}: add one message{to} that says"
+        " what is done, what is open, what you tried that failed, and where files and results are;"
         ' give it metadata {"type": "handover"}. Store machine-readable state with set_memory'
         " (session_id, scope=shared) under the key handover. Be brief and concrete."
     )

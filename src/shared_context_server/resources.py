@@ -32,7 +32,7 @@ from shared_context_server.tools.sessions import session_details
 
 JSON = "application/json"
 NEWEST_SHOWN = 50
-MAX_ENTRIES = 1000
+MAX_ENTRIES = 100
 
 
 def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None) -> None:

@@ -41,7 +41,7 @@ from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.settings import LogLevel, McpSessions, Settings
-from shared_context_server.storage import open_storage
+from shared_context_server.storage import StorageId, open_storage
 from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
@@ -75,14 +75,17 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Server]:
+async def open_server(
+    settings: Settings, expected: StorageId | None = None
+) -> AsyncIterator[Server]:
     """Everything of one server, ready to serve, for a with block.
 
-    Makes missing keys on a first start. Raises ConfigurationError where it cannot run as configured.
+    Makes missing keys on a first start, and the database, unless one is `expected`. Raises
+    ConfigurationError where it cannot run as configured.
     """
     settings, _ = ensure_secrets(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_storage(settings))
+        storage = await stack.enter_async_context(open_storage(settings, expected))
         bus = Bus()
         await stack.enter_async_context(open_link(storage, bus))
         stack.callback(bus.close)
@@ -222,8 +225,9 @@ async def _refuse(_scope: Scope, _receive: Receive, _send: Send) -> None:
 class LifespanApp:
     """The ASGI application for uvicorn: opens the server at start-up, closes it at shutdown."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, expected: StorageId | None = None) -> None:
         self._settings = settings
+        self._expected = expected
         self._serve: ASGIApp = _refuse
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
@@ -243,7 +247,7 @@ class LifespanApp:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with open_server(self._settings) as server:
+            async with open_server(self._settings, self._expected) as server:
                 self._serve = server.app
                 self._server, self._loop = server, asyncio.get_running_loop()
                 # The imported stack never goes away: without this each full collection walks it,

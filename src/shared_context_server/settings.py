@@ -1,29 +1,60 @@
-"""The frozen settings, and the only reader of the environment.
+"""The frozen settings, and how they are made from their sources.
 
-Sources, the first that has a value wins: the environment, the file that ENV_FILE
-names, `.env` in the working directory, `<data dir>/secrets.env` (keys only).
+Sources, the first that has a value wins: what is given in the program (options of a command,
+arguments), the environment, the file that SCS_ENV_FILE names, `.env` in the working directory,
+`<data dir>/secrets.env`. `environment.py` says which names count where.
 """
 
 from __future__ import annotations
 
-import os
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from dotenv import dotenv_values
-from limits import parse_many
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from shared_context_server.clock.segment import check_prefix
+from shared_context_server.environment import (
+    CLIENT_VARIABLES,
+    ENV_FILE,
+    PREFIX,
+    READ_UNPREFIXED,
+    Source,
+    Surroundings,
+    read_env_file,
+    read_source,
+    read_sources,
+)
 from shared_context_server.errors import ConfigurationError
 
 SECRETS_FILE = "secrets.env"
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: HS256 wants a key of at least the hash's size
 MIN_API_KEY_CHARS = 16
+
+# What a variable that is none of ours is taken for a mistaken one by: the word it begins with, or
+# so much likeness to one of ours (as difflib counts it).
+_OUR_WORDS = ("MCP_", "SQLITE_", "CLOCK_", "JWT_", "CORS_")
+_MISSPELT = 0.88
+_INSTEAD = {
+    "MCP_TRANSPORT": "Use the option --transport of serve.",
+    "SCS_TRANSPORT": "Use the option --transport of serve.",
+    "SCS_HOST": "Did you mean SCS_HTTP_HOST?",
+    "SCS_PORT": "Did you mean SCS_HTTP_PORT?",
+}
 
 
 class LogFormat(StrEnum):
@@ -65,15 +96,14 @@ def _split(value: Any) -> Any:
     return value
 
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-class Settings(BaseSettings):
-    """Everything an operator can set; names in upper case are the environment variables."""
+class Settings(BaseModel):
+    """Everything that can be set. Names in upper case, with or without SCS_ before them, are the
+    variables that load_settings reads; making one of these reads none."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     # Storage
     data_dir: Path = Field(
@@ -92,6 +122,9 @@ class Settings(BaseSettings):
     )
     sqlite_busy_timeout_ms: int = Field(
         default=5_000, ge=0, description="Wait for another process's write lock, ms."
+    )
+    sqlite_timeout: float = Field(
+        default=10, gt=0, le=600, description="How long a call waits for SQLite, seconds."
     )
     sqlite_cache_mb: int = Field(
         default=16, ge=1, le=4096, description="Page cache of a connection, MiB."
@@ -162,6 +195,13 @@ class Settings(BaseSettings):
         default=McpSessions.STATELESS,
         description="stateful: legacy clients keep a session in the process (one worker).",
     )
+    mcp_session_identity: bool = Field(
+        default=False,
+        description=(
+            "true: after authenticate_agent the Mcp-Session-Id alone calls as the agent, for an hour. "
+            "The protocol advises against it; MCP_SESSIONS=stateful on loopback only."
+        ),
+    )
     tools: ToolSet = Field(
         default=ToolSet.ALL, description="core: only auth, sessions, messages, search, memory."
     )
@@ -202,9 +242,6 @@ class Settings(BaseSettings):
         default=1, ge=0.01, le=86_400, description="Between readings of the sensors, seconds."
     )
 
-    _split_lists = field_validator(
-        "allowed_hosts", "cors_origins", "clock_ntp", "clock_sources", mode="before"
-    )(_split)
     _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)
 
     @field_validator("log_level", "sqlite_synchronous", mode="before")
@@ -215,6 +252,9 @@ class Settings(BaseSettings):
     @field_validator("rate_limit", mode="after")
     @classmethod
     def _one_rate(cls, value: str) -> str:
+        # Imported here since it takes longer than all else of this module, and few set a rate.
+        from limits import parse_many  # noqa: PLC0415
+
         try:
             is_one = value == "off" or len(parse_many(value)) == 1
         except ValueError:
@@ -248,6 +288,12 @@ class Settings(BaseSettings):
             raise ValueError("API_KEY and ADMIN_API_KEY must differ")
         return self
 
+    @model_validator(mode="after")
+    def _session_identity_has_sessions(self) -> Settings:
+        if self.mcp_session_identity and self.mcp_sessions is not McpSessions.STATEFUL:
+            raise ValueError("MCP_SESSION_IDENTITY=true needs MCP_SESSIONS=stateful")
+        return self
+
     @property
     def storage_url(self) -> str:
         """DATABASE_URL, or the SQLite file of the data dir."""
@@ -262,41 +308,101 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.jwt_expires_in)
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Read all sources; `overrides` (None means: not given) win over every one of them.
+def load_settings(
+    surroundings: Surroundings = Surroundings.PROJECT, /, **overrides: Any
+) -> Settings:
+    """Read all sources that count in these surroundings; `overrides` (None means: not given) win.
 
-    Raises ConfigurationError naming each setting that is wrong, never showing its value.
+    Raises ConfigurationError naming each setting that is wrong and where its value is from, never
+    showing the value, and for a file that cannot be read.
     """
+    return make_settings(read_sources(surroundings), overrides)
+
+
+def make_settings(sources: Sequence[Source], overrides: Mapping[str, Any]) -> Settings:
+    """The same from sources that have been read. Each is read once: one may be a pipe."""
     given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        settings = _read(given, ())
-        if settings.secrets_path.is_file():
-            settings = _read(given, (settings.secrets_path,))
-    except ValidationError as exc:
-        raise ConfigurationError(_explain(exc)) from exc
+    settings = _make(given, sources)
+    if _exists(settings.secrets_path):
+        settings = _make(given, [*sources, read_source(settings.secrets_path)])
     return settings
 
 
-def _read(given: dict[str, Any], base_files: tuple[Path, ...]) -> Settings:
-    files: list[Path] = [*base_files, Path(".env")]
-    env_file = os.environ.get("ENV_FILE")
-    if env_file:
-        if not Path(env_file).is_file():
-            raise ConfigurationError(f"ENV_FILE names {env_file}, which is not a file.")
-        files.append(Path(env_file))
-    return Settings(_env_file=tuple(files), **given)
+def _make(given: Mapping[str, Any], sources: Iterable[Source]) -> Settings:
+    values = dict(given)
+    origins = {name: f"{name.upper()}, as it was given" for name in given}
+    for source in sources:
+        for name in Settings.model_fields:
+            if name not in values and (found := source.find(name.upper())):
+                variable, values[name] = found
+                origins[name] = f"{variable} in {source.place}"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as exc:
+        raise ConfigurationError(_explain(exc, origins)) from exc
+
+
+def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
+    lines: list[str] = []
+    for error in exc.errors(include_input=False, include_url=False):
+        field = str(error["loc"][0]) if error["loc"] else ""
+        # A validator of ours speaks for itself, without pydantic's "Value error, ".
+        reason = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
+        lines.append(f"{origins.get(field, field.upper())}: {reason}" if field else str(reason))
+    return "The configuration is not valid. " + "; ".join(lines)
 
 
 def read_secrets(path: Path) -> dict[str, str]:
-    """The name=value pairs of a secrets file; empty when there is none."""
-    if not path.is_file():
-        return {}
-    return {name: value for name, value in dotenv_values(path).items() if value}
+    """The name=value pairs of a secrets file; empty when there is none. Raises ConfigurationError."""
+    return read_env_file(path) if _exists(path) else {}
 
 
-def _explain(exc: ValidationError) -> str:
-    lines = [
-        f"{'.'.join(str(part) for part in error['loc']).upper() or 'settings'}: {error['msg']}"
-        for error in exc.errors(include_input=False, include_url=False)
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as exc:
+        raise ConfigurationError(f"DATA_DIR: {path} cannot be read: {exc.strerror}.") from exc
+
+
+# Names that look like ours
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownVariable:
+    """A variable that looks like a setting and is none; `hint` says what there is instead."""
+
+    variable: str
+    place: str
+    hint: str
+
+
+def find_unknown_variables(sources: Iterable[Source]) -> list[UnknownVariable]:
+    """Variables that look like settings of ours and are none, misspelt ones for example."""
+    known = {name.upper() for name in Settings.model_fields} | {ENV_FILE}
+    prefixed = {PREFIX + name for name in known} | CLIENT_VARIABLES | {READ_UNPREFIXED}
+    return [
+        UnknownVariable(variable, source.place, hint)
+        for source in sources
+        for variable in source.values
+        if (hint := _find_hint(variable, known, prefixed, source))
     ]
-    return "The configuration is not valid. " + "; ".join(lines)
+
+
+def _find_hint(variable: str, known: set[str], prefixed: set[str], source: Source) -> str | None:
+    """None: it is one of ours, or has nothing to do with us."""
+    if variable in prefixed or variable in known:
+        return None
+    bare = variable.removeprefix(PREFIX)
+    if bare == variable and not source.has_unprefixed:
+        return None
+    if variable in _INSTEAD:
+        return _INSTEAD[variable]
+    if bare != variable:
+        nearest = difflib.get_close_matches(variable, sorted(prefixed), n=1)
+    elif variable.startswith(_OUR_WORDS):
+        nearest = difflib.get_close_matches(variable, sorted(known), n=1)
+    else:
+        nearest = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=_MISSPELT)
+        if not nearest:
+            return None
+    return f"Did you mean {nearest[0]}?" if nearest else "The page on configuration lists all."

@@ -80,8 +80,10 @@ async def authenticate(
     connection: Connection | None = None,
     requested: tuple[Permission, ...] = ALL,
 ) -> IssuedToken:
+    if connection is None:
+        connection = await connect(identity, api_key) if api_key else Connection()
     return await identity.authenticate(
-        connection=connection or Connection(),
+        connection=connection,
         agent_id=agent_id,
         agent_type="claude",
         api_key=api_key,

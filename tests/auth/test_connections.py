@@ -232,12 +232,36 @@ async def test_without_auth_tokens_and_handles_still_work(tmp_path: Path) -> Non
     settings = make_settings(tmp_path, auth_enabled=False)
     async with open_storage(settings) as storage:
         identity = Identity(storage, settings)
-        issued = await authenticate(identity, api_key=None)
-        assert issued.permissions == ALL
+        nobody = await connect(identity)
+        issued = await authenticate(identity, api_key=None, connection=nobody)
+        assert issued.permissions == (READ, WRITE)
         assert (await connect(identity, token=issued.token)).caller.agent_id == "worker-7"
         assert (await connect(identity, token="a.b.c")).refused is not None
         somebody = await connect(identity, agent_id="somebody")
+        assert issued.agent_handle is not None
         assert (await identity.resolve(issued.agent_handle, somebody)).agent_id == "worker-7"
+
+
+async def test_without_auth_admin_takes_a_key_by_header_and_in_authenticate_agent(
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(tmp_path, auth_enabled=False)
+    async with open_storage(settings) as storage:
+        identity = Identity(storage, settings)
+        _, reader = await identity.create_key("bound-1", [READ])
+        for key, permissions in (
+            (None, (READ, WRITE)),
+            ("wrong-key", (READ, WRITE)),
+            (reader, (READ, WRITE)),
+            (ADMIN_API_KEY, ALL),
+        ):
+            by_header = await connect(identity, key, agent_id="worker-7")
+            assert by_header.caller.permissions == set(permissions)
+            for connection, argument in ((by_header, None), (await connect(identity), key)):
+                issued = await authenticate(identity, api_key=argument, connection=connection)
+                assert issued.permissions == permissions
+                caller = (await connect(identity, token=issued.token)).caller
+                assert (caller.agent_id, caller.permissions) == ("worker-7", set(permissions))
 
 
 async def test_tokens_of_a_server_without_auth_end_when_it_is_turned_on(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared_context_server.auth.connection import Connection
-from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.identity import Identity, IssuedToken
 from shared_context_server.auth.keys import hash_key
 from shared_context_server.auth.tokens import TokenClaims, TokenSigner, hash_handle
 from shared_context_server.errors import (
@@ -22,7 +22,7 @@ from shared_context_server.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from shared_context_server.models import AuditEntry, Permission
+from shared_context_server.models import Agent, ApiKey, AuditEntry, Permission
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
 from shared_context_server.storage.base import AuditQuery
@@ -216,7 +216,7 @@ async def test_expired_credentials_are_refused_remembered_or_not(
 async def test_refreshing_renews_the_same_identity(identity: Identity) -> None:
     issued = await authenticate(identity, requested=(READ,))
     caller = (await connect(identity, token=issued.token)).caller
-    renewed = await identity.refresh(caller)
+    renewed = await identity.refresh(caller, Connection())
     assert renewed.credential_id != issued.credential_id
     assert (renewed.agent_id, renewed.agent_type) == (issued.agent_id, issued.agent_type)
     assert renewed.permissions == (READ,)
@@ -228,7 +228,7 @@ async def test_a_revoked_credential_cannot_be_renewed(identity: Identity) -> Non
     caller = (await connect(identity, token=issued.token)).caller
     await identity.revoke(caller, None)
     with pytest.raises(Unauthenticated):
-        await identity.refresh(caller)
+        await identity.refresh(caller, Connection())
 
 
 async def test_revoking_ends_the_token_and_its_handle_at_once(identity: Identity) -> None:
@@ -335,6 +335,18 @@ async def test_a_new_key_and_its_tokens_are_good_in_every_process_at_once(
     assert (await authenticate(other, "bound-2", api_key=second_key)).agent_id == "bound-2"
 
 
+async def test_a_created_key_that_is_configured_too_stays_bound(
+    identity: Identity, storage: Storage, tmp_path: Path
+) -> None:
+    """As in a shell whose SCS_API_KEY is meant for clients, where a server is started."""
+    _, key = await identity.create_key("bound-1", [READ])
+    started_there = Identity(storage, make_settings(tmp_path, api_key=key))
+    connection = await connect(started_there, key)
+    assert connection.caller.agent_id == "bound-1"
+    assert connection.caller.permissions == {READ}
+    assert (await connect(started_there, key, agent_id="other")).refused is not None
+
+
 async def test_many_callers_at_once_are_all_answered(identity: Identity, other: Identity) -> None:
     issued = await authenticate(identity)
     agents: list[str] = []
@@ -372,7 +384,11 @@ async def test_a_created_key_is_shown_once_and_kept_hashed(
     assert await identity.list_keys() == [record]
     [entry] = await storage.list_audit(AuditQuery(limit=10, event_type="key_created"))
     assert key not in repr((record, entry))
-    assert entry.details == {"key_id": record.id, "permissions": ["read", "write"]}
+    assert entry.details == {
+        "key_id": record.id,
+        "permissions": ["read", "write"],
+        "agent_type": None,
+    }
 
 
 async def test_an_admin_key_may_read_and_write(identity: Identity) -> None:
@@ -403,3 +419,139 @@ async def test_configured_keys_stay_the_same_in_another_process(
     connection = await connect(restarted, API_KEY)
     caller = await restarted.resolve(issued.agent_handle, connection)
     assert caller.key_id == connection.caller.key_id
+
+
+# A key that is bound to a type
+
+
+async def test_a_key_bound_to_a_type_is_of_that_type_and_no_other(identity: Identity) -> None:
+    record, key = await identity.create_key("bound-1", [READ, WRITE], agent_type="claude")
+    assert record.agent_type == "claude"
+    assert [found.agent_type for found in await identity.list_keys()] == ["claude"]
+    for claimed in (None, "claude"):
+        assert (await connect(identity, key, agent_type=claimed)).caller.agent_type == "claude"
+    refused = (await connect(identity, key, agent_type="gpt")).refused
+    assert isinstance(refused, PermissionDenied)
+    assert refused.details["field"] == "X-Agent-Type"
+
+
+async def test_authenticating_by_a_bound_key_takes_its_type_and_refuses_others(
+    identity: Identity,
+) -> None:
+    _, key = await identity.create_key("bound-1", [READ], agent_type="claude")
+
+    async def issue(agent_type: str | None) -> IssuedToken:
+        return await identity.authenticate(
+            connection=Connection(),
+            agent_id="bound-1",
+            agent_type=agent_type,
+            api_key=key,
+            requested=ALL,
+        )
+
+    for claimed in (None, "claude"):
+        issued = await issue(claimed)
+        assert issued.agent_type == "claude"
+        renewed = await identity.refresh(
+            (await connect(identity, token=issued.token)).caller, Connection()
+        )
+        assert renewed.agent_type == "claude"
+    with pytest.raises(PermissionDenied) as raised:
+        await issue("generic")
+    assert raised.value.details["field"] == "agent_type"
+
+
+# Families of tokens
+
+
+@pytest.mark.parametrize("revoked", [0, 1, 2])
+async def test_revoking_one_token_ends_all_that_were_refreshed_from_one_another(
+    identity: Identity, other: Identity, revoked: int
+) -> None:
+    connection = await connect(identity, API_KEY)
+    issued, callers = [await authenticate(identity)], []
+    for _ in range(3):
+        callers.append((await connect(identity, token=issued[-1].token)).caller)
+        issued.append(await identity.refresh(callers[-1], connection))
+    spared = await authenticate(identity)
+    assert not await is_refused(other, issued[-1].token)
+    await identity.revoke(callers[revoked], None)
+    for token in issued:
+        assert await is_refused(identity, token.token)
+        assert token.agent_handle is not None
+        with pytest.raises(Unauthenticated):
+            await identity.resolve(token.agent_handle, connection)
+        assert await becomes_refused(other, token.token)
+    for caller in callers:
+        with pytest.raises(Unauthenticated):
+            await identity.require_current(caller)
+        with pytest.raises(Unauthenticated):
+            await identity.refresh(caller, connection)
+    assert not await is_refused(identity, spared.token)
+
+
+async def test_revoking_a_key_ends_the_tokens_refreshed_from_its_tokens(identity: Identity) -> None:
+    record, key = await identity.create_key("bound-1", [READ])
+    first = await authenticate(identity, "bound-1", api_key=key)
+    second = await identity.refresh(
+        (await connect(identity, token=first.token)).caller, Connection()
+    )
+    await identity.revoke_key(record.id)
+    assert await is_refused(identity, second.token)
+
+
+# Handles
+
+
+async def test_a_handle_is_given_only_where_it_opens_something(identity: Identity) -> None:
+    with_key = await connect(identity, API_KEY)
+    with_other_key = await connect(identity, ADMIN_API_KEY)
+    assert (await authenticate(identity, connection=with_key)).agent_handle is not None
+    for connection in (Connection(), with_other_key):
+        issued = await authenticate(identity, api_key=API_KEY, connection=connection)
+        assert issued.agent_handle is None
+    by_token = await connect(identity, token=issued.token)
+    assert (await identity.refresh(by_token.caller, by_token)).agent_handle is not None
+    assert (await identity.refresh(by_token.caller, Connection())).agent_handle is None
+
+
+# Names that no new agent may have
+
+HIDDEN = "ali\u200bce"
+
+
+async def test_misleading_names_are_refused_by_name_wherever_they_are_claimed(
+    identity: Identity,
+) -> None:
+    for names, field in (
+        ({"agent_id": HIDDEN}, "X-Agent-ID"),
+        ({"agent_type": HIDDEN}, "X-Agent-Type"),
+    ):
+        refused = (await connect(identity, API_KEY, **names)).refused
+        assert isinstance(refused, InvalidArgument)
+        assert refused.details["field"] == field
+    for call, field in (
+        (authenticate(identity, HIDDEN), "agent_id"),
+        (identity.create_key(HIDDEN, ALL), "agent_id"),
+        (identity.create_key("alice", ALL, agent_type=HIDDEN), "agent_type"),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            await call
+        assert raised.value.details["field"] == field
+
+
+async def test_an_agent_that_exists_keeps_its_name_exactly(
+    identity: Identity, storage: Storage
+) -> None:
+    now = datetime.now(UTC)
+    await storage.touch_agents([Agent(HIDDEN, "old\u200btype", now, now)])
+    caller = (await connect(identity, API_KEY, agent_id=HIDDEN, agent_type="old\u200btype")).caller
+    assert (caller.agent_id, caller.agent_type) == (HIDDEN, "old\u200btype")
+    assert (await authenticate(identity, HIDDEN)).agent_id == HIDDEN
+    assert (await connect(identity, API_KEY, agent_id=HIDDEN + "\u200b")).refused is not None
+    assert (await connect(identity, API_KEY, agent_type=HIDDEN)).refused is not None
+    key = ApiKey("key_old", "b\u200bob", frozenset(ALL), hash_key("a-key-of-old"), now)
+    await storage.add_key(key, AuditEntry("key_created", "b\u200bob"))
+    assert (await connect(identity, "a-key-of-old")).caller.agent_id == "b\u200bob"
+    named = await connect(identity, "a-key-of-old", agent_id="b\u200bob")
+    assert named.caller.agent_id == "b\u200bob"

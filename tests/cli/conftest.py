@@ -27,8 +27,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def make_env(directory: Path) -> dict[str, str]:
     """The environment without settings of ours, but for a data dir in that directory."""
-    ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE", "AGENT_ID", "AGENT_TYPE"}
-    inherited = {name: value for name, value in os.environ.items() if name.upper() not in ours}
+    ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE"}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in ours and not name.upper().startswith("SCS_")
+    }
     return inherited | {"DATA_DIR": str(directory / "data"), "HOME": str(directory)}
 
 

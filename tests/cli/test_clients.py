@@ -87,7 +87,7 @@ def test_an_expression_is_expanded_and_nothing_beside_it_is(agent_id: str) -> No
 def test_a_configuration_file_is_json_on_stdout_and_its_place_on_stderr(
     scs: Run, client: str, file: str, path: list[str], entry: dict[str, object]
 ) -> None:
-    answer = scs("client-config", client, "--agent-id", "me", API_KEY=HEADERS["X-API-Key"])
+    answer = scs("client-config", client, "--agent-id", "me", SCS_API_KEY=HEADERS["X-API-Key"])
     assert answer.returncode == 0
     assert file in answer.stderr
     found = json.loads(answer.stdout)
@@ -111,7 +111,7 @@ def test_the_port_and_host_are_those_of_the_settings(scs: Run) -> None:
 
 
 def test_without_authentication_no_key_is_given_away(scs: Run) -> None:
-    answer = scs("client-config", "vscode", AUTH_ENABLED="false")
+    answer = scs("client-config", "vscode", SCS_AUTH_ENABLED="false")
     entry = json.loads(answer.stdout)["servers"]["shared-context"]
     assert entry["headers"] == {"X-Agent-ID": "vscode"}
 

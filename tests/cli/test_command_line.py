@@ -48,7 +48,7 @@ def test_a_command_that_is_not_understood_is_exit_code_2(
 
 @pytest.mark.parametrize("command", ["serve", "status", "migrate", "client-config claude"])
 def test_a_wrong_setting_is_one_line_and_exit_code_2(scs: Run, command: str) -> None:
-    answer = scs(*command.split(), JWT_SECRET_KEY="far-too-short")
+    answer = scs(*command.split(), SCS_JWT_SECRET_KEY="far-too-short")
     assert answer.returncode == 2
     assert answer.stderr.startswith("shared-context-server: ")
     assert answer.stderr.count("\n") == 1

@@ -97,7 +97,7 @@ def test_the_readme_s_quickstart_works_when_pasted(serve: Serve, env: dict[str, 
         script = read_example("quickstart").replace(".venv/bin/scs", " ".join(COMMAND))
         answer = subprocess.run(
             ["bash", "-euc", script],
-            env=env | {"HTTP_PORT": port},
+            env=env | {"SCS_HTTP_PORT": port, "SCS_DATA_DIR": env["DATA_DIR"]},
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,

@@ -93,6 +93,17 @@ def test_listed_keys_show_what_they_are_but_not_themselves(scs: Run) -> None:
     assert "revoked" in scs("keys", "list").stdout
 
 
+def test_a_key_is_bound_to_a_type_and_listed_with_it(scs: Run) -> None:
+    created = scs("keys", "create", "--agent-id", "ci", "--agent-type", "builder")
+    assert "for ci of type builder" in created.stderr
+    scs("keys", "create", "--agent-id", "other")
+    types = [line.split("\t")[-1] for line in scs("keys", "list").stdout.splitlines()]
+    assert types == ["builder", "-"]
+    refused = scs("keys", "create", "--agent-id", "ci", "--agent-type", "bu\u200bilder")
+    assert refused.returncode == 2
+    assert "agent_type" in refused.stderr
+
+
 def test_a_name_no_agent_can_have_is_refused(scs: Run) -> None:
     answer = scs("keys", "create", "--agent-id", " spaced ")
     assert answer.returncode == 2

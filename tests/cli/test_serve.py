@@ -125,6 +125,15 @@ def test_without_authentication_the_printed_command_has_no_key(
         ({"HTTP_HOST": "192.0.2.1"}, "192.0.2.1"),  # TEST-NET-1 of RFC 5737: nobody's address
         ({"ENV_FILE": "/no/such/file"}, "ENV_FILE"),
         ({"AUTH_ENABLED": "false", "HTTP_HOST": "0.0.0.0"}, "AUTH_DISABLED_OFF_LOOPBACK"),
+        ({"MCP_SESSION_IDENTITY": "true"}, "MCP_SESSIONS=stateful"),
+        (
+            {
+                "MCP_SESSION_IDENTITY": "true",
+                "MCP_SESSIONS": "stateful",
+                "HTTP_HOST": "0.0.0.0",
+            },
+            "MCP_SESSION_IDENTITY",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_served(
@@ -185,11 +194,12 @@ def test_answers_do_not_tell_what_serves_them(serve: Serve) -> None:
 def test_json_logs_are_json_and_hold_no_credential(serve: Serve) -> None:
     with serve(is_executed=True, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as server:
         key = server.secrets["API_KEY"]
-        issued = call(server.url, "authenticate_agent", {}, agent_id="alice", api_key=key).json()
+        with_key = {"X-API-Key": key}
+        issued = call(server.url, "authenticate_agent", with_key, agent_id="alice").json()
         bearer = {"Authorization": f"Bearer {issued['token']}"}
         assert call(server.url, "list_sessions", bearer).status_code == 200
         handle = issued["agent_handle"]
-        assert call(server.url, "list_sessions", {"X-API-Key": key}, auth_token=handle).is_success
+        assert call(server.url, "list_sessions", with_key, auth_token=handle).is_success
         wrong_key = "scs_wrong-0123456789abcdefghij"
         assert call(server.url, "list_sessions", {"X-API-Key": wrong_key}).status_code == 401
         forged = {"Authorization": f"Bearer {issued['token']}x"}

@@ -43,6 +43,12 @@ Process = subprocess.Popen[str] | ForkedProcess
 
 
 @pytest.fixture
+def env(env: dict[str, str]) -> dict[str, str]:
+    """With the data dir under the one name that counts here."""
+    return env | {"SCS_DATA_DIR": env["DATA_DIR"]}
+
+
+@pytest.fixture
 def connect(env: dict[str, str], tmp_path: Path) -> Connect:
     """An MCP client that starts a server of its own when it is entered."""
 
@@ -113,8 +119,8 @@ def receive(process: Process) -> dict[str, Any]:
     "arguments, variables, agent_id",
     [
         (["--agent-id", "alice"], {}, "alice"),
-        ([], {"AGENT_ID": "bob"}, "bob"),
-        (["--agent-id", "alice"], {"AGENT_ID": "bob"}, "alice"),
+        ([], {"SCS_AGENT_ID": "bob"}, "bob"),
+        (["--agent-id", "alice"], {"SCS_AGENT_ID": "bob"}, "alice"),
         ([], {}, "by-hand"),
     ],
 )
@@ -141,7 +147,7 @@ async def test_a_local_client_may_read_and_write_but_not_administer(connect: Con
 async def test_the_agent_type_decides_on_agent_only_messages(connect: Connect) -> None:
     async with (
         connect("--agent-id", "a", "--agent-type", "claude") as claude,
-        connect("--agent-id", "b", AGENT_TYPE="claude") as alike,
+        connect("--agent-id", "b", SCS_AGENT_TYPE="claude") as alike,
         connect("--agent-id", "c") as other,
     ):
         session_id = (await call(claude, "create_session", purpose="x"))["session_id"]
@@ -187,7 +193,7 @@ async def test_resources_are_those_of_the_client(connect: Connect) -> None:
 
 
 def test_stdout_carries_the_protocol_only(env: dict[str, str], tmp_path: Path) -> None:
-    with executed(env | {"LOG_LEVEL": "DEBUG"}, tmp_path) as process:
+    with executed(env | {"SCS_LOG_LEVEL": "DEBUG"}, tmp_path) as process:
         send(process, INITIALIZE, INITIALIZED, CREATE_SESSION)
         assert receive(process)["result"]["serverInfo"]["name"] == "shared-context-server"
         assert receive(process)["result"]["structuredContent"]["created_by"] == "by-hand"
@@ -241,7 +247,12 @@ def test_empty_input_is_an_end_like_any_other(scs: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments, named",
-    [(["--agent-id", "two\nlines"], "--agent-id"), (["--reload"], "--reload")],
+    [
+        (["--agent-id", "two\nlines"], "--agent-id"),
+        (["--agent-id", "ali\u200bce"], "--agent-id"),
+        (["--agent-type", "\uff41"], "--agent-type"),
+        (["--reload"], "--reload"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(scs: Run, arguments: list[str], named: str) -> None:
     answer = scs(*STDIO, *arguments)

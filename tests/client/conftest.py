@@ -34,7 +34,11 @@ def anyio_backend() -> str:
 def server_environment(data_dir: Path, **variables: str) -> dict[str, str]:
     """The environment of a server: the keys of these tests, nothing that is set here otherwise."""
     ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE"}
-    inherited = {name: value for name, value in os.environ.items() if name.upper() not in ours}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() not in ours and not name.upper().startswith("SCS_")
+    }
     keys = {"API_KEY": API_KEY, "ADMIN_API_KEY": ADMIN_API_KEY, "RATE_LIMIT": "off"}
     return inherited | keys | {"HTTP_PORT": "0", "DATA_DIR": str(data_dir)} | variables
 

@@ -31,6 +31,8 @@ def test_tools_come_in_the_order_they_are_named_in() -> None:
     assert [tool.name for tool in select_tools(names)] == names
     with pytest.raises(ToolNotFound, match="refresh_token"):
         select_tools(["refresh_token"])
+    with pytest.raises(ToolNotFound, match="Did you mean add_message"):
+        select_tools(["addMessage"])
 
 
 @pytest.mark.parametrize("tool", select_tools(None), ids=lambda tool: tool.name)

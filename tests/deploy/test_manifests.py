@@ -15,6 +15,7 @@ import yaml
 import shared_context_server
 from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
 from shared_context_server.cli.http import GRACE_S, UVICORN_OPTIONS
+from shared_context_server.environment import READ_UNPREFIXED
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings, load_settings
 from shared_context_server.storage import find_schema_status
@@ -25,6 +26,7 @@ from tests.deploy.manifests import KUBERNETES, ROOT, container, instruction, pod
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NOT_OURS = {
+    READ_UNPREFIXED,
     "FORWARDED_ALLOW_IPS",  # uvicorn's: whose X-Forwarded-For it believes
     "HOME",
     "PATH",
@@ -60,6 +62,11 @@ def manifests_secret() -> set[str]:
 )
 def test_every_variable_is_a_setting(source: str) -> None:
     assert environment_of(source) - NOT_OURS <= SETTINGS
+
+
+def test_in_the_image_whatever_is_started_takes_what_the_image_sets() -> None:
+    """`serve --transport stdio` and client-config find the volume and the port by it."""
+    assert manifests.image_environment()[READ_UNPREFIXED] == "true"
 
 
 def test_the_example_of_compose_names_what_compose_reads() -> None:
@@ -285,3 +292,13 @@ def run_healthcheck(port: str) -> int:
         timeout=PATIENCE_S,
         check=False,
     ).returncode
+
+
+def test_what_the_image_copies_is_let_into_the_build() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    copies = [rest.split() for name, rest in manifests.read_dockerfile() if name == "COPY"]
+    sources = {path for copy in copies if not copy[0].startswith("--from") for path in copy[:-1]}
+    assert sources
+    assert sources == allowed
+    assert all((ROOT / path).exists() for path in sources)

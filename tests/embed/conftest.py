@@ -65,6 +65,7 @@ def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither the environment's settings nor an .env of the working directory."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(f"SCS_{name.upper()}", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

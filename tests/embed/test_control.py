@@ -188,12 +188,19 @@ async def test_a_request_that_its_server_does_not_have_yet_can_be_cancelled() ->
 
 
 async def test_text_that_is_no_unicode_still_makes_a_line() -> None:
-    def cut() -> str:
+    def cut():  # type: ignore[no-untyped-def]  # with a return type FastMCP refuses the text itself
         return "half a \ud83d"
 
-    async with ControlRouter({"things": tool_server("things", tools=[cut])}) as router:
+    def cut_text() -> str:
+        return "half a \ud83d"
+
+    tools = [cut, cut_text]
+    async with ControlRouter({"things": tool_server("things", tools=tools)}) as router:
         answer = read_answer(await router.handle(control_line(tool_call("cut"))))
+        refusal = read_answer(await router.handle(control_line(tool_call("cut_text"))))
     assert answer["result"]["content"][0]["text"] == "half a ?"
+    assert refusal["result"]["isError"]
+    assert "surrogates not allowed" in refusal["result"]["content"][0]["text"]
 
 
 async def test_closing_answers_what_is_in_flight_and_the_next_message_starts_anew() -> None:

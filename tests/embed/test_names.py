@@ -31,5 +31,5 @@ def test_the_public_names_stay() -> None:
     importlib.util.find_spec("claude_agent_sdk") is not None, reason="the extra is installed"
 )
 def test_without_the_extra_its_name_is_in_the_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"shared-context-server\[agent\]"):
+    with pytest.raises(ConfigurationError, match=r"CHECKOUT\[agent\]"):
         embed.agent_options(agent_id="alice")

@@ -52,6 +52,19 @@ async def test_nothing_is_opened_before_the_sdk_starts_it(data_dir: Path) -> Non
     assert (data_dir / "shared_context.db").exists()
 
 
+def test_the_host_s_own_variables_and_dotenv_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    theirs = {"LOG_LEVEL": "loud", "API_KEY": "short", "DATABASE_URL": "mysql://app"}
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".env").write_bytes(b"WORKERS=caf\xe9\n")
+    create_sdk_server(agent_id="alice")
+    monkeypatch.setenv("SCS_LOG_LEVEL", "loud")
+    with pytest.raises(ConfigurationError, match="SCS_LOG_LEVEL in the environment"):
+        create_sdk_server(agent_id="alice")
+
+
 def list_running() -> tuple[int, list[str]]:
     """The tasks, and the threads but for those that the loop's own pool keeps."""
     names = [thread.name for thread in threading.enumerate()]
@@ -132,7 +145,7 @@ async def test_a_server_over_http_and_an_embedded_one_share_a_session(
     embed: Embed, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, key in KEYS.items():
-        monkeypatch.setenv(name.upper(), key)
+        monkeypatch.setenv(f"SCS_{name.upper()}", key)
     async with asyncio.timeout(PATIENCE_S), serve(make_settings(data_dir)) as (_, url):
         alice = await embed("alice")
         session_id = await new_session(alice)
@@ -191,6 +204,17 @@ def test_what_no_agent_can_be_is_refused_when_the_server_is_made(
 ) -> None:
     with pytest.raises(ConfigurationError, match=named):
         create_sdk_server(data_dir=data_dir, **options)
+
+
+@pytest.mark.parametrize("field", ["agent_id", "agent_type"])
+async def test_a_name_that_could_pass_for_another_is_told_to_who_calls(
+    data_dir: Path, field: str
+) -> None:
+    entry = create_sdk_server(**{"agent_id": "alice", field: "ali\u200bce"}, data_dir=data_dir)
+    async with asyncio.timeout(PATIENCE_S), McpServerAdapter(entry) as adapter:
+        answer = await adapter.handle_message(initialize())
+        assert answer is not None
+        assert f"{field}: must not have a format character" in answer["error"]["message"]
 
 
 async def test_a_data_dir_that_cannot_be_used_is_told_to_who_calls(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_mcp_adapters.client import MultiServerMCPClient
 
 
@@ -26,6 +27,13 @@ async def test_it_lists_tools_writes_and_searches(server: Any) -> None:
     added = await call(tools, "add_message", session_id=session_id, content="The tests are red.")
     found = await call(tools, "search_context", session_id=session_id, query="test red")
     assert found["results"][0]["message"]["id"] == added["message_id"]
+
+
+async def test_all_tools_become_strict_functions_of_openai(server: Any) -> None:
+    for tool in await connect(server, server.headers).get_tools():
+        function = convert_to_openai_tool(tool, strict=True)["function"]
+        assert function["strict"] is True
+        assert function["parameters"]["properties"].keys() == tool.args.keys()
 
 
 async def test_a_refused_call_is_an_error_message_with_the_code(server: Any) -> None:

@@ -271,7 +271,9 @@ async def test_no_call_leaves_a_credential_in_the_log(tmp_path: Path) -> None:
         transport = httpx.ASGITransport(server.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.post(
-                "/mcp/tool/authenticate_agent", json={"agent_id": "a", "api_key": API_KEY}
+                "/mcp/tool/authenticate_agent",
+                headers={"X-API-Key": API_KEY},
+                json={"agent_id": "a"},
             )
             granted = answer.json()
             secrets = [API_KEY, granted["token"], granted["agent_handle"]]

@@ -152,3 +152,26 @@ async def test_the_refusal_does_not_repeat_what_was_sent(agent: httpx.AsyncClien
     response = await agent.post("/mcp/batch", content=json.dumps(body))
     assert response.status_code == 400
     assert secret not in response.text
+
+
+async def test_a_batch_is_answered_up_to_a_size_and_what_is_behind_it_is_not_run(
+    agent: httpx.AsyncClient,
+) -> None:
+    session_id = await create_session(agent)
+    for _ in range(6):
+        await call(agent, "add_message", session_id=session_id, content="x" * 90_000)
+    read = {"tool": "get_messages", "arguments": {"session_id": session_id, "limit": 1000}}
+    write = {"tool": "set_memory", "arguments": {"key": "k", "value": 1}}
+    response = await agent.post("/mcp/batch", json={"calls": [read] * 99 + [write]})
+    assert response.status_code == 200
+    assert len(response.content) < 4 * 1024 * 1024
+    results = response.json()["results"]
+    statuses = [result["status"] for result in results]
+    assert len(statuses) == 100
+    assert statuses == sorted(statuses)
+    assert set(statuses) == {200, 413}
+    refused = results[-1]["result"]
+    assert (refused["code"], refused["retryable"]) == ("CONTENT_TOO_LARGE", True)
+    assert refused["suggestion"].startswith("Nothing of this call was done")
+    assert (await agent.post("/mcp/tool/get_memory", json={"key": "k"})).status_code == 404
+    assert (await run(agent, write))[0]["status"] == 200

@@ -117,7 +117,6 @@ BROKEN = {
     "control character": b'{"purpose": "\x01"}',
     "deep": b'{"purpose": "p", "metadata": {"a": ' + b"[" * 5000 + b"]" * 5000 + b"}}",
     "deep and open": b"[" * 100_000,
-    "huge integer": b'{"purpose": "p", "metadata": {"a": ' + b"9" * 5000 + b"}}",
     "array": b"[]",
     "string": b'"purpose"',
     "number": b"1",
@@ -172,9 +171,28 @@ async def test_wide_json_is_not_deep(agent: httpx.AsyncClient) -> None:
 
 
 async def test_the_word_infinity_and_large_integers_are_fine(agent: httpx.AsyncClient) -> None:
-    session_id = await create_session(agent, metadata={"Infinity": ["-Infinity", 10**300]})
+    metadata = {"Infinity": ["-Infinity", 2**63 - 1, -(2**63), 1e300, str(10**30)]}
+    session_id = await create_session(agent, metadata=metadata)
     session = await call(agent, "get_session", session_id=session_id)
-    assert session["session"]["metadata"] == {"Infinity": ["-Infinity", 10**300]}
+    assert session["session"]["metadata"] == metadata
+
+
+@pytest.mark.parametrize("digits", [b"9223372036854775808", b"-9223372036854775809", b"1" * 5000])
+@pytest.mark.parametrize(
+    "tool, argument, further",
+    [
+        ("create_session", b"metadata", b'"purpose": "p"'),
+        ("set_memory", b"value", b'"key": "k"'),
+        ("set_memory", b"metadata", b'"key": "k", "value": 1'),
+    ],
+)
+async def test_an_integer_beyond_64_bits_is_refused_by_name(
+    agent: httpx.AsyncClient, tool: str, argument: bytes, further: bytes, digits: bytes
+) -> None:
+    body = b'{%b, "%b": {"a": [1, %b]}}' % (further, argument, digits)
+    response = await agent.post(f"/mcp/tool/{tool}", content=body)
+    assert_error(response, 400, "INVALID_ARGUMENT", argument.decode())
+    assert "64 bits" in response.json()["error"]
 
 
 @pytest.mark.parametrize(

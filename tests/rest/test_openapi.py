@@ -53,10 +53,36 @@ async def test_a_tool_has_its_schemas_statuses_and_description(
     operation = document["paths"][f"/mcp/tool/{tool.name}"]["post"]
     assert operation["operationId"] == tool.name
     assert operation["description"] == tool.description
-    assert operation["requestBody"]["content"]["application/json"]["schema"] == tool.input_schema
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == tool.request_schema
     assert set(operation["responses"]) == ERRORS | {"200"}
     answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == tool.output_schema
+
+
+async def test_optional_arguments_may_be_null_and_names_have_a_pattern(
+    document: dict[str, Any],
+) -> None:
+    operation = document["paths"]["/mcp/tool/get_messages"]["post"]
+    arguments = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert arguments["sender"]["type"] == ["string", "null"]
+    assert "\\x1f" in arguments["sender"]["pattern"]
+    assert arguments["limit"]["type"] == ["integer", "null"]
+    assert {"type": "null"} in arguments["visibility"]["anyOf"]
+    assert {"type": "null"} in arguments["start_time"]["anyOf"]
+    assert arguments["session_id"]["type"] == "string"
+
+
+async def test_what_the_document_allows_of_a_batch_and_of_a_stream_is_taken(
+    document: dict[str, Any], agent: httpx.AsyncClient
+) -> None:
+    batch = document["paths"]["/mcp/batch"]["post"]["requestBody"]["content"]["application/json"]
+    body = {"calls": [{"tool": "list_sessions", "arguments": None}, {"tool": "list_sessions"}]}
+    Draft202012Validator(batch["schema"]).validate(body)
+    answer = await agent.post("/mcp/batch", json=body)
+    assert [result["status"] for result in answer.json()["results"]] == [200, 200]
+    (last,) = (p for p in document["paths"]["/events"]["get"]["parameters"] if p["in"] == "header")
+    beyond = {"Last-Event-ID": str(last["schema"]["maximum"] + 1)}
+    assert (await agent.get("/events", headers=beyond)).status_code == 400
 
 
 async def test_only_authenticating_and_the_probes_need_no_credential(

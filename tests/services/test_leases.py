@@ -87,7 +87,7 @@ async def test_a_cancelled_renewal_keeps_the_lease(
 ) -> None:
     first = await acquire(services)
     await cancel_while_writing(services, outsider)
-    (held,) = await leases.list_leases(services, ALICE, None)
+    (held,) = (await leases.list_leases(services, ALICE, None)).leases
     assert (held.holder, held.fencing_token) == ("alice", first.lease.fencing_token)
 
 

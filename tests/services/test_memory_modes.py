@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -173,3 +174,46 @@ def test_a_life_counts_from_now() -> None:
     update = make_update(change(MemoryMode.REPLACE, 1, expires_in_s=90, metadata={"a": 1}), NOW)
     assert update(None).expires_at == NOW + timedelta(seconds=90)
     assert update(None).metadata == {"a": 1}
+
+
+def nested(depth: int) -> JsonValue:
+    value: JsonValue = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "mode,stored,value",
+    [(MemoryMode.APPEND, [], nested(100)), (MemoryMode.MERGE, {}, {"a": nested(100)})],
+)
+def test_what_is_combined_is_held_to_the_depth_of_the_input(
+    mode: MemoryMode, stored: JsonValue, value: JsonValue
+) -> None:
+    with pytest.raises(InvalidArgument, match="100 levels") as caught:
+        written(entry(stored), mode, value)
+    assert caught.value.details["field"] == "value"
+
+
+@pytest.mark.parametrize(
+    "stored,step",
+    [(2**63 - 1, 1), (-(2**63), -1), (10**4300 - 1, 1), (10**400, 0.5), (0.5, 10**400)],
+)
+def test_a_sum_that_could_not_be_sent_is_a_conflict(stored: JsonValue, step: JsonValue) -> None:
+    with pytest.raises(Conflict) as caught:
+        written(entry(stored), MemoryMode.INCREMENT, step)
+    assert caught.value.details["field"] == "value"
+
+
+UNREADABLE = replace(entry(None), is_readable=False)
+
+
+@pytest.mark.parametrize("mode", [MemoryMode.MERGE, MemoryMode.APPEND, MemoryMode.INCREMENT])
+def test_a_value_that_cannot_be_read_cannot_be_combined(mode: MemoryMode) -> None:
+    with pytest.raises(Conflict, match="cannot read") as caught:
+        written(UNREADABLE, mode, {} if mode is MemoryMode.MERGE else 1)
+    assert caught.value.details["field"] == "key"
+
+
+def test_a_value_that_cannot_be_read_can_be_replaced() -> None:
+    assert written(UNREADABLE, MemoryMode.REPLACE, 1) == 1

@@ -200,7 +200,7 @@ async def test_what_is_new_at_the_source_is_copied_next_time(
         await add_message(old, "open")
         await old.set_cursor("open", BOB, 5, allow)
         await old.close_session("open", at(20), allow, make_audit("closed"))
-        await old.revoke_credential("jti_1", at(21), make_audit("revoked"))
+        await old.revoke_credentials("jti_1", at(21), make_audit("revoked"))
         await old.write_memory(address("a"), ALICE, put(3), now=at(22), guard=None)
         await old.acquire_lease(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
         moved = await copy(source, destination)
@@ -226,7 +226,7 @@ async def write_on(storage: Storage) -> None:
 
 
 async def read_on(storage: Storage) -> None:
-    await storage.set_cursor("open", BOB, 4, allow)
+    await storage.set_cursor("open", BOB, 3, allow)
 
 
 async def lease_on(storage: Storage) -> None:

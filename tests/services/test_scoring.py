@@ -102,3 +102,15 @@ def test_scores_are_in_range_sorted_and_each_text_stands_once(
     assert all(threshold <= score <= 100 for score in scores)
     assert scores == sorted(scores, reverse=True)
     assert len({match.index for match in found}) == len(found)
+
+
+def test_words_of_scripts_without_spaces_are_found_within_a_run_of_letters() -> None:
+    index = index_of("今天天气很好", "昨天下雨了")
+    assert [(m.index, m.score) for m in index.match("今天 天气", 60)] == [(0, 97)]
+    assert ranked(index_of("ภาษาไทยง่ายมาก"), "ไทย ง่าย") == [0]
+
+
+def test_words_that_differ_in_their_marks_are_not_the_same() -> None:
+    index = index_of("किताब मेज", "कोई और")
+    assert all(match.score < 97 for match in index.match("कतब मज", 0))
+    assert index.match("किताब मेज", 0)[0].score == 100

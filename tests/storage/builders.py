@@ -12,6 +12,7 @@ from shared_context_server.models import (
     Caller,
     MemoryAddress,
     MemoryEntry,
+    Message,
     Permission,
     Session,
     Visibility,
@@ -121,6 +122,16 @@ async def list_seqs(
         session_id, caller, MessageQuery(**{"limit": 1000} | query), allow
     )
     return [message.seq for message in page.messages]
+
+
+async def read_whole_log(storage: Storage, session_id: str = "session_1") -> list[Message]:
+    """The log to its end, in as many pieces as that takes."""
+    log: list[Message] = []
+    while piece := await storage.read_log(
+        session_id, after_seq=log[-1].seq if log else 0, limit=1000, guard=allow
+    ):
+        log += piece
+    return log
 
 
 def address(key: str, *, session_id: str | None = None, owner: str | None = None) -> MemoryAddress:

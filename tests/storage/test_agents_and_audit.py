@@ -9,11 +9,20 @@ from datetime import datetime
 import pytest
 
 from shared_context_server.errors import MemoryNotFound
-from shared_context_server.models import Agent, AuditEntry, Credential, JsonObject, Permission
+from shared_context_server.models import (
+    Agent,
+    AuditEntry,
+    Credential,
+    JsonObject,
+    Permission,
+    Visibility,
+)
 from shared_context_server.storage import Storage
 from shared_context_server.storage.base import AuditQuery, PresenceChange
 from tests.storage.builders import (
+    ADMIN,
     ALICE,
+    BOB,
     NOON,
     Refusal,
     add_message,
@@ -37,29 +46,55 @@ def seen(agent_id: str, seconds: float, agent_type: str = "claude") -> Agent:
 
 async def test_agents_are_listed_by_when_they_were_last_seen(storage: Storage) -> None:
     await storage.touch_agents([])
-    assert await storage.list_agents(None, None) == []
+    assert await storage.list_agents(None, ALICE, None, limit=99) == []
     await storage.touch_agents([seen("a", 1), seen("c", 3), seen("b", 3), seen("d", 2)])
-    agents = await storage.list_agents(None, None)
-    assert agents == [seen("b", 3), seen("c", 3), seen("d", 2), seen("a", 1)]
+    agents = await storage.list_agents(None, ALICE, None, limit=99)
+    assert agents == [seen("c", 3), seen("b", 3), seen("d", 2), seen("a", 1)]
 
 
 async def test_touching_moves_last_seen_forward_only(storage: Storage) -> None:
     await storage.touch_agents([seen("a", 5, "claude")])
     await storage.touch_agents([seen("a", 9, "gpt")])
     latest = Agent("a", "gpt", first_seen=at(5), last_seen=at(9))
-    assert await storage.list_agents(None, None) == [latest]
+    assert await storage.list_agents(None, ALICE, None, limit=99) == [latest]
     await storage.touch_agents([seen("a", 7, "late")])
-    assert await storage.list_agents(None, None) == [latest]
+    assert await storage.list_agents(None, ALICE, None, limit=99) == [latest]
 
 
 async def test_agents_of_a_session_are_its_known_participants(storage: Storage) -> None:
     await storage.touch_agents([seen("alice", 1), seen("bob", 2), seen("zoe", 3), seen("x", 4)])
     await add_session(storage, invited=("bob", "never_seen"))
     await add_message(storage, sender=make_caller("zoe"))
-    agents = await storage.list_agents("session_1", allow)
+    agents = await storage.list_agents("session_1", ALICE, allow, limit=99)
     assert [agent.agent_id for agent in agents] == ["zoe", "bob", "alice"]
     with pytest.raises(Refusal):
-        await storage.list_agents("session_1", refuse)
+        await storage.list_agents("session_1", ALICE, refuse, limit=99)
+
+
+async def test_agents_of_a_session_are_those_whose_messages_the_caller_sees(
+    storage: Storage,
+) -> None:
+    await storage.touch_agents([seen("alice", 1), seen("bob", 2), seen("zoe", 3)])
+    await add_session(storage)
+    await add_message(
+        storage, sender=make_caller("zoe"), visibility=Visibility.PRIVATE, recipients=("bob",)
+    )
+    for caller, expected in (
+        (ALICE, ["alice"]),
+        (BOB, ["zoe", "alice"]),
+        (ADMIN, ["zoe", "alice"]),
+    ):
+        agents = await storage.list_agents("session_1", caller, allow, limit=99)
+        assert [agent.agent_id for agent in agents] == expected
+
+
+async def test_known_agents_and_types_are_found_exactly(storage: Storage) -> None:
+    await storage.touch_agents([seen("alice", 1, "claude"), seen("zoe\u200b", 2, "claude\u200b")])
+    asked = ["alice", "zoe", "zoe\u200b", "Alice"]
+    assert await storage.find_known_agents(asked) == {"alice", "zoe\u200b"}
+    assert await storage.find_known_agents([]) == frozenset()
+    assert await storage.is_agent_type_known("claude\u200b")
+    assert not await storage.is_agent_type_known("claude\u200c")
 
 
 # Presence
@@ -177,18 +212,16 @@ async def test_purging_removes_expired_memory_and_nothing_else(storage: Storage)
     await storage.write_memory(address("stays"), ALICE, put(1), now=NOON, guard=None)
     assert await purge(storage, expired=at(1049)) == 1050
     assert await purge(storage, expired=at(1049)) == 0
-    keys = [
-        entry.address.key
-        for entry in await storage.list_memory(
-            session_id=None,
-            owner=None,
-            prefix="",
-            limit=100,
-            after_key=None,
-            now=at(-1),
-            guard=None,
-        )
-    ]
+    page = await storage.list_memory(
+        session_id=None,
+        owner=None,
+        prefix="",
+        limit=100,
+        after_key=None,
+        now=at(-1),
+        guard=None,
+    )
+    keys = [entry.address.key for entry in page.items]
     assert keys == [*(f"{index:04}" for index in range(1050, 1100)), "stays"]
     with pytest.raises(MemoryNotFound):
         await storage.get_memory(address("0000"), now=at(-1), guard=None)

@@ -171,7 +171,7 @@ async def test_written_messages_are_heard_by_those_they_are_for(
     )
     assert await list_seqs(storage, BOB, "s") == [1, 2, 3]
     assert await list_seqs(storage, CAROL, "s") == [1, 3]
-    assert await storage.list_participants("s", lambda _: None) == ["alice"]
+    assert await storage.list_participants("s", ALICE, lambda _: None, limit=99) == ["alice"]
     page = await storage.read_log("s", after_seq=0, limit=10, guard=lambda _: None)
     assert [message.id for message in page] == [7, 9, 12]
 
@@ -244,7 +244,7 @@ async def test_fencing_tokens_go_on_growing(storage: Storage, copier: Copier) ->
 async def test_servers_notice_keys_that_are_written(storage: Storage, copier: Copier) -> None:
     state = await storage.get_auth_state(None)
     assert state is not None
-    row = ("key_1", "alice", "read write", "5ec2e7", NOON_US, None)
+    row = ("key_1", "alice", "read write", "5ec2e7", NOON_US, None, None)
     await copier.write_rows(API_KEY, [row], [])
     after = await storage.get_auth_state(state.generation)
     assert after is not None

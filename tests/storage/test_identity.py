@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import ApiKey, Credential, Permission
 from shared_context_server.storage import Storage
 from shared_context_server.storage.base import AuditQuery, AuthState
@@ -86,14 +89,56 @@ async def test_a_revoked_credential_is_found_and_told(storage: Storage) -> None:
     credential = make_credential()
     now = credential.issued_at + timedelta(seconds=1)
     await storage.add_credential(credential, make_audit())
-    assert await storage.revoke_credential("jti_1", now, make_audit("revoked"))
+    assert await storage.revoke_credentials("jti_1", now, make_audit("revoked"))
     revoked = replace(credential, revoked_at=now)
     assert await storage.find_credential("jti_1") == revoked
     assert await storage.find_credential_by_handle("hash of jti_1") == revoked
-    assert (await get_state(storage)).revoked_credentials == {"jti_1"}
-    assert not await storage.revoke_credential("jti_1", now, make_audit("revoked"))
-    assert not await storage.revoke_credential("jti_9", now, make_audit("revoked"))
+    assert (await get_state(storage)).revoked_families == {"jti_1"}
+    assert not await storage.revoke_credentials("jti_1", now, make_audit("revoked"))
+    assert not await storage.revoke_credentials("jti_9", now, make_audit("revoked"))
     assert await count_audit(storage, "revoked") == 1
+
+
+async def test_a_key_keeps_the_type_it_is_bound_to(storage: Storage) -> None:
+    bound = replace(KEY, agent_type="claude")
+    await storage.add_key(bound, make_audit())
+    assert await storage.list_keys() == [bound]
+    assert (await get_state(storage)).keys == {"key_1": bound}
+
+
+async def test_revoking_a_family_ends_all_tokens_of_it_and_no_other(storage: Storage) -> None:
+    first = make_credential("jti_1")
+    refreshed = replace(make_credential("jti_2"), origin_id="jti_1")
+    other = make_credential("jti_3")
+    for credential in (first, refreshed, other):
+        await storage.add_credential(credential, make_audit())
+    now = datetime.now(UTC)
+    assert await storage.revoke_credentials("jti_1", now, make_audit("revoked"))
+    assert await storage.find_credential("jti_1") == replace(first, revoked_at=now)
+    assert await storage.find_credential("jti_2") == replace(refreshed, revoked_at=now)
+    assert await storage.find_credential("jti_3") == other
+    assert (await get_state(storage)).revoked_families == {"jti_1"}
+    assert await count_audit(storage, "revoked") == 1
+
+
+async def test_a_revoked_family_takes_no_further_token(storage: Storage) -> None:
+    await storage.add_credential(make_credential("jti_1"), make_audit())
+    await storage.revoke_credentials("jti_1", datetime.now(UTC), make_audit())
+    late = replace(make_credential("jti_2"), origin_id="jti_1")
+    with pytest.raises(Unauthenticated):
+        await storage.add_credential(late, make_audit("issued"))
+    assert await storage.find_credential_by_handle(late.handle_hash) is None
+    assert await count_audit(storage, "issued") == 0
+
+
+async def test_a_family_is_found_and_revoked_after_its_first_token_was_purged(
+    storage: Storage,
+) -> None:
+    refreshed = replace(make_credential("jti_2"), origin_id="jti_1")
+    await storage.add_credential(refreshed, make_audit())
+    assert await storage.find_credential("jti_1") == refreshed
+    assert await storage.revoke_credentials("jti_1", datetime.now(UTC), make_audit())
+    assert (await get_state(storage)).revoked_families == {"jti_1"}
 
 
 async def test_an_expired_credential_is_not_active_and_not_told_as_revoked(
@@ -104,8 +149,8 @@ async def test_an_expired_credential_is_not_active_and_not_told_as_revoked(
     await storage.add_credential(
         replace(make_credential("gone", life=timedelta(seconds=-1)), revoked_at=NOON), make_audit()
     )
-    assert not await storage.revoke_credential("old", datetime.now(UTC), make_audit())
-    assert (await get_state(storage)).revoked_credentials == frozenset()
+    assert not await storage.revoke_credentials("old", datetime.now(UTC), make_audit())
+    assert (await get_state(storage)).revoked_families == frozenset()
     assert await storage.find_credential("old") == expired
 
 
@@ -129,7 +174,7 @@ async def test_a_known_generation_answers_none_until_something_changes(storage: 
     await storage.revoke_key("key_1", at(1), make_audit())
     await expect_growth()
     await storage.add_credential(make_credential(), make_audit())
-    await storage.revoke_credential("jti_1", datetime.now(UTC), make_audit())
+    await storage.revoke_credentials("jti_1", datetime.now(UTC), make_audit())
     await expect_growth()
 
 
@@ -138,5 +183,5 @@ async def test_issuing_a_credential_leaves_the_generation(storage: Storage) -> N
     generation = (await get_state(storage)).generation
     await storage.add_credential(make_credential(), make_audit())
     await storage.revoke_key("key_9", at(1), make_audit())
-    await storage.revoke_credential("jti_9", at(1), make_audit())
+    await storage.revoke_credentials("jti_9", at(1), make_audit())
     assert await storage.get_auth_state(generation) is None

@@ -59,7 +59,7 @@ async def list_keys(
     limit: int = 1000,
     seconds: float = 0,
 ) -> list[str]:
-    entries = await storage.list_memory(
+    page = await storage.list_memory(
         session_id=None,
         owner=None,
         prefix=prefix,
@@ -68,7 +68,7 @@ async def list_keys(
         now=at(seconds),
         guard=None,
     )
-    return [entry.address.key for entry in entries]
+    return [entry.address.key for entry in page.items]
 
 
 # Values and versions
@@ -219,7 +219,7 @@ async def test_listings_tell_all_but_the_value(storage: Storage) -> None:
     place = address("k", owner="alice")
     await write(storage, place, put("é🚀", expires_at=at(9), note="n"), seconds=1)
     await write(storage, place, put("é🚀", expires_at=at(9), note="n"), seconds=2)
-    (entry,) = await storage.list_memory(
+    page = await storage.list_memory(
         session_id=None,
         owner="alice",
         prefix="",
@@ -228,6 +228,7 @@ async def test_listings_tell_all_but_the_value(storage: Storage) -> None:
         now=at(3),
         guard=None,
     )
+    (entry,) = page.items
     assert (entry.address, entry.version, entry.metadata) == (place, 2, {"note": "n"})
     assert (entry.created_at, entry.updated_at, entry.expires_at) == (at(1), at(2), at(9))
     assert (entry.updated_by, entry.size_bytes) == ("alice", len('"é🚀"'.encode()))
@@ -241,7 +242,7 @@ async def test_a_listing_is_of_one_place(storage: Storage) -> None:
             await write(storage, address(key, session_id=session_id, owner=owner), put(1))
     for session_id, guard in ((None, None), ("session_1", allow)):
         for owner in (None, "alice"):
-            (entry,) = await storage.list_memory(
+            page = await storage.list_memory(
                 session_id=session_id,
                 owner=owner,
                 prefix="",
@@ -250,6 +251,7 @@ async def test_a_listing_is_of_one_place(storage: Storage) -> None:
                 now=NOON,
                 guard=guard,
             )
+            (entry,) = page.items
             assert entry.address == address(
                 f"{session_id} {owner}", session_id=session_id, owner=owner
             )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_context_server import policy
-from shared_context_server.errors import MemoryNotFound, MessageNotFound
+from shared_context_server.errors import InvalidArgument, MemoryNotFound, MessageNotFound
 from shared_context_server.models import (
     Access,
     Caller,
@@ -90,7 +90,7 @@ async def write_log(
         parent = None
         if index < len(parents) and parents[index] < len(messages):
             candidate = messages[parents[index]]
-            parent = candidate.id if policy.can_see_message(new.sender, candidate) else None
+            parent = candidate.id if policy.can_reply_to(new.sender, candidate) else None
         fields = {name: getattr(new, name) for name in NewMessage.__slots__}
         fields |= {"session_id": session_id, "parent_message_id": parent}
         added = await storage.add_message(NewMessage(**fields), allow)
@@ -156,7 +156,12 @@ def test_unread_and_counts_by_sender_cover_what_the_policy_grants(
         log = await write_log(storage, store.next_name(), news, [])
         stored = 0
         for cursor in cursors:
-            cursor = min(cursor, len(news))
+            newest = max((message.seq for message in log.seen_by(caller)), default=0)
+            if cursor > newest:
+                with pytest.raises(InvalidArgument) as refused:
+                    await storage.set_cursor(log.session_id, caller, cursor, allow)
+                assert refused.value.details == {"field": "seq", "last_seq": newest}
+                continue
             stored = max(stored, cursor)
             unread = len([message for message in log.seen_by(caller) if message.seq > stored])
             set_to = await storage.set_cursor(log.session_id, caller, cursor, allow)
@@ -172,11 +177,9 @@ def test_unread_and_counts_by_sender_cover_what_the_policy_grants(
 
 
 def count_senders(messages: list[Message], *, after_seq: int) -> list[SenderCount]:
-    senders = [
-        (message.sender, message.sender_type) for message in messages if message.seq > after_seq
-    ]
-    counts = [SenderCount(*sender, senders.count(sender)) for sender in set(senders)]
-    return sorted(counts, key=lambda count: (-count.count, count.sender, count.sender_type))
+    senders = [message.sender for message in messages if message.seq > after_seq]
+    counts = [SenderCount(sender, senders.count(sender)) for sender in set(senders)]
+    return sorted(counts, key=lambda count: (-count.count, count.sender))
 
 
 # Listing
@@ -350,11 +353,15 @@ def test_sessions_are_listed_as_the_policy_grants(
         mine = {session.id for session in sessions}
         listed: list[Session] = []
         before = None
-        while page := await storage.list_sessions(
-            caller, status=status, created_by=creator, limit=limit, before=before
-        ):
-            listed += [summary.session for summary in page]
-            before = (page[-1].session.created_at, page[-1].session.id)
+        has_more = True
+        while has_more:
+            page = await storage.list_sessions(
+                caller, status=status, created_by=creator, limit=limit, before=before
+            )
+            listed += [summary.session for summary in page.items]
+            has_more = page.has_more
+            if has_more:
+                before = (page.items[-1].session.created_at, page.items[-1].session.id)
         assert [session for session in listed if session.id in mine] == expected
         for name in mine:
             await storage.delete_session(name, allow, make_audit())
@@ -484,7 +491,7 @@ async def list_both(
         now=model.now,
         guard=None,
     )
-    assert [entry.address.key for entry in listed] == model.list_keys(prefix, after, limit)
+    assert [entry.address.key for entry in listed.items] == model.list_keys(prefix, after, limit)
 
 
 MEMORY_STEPS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {

@@ -43,8 +43,8 @@ from tests.storage.builders import (
 
 async def list_ids(storage: Storage, caller: Caller, **filters: object) -> list[str]:
     arguments = {"status": None, "created_by": None, "limit": 100} | filters
-    summaries = await storage.list_sessions(caller, **arguments)  # type: ignore[arg-type]
-    return [summary.session.id for summary in summaries]
+    page = await storage.list_sessions(caller, **arguments)  # type: ignore[arg-type]
+    return [summary.session.id for summary in page.items]
 
 
 async def summarize(storage: Storage, caller: Caller) -> SessionSummary:
@@ -106,7 +106,7 @@ async def test_a_missing_session_is_not_found_by_any_method(storage: Storage) ->
     for call in (
         storage.get_session("session_0"),
         storage.summarize_session("session_0", ALICE, refuse),
-        storage.list_participants("session_0", refuse),
+        storage.list_participants("session_0", ALICE, refuse, limit=99),
         storage.close_session("session_0", NOON, refuse, make_audit()),
         storage.delete_session("session_0", refuse, make_audit()),
         add_message(storage, "session_0", guard=refuse),
@@ -130,7 +130,7 @@ async def test_a_missing_session_is_not_found_by_any_method(storage: Storage) ->
         storage.delete_memory(
             place, lambda entry: None, now=NOON, guard=refuse, audit=make_audit()
         ),
-        storage.list_agents("session_0", refuse),
+        storage.list_agents("session_0", ALICE, refuse, limit=99),
     ):
         with pytest.raises(SessionNotFound) as caught:
             await call
@@ -146,7 +146,7 @@ async def test_a_guard_sees_the_session_and_its_error_is_passed_on(storage: Stor
     assert seen == [session, session]
     for call in (
         storage.summarize_session("session_1", ALICE, refuse),
-        storage.list_participants("session_1", refuse),
+        storage.list_participants("session_1", ALICE, refuse, limit=99),
         storage.close_session("session_1", NOON, refuse, make_audit()),
         storage.delete_session("session_1", refuse, make_audit()),
         add_message(storage, guard=refuse),
@@ -155,7 +155,7 @@ async def test_a_guard_sees_the_session_and_its_error_is_passed_on(storage: Stor
         storage.read_log("session_1", after_seq=0, limit=1, guard=refuse),
         storage.count_by_sender("session_1", ALICE, after_seq=0, guard=refuse),
         storage.set_cursor("session_1", ALICE, 0, refuse),
-        storage.list_agents("session_1", refuse),
+        storage.list_agents("session_1", ALICE, refuse, limit=99),
     ):
         with pytest.raises(Refusal, match="session_1"):
             await call
@@ -171,11 +171,14 @@ async def test_sessions_are_listed_newest_first_and_page_without_gaps(storage: S
     assert await list_ids(storage, ALICE) == ["d", "b", "a", "c"]
     seen: list[str] = []
     before = None
-    while page := await storage.list_sessions(
-        ALICE, status=None, created_by=None, limit=1, before=before
-    ):
-        seen += [summary.session.id for summary in page]
-        before = (page[-1].session.created_at, page[-1].session.id)
+    has_more = True
+    while has_more:
+        page = await storage.list_sessions(
+            ALICE, status=None, created_by=None, limit=1, before=before
+        )
+        seen += [summary.session.id for summary in page.items]
+        before = (page.items[-1].session.created_at, page.items[-1].session.id)
+        has_more = page.has_more
     assert seen == ["d", "b", "a", "c"]
 
 
@@ -223,7 +226,7 @@ async def test_listed_and_single_summaries_agree(storage: Storage) -> None:
     await add_message(storage, visibility=Visibility.PRIVATE, recipients=("bob",))
     for caller in (ALICE, BOB, CAROL, ADMIN):
         listed = await storage.list_sessions(caller, status=None, created_by=None, limit=5)
-        assert listed == [await summarize(storage, caller)]
+        assert listed.items == [await summarize(storage, caller)]
 
 
 # Summaries
@@ -267,7 +270,42 @@ async def test_participants_are_creator_invited_writers_each_once(storage: Stora
     for name in ("zoe", "dave", "bob", "zoe"):
         await add_message(storage, sender=make_caller(name))
     expected = ["alice", "carol", "dave", "zoe", "bob"]
-    assert await storage.list_participants("session_1", allow) == expected
+    assert await storage.list_participants("session_1", ALICE, allow, limit=99) == expected
+
+
+async def test_participants_are_told_to_who_sees_what_they_wrote(storage: Storage) -> None:
+    await add_session(storage)
+    for name, visibility, recipients in (
+        ("dave", Visibility.ADMIN_ONLY, ()),
+        ("erin", Visibility.PRIVATE, ("bob",)),
+        ("bob", Visibility.PRIVATE, ("carol",)),
+        ("frank", Visibility.AGENT_ONLY, ()),
+        ("erin", Visibility.PUBLIC, ()),
+    ):
+        sender = make_caller(name, "gpt" if name == "frank" else "claude")
+        await add_message(storage, sender=sender, visibility=visibility, recipients=recipients)
+    for caller, expected in (
+        (ALICE, ["alice", "erin"]),
+        (BOB, ["alice", "erin", "bob"]),
+        (CAROL, ["alice", "bob", "frank", "erin"]),
+        (ADMIN, ["alice", "dave", "erin", "bob", "frank"]),
+    ):
+        assert await storage.list_participants("session_1", caller, allow, limit=99) == expected
+
+
+async def test_a_read_position_ends_at_the_newest_message_the_caller_sees(
+    storage: Storage,
+) -> None:
+    await add_session(storage)
+    await add_message(storage)
+    for _ in range(3):
+        await add_message(storage, visibility=Visibility.PRIVATE)
+    assert await storage.set_cursor("session_1", ADMIN, 4, allow) == (4, 0)
+    for seq in (2, 4, 99):
+        with pytest.raises(InvalidArgument) as refused:
+            await storage.set_cursor("session_1", BOB, seq, allow)
+        assert refused.value.details == {"field": "seq", "last_seq": 1}
+    assert await storage.set_cursor("session_1", BOB, 1, allow) == (1, 0)
 
 
 # Closing
@@ -337,7 +375,7 @@ async def test_nothing_of_a_deleted_session_comes_back_with_its_id(storage: Stor
     created = await add_session(storage, created_by="carol")
     assert created.last_seq == 0
     assert await storage.get_cursor("session_1", "bob") == 0
-    assert await storage.list_participants("session_1", allow) == ["carol"]
+    assert await storage.list_participants("session_1", ALICE, allow, limit=99) == ["carol"]
     added = await add_message(storage, idempotency_key="k0")
     assert (added.seq, added.duplicate) == (1, False)
     assert (await summarize(storage, ALICE)).message_count == 1

@@ -6,6 +6,8 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from shared_context_server.tools.catalog import TOOLS
 from tests.surfaces.conftest import ADMIN_API_KEY, API_KEY, Answer, As, Surface
 
@@ -268,7 +270,7 @@ async def test_a_repeated_idempotency_key_writes_once_and_answers_the_same(as_ag
 
 async def test_memory_keeps_any_json_value(as_agent: As) -> None:
     alice = await as_agent("alice")
-    values = [None, True, 0, -1.5, "", "ü", [], {}, {"a": [{"b": None}]}, 2**70]
+    values = [None, True, 0, -1.5, "", "ü", [], {}, {"a": [{"b": None}]}, 2**63 - 1]
     for number, value in enumerate(values):
         place = {"key": f"k{number}"}
         written = await alice.call("set_memory", **place, value=value, metadata={"m": 1})
@@ -458,3 +460,139 @@ async def test_a_refreshed_token_is_the_same_agent(as_agent: As) -> None:
     assert second["token"] != first["token"]
     assert second["agent_id"] == "worker"
     assert not (await nobody.call("list_sessions", auth_token=second["token"])).is_error
+
+
+async def test_an_empty_text_for_an_optional_argument_counts_as_missing(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice, participants="", metadata="", access="")
+    added = await alice.call(
+        "add_message",
+        session_id=session_id,
+        content="hello",
+        auth_token="",
+        visibility="",
+        recipients="",
+        metadata="",
+        parent_message_id="",
+        idempotency_key="",
+        lease="",
+        fencing_token="",
+    )
+    assert not added.is_error, added
+    page = await alice.call(
+        "get_messages", session_id=session_id, limit="", after_seq="", sender="", start_time=""
+    )
+    assert [message["sender"] for message in page["messages"]] == ["alice"]
+    await alice.call("set_memory", key="k", value="", session_id="", expires_in="")
+    assert (await alice.call("get_memory", key="k", scope=""))["value"] == ""
+    for name in ("session_id", "content"):
+        arguments = {"session_id": session_id, "content": "c"} | {name: ""}
+        refused = await alice.call("add_message", **arguments)
+        assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", name)
+
+
+@pytest.mark.parametrize("name", ["sessionId", "session-id", "SESSION_ID", "sesion_id"])
+async def test_an_argument_written_otherwise_is_refused_with_its_name(
+    as_agent: As, name: str
+) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call("get_session", **{name: "session_0"})
+    assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", name)
+    assert refused["suggestion"].startswith("Did you mean session_id?")
+
+
+@pytest.mark.parametrize("name", ["addMessage", "add-message", "send_message", "add_mesage"])
+async def test_a_tool_written_otherwise_is_refused_with_its_name(as_agent: As, name: str) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call(name, session_id="session_0", content="c")
+    assert refused["code"] == "TOOL_NOT_FOUND"
+    assert refused["suggestion"].startswith("Did you mean add_message?")
+
+
+async def test_a_name_that_is_like_no_other_is_refused_without_a_guess(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    assert "Did you mean" not in (await alice.call("zzz"))["suggestion"]
+    refused = await alice.call("get_session", session_id="s", zzz=1)
+    assert refused["suggestion"].startswith("The arguments are: ")
+
+
+async def test_listings_of_names_come_in_pages(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    for name in ("bob", "carol", "dave"):
+        other = await as_agent(name)
+        await other.call("add_message", session_id=session_id, content="here")
+        await other.call("acquire_lease", session_id=session_id, name=f"lease of {name}")
+    for tool, field, expected in (("list_agents", "agents", 4), ("list_leases", "leases", 3)):
+        seen: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await alice.call(tool, session_id=session_id, limit=2, **cursor)
+            assert page["count"] == len(page[field]) <= 2
+            seen += [item.get("agent_id", item.get("name")) for item in page[field]]
+            if page["next_cursor"] is None:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        assert len(set(seen)) == expected
+
+
+@pytest.mark.parametrize("tool", ["list_sessions", "list_agents", "list_leases", "list_memory"])
+@pytest.mark.parametrize(
+    "cursor", ["garbage", "W10", "WyJcdTAwMDAiXQ", "Wzk5OTk5OTk5OTk5OTk5OTk5OTksImEiXQ"]
+)
+async def test_a_cursor_that_is_not_ours_is_refused(as_agent: As, tool: str, cursor: str) -> None:
+    alice = await as_agent("alice")
+    refused = await alice.call(tool, cursor=cursor)
+    assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", "cursor")
+
+
+async def test_long_messages_are_answered_in_pages_on_every_surface(as_agent: As) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    for _ in range(5):
+        await alice.call("add_message", session_id=session_id, content="@bob " + "x" * 30_000)
+    pages = {
+        "get_messages": {"after_seq": 0},
+        "wait_for_messages": {"after_seq": 0, "mentions_me": True},
+        "get_session": {},
+    }
+    for tool, arguments in pages.items():
+        page = await bob.call(tool, session_id=session_id, **arguments)
+        assert len(page["messages"]) == 2, tool
+    first = await bob.call("get_messages", session_id=session_id, after_seq=0)
+    assert (first["has_more"], first["next_after_seq"]) == (True, 2)
+    whole = await bob.call("get_messages", session_id=session_id, after_seq=0, limit=1000)
+    assert (whole["count"], whole["has_more"]) == (5, False)
+
+
+async def test_integers_beyond_64_bits_are_refused_by_name(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    session_id = await new_session(alice)
+    large = {"a": [2**63]}
+    refused = await alice.call("set_memory", key="k", value=large)
+    assert_refused(refused, "INVALID_ARGUMENT", "value")
+    refused = await alice.call("add_message", session_id=session_id, content="x", metadata=large)
+    assert_refused(refused, "INVALID_ARGUMENT", "metadata")
+    refused = await alice.call("set_memory", key="k", value=1, expected_version=2**63)
+    assert_refused(refused, "INVALID_ARGUMENT", "expected_version")
+
+
+async def test_an_increment_never_makes_a_key_that_cannot_be_read(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    await alice.call("set_memory", key="n", value=2**63 - 1)
+    for step in (1, 2**63 - 1):
+        refused = await alice.call("set_memory", key="n", mode="increment", value=step)
+        assert_refused(refused, "CONFLICT", "value")
+    assert (await alice.call("get_memory", key="n"))["value"] == 2**63 - 1
+    half = await alice.call("set_memory", key="n", mode="increment", value=0.5)
+    assert half["version"] == 2
+    assert (await alice.call("delete_memory", key="n"))["deleted"] is True
+
+
+async def test_merging_anything_but_an_object_is_refused(as_agent: As) -> None:
+    alice = await as_agent("alice")
+    await alice.call("set_memory", key="plan", value={"a": 1})
+    for patch in ('{"b": 2}', [1], None, 5):
+        refused = await alice.call("set_memory", key="plan", mode="merge", value=patch)
+        assert_refused(refused, "INVALID_ARGUMENT", "value")
+    assert (await alice.call("get_memory", key="plan"))["value"] == {"a": 1}

@@ -321,11 +321,14 @@ async def test_unsubscribing_ends_the_telling(url: str, alice: RestSurface) -> N
         await bob.hear(memory, but_not=messages)
 
 
-async def test_a_session_bound_by_authenticating_may_subscribe(
-    url: str, alice: RestSurface
-) -> None:
-    session_id = await new_session(alice)
-    async with watch_legacy(url, {}) as bob:
+async def test_a_session_bound_by_authenticating_may_subscribe(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, mcp_sessions="stateful", mcp_session_identity=True)
+    async with (
+        serve(settings) as (_, url),
+        RestSurface(url, headers_of("alice")) as alice,
+        watch_legacy(url, {}) as bob,
+    ):
+        session_id = await new_session(alice)
         await bob.client.call_tool("authenticate_agent", {"agent_id": "bob", "api_key": API_KEY})
         await bob.client.subscribe_resource("agent://bob/memory")
         await bob.client.call_tool("set_memory", {"key": "k", "value": 1})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from typing import NoReturn
 
-from shared_context_client.errors import CircuitOpen
+from shared_context_client.errors import CircuitOpen, SharedContextError
 from shared_context_client.options import Breaker
 
 PROBE_S = 2.0  # for a sign of life
@@ -34,40 +35,46 @@ class CircuitBreaker:
         self._failures = 0
         self._open_s = options.open_s
         self._opens_until = 0.0
+        self._last_failure: SharedContextError | None = None
         self.state = State.CLOSED
 
-    async def admit(self, probe: Callable[[], Awaitable[bool]]) -> None:
-        """Let a call through, or raise CircuitOpen with retry_after_s. The first one after
-        the pause awaits `probe`, which says whether the server gives a sign of life."""
+    async def admit(self, probe: Callable[[], Awaitable[SharedContextError | None]]) -> None:
+        """Let a call through, or raise CircuitOpen with retry_after_s and the last failure as its
+        cause. The first one after the pause awaits `probe`: None if the server gives a sign of
+        life, else what has failed."""
         if self.state is State.CLOSED:
             return
         wait_s = self._opens_until - time.monotonic()
         if self.state is State.HALF_OPEN or wait_s > 0:
-            raise self._unavailable(max(wait_s, RETRY_SOON_S))
+            self._refuse(max(wait_s, RETRY_SOON_S))
         self._change(State.HALF_OPEN)
-        is_back = None
+        is_answered = False
         try:
-            is_back = await probe()
+            failure = await probe()
+            is_answered = True
         finally:
-            if is_back is None:  # cancelled: the next one looks
+            if not is_answered:  # cancelled: the next one looks
                 self._change(State.OPEN)
-        if is_back:
+        if failure is None:
             self.note_answer()
             return
+        self._last_failure = failure
         self._open_s = min(self._open_s * 2, self._options.longest_open_s)
         self._open()
-        raise self._unavailable(self._open_s)
+        self._refuse(self._open_s)
 
     def note_answer(self) -> None:
         """The server has answered, whatever it said."""
         self._failures = 0
+        self._last_failure = None
         if self.state is not State.CLOSED:
             self._open_s = self._options.open_s
             self._change(State.CLOSED)
 
-    def note_failure(self) -> None:
+    def note_failure(self, failure: SharedContextError) -> None:
         """The server has not answered, or only that it cannot."""
         self._failures += 1
+        self._last_failure = failure
         if self.state is State.CLOSED and self._failures >= self._options.failures:
             self._open()
 
@@ -80,5 +87,8 @@ class CircuitBreaker:
         if self._on_change is not None and old is not state:
             self._on_change(old, state)
 
-    def _unavailable(self, wait_s: float) -> CircuitOpen:
-        return CircuitOpen("The server has not answered lately.", retry_after_s=wait_s)
+    def _refuse(self, wait_s: float) -> NoReturn:
+        last = self._last_failure
+        said = "" if last is None else f" The last failure: {last.message}"
+        message = f"The server has not answered lately.{said}"
+        raise CircuitOpen(message, retry_after_s=wait_s) from last

@@ -29,7 +29,7 @@ from shared_context_client.errors import (
     UnexpectedAnswer,
 )
 from shared_context_client.exchanges import Exchanges
-from shared_context_client.options import Limits, Retries
+from shared_context_client.options import Limits, Retries, direct_mounts
 from shared_context_client.wire import encode_json
 
 TOOL_PATH = "/mcp/tool/"
@@ -61,6 +61,7 @@ class Connection:
         self._http = httpx.AsyncClient(
             base_url=url,
             verify=verify,
+            mounts=direct_mounts(url),
             headers={"Accept": "application/json", "Content-Type": "application/json"},
             limits=httpx.Limits(
                 max_connections=limits.max_connections,
@@ -119,15 +120,16 @@ class Connection:
         bound = min(longest, self._retries.first_pause_s * 2.0 ** min(attempt, 30))
         return (retry_after_s or 0.0) + random.uniform(0, bound)  # noqa: S311 - no secret
 
-    async def probe(self) -> bool:
-        """Whether the server answers and its storage too. A proxy that does not let /ready
-        through answers something else, which will do."""
+    async def probe(self) -> SharedContextError | None:
+        """None if the server answers and its storage too, else what has failed. A proxy that does
+        not let /ready through answers something else, which will do."""
         try:
             request = self._http.build_request("GET", "/ready", timeout=httpx.Timeout(PROBE_S))
             response = await self._exchanges.send(request)
-        except httpx.RequestError:
-            return False
-        return response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+        except httpx.RequestError as exc:
+            return error_of_network(exc)
+        is_well = response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+        return None if is_well else error_of(response)
 
     @asynccontextmanager
     async def open_events(
@@ -227,7 +229,7 @@ class Connection:
     def _note_error(self, response: httpx.Response) -> SharedContextError:
         error = error_of(response)
         if is_away(error):
-            self._breaker.note_failure()
+            self._breaker.note_failure(error)
         else:
             self._breaker.note_answer()
         return error
@@ -236,8 +238,9 @@ class Connection:
         if isinstance(exc, httpx.DecodingError):
             self._breaker.note_answer()
             return UnexpectedAnswer(f"The answer cannot be decompressed: {exc}.", status=200)
-        self._breaker.note_failure()
-        return error_of_network(exc)
+        error = error_of_network(exc)
+        self._breaker.note_failure(error)
+        return error
 
     async def _trade(
         self, tool_name: str, arguments: dict[str, object], headers: Headers

@@ -77,7 +77,7 @@ class Follower:
                         self._seq = message.seq
                         yield message
         except ServerUnavailable as exc:
-            if is_stream and not self._has_heard and await self._connection.probe():
+            if is_stream and not self._has_heard and await self._connection.probe() is None:
                 self._vain_streams += 1
                 if self._vain_streams == VAIN_STREAMS:
                     raise _StreamUnusable from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass
 
@@ -64,3 +65,18 @@ def read_url(url: str | None) -> str:
 def read_api_key(api_key: str | None) -> str | None:
     """As given, else SCS_API_KEY."""
     return api_key or os.environ.get("SCS_API_KEY") or None
+
+
+def direct_mounts(url: str) -> dict[str, None]:
+    """Httpx's mounts that keep a server on this machine from being asked for through HTTP_PROXY:
+    a proxy elsewhere would look for it on its own machine. Other servers are reached as the
+    environment says."""
+    host = httpx.URL(url).host
+    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

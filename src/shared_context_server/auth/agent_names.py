@@ -1,7 +1,12 @@
-"""The names agents go by, as they come from headers and clients."""
+"""The names agents go by, as they come from headers and clients.
+
+The rules for new names are those of the IdentifierClass of PRECIS (RFC 8264), and inner spaces: no
+character that is not seen, that reorders its neighbours, or that is another one's compatibility form.
+"""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,9 +16,40 @@ from shared_context_server.models import MAX_AGENT_ID_CHARS, AgentId
 
 _AGENT_ID: TypeAdapter[str] = TypeAdapter(AgentId)
 
+_UNSEEN_CATEGORIES = {
+    "Cc": "a control character",
+    "Cf": "a format character",
+    "Cn": "an unassigned character",
+    "Co": "a private-use character",
+    "Cs": "a surrogate",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}
+# Letters, marks and symbols that are drawn as nothing: Default_Ignorable_Code_Point of Unicode's
+# DerivedCoreProperties.txt beyond the categories above, and the empty Braille pattern.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
 
 def check_agent_name(name: str, field: str) -> InvalidArgument | None:
-    """What is wrong with `name` as an agent's id or type, said of `field`; None if nothing is."""
+    """What is wrong with `name` as a new agent's id or type, said of `field`; None if nothing is."""
+    wrong = check_name_form(name, field)
+    if wrong is not None:
+        return wrong
+    reason = _find_misleading(name)
+    if reason is None:
+        return None
+    return InvalidArgument(
+        f"{field}: {reason}.",
+        field=field,
+        suggestion="Use letters, digits, spaces and punctuation that are seen as what they are.",
+    )
+
+
+def check_name_form(name: str, field: str) -> InvalidArgument | None:
+    """What is wrong with `name` even as that of an agent that exists; None if nothing is."""
     try:
         _AGENT_ID.validate_python(name, strict=True)
     except ValidationError as exc:
@@ -22,8 +58,39 @@ def check_agent_name(name: str, field: str) -> InvalidArgument | None:
     return None
 
 
+def _find_misleading(name: str) -> str | None:
+    """Why `name`, of a valid form, could be taken for another one, or None."""
+    if name.isascii():
+        return None
+    for char in name:
+        category = unicodedata.category(char)
+        kind = _UNSEEN_CATEGORIES.get(category)
+        if kind is None and _INVISIBLE.match(char):
+            kind = "an invisible character"
+        if category == "Zs" and char != " ":
+            kind = "a space other than U+0020"
+        if kind is not None:
+            return f"must not have {kind} (U+{ord(char):04X})"
+    if not unicodedata.is_normalized("NFC", name):
+        return "must be in Unicode normalization form C"
+    for char in name:
+        if not unicodedata.is_normalized("NFKC", char):
+            return f"must not have a compatibility form of other characters (U+{ord(char):04X})"
+    if not unicodedata.is_normalized("NFKC", name):
+        return "must not have compatibility forms of other characters"
+    return None
+
+
 def clean_agent_name(name: str) -> str | None:
     """The nearest acceptable name to what a client calls itself; None if nothing is left."""
-    printable = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in name)
-    cleaned = " ".join(printable.split())[:MAX_AGENT_ID_CHARS].rstrip()
-    return cleaned or None
+    normal = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name))
+    seen = "".join(" " if _is_unseen(char) else char for char in normal)
+    # Again, because what stood between two characters may have kept them from composing.
+    composed = unicodedata.normalize("NFKC", " ".join(seen.split()))
+    cleaned = composed[:MAX_AGENT_ID_CHARS].rstrip()
+    is_acceptable = cleaned and check_agent_name(cleaned, "name") is None
+    return cleaned if is_acceptable else None
+
+
+def _is_unseen(char: str) -> bool:
+    return unicodedata.category(char) in _UNSEEN_CATEGORIES or bool(_INVISIBLE.match(char))

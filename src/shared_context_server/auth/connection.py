@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from shared_context_server.auth.agent_names import check_agent_name, clean_agent_name
+from shared_context_server.auth.agent_names import clean_agent_name
 from shared_context_server.errors import PermissionDenied, SharedContextError
 from shared_context_server.models import ANONYMOUS, Caller, Permission
 
 DEFAULT_AGENT_TYPE = "generic"
+HEADER_FIELDS = ("X-Agent-ID", "X-Agent-Type")
+ARGUMENT_FIELDS = ("agent_id", "agent_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,19 @@ class KeyGrant:
     """What an API key itself allows.
 
     `agent_id` is the id a created key is bound to, None for API_KEY and ADMIN_API_KEY.
-    `default_agent_id` is used when nothing names the agent.
+    `default_agent_id` is used when nothing names the agent. `agent_type` is the type that a created
+    key is bound to, None if it is bound to none.
     """
 
     key_id: str
     agent_id: str | None
     permissions: frozenset[Permission]
     default_agent_id: str
+    agent_type: str | None = None
+
+    def choose_type(self, claimed: str | None) -> str:
+        """The agent type of who calls by this key and says to be of that type, or of none."""
+        return claimed or self.agent_type or DEFAULT_AGENT_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +62,10 @@ class Connection:
 def connect_by_key(
     grant: KeyGrant, agent_id: str | None, agent_type: str | None, address: str
 ) -> Connection:
-    """The connection of a key whose holder gives these names, refused if it may not."""
-    refused = check_header_names(agent_id, agent_type) or check_bound_agent(
-        grant, agent_id, "X-Agent-ID"
-    )
-    if refused is not None:
-        return Connection(grant=grant, refused=refused, address=address)
+    """The connection of a key whose holder gives these names, and may."""
     caller = Caller(
         agent_id or grant.default_agent_id,
-        agent_type or DEFAULT_AGENT_TYPE,
+        grant.choose_type(agent_type),
         grant.permissions,
         grant.key_id,
     )
@@ -70,22 +73,22 @@ def connect_by_key(
     return Connection(caller, grant, None, is_named, address)
 
 
-def check_header_names(agent_id: str | None, agent_type: str | None) -> SharedContextError | None:
-    """What is wrong with the names in X-Agent-ID and X-Agent-Type, if anything."""
-    wrong = check_agent_name(agent_id, "X-Agent-ID") if agent_id else None
-    if wrong is None and agent_type:
-        wrong = check_agent_name(agent_type, "X-Agent-Type")
-    return wrong
-
-
-def check_bound_agent(
-    grant: KeyGrant, agent_id: str | None, field: str
+def check_binding(
+    grant: KeyGrant,
+    agent_id: str | None,
+    agent_type: str | None,
+    fields: tuple[str, str] = ARGUMENT_FIELDS,
 ) -> SharedContextError | None:
-    """What is wrong with naming this agent under a key that may be bound to another."""
-    if grant.agent_id is None or agent_id in (None, grant.agent_id):
-        return None
-    return PermissionDenied(
-        f"This API key is bound to the agent {grant.agent_id!r}.",
-        field=field,
-        suggestion=f"Give that one as {field}, or use a key of your own.",
-    )
+    """What is wrong with claiming this id and type, None for no claim, under a key that may be bound
+    to others. `fields` are what the claims are called."""
+    for claimed, bound, what, field in (
+        (agent_id, grant.agent_id, "agent", fields[0]),
+        (agent_type, grant.agent_type, "agent type", fields[1]),
+    ):
+        if bound is not None and claimed not in (None, bound):
+            return PermissionDenied(
+                f"This API key is bound to the {what} {bound!r}.",
+                field=field,
+                suggestion=f"Give that one as {field}, or leave it out; or use a key of your own.",
+            )
+    return None

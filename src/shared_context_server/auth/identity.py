@@ -14,16 +14,18 @@ from pydantic import JsonValue
 from shared_context_server import policy
 from shared_context_server.auth.agent_names import check_agent_name
 from shared_context_server.auth.connection import (
+    ARGUMENT_FIELDS,
+    HEADER_FIELDS,
     Connection,
     KeyGrant,
-    check_bound_agent,
+    check_binding,
     connect_by_key,
 )
 from shared_context_server.auth.keys import (
     ALL_PERMISSIONS,
     AUTH_DISABLED,
-    READ_WRITE,
     configured_keys,
+    everyones_grant,
     generate_key,
     hash_key,
     make_key_id,
@@ -71,10 +73,12 @@ _HOW_TO_AUTHENTICATE = (
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A new token and its handle, shown this once. `expires_in` is in seconds."""
+    """A new token and its handle, shown this once. `expires_in` is in seconds. `agent_handle` is
+    None where it would open nothing: on a connection that presents neither the key behind the token
+    nor a token of that key."""
 
     token: str = field(repr=False)
-    agent_handle: str = field(repr=False)
+    agent_handle: str | None = field(repr=False)
     agent_id: str
     agent_type: str
     permissions: tuple[Permission, ...]
@@ -97,6 +101,7 @@ class Presented:
     agent_id: str | None
     agent_type: str | None
     address: str
+    fields: tuple[str, str]
 
 
 class Identity:
@@ -132,8 +137,10 @@ class Identity:
         agent_id: str | None,
         agent_type: str | None,
         address: str = "",
+        fields: tuple[str, str] = HEADER_FIELDS,
     ) -> Connection:
-        """What these headers establish; None and blank are the same as no header.
+        """What these headers establish; None and blank are the same as no header. `fields`: what
+        errors call agent_id and agent_type.
 
         A bearer token wins over an API key, and names the agent: X-Agent-ID and X-Agent-Type count
         beside a key only. A bad credential is not raised but returned as `refused`.
@@ -144,16 +151,21 @@ class Identity:
         if remembered is not None and remembered[0] is known:
             return remembered[1]
         presented = Presented(
-            _trim(authorization), _trim(api_key), _trim(agent_id), _trim(agent_type), address
+            _trim(authorization),
+            _trim(api_key),
+            _trim(agent_id),
+            _trim(agent_type),
+            address,
+            fields,
         )
-        connection = self._connect(presented, known)
+        connection = await self._connect(presented, known)
         if presented.authorization is None and connection.refused is None:
             # Nothing but another state of the keys can change this; a token would expire.
             self._by_headers[headers] = known, connection
         if isinstance(connection.refused, Unauthenticated):
             latest = await self._states.get(max_age_s=0)
             if latest is not known:  # it may be the credential of a key made just now
-                connection = self._connect(presented, latest)
+                connection = await self._connect(presented, latest)
         return connection
 
     async def resolve(self, auth_token: str, connection: Connection) -> Caller:
@@ -187,7 +199,8 @@ class Identity:
         for what outlives the request that presented it."""
         known = self._states.find_recent() or await self._states.get()
         token_id = caller.credential_id
-        is_current = caller.key_id in known.grants and token_id not in known.revoked_tokens
+        is_revoked = caller.family_id in known.revoked_families
+        is_current = caller.key_id in known.grants and not is_revoked
         if is_current and token_id is not None:
             expires_at = self._expiries.get(token_id)
             if expires_at is None:
@@ -206,41 +219,46 @@ class Identity:
         *,
         connection: Connection,
         agent_id: str,
-        agent_type: str,
+        agent_type: str | None,
         api_key: str | None,
         requested: Sequence[Permission],
     ) -> IssuedToken:
         """Trade an API key, the argument or else the connection's, for a token of this agent.
 
         It has the requested permissions that the key allows. Unauthenticated without a valid key
-        (a token is none: it does not let one agent become another); PermissionDenied for an agent
-        other than the one the key is bound to.
+        (a token is none: it does not let one agent become another); PermissionDenied for an agent or
+        a type other than those the key is bound to.
         """
-        for name, value in (("agent_id", agent_id), ("agent_type", agent_type)):
-            if wrong := check_agent_name(value, name):
-                raise wrong
         grant = await self._choose_grant(connection, api_key)
-        if wrong_agent := check_bound_agent(grant, agent_id, "agent_id"):
-            raise wrong_agent
+        wrong = check_binding(grant, agent_id, agent_type) or await self._check_claims(
+            grant, agent_id, agent_type
+        )
+        if wrong is not None:
+            raise wrong
+        permissions = grant.permissions & frozenset(requested)
         return await self._issue(
             "agent_authenticated",
-            Caller(agent_id, agent_type, grant.permissions & frozenset(requested), grant.key_id),
+            Caller(agent_id, grant.choose_type(agent_type), permissions, grant.key_id),
+            connection,
         )
 
-    async def refresh(self, caller: Caller) -> IssuedToken:
+    async def refresh(self, caller: Caller, connection: Connection) -> IssuedToken:
         """A new token of the same identity, with no more than its key still allows."""
         known = await self._states.get(max_age_s=0)
         grant = known.grants.get(caller.key_id)
-        if grant is None or caller.credential_id in known.revoked_tokens:
+        if grant is None or caller.family_id in known.revoked_families:
             raise Unauthenticated("The credential is not valid any more.")
-        permissions = caller.permissions & grant.permissions
-        return await self._issue(
-            "token_refreshed",
-            Caller(caller.agent_id, caller.agent_type, permissions, caller.key_id),
+        refreshed = replace(
+            caller,
+            permissions=caller.permissions & grant.permissions,
+            credential_id=None,
+            origin_id=caller.family_id,
         )
+        return await self._issue("token_refreshed", refreshed, connection)
 
     async def revoke(self, caller: Caller, credential_id: str | None) -> str:
-        """End a token and its handle: the calling one, or another by its jti. Return the jti.
+        """End a token, those that were refreshed from it or that it was refreshed from, and their
+        handles: the calling one, or another by its jti. Return the jti.
 
         Revoking twice is no error. InvalidArgument for a jti that was never issued, or none when
         the key itself calls; PermissionDenied for somebody else's.
@@ -262,20 +280,27 @@ class Identity:
             caller.agent_id,
             details={"credential_id": token_id, "of_agent_id": credential.agent_id},
         )
-        await self._storage.revoke_credential(token_id, datetime.now(UTC), audit)
+        await self._storage.revoke_credentials(credential.family_id, datetime.now(UTC), audit)
         await self._states.get(max_age_s=0)
         return token_id
 
     # Keys
 
     async def create_key(
-        self, agent_id: str, permissions: Iterable[Permission]
+        self,
+        agent_id: str,
+        permissions: Iterable[Permission],
+        *,
+        agent_type: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key bound to the agent, and the key itself, which is kept nowhere.
+        """A new key bound to the agent, and to the type unless it is None, and the key itself, which
+        is kept nowhere.
 
         `permissions` is its ceiling; admin includes read and write.
         """
-        if wrong := check_agent_name(agent_id, "agent_id"):
+        if wrong := await self.check_names([agent_id], "agent_id"):
+            raise wrong
+        if agent_type is not None and (wrong := await self.check_type(agent_type, "agent_type")):
             raise wrong
         ceiling = frozenset(permissions)
         if not ceiling:
@@ -283,8 +308,19 @@ class Identity:
         if Permission.ADMIN in ceiling:
             ceiling = ALL_PERMISSIONS
         key = generate_key()
-        record = ApiKey(make_key_id(), agent_id, ceiling, hash_key(key), datetime.now(UTC))
-        details: JsonObject = {"key_id": record.id, "permissions": _list_names(ceiling)}
+        record = ApiKey(
+            make_key_id(),
+            agent_id,
+            ceiling,
+            hash_key(key),
+            datetime.now(UTC),
+            agent_type=agent_type,
+        )
+        details: JsonObject = {
+            "key_id": record.id,
+            "permissions": _list_names(ceiling),
+            "agent_type": agent_type,
+        }
         await self._storage.add_key(record, AuditEntry("key_created", agent_id, details=details))
         await self._states.get(max_age_s=0)
         return record, key
@@ -303,7 +339,40 @@ class Identity:
         await self._states.get(max_age_s=0)
         return is_revoked
 
-    def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
+    # Names
+
+    async def check_names(self, names: Sequence[str], field: str) -> SharedContextError | None:
+        """What is wrong with these agents' ids, said of `field`; None if nothing is. Agents that the
+        server has heard of are called what they are called, whatever the rules for new names."""
+        wrong = {name: error for name in names if (error := check_agent_name(name, field))}
+        known = await self._storage.find_known_agents(list(wrong)) if wrong else frozenset()
+        return next((error for name, error in wrong.items() if name not in known), None)
+
+    async def check_type(self, agent_type: str, field: str) -> SharedContextError | None:
+        """The same for an agent's type."""
+        wrong = check_agent_name(agent_type, field)
+        if wrong is not None and await self._storage.is_agent_type_known(agent_type):
+            return None
+        return wrong
+
+    async def _check_claims(
+        self,
+        grant: KeyGrant,
+        agent_id: str | None,
+        agent_type: str | None,
+        fields: tuple[str, str] = ARGUMENT_FIELDS,
+    ) -> SharedContextError | None:
+        """What is wrong with the names that the key's holder claims; those that it is bound to are
+        right."""
+        if agent_id not in (None, grant.agent_id) and (
+            wrong := await self.check_names([agent_id], fields[0])
+        ):
+            return wrong
+        if agent_type not in (None, grant.agent_type):
+            return await self.check_type(agent_type, fields[1])
+        return None
+
+    async def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
         key, address = presented.api_key, presented.address
         grant = known.find_grant(key) if key else None
         if presented.authorization:
@@ -317,17 +386,29 @@ class Identity:
                 return Connection(grant=grant, refused=refused, address=address)
             return Connection(caller, grant, None, True, address)
         if not self._is_enabled:
-            held, bound_id = _everyones_grant(grant), grant.agent_id if grant else None
-            named = presented.agent_id or bound_id
-            return connect_by_key(held, named, presented.agent_type, address)
+            named = replace(
+                presented,
+                agent_id=presented.agent_id or (grant.agent_id if grant else None),
+                agent_type=presented.agent_type or (grant.agent_type if grant else None),
+            )
+            return await self._connect_by_key(everyones_grant(grant), named)
         if grant is not None:
-            return connect_by_key(grant, presented.agent_id, presented.agent_type, address)
+            return await self._connect_by_key(grant, presented)
         if key is not None:
             wrong_key = Unauthenticated(
                 "The API key is not valid.", field="X-API-Key", suggestion=_CORRECT_KEY
             )
             return Connection(refused=wrong_key, address=address)
         return Connection(address=address)
+
+    async def _connect_by_key(self, grant: KeyGrant, presented: Presented) -> Connection:
+        agent_id, agent_type = presented.agent_id, presented.agent_type
+        wrong = check_binding(
+            grant, agent_id, agent_type, presented.fields
+        ) or await self._check_claims(grant, agent_id, agent_type, presented.fields)
+        if wrong is not None:
+            return Connection(grant=grant, refused=wrong, address=presented.address)
+        return connect_by_key(grant, agent_id, agent_type, presented.address)
 
     def _read_authorization(self, authorization: str, known: KnownKeys) -> Caller:
         scheme, _, token = authorization.partition(" ")
@@ -348,11 +429,11 @@ class Identity:
         return check(latest)
 
     async def _choose_grant(self, connection: Connection, api_key: str | None) -> KeyGrant:
-        if not self._is_enabled:
-            return AUTH_DISABLED
         known = await self._states.get(max_age_s=0)
         if api_key is not None:
             grant = known.find_grant(api_key.strip())
+            if not self._is_enabled:
+                return everyones_grant(grant)
             if grant is None:
                 raise Unauthenticated(
                     "The API key is not valid.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
@@ -361,6 +442,8 @@ class Identity:
         # The connection may be older than the key's revocation.
         if connection.grant is not None and connection.grant.key_id in known.grants:
             return connection.grant
+        if not self._is_enabled:
+            return AUTH_DISABLED
         if connection.grant is None and not connection.caller.is_anonymous:
             raise Unauthenticated(
                 "A token does not authenticate another agent; an API key does.",
@@ -371,7 +454,9 @@ class Identity:
             "No valid API key was presented.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
         )
 
-    async def _issue(self, event_type: str, identity: Caller) -> IssuedToken:
+    async def _issue(
+        self, event_type: str, identity: Caller, connection: Connection
+    ) -> IssuedToken:
         """Record a new token of this identity, which has no credential yet, and sign it."""
         issued_at_s = int(time.time())
         handle = make_handle()
@@ -384,6 +469,7 @@ class Identity:
             handle_hash=hash_handle(handle),
             issued_at=datetime.fromtimestamp(issued_at_s, UTC),
             expires_at=datetime.fromtimestamp(issued_at_s + self._life_s, UTC),
+            origin_id=identity.origin_id,
         )
         details: JsonObject = {
             "credential_id": credential.id,
@@ -394,9 +480,10 @@ class Identity:
         await self._storage.add_credential(
             credential, AuditEntry(event_type, credential.agent_id, details=details)
         )
-        return self._sign(credential, handle)
+        is_handle_of_use = credential.key_id in _key_ids(connection)
+        return self._sign(credential, handle if is_handle_of_use else None)
 
-    def _sign(self, credential: Credential, handle: str) -> IssuedToken:
+    def _sign(self, credential: Credential, handle: str | None) -> IssuedToken:
         claims = TokenClaims(
             token_id=credential.id,
             agent_id=credential.agent_id,
@@ -405,6 +492,7 @@ class Identity:
             key_id=credential.key_id,
             issued_at=int(credential.issued_at.timestamp()),
             expires_at=int(credential.expires_at.timestamp()),
+            origin_id=credential.origin_id,
         )
         return IssuedToken(
             token=self._signer.encode(claims),
@@ -430,10 +518,3 @@ def _key_ids(connection: Connection) -> tuple[str, ...]:
     """The keys that a connection presents, or whose token it presents."""
     own = connection.caller.key_id
     return (own,) if connection.grant is None else (own, connection.grant.key_id)
-
-
-def _everyones_grant(grant: KeyGrant | None) -> KeyGrant:
-    """Under AUTH_ENABLED=false everyone may read and write as whom they say. A valid key still
-    adds what it allows; a wrong one is as good as none."""
-    permissions = READ_WRITE if grant is None else READ_WRITE | grant.permissions
-    return replace(AUTH_DISABLED, permissions=permissions)

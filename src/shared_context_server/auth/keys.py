@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from shared_context_server import policy
 from shared_context_server.auth.connection import KeyGrant
 from shared_context_server.models import ApiKey, Permission
 from shared_context_server.settings import Settings
@@ -20,8 +21,21 @@ KEY_ID_HEX_CHARS = 16
 ALL_PERMISSIONS = frozenset(Permission)
 READ_WRITE = frozenset({Permission.READ, Permission.WRITE})
 
-AUTH_DISABLED = KeyGrant("auth-disabled", None, ALL_PERMISSIONS, "anonymous-agent")
+AUTH_DISABLED = KeyGrant(
+    "auth-disabled", None, policy.permissions_without_authentication(None), "anonymous-agent"
+)
 """Stands in for a key under AUTH_ENABLED=false: everyone holds it."""
+
+
+def everyones_grant(grant: KeyGrant | None) -> KeyGrant:
+    """What holds under AUTH_ENABLED=false for who presents this key, or none or a wrong one, which
+    is the same: everyone is who they say. What a key adds stays its own, and ends with it."""
+    allowed = policy.permissions_without_authentication(
+        None if grant is None else grant.permissions
+    )
+    if grant is None or allowed == AUTH_DISABLED.permissions:
+        return AUTH_DISABLED
+    return KeyGrant(grant.key_id, None, allowed, AUTH_DISABLED.default_agent_id)
 
 
 def generate_key() -> str:
@@ -50,7 +64,7 @@ def derive_key_id(key: str, secret: bytes) -> str:
 
 def grant_of(key: ApiKey) -> KeyGrant:
     """What a created key allows."""
-    return KeyGrant(key.id, key.agent_id, key.permissions, key.agent_id)
+    return KeyGrant(key.id, key.agent_id, key.permissions, key.agent_id, key.agent_type)
 
 
 @dataclass(frozen=True, slots=True)

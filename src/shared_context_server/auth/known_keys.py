@@ -25,7 +25,7 @@ class KnownKeys:
     grants: dict[str, KeyGrant]
     configured: tuple[ConfiguredKey, ...]
     created_by_hash: dict[str, KeyGrant]
-    revoked_tokens: frozenset[str]
+    revoked_families: frozenset[str]
 
     def find_grant(self, key: str) -> KeyGrant | None:
         """What the presented API key allows; None if it is none of ours.
@@ -36,7 +36,8 @@ class KnownKeys:
         presented = hash_key(key)
         found = self.created_by_hash.get(presented)
         for candidate in self.configured:
-            if hmac.compare_digest(presented, candidate.secret_hash):
+            # A created key that somebody has put into SCS_API_KEY, as clients do, stays what it is.
+            if hmac.compare_digest(presented, candidate.secret_hash) and found is None:
                 found = candidate.grant
         return found
 
@@ -99,5 +100,5 @@ class KeyStates:
             grants={grant.key_id: grant for grant in created.values()} | self._always,
             configured=self._configured,
             created_by_hash=created,
-            revoked_tokens=state.revoked_credentials,
+            revoked_families=state.revoked_families,
         )

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from shared_context_server.auth.keys import generate_key
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.private_files import require_own_directory, require_private_file
 from shared_context_server.settings import Settings, read_secrets
 
 LOCK_TIMEOUT_S = 30.0  # writing the file takes milliseconds; longer than this is a stuck process
@@ -32,14 +33,19 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
     What is missing from the settings is taken from `<data dir>/secrets.env`, or generated and
     added there (0600; the directory is made 0700). Entries that are there stay as they are, keys
     that come from elsewhere are not written. Any number of processes may do this at once: all get
-    the same keys. Raises ConfigurationError when the file cannot be written.
+    the same keys. Rights of others in the file are taken away. Raises ConfigurationError when the
+    file cannot be written, and when it or its directory is another user's.
     """
     missing = [name for name in _MAKERS if getattr(settings, name.lower()) is None]
+    path = settings.secrets_path
+    if path.is_file():
+        require_own_directory(path.parent)
+        require_private_file(path)
     if not missing:
         return settings, False
-    path = settings.secrets_path
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_own_directory(path.parent)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S, mode=0o600):
             present = read_secrets(path)
             generated = {name: _MAKERS[name]() for name in missing if name not in present}

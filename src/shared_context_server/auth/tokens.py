@@ -25,7 +25,8 @@ _HANDLE_BYTES = 16  # 22 url-safe characters
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `issued_at` and `expires_at` are epoch seconds."""
+    """What a token says. `issued_at` and `expires_at` are epoch seconds. `origin_id`: the jti of the
+    token that it was refreshed from, by however many steps."""
 
     token_id: str
     agent_id: str
@@ -34,6 +35,7 @@ class TokenClaims:
     key_id: str
     issued_at: int
     expires_at: int
+    origin_id: str | None = None
 
 
 class TokenSigner:
@@ -47,21 +49,20 @@ class TokenSigner:
         self._secret = secret
 
     def encode(self, claims: TokenClaims) -> str:
-        return jwt.encode(
-            {
-                "iss": ISSUER,
-                "aud": AUDIENCE,
-                "sub": claims.agent_id,
-                "agent_type": claims.agent_type,
-                "permissions": [p.value for p in Permission if p in claims.permissions],
-                "key": claims.key_id,
-                "jti": claims.token_id,
-                "iat": claims.issued_at,
-                "exp": claims.expires_at,
-            },
-            self._secret,
-            algorithm=ALGORITHM,
-        )
+        payload = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": claims.agent_id,
+            "agent_type": claims.agent_type,
+            "permissions": [p.value for p in Permission if p in claims.permissions],
+            "key": claims.key_id,
+            "jti": claims.token_id,
+            "iat": claims.issued_at,
+            "exp": claims.expires_at,
+        }
+        if claims.origin_id is not None:
+            payload["origin"] = claims.origin_id
+        return jwt.encode(payload, self._secret, algorithm=ALGORITHM)
 
     def decode(self, token: str, *, field: str) -> TokenClaims:
         """Raise Unauthenticated, said of `field`, for a token that has expired or is not ours."""
@@ -98,6 +99,7 @@ class TokenSigner:
             key_id=_text(payload["key"]),
             issued_at=int(payload["iat"]),
             expires_at=int(payload["exp"]),
+            origin_id=_text(payload["origin"]) if "origin" in payload else None,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -33,17 +33,11 @@ def require_valid(verified: Verified, known: KnownKeys, field: str) -> Caller:
     if verified.expires_at_s <= time.time():
         raise Unauthenticated(f"The {verified.what} has expired.", field=field)
     grant = known.grants.get(caller.key_id)
-    if grant is None or caller.credential_id in known.revoked_tokens:
+    if grant is None or caller.family_id in known.revoked_families:
         raise Unauthenticated(f"The {verified.what} is not valid any more.", field=field)
     if caller.permissions <= grant.permissions:
         return caller
-    return Caller(
-        caller.agent_id,
-        caller.agent_type,
-        caller.permissions & grant.permissions,
-        caller.key_id,
-        caller.credential_id,
-    )
+    return replace(caller, permissions=caller.permissions & grant.permissions)
 
 
 class Verifier:
@@ -66,6 +60,7 @@ class Verifier:
                 claims.permissions,
                 claims.key_id,
                 claims.token_id,
+                claims.origin_id,
             )
             verified = self._tokens[token] = Verified(caller, claims.expires_at, "token")
         return verified
@@ -84,6 +79,7 @@ class Verifier:
                 credential.permissions,
                 credential.key_id,
                 credential.id,
+                credential.origin_id,
             )
             expires_at_s = credential.expires_at.timestamp()
             verified = self._handles[handle_hash] = Verified(caller, expires_at_s, "agent handle")

@@ -7,6 +7,8 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
+from shared_context_server.display import show_printable
+from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
     CopyError,
@@ -33,6 +35,8 @@ _COMMANDS = {
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
+    "backup": ("backup:backup", "Copy the database to a file, while servers run."),
+    "restore": ("backup:restore", "Put such a copy back."),
     "export": ("moving:export", "Write all that is stored to a file."),
     "import": ("moving:import_", "Read such a file into an empty store."),
 }
@@ -42,14 +46,15 @@ for _name, (_path, _help) in _COMMANDS.items():
 
 def main() -> None:
     """Run the command of sys.argv; what the user can put right is one line on stderr."""
+    detach_libraries()
     try:
         app()
     except ConfigurationError as exc:
-        print(f"shared-context-server: {exc}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(MISTAKEN)
     except CopyError as exc:
-        print(f"shared-context-server: {exc}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(FAILED)
     except SharedContextError as exc:
-        print(f"shared-context-server: {exc.message} {exc.hint}", file=sys.stderr)
+        print(f"shared-context-server: {show_printable(exc.message)} {exc.hint}", file=sys.stderr)
         sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)

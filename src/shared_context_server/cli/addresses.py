@@ -28,7 +28,14 @@ def is_loopback(host: str) -> bool:
 
 
 def require_safe_exposure(settings: Settings) -> None:
-    """Raise ConfigurationError if strangers could connect and be whoever they say they are."""
+    """Raise ConfigurationError if strangers could connect and be whoever they say they are, or whose
+    session id they have seen."""
+    if settings.mcp_session_identity and not is_loopback(settings.http_host):
+        raise ConfigurationError(
+            f"MCP_SESSION_IDENTITY=true and HTTP_HOST={settings.http_host}: whoever saw the id of a "
+            "session could write as its agent. Listen on 127.0.0.1, or leave it off and send "
+            "auth_token with each call."
+        )
     if settings.auth_enabled or settings.auth_disabled_off_loopback:
         return
     if not is_loopback(settings.http_host):

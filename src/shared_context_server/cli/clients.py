@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from shared_context_server.environment import DOTENV, PREFIX
 from shared_context_server.settings import Settings
 
 SERVER_NAME = "shared-context"
@@ -64,11 +65,13 @@ class ClientConfig:
 def key_expression(settings: Settings) -> Expression:
     """API_KEY as a shell on this machine reads it from where it is kept, without showing it."""
     assert settings.api_key is not None
-    line = f"API_KEY={settings.api_key.get_secret_value()}"
-    for path in (settings.secrets_path, Path(".env").absolute()):
-        if path.is_file() and line in path.read_text(encoding="utf-8").splitlines():
-            return Expression(f"$(sed -n 's/^API_KEY=//p' {shlex.quote(str(path))})")
-    return Expression("$API_KEY")
+    names = (f"{PREFIX}API_KEY", "API_KEY")
+    for path in (settings.secrets_path, Path(DOTENV).absolute()):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for name in names:
+            if f"{name}={settings.api_key.get_secret_value()}" in lines:
+                return Expression(f"$(sed -n 's/^{name}=//p' {shlex.quote(str(path))})")
+    return Expression("${SCS_API_KEY:-$API_KEY}")
 
 
 def client_config(client: Client, access: Access) -> ClientConfig:

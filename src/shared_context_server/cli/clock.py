@@ -9,10 +9,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.cli.options import load_options
 from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.settings import Settings, load_settings
+from shared_context_server.settings import Settings
 
 
 @Parameter(name="*")
@@ -42,15 +44,16 @@ class ClockOptions:
 
     def load(self) -> Settings:
         """The settings, with the options that were given. Raises ConfigurationError."""
-        return load_settings(
-            clock_prefix=self.prefix,
-            clock_hz=self.hz,
-            clock_ntp=self.ntp,
-            clock_ntp_interval=self.ntp_interval,
-            clock_ntp_hold=self.ntp_hold,
-            clock_sources=self.source,
-            clock_sensor_interval=self.sensor_interval,
-        )
+        overrides = {
+            "clock_prefix": self.prefix,
+            "clock_hz": self.hz,
+            "clock_ntp": self.ntp,
+            "clock_ntp_interval": self.ntp_interval,
+            "clock_ntp_hold": self.ntp_hold,
+            "clock_sources": self.source,
+            "clock_sensor_interval": self.sensor_interval,
+        }
+        return load_options(Surroundings.OURS, overrides)
 
 
 def clock(options: ClockOptions = ClockOptions()) -> None:

@@ -21,11 +21,12 @@ from shared_context_server.cli.addresses import listen, require_safe_exposure
 from shared_context_server.cli.banner import compose_banner, startup_facts
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import LogFormat, McpSessions, Settings, load_settings
-from shared_context_server.storage import open_storage
+from shared_context_server.storage import StorageId, identify_storage, open_storage
 
 GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
 # For connections between two calls: longer than the proxies and clients in use keep them (60 s and
@@ -57,16 +58,16 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
     _require_possible_workers(settings, is_reloading=is_reloading)
     settings, are_keys_new = ensure_secrets(settings)
     configure_logs(settings)
-    asyncio.run(_check_storage(settings))
+    found = asyncio.run(_check_storage(settings))
     with listen(settings.http_host, settings.http_port) as listener:
         announce = partial(_announce, settings, listener.getsockname()[1], are_keys_new)
         if is_reloading:
             announce()
             _serve_reloading(overrides, listener)
         elif settings.workers > 1:
-            serve_with_workers(settings, listener, announce, UVICORN_OPTIONS)
+            serve_with_workers(settings, found, listener, announce, UVICORN_OPTIONS)
         else:
-            _Server(settings, announce).run([listener])
+            _Server(settings, announce, found).run([listener])
 
 
 def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None:
@@ -84,8 +85,13 @@ def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None
 class _Server(uvicorn.Server):
     """uvicorn's server, which says when it serves, and for which ending as asked is a success."""
 
-    def __init__(self, settings: Settings, announce: Callable[[], None] | None = None) -> None:
-        self._app = LifespanApp(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        announce: Callable[[], None] | None = None,
+        expected: StorageId | None = None,
+    ) -> None:
+        self._app = LifespanApp(settings, expected)
         super().__init__(_make_config(self._app))
         self._announce = announce
 
@@ -106,10 +112,11 @@ def _make_config(app: LifespanApp) -> uvicorn.Config:
     return uvicorn.Config(app, **UVICORN_OPTIONS)
 
 
-async def _check_storage(settings: Settings) -> None:
-    """Open the storage once, so that what is wrong with it is told before anybody connects."""
+async def _check_storage(settings: Settings) -> StorageId | None:
+    """Open the storage once, so that what is wrong with it is told before anybody connects; which one
+    it is, so that no process of this server ever takes another."""
     async with open_storage(settings):
-        pass
+        return identify_storage(settings)
 
 
 def _announce(settings: Settings, port: int, are_keys_new: bool) -> None:
@@ -135,7 +142,7 @@ def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None
 def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | None) -> None:
     """The life of one child of the reloader, in a process with the source as it is now."""
     try:
-        settings, _ = ensure_secrets(load_settings(**overrides))
+        settings, _ = ensure_secrets(load_settings(Surroundings.OURS, **overrides))
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)

@@ -13,6 +13,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.options import StorageOptions
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
+from shared_context_server.display import show_name
 from shared_context_server.models import ApiKey, Permission
 from shared_context_server.storage import open_storage
 
@@ -24,24 +25,33 @@ async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     agent_id: Annotated[str, Parameter(help="The only agent the key may be used for.")],
+    agent_type: Annotated[
+        str | None,
+        Parameter(help="The only type that agent may be of; without it any, as it says."),
+    ] = None,
     permissions: PermissionList = "read,write",
 ) -> None:
     """Create a key and print it to stdout. It is shown this once; only its hash is kept."""
     ceiling = parse_permissions(permissions)
     async with _open_identity(options) as identity:
-        record, key = await identity.create_key(agent_id, ceiling)
-    print(f"{record.id}: for {record.agent_id}, {_permissions(record)}", file=sys.stderr)
+        record, key = await identity.create_key(agent_id, ceiling, agent_type=agent_type)
+    of_type = "" if record.agent_type is None else f" of type {show_name(record.agent_type)}"
+    who = f"{show_name(record.agent_id)}{of_type}"
+    print(f"{record.id}: for {who}, {_permissions(record)}", file=sys.stderr)
     print(key)
 
 
 @app.command(name="list")
 async def list_(options: StorageOptions = StorageOptions()) -> None:  # noqa: B008 - frozen
-    """List the keys that were created: id, agent, permissions, when, whether revoked."""
+    """List the keys that were created: id, agent, permissions, when, whether revoked, type (- for
+    any)."""
     async with _open_identity(options) as identity:
         for key in await identity.list_keys():
             created = key.created_at.isoformat(timespec="seconds")
             state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%F}"
-            print(f"{key.id}\t{key.agent_id}\t{_permissions(key)}\t{created}\t{state}")
+            bound = "-" if key.agent_type is None else show_name(key.agent_type)
+            fields = (key.id, show_name(key.agent_id), _permissions(key), created, state, bound)
+            print("\t".join(fields))
 
 
 @app.command
@@ -53,7 +63,7 @@ async def revoke(
     async with _open_identity(options) as identity:
         is_revoked = await identity.revoke_key(key_id)
     if not is_revoked:
-        print(f"There is no active key {key_id}.", file=sys.stderr)
+        print(f"There is no active key {show_name(key_id)}.", file=sys.stderr)
         return 1
     print(f"Revoked {key_id}.")
     return 0

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.observability.logs import configure_logs
-from shared_context_server.settings import Settings, load_settings
+from shared_context_server.environment import Surroundings, read_sources
+from shared_context_server.observability.logs import configure_logs, get_logger
+from shared_context_server.settings import Settings, find_unknown_variables, make_settings
+
+_log = get_logger("settings")
+
+
+def load_options(surroundings: Surroundings, overrides: Mapping[str, object]) -> Settings:
+    """The settings that count in these surroundings, with the options that were given. Logs are
+    written as they say from now on, first of variables that look like settings and are none.
+
+    Raises ConfigurationError.
+    """
+    sources = read_sources(surroundings)
+    settings = make_settings(sources, overrides)
+    configure_logs(settings)  # of what a database says that a command waits for
+    for unknown in find_unknown_variables(sources):
+        _log.warning(
+            "unknown setting", variable=unknown.variable, place=unknown.place, hint=unknown.hint
+        )
+    return settings
 
 
 @Parameter(name="*")
@@ -20,12 +40,9 @@ class StorageOptions:
     data_dir: Annotated[Path | None, Parameter(help="Directory of the data and the keys.")] = None
     database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
 
-    def load(self) -> Settings:
-        """The settings, with the options that were given, by which logs are written from now on.
-        Raises ConfigurationError."""
-        settings = load_settings(**self.overrides())
-        configure_logs(settings)  # of what a database says that a command waits for
-        return settings
+    def load(self, surroundings: Surroundings = Surroundings.OURS) -> Settings:
+        """The settings, with the options that were given, as load_options makes them."""
+        return load_options(surroundings, self.overrides())
 
     def overrides(self) -> dict[str, object]:
         return asdict(self)

@@ -15,9 +15,11 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared_context_server.environment import PREFIX
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
+from shared_context_server.tools.schemas import ANY_JSON
 
 DEFAULTS_IN_WORDS = {
     "data_dir": "the platform's user data directory",
@@ -42,10 +44,15 @@ def tools_reference() -> str:
 def settings_table() -> str:
     """Every setting with its default and meaning."""
     rows = [
-        (f"`{name.upper()}`", _default(name, field), _escape(field.description or ""))
+        (
+            f"`{PREFIX}{name.upper()}`",
+            f"`{name.upper()}`",
+            _default(name, field),
+            _escape(field.description or ""),
+        )
         for name, field in Settings.model_fields.items()
     ]
-    return _table(("setting", "default", "meaning"), rows)
+    return _table(("setting", "without prefix", "default", "meaning"), rows)
 
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
@@ -110,15 +117,17 @@ def _arguments(schema: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _type_in_words(schema: dict[str, Any]) -> str:
+    if schema.get("anyOf") == ANY_JSON["anyOf"]:
+        return "any JSON"
     if "enum" in schema:
         return " | ".join(f"`{choice}`" for choice in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_type_in_words(choice) for choice in schema["anyOf"])
+        return " or ".join(choice.get("format", choice["type"]) for choice in schema["anyOf"])
     if "format" in schema:
         return str(schema["format"])
     if schema.get("type") == "array":
         return f"list of {_type_in_words(schema['items'])}"
-    return str(schema.get("type", "any JSON")) + _bounds(schema)
+    return str(schema["type"]) + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from shared_context_server.cli.clock_child import supervised_clock
-from shared_context_server.cli.http import serve_http
 from shared_context_server.cli.options import ServeOptions
-from shared_context_server.cli.stdio import LocalClient, serve_stdio
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings
 
 
 def serve(
@@ -29,20 +28,36 @@ def serve(
     ] = False,
     agent_id: Annotated[
         str | None,
-        Parameter(env_var="AGENT_ID", help="stdio: who the client is; default: its own name."),
+        Parameter(env_var="SCS_AGENT_ID", help="stdio: who the client is; default: its own name."),
     ] = None,
     agent_type: Annotated[
-        str | None, Parameter(env_var="AGENT_TYPE", help="stdio: what kind of agent it is.")
+        str | None, Parameter(env_var="SCS_AGENT_TYPE", help="stdio: what kind of agent it is.")
     ] = None,
 ) -> None:
     """Run the server until it is told to stop (SIGTERM, SIGINT; for stdio also end of input)."""
-    settings = options.load()
+    # Whatever starts the one is set up for it; the other is started in somebody's project.
+    settings = options.load(Surroundings.OURS if transport == "http" else Surroundings.PROJECT)
     if reload and transport == "stdio":
         raise ConfigurationError("--reload is for --transport http.")
     if options.workers is not None and transport == "stdio":
         raise ConfigurationError("--workers is for --transport http.")
-    with supervised_clock(settings) if with_clock else nullcontext():
+    with _clock_beside(settings) if with_clock else nullcontext():
         if transport == "http":
+            from shared_context_server.cli.http import serve_http  # noqa: PLC0415 - see below
+
             serve_http(settings, overrides=options.overrides(), is_reloading=reload)
         else:
+            from shared_context_server.cli.stdio import (  # noqa: PLC0415 - see below
+                LocalClient,
+                serve_stdio,
+            )
+
             asyncio.run(serve_stdio(settings, LocalClient(agent_id, agent_type)))
+
+
+def _clock_beside(settings: Settings) -> AbstractContextManager[None]:
+    # Each of these imports takes seconds and tens of megabytes: --help, a wrong setting, and the
+    # other transport need none of it.
+    from shared_context_server.cli.clock_child import supervised_clock  # noqa: PLC0415
+
+    return supervised_clock(settings)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.options import ServerOptions
+from shared_context_server.display import show_line
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage import find_schema_status
@@ -23,8 +24,8 @@ def status(options: ServerOptions = ServerOptions()) -> int:  # noqa: B008 - fro
     is_healthy, health = _ask(url, "/health")
     is_ready, readiness = _ask(url, "/ready")
     print(f"server    {url}")
-    print(f"health    {health}")
-    print(f"ready     {readiness}")
+    print(f"health    {show_line(health)}")
+    print(f"ready     {show_line(readiness)}")
     print(f"data      {settings.data_dir}")
     print(f"database  {without_password(settings.storage_url)}")
     print(f"schema    {_describe_schema(settings)}")

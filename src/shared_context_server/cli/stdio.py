@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from shared_context_server.auth.agent_names import check_agent_name
+from shared_context_server.auth.agent_names import check_name_form
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.secrets import ensure_secrets
@@ -26,6 +26,7 @@ from shared_context_server.transport.stdio import run_stdio
 
 STDIN = 0
 CLIENT_GONE = "the client went away before it had read its answers"
+NAME_OPTIONS = ("--agent-id", "--agent-type")
 CHUNK_BYTES = 65_536  # the capacity of a pipe on Linux
 
 _log = get_logger("stdio")
@@ -39,14 +40,17 @@ class LocalClient:
     agent_type: str | None
 
     def require_valid_names(self) -> None:
-        """Raise ConfigurationError for what no agent can be called."""
-        for option, name in (("--agent-id", self.agent_id), ("--agent-type", self.agent_type)):
-            if name is not None and (wrong := check_agent_name(name, option)):
+        """Raise ConfigurationError for what no agent can be called, new or known."""
+        for option, name in zip(NAME_OPTIONS, (self.agent_id, self.agent_type), strict=True):
+            if name is not None and (wrong := check_name_form(name, option)):
                 raise ConfigurationError(wrong.message)
 
 
 async def serve_stdio(settings: Settings, client: LocalClient) -> None:
-    """Serve until the input ends or SIGTERM or SIGINT ends it. stdout carries the protocol only."""
+    """Serve until the input ends or SIGTERM or SIGINT ends it. stdout carries the protocol only.
+
+    Raises ConfigurationError for names that the client's agent may not have.
+    """
     client.require_valid_names()
     settings, _ = ensure_secrets(settings)
     configure_logs(settings)
@@ -56,11 +60,16 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
         for sig in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sig, end_input)
         async with open_server(settings) as server:
-            current_connection.set(await _connect(server, client))
-            try:
-                await run_stdio(server.mcp, settings.max_body_bytes)
-            except* BrokenPipeError:
-                _log.debug(CLIENT_GONE)
+            connection = await _connect(server, client)
+            if connection.refused is None:
+                current_connection.set(connection)
+                try:
+                    await run_stdio(server.mcp, settings.max_body_bytes)
+                except* BrokenPipeError:
+                    _log.debug(CLIENT_GONE)
+    # Not before: the task groups of an open server would wrap it.
+    if connection.refused is not None:
+        raise ConfigurationError(connection.refused.message)
 
 
 def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
@@ -72,13 +81,15 @@ def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 async def _connect(server: Server, client: LocalClient) -> Connection:
-    """The client's connection: whoever can start this process can read the key, so it presents it."""
+    """The client's connection: whoever can start this process can read the key, so it presents it.
+    `refused` for names that no new agent may have."""
     key = server.settings.api_key
     return await server.services.identity.connect(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=client.agent_id,
         agent_type=client.agent_type,
+        fields=NAME_OPTIONS,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.options import StorageOptions
@@ -36,8 +35,11 @@ async def token(
     key = settings.admin_api_key if Permission.ADMIN in requested else settings.api_key
     assert key is not None, "ensure_secrets has set it"
     async with open_storage(settings) as storage:
-        issued = await Identity(storage, settings).authenticate(
-            connection=Connection(),
+        identity = Identity(storage, settings)
+        issued = await identity.authenticate(
+            connection=await identity.connect(
+                authorization=None, api_key=key.get_secret_value(), agent_id=None, agent_type=None
+            ),
             agent_id=agent_id,
             agent_type=agent_type,
             api_key=key.get_secret_value(),

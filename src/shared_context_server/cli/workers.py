@@ -26,6 +26,7 @@ from uvicorn.supervisors import Multiprocess
 from shared_context_server.observability.logs import configure_logs
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import Settings
+from shared_context_server.storage import StorageId
 
 START_S = 60.0  # for all workers to serve; imports on a busy machine take seconds
 ANSWER_S = 20  # for one to serve at a restart, and to answer the supervisor at any time
@@ -34,17 +35,20 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it 
 
 def serve_with_workers(
     settings: Settings,
+    expected: StorageId | None,
     listener: socket.socket,
     announce: Callable[[], None],
     options: dict[str, Any],
 ) -> None:
     """Serve until SIGTERM or SIGINT; `announce` is called once, when all workers serve.
 
-    A worker that dies is replaced; SIGHUP replaces all, one after the other. `options` are those
+    They serve the `expected` storage and no other. A worker that dies is replaced; SIGHUP replaces all, one after the other. `options` are those
     of uvicorn's configuration. A worker that cannot start ends them all, with uvicorn's exit code.
     """
     config = _WorkerConfig(
-        settings, options | {"workers": settings.workers, "timeout_worker_healthcheck": ANSWER_S}
+        settings,
+        expected,
+        options | {"workers": settings.workers, "timeout_worker_healthcheck": ANSWER_S},
     )
     with tempfile.TemporaryDirectory(prefix="scs-metrics-") as metrics_dir:
         # For the workers only: in this process prometheus_client keeps its numbers to itself.
@@ -99,9 +103,11 @@ class _Supervisor(Multiprocess):
 class _WorkerConfig(uvicorn.Config):
     """Made in the supervisor, used in its workers."""
 
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+    def __init__(
+        self, settings: Settings, expected: StorageId | None, options: dict[str, Any]
+    ) -> None:
         self._settings = settings
-        super().__init__(_WorkerApp(settings), **options)
+        super().__init__(_WorkerApp(settings, expected), **options)
 
     def configure_logging(self) -> None:
         """What uvicorn calls first in each new process."""

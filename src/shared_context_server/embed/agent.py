@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared_context_server.embed.sdk_server import READ_WRITE, create_sdk_server, make_agent
 from shared_context_server.embed.timings import ToolTimings
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.settings import load_settings
@@ -75,7 +76,7 @@ def list_allowed_tools(key: str, permissions: Collection[Permission]) -> list[st
     """The full names of the tools that these permissions let an agent call."""
     return [
         f"mcp__{key}__{tool.name}"
-        for tool in served_tools(load_settings().tools)
+        for tool in served_tools(load_settings(Surroundings.PROJECT).tools)
         if tool.permission is None
         or tool.permission in permissions
         or Permission.ADMIN in permissions
@@ -119,6 +120,8 @@ def _import_sdk() -> Any:
         import claude_agent_sdk  # noqa: PLC0415 - an optional extra
     except ImportError as exc:
         raise ConfigurationError(
-            "agent_options needs the Claude Agent SDK: pip install 'shared-context-server[agent]'."
+            "agent_options needs the Claude Agent SDK: pip install claude-agent-sdk, or the extra agent "
+            "from where the server came from: pip install 'CHECKOUT[agent]', or 'WHEEL[agent]', with "
+            "the path of either."
         ) from exc
     return claude_agent_sdk

@@ -31,7 +31,7 @@ from shared_context_server.tools.registry import Call, Tool
 # The time is no secret of anybody: who shares the machine's memory may read it.
 _READER = Caller("embedded", "generic", frozenset({Permission.READ}), key_id="embedded")
 # auth_token, which all tools of the whole server take, would say nothing here.
-_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+_NO_PARAMETERS = {"type": "object", "properties": {}}
 _CALL = Call(_READER, Connection(_READER, is_named=True))
 
 
@@ -55,7 +55,7 @@ class ClockTool(FastMCPTool):
             name=tool.name,
             description=tool.description,
             parameters=_NO_PARAMETERS,
-            output_schema=tool.output_schema,
+            output_schema=None,  # as in the whole server
             annotations=ToolAnnotations(
                 read_only_hint=True, idempotent_hint=True, open_world_hint=False
             ),

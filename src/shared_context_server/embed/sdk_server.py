@@ -12,11 +12,12 @@ from typing import Any
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server as LowLevelServer
 
-from shared_context_server.auth.agent_names import check_agent_name
-from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.agent_names import check_name_form
+from shared_context_server.auth.connection import ARGUMENT_FIELDS, Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
 from shared_context_server.embed.per_run import ServerPerRun
+from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.prompts import INSTRUCTIONS
@@ -36,9 +37,9 @@ class EmbeddedAgent:
 
 
 def make_agent(agent_id: str, agent_type: str, permissions: Collection[str]) -> EmbeddedAgent:
-    """Raises ConfigurationError for names and permissions that no agent can have."""
+    """Raises ConfigurationError for names and permissions that no agent can have, new or known."""
     for field, name in (("agent_id", agent_id), ("agent_type", agent_type)):
-        if wrong := check_agent_name(name, field):
+        if wrong := check_name_form(name, field):
             raise ConfigurationError(wrong.message)
     known = {permission.value for permission in Permission}
     if isinstance(permissions, str) or not permissions or not set(permissions) <= known:
@@ -88,8 +89,8 @@ async def make_agents_own(server: Server, agent: EmbeddedAgent) -> LowLevelServe
 async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
     """The connection of this agent, by the key that the process can read anyway.
 
-    It is bound to the agent and to its permissions: authenticate_agent gives neither another
-    identity nor more.
+    It is bound to the agent, its type and its permissions: authenticate_agent gives neither another
+    identity nor more. Raises ConfigurationError for names that no new agent may have.
     """
     settings = server.settings
     key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
@@ -98,13 +99,19 @@ async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
         api_key=None if key is None else key.get_secret_value(),
         agent_id=agent.agent_id,
         agent_type=agent.agent_type,
+        fields=ARGUMENT_FIELDS,
     )
     if connection.refused is not None:
-        raise connection.refused
+        raise ConfigurationError(connection.refused.message)
     permissions = connection.caller.permissions & agent.permissions
     grant = connection.grant
     if grant is not None:
-        grant = replace(grant, agent_id=agent.agent_id, permissions=permissions)
+        grant = replace(
+            grant,
+            agent_id=agent.agent_id,
+            agent_type=agent.agent_type,
+            permissions=permissions,
+        )
     return replace(
         connection, caller=replace(connection.caller, permissions=permissions), grant=grant
     )
@@ -122,14 +129,17 @@ def create_sdk_server(
     """An `mcp_servers` entry with the whole server, for `ClaudeAgentOptions` or a ControlRouter.
 
     Nothing is opened or written before the SDK starts it. `data_dir` and `database_url` default to
-    the settings (DATA_DIR, DATABASE_URL), so that agents in several processes share one store and
-    wake each other. Every call is by `agent_id`. Raises ConfigurationError.
+    the settings SCS_DATA_DIR and SCS_DATABASE_URL, so that agents in several processes share one
+    store and wake each other. The host's `.env`, and its variables without SCS_ before their names,
+    are the host's own and not read. Every call is by `agent_id`. Raises ConfigurationError.
     """
     agent = make_agent(agent_id, agent_type, permissions)
     settings = load_settings(
+        Surroundings.PROJECT,
         data_dir=None if data_dir is None else Path(data_dir),
         database_url=database_url,
         # One run is one session; what a session is bound to is known from the start.
         mcp_sessions=McpSessions.STATELESS,
+        mcp_session_identity=False,
     )
     return make_entry(name, EmbeddedServer(name, settings, agent))

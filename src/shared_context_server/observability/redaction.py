@@ -16,7 +16,7 @@ MAX_DEPTH = 8  # deeper values are written as their repr, which is text and reda
 
 _NAME = (
     r"(?:api[_-]?key|token|secret(?:[_-]?key)?|passw(?:or)?d|authorization|agent[_-]?handle"
-    r"|cookie|credentials?)"
+    r"|cookie|credentials?|mcp[_-]session[_-]id)"
 )
 _SENSITIVE_KEY = re.compile(_NAME + "$", re.IGNORECASE)
 _SCHEME = re.compile(r"\b(bearer|basic)(\s+)[^\s\"',;\\]+", re.IGNORECASE)
@@ -35,6 +35,10 @@ _SHAPES = (
     re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,4}"),  # a JWT: {"… in base64
     re.compile(r"agt_[A-Za-z0-9_-]{8,}"),  # our agent handles, of 22 characters behind the prefix
     re.compile(r"scs_[A-Za-z0-9_-]{20,}"),  # our API keys, of 43: the names of metrics are shorter
+)
+# How the MCP SDK's own log lines name the session of a client: "session ID: …", "Session … crashed".
+_MCP_SESSION = re.compile(
+    r"(\bsession ID:\s*|\bTerminating session:\s*|\bSession (?=[0-9a-fA-F]{32}\b))[^\s\"',;\\]+"
 )
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+(?=@)")
 
@@ -64,6 +68,7 @@ class Redactor:
             text = self._known.sub(REDACTED, text)
         for shape in _SHAPES:
             text = shape.sub(REDACTED, text)
+        text = _MCP_SESSION.sub(rf"\1{REDACTED}", text)
         text = _URL_PASSWORD.sub(rf"\1{REDACTED}", text)
         text = _SCHEME.sub(rf"\1\2{REDACTED}", text)
         text = _HEADER.sub(rf"\1{REDACTED}", text)

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.errors import InvalidArgument, Unauthenticated
+from shared_context_server.errors import AnswerTooLarge, InvalidArgument, Unauthenticated
 from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
-from shared_context_server.tools.dispatch import Dispatcher, parse_json
+from shared_context_server.tools.dispatch import Dispatcher, failure, parse_json
 
 MAX_CALLS = 100
+MAX_ANSWER_BYTES = 2 * 1024 * 1024  # of a batch; what is behind it is not run
 
 
 class ToolEndpoint:
@@ -59,7 +60,8 @@ class Batch(BaseModel):
 
 
 class BatchEndpoint:
-    """POST /mcp/batch: each call has its own status and result, and counts for the rate limit."""
+    """POST /mcp/batch: each call has its own status and result, and counts for the rate limit. Once
+    the answers have MAX_ANSWER_BYTES, the calls behind are refused instead of run."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -78,9 +80,15 @@ class BatchEndpoint:
     async def _run(self, batch: Batch) -> bytes:
         connection = current_connection.get()
         results = []
+        left = MAX_ANSWER_BYTES
         for call in batch.calls:
-            outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
-            results.append(b'{"status":%d,"result":%b}' % (outcome.status, outcome.json()))
+            if left > 0:
+                outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
+            else:
+                outcome = failure(AnswerTooLarge(MAX_ANSWER_BYTES))
+            result = outcome.json()
+            left -= len(result)
+            results.append(b'{"status":%d,"result":%b}' % (outcome.status, result))
         return b'{"results":[%b]}' % b",".join(results)
 
 

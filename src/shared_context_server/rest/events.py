@@ -31,6 +31,7 @@ LAST_EVENT_ID = "Last-Event-ID"
 _MESSAGE_ITEM = TypeAdapter(MessageItem)
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
+MAX_EVENT_ID = 10**18 - 1  # what fits into it
 _NEWLINE = "\n"
 
 # Ends of lines to Unicode and to many a client's reader of lines, though not to server-sent events;

@@ -19,7 +19,7 @@ from shared_context_server.errors import (
     Unavailable,
 )
 from shared_context_server.rest.calls import MAX_CALLS
-from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID
+from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID, MAX_EVENT_ID
 from shared_context_server.tools.registry import Tool
 
 JsonObject = dict[str, Any]
@@ -32,7 +32,8 @@ A common record for AI agents: sessions of messages, search and memory.
 
 Every tool is a POST with a JSON object in and a JSON object out. Get a token from
 `authenticate_agent` and send it as `Authorization: Bearer`, or send an API key as `X-API-Key`.
-A null argument means the same as a missing one; unknown arguments are refused."""
+A null argument means the same as a missing one (but the `value` of `set_memory`), and so does an empty
+text for an optional argument; unknown arguments are refused."""
 
 _ERRORS: dict[str, tuple[type[SharedContextError], str]] = {
     "Invalid": (InvalidArgument, "An argument or the body is not valid; details.field names it."),
@@ -76,7 +77,10 @@ _BATCH_REQUEST: JsonObject = {
             "maxItems": MAX_CALLS,
             "items": {
                 "type": "object",
-                "properties": {"tool": {"type": "string"}, "arguments": {"type": "object"}},
+                "properties": {
+                    "tool": {"type": "string"},
+                    "arguments": {"type": ["object", "null"]},
+                },
                 "required": ["tool"],
                 "additionalProperties": False,
             },
@@ -153,7 +157,7 @@ def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool
 
 
 def _tool_operation(tool: Tool[Any, Any]) -> JsonObject:
-    schema = tool.input_schema
+    schema = tool.request_schema
     operation: JsonObject = {
         "operationId": tool.name,
         "summary": tool.name.replace("_", " ").capitalize(),
@@ -213,7 +217,7 @@ def _events_operation() -> JsonObject:
                 "name": LAST_EVENT_ID,
                 "in": "header",
                 "description": "The id of the last event received.",
-                "schema": {"type": "integer", "minimum": 0},
+                "schema": {"type": "integer", "minimum": 0, "maximum": MAX_EVENT_ID},
             },
         ],
         "responses": {

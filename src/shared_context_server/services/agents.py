@@ -9,6 +9,12 @@ from functools import partial
 from shared_context_server import policy
 from shared_context_server.models import Agent, AuditEntry, Caller, Permission
 from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.paging import (
+    decode_cursor,
+    decode_moment,
+    encode_cursor,
+    to_microseconds,
+)
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.storage.base import AuditQuery
 
@@ -19,16 +25,41 @@ class AgentPresence:
     is_active: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AgentPage:
+    agents: list[AgentPresence]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    entries: list[AuditEntry]
+    next_cursor: str | None
+
+
 async def list_agents(
-    services: Services, caller: Caller, session_id: str | None
-) -> list[AgentPresence]:
-    """The agents of a session, or all that the server has heard of; newest sign of life first."""
+    services: Services,
+    caller: Caller,
+    *,
+    session_id: str | None,
+    limit: int,
+    cursor: str | None,
+) -> AgentPage:
+    """One page of the agents of a session, or of all that the server has heard of; newest sign of life
+    first. Who is heard of while the pages are read moves to the first of them."""
     policy.require(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
-    agents = await services.storage.list_agents(session_id, guard)
+    before = None if cursor is None else decode_moment(cursor)
+    found = await services.storage.list_agents(
+        session_id, caller, guard, limit=limit + 1, before=before
+    )
+    page = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        next_cursor = encode_cursor(to_microseconds(page[-1].last_seen), page[-1].agent_id)
     since = utc_now() - ACTIVE_WINDOW
-    return [AgentPresence(agent, agent.last_seen >= since) for agent in agents]
+    return AgentPage([AgentPresence(one, one.last_seen >= since) for one in page], next_cursor)
 
 
 async def get_audit_log(
@@ -40,15 +71,21 @@ async def get_audit_log(
     event_type: str | None,
     after: datetime | None,
     limit: int,
-) -> list[AuditEntry]:
-    """What operators account with, newest first; for admins."""
+    cursor: str | None = None,
+) -> AuditPage:
+    """One page of what operators account with, newest first; for admins."""
     policy.require(caller, Permission.ADMIN)
-    return await services.storage.list_audit(
+    after_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
+    found = await services.storage.list_audit(
         AuditQuery(
-            limit=limit,
+            limit=limit + 1,
             session_id=session_id,
             agent_id=agent_id,
             event_type=event_type,
             start_time=after,
+            after_id=after_id,
         )
     )
+    page = found[:limit]
+    next_cursor = encode_cursor(page[-1].id) if len(found) > limit else None
+    return AuditPage([policy.hide_private_names(entry) for entry in page], next_cursor)

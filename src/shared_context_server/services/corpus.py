@@ -1,110 +1,263 @@
-"""What this process knows of sessions' texts, for search: extended by seq, since messages never change."""
+"""What this process knows of sessions' texts, for search.
+
+A session's log is kept in blocks, each a stretch of it with its texts indexed. The newest block grows
+with the log, since messages never change; older ones are read backwards when a search needs them.
+Messages are kept without content and metadata: whoever is shown one reads it from the store.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
+from typing import Any
 
 from pydantic import JsonValue
 
-from shared_context_server.models import Message, Visibility
+from shared_context_server.models import JsonObject, Message, Session, Visibility
 from shared_context_server.services.scoring import TextIndex
+from shared_context_server.services.slices import Work, run_in_slices
 from shared_context_server.storage import Storage
-from shared_context_server.storage.base import SessionGuard
 
-READ_STEP = 2_000
-MAX_CACHED_CHARS = 32_000_000  # about 100 MB with its index, over all sessions of a process
+READ_STEP = 500  # messages read at once
+BLOCK_MESSAGES = 20_000
+BLOCK_BYTES = 32_000_000  # of memory; a block is full with the message that passes it
+ROOM_BYTES = 24_000_000  # what the longest page may take, all its words being different
+MAX_CACHED_BYTES = 96_000_000  # of memory, for all sessions of a process
+MAX_BEHIND = 20 * READ_STEP  # whoever is further behind the log begins anew at its end
+
+_MESSAGE_BYTES = 300  # a message without its texts
+_NO_METADATA: JsonObject = {}
 
 
-class Corpus:
-    """A session's messages up to `last_seq`, whoever may see them, with their texts indexed."""
+class Block:
+    """The messages of a stretch of a log, in no order and whoever may see them, with their texts
+    indexed: the seqs from behind `low` up to `high`."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: int) -> None:
+        self.low = self.high = end
         self.messages: list[Message] = []
         self.contents = TextIndex()
         self.metadata = TextIndex()
         self.hidden: list[int] = []
-        self.lock = asyncio.Lock()
+        self._own_bytes = 0
 
     @property
-    def last_seq(self) -> int:
-        return self.messages[-1].seq if self.messages else 0
+    def size_bytes(self) -> int:
+        return self.contents.size_bytes + self.metadata.size_bytes + self._own_bytes
 
     @property
-    def size_chars(self) -> int:
-        return self.contents.size_chars + self.metadata.size_chars
+    def is_full(self) -> bool:
+        return len(self.messages) >= BLOCK_MESSAGES or self.size_bytes >= BLOCK_BYTES
 
-    def extend(self, messages: list[Message]) -> None:
+    def add_in_steps(self, messages: Iterable[Message]) -> Work[None]:
+        """Add messages that follow on either end, in their order from there, until it is full."""
         for message in messages:
+            if self.is_full:
+                return
+            yield from self.contents.add_in_steps(message.content)
+            yield from self.metadata.add_in_steps(" ".join(leaf_texts(message.metadata)))
             if message.visibility is not Visibility.PUBLIC:
                 self.hidden.append(len(self.messages))
-            self.messages.append(message)
-            self.contents.add(message.content)
-            self.metadata.add(" ".join(leaf_texts(message.metadata)))
+            self.messages.append(message._replace(content="", metadata=_NO_METADATA))
+            recipients = sum(map(sys.getsizeof, message.recipients))
+            self._own_bytes += _MESSAGE_BYTES + recipients
+            self.low = min(self.low, message.seq - 1)
+            self.high = max(self.high, message.seq)
+            yield
+
+
+class Corpus:
+    """The blocks of one session without gaps between them, the newest last; there is always one."""
+
+    def __init__(self, session_id: str, last_seq: int) -> None:
+        self.session_id = session_id
+        self.blocks = [Block(last_seq)]
+        self.lock = asyncio.Lock()
+        self.refreshing: asyncio.Task[Session] | None = None
+        self.next_refresh: asyncio.Task[Session] | None = None
+
+    @property
+    def high(self) -> int:
+        return self.blocks[-1].high
+
+    @property
+    def low(self) -> int:
+        return self.blocks[0].low
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(block.size_bytes for block in self.blocks)
 
 
 class CorpusCache:
-    """The corpora of the sessions searched last, within MAX_CACHED_CHARS altogether."""
+    """The corpora of the sessions searched last, within max_bytes altogether."""
 
-    def __init__(self, storage: Storage, max_chars: int = MAX_CACHED_CHARS) -> None:
+    def __init__(self, storage: Storage, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self._storage = storage
-        self._max_chars = max_chars
+        self._max_bytes = max_bytes
         self._corpora: OrderedDict[str, Corpus] = OrderedDict()
+        self._uncached = asyncio.Semaphore(1)  # blocks that are there for one search only
 
-    async def get(self, session_id: str, guard: SessionGuard) -> Corpus:
-        """The session's corpus with every message acknowledged before the call.
-
-        Raises what the guard raises, on each call; a corpus is never given without asking.
-        """
-        corpus = self._corpora.get(session_id)
-        if corpus is None:
-            corpus = self._corpora[session_id] = Corpus()
-        self._corpora.move_to_end(session_id)
-        try:
-            async with corpus.lock:
-                await self._extend(session_id, corpus, guard)
-        except BaseException:
-            if not corpus.messages:
-                self._corpora.pop(session_id, None)
-            raise
-        self._evict(keep=session_id)
-        return corpus
+    @property
+    def size_bytes(self) -> int:
+        return sum(corpus.size_bytes for corpus in self._corpora.values())
 
     def forget(self, session_id: str) -> None:
         """Drop what is known of a deleted session."""
         self._corpora.pop(session_id, None)
 
-    async def _extend(self, session_id: str, corpus: Corpus, guard: SessionGuard) -> None:
+    async def refresh(self, session_id: str, ends_at: float) -> tuple[Corpus, Session, bool]:
+        """The session's corpus, the session, and whether the newest block has every message that was
+        acknowledged before the call: not if time.monotonic() passes `ends_at` while they are read.
+        Whoever comes while it is read shares the next reading.
+
+        Raises SessionNotFound. Who may use it is for the caller to ask.
+        """
+        corpus = self._corpora.get(session_id)
+        if corpus is None:
+            session = await self._storage.get_session(session_id)
+            corpus = self._corpora.get(session_id)
+            if corpus is None:
+                corpus = self._corpora[session_id] = Corpus(session_id, session.last_seq)
+                return corpus, session, True
+        self._corpora.move_to_end(session_id)
+        if corpus.next_refresh is None:
+            corpus.next_refresh = asyncio.create_task(self._refresh(corpus, corpus.refreshing))
+            corpus.next_refresh.add_done_callback(_take_error)
+        try:
+            async with asyncio.timeout(_left_s(ends_at)):
+                session = await asyncio.shield(corpus.next_refresh)
+        except TimeoutError:
+            return corpus, await self._storage.get_session(session_id), False
+        return self._corpora.get(session_id, corpus), session, True
+
+    async def _refresh(self, corpus: Corpus, earlier: asyncio.Task[Session] | None) -> Session:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        corpus.refreshing, corpus.next_refresh = corpus.next_refresh, None
+        try:
+            return await self._read_on(corpus)
+        except BaseException:
+            if self._corpora.get(corpus.session_id) is corpus and not corpus.size_bytes:
+                self.forget(corpus.session_id)
+            raise
+
+    async def _read_on(self, corpus: Corpus) -> Session:
         while True:
+            seen: list[Session] = []
             messages = await self._storage.read_log(
-                session_id, after_seq=corpus.last_seq, limit=READ_STEP, guard=guard
+                corpus.session_id, after_seq=corpus.high, limit=READ_STEP, guard=seen.append
             )
-            corpus.extend(messages)
-            if len(messages) < READ_STEP:
+            session = seen[-1]
+            if session.last_seq < corpus.high or session.last_seq > corpus.high + MAX_BEHIND:
+                self._corpora[corpus.session_id] = Corpus(corpus.session_id, session.last_seq)
+                return session
+            if not messages:
+                return session
+            async with corpus.lock:
+                while corpus.high < messages[-1].seq:
+                    if corpus.blocks[-1].is_full:
+                        corpus.blocks.append(Block(corpus.high))
+                    new = [message for message in messages if message.seq > corpus.high]
+                    await run_in_slices(corpus.blocks[-1].add_in_steps(new), math.inf)
+                    self._make_room(corpus)
+            if corpus.high >= session.last_seq:
+                return session
+
+    async def extend_back(self, corpus: Corpus, ends_at: float) -> None:
+        """Read older messages than the corpus has, until there are none, there is no more room, or
+        time.monotonic() passes `ends_at`. Searches of one session share what each of them reads."""
+        while corpus.low > 0 and self._has_room(corpus):
+            reading = asyncio.create_task(self._read_back(corpus, corpus.low))
+            reading.add_done_callback(_take_error)
+            try:
+                async with asyncio.timeout(_left_s(ends_at)):
+                    await asyncio.shield(reading)
+            except TimeoutError:
                 return
 
-    def _evict(self, keep: str) -> None:
-        total = sum(corpus.size_chars for corpus in self._corpora.values())
-        for session_id in list(self._corpora):
-            if total <= self._max_chars or session_id == keep:
+    def _has_room(self, corpus: Corpus) -> bool:
+        return corpus.size_bytes + ROOM_BYTES <= self._max_bytes
+
+    async def _read_back(self, corpus: Corpus, low: int) -> None:
+        async with corpus.lock:
+            if corpus.low != low:
+                return  # another search has read it
+            if corpus.blocks[0].is_full:
+                corpus.blocks.insert(0, Block(low))
+            await self._add_older(corpus.session_id, corpus.blocks[0])
+            self._make_room(corpus)
+
+    async def _add_older(self, session_id: str, block: Block) -> None:
+        page = await self._storage.read_log(
+            session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
+        )
+        if not page:
+            block.low = 0
+        await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
+
+    @asynccontextmanager
+    async def open_older(
+        self, session_id: str, end: int, ends_at: float
+    ) -> AsyncIterator[Block | None]:
+        """A block that ends at this seq, for a with block, where there is no room to keep it; None if
+        time.monotonic() passes `ends_at` first. There is only one such block at a time."""
+        async with AsyncExitStack() as stack:
+            block = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_left_s(ends_at)):
+                    await stack.enter_async_context(self._uncached)
+                    building = Block(end)
+                    await self._add_older(session_id, building)
+                    block = building
+            yield block
+
+    def _make_room(self, kept: Corpus) -> None:
+        """Drop the sessions that were searched longest ago, and the oldest of `kept` if need be."""
+        total = self.size_bytes
+        for session_id, corpus in list(self._corpora.items()):
+            if total <= self._max_bytes:
                 return
-            total -= self._corpora.pop(session_id).size_chars
+            if corpus is not kept:
+                total -= self._corpora.pop(session_id).size_bytes
+        while total > self._max_bytes and len(kept.blocks) > 1:
+            total -= kept.blocks.pop(0).size_bytes
+
+
+def _left_s(ends_at: float) -> float:
+    return max(0.0, ends_at - time.monotonic())
+
+
+def _take_error(task: asyncio.Task[Any]) -> None:
+    """Whoever still waits for the task is told; if nobody does, asyncio need not complain."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _allow(session: Session) -> None:
+    """The guard that lets everything pass: the search applies the policy to what it finds."""
 
 
 def leaf_texts(value: JsonValue) -> Iterator[str]:
     """The texts and numbers of a JSON value in document order, object keys too."""
-    match value:
-        case dict():
-            for name, member in value.items():
-                yield name
-                yield from leaf_texts(member)
-        case list():
-            for element in value:
-                yield from leaf_texts(element)
-        case str():
-            yield value
-        case bool() | None:
-            return
-        case _:
-            yield str(value)
+    around: list[Iterator[JsonValue]] = [iter((value,))]
+    while around:
+        for part in around[-1]:
+            if isinstance(part, dict):
+                around.append(chain.from_iterable(part.items()))
+                break
+            if isinstance(part, list):
+                around.append(iter(part))
+                break
+            if isinstance(part, str):
+                yield part
+            elif part is not None and not isinstance(part, bool):
+                yield str(part)
+        else:
+            around.pop()

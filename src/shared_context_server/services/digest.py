@@ -1,7 +1,11 @@
 """A session's news in few words: the same input gives the same text, within a token budget.
 
-A token is counted as four bytes of UTF-8, rounded up: the usual rule of thumb for English,
-and on the safe side for most other scripts.
+A token is counted as four ASCII characters, the usual rule of thumb for English; any other character
+counts as a token of its own, and one beyond the basic plane (emoji) as two. That is on the safe side
+for most scripts.
+
+A message begins its line with its seq and sender. Further lines of it stand behind display.QUOTE, so
+that nothing that is written in a message or a name looks like a message of somebody else.
 
 Metadata that the digest understands, on the message it belongs to:
 - decision: `"type": "decision"`, or `"decision"` set to true or a text;
@@ -15,12 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
+from shared_context_server.display import show_line, show_name, show_text
 from shared_context_server.models import Caller, Message
 from shared_context_server.services.context import Services
 from shared_context_server.storage.base import MessageQuery, SenderCount
 
 WINDOW = 1_000  # newest messages that are looked at one by one; older ones are only counted
-BYTES_PER_TOKEN = 4
+UNITS_PER_TOKEN = 4  # a unit is an ASCII character
 LINE_CHARS = 160
 SHORT_CHARS = 80
 MAX_LISTED = 20
@@ -60,28 +65,38 @@ async def get_digest(
 
 
 def estimate_tokens(text: str) -> int:
-    """Four bytes of UTF-8 a token, rounded up."""
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+    """Rounded up, as the module's docstring counts."""
+    return -(-count_units(text) // UNITS_PER_TOKEN)
+
+
+def count_units(text: str) -> int:
+    """Quarters of a token."""
+    if text.isascii():
+        return len(text)
+    ascii_count = len(text.encode("ascii", "ignore"))
+    beyond_basic = len(text.encode("utf-16-le", "surrogatepass")) // 2 - len(text)
+    return ascii_count + UNITS_PER_TOKEN * (len(text) - ascii_count + beyond_basic)
 
 
 def compose(
     messages: list[Message], counts: list[SenderCount], after_seq: int, max_tokens: int
 ) -> str:
     """The digest's text; never above `max_tokens`."""
-    budget = max_tokens * BYTES_PER_TOKEN
+    budget = max_tokens * UNITS_PER_TOKEN
     if not messages:
-        return cut_bytes(f"Nothing new after seq {after_seq}.", budget)
+        return cut(f"Nothing new after seq {after_seq}.", budget)
     head = [_headline(messages, counts)]
     head += _section("Decisions:", [m for m in messages if _is_marked(m, "decision")])
     head += _section("Open questions:", _open_questions(messages))
-    text = cut_bytes("\n".join(head), budget * 3 // 5)
-    lines = _message_lines(messages, budget - len(text.encode()))
+    text = cut("\n".join(head), budget * 3 // 5)
+    total = max(len(messages), sum(count.count for count in counts))
+    lines = _message_lines(messages, total, budget - count_units(text))
     return "\n".join([text, *lines])
 
 
 def _headline(messages: list[Message], counts: list[SenderCount]) -> str:
     total = sum(count.count for count in counts)
-    who = ", ".join(f"{count.sender} ({count.count})" for count in counts[:MAX_LISTED])
+    who = ", ".join(f"{show_name(count.sender)} ({count.count})" for count in counts[:MAX_LISTED])
     more = f" and {len(counts) - MAX_LISTED} more" if len(counts) > MAX_LISTED else ""
     return (
         f"{total} message{'s' if total != 1 else ''} up to seq {messages[-1].seq}, "
@@ -97,7 +112,11 @@ def _section(title: str, messages: list[Message]) -> list[str]:
     lines = [title]
     if omitted:
         lines.append(f"- ({omitted} older omitted)")
-    return lines + [f"- #{m.seq} {m.sender}: {shorten(m.content, LINE_CHARS)}" for m in shown]
+    return lines + [f"- {_prefix(m)}{shorten(m.content, LINE_CHARS)}" for m in shown]
+
+
+def _prefix(message: Message) -> str:
+    return f"#{message.seq} {show_name(message.sender)}: "
 
 
 def _is_marked(message: Message, kind: str) -> bool:
@@ -121,42 +140,49 @@ def _open_questions(messages: list[Message]) -> list[Message]:
     return [m for m in messages if _is_marked(m, "question") and m.id not in answered]
 
 
-def _message_lines(messages: list[Message], budget: int) -> list[str]:
+def _message_lines(messages: list[Message], total: int, budget: int) -> list[str]:
     """Newest in full within half of the budget, older ones shortened, the oldest only counted.
 
     Chosen from the newest back, written in the order of the log.
     """
-    reserve = len(b"\nMessages:\n(9999999 older omitted)")
+    reserve = len("\nMessages:\n(9999999 older omitted)")
     left = budget - reserve
     if left <= 0:
         return []
     full_left = left // 2
     lines: list[str] = []
     for message in reversed(messages):
-        prefix = f"#{message.seq} {message.sender}: "
-        line = prefix + message.content
-        if len(line.encode()) + 1 <= full_left:
-            full_left -= len(line.encode()) + 1
+        line = ""
+        if len(message.content) <= full_left:
+            line = _prefix(message) + show_text(message.content)
+        if line and count_units(line) + 1 <= full_left:
+            full_left -= count_units(line) + 1
         else:
             full_left = 0
-            line = prefix + shorten(message.content, SHORT_CHARS)
-        cost = len(line.encode()) + 1
+            line = _prefix(message) + shorten(message.content, SHORT_CHARS)
+        cost = count_units(line) + 1
         if cost > left:
             break
         left -= cost
         lines.append(line)
-    omitted = len(messages) - len(lines)
+    omitted = total - len(lines)
     note = [f"({omitted} older omitted)"] if omitted else []
     return ["Messages:", *note, *reversed(lines)]
 
 
 def shorten(text: str, limit: int) -> str:
     """One line of at most `limit` characters."""
-    line = " ".join(text.split())
+    line = show_line(text)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def cut_bytes(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8, cut between characters."""
-    encoded = text.encode()
-    return text if len(encoded) <= limit else encoded[:limit].decode(errors="ignore")
+def cut(text: str, limit: int) -> str:
+    """The longest beginning of the text that has at most `limit` units."""
+    low, high = 0, min(len(text), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count_units(text[:middle]) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low]

@@ -16,10 +16,11 @@ from shared_context_server.errors import SessionClosed, SharedContextError
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
 from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S, ReportProgress
 from shared_context_server.storage.base import LeaseAttempt, SessionGuard
 
-MAX_LISTED = 1000
+DEFAULT_LISTED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +137,31 @@ async def release_lease(
     return is_released
 
 
-async def list_leases(services: Services, caller: Caller, session_id: str | None) -> list[Lease]:
-    """What is held now, by name: of the session, or server-wide; the first MAX_LISTED."""
+@dataclass(frozen=True, slots=True)
+class LeasePage:
+    leases: list[Lease]
+    next_cursor: str | None
+
+
+async def list_leases(
+    services: Services,
+    caller: Caller,
+    session_id: str | None,
+    *,
+    limit: int = DEFAULT_LISTED,
+    cursor: str | None = None,
+) -> LeasePage:
+    """One page of what is held now, by name: of the session, or server-wide."""
     policy.require(caller, Permission.READ)
-    return await services.storage.list_leases(
+    found = await services.storage.list_leases(
         session_id,
-        limit=MAX_LISTED,
+        limit=limit + 1,
+        after_name="" if cursor is None else str(decode_cursor(cursor, str)[0]),
         now=utc_now(),
         guard=_guard(policy.require_session_read, caller, session_id),
     )
+    page = found[:limit]
+    return LeasePage(page, encode_cursor(page[-1].name) if len(found) > limit else None)
 
 
 def _require_release(caller: Caller, session: Session) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -28,6 +29,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.services.json_rules import find_fault, is_large_integer
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.storage.base import (
     Fence,
@@ -39,6 +41,8 @@ from shared_context_server.storage.base import (
 )
 
 MAX_VALUE_BYTES = 256 * 1024
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +79,17 @@ async def set_memory(
     policy.require(caller, Permission.WRITE)
     if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
         raise InvalidArgument("value is missing.", field="value")
+    if change.mode is MemoryMode.MERGE and not isinstance(change.value, dict):
+        raise InvalidArgument(
+            "value must be a JSON object to be merged.",
+            field="value",
+            suggestion="Send the object itself, not as text; mode replace stores any other value.",
+        )
     now = utc_now()
     written = await services.storage.write_memory(
         address,
         caller,
-        make_update(change, now),
+        _tell_only_readers(caller, make_update(change, now)),
         now=now,
         guard=_guard(policy.require_session_write, caller, address.session_id),
         idempotency_key=idempotency_key,
@@ -92,13 +102,15 @@ async def set_memory(
 
 
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
-    """The entry, or MemoryNotFound."""
+    """The entry, or MemoryNotFound, or Conflict if its value cannot be read."""
     policy.require(caller, Permission.READ)
-    return await services.storage.get_memory(
+    entry = await services.storage.get_memory(
         address,
         now=utc_now(),
         guard=_guard(policy.require_session_read, caller, address.session_id),
     )
+    _require_readable(entry)
+    return entry
 
 
 async def list_memory(
@@ -114,18 +126,17 @@ async def list_memory(
     """One page of a place's entries without their values, by key."""
     policy.require(caller, Permission.READ)
     after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
-    found = await services.storage.list_memory(
+    page = await services.storage.list_memory(
         session_id=session_id,
         owner=policy.memory_address(caller, "", session_id, scope).owner,
         prefix=prefix,
-        limit=limit + 1,
+        limit=limit,
         after_key=after_key,
         now=utc_now(),
         guard=_guard(policy.require_session_read, caller, session_id),
     )
-    page = found[:limit]
-    more = len(found) > limit
-    return MemoryPage(page, encode_cursor(page[-1].address.key) if more else None)
+    next_cursor = encode_cursor(page.items[-1].address.key) if page.has_more else None
+    return MemoryPage(page.items, next_cursor)
 
 
 async def delete_memory(
@@ -135,17 +146,41 @@ async def delete_memory(
     policy.require(caller, Permission.WRITE)
     await services.storage.delete_memory(
         address,
-        lambda entry: _require_version(entry, expected_version),
+        _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
-        audit=AuditEntry(
-            "memory_deleted",
-            caller.agent_id,
-            address.session_id,
-            {"key": address.key, "scope": address.scope.value},
+        audit=policy.hide_private_names(
+            AuditEntry(
+                "memory_deleted",
+                caller.agent_id,
+                address.session_id,
+                {"key": address.key, "scope": address.scope.value},
+            )
         ),
     )
     services.bus.publish(_changed(address))
+
+
+def _tell_only_readers(
+    caller: Caller, check: Callable[[MemoryEntry | None], R]
+) -> Callable[[MemoryEntry | None], R]:
+    """`check`, whose errors tell what is stored only to who may read it."""
+    if policy.may_read(caller):
+        return check
+
+    def checked(current: MemoryEntry | None) -> R:
+        try:
+            return check(current)
+        except Conflict as exc:
+            exc.details.pop("current_value", None)
+            exc.hint = "Who may read this memory can say what is stored; then call again."
+            raise
+        except ContentTooLarge as exc:
+            raise ContentTooLarge(
+                "value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
+            ) from exc
+
+    return checked
 
 
 def _changed(address: MemoryAddress) -> Event:
@@ -166,13 +201,7 @@ def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
         if change.mode is MemoryMode.CREATE and current is not None:
             raise _conflict("The key exists already.", current, field="mode")
         value = _COMBINE[change.mode](current, change)
-        size = len(to_json(value))
-        if size > MAX_VALUE_BYTES:
-            raise ContentTooLarge(
-                f"value would be {size} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
-                field="value",
-                limit_bytes=MAX_VALUE_BYTES,
-            )
+        _require_storable(value)
         kept = None if change.mode is MemoryMode.REPLACE else current
         metadata = change.metadata
         if metadata is None:
@@ -183,6 +212,20 @@ def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
         return MemoryWrite(value=value, metadata=metadata, expires_at=expires_at)
 
     return update
+
+
+def _require_storable(value: JsonValue) -> None:
+    """Hold what is to be stored to the rules of the input, of which it may be made by several."""
+    text = to_json(value)
+    if len(text) > MAX_VALUE_BYTES:
+        raise ContentTooLarge(
+            f"value would be {len(text)} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
+            field="value",
+            limit_bytes=MAX_VALUE_BYTES,
+        )
+    fault = find_fault(value, text)
+    if fault is not None:
+        raise InvalidArgument(f"What would be stored {fault}.", field="value")
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
@@ -203,12 +246,14 @@ def _replace(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
 
 
 def _merge(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
+    _require_readable(current)
     return merge_patch({} if current is None else current.value, change.value)
 
 
 def _append(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
     if current is None:
         return [change.value]
+    _require_readable(current)
     if isinstance(current.value, list):
         return [*current.value, change.value]
     if isinstance(current.value, str) and isinstance(change.value, str):
@@ -220,12 +265,18 @@ def _increment(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
     step = change.value if change.is_value_given else 1
     if not _is_number(step):
         raise InvalidArgument("increment needs a number.", field="value")
+    _require_readable(current)
     base = 0 if current is None else current.value
     if not _is_number(base):
         raise _conflict("increment needs a stored number.", current, field="mode")
-    total = base + step  # type: ignore[operator]  # both were just checked to be numbers
+    try:
+        total: int | float = base + step  # type: ignore[operator,assignment]  # both are numbers
+    except OverflowError:  # a fraction, and an integer beyond every float
+        total = math.inf
     if isinstance(total, float) and not math.isfinite(total):
         raise _conflict("The sum is not a finite number.", current, field="value")
+    if is_large_integer(total):
+        raise _conflict("The sum is an integer beyond 64 bits.", current, field="value")
     return total
 
 
@@ -242,6 +293,17 @@ def _is_number(value: JsonValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _require_readable(entry: MemoryEntry | None) -> None:
+    """Raise Conflict if the stored value cannot be given to anybody."""
+    if entry is not None and not entry.is_readable:
+        raise _conflict(
+            "The stored value has an integer of more than 4,300 digits, which clients cannot read.",
+            entry,
+            field="key",
+            suggestion="Replace the value (mode replace), or delete the key; export still has it.",
+        )
+
+
 def _require_version(current: MemoryEntry | None, expected: int | None) -> None:
     version = 0 if current is None else current.version
     if expected is not None and expected != version:
@@ -250,10 +312,13 @@ def _require_version(current: MemoryEntry | None, expected: int | None) -> None:
         )
 
 
-def _conflict(message: str, current: MemoryEntry | None, *, field: str) -> Conflict:
+def _conflict(
+    message: str, current: MemoryEntry | None, *, field: str, suggestion: str | None = None
+) -> Conflict:
     return Conflict(
         message,
         field=field,
+        suggestion=suggestion,
         current_version=0 if current is None else current.version,
         current_value=None if current is None else current.value,
     )

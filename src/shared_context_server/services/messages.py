@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.models import Caller, Event, EventKind, JsonObject, Visibility
+from shared_context_server.models import Caller, Event, EventKind, JsonObject, Message, Visibility
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.storage.base import (
@@ -17,6 +17,8 @@ from shared_context_server.storage.base import (
     MessageQuery,
     NewMessage,
 )
+from shared_context_server.storage.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
+from shared_context_server.storage.rows import encode_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ async def add_message(
 ) -> AddedMessage:
     """Append to the session's log, durably. Raises LeaseLost if the caller does not hold `fence`."""
     distinct = tuple(dict.fromkeys(recipients))
+    if wrong := await services.identity.check_names(distinct, "recipients"):
+        raise wrong
     new = NewMessage(
         session_id=session_id,
         sender=caller,
@@ -68,6 +72,22 @@ async def get_messages(
     return await services.storage.list_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
+
+
+def cut_page(found: list[Message], limit: int) -> list[Message]:
+    """The first messages, as far as one page goes; one at least."""
+    left = page_budget(limit)
+    for count, message in enumerate(found[:limit]):
+        left -= weigh_message(message)
+        if left < 0 and count:
+            return found[:count]
+    return found[:limit]
+
+
+def weigh_message(message: Message) -> int:
+    """Bytes, as pages count them."""
+    texts = (message.content, encode_json(message.metadata), *message.recipients)
+    return ITEM_OVERHEAD_BYTES + sum(map(count_bytes, texts))
 
 
 def next_after_seq(page: MessagePage, query: MessageQuery) -> int:

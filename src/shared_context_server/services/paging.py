@@ -28,7 +28,15 @@ def decode_cursor(cursor: str, *kinds: type[str] | type[int]) -> list[JsonValue]
         raise _not_ours() from exc
     if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
         raise _not_ours()
+    if any(isinstance(part, str) and "\0" in part for part in parts):
+        raise _not_ours()  # no name has it, and PostgreSQL could not compare with it
     return parts
+
+
+def decode_moment(cursor: str) -> tuple[datetime, str]:
+    """The time and the id of a cursor of those two, or InvalidArgument."""
+    moment, name = decode_cursor(cursor, int, str)
+    return from_microseconds(int(str(moment))), str(name)
 
 
 def to_microseconds(moment: datetime) -> int:

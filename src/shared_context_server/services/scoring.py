@@ -8,6 +8,7 @@ The score of a text, 0–100:
   weighted by word length (at most 8): 100 for the word itself, 90 for a longer word that
   contains it (3 letters at least), else RapidFuzz's normalized indel similarity
   (`rapidfuzz.fuzz.ratio`) from 70 up; times 0.97. Numbers match only themselves.
+  In scripts without spaces a run of letters that contains the word has the word itself.
 
 An index keeps every distinct word with the texts it occurs in, so a query is compared with
 each distinct word once, not with each text; no text is left out.
@@ -15,13 +16,20 @@ each distinct word once, not with each text; no text is left out.
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
+
+from shared_context_server.services.slices import Work, finish
+from shared_context_server.services.words import (
+    is_unspaced,
+    normalize,
+    normalize_in_pieces,
+    split_words,
+)
 
 VERBATIM = 100.0
 PHRASE = 99.0
@@ -31,18 +39,14 @@ CONTAINED = 90.0
 MIN_SIMILARITY = 70.0
 MIN_CONTAINED_LETTERS = 3
 MAX_WORD_WEIGHT = 8
-MAX_QUERY_WORDS = 64
+MAX_QUERY_WORDS = 32
 
-_WORD = re.compile(r"\w+")
-
-
-def normalize(text: str) -> str:
-    """Compatibility-composed (NFKC) and case-folded, as all comparing is done."""
-    return unicodedata.normalize("NFKC", text).casefold()
-
-
-def split_words(normalized: str) -> list[str]:
-    return _WORD.findall(normalized)
+COMPARED_AT_ONCE = 10_000  # words: RapidFuzz holds the interpreter for about a millisecond
+TEXTS_AT_ONCE = 64
+# What an entry costs beside the text itself, measured with sys.getsizeof on 64-bit CPython.
+_TEXT_BYTES = 50
+_WORD_BYTES = 250
+_POSTING_BYTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,21 @@ class Match:
     score: float
 
 
+class Query:
+    """A query as texts are compared with it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = normalize(text).strip()
+        all_words = split_words(self.text)
+        self.words = list(dict.fromkeys(all_words))
+        self.phrase = f" {' '.join(all_words)} "
+
+
 class TextIndex:
-    """Texts in order of adding, by the words they contain. Not safe for concurrent change."""
+    """Texts in order of adding, by the words they contain. `size_bytes`: what it takes in memory.
+
+    Texts may be added while a match runs: it may then find them or not.
+    """
 
     def __init__(self) -> None:
         self._texts: list[str] = []
@@ -62,95 +79,139 @@ class TextIndex:
         self._words: list[str] = []
         self._word_ids: dict[str, int] = {}
         self._postings: list[array[int]] = []
-        self.size_chars = 0
+        self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def add(self, text: str) -> None:
-        normalized = normalize(text)
-        words = split_words(normalized)
+        finish(self.add_in_steps(text))
+
+    def add_in_steps(self, text: str) -> Work[None]:
+        pieces: list[str] = []
+        words: list[str] = []
+        for piece in normalize_in_pieces(text):
+            pieces.append(piece)
+            words += split_words(piece)
+            yield
+        normalized = "".join(pieces)
+        yield
+        phrase = f" {' '.join(words)} "
+        yield
+        distinct = dict.fromkeys(words)
+        yield
         index = len(self._texts)
-        self._texts.append(normalized)
-        self._phrases.append(f" {' '.join(words)} ")
-        self.size_chars += 2 * len(normalized)
-        for word in dict.fromkeys(words):
+        for number, word in enumerate(distinct):
             self._posting(word).append(index)
+            self.size_bytes += _POSTING_BYTES
+            if number % 1000 == 999:
+                yield
+        self._texts.append(normalized)
+        self._phrases.append(phrase)
+        self.size_bytes += sys.getsizeof(normalized) + sys.getsizeof(phrase) + _TEXT_BYTES
 
     def _posting(self, word: str) -> array[int]:
         word_id = self._word_ids.get(word)
         if word_id is None:
-            word_id = self._word_ids[word] = len(self._words)
-            self._words.append(word)
+            word_id = len(self._words)
             self._postings.append(array("I"))
-            self.size_chars += len(word)
+            self._words.append(word)
+            self._word_ids[word] = word_id
+            self.size_bytes += sys.getsizeof(word) + _WORD_BYTES
         return self._postings[word_id]
 
     def match(self, query: str, threshold: float) -> list[Match]:
         """Every text that scores at least `threshold`, best first, the last added first among equals."""
-        normalized = normalize(query).strip()
-        words = list(dict.fromkeys(split_words(normalized)))[:MAX_QUERY_WORDS]
-        scores = self._word_scores(words) if words else {}
-        if words:
-            self._lift_phrases(normalized, words, scores)
-        self._lift_as_written(normalized, scores)
-        found = [Match(index, round(score, 2)) for index, score in scores.items()]
-        kept = [match for match in found if match.score >= threshold]
+        scores = finish(self.match_in_steps(Query(query), threshold))
+        kept = [Match(index, score) for index, score in scores.items()]
         kept.sort(key=lambda match: (-match.score, -match.index))
         return kept
 
-    def _word_scores(self, words: Sequence[str]) -> dict[int, float]:
+    def match_in_steps(self, query: Query, threshold: float) -> Work[dict[int, float]]:
+        """The scores of the texts that reach the threshold, by index."""
+        count = len(self._texts)  # what is added meanwhile is left out
+        scores: dict[int, float] = {}
+        if query.words:
+            scores = yield from self._word_scores(query.words)
+            yield from self._lift_phrases(query, scores)
+        yield from self._lift_as_written(query.text, count, scores)
+        rounded = {index: round(score, 2) for index, score in scores.items() if index < count}
+        return {index: score for index, score in rounded.items() if score >= threshold}
+
+    def _word_scores(self, words: Sequence[str]) -> Work[dict[int, float]]:
         """Text index to the weighted mean of its best matches."""
         weights = [min(len(word), MAX_WORD_WEIGHT) for word in words]
         total = sum(weights)
         scores: dict[int, float] = {}
         for word, weight in zip(words, weights, strict=True):
             share = ALL_WORDS / 100 * weight / total
-            for index, similarity in self._best_matches(word).items():
+            best = yield from self._best_matches(word)
+            for index, similarity in best.items():
                 scores[index] = scores.get(index, 0.0) + similarity * share
+            yield
         return scores
 
-    def _best_matches(self, word: str) -> dict[int, float]:
+    def _best_matches(self, word: str) -> Work[dict[int, float]]:
         """Text index to the best similarity of any of its words to this one."""
-        similar = self._similar_words(word)
+        similar = yield from self._similar_words(word)
         best: dict[int, float] = {}
-        for word_id, similarity in sorted(similar.items(), key=lambda item: item[1]):
+        for number, (word_id, similarity) in enumerate(
+            sorted(similar.items(), key=lambda item: item[1])
+        ):
             best.update(dict.fromkeys(self._postings[word_id], similarity))
+            if number % TEXTS_AT_ONCE == 0:
+                yield
         return best
 
-    def _similar_words(self, word: str) -> dict[int, float]:
+    def _similar_words(self, word: str) -> Work[dict[int, float]]:
         """Word id to similarity, for the words of the index that are close enough."""
         similar: dict[int, float] = {}
         if not word.isdecimal():
-            close = process.extract(
-                word, self._words, scorer=fuzz.ratio, limit=None, score_cutoff=MIN_SIMILARITY
-            )
-            similar = {i: score for candidate, score, i in close if not candidate.isdecimal()}
-            if len(word) >= MIN_CONTAINED_LETTERS:
-                for word_id, candidate in enumerate(self._words):
-                    if word in candidate:
-                        similar[word_id] = max(CONTAINED, similar.get(word_id, 0.0))
+            is_without_spaces = is_unspaced(word)
+            contained = 100.0 if is_without_spaces else CONTAINED
+            is_part_enough = is_without_spaces or len(word) >= MIN_CONTAINED_LETTERS
+            for start in range(0, len(self._words), COMPARED_AT_ONCE):
+                words = self._words[start : start + COMPARED_AT_ONCE]
+                close = process.extract(
+                    word, words, scorer=fuzz.ratio, limit=None, score_cutoff=MIN_SIMILARITY
+                )
+                for candidate, score, place in close:
+                    if not candidate.isdecimal():
+                        similar[start + place] = score
+                yield
+                if is_part_enough:
+                    for word_id, candidate in enumerate(words, start):
+                        if word in candidate:
+                            similar[word_id] = max(contained, similar.get(word_id, 0.0))
+                    yield
         exact = self._word_ids.get(word)
         if exact is not None:
             similar[exact] = 100.0
         return similar
 
-    def _lift_phrases(
-        self, normalized: str, words: Sequence[str], scores: dict[int, float]
-    ) -> None:
-        phrase = f" {' '.join(split_words(normalized))} "
-        rarest = min(words, key=lambda word: len(self._exact_posting(word)))
-        for index in self._exact_posting(rarest):
-            if phrase in self._phrases[index]:
+    def _lift_phrases(self, query: Query, scores: dict[int, float]) -> Work[None]:
+        rarest = min(query.words, key=lambda word: len(self._exact_posting(word)))
+        posting = self._exact_posting(rarest)
+        for number in range(len(posting)):
+            index = posting[number]
+            if index < len(self._phrases) and query.phrase in self._phrases[index]:
                 scores[index] = PHRASE
+            if number % TEXTS_AT_ONCE == 0:
+                yield
 
     def _exact_posting(self, word: str) -> Sequence[int]:
         word_id = self._word_ids.get(word)
         return () if word_id is None else self._postings[word_id]
 
-    def _lift_as_written(self, normalized: str, scores: dict[int, float]) -> None:
+    def _lift_as_written(self, normalized: str, count: int, scores: dict[int, float]) -> Work[None]:
         if not normalized:
             return
-        for index, text in enumerate(self._texts):
+        chars = 0
+        for index in range(count):
+            text = self._texts[index]
             if normalized in text:
                 scores[index] = VERBATIM if scores.get(index) == PHRASE else AS_WRITTEN
+            chars += len(text) + 100
+            if chars > 100_000:
+                chars = 0
+                yield

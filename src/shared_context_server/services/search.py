@@ -1,22 +1,29 @@
-"""Fuzzy search over the whole of a session."""
+"""Fuzzy search in a session: the newest messages first, for as long as a search may take."""
 
 from __future__ import annotations
 
-import asyncio
+import heapq
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from rapidfuzz import fuzz
-
 from shared_context_server import policy
+from shared_context_server.errors import InvalidArgument, MessageNotFound
 from shared_context_server.models import Caller, Message, Visibility
 from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import Corpus
+from shared_context_server.services.corpus import Block, Corpus
+from shared_context_server.services.messages import weigh_message
+from shared_context_server.services.previews import preview_in_steps
+from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
+from shared_context_server.services.slices import Work, run_in_slices
+from shared_context_server.storage.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
-PREVIEW_CHARS = 160
-MATCHED_INLINE = 10_000  # messages; matching them takes some 4 ms, a thread's hand-over 0.1 ms
+TIME_LIMIT_S = 1.5
+PREVIEW_LIMIT_S = 0.5  # for all previews; then the beginning of a message is its preview
+PREVIEW_BEGINNING_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +43,19 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
+    """`is_shortened`: the message is shown without metadata and recipients, with its preview in place
+    of its content, since the answer is full."""
+
     message: Message
     score: float
     match_preview: str
+    is_shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """`scanned`: messages that were compared and that the caller may see."""
+    """`scanned`: messages that were compared and that the caller may see. `is_exhaustive`: those are
+    all of them."""
 
     hits: list[SearchHit]
     scanned: int
@@ -51,46 +63,109 @@ class SearchAnswer:
     search_time_ms: float
 
 
+@dataclass(slots=True)
+class _Found:
+    """The best matches so far, as (score, seq, message)."""
+
+    best: list[tuple[float, int, Message]] = field(default_factory=list)
+    scanned: int = 0
+    is_exhaustive: bool = True
+
+
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """The best matches, best first, the newer first among equals."""
-    guard = partial(policy.require_session_read, caller)
-    started = time.perf_counter()
-    corpus = await services.corpora.get(request.session_id, guard)
-    hits: list[SearchHit] = []
-    for index, score in await _rank(corpus, request):
-        message = corpus.messages[index]
-        if policy.can_see_message(caller, message) and _is_wanted(message, request):
-            hits.append(SearchHit(message, score, preview(request.query, message.content)))
-            if len(hits) == request.limit:
+    """The best matches, best first, the newer first among equals. After TIME_LIMIT_S what was found
+    until then, and is_exhaustive false."""
+    started = time.monotonic()
+    query = _check_query(request.query)
+    ends_at = started + TIME_LIMIT_S
+    corpus, session, is_current = await services.corpora.refresh(
+        request.session_id, started + TIME_LIMIT_S / 2
+    )
+    policy.require_session_read(caller, session)
+    found = _Found(is_exhaustive=is_current)
+    async with aclosing(_list_blocks(services, corpus, ends_at)) as blocks:
+        async for piece in blocks:
+            if piece is None:
+                found.is_exhaustive = False
                 break
+            block, count = piece
+            scores = await run_in_slices(_match(block, query, request), ends_at)
+            if scores is None:
+                found.is_exhaustive = False
+                break
+            found.scanned += _count_visible(block, caller, count)
+            _keep_best(found, block, count, scores, caller, request)
     return SearchAnswer(
-        hits=hits,
-        scanned=_count_visible(corpus, caller),
-        is_exhaustive=True,
-        search_time_ms=round((time.perf_counter() - started) * 1000, 3),
+        hits=await _show(services, caller, query, found.best),
+        scanned=found.scanned,
+        is_exhaustive=found.is_exhaustive,
+        search_time_ms=round((time.monotonic() - started) * 1000, 3),
     )
 
 
-async def _rank(corpus: Corpus, request: SearchRequest) -> list[tuple[int, float]]:
-    """Positions and scores, best first. A large corpus is matched in a thread, so that the other
-    callers of this process are served meanwhile; the lock keeps it from growing under the search."""
-    if len(corpus.messages) <= MATCHED_INLINE:
-        return _match(corpus, request)
-    async with corpus.lock:
-        return await asyncio.to_thread(_match, corpus, request)
+def _check_query(text: str) -> Query:
+    query = Query(text)
+    if len(query.words) > MAX_QUERY_WORDS:
+        raise InvalidArgument(
+            f"query has {len(query.words)} different words; {MAX_QUERY_WORDS} is the limit.",
+            field="query",
+            suggestion="Search for the few words that matter.",
+            limit_words=MAX_QUERY_WORDS,
+        )
+    return query
 
 
-def _match(corpus: Corpus, request: SearchRequest) -> list[tuple[int, float]]:
-    best = {
-        match.index: match.score
-        for match in corpus.contents.match(request.query, request.threshold)
-    }
+async def _list_blocks(
+    services: Services, corpus: Corpus, ends_at: float
+) -> AsyncGenerator[tuple[Block, int] | None]:
+    """The log's blocks from the newest back, each with how many of its messages there are to compare,
+    and None in place of the next when there is no time."""
+    await services.corpora.extend_back(corpus, ends_at - TIME_LIMIT_S / 2)
+    low = corpus.high
+    for block in reversed(list(corpus.blocks)):
+        count = len(block.messages)  # other searches may add to it meanwhile
+        low = min((message.seq - 1 for message in block.messages[:count]), default=low)
+        yield block, count
+    while low > 0:
+        async with services.corpora.open_older(corpus.session_id, low, ends_at) as older:
+            if older is None:
+                yield None
+                return
+            yield older, len(older.messages)
+            low = older.low
+
+
+def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int, float]]:
+    """The scores of the block's messages that reach the threshold, by their place in it."""
+    best = yield from block.contents.match_in_steps(query, request.threshold)
     if request.is_metadata_searched:
-        for match in corpus.metadata.match(request.query, request.threshold):
-            best[match.index] = max(match.score, best.get(match.index, 0.0))
-    return sorted(best.items(), key=lambda item: (-item[1], -item[0]))
+        scores = yield from block.metadata.match_in_steps(query, request.threshold)
+        for index, score in scores.items():
+            best[index] = max(score, best.get(index, 0.0))
+    return best
+
+
+def _keep_best(
+    found: _Found,
+    block: Block,
+    count: int,
+    scores: dict[int, float],
+    caller: Caller,
+    request: SearchRequest,
+) -> None:
+    matches = (
+        (score, block.messages[index].seq, block.messages[index])
+        for index, score in scores.items()
+        if index < count
+    )
+    visible = (
+        match
+        for match in matches
+        if _is_wanted(match[2], request) and policy.can_see_message(caller, match[2])
+    )
+    found.best = heapq.nlargest(request.limit, [*found.best, *visible], key=lambda m: m[:2])
 
 
 def _is_wanted(message: Message, request: SearchRequest) -> bool:
@@ -102,17 +177,41 @@ def _is_wanted(message: Message, request: SearchRequest) -> bool:
     )
 
 
-def _count_visible(corpus: Corpus, caller: Caller) -> int:
-    seen = sum(policy.can_see_message(caller, corpus.messages[i]) for i in corpus.hidden)
-    return len(corpus.messages) - len(corpus.hidden) + seen
+def _count_visible(block: Block, caller: Caller, count: int) -> int:
+    unseen = sum(
+        not policy.can_see_message(caller, block.messages[index])
+        for index in block.hidden
+        if index < count
+    )
+    return count - unseen
 
 
-def preview(query: str, content: str) -> str:
-    """The stretch of `content` around the best match, PREVIEW_CHARS at most and an ellipsis each side."""
-    if len(content) <= PREVIEW_CHARS:
-        return content
-    found = fuzz.partial_ratio_alignment(query.casefold(), content.casefold())
-    middle = 0 if found is None else (found.dest_start + found.dest_end) // 2
-    start = max(0, min(middle - PREVIEW_CHARS // 2, len(content) - PREVIEW_CHARS))
-    end = start + PREVIEW_CHARS
-    return ("…" if start else "") + content[start:end] + ("…" if end < len(content) else "")
+async def _show(
+    services: Services, caller: Caller, query: Query, best: Iterable[tuple[float, int, Message]]
+) -> list[SearchHit]:
+    """The hits with their messages as they are stored, whole as far as they fit into one answer."""
+    guard = partial(policy.require_session_read, caller)
+    ends_at = time.monotonic() + PREVIEW_LIMIT_S
+    best = list(best)
+    left = page_budget(len(best))
+    hits: list[SearchHit] = []
+    for score, _, known in best:
+        try:
+            message = await services.storage.get_message(known.session_id, known.id, caller, guard)
+        except MessageNotFound:
+            continue  # deleted meanwhile
+        shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
+        if shown is None:
+            shown = message.content[:PREVIEW_BEGINNING_CHARS] + "…"
+        hit = SearchHit(message, score, shown)
+        size = weigh_message(message)
+        if hits and size > left:
+            hit = replace(hit, message=_shorten(message, shown), is_shortened=True)
+            size = ITEM_OVERHEAD_BYTES
+        left -= size + count_bytes(shown)
+        hits.append(hit)
+    return hits
+
+
+def _shorten(message: Message, shown: str) -> Message:
+    return message._replace(content=shown, metadata={}, recipients=[])

@@ -23,14 +23,14 @@ from shared_context_server.models import (
 )
 from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.paging import (
-    decode_cursor,
+    decode_moment,
     encode_cursor,
-    from_microseconds,
     to_microseconds,
 )
 from shared_context_server.storage.base import MessageQuery, NewSession
 
 NEWEST_SHOWN = 50
+PARTICIPANTS_SHOWN = 200  # list_agents pages through all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,9 @@ async def create_session(
 ) -> Session:
     """A new active session of the caller's, with an id nobody can guess."""
     policy.require(caller, Permission.WRITE)
+    invited = tuple(dict.fromkeys(participants))
+    if wrong := await services.identity.check_names(invited, "participants"):
+        raise wrong
     session_id = f"session_{secrets.token_hex(8)}"
     new = NewSession(
         id=session_id,
@@ -65,7 +68,7 @@ async def create_session(
         access=access,
         created_by=caller.agent_id,
         created_at=utc_now(),
-        invited=tuple(dict.fromkeys(participants)),
+        invited=invited,
     )
     session = await services.storage.create_session(
         new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
@@ -87,24 +90,24 @@ async def list_sessions(
     policy.require(caller, Permission.READ)
     before = None
     if cursor is not None:
-        moment, session_id = decode_cursor(cursor, int, str)
-        before = (from_microseconds(int(str(moment))), str(session_id))
-    found = await services.storage.list_sessions(
-        caller, status=status, created_by=created_by, limit=limit + 1, before=before
+        before = decode_moment(cursor)
+    page = await services.storage.list_sessions(
+        caller, status=status, created_by=created_by, limit=limit, before=before
     )
-    page = found[:limit]
     next_cursor = None
-    if len(found) > limit:
-        last = page[-1].session
+    if page.has_more:
+        last = page.items[-1].session
         next_cursor = encode_cursor(to_microseconds(last.created_at), last.id)
-    return SessionList(page, next_cursor)
+    return SessionList(page.items, next_cursor)
 
 
 async def get_session(services: Services, caller: Caller, session_id: str) -> SessionDetail:
     """The session with its newest visible messages."""
     guard = partial(policy.require_session_read, caller)
     summary = await services.storage.summarize_session(session_id, caller, guard)
-    participants = await services.storage.list_participants(session_id, guard)
+    participants = await services.storage.list_participants(
+        session_id, caller, guard, limit=PARTICIPANTS_SHOWN
+    )
     page = await services.storage.list_messages(
         session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,9 @@ from shared_context_server import policy
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
 from shared_context_server.services.context import Services
+from shared_context_server.services.messages import cut_page
 from shared_context_server.services.shared_reads import READ_STEP
+from shared_context_server.services.words import Mention
 from shared_context_server.storage.base import MessageQuery
 
 PROGRESS_INTERVAL_S = 5.0  # far below the 30 to 60 s after which proxies cut what is silent
@@ -73,7 +74,7 @@ async def wait_for_messages(
                 await services.identity.require_current(caller)
             elif report_progress is not None and left_s > PROGRESS_INTERVAL_S:
                 await report_progress(loop.time() - started, request.timeout_s)
-    found = watch.found[: request.limit]
+    found = cut_page(watch.found, request.limit)
     return Waited(found, found[-1].seq if found else after_seq, not found)
 
 
@@ -86,7 +87,7 @@ class _Watch:
         self._services = services
         self._caller = caller
         self._request = request
-        self._mention = _mention_pattern(caller.agent_id) if request.is_mention_wanted else None
+        self._mention = Mention(caller.agent_id) if request.is_mention_wanted else None
         self._looked_up_to = after_seq
         self.found: list[Message] = []
 
@@ -138,16 +139,8 @@ class _Watch:
             and (self._mention is None or self._is_mentioned(message, self._mention))
         )
 
-    def _is_mentioned(self, message: Message, mention: re.Pattern[str]) -> bool:
-        return (
-            self._caller.agent_id in message.recipients
-            or mention.search(message.content) is not None
-        )
-
-
-def _mention_pattern(agent_id: str) -> re.Pattern[str]:
-    """`@agent_id` as a word: not within an address, nor the beginning of a longer id."""
-    return re.compile(rf"(?<!\w)@{re.escape(agent_id)}(?!\w|[-.:/@]\w)")
+    def _is_mentioned(self, message: Message, mention: Mention) -> bool:
+        return self._caller.agent_id in message.recipients or mention.is_in(message.content)
 
 
 def _concerns_log(event: Event) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 
 from shared_context_server.errors import ConfigurationError
@@ -13,9 +14,14 @@ from shared_context_server.storage.base import Storage
 from shared_context_server.storage.copying import Copier
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
+    FileId,
+    Restored,
+    back_up_sqlite,
+    identify_sqlite,
     migrate_sqlite,
     open_sqlite,
     open_sqlite_copier,
+    restore_sqlite,
     sqlite_schema_status,
 )
 
@@ -23,25 +29,36 @@ __all__ = [
     "Copier",
     "SchemaStatus",
     "Storage",
+    "StorageId",
+    "back_up_storage",
     "find_schema_status",
+    "identify_storage",
     "migrate_storage",
     "open_copier",
     "open_storage",
+    "restore_storage",
 ]
 
 
+StorageId = FileId
+"""What tells one database at an address from the next one there."""
+
+
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+async def open_storage(
+    settings: Settings, expected: StorageId | None = None
+) -> AsyncIterator[Storage]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
-    Raises ConfigurationError for an unknown scheme, a schema newer than this program, or a
-    file system that cannot lock.
+    With `expected`, from identify_storage, only the one that was there then: none is created. Raises
+    ConfigurationError for an unknown scheme, a schema newer than this program, a file system that
+    cannot lock, or another store than the expected one.
     """
     if _is_postgres(settings):
         async with _postgres().open_postgres(settings) as postgres:
             yield postgres
     else:
-        async with open_sqlite(settings) as sqlite:
+        async with open_sqlite(settings, expected) as sqlite:
             yield sqlite
 
 
@@ -60,6 +77,37 @@ async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[C
     else:
         async with open_sqlite_copier(settings, read_only=read_only) as sqlite:
             yield sqlite
+
+
+def identify_storage(settings: Settings) -> StorageId | None:
+    """Which database is at the address just now; None on PostgreSQL, whose server keeps them apart."""
+    return None if _is_postgres(settings) else identify_sqlite(settings)
+
+
+def back_up_storage(settings: Settings, destination: Path, *, force: bool) -> int:
+    """Write a checked copy of the database to a new file, beside servers that run; its size in bytes.
+
+    Raises ConfigurationError if the name is taken, unless `force`, or on PostgreSQL, which has tools of
+    its own; CopyError if the copy cannot be written or is not sound.
+    """
+    if _is_postgres(settings):
+        raise ConfigurationError(
+            "DATABASE_URL names PostgreSQL: back it up with pg_dump --format=custom (or `export`)."
+        )
+    return back_up_sqlite(settings, destination, force=force)
+
+
+def restore_storage(settings: Settings, source: Path) -> Restored:
+    """Put such a copy in the place of the database while nobody has it open.
+
+    Raises ConfigurationError, having changed nothing, if the copy is not sound, not of this program or
+    newer than it, if a process has the database open, or on PostgreSQL; CopyError if the disk fails.
+    """
+    if _is_postgres(settings):
+        raise ConfigurationError(
+            "DATABASE_URL names PostgreSQL: restore it with pg_restore (or `import`)."
+        )
+    return restore_sqlite(settings, source)
 
 
 def migrate_storage(settings: Settings) -> list[str]:
@@ -104,7 +152,7 @@ def _postgres() -> ModuleType:
         from shared_context_server.storage import postgres  # noqa: PLC0415 - an optional extra
     except ImportError as exc:
         raise ConfigurationError(
-            "DATABASE_URL: PostgreSQL needs the extra postgres: "
-            "pip install 'shared-context-server[postgres]'"
+            "DATABASE_URL: PostgreSQL needs the extra postgres. Install it from where the server "
+            "came from: pip install 'CHECKOUT[postgres]', or 'WHEEL[postgres]', with the path of either."
         ) from exc
     return postgres

@@ -21,15 +21,23 @@ def _agent_name(agent_id: str) -> str:
     return f"agent:{agent_id}"
 
 
-def names_of_caller(caller: Caller, only: Visibility | None = None) -> dict[str, str | None]:
-    """By name_{visibility}. `only`: just the name that visibility goes by, the others None."""
+SENDER_MARK = "\x1f"
+"""Between a name and a sender, in the names that the messages of one sender have too."""
+
+
+def names_of_caller(
+    caller: Caller, only: Visibility | None = None, sender: str | None = None
+) -> dict[str, str | None]:
+    """By name_{visibility}. `only`: just the name that visibility goes by, the others None.
+    `sender`: the names of what that agent has sent."""
+    suffix = "" if sender is None else SENDER_MARK + sender
     names = {
         Visibility.PUBLIC: _EVERYONE,
         Visibility.AGENT_ONLY: _type_name(caller.agent_type),
         Visibility.PRIVATE: _agent_name(caller.agent_id),
     }
     return {
-        f"name_{visibility}": name if only in (None, visibility) else None
+        f"name_{visibility}": name + suffix if only in (None, visibility) else None
         for visibility, name in names.items()
     }
 

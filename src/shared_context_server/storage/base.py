@@ -11,6 +11,9 @@ Common promises
 - A session that does not exist raises SessionNotFound, before any guard.
 - Reads see every write that was acknowledged before they began, by any process.
 - A store that cannot answer raises Unavailable.
+- What lists messages, sessions or memory entries stops at `limit` of them, or before the first that
+  would not fit into pages.page_budget(limit); there is always at least one if there is any. What
+  does not fit is not loaded either.
 - All methods are safe to call from any number of tasks of the loop that opened the store.
 - JSON values come back equal to what was stored; object keys keep their order. Other text has no
   U+0000: callers are refused before.
@@ -21,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from pydantic import JsonValue
 
@@ -97,7 +100,7 @@ class AddedMessage:
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
     """Filters, all of which must hold; None does not filter. Bounds: after_seq and before_seq
-    exclusive, start_time and end_time inclusive."""
+    exclusive, start_time and end_time inclusive. A page also ends where page_budget(limit) does."""
 
     limit: int
     offset: int = 0
@@ -123,10 +126,20 @@ class MessagePage:
     last_seq: int
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Items of a listing in its order. `has_more`: there are further ones behind the last of them."""
+
+    items: list[T]
+    has_more: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SenderCount:
     sender: str
-    sender_type: str
     count: int
 
 
@@ -176,12 +189,12 @@ class LeaseAttempt:
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """What is needed to accept or refuse credentials: active keys by id, and the ids of revoked
-    credentials that have not expired yet. `generation` grows with every change."""
+    """What is needed to accept or refuse credentials: active keys by id, and the family ids of
+    revoked credentials that have not expired yet. `generation` grows with every change."""
 
     generation: int
     keys: dict[str, ApiKey]
-    revoked_credentials: frozenset[str]
+    revoked_families: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +278,7 @@ class Storage(Protocol):
         """Finish the writes under way, then release everything. Further calls raise Unavailable."""
 
     async def ping(self) -> None:
-        """Return if the store answers reads and can take writes, else raise Unavailable."""
+        """Return if the store answers reads and takes a write, else raise Unavailable or StorageDamaged."""
 
     # Sessions
 
@@ -283,7 +296,7 @@ class Storage(Protocol):
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         """Sessions that policy.can_see_session grants the caller, newest first by (created_at, id),
         strictly older than `before`. Counts as SessionSummary says; `unread` are the visible
         messages behind the caller's cursor. Cost is that of `limit` sessions, whatever their size."""
@@ -293,8 +306,11 @@ class Storage(Protocol):
     ) -> SessionSummary:
         """One session as list_sessions would show it."""
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        """Agent ids: the creator, the invited, and whoever has written, in that order, each once."""
+    async def list_participants(
+        self, session_id: str, caller: Caller, guard: SessionGuard, *, limit: int
+    ) -> list[str]:
+        """Agent ids: the creator, the invited, and whoever has written what the caller may see (by
+        the first such message), in that order, each once; the first `limit`."""
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -317,7 +333,7 @@ class Storage(Protocol):
         the guard's SessionNotFound or PermissionDenied tells, only SessionClosed is passed over),
         then the guard, then the fence: at `created_at` the sender must hold that lease of this
         session with this token, else LeaseLost; then the parent: it must be a message of this
-        session that policy.can_see_message grants the sender, else
+        session that policy.can_reply_to grants the sender, else
         MessageNotFound(field="parent_message_id").
         """
 
@@ -334,9 +350,17 @@ class Storage(Protocol):
         """Raise MessageNotFound if it is not there or the caller may not see it."""
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
-        """The log as it is, for whoever applies policy.can_see_message to each: oldest first."""
+        """The log as it is, for whoever applies policy.can_see_message to each, in seq order: what
+        stands first behind `after_seq`, or with `before_seq` last before it. It has been read to its
+        end when nothing comes, or the session's last_seq has."""
 
     async def count_by_sender(
         self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
@@ -360,7 +384,8 @@ class Storage(Protocol):
         self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
     ) -> tuple[int, int]:
         """Store max(stored, seq); return (stored seq, unread visible messages behind it).
-        A seq beyond the session's last raises InvalidArgument(field="seq")."""
+        A seq behind the newest message that the caller may see raises
+        InvalidArgument(field="seq")."""
 
     # Memory
 
@@ -398,7 +423,7 @@ class Storage(Protocol):
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         """Unexpired entries of one place whose key starts with `prefix` (literally, case-sensitively),
         by key in code point order, strictly after `after_key`."""
 
@@ -447,9 +472,16 @@ class Storage(Protocol):
         not hold it at `now` with this token, or, with `expires_at`, has renewed it since."""
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
-        """The leases of one place that are held at `now`, by name in code point order."""
+        """The first `limit` leases of one place that are held at `now`, by name in code point order,
+        strictly after `after_name`."""
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
@@ -490,16 +522,18 @@ class Storage(Protocol):
         """Revoke; False if there is no such active key."""
 
     async def add_credential(self, credential: Credential, audit: AuditEntry) -> None:
-        """Record an issued token with its handle."""
+        """Record an issued token with its handle. Raises Unauthenticated if its family has been
+        revoked."""
 
     async def find_credential(self, credential_id: str) -> Credential | None:
-        """By jti, revoked and expired ones too until they are purged."""
+        """By jti, revoked and expired ones too until they are purged; of a jti that is not there
+        (any more), the longest-lived credential that was refreshed from it."""
 
     async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
         """By the hash of the agent handle."""
 
-    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
-        """Revoke the token and its handle; False if there is no such active credential."""
+    async def revoke_credentials(self, family_id: str, at: datetime, audit: AuditEntry) -> bool:
+        """Revoke all tokens of the family and their handles; False if none of them is active."""
 
     # Agents and audit
 
@@ -512,9 +546,24 @@ class Storage(Protocol):
         that were not there have joined. Each coming and going is answered to one call only, of
         whatever process; who went unnoticed and is back has left and joined."""
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
-        """By last_seen, newest first. With a session (and its guard): its participants as
-        list_participants has them, those the server has heard of."""
+    async def list_agents(
+        self,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        """The first `limit` by (last_seen, agent_id), newest first, strictly older than `before`.
+        With a session (and its guard): its creator, the invited and whoever has written what the
+        caller may see, those the server has heard of."""
+
+    async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the ids that the server has heard of."""
+
+    async def is_agent_type_known(self, agent_type: str) -> bool:
+        """Whether an agent that the server has heard of is of this type. May read all of them."""
 
     async def add_audit(self, entry: AuditEntry) -> None:
         """Store one entry."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from shared_context_server.models import JsonObject
 from shared_context_server.storage.copying import RecordRefused
 from shared_context_server.storage.records import RecordKind
-from shared_context_server.storage.rows import Row
+from shared_context_server.storage.rows import Row, decode_json_exactly
 
 RECORD = "record"
 """The field of a line that names the kind of its record."""
@@ -23,17 +22,18 @@ NUL_SUBSTITUTE = "\N{REPLACEMENT CHARACTER}"
 
 def to_line(kind: RecordKind, row: Row) -> bytes:
     """The canonical line of a row: JSON without spaces, `record` first, then the fields in their order,
-    non-ASCII characters as they are, and a line feed."""
+    non-ASCII characters as they are, and a line feed. A later field that is null is left out."""
     record: JsonObject = {RECORD: kind.name}
     for (name, codec), value in zip(kind.fields.items(), row, strict=True):
-        record[name] = codec.to_field(value)
+        if value is not None or name not in kind.later_fields:
+            record[name] = codec.to_field(value)
     return to_json(record) + b"\n"
 
 
 def parse_line(line: bytes) -> JsonObject:
     """The object of a line. Raises RecordRefused."""
     try:
-        parsed = _parse_json(line)
+        parsed = decode_json_exactly(line)
     except (ValueError, RecursionError) as exc:
         raise RecordRefused(f"is not JSON ({exc})") from exc
     if not isinstance(parsed, dict):
@@ -43,14 +43,14 @@ def parse_line(line: bytes) -> JsonObject:
 
 def to_row(kind: RecordKind, record: JsonObject) -> Row:
     """The row of a record, which may hold its `record` too. Raises RecordRefused."""
-    given = record.keys() - {RECORD}
+    given = (record.keys() - {RECORD}) | kind.later_fields
     if given != kind.fields.keys():
         wrong = ", ".join(sorted(given ^ kind.fields.keys()))
         raise RecordRefused(f"is no {kind.name}: missing or unknown {wrong}")
     row = []
     for name, codec in kind.fields.items():
         try:
-            row.append(codec.to_column(record[name]))
+            row.append(codec.to_column(record.get(name)))
         except (ValueError, TypeError, OverflowError) as exc:
             raise RecordRefused(f"is no {kind.name}: {name}: {exc}") from exc
     return tuple(row)
@@ -94,15 +94,3 @@ class Tally:
     def sha256(self) -> str:
         checksum: str = self._digest.hexdigest()
         return checksum
-
-
-def _parse_json(line: bytes) -> Any:
-    try:
-        return from_json(line, allow_inf_nan=False)
-    except ValueError:
-        # Values may be nested more deeply than from_json goes, as in decode_json.
-        return json.loads(line, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

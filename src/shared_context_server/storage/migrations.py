@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared_context_server.errors import ConfigurationError
+
+COLUMNS = frozenset({"number", "name", "checksum", "applied_at"})
+"""Of the table schema_migrations, by which a database is known to be ours: other programs have
+tables of that name, with other columns."""
 
 _FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
 
@@ -52,6 +56,23 @@ def load_migrations(directory: Path) -> list[Migration]:
         sql = path.read_text(encoding="utf-8")
         migrations.append(Migration(number=int(match[1]), name=path.stem, sql=sql))
     return migrations
+
+
+def is_ours(migration_columns: Collection[str], *, has_others: bool, where: str) -> bool:
+    """Whether a database has been migrated by us; False if it is empty.
+
+    `migration_columns`: of its table schema_migrations, none if it has no such table. `has_others`:
+    whether there are tables beside that. Tables of others beside ours are no harm. Raises
+    ConfigurationError, which names `where`, for a database that holds somebody else's tables.
+    """
+    if set(migration_columns) >= COLUMNS:
+        return True
+    if migration_columns or has_others:
+        raise ConfigurationError(
+            f"{where} has tables of another program and is left as it is: name an empty one, or one "
+            "that this program has made."
+        )
+    return False
 
 
 def find_missing(applied: Sequence[Applied], migrations: Sequence[Migration]) -> list[Migration]:

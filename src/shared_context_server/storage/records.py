@@ -19,6 +19,7 @@ from shared_context_server.storage.rows import (
     MAX_INTEGER,
     Row,
     decode_json,
+    decode_json_exactly,
     decode_permissions,
     decode_time,
     encode_json,
@@ -44,7 +45,8 @@ class Codec:
 class RecordKind:
     """A table that is moved. `condition`: SQL for the rows that are, in any backend's dialect;
     without what belongs to sessions that are being deleted. `free_text`: columns in which a
-    character may be replaced without anything losing its name."""
+    character may be replaced without anything losing its name. `later_fields`: fields that dumps of
+    older versions lack; they may be null, and a line leaves them out then."""
 
     name: str
     table: str
@@ -52,6 +54,7 @@ class RecordKind:
     fields: Mapping[str, Codec]
     condition: str = "TRUE"
     free_text: frozenset[str] = frozenset()
+    later_fields: frozenset[str] = frozenset()
     columns: tuple[str, ...] = field(init=False)
     _key_places: tuple[int, ...] = field(init=False)
 
@@ -156,7 +159,7 @@ _PLACE = Codec(_require_name_or_null, lambda text: text or None)
 _PERMISSIONS = Codec(_parse_permissions, _spell_permissions)
 _TEXTS = Codec(_parse_texts, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
-_JSON = Codec(encode_json, decode_json)
+_JSON = Codec(encode_json, decode_json_exactly)
 
 _NOT_DELETING = "session_id NOT IN (SELECT id FROM sessions WHERE status = 'deleting')"
 
@@ -276,7 +279,9 @@ API_KEY = RecordKind(
         "secret_hash": _TEXT,
         "created_at": _TIME,
         "revoked_at": _or_null(_TIME),
+        "agent_type": _or_null(_TEXT),
     },
+    later_fields=frozenset({"agent_type"}),
 )
 CREDENTIAL = RecordKind(
     "credential",
@@ -292,7 +297,9 @@ CREDENTIAL = RecordKind(
         "issued_at": _TIME,
         "expires_at": _TIME,
         "revoked_at": _or_null(_TIME),
+        "origin_id": _or_null(_TEXT),
     },
+    later_fields=frozenset({"origin_id"}),
 )
 AUDIT = RecordKind(
     "audit",

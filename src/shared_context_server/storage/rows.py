@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
@@ -30,6 +30,7 @@ Row = tuple[Any, ...]
 
 MAX_INTEGER = 2**63 - 1  # the largest integer SQLite stores
 
+_DIGITS_AT_ONCE = 600  # below the least limit that Python can be given (sys.set_int_max_str_digits)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -61,12 +62,36 @@ def encode_json(value: JsonValue | tuple[str, ...]) -> str:
 
 
 def decode_json(text: str) -> Any:
-    """The value; Any, because the caller knows what it has stored."""
+    """The value; Any, because the caller knows what it has stored. Raises ValueError for an integer
+    of more digits than Python reads, which a memory value of an earlier version may have."""
     try:
         return from_json(text)
     except ValueError:
-        # from_json stops at a depth of 200, which a value may pass by being appended to a list.
+        # from_json stops at a depth of 200.
         return json.loads(text)
+
+
+def decode_json_exactly(text: str | bytes) -> Any:
+    """The value, whatever its integers are: for copies, which must lose nothing. Raises ValueError
+    for what is no JSON."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return json.loads(text, parse_int=_parse_long_integer, parse_constant=_refuse_constant)
+
+
+def _parse_long_integer(digits: str) -> int:
+    """In parts, because int() refuses texts that are longer than some thousand digits."""
+    sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits)
+    number = 0
+    for start in range(0, len(digits), _DIGITS_AT_ONCE):
+        part = digits[start : start + _DIGITS_AT_ONCE]
+        number = number * 10 ** len(part) + int(part)
+    return sign * number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def encode_permissions(permissions: frozenset[Permission]) -> str:
@@ -81,6 +106,9 @@ SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
     s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
 """
+
+
+SESSION_WIDE = (1, 2, 8)
 
 
 def to_session(row: Row) -> Session:
@@ -104,6 +132,10 @@ MESSAGE = """
 """
 
 
+MESSAGE_WIDE = (5, 7, 8)
+"""The columns of MESSAGE that may be long."""
+
+
 def to_message(row: Row) -> Message:
     return Message(
         id=row[0],
@@ -124,6 +156,7 @@ MEMORY_ENTRY = "version, created_at, updated_at, updated_by, expires_at, metadat
 
 
 def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
+    value, is_readable = _decode_value(row[6])
     return MemoryEntry(
         address=address,
         version=row[0],
@@ -132,13 +165,25 @@ def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
         updated_by=row[3],
         expires_at=decode_optional_time(row[4]),
         metadata=decode_json(row[5]),
-        value=decode_json(row[6]),
+        value=value,
+        is_readable=is_readable,
     )
+
+
+def _decode_value(text: str) -> tuple[JsonValue, bool]:
+    """The value, and whether it can be read."""
+    try:
+        return decode_json(text), True
+    except ValueError:
+        return None, False
 
 
 MEMORY_LISTING = (
     "key, version, created_at, updated_at, updated_by, expires_at, metadata, size_bytes"
 )
+
+
+MEMORY_LISTING_WIDE = (0, 6)
 
 
 def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:
@@ -180,7 +225,7 @@ def to_agent(row: Row) -> Agent:
     )
 
 
-API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at"
+API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"
 
 
 def to_api_key(row: Row) -> ApiKey:
@@ -191,11 +236,13 @@ def to_api_key(row: Row) -> ApiKey:
         secret_hash=row[3],
         created_at=decode_time(row[4]),
         revoked_at=decode_optional_time(row[5]),
+        agent_type=row[6],
     )
 
 
 CREDENTIAL = """
-    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at
+    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at,
+    origin_id
 """
 
 
@@ -210,6 +257,7 @@ def to_credential(row: Row) -> Credential:
         issued_at=decode_time(row[6]),
         expires_at=decode_time(row[7]),
         revoked_at=decode_optional_time(row[8]),
+        origin_id=row[9],
     )
 
 

@@ -11,6 +11,7 @@ from shared_context_server.services import agents
 from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import (
     Arguments,
+    Cursor,
     Integer,
     Result,
     SessionId,
@@ -22,6 +23,8 @@ from shared_context_server.tools.registry import READS, Call, Tool
 
 class ListAgents(Arguments):
     session_id: SessionId | None = None
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
+    cursor: Cursor | None = None
 
 
 class AgentItem(BaseModel):
@@ -34,6 +37,7 @@ class AgentItem(BaseModel):
 class AgentList(Result):
     agents: list[AgentItem]
     count: int
+    next_cursor: str | None
 
 
 class GetAuditLog(Arguments):
@@ -42,6 +46,7 @@ class GetAuditLog(Arguments):
     event_type: Annotated[str | None, Field(max_length=64)] = None
     after: TimeArgument | None = None
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 100
+    cursor: Cursor | None = None
 
 
 class AuditItem(BaseModel):
@@ -56,11 +61,18 @@ class AuditItem(BaseModel):
 class AuditList(Result):
     entries: list[AuditItem]
     count: int
+    next_cursor: str | None
 
 
 async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
     """Agents of a session, or all; active means heard of in the last 5 minutes."""
-    found = await agents.list_agents(services, call.caller, arguments.session_id)
+    page = await agents.list_agents(
+        services,
+        call.caller,
+        session_id=arguments.session_id,
+        limit=arguments.limit,
+        cursor=arguments.cursor,
+    )
     items = [
         AgentItem(
             agent_id=presence.agent.agent_id,
@@ -68,14 +80,14 @@ async def list_agents(services: Services, call: Call, arguments: ListAgents) -> 
             last_seen=presence.agent.last_seen,
             active=presence.is_active,
         )
-        for presence in found
+        for presence in page.agents
     ]
-    return AgentList(agents=items, count=len(items))
+    return AgentList(agents=items, count=len(items), next_cursor=page.next_cursor)
 
 
 async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
     """Who did what, newest first. For admins."""
-    entries = await agents.get_audit_log(
+    page = await agents.get_audit_log(
         services,
         call.caller,
         session_id=arguments.session_id,
@@ -83,6 +95,7 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
         event_type=arguments.event_type,
         after=arguments.after,
         limit=arguments.limit,
+        cursor=arguments.cursor,
     )
     items = [
         AuditItem(
@@ -93,9 +106,9 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
             session_id=entry.session_id,
             details=entry.details,
         )
-        for entry in entries
+        for entry in page.entries
     ]
-    return AuditList(entries=items, count=len(items))
+    return AuditList(entries=items, count=len(items), next_cursor=page.next_cursor)
 
 
 TOOLS = (

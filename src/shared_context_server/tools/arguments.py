@@ -22,19 +22,21 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, to_json
 
 from shared_context_server.models import AgentId
+from shared_context_server.services.json_rules import find_fault
 
 MAX_CONTENT_CHARS = 100_000
 MAX_METADATA_BYTES = 64 * 1024
 MAX_PARTICIPANTS = 200
-# JSON parsers stop at 200 levels, ours too: what is stored has to fit into the answers around it.
-MAX_JSON_DEPTH = 100
 TOO_LARGE = "content_too_large"
+# The first and the last second of the calendar, years 1 to 9999.
+MIN_EPOCH_S = -62_135_596_800
+MAX_EPOCH_S = 253_402_300_799
 
 _DATETIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments: unknown ones are refused, a null optional one is a missing one."""
+    """Base of every tool's arguments: unknown ones are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -45,14 +47,22 @@ class Arguments(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or None not in data.values():
+    def _drop_missing(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
             return data
-        return {
-            name: value
-            for name, value in data.items()
-            if value is not None or name in cls.null_is_a_value or name not in cls.model_fields
-        }
+        values = data.values()
+        if None not in values and "" not in values:
+            return data
+        return {name: value for name, value in data.items() if not cls._is_missing(name, value)}
+
+    @classmethod
+    def _is_missing(cls, name: str, value: Any) -> bool:
+        """Null is; so is an empty text for an optional argument, as some gateways send for each
+        that they have no value for. No optional argument means something else by it."""
+        field = cls.model_fields.get(name)
+        if field is None or name in cls.null_is_a_value:
+            return False
+        return value is None or (value == "" and not field.is_required())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -88,33 +98,19 @@ def _limit_content(value: str) -> str:
 
 
 def _limit_json(value: JsonValue) -> JsonValue:
-    _check_depth(value, to_json(value))
+    _refuse_faults(value, to_json(value))
     return value
 
 
-def _check_depth(value: JsonValue, text: bytes) -> None:
-    if text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH and _depth(value) > MAX_JSON_DEPTH:
-        raise PydanticCustomError(
-            "json_depth", "nested deeper than {limit} levels", {"limit": MAX_JSON_DEPTH}
-        )
-
-
-def _depth(value: JsonValue) -> int:
-    """How many arrays and objects are around the innermost value."""
-    depth, level = 0, [value]
-    while level := [inner for inner in level if isinstance(inner, dict | list)]:
-        depth += 1
-        level = [
-            part
-            for inner in level
-            for part in (inner.values() if isinstance(inner, dict) else inner)
-        ]
-    return depth
+def _refuse_faults(value: JsonValue, text: bytes) -> None:
+    fault = find_fault(value, text)
+    if fault is not None:
+        raise PydanticCustomError("json_value", "{fault}", {"fault": fault})
 
 
 def _limit_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     text = to_json(value)
-    _check_depth(value, text)
+    _refuse_faults(value, text)
     size = len(text)
     if size > MAX_METADATA_BYTES:
         raise PydanticCustomError(
@@ -130,10 +126,9 @@ def _parse_time(value: Any) -> datetime:
     if isinstance(value, bool):
         raise PydanticCustomError("time_type", "Input should be RFC 3339 or epoch seconds")
     if isinstance(value, int | float):
-        try:
-            return datetime.fromtimestamp(value, UTC)
-        except (OverflowError, ValueError, OSError) as exc:
-            raise PydanticCustomError("time_range", "The time is out of range") from exc
+        if not MIN_EPOCH_S <= value <= MAX_EPOCH_S:
+            raise PydanticCustomError("time_range", "The time is out of range")
+        return datetime.fromtimestamp(value, UTC)
     parsed = _DATETIME.validate_python(value)
     if parsed.tzinfo is None:
         return parsed.replace(tzinfo=UTC)
@@ -160,6 +155,7 @@ Metadata = Annotated[dict[str, JsonValue], AfterValidator(_limit_metadata)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
 MemoryKey = Annotated[str, Field(min_length=1, max_length=255)]
 LeaseName = Annotated[str, Field(min_length=1, max_length=255)]
+Cursor = Annotated[str, Field(max_length=2000, description="next_cursor.")]
 FencingToken = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 AgentIds = Annotated[list[AgentId], Field(max_length=MAX_PARTICIPANTS)]
 MessageId = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
@@ -167,7 +163,14 @@ Seq = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
 TimeArgument = Annotated[
     datetime,
     BeforeValidator(_parse_time),
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "number", "minimum": MIN_EPOCH_S, "maximum": MAX_EPOCH_S},
+            ]
+        }
+    ),
 ]
 Time = Annotated[
     datetime,

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from limits import RateLimitItem, parse
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
-from rapidfuzz import process
 
 from shared_context_server import policy
 from shared_context_server.auth.connection import Connection
@@ -27,11 +26,14 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
+from shared_context_server.services.json_rules import find_name_of_overlong_integer
 from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
+from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
 
 UNKNOWN_TOOL = "unknown"
+UNKNOWN_ARGUMENT = "extra_forbidden"
 
 _log = get_logger("tools")
 
@@ -78,7 +80,7 @@ class Dispatcher:
         tool = self.tools.get(name)
         try:
             if tool is None:
-                raise ToolNotFound(name[:100])
+                raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
             outcome = Outcome(200, await self._run(tool, arguments, connection, report_progress))
         except SharedContextError as exc:
             outcome = failure(exc)
@@ -116,7 +118,7 @@ class Dispatcher:
         if connection.refused is not None:
             raise connection.refused
         auth_token = arguments.get("auth_token") if isinstance(arguments, dict) else None
-        if isinstance(auth_token, str):
+        if isinstance(auth_token, str) and auth_token:
             return await self.services.identity.resolve(auth_token, connection)
         return connection.caller
 
@@ -163,6 +165,12 @@ def parse_json(body: bytes) -> Any:
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
+        name = find_name_of_overlong_integer(body)
+        if name is not None:
+            name = _printable(name)
+            raise InvalidArgument(
+                f"{name} has an integer beyond 64 bits; send it as text.", field=name
+            ) from exc
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
@@ -178,8 +186,13 @@ def require_strict_json(arguments: Mapping[str, Any]) -> None:
         try:
             from_json(to_json([name, value], inf_nan_mode="constants"), allow_inf_nan=False)
         except (ValueError, PydanticSerializationError, RecursionError) as exc:
-            shown = name.encode(errors="replace").decode()
+            shown = _printable(name)
             raise InvalidArgument(f"{shown} is not strict JSON.", field=shown) from exc
+
+
+def _printable(name: str) -> str:
+    """An argument's name as an answer can hold it: without lone surrogates, and not for ever."""
+    return name[:100].encode(errors="replace").decode()
 
 
 def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
@@ -194,28 +207,23 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
 
 
 def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoReturn:
-    first = errors[0]
+    # An unknown name first: it may be that of an argument which is missing, written otherwise.
+    first = next((error for error in errors if error["type"] == UNKNOWN_ARGUMENT), errors[0])
     field = str(first["loc"][0]) if first["loc"] else "arguments"
     reasons: list[JsonValue] = [
         {"field": ".".join(str(part) for part in error["loc"]), "error": error["msg"]}
         for error in errors[:10]
     ]
-    if first["type"] == "extra_forbidden":
+    if first["type"] == UNKNOWN_ARGUMENT:
+        field = field[:MAX_NAME_CHARS]
+        listed = f"The arguments are: {', '.join(model.model_fields)}."
         raise InvalidArgument(
-            f"Unknown argument {field[:100]!r}.",
-            field=field[:100],
-            suggestion=_suggest_name(field, list(model.model_fields)),
+            f"Unknown argument {field!r}.",
+            field=field,
+            suggestion=f"{suggest_name(field, model.model_fields)} {listed}".lstrip(),
             errors=reasons,
         )
     if first["type"] == "missing":
         raise InvalidArgument(f"{field} is missing.", field=field, errors=reasons)
     kind = ContentTooLarge if first["type"] == TOO_LARGE else InvalidArgument
     raise kind(f"{field}: {first['msg']}.", field=field, errors=reasons)
-
-
-def _suggest_name(given: str, known: list[str]) -> str:
-    closest = process.extractOne(given, known, score_cutoff=60)
-    listed = ", ".join(known)
-    if closest is None:
-        return f"The arguments are: {listed}."
-    return f"Did you mean {closest[0]!r}? The arguments are: {listed}."

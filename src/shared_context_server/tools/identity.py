@@ -15,7 +15,9 @@ from shared_context_server.tools.registry import ADDS, REMOVES, Call, Tool
 
 class AuthenticateAgent(Arguments):
     agent_id: AgentId
-    agent_type: AgentType = "generic"
+    agent_type: Annotated[
+        AgentType | None, Field(description="Default: the type of your key, else generic.")
+    ] = None
     api_key: Annotated[
         str | None, Field(max_length=512, description="Default: the X-API-Key header.")
     ] = None
@@ -28,12 +30,15 @@ class AuthenticateAgent(Arguments):
 class TokenResult(Result):
     token: str
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the scheme's name, not a secret
-    agent_handle: str
+    agent_handle: Annotated[
+        str | None, Field(description="Null where the connection presents no key of the token.")
+    ]
     agent_id: str
     agent_type: str
     permissions: list[Permission]
     expires_at: Time
     expires_in: int
+    next: Annotated[str, Field(description="What to send from now on.")]
 
 
 class RefreshToken(Arguments):
@@ -51,6 +56,10 @@ class RevokeResult(Result):
     jti: str
 
 
+_NEXT_WITH_TOKEN = "Send auth_token=<token> with each call."  # noqa: S105 - no token, but where it goes
+_NEXT_WITH_HANDLE = "Send auth_token=<agent_handle> with each call on this connection."
+
+
 def _token_result(issued: IssuedToken) -> TokenResult:
     return TokenResult(
         token=issued.token,
@@ -60,14 +69,15 @@ def _token_result(issued: IssuedToken) -> TokenResult:
         permissions=list(issued.permissions),
         expires_at=issued.expires_at,
         expires_in=issued.expires_in,
+        next=_NEXT_WITH_TOKEN if issued.agent_handle is None else _NEXT_WITH_HANDLE,
     )
 
 
 async def authenticate_agent(
     services: Services, call: Call, arguments: AuthenticateAgent
 ) -> TokenResult:
-    """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same
-    connection) as auth_token. You get the requested permissions that the key allows."""
+    """Trade an API key for a token. `next` says what to send with each call from then on. You get
+    the requested permissions that the key allows."""
     return _token_result(
         await services.identity.authenticate(
             connection=call.connection,
@@ -80,12 +90,14 @@ async def authenticate_agent(
 
 
 async def refresh_token(services: Services, call: Call, arguments: RefreshToken) -> TokenResult:
-    """A new token and handle for the calling identity; the old token stays valid until it expires."""
-    return _token_result(await services.identity.refresh(call.caller))
+    """A new token for the calling identity; the old one stays valid until it expires or either is
+    revoked."""
+    return _token_result(await services.identity.refresh(call.caller, call.connection))
 
 
 async def revoke_token(services: Services, call: Call, arguments: RevokeToken) -> RevokeResult:
-    """End the calling token and its handle, or another one of yours by its jti."""
+    """End the calling token, or another one of yours by its jti, with all that were refreshed from
+    one another and their handles."""
     jti = await services.identity.revoke(call.caller, arguments.jti)
     return RevokeResult(revoked=True, jti=jti)
 

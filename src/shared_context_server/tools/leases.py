@@ -6,13 +6,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import Lease, Permission
+from shared_context_server.models import Permission
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.base import Fence
 from shared_context_server.tools.arguments import (
     Arguments,
+    Cursor,
     FencingToken,
     Integer,
     LeaseName,
@@ -40,7 +42,7 @@ class LeaseAcquired(Result):
     name: str
     session_id: str | None
     fencing_token: int | None
-    holder: str
+    holder: str | None
     expires_at: Time
 
 
@@ -58,6 +60,8 @@ class LeaseReleased(Result):
 
 class ListLeases(Arguments):
     session_id: SessionId | None = None
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = leases.DEFAULT_LISTED
+    cursor: Cursor | None = None
 
 
 class LeaseItem(BaseModel):
@@ -72,6 +76,7 @@ class LeaseItem(BaseModel):
 class LeaseList(Result):
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
 
 
 def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
@@ -87,7 +92,7 @@ def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
     return Fence(lease, fencing_token)
 
 
-def lease_list(held: list[Lease]) -> LeaseList:
+def lease_list(page: leases.LeasePage) -> LeaseList:
     """How a listing looks on every surface."""
     items = [
         LeaseItem(
@@ -98,9 +103,9 @@ def lease_list(held: list[Lease]) -> LeaseList:
             acquired_at=lease.acquired_at,
             expires_at=lease.expires_at,
         )
-        for lease in held
+        for lease in page.leases
     ]
-    return LeaseList(leases=items, count=len(items))
+    return LeaseList(leases=items, count=len(items), next_cursor=page.next_cursor)
 
 
 async def acquire_lease(services: Services, call: Call, arguments: AcquireLease) -> LeaseAcquired:
@@ -123,7 +128,7 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
         name=lease.name,
         session_id=lease.session_id,
         fencing_token=lease.fencing_token if attempt.is_acquired else None,
-        holder=lease.holder,
+        holder=lease.holder if attempt.is_acquired or policy.may_read(call.caller) else None,
         expires_at=lease.expires_at,
     )
 
@@ -142,7 +147,15 @@ async def release_lease(services: Services, call: Call, arguments: ReleaseLease)
 
 async def list_leases(services: Services, call: Call, arguments: ListLeases) -> LeaseList:
     """Who holds what: in a session, or server-wide."""
-    return lease_list(await leases.list_leases(services, call.caller, arguments.session_id))
+    return lease_list(
+        await leases.list_leases(
+            services,
+            call.caller,
+            arguments.session_id,
+            limit=arguments.limit,
+            cursor=arguments.cursor,
+        )
+    )
 
 
 TOOLS = (

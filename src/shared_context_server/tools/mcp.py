@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +24,6 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.middleware.authentication_path import AUTHENTICATE
 from shared_context_server.errors import InvalidArgument, Unauthenticated
-from shared_context_server.settings import McpSessions
 from shared_context_server.tools.dispatch import (
     Dispatcher,
     Outcome,
@@ -32,18 +33,20 @@ from shared_context_server.tools.dispatch import (
 from shared_context_server.tools.registry import Tool
 
 MAX_BOUND_SESSIONS = 10_000
+BOUND_FOR_S = 3600.0
 
 
 class SessionBindings:
     """Which token an MCP session stands for once its client has authenticated in it.
 
-    Only for MCP_SESSIONS=stateful, where a session lives in this process. The token is checked
-    at each use, so that it ends with its expiry or revocation.
+    Only for MCP_SESSION_IDENTITY=true: the protocol says that sessions must not authenticate. A
+    binding ends BOUND_FOR_S after it was made. The token is checked at each use, so that it also ends
+    with the token's expiry or revocation.
     """
 
-    def __init__(self, identity: Identity, life_s: float) -> None:
+    def __init__(self, identity: Identity, *, timer: Callable[[], float] = time.monotonic) -> None:
         self._identity = identity
-        self._tokens: TTLCache[str, str] = TTLCache(MAX_BOUND_SESSIONS, life_s)
+        self._tokens: TTLCache[str, str] = TTLCache(MAX_BOUND_SESSIONS, BOUND_FOR_S, timer)
 
     async def connect(self, session_id: str, connection: Connection) -> Connection:
         """The connection as the session's token makes it, if the session has one."""
@@ -61,7 +64,11 @@ class SessionBindings:
 
 
 class McpTool(FastMCPTool):
-    """A registry tool: its schema is the registry's, its call is the dispatcher's."""
+    """A registry tool: its schema is the registry's, its call is the dispatcher's.
+
+    It lists no output schema. Clients on the TypeScript SDK 1.x check the structured content of
+    errors against it too, and then show their own complaint instead of the server's error.
+    """
 
     _dispatcher: Dispatcher = PrivateAttr()
     _bindings: SessionBindings | None = PrivateAttr(default=None)
@@ -74,7 +81,7 @@ class McpTool(FastMCPTool):
             name=tool.name,
             description=tool.description,
             parameters=tool.input_schema,
-            output_schema=tool.output_schema,
+            output_schema=None,
             annotations=ToolAnnotations(
                 read_only_hint=tool.hints.read_only,
                 destructive_hint=tool.hints.destructive,
@@ -148,10 +155,9 @@ class UnknownToolMiddleware(Middleware):
 
 def add_tools(mcp: FastMCP[Any], dispatcher: Dispatcher) -> SessionBindings | None:
     """Serve every tool of the dispatcher on `mcp`; return the session bindings, if there are any."""
-    settings = dispatcher.services.settings
-    bindings = None
-    if settings.mcp_sessions is McpSessions.STATEFUL:
-        bindings = SessionBindings(dispatcher.services.identity, settings.jwt_expires_in)
+    services = dispatcher.services
+    is_bound = services.settings.mcp_session_identity
+    bindings = SessionBindings(services.identity) if is_bound else None
     for tool in dispatcher.tools.values():
         mcp.add_tool(McpTool.of(tool, dispatcher, bindings))
     mcp.add_middleware(UnknownToolMiddleware(dispatcher))

@@ -21,6 +21,7 @@ from shared_context_server.storage.base import MemoryListing
 from shared_context_server.tools.arguments import (
     AnyJson,
     Arguments,
+    Cursor,
     FencingToken,
     IdempotencyKey,
     Integer,
@@ -38,7 +39,7 @@ from shared_context_server.tools.registry import READS, REMOVES, Call, Hints, To
 TEN_YEARS_S = 315_360_000
 
 Scope = Annotated[MemoryScope, Field(description="shared: all who may read the session.")]
-ExpectedVersion = Annotated[Integer, Field(ge=0, description="0: must not exist.")]
+ExpectedVersion = Annotated[Integer, Field(ge=0, le=2**63 - 1, description="0: must not exist.")]
 
 
 class SetMemory(Arguments):
@@ -55,7 +56,7 @@ class SetMemory(Arguments):
     mode: Annotated[
         MemoryMode,
         Field(
-            description="merge: JSON merge patch. append: to a list or text. increment: by value."
+            description="merge: an object as JSON merge patch. append: to a list or text. increment: by value."
         ),
     ] = MemoryMode.REPLACE
     expected_version: ExpectedVersion | None = None
@@ -99,7 +100,7 @@ class ListMemory(Arguments):
     scope: MemoryScope = MemoryScope.PRIVATE
     prefix: Annotated[str, Field(max_length=255)] = ""
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
-    cursor: Annotated[str | None, Field(max_length=2000, description="next_cursor.")] = None
+    cursor: Cursor | None = None
 
 
 class MemoryItem(BaseModel):

@@ -162,6 +162,9 @@ class SearchResult(BaseModel):
     message: MessageItem
     score: float
     match_preview: str
+    shortened: Annotated[
+        bool, Field(description="The message is cut; get_messages(after_seq=seq-1, limit=1).")
+    ]
 
 
 class SearchResults(Result):
@@ -267,6 +270,7 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 message=MessageItem.of(hit.message),
                 score=hit.score,
                 match_preview=hit.match_preview,
+                shortened=hit.is_shortened,
             )
             for hit in answer.hits
         ],

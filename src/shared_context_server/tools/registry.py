@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
-
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from typing import Generic, TypeVar
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.models import Caller, Permission
 from shared_context_server.services.context import Services
 from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import Arguments, Result
+from shared_context_server.tools.schemas import (
+    JsonSchema,
+    input_schema,
+    output_schema,
+    request_schema,
+)
 
 A = TypeVar("A", bound=Arguments)
 R = TypeVar("R", bound=Result)
@@ -68,67 +72,16 @@ class Tool(Generic[A, R]):
         return "\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
     @cached_property
-    def input_schema(self) -> dict[str, Any]:
-        return _compact(self.arguments.model_json_schema(schema_generator=_SmallSchema))
+    def input_schema(self) -> JsonSchema:
+        """The arguments as MCP clients and models are shown them."""
+        return input_schema(self.arguments)
 
     @cached_property
-    def output_schema(self) -> dict[str, Any]:
-        return _compact(
-            self.result.model_json_schema(mode="serialization", schema_generator=_OutputSchema)
-        )
+    def request_schema(self) -> JsonSchema:
+        """The arguments exactly, for OpenAPI."""
+        return request_schema(self.arguments)
 
-
-class _SmallSchema(GenerateJsonSchema):
-    """Input schemas: an optional argument has its own type only, for null means missing anyway."""
-
-    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: Any) -> JsonSchemaValue:
-        found = super().default_schema(schema)
-        if found.get("default", 0) is None:
-            del found["default"]
-        return found
-
-
-class _OutputSchema(GenerateJsonSchema):
-    """Output schemas: null is said as a further type, which is shorter than anyOf."""
-
-    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
-        inner = self.generate_inner(schema["schema"])
-        if isinstance(inner.get("type"), str) and "enum" not in inner:
-            return {**inner, "type": [inner["type"], "null"]}
-        return {"anyOf": [inner, {"type": "null"}]}
-
-
-# Pydantic writes a bound behind a validator function under its own name.
-_KEYWORDS = {"ge": "minimum", "le": "maximum"}
-
-
-def _compact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without titles and internal descriptions, its $defs inlined."""
-    definitions: dict[str, Any] = schema.pop("$defs", {})
-    schema.pop("description", None)
-    return _inline(schema, definitions)
-
-
-def _inline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in schema:
-        target = {**definitions[schema["$ref"].rsplit("/", 1)[1]]}
-        target.pop("description", None)
-        beside = {name: value for name, value in schema.items() if name != "$ref"}
-        return _inline(target | beside, definitions)
-    compacted: dict[str, Any] = {}
-    for original, value in schema.items():
-        name = _KEYWORDS.get(original, original)
-        if name == "properties":
-            compacted[name] = {key: _inline(inner, definitions) for key, inner in value.items()}
-        elif isinstance(value, dict) and name != "default":
-            inlined = _inline(value, definitions)
-            if inlined or name != "additionalProperties":  # {} allows anything, as its absence does
-                compacted[name] = inlined
-        elif name in ("anyOf", "allOf", "oneOf", "prefixItems"):
-            compacted[name] = [_inline(inner, definitions) for inner in value]
-        elif name != "title" and value not in ({}, []):
-            compacted[name] = value
-    return compacted
+    @cached_property
+    def output_schema(self) -> JsonSchema:
+        """The answer, for OpenAPI. MCP clients are given none: some check errors against it too."""
+        return output_schema(self.result)

@@ -20,6 +20,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,
+    Cursor,
     Integer,
     Metadata,
     Result,
@@ -48,7 +49,7 @@ class CreatedSession(Result):
 class ListSessions(Arguments):
     status: Literal["active", "closed", "all"] = "active"
     limit: Annotated[Integer, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=200, description="next_cursor.")] = None
+    cursor: Cursor | None = None
     created_by: AgentId | None = None
 
 

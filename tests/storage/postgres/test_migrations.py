@@ -118,7 +118,8 @@ async def test_a_migration_fails_no_call_of_a_replica_that_runs(settings: Settin
     """It has prepared statements that do not fit any more."""
 
     async def count_sessions(storage: Storage) -> int:
-        return len(await storage.list_sessions(ALICE, status=None, created_by=None, limit=9))
+        page = await storage.list_sessions(ALICE, status=None, created_by=None, limit=9)
+        return len(page.items)
 
     async with open_storage(settings) as storage:
         await add_session(storage)
@@ -138,3 +139,48 @@ async def test_a_database_that_cannot_hold_every_text_is_refused(settings: Setti
             migrate_storage(settings.model_copy(update={"database_url": url}))
     finally:
         await execute(settings, "DROP DATABASE latin1 WITH (FORCE)")
+
+
+# What a migration makes of data that is there
+
+_FILL = (
+    """
+    INSERT INTO sessions (id, purpose, access, status, created_by, created_at, invited, metadata)
+    VALUES ('{session}', 'p', 'open', 'active', 'a', 0, '[]', '{{}}')""",
+    """
+    INSERT INTO messages (session_id, seq, sender, sender_type, visibility, created_at, recipients,
+                          metadata, content)
+    {before} SELECT '{session}', n, 'agent' || n % 3, 'type' || n % 2,
+           CASE n % 4 WHEN 0 THEN 'private' WHEN 1 THEN 'agent_only' WHEN 2 THEN 'admin_only'
+                      ELSE 'public' END,
+           n * 7919 % 1000003, '["bob","agent1"]', '{{}}', 'x' FROM {numbers}""",
+)
+_COUNTED = (
+    "SELECT name, agent_id, first_seq FROM writers WHERE session_id = '{session}' ORDER BY 1, 2",
+    "SELECT name, seq, ordinal, created_at FROM audience WHERE session_id = '{session}' ORDER BY 1, 2",
+    "SELECT up_to_seq, earliest, latest FROM time_ranges WHERE session_id = '{session}' ORDER BY 1",
+)
+
+
+async def test_messages_of_an_older_schema_are_counted_as_new_ones_are(settings: Settings) -> None:
+    connection = await asyncpg.connect(settings.storage_url, statement_cache_size=0)
+    try:
+        migrations = load_migrations(MIGRATIONS_DIR)
+        await apply_migrations(connection, migrations[:1])
+        await fill_session(connection, "old")
+        assert (await apply_migrations(connection, migrations))[0] == "0002_identity"
+        await fill_session(connection, "new")
+        for statement in _COUNTED:
+            old, new = [
+                await connection.fetch(statement.format(session=name)) for name in ("old", "new")
+            ]
+            assert old == new
+        assert len(new) == 2
+    finally:
+        await connection.close()
+
+
+async def fill_session(connection: Any, name: str) -> None:
+    numbers = "generate_series(1, 2500) AS n"
+    for statement in _FILL:
+        await connection.execute(statement.format(session=name, before="", numbers=numbers))

@@ -21,13 +21,14 @@ _FILL = """
                           metadata, content)
         SELECT 'session_1', n, 'a', 'a', 'public', n, '[]', '{}', 'x' FROM generate_series(1, 20000) n;
     INSERT INTO audience SELECT 'session_1', '*', n, n, n FROM generate_series(1, 20000) n;
+    INSERT INTO writers SELECT 'session_1', '*', n, n FROM generate_series(1, 20000) n;
     INSERT INTO memory (session_id, owner, key, version, created_at, updated_at, updated_by,
                         expires_at, size_bytes, metadata, value)
         SELECT 'session_1', '', n, 1, 0, 0, 'a', n, 1, '{}', '1' FROM generate_series(1, 20000) n;
     INSERT INTO leases SELECT 'session_1', n, NULL, 1, 0, n FROM generate_series(1, 20000) n;
     INSERT INTO idempotency (session_id, agent_id, key, kind, fingerprint, answer, created_at)
         SELECT 'session_1', 'a', n, 'x', 'x', '{}', n FROM generate_series(1, 20000) n;
-    ANALYZE messages, audience, memory, leases, idempotency"""
+    ANALYZE messages, audience, writers, memory, leases, idempotency"""
 
 
 async def test_a_step_reads_no_table_from_end_to_end(connection: Connection) -> None:

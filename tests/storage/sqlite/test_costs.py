@@ -17,6 +17,7 @@ import pytest
 from shared_context_server.models import Caller, Visibility
 from shared_context_server.settings import Settings
 from shared_context_server.storage.base import MessageQuery, NewMessage
+from shared_context_server.storage.pages import TIME_RANGE_SEQS
 from shared_context_server.storage.sqlite import (
     agents,
     audience,
@@ -46,6 +47,8 @@ from tests.storage.builders import (
 from tests.storage.sqlite.conftest import Connect
 
 SMALL, LARGE = 500, 10_000
+RANGES = 3 * TIME_RANGE_SEQS
+STEPS_OF_A_RANGE = 40  # for a row of time_ranges; a message costs as many
 STRANGER = make_caller("stranger", "other")
 LARGEST_GROWTH = 1.1  # deeper trees cost a step here and there; a scan would cost a factor of 20
 
@@ -88,6 +91,16 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
         yield opened
 
 
+@pytest.fixture(scope="module")
+def timed(grown: sqlite3.Connection) -> sqlite3.Connection:
+    """Sessions whose messages fill whole rows of time_ranges."""
+    grown.execute("BEGIN")
+    for size in (RANGES, 4 * RANGES):
+        fill(grown, f"public {size}", size, public)
+    grown.execute("COMMIT")
+    return grown
+
+
 def fill(
     connection: sqlite3.Connection, name: str, size: int, make: Callable[[int], NewMessage]
 ) -> None:
@@ -125,6 +138,12 @@ def page(caller: Caller, **query: object) -> Work:
     return lambda connection, name: messages.list_messages(connection, name, caller, asked, allow)
 
 
+def count_senders(caller: Caller, *, after_seq: int = 0) -> Work:
+    return lambda connection, name: messages.count_by_sender(
+        connection, name, caller, after_seq=after_seq, guard=allow
+    )
+
+
 def writing(**fields: Any) -> Work:
     return lambda connection, name: add(connection, name, new_message(**fields))
 
@@ -141,7 +160,7 @@ def summarize(caller: Caller) -> Work:
 
 
 def move_cursor(connection: sqlite3.Connection, name: str) -> None:
-    sessions.set_cursor(connection, name, STRANGER, 400, allow)
+    sessions.set_cursor(connection, name, STRANGER, 60, allow)
 
 
 FLAT: dict[str, Work] = {
@@ -155,6 +174,11 @@ FLAT: dict[str, Work] = {
     "further back": page(BOB, offset=100),
     "of one visibility": page(BOB, visibility=Visibility.PUBLIC),
     "private ones": page(BOB, visibility=Visibility.PRIVATE),
+    "of one sender": page(BOB, sender="alice"),
+    "of one sender for a stranger": page(STRANGER, sender="alice"),
+    "private ones of one sender": page(BOB, sender="alice", visibility=Visibility.PRIVATE),
+    "who has written": count_senders(BOB),
+    "who has written, behind a cursor": count_senders(BOB, after_seq=40),
     "replies to one": page(BOB, parent_message_id=3),
     "summary": summarize(BOB),
     "summary for a stranger": summarize(STRANGER),
@@ -165,7 +189,7 @@ FLAT: dict[str, Work] = {
     "replying": reply,
     "moving the cursor": move_cursor,
     "participants": lambda connection, name: sessions.list_participants(
-        connection, sessions.use_session(connection, name)
+        connection, sessions.use_session(connection, name), BOB, 100
     ),
     "removing a step": removal.remove_step,
 }
@@ -179,6 +203,34 @@ def test_cost_does_not_grow_with_the_session(
     small, large = (count_steps(grown, FLAT[name], f"{kind} {size}") for size in (SMALL, LARGE))
     assert small > 10
     assert large <= small * LARGEST_GROWTH
+
+
+# More of it and less of it, at the same distance from both ends.
+def times_of(size: int) -> dict[str, dict[str, object]]:
+    return {
+        "at the beginning": {"start_time": at(100), "end_time": at(200)},
+        "at the end": {"start_time": at(size - 200)},
+        "nearly all": {"start_time": at(100), "end_time": at(size - 100)},
+        "up to a time": {"end_time": at(size - 100)},
+        "of one sender": {"start_time": at(100), "end_time": at(size - 100), "sender": "alice"},
+        "nothing": {"start_time": at(size * 2)},
+    }
+
+
+@pytest.mark.parametrize("caller", [BOB, ADMIN], ids=lambda caller: caller.agent_id)
+@pytest.mark.parametrize("name", [name for name in times_of(0) if name != "of one sender"])
+def test_a_range_of_times_costs_what_lies_at_its_ends(
+    timed: sqlite3.Connection, name: str, caller: Caller
+) -> None:
+    small, large = (
+        count_steps(timed, page(caller, **times_of(size)[name]), f"public {size}")
+        for size in (RANGES, 4 * RANGES)
+    )
+    assert large <= small * LARGEST_GROWTH + STEPS_OF_A_RANGE * 3 * RANGES / TIME_RANGE_SEQS
+
+
+def test_so_does_one_of_one_sender(timed: sqlite3.Connection) -> None:
+    test_a_range_of_times_costs_what_lies_at_its_ends(timed, "of one sender", BOB)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +252,7 @@ def test_listing_sessions_costs_what_is_listed(grown: sqlite3.Connection, caller
         listed = sessions.list_sessions(
             connection, caller, status=None, created_by=None, limit=6, before=None
         )
-        assert len(listed) == 6
+        assert len(listed.items) == 6
 
     assert count_steps(grown, list_six, "") < 6 * 250
 
@@ -222,16 +274,20 @@ MODULES = (
 )
 PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
-MAY_SCAN = {"agents._LIST", "identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SCAN = {"identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SORT = MAY_SCAN | {
-    "agents._LIST_NAMED",
+    "agents._LIST_HEARD_IN_SESSION",
+    "agents._LIST_OF_SESSION",
     "leases._LIST",
-    "messages._COUNT_BY_SENDER",
+    "messages._COUNT_ALL_BY_SENDER",
+    "messages._COUNT_HEARD_BY_SENDER",
     "sessions._LIST_WRITERS",
+    "sessions._LIST_HEARD_WRITERS",
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|before|numbered|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 

@@ -178,3 +178,51 @@ def test_migrations_are_numbered_without_a_gap(migrations: Path, name: str) -> N
     (migrations / name).write_text("SELECT 1;\n")
     with pytest.raises(ConfigurationError, match=r"\.sql"):
         load_migrations(migrations)
+
+
+# What a migration makes of data that is there
+
+_FILL = (
+    """
+    INSERT INTO sessions (id, purpose, access, status, created_by, created_at, invited, metadata)
+    VALUES ('{session}', 'p', 'open', 'active', 'a', 0, '[]', '{{}}')""",
+    """
+    INSERT INTO messages (session_id, seq, sender, sender_type, visibility, created_at, recipients,
+                          metadata, content)
+    {before} SELECT '{session}', n, 'agent' || n % 3, 'type' || n % 2,
+           CASE n % 4 WHEN 0 THEN 'private' WHEN 1 THEN 'agent_only' WHEN 2 THEN 'admin_only'
+                      ELSE 'public' END,
+           n * 7919 % 1000003, '["bob","agent1"]', '{{}}', 'x' FROM {numbers}""",
+)
+_COUNTED = (
+    "SELECT name, agent_id, first_seq FROM writers WHERE session_id = '{session}' ORDER BY 1, 2",
+    "SELECT name, seq, ordinal, created_at FROM audience WHERE session_id = '{session}' ORDER BY 1, 2",
+    "SELECT up_to_seq, earliest, latest FROM time_ranges WHERE session_id = '{session}' ORDER BY 1",
+)
+
+
+def test_messages_of_an_older_schema_are_counted_as_new_ones_are(
+    settings: Settings, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    for migration in load_migrations(MIGRATIONS_DIR)[:4]:
+        (older / f"{migration.name}.sql").write_text(migration.sql)
+    migrate_sqlite(settings, older)
+    fill_session(settings, "old")
+    assert migrate_sqlite(settings)[0] == "0005_identity"
+    fill_session(settings, "new")
+    for statement in _COUNTED:
+        old, new = (query(settings, statement.format(session=name)) for name in ("old", "new"))
+        assert old == new
+    assert len(new) == 2
+
+
+def fill_session(settings: Settings, name: str) -> None:
+    numbers = (
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 2500)"
+    )
+    with closing(sqlite3.connect(database_path(settings))) as connection:
+        for statement in _FILL:
+            connection.execute(statement.format(session=name, before=numbers, numbers="numbers"))
+        connection.commit()

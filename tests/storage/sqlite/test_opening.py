@@ -25,7 +25,8 @@ async def test_data_is_readable_by_its_owner_only(settings: Settings) -> None:
         await add_session(storage)
         assert mode_of(settings.data_dir) == 0o700
         files = {path.name: mode_of(path) for path in settings.data_dir.iterdir()}
-    assert set(files) == {f"shared_context.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")}
+    suffixes = ("", "-wal", "-shm", ".lock", ".opened")
+    assert set(files) == {f"shared_context.db{suffix}" for suffix in suffixes}
     assert set(files.values()) == {0o600}
 
 
@@ -64,7 +65,8 @@ async def test_a_path_of_any_characters_is_opened(tmp_path: Path) -> None:
     async with open_sqlite(settings) as storage:
         await add_session(storage)
     assert path.is_file()
-    assert not [other for other in path.parent.iterdir() if other.suffix not in (".db", ".lock")]
+    known = (".db", ".lock", ".opened")
+    assert not [other for other in path.parent.iterdir() if other.suffix not in known]
 
 
 async def test_a_file_that_is_no_database_is_refused(settings: Settings) -> None:

@@ -17,7 +17,7 @@ import shared_context_server
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_storage
 from shared_context_server.storage.sqlite.connections import database_path
-from tests.storage.builders import ADMIN, add_message, add_session, allow
+from tests.storage.builders import ADMIN, add_message, add_session, allow, read_whole_log
 
 PATIENCE_S = 60  # a process that takes longer than this has failed
 WORKER = Path(__file__).with_name("worker.py")
@@ -71,7 +71,7 @@ def check_integrity(settings: Settings) -> None:
 async def read_log(settings: Settings) -> dict[str, int]:
     """Contents and seqs of a log that is gapless, as are its counts."""
     async with open_storage(settings) as storage:
-        log = await storage.read_log("session_1", after_seq=0, limit=10**6, guard=allow)
+        log = await read_whole_log(storage)
         assert [message.seq for message in log] == list(range(1, len(log) + 1))
         reader = await storage.summarize_session("session_1", ADMIN, allow)
         assert reader.message_count == len(log)
@@ -108,7 +108,7 @@ async def test_what_a_killed_process_had_acknowledged_is_there(
             rest, _ = worker.communicate(timeout=PATIENCE_S)
             lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
             await add_message(storage, content=f"alive {round_}")
-            log = await storage.read_log("session_1", after_seq=0, limit=10**6, guard=allow)
+            log = await read_whole_log(storage)
             found = {message.content: message.seq for message in log}
             acknowledged = read_acknowledged(lines)
             assert len(acknowledged) >= 500
@@ -139,7 +139,7 @@ async def test_five_processes_may_be_the_first_at_once(
     assert {line for worker in workers for line in finish(worker)} == names
     async with open_storage(settings) as storage:
         listed = await storage.list_sessions(ADMIN, status=None, created_by=None, limit=10)
-        assert {summary.session.id for summary in listed} == names
+        assert {summary.session.id for summary in listed.items} == names
     check_integrity(settings)
 
 

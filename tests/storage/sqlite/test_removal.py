@@ -44,9 +44,8 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         with pytest.raises(SessionNotFound):
             await storage.get_memory(place, now=NOON, guard=allow)
         for created_by in (None, "alice"):
-            assert not await storage.list_sessions(
-                ADMIN, status=None, created_by=created_by, limit=9
-            )
+            page = await storage.list_sessions(ADMIN, status=None, created_by=created_by, limit=9)
+            assert not page.items
         assert (await storage.get_stats(active_since=NOON)).active_sessions == 0
         with pytest.raises(Conflict):
             await add_session(storage)
@@ -54,7 +53,9 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         purged = await storage.purge(
             expired_before=at(-9), idempotency_before=at(-9), audit_before=at(-9)
         )
-        assert purged == 2 * MESSAGES + 1  # messages and their audience, and the memory
-        for table in ("sessions", "messages", "audience", "participants", "memory"):
+        # Messages, their audience (two rows each), the writer, and the memory.
+        assert purged == 3 * MESSAGES + 2
+        tables = ("sessions", "messages", "audience", "time_ranges", "participants", "writers")
+        for table in (*tables, "memory"):
             assert outsider.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
         assert (await add_session(storage)).last_seq == 0

@@ -60,9 +60,9 @@ class BatchTools:
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
     ) -> BatchItem[TokenResult]:
-        """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same connection) as auth_token. You get the requested permissions that the key allows.
+        """Trade an API key for a token. `next` says what to send with each call from then on. You get the requested permissions that the key allows.
 
-        agent_type: Default: generic.
+        agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
         requested_permissions: Default: read, write.
         """
@@ -76,14 +76,14 @@ class BatchTools:
         return self._call(registry.AUTHENTICATE_AGENT, arguments, TokenResult)
 
     def refresh_token(self, *, auth_token: str | None = None) -> BatchItem[TokenResult]:
-        """A new token and handle for the calling identity; the old token stays valid until it expires."""
+        """A new token for the calling identity; the old one stays valid until it expires or either is revoked."""
         arguments: dict[str, Any] = {"auth_token": auth_token}
         return self._call(registry.REFRESH_TOKEN, arguments, TokenResult)
 
     def revoke_token(
         self, *, jti: str | None = None, auth_token: str | None = None
     ) -> BatchItem[RevokeResult]:
-        """End the calling token and its handle, or another one of yours by its jti.
+        """End the calling token, or another one of yours by its jti, with all that were refreshed from one another and their handles.
 
         jti: Default: the token that calls.
         """
@@ -125,7 +125,6 @@ class BatchTools:
 
         status: Default: active.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "status": status,
@@ -341,7 +340,7 @@ class BatchTools:
 
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
-        mode: merge: JSON merge patch. append: to a list or text. increment: by value. Default: replace.
+        mode: merge: an object as JSON merge patch. append: to a list or text. increment: by value. Default: replace.
         lease: Refuse unless you hold it (in session_id).
         """
         arguments: dict[str, Any] = {
@@ -394,7 +393,6 @@ class BatchTools:
 
         scope: Default: private.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "session_id": session_id,
@@ -470,17 +468,43 @@ class BatchTools:
         return self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
 
     def list_leases(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> BatchItem[LeaseList]:
-        """Who holds what: in a session, or server-wide."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Who holds what: in a session, or server-wide.
+
+        limit: Default: 100.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_LEASES, arguments, LeaseList)
 
     def list_agents(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> BatchItem[AgentList]:
-        """Agents of a session, or all; active means heard of in the last 5 minutes."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Agents of a session, or all; active means heard of in the last 5 minutes.
+
+        limit: Default: 50.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_AGENTS, arguments, AgentList)
 
     def get_audit_log(
@@ -491,6 +515,7 @@ class BatchTools:
         event_type: str | None = None,
         after: Moment | None = None,
         limit: int | None = None,
+        cursor: str | None = None,
         auth_token: str | None = None,
     ) -> BatchItem[AuditList]:
         """Who did what, newest first. For admins.
@@ -503,6 +528,7 @@ class BatchTools:
             "event_type": event_type,
             "after": after,
             "limit": limit,
+            "cursor": cursor,
             "auth_token": auth_token,
         }
         return self._call(registry.GET_AUDIT_LOG, arguments, AuditList)

@@ -168,6 +168,14 @@ class Unavailable(ServerUnavailable):
     default_retryable: ClassVar[bool] = True
 
 
+class StorageDamaged(SharedContextError):
+    """What is stored cannot be read: the database file is damaged. Nothing was written."""
+
+    code = "STORAGE_DAMAGED"
+    default_status: ClassVar[int | None] = 500
+    default_retryable: ClassVar[bool] = False
+
+
 class ClockNotRunning(SharedContextError):
     """No clock daemon has written what was asked for; `details.command` starts one."""
 
@@ -205,6 +213,7 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     LeaseLost.code: LeaseLost,
     RateLimited.code: RateLimited,
     Unavailable.code: Unavailable,
+    StorageDamaged.code: StorageDamaged,
     ClockNotRunning.code: ClockNotRunning,
     HostNotAllowed.code: HostNotAllowed,
 }

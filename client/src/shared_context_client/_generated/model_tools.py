@@ -37,7 +37,6 @@ MODEL_TOOLS = (
         CreatedSession,
         "Start a session: a log of messages that agents share.",
         {
-            "additionalProperties": False,
             "properties": {
                 "purpose": {"maxLength": 500, "minLength": 1, "type": "string"},
                 "metadata": {"type": "object"},
@@ -62,7 +61,6 @@ MODEL_TOOLS = (
         SessionPage,
         "Sessions you may read, newest first, with your unread count.",
         {
-            "additionalProperties": False,
             "properties": {
                 "status": {
                     "default": "active",
@@ -70,7 +68,7 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
                 "limit": {"default": 50, "minimum": 1, "maximum": 200, "type": "integer"},
-                "cursor": {"description": "next_cursor.", "maxLength": 200, "type": "string"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
                 "created_by": {"maxLength": 128, "minLength": 1, "type": "string"},
             },
             "type": "object",
@@ -81,7 +79,6 @@ MODEL_TOOLS = (
         SessionDetails,
         "A session, who takes part, and its 50 newest messages you may see.",
         {
-            "additionalProperties": False,
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
             "type": "object",
@@ -92,7 +89,6 @@ MODEL_TOOLS = (
         ClosedSession,
         "Make a session read-only. Its creator or an admin may.",
         {
-            "additionalProperties": False,
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
             "type": "object",
@@ -103,7 +99,6 @@ MODEL_TOOLS = (
         DeletedSession,
         "Delete a session with its messages and memory, for ever. Its creator or an admin may.",
         {
-            "additionalProperties": False,
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
             "type": "object",
@@ -114,7 +109,6 @@ MODEL_TOOLS = (
         MessageAdded,
         "Add a message to a session. Answers once it is stored durably.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "content": {"maxLength": 100000, "minLength": 1, "type": "string"},
@@ -158,7 +152,6 @@ MODEL_TOOLS = (
         MessageList,
         "Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
@@ -176,10 +169,16 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
                 "start_time": {
-                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                    "anyOf": [
+                        {"format": "date-time", "type": "string"},
+                        {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
+                    ]
                 },
                 "end_time": {
-                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                    "anyOf": [
+                        {"format": "date-time", "type": "string"},
+                        {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
+                    ]
                 },
                 "parent_message_id": {
                     "minimum": 1,
@@ -196,7 +195,6 @@ MODEL_TOOLS = (
         WaitResult,
         "Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "after_seq": {
@@ -227,7 +225,6 @@ MODEL_TOOLS = (
         MarkedRead,
         "Store how far you have read; it never moves back.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "seq": {"minimum": 0, "maximum": 9223372036854775807, "type": "integer"},
@@ -241,7 +238,6 @@ MODEL_TOOLS = (
         DigestResult,
         'What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".',
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "after_seq": {
@@ -266,7 +262,6 @@ MODEL_TOOLS = (
         SearchResults,
         "Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "query": {"maxLength": 1000, "minLength": 1, "type": "string"},
@@ -280,10 +275,16 @@ MODEL_TOOLS = (
                 "search_metadata": {"default": True, "type": "boolean"},
                 "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
                 "start_time": {
-                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                    "anyOf": [
+                        {"format": "date-time", "type": "string"},
+                        {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
+                    ]
                 },
                 "end_time": {
-                    "anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]
+                    "anyOf": [
+                        {"format": "date-time", "type": "string"},
+                        {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
+                    ]
                 },
             },
             "required": ["session_id", "query"],
@@ -295,10 +296,20 @@ MODEL_TOOLS = (
         MemorySet,
         "Store a JSON value under a key; your own unless scope is shared. Versions count from 1.",
         {
-            "additionalProperties": False,
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
-                "value": {},
+                "value": {
+                    "anyOf": [
+                        {"type": "object"},
+                        {"type": "array", "items": {"type": "string"}},
+                        {"type": "array", "items": {"type": "number"}},
+                        {"type": "array", "items": {"type": "object"}},
+                        {"type": "string"},
+                        {"type": "number"},
+                        {"type": "boolean"},
+                        {"type": "null"},
+                    ]
+                },
                 "session_id": {
                     "description": "Default: no session.",
                     "maxLength": 64,
@@ -322,11 +333,12 @@ MODEL_TOOLS = (
                     "enum": ["replace", "create", "merge", "append", "increment"],
                     "type": "string",
                     "default": "replace",
-                    "description": "merge: JSON merge patch. append: to a list or text. increment: by value.",
+                    "description": "merge: an object as JSON merge patch. append: to a list or text. increment: by value.",
                 },
                 "expected_version": {
                     "description": "0: must not exist.",
                     "minimum": 0,
+                    "maximum": 9223372036854775807,
                     "type": "integer",
                 },
                 "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -347,7 +359,6 @@ MODEL_TOOLS = (
         MemoryValue,
         "Read the value under a key.",
         {
-            "additionalProperties": False,
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -362,7 +373,6 @@ MODEL_TOOLS = (
         MemoryList,
         "Keys and versions, without values.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "scope": {"enum": ["private", "shared"], "type": "string", "default": "private"},
@@ -378,7 +388,6 @@ MODEL_TOOLS = (
         MemoryDeleted,
         "Delete the value under a key.",
         {
-            "additionalProperties": False,
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -386,6 +395,7 @@ MODEL_TOOLS = (
                 "expected_version": {
                     "description": "0: must not exist.",
                     "minimum": 0,
+                    "maximum": 9223372036854775807,
                     "type": "integer",
                 },
             },
@@ -398,7 +408,6 @@ MODEL_TOOLS = (
         LeaseAcquired,
         "Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.",
         {
-            "additionalProperties": False,
             "properties": {
                 "name": {"maxLength": 255, "minLength": 1, "type": "string"},
                 "session_id": {
@@ -425,7 +434,6 @@ MODEL_TOOLS = (
         LeaseReleased,
         "Let the next one in; released is false if it was no longer yours.",
         {
-            "additionalProperties": False,
             "properties": {
                 "name": {"maxLength": 255, "minLength": 1, "type": "string"},
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -440,8 +448,11 @@ MODEL_TOOLS = (
         LeaseList,
         "Who holds what: in a session, or server-wide.",
         {
-            "additionalProperties": False,
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -450,8 +461,11 @@ MODEL_TOOLS = (
         AgentList,
         "Agents of a session, or all; active means heard of in the last 5 minutes.",
         {
-            "additionalProperties": False,
-            "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
             "type": "object",
         },
     ),
@@ -460,13 +474,18 @@ MODEL_TOOLS = (
         AuditList,
         "Who did what, newest first. For admins.",
         {
-            "additionalProperties": False,
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "agent_id": {"maxLength": 128, "minLength": 1, "type": "string"},
                 "event_type": {"maxLength": 64, "type": "string"},
-                "after": {"anyOf": [{"format": "date-time", "type": "string"}, {"type": "number"}]},
+                "after": {
+                    "anyOf": [
+                        {"format": "date-time", "type": "string"},
+                        {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
+                    ]
+                },
                 "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
             },
             "type": "object",
         },
@@ -475,25 +494,25 @@ MODEL_TOOLS = (
         registry.GET_TIME,
         TimeResult,
         "The time now, with bounds where known. All agents on this machine read the same clock.",
-        {"additionalProperties": False, "properties": {}, "type": "object"},
+        {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_TEMPERATURE,
         SensorResult,
         "The machine's temperature; null when it has no thermometer.",
-        {"additionalProperties": False, "properties": {}, "type": "object"},
+        {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_HUMIDITY,
         SensorResult,
         "Relative humidity; null when the machine has no hygrometer.",
-        {"additionalProperties": False, "properties": {}, "type": "object"},
+        {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_ALL_SENSORS,
         SensorsResult,
         "Temperature, humidity, cpu, memory and load of the machine, by name.",
-        {"additionalProperties": False, "properties": {}, "type": "object"},
+        {"properties": {}, "type": "object"},
     ),
 )
 """All tools of the server this client was made for, but those for credentials."""

@@ -80,7 +80,7 @@ class OutboxTools:
 
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
-        mode: merge: JSON merge patch. append: to a list or text. increment: by value. Default: replace.
+        mode: merge: an object as JSON merge patch. append: to a list or text. increment: by value. Default: replace.
         lease: Refuse unless you hold it (in session_id).
         """
         arguments: dict[str, Any] = {

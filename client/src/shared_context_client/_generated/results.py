@@ -28,12 +28,13 @@ class TokenResult(Record):
 
     token: str
     token_type: Annotated[Literal["Bearer"], KeepUnknown]
-    agent_handle: str
+    agent_handle: str | None
     agent_id: str
     agent_type: str
     permissions: list[Permission]
     expires_at: datetime
     expires_in: int
+    next: str
 
 
 class RevokeResult(Record):
@@ -163,6 +164,7 @@ class SearchResult(Record):
     message: MessageItem
     score: float
     match_preview: str
+    shortened: bool
 
 
 class SearchResults(Record):
@@ -236,7 +238,7 @@ class LeaseAcquired(Record):
     name: str
     session_id: str | None
     fencing_token: int | None
-    holder: str
+    holder: str | None
     expires_at: datetime
 
 
@@ -264,6 +266,7 @@ class LeaseList(Record):
 
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
 
 
 class AgentItem(Record):
@@ -280,6 +283,7 @@ class AgentList(Record):
 
     agents: list[AgentItem]
     count: int
+    next_cursor: str | None
 
 
 class AuditItem(Record):
@@ -298,6 +302,7 @@ class AuditList(Record):
 
     entries: list[AuditItem]
     count: int
+    next_cursor: str | None
 
 
 class TimeResult(Record):

@@ -59,9 +59,9 @@ class SyncTools:
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
     ) -> TokenResult:
-        """Trade an API key for a token. Send it as bearer, or pass it (or agent_handle, on the same connection) as auth_token. You get the requested permissions that the key allows.
+        """Trade an API key for a token. `next` says what to send with each call from then on. You get the requested permissions that the key allows.
 
-        agent_type: Default: generic.
+        agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
         requested_permissions: Default: read, write.
         """
@@ -75,14 +75,14 @@ class SyncTools:
         return self._call(registry.AUTHENTICATE_AGENT, arguments, TokenResult)
 
     def refresh_token(self, *, auth_token: str | None = None) -> TokenResult:
-        """A new token and handle for the calling identity; the old token stays valid until it expires."""
+        """A new token for the calling identity; the old one stays valid until it expires or either is revoked."""
         arguments: dict[str, Any] = {"auth_token": auth_token}
         return self._call(registry.REFRESH_TOKEN, arguments, TokenResult)
 
     def revoke_token(
         self, *, jti: str | None = None, auth_token: str | None = None
     ) -> RevokeResult:
-        """End the calling token and its handle, or another one of yours by its jti.
+        """End the calling token, or another one of yours by its jti, with all that were refreshed from one another and their handles.
 
         jti: Default: the token that calls.
         """
@@ -124,7 +124,6 @@ class SyncTools:
 
         status: Default: active.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "status": status,
@@ -332,7 +331,7 @@ class SyncTools:
 
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
-        mode: merge: JSON merge patch. append: to a list or text. increment: by value. Default: replace.
+        mode: merge: an object as JSON merge patch. append: to a list or text. increment: by value. Default: replace.
         lease: Refuse unless you hold it (in session_id).
         """
         arguments: dict[str, Any] = {
@@ -385,7 +384,6 @@ class SyncTools:
 
         scope: Default: private.
         limit: Default: 50.
-        cursor: next_cursor.
         """
         arguments: dict[str, Any] = {
             "session_id": session_id,
@@ -461,17 +459,43 @@ class SyncTools:
         return self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
 
     def list_leases(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> LeaseList:
-        """Who holds what: in a session, or server-wide."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Who holds what: in a session, or server-wide.
+
+        limit: Default: 100.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_LEASES, arguments, LeaseList)
 
     def list_agents(
-        self, *, session_id: str | None = None, auth_token: str | None = None
+        self,
+        *,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
     ) -> AgentList:
-        """Agents of a session, or all; active means heard of in the last 5 minutes."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
+        """Agents of a session, or all; active means heard of in the last 5 minutes.
+
+        limit: Default: 50.
+        """
+        arguments: dict[str, Any] = {
+            "session_id": session_id,
+            "limit": limit,
+            "cursor": cursor,
+            "auth_token": auth_token,
+        }
         return self._call(registry.LIST_AGENTS, arguments, AgentList)
 
     def get_audit_log(
@@ -482,6 +506,7 @@ class SyncTools:
         event_type: str | None = None,
         after: Moment | None = None,
         limit: int | None = None,
+        cursor: str | None = None,
         auth_token: str | None = None,
     ) -> AuditList:
         """Who did what, newest first. For admins.
@@ -494,6 +519,7 @@ class SyncTools:
             "event_type": event_type,
             "after": after,
             "limit": limit,
+            "cursor": cursor,
             "auth_token": auth_token,
         }
         return self._call(registry.GET_AUDIT_LOG, arguments, AuditList)

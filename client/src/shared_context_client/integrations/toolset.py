@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import (
@@ -34,7 +35,12 @@ def select_tools(names: Iterable[str] | None) -> list[ModelTool]:
     wanted = list(names)
     for name in wanted:
         if name not in _BY_NAME:
-            raise ToolNotFound(f"{name!r} is not a tool for models.", details={"tool": name})
+            similar = get_close_matches(name, _BY_NAME, n=1)
+            raise ToolNotFound(
+                f"{name!r} is not a tool for models.",
+                details={"tool": name},
+                suggestion=f"Did you mean {similar[0]}?" if similar else "",
+            )
     return [_BY_NAME[name] for name in wanted]
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared_context_server.models import Agent
+from shared_context_server.models import Agent, Caller
+from shared_context_server.storage.audience import names_of_caller
 from shared_context_server.storage.base import PresenceChange, SessionGuard
 from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import list_participants, use_session
-from shared_context_server.storage.rows import AGENT, encode_time, to_agent
+from shared_context_server.storage.postgres.sessions import use_session
+from shared_context_server.storage.rows import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
 
 # Each coming and going is to be told once, so those who tell take turns. Any number would do.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(7243000000000000002)"
@@ -34,10 +35,21 @@ _LIST_ABSENT = """
 _FIND_GONE = "SELECT 1 FROM agents WHERE is_around AND last_seen < $1 LIMIT 1"
 _LEAVE = """
     UPDATE agents SET is_around = FALSE WHERE is_around AND last_seen < $1 RETURNING agent_id"""
-_LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
-_LIST_NAMED = f"""
-    SELECT {AGENT} FROM agents WHERE agent_id = ANY($1::text[])
-    ORDER BY last_seen DESC, agent_id"""
+_OLDER = """
+    (last_seen, agent_id) < ($1, $2) ORDER BY last_seen DESC, agent_id DESC LIMIT $3"""
+_LIST = f"SELECT {AGENT} FROM agents WHERE {_OLDER}"
+_LIST_OF_SESSION = f"""
+    SELECT {AGENT} FROM agents WHERE agent_id IN (
+        SELECT unnest($4::text[])
+        UNION ALL SELECT agent_id FROM participants WHERE session_id = $5
+    ) AND {_OLDER}"""
+_LIST_HEARD_IN_SESSION = f"""
+    SELECT {AGENT} FROM agents WHERE agent_id IN (
+        SELECT unnest($4::text[])
+        UNION ALL SELECT agent_id FROM writers WHERE session_id = $5 AND name = ANY($6::text[])
+    ) AND {_OLDER}"""
+_FIND_KNOWN = "SELECT agent_id FROM agents WHERE agent_id = ANY($1::text[])"
+_IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = $1 LIMIT 1"
 _COUNT = """
     SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
            (SELECT count(*) FROM agents WHERE last_seen >= $1)"""
@@ -71,14 +83,41 @@ async def touch_agents(
 
 
 async def list_agents(
-    connection: Connection, session_id: str | None, guard: SessionGuard | None
+    connection: Connection,
+    session_id: str | None,
+    caller: Caller,
+    guard: SessionGuard | None,
+    *,
+    limit: int,
+    before: tuple[datetime, str] | None,
 ) -> list[Agent]:
+    bounds = (
+        encode_time(before[0]) if before else MAX_INTEGER,
+        before[1] if before else "",
+        clamp(limit),
+    )
     if session_id is None:
-        rows = await connection.fetch(_LIST)
+        rows = await connection.fetch(_LIST, *bounds)
     else:
         session = await use_session(connection, session_id, guard)
-        rows = await connection.fetch(_LIST_NAMED, await list_participants(connection, session))
+        members = [session.created_by, *session.invited]
+        if caller.is_admin:
+            rows = await connection.fetch(_LIST_OF_SESSION, *bounds, members, session_id)
+        else:
+            names = list(names_of_caller(caller).values())
+            rows = await connection.fetch(
+                _LIST_HEARD_IN_SESSION, *bounds, members, session_id, names
+            )
     return [to_agent(row) for row in rows]
+
+
+async def find_known_agents(connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:
+    rows = await connection.fetch(_FIND_KNOWN, list(agent_ids))
+    return frozenset(row[0] for row in rows)
+
+
+async def is_agent_type_known(connection: Connection, agent_type: str) -> bool:
+    return await connection.fetchrow(_IS_TYPE_KNOWN, agent_type) is not None
 
 
 async def count_active(connection: Connection, active_since: datetime) -> tuple[int, int]:

@@ -10,9 +10,11 @@ three names can be counted one by one and added up.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.rows import MAX_INTEGER
 
 _NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
 
@@ -46,8 +48,8 @@ def heard_page(order: str) -> str:
 
 
 def tally_query(session_id: str, up_to_seq: str) -> str:
-    """A query for one row, `count` and `newest_at`: what the names see of a session, given as SQL, up
-    to and including a seq, at the cost of three index look-ups."""
+    """A query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the names see of a
+    session, given as SQL, up to and including a seq, at the cost of three index look-ups."""
     latest = " UNION ALL ".join(
         f"""(
         SELECT seq, ordinal, created_at FROM audience
@@ -57,18 +59,46 @@ def tally_query(session_id: str, up_to_seq: str) -> str:
         for name in _NAMES
     )
     return f"""
-    SELECT coalesce(sum(ordinal), 0)::bigint AS count,
+    SELECT coalesce(sum(ordinal), 0)::bigint AS count, coalesce(max(seq), 0) AS last_seq,
            (array_agg(created_at ORDER BY seq DESC))[1] AS newest_at
     FROM ({latest}) AS latest"""
+
+
+def tally_of_sender(sender: str, up_to_seq: str) -> str:
+    """An expression: how many messages of a sender (an SQL expression) the names see up to a seq."""
+    return (
+        "("
+        + " + ".join(
+            f"""coalesce((
+            SELECT ordinal FROM audience
+            WHERE session_id = :session_id AND seq <= {up_to_seq}
+              AND name = {name} || chr(31) || {sender}
+            ORDER BY seq DESC LIMIT 1
+        ), 0)"""
+            for name in _NAMES
+        )
+        + ")"
+    )
 
 
 _COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
 async def count_heard(
-    connection: Connection, session_id: str, names: Mapping[str, str | None], *, up_to_seq: int
+    connection: Connection, session_id: str, names: Mapping[str, Any], *, up_to_seq: int
 ) -> int:
     """How many messages of the session those names see up to and including a seq."""
-    parameters = {"session_id": session_id, "up_to_seq": up_to_seq, **names}
+    parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
     count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
     return count
+
+
+async def find_last_heard(
+    connection: Connection, session_id: str, names: Mapping[str, str | None]
+) -> int:
+    """The seq of the newest message of the session that those names see, 0 if there is none."""
+    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
+    row = await connection.fetchrow(_COUNT.sql, *_COUNT.bind(parameters))
+    assert row is not None
+    last_seq: int = row["last_seq"]
+    return last_seq

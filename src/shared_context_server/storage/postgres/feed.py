@@ -8,6 +8,7 @@ from shared_context_server.errors import Unavailable
 from shared_context_server.models import Caller
 from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewMessages
+from shared_context_server.storage.pages import page_budget, take_page
 from shared_context_server.storage.postgres.audience import VISIBLE
 from shared_context_server.storage.postgres.horizon import (
     Table,
@@ -17,17 +18,23 @@ from shared_context_server.storage.postgres.horizon import (
 )
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION
-from shared_context_server.storage.postgres.statements import Statement
-from shared_context_server.storage.rows import MESSAGE, clamp, to_message
+from shared_context_server.storage.postgres.statements import Statement, within_bytes
+from shared_context_server.storage.rows import MESSAGE, MESSAGE_WIDE, clamp, to_message
 
 SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 
 _LIST_IDS = "SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2"
-_READ = Statement(f"""
+_READ = Statement(
+    within_bytes(
+        f"""
     SELECT {MESSAGE} FROM messages AS m JOIN sessions AS s ON s.id = m.session_id
     WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
       AND {CAN_SEE_SESSION} AND {VISIBLE}
-    ORDER BY m.id LIMIT :limit""")
+    ORDER BY m.id LIMIT :limit""",
+        ("content", "recipients", "metadata"),
+        "id",
+    )
+)
 
 
 async def read_end(connection: Connection, table: Table) -> int:
@@ -54,12 +61,14 @@ async def list_new_messages(
     parameters = {
         "after_id": after_id,
         "up_to_id": ids[-1],
-        "limit": clamp(limit),
+        "limit": clamp(limit + 1),
+        "max_bytes": page_budget(limit),
         **session_rights(caller),
         **names_of_caller(caller),
     }
-    rows = await connection.fetch(_READ.sql, *_READ.bind(parameters))
+    found = await connection.fetch(_READ.sql, *_READ.bind(parameters))
+    rows, has_more = take_page(found, limit, MESSAGE_WIDE)
     messages = [to_message(row) for row in rows]
-    if len(rows) == limit:
+    if has_more:
         return NewMessages(messages, rows[-1]["id"], has_more=True)
     return NewMessages(messages, ids[-1], has_more=is_full)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import ApiKey, AuditEntry, Credential
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.postgres.audit import add_audit
@@ -24,8 +25,9 @@ _GENERATION = "SELECT generation FROM auth_generation"
 _NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
 
 _ADD_KEY = """
-    INSERT INTO api_keys (id, agent_id, permissions, secret_hash, created_at, revoked_at)
-    VALUES ($1, $2, $3, $4, $5, $6)"""
+    INSERT INTO api_keys (
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 _LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
 _LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
 _REVOKE_KEY = """
@@ -34,14 +36,22 @@ _REVOKE_KEY = """
 _ADD_CREDENTIAL = """
     INSERT INTO credentials (
         id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
-        revoked_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+        revoked_at, origin_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 _FIND_CREDENTIAL = f"SELECT {CREDENTIAL} FROM credentials WHERE id = $1"
+_FIND_OF_FAMILY = f"""
+    SELECT {CREDENTIAL} FROM credentials WHERE origin_id = $1 ORDER BY expires_at DESC LIMIT 1"""
 _FIND_BY_HANDLE = f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = $1"
-_LIST_REVOKED = "SELECT id FROM credentials WHERE revoked_at IS NOT NULL AND expires_at > $1"
-_REVOKE_CREDENTIAL = """
+_LIST_REVOKED = """
+    SELECT coalesce(origin_id, id) FROM credentials
+    WHERE revoked_at IS NOT NULL AND expires_at > $1"""
+# Refreshing a token and revoking its family take turns, so that the one sees what the other did.
+_TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended($1, 7243))"
+_IS_REVOKED = """
+    SELECT 1 FROM credentials WHERE (id = $1 OR origin_id = $1) AND revoked_at IS NOT NULL LIMIT 1"""
+_REVOKE_CREDENTIALS = """
     UPDATE credentials SET revoked_at = $2
-    WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2 RETURNING id"""
+    WHERE (id = $1 OR origin_id = $1) AND revoked_at IS NULL AND expires_at > $2 RETURNING id"""
 
 
 async def read_generation(connection: Connection) -> int:
@@ -56,7 +66,7 @@ async def read_auth_state(connection: Connection) -> AuthState:
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},
-        revoked_credentials=frozenset(row[0] for row in revoked),
+        revoked_families=frozenset(row[0] for row in revoked),
     )
 
 
@@ -69,6 +79,7 @@ async def add_key(connection: Connection, key: ApiKey, audit: AuditEntry) -> Non
         key.secret_hash,
         encode_time(key.created_at),
         encode_optional_time(key.revoked_at),
+        key.agent_type,
     )
     await connection.execute(_NEXT_GENERATION)
     await add_audit(connection, audit)
@@ -84,6 +95,11 @@ async def revoke_key(connection: Connection, key_id: str, at: datetime, audit: A
 
 async def add_credential(connection: Connection, credential: Credential, audit: AuditEntry) -> None:
     """The generation stays: a new credential changes nothing that get_auth_state answers."""
+    origin_id = credential.origin_id
+    if origin_id is not None:
+        await connection.execute(_TAKE_TURNS, origin_id)
+        if await connection.fetchrow(_IS_REVOKED, origin_id) is not None:
+            raise Unauthenticated("The token has been revoked meanwhile.")
     await connection.execute(
         _ADD_CREDENTIAL,
         credential.id,
@@ -95,13 +111,17 @@ async def add_credential(connection: Connection, credential: Credential, audit: 
         encode_time(credential.issued_at),
         encode_time(credential.expires_at),
         encode_optional_time(credential.revoked_at),
+        origin_id,
     )
     await add_audit(connection, audit)
 
 
 async def find_credential(connection: Connection, credential_id: str) -> Credential | None:
-    row = await connection.fetchrow(_FIND_CREDENTIAL, credential_id)
-    return None if row is None else to_credential(row)
+    for statement in (_FIND_CREDENTIAL, _FIND_OF_FAMILY):
+        row = await connection.fetchrow(statement, credential_id)
+        if row is not None:
+            return to_credential(row)
+    return None
 
 
 async def find_credential_by_handle(connection: Connection, handle_hash: str) -> Credential | None:
@@ -109,10 +129,11 @@ async def find_credential_by_handle(connection: Connection, handle_hash: str) ->
     return None if row is None else to_credential(row)
 
 
-async def revoke_credential(
-    connection: Connection, credential_id: str, at: datetime, audit: AuditEntry
+async def revoke_credentials(
+    connection: Connection, family_id: str, at: datetime, audit: AuditEntry
 ) -> bool:
-    return await _revoke(connection, _REVOKE_CREDENTIAL, credential_id, at, audit)
+    await connection.execute(_TAKE_TURNS, family_id)
+    return await _revoke(connection, _REVOKE_CREDENTIALS, family_id, at, audit)
 
 
 async def _revoke(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from shared_context_server import policy
 from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
@@ -39,7 +40,7 @@ _RELEASE = f"""
     WHERE {_HELD} AND name = $3 AND holder = $4 AND fencing_token = $5
       AND ($6::bigint IS NULL OR expires_at = $6)
     RETURNING name"""
-_LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} ORDER BY name LIMIT $3"
+_LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > $3 ORDER BY name LIMIT $4"
 
 
 async def acquire_lease(
@@ -99,11 +100,12 @@ async def list_leases(
     session_id: str | None,
     *,
     limit: int,
+    after_name: str,
     now: datetime,
     guard: SessionGuard | None,
 ) -> list[Lease]:
     await use_place(connection, session_id, guard, None)
-    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), limit)
+    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), after_name, limit)
     return [to_lease(session_id, row) for row in rows]
 
 
@@ -119,9 +121,14 @@ async def require_fence(
     await connection.execute(_RELY, session_id or "", fence.lease)
     held = await _find_held(connection, session_id, fence.lease, now)
     if held is None:
-        raise LeaseLost(fence.lease)
+        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
     if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(fence.lease, holder=held.holder, current_token=held.fencing_token)
+        raise LeaseLost(
+            fence.lease,
+            holder=held.holder,
+            current_token=held.fencing_token,
+            is_told=policy.may_read(caller),
+        )
 
 
 async def _find_held(

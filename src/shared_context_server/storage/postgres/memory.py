@@ -13,6 +13,7 @@ from shared_context_server.storage.base import (
     Fence,
     MemoryListing,
     MemoryUpdate,
+    Page,
     SessionGuard,
     WrittenMemory,
 )
@@ -22,15 +23,17 @@ from shared_context_server.storage.idempotency import (
     memory_answer,
     to_duplicate_memory,
 )
+from shared_context_server.storage.pages import page_budget, take_page
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
 from shared_context_server.storage.postgres.leases import require_fence
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.sessions import use_place
-from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.postgres.statements import Statement, within_bytes
 from shared_context_server.storage.rows import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
+    MEMORY_LISTING_WIDE,
     clamp,
     encode_json,
     encode_optional_time,
@@ -62,8 +65,12 @@ _LISTED = f"""
     WHERE session_id = :session_id AND owner = :owner
       AND key >= :prefix AND key < :end_key
       AND (expires_at IS NULL OR expires_at > :now)"""
-_LIST = Statement(f"{_LISTED} ORDER BY key LIMIT :limit")
-_LIST_ON = Statement(f"{_LISTED} AND key > :after_key ORDER BY key LIMIT :limit")
+_LIST, _LIST_ON = (
+    Statement(
+        within_bytes(f"{_LISTED} {bound} ORDER BY key LIMIT :limit", ("key", "metadata"), "key")
+    )
+    for bound in ("", "AND key > :after_key")
+)
 
 _BEHIND_ALL_KEYS = "\U0010ffff" * 256  # more characters than a key has
 
@@ -148,7 +155,7 @@ async def list_memory(
     after_key: str | None,
     now: datetime,
     guard: SessionGuard | None,
-) -> list[MemoryListing]:
+) -> Page[MemoryListing]:
     await use_place(connection, session_id, guard, None)
     parameters = {
         "session_id": session_id or "",
@@ -157,11 +164,13 @@ async def list_memory(
         "after_key": after_key,
         "end_key": end_of_prefix(prefix) or _BEHIND_ALL_KEYS,
         "now": encode_time(now),
-        "limit": clamp(limit),
+        "limit": clamp(limit + 1),
+        "max_bytes": page_budget(limit),
     }
     statement = _LIST if after_key is None else _LIST_ON
-    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
-    return [to_memory_listing(session_id, owner, row) for row in rows]
+    found = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+    return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
 
 async def delete_memory(

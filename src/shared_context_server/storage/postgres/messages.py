@@ -24,21 +24,31 @@ from shared_context_server.storage.idempotency import (
     message_answer,
     to_duplicate_message,
 )
-from shared_context_server.storage.pages import choose_place
+from shared_context_server.storage.pages import (
+    Place,
+    SeqRun,
+    choose_place,
+    is_sought_by_time,
+    join_runs,
+    page_budget,
+    take_page,
+)
 from shared_context_server.storage.postgres.audience import (
     HEARD,
     VISIBLE,
     count_heard,
     heard_page,
+    tally_of_sender,
 )
 from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
 from shared_context_server.storage.postgres.leases import require_fence
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.postgres.statements import Statement, within_bytes
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     MESSAGE,
+    MESSAGE_WIDE,
     Row,
     clamp,
     encode_json,
@@ -74,9 +84,20 @@ _APPEND_SEVERAL = Statement("""
         new.recipients, new.metadata, new.content, new.created_at, new.key, new.kind,
         new.fingerprint) AS added""")
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
-_READ_LOG = f"""
-    SELECT {MESSAGE} FROM messages AS m WHERE m.session_id = $1 AND m.seq > $2
-    ORDER BY m.seq LIMIT $3"""
+_WIDE = ("content", "recipients", "metadata")
+_READ_LOG, _READ_LOG_BACK = (
+    Statement(
+        within_bytes(
+            f"""
+    SELECT {MESSAGE} FROM messages AS m
+    WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
+    ORDER BY m.seq {order} LIMIT :limit""",
+            _WIDE,
+            f"seq {order}",
+        )
+    )
+    for order in ("ASC", "DESC")
+)
 
 # Pages and counts by where they are sought.
 _ASCENDING, _DESCENDING = "ASC", "DESC"
@@ -97,17 +118,27 @@ _SOUGHT_MESSAGES = {
         messages AS m
         WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq""",
 }
+
+
+def _page(query: str, order: str) -> Statement:
+    return Statement(within_bytes(query, _WIDE, f"seq {order}"))
+
+
 # For those who hear by name the seqs are chosen first and the messages fetched then, so that no
 # message is touched that is not on the page.
 _PAGES = {
-    ("heard", order): Statement(f"""
+    ("heard", order): _page(
+        f"""
     SELECT {MESSAGE} FROM ({heard_page(order)}) AS page
-    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq
-    ORDER BY m.seq {order}""")
+    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""",
+        order,
+    )
     for order in _ORDERS
 } | {
-    (place, order): Statement(f"""
-    SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset""")
+    (place, order): _page(
+        f"SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset",
+        order,
+    )
     for place, matching in _SOUGHT_MESSAGES.items()
     for order in _ORDERS
 }
@@ -117,12 +148,19 @@ _COUNTS = {
     place: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[place]}")
     for place in ("parent", "sender", "filtered log")
 }
+_FIND_TIME_RANGES = Statement("""
+    SELECT up_to_seq, earliest >= :start_time AND latest <= :end_time FROM time_ranges
+    WHERE session_id = :session_id AND latest >= :start_time AND earliest <= :end_time""")
 
-_COUNT_BY_SENDER = Statement(f"""
-    SELECT m.sender, m.sender_type, count(*) FROM messages AS m
-    WHERE m.session_id = :session_id AND m.seq > :after_seq AND {VISIBLE}
-    GROUP BY m.sender, m.sender_type
-    ORDER BY count(*) DESC, m.sender, m.sender_type""")
+_COUNT_ALL_BY_SENDER = Statement("""
+    SELECT sender, count(*) AS count FROM messages
+    WHERE session_id = :session_id AND seq > :after_seq
+    GROUP BY sender ORDER BY count DESC, sender""")
+_COUNT_HEARD_BY_SENDER = Statement(f"""
+    SELECT p.agent_id, {tally_of_sender("p.agent_id", str(MAX_INTEGER))}
+                     - {tally_of_sender("p.agent_id", ":after_seq")} AS count
+    FROM participants AS p WHERE p.session_id = :session_id
+    ORDER BY count DESC, p.agent_id""")
 
 
 def is_plain(new: NewMessage) -> bool:
@@ -205,9 +243,11 @@ def _columns(new: NewMessage) -> dict[str, Any]:
 
 async def _require_parent(connection: Connection, new: NewMessage, parent_id: int) -> None:
     try:
-        await _get_visible(connection, new.session_id, parent_id, new.sender)
+        parent = await _get_visible(connection, new.session_id, parent_id, new.sender)
     except MessageNotFound as exc:
         raise MessageNotFound(parent_id, field="parent_message_id") from exc
+    if not policy.can_reply_to(new.sender, parent):
+        raise MessageNotFound(parent_id, field="parent_message_id")
 
 
 async def get_message(
@@ -238,13 +278,14 @@ async def list_messages(
     guard: SessionGuard,
 ) -> MessagePage:
     session = await use_session(connection, session_id, guard)
-    rows, total_count = await _find_page(connection, session, caller, query)
-    messages = [to_message(row) for row in rows]
-    page = messages[: query.limit]  # one more was asked for, to know whether there are more
+    found, total_count = await _find_page(connection, session, caller, query)
+    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+    if query.after_seq is None:
+        rows.reverse()
     return MessagePage(
-        messages=page if query.after_seq is not None else page[::-1],
+        messages=[to_message(row) for row in rows],
         total_count=total_count,
-        has_more=len(messages) > query.limit,
+        has_more=has_more,
         last_seq=session.last_seq,
     )
 
@@ -257,20 +298,69 @@ async def _find_page(
     so that this needs no transaction."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     place = choose_place(caller, query)
-    # Who is no admin meets each visibility under one name.
-    names = names_of_caller(caller, only=query.visibility if place == "heard" else None)
+    if place == "heard":
+        # Who is no admin meets each visibility under one name.
+        names = names_of_caller(caller, only=query.visibility, sender=query.sender)
+    else:
+        names = names_of_caller(caller)
     parameters = _page_parameters(session, caller, query) | names
     page = _PAGES[place, order]
+    if is_sought_by_time(place, query):
+        return await _find_page_by_time(connection, session, query, place, page, parameters)
     rows = await connection.fetch(page.sql, *page.bind(parameters))
     if not query.is_counted:
         return rows, 0
     if place == "log":
         return rows, session.last_seq
-    if place == "heard" and query.start_time is None and query.end_time is None:
+    if place == "heard":
         return rows, await count_heard(connection, session.id, names, up_to_seq=session.last_seq)
     everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
     count = _COUNTS[place]
     return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
+
+
+async def _find_page_by_time(
+    connection: Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    page: Statement,
+    parameters: dict[str, Any],
+) -> tuple[list[Row], int]:
+    """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
+    that lie in it are counted without."""
+    found = await connection.fetch(_FIND_TIME_RANGES.sql, *_FIND_TIME_RANGES.bind(parameters))
+    known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
+    runs = join_runs(known, session.last_seq)
+    counts = [await _count_run(connection, session, query, place, run, parameters) for run in runs]
+    met = [run for run, count in zip(runs, counts, strict=True) if count]
+    if not met:
+        return [], 0
+    bounds = {
+        "after_seq": max(parameters["after_seq"], met[0].after_seq),
+        "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
+    }
+    return await connection.fetch(page.sql, *page.bind(parameters | bounds)), sum(counts)
+
+
+async def _count_run(
+    connection: Connection,
+    session: Session,
+    query: MessageQuery,
+    place: Place,
+    run: SeqRun,
+    parameters: dict[str, Any],
+) -> int:
+    if run.is_within and place == "heard":
+        before = await count_heard(connection, session.id, parameters, up_to_seq=run.after_seq)
+        return (
+            await count_heard(connection, session.id, parameters, up_to_seq=run.up_to_seq) - before
+        )
+    if run.is_within and query.visibility is None:
+        return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
+    bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
+    count = _COUNTS[place]
+    return int(await connection.fetchval(count.sql, *count.bind(parameters | bounds)))
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
@@ -281,6 +371,7 @@ def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> d
         "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
         "before_seq": end if query.before_seq is None else min(clamp(query.before_seq), end),
         "limit": clamp(query.limit + 1),
+        "max_bytes": page_budget(query.limit),
         "offset": clamp(query.offset),
         "reach": clamp(query.offset + query.limit + 1),
         "is_admin": caller.is_admin,
@@ -297,11 +388,23 @@ async def read_log(
     session_id: str,
     *,
     after_seq: int,
+    before_seq: int | None = None,
     limit: int,
     guard: SessionGuard,
 ) -> list[Message]:
     await use_session(connection, session_id, guard)
-    rows = await connection.fetch(_READ_LOG, session_id, clamp(after_seq), clamp(limit))
+    parameters = {
+        "session_id": session_id,
+        "after_seq": clamp(after_seq),
+        "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+        "limit": clamp(limit),
+        "max_bytes": page_budget(limit),
+    }
+    statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
+    found = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows, _ = take_page(found, limit, MESSAGE_WIDE)
+    if before_seq is not None:
+        rows.reverse()
     return [to_message(row) for row in rows]
 
 
@@ -314,11 +417,11 @@ async def count_by_sender(
     guard: SessionGuard,
 ) -> list[SenderCount]:
     await use_session(connection, session_id, guard)
+    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
     parameters = {
         "session_id": session_id,
         "after_seq": clamp(after_seq),
-        "is_admin": caller.is_admin,
         **names_of_caller(caller),
     }
-    rows = await connection.fetch(_COUNT_BY_SENDER.sql, *_COUNT_BY_SENDER.bind(parameters))
-    return [SenderCount(*row) for row in rows]
+    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    return [SenderCount(*row) for row in rows if row[1]]

@@ -22,6 +22,7 @@ _CONTENTS_OF_SESSION = tuple(
     for table, key in (
         ("messages", "seq"),
         ("audience", "name, seq"),
+        ("writers", "name, agent_id"),
         ("memory", "owner, key"),
         ("leases", "name"),
         ("idempotency", "agent_id, key"),
@@ -30,7 +31,7 @@ _CONTENTS_OF_SESSION = tuple(
 # Replicas that remove the same session take turns: one that met rows which the other is just removing
 # would find none left, and end the session before its rows.
 _TAKE_TURNS = "SELECT 1 FROM sessions WHERE id = $1 AND status = 'deleting' FOR UPDATE"
-# Takes cursors and participants with it: they are as many as there are agents.
+# Takes cursors, participants and time_ranges with it: of these there are few.
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = $1 AND status = 'deleting'"
 _LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -17,14 +17,17 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, SessionGuard
-from shared_context_server.storage.postgres.audience import tally_query
+from shared_context_server.storage.base import NewSession, Page, SessionGuard
+from shared_context_server.storage.cursors import require_seq_up_to
+from shared_context_server.storage.pages import page_budget, take_page
+from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement
+from shared_context_server.storage.postgres.statements import Statement, within_bytes
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
+    SESSION_WIDE,
     decode_time,
     encode_json,
     encode_time,
@@ -60,20 +63,20 @@ CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
 )))"""
 """`policy.can_see_session` for session `s`. Wants session_rights."""
 
-_LIST_FROM = f"SELECT {SESSION} FROM sessions AS s WHERE"
 _NEWEST_VISIBLE = f"""
       AND (s.created_at, s.id) < (:before_at, :before_id) AND {CAN_SEE_SESSION}
     ORDER BY s.created_at DESC, s.id DESC LIMIT :limit"""
 # By (status given?, creator given?), so that each walks the index that fits.
 _LISTINGS = {
-    (False, False): Statement(f"{_LIST_FROM} s.status <> 'deleting' {_NEWEST_VISIBLE}"),
-    (True, False): Statement(f"{_LIST_FROM} s.status = :status {_NEWEST_VISIBLE}"),
-    (False, True): Statement(
-        f"{_LIST_FROM} s.created_by = :created_by AND s.status <> 'deleting' {_NEWEST_VISIBLE}"
-    ),
-    (True, True): Statement(
-        f"{_LIST_FROM} s.created_by = :created_by AND s.status = :status {_NEWEST_VISIBLE}"
-    ),
+    (is_of_status, is_of_creator): Statement(
+        within_bytes(
+            f"SELECT {SESSION} FROM sessions AS s WHERE {status} {creator} {_NEWEST_VISIBLE}",
+            ("purpose", "metadata", "invited"),
+            "created_at DESC, id DESC",
+        )
+    )
+    for is_of_status, status in ((False, "s.status <> 'deleting'"), (True, "s.status = :status"))
+    for is_of_creator, creator in ((False, ""), (True, "AND s.created_by = :created_by"))
 }
 
 # What a page of sessions is summarized by, in one trip: how far the caller has read, what it sees of
@@ -95,7 +98,14 @@ _TALLIES_OF_ALL = Statement(f"""
         SELECT seq, created_at FROM messages WHERE session_id = listed.id ORDER BY seq DESC LIMIT 1
     ) AS newest ON TRUE
     ORDER BY listed.place""")
-_LIST_WRITERS = "SELECT agent_id FROM participants WHERE session_id = $1 ORDER BY first_seq"
+_LIST_WRITERS = Statement("""
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
+    LIMIT :limit::bigint""")
+_LIST_HEARD_WRITERS = Statement("""
+    SELECT agent_id FROM writers
+    WHERE session_id = :session_id
+      AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
+    GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit::bigint""")
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = $1 AND agent_id = $2"
 _SET_CURSOR = """
@@ -159,7 +169,7 @@ async def list_sessions(
     created_by: str | None,
     limit: int,
     before: tuple[datetime, str] | None,
-) -> list[SessionSummary]:
+) -> Page[SessionSummary]:
     statement = _LISTINGS[status is not None, created_by is not None]
     parameters = {
         **session_rights(caller),
@@ -167,10 +177,12 @@ async def list_sessions(
         "created_by": created_by,
         "before_at": encode_time(before[0]) if before else MAX_INTEGER,
         "before_id": before[1] if before else "",
-        "limit": limit,
+        "limit": limit + 1,
+        "max_bytes": page_budget(limit),
     }
-    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
-    return await summarize(connection, [to_session(row) for row in rows], caller)
+    found = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows, has_more = take_page(found, limit, SESSION_WIDE)
+    return Page(await summarize(connection, [to_session(row) for row in rows], caller), has_more)
 
 
 async def summarize(
@@ -195,10 +207,14 @@ async def summarize(
     ]
 
 
-async def list_participants(connection: Connection, session: Session) -> list[str]:
-    writers = await connection.fetch(_LIST_WRITERS, session.id)
+async def list_participants(
+    connection: Connection, session: Session, caller: Caller, limit: int
+) -> list[str]:
+    statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
+    parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
+    writers = await connection.fetch(statement.sql, *statement.bind(parameters))
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))
+    return list(dict.fromkeys(everyone))[:limit]
 
 
 async def close_session(
@@ -238,12 +254,10 @@ async def set_cursor(
     guard: SessionGuard,
 ) -> tuple[int, int]:
     session = await use_session(connection, session_id, guard, lock="KEY SHARE")
-    if seq > session.last_seq:
-        raise InvalidArgument(
-            f"seq is {seq}, the newest message has {session.last_seq}.",
-            field="seq",
-            last_seq=session.last_seq,
-        )
+    last_seq = session.last_seq
+    if not caller.is_admin:
+        last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
+    require_seq_up_to(seq, last_seq)
     row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
     assert row is not None
     summary, *_ = await summarize(connection, [session], caller)

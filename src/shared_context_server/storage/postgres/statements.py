@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
+
+
+def within_bytes(query: str, wide: Sequence[str], order: str) -> str:
+    """The rows of a query up to the first that takes the texts in the columns `wide` beyond
+    :max_bytes, in this order, and the one behind a first that does; the others are not read from where PostgreSQL keeps long texts."""
+    size = " + ".join(f"octet_length({column})" for column in wide)
+    return f"""
+    SELECT * FROM (
+        SELECT *, coalesce(sum(least({size}, :max_bytes)) OVER (
+            ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), 0) AS bytes_before
+        FROM ({query}) AS listed
+    ) AS sized WHERE bytes_before <= :max_bytes ORDER BY {order}"""  # noqa: S608
 
 
 class Statement:

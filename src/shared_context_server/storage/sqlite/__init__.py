@@ -14,8 +14,10 @@ import filelock
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
+from shared_context_server.storage.sqlite.backup import Restored, back_up_sqlite, restore_sqlite
 from shared_context_server.storage.sqlite.connections import (
     database_path,
+    is_filled,
     make_private_file,
     open_connection,
     optimize,
@@ -26,36 +28,69 @@ from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
     apply_migrations,
     read_status,
+    require_ours,
+)
+from shared_context_server.storage.sqlite.opened_file import (
+    FileId,
+    OpenedFile,
+    find_file_id,
+    set_stale_log_aside,
 )
 from shared_context_server.storage.sqlite.readers import Readers
 from shared_context_server.storage.sqlite.store import SqliteStorage
 from shared_context_server.storage.sqlite.writer import Writer
 
-__all__ = ["migrate_sqlite", "open_sqlite", "open_sqlite_copier", "sqlite_schema_status"]
+__all__ = [
+    "FileId",
+    "Restored",
+    "back_up_sqlite",
+    "identify_sqlite",
+    "migrate_sqlite",
+    "open_sqlite",
+    "open_sqlite_copier",
+    "restore_sqlite",
+    "sqlite_schema_status",
+]
 
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 
 
 @contextlib.asynccontextmanager
-async def open_sqlite(settings: Settings) -> AsyncIterator[SqliteStorage]:
+async def open_sqlite(
+    settings: Settings, expected: FileId | None = None
+) -> AsyncIterator[SqliteStorage]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
-    Raises ConfigurationError as migrate_sqlite does.
+    With `expected` only that file, which has been migrated: nothing is created then. Raises
+    ConfigurationError as migrate_sqlite does, and for another file than the expected one.
     """
-    await asyncio.to_thread(migrate_sqlite, settings)
     path = database_path(settings)
+    if expected is None:
+        await asyncio.to_thread(migrate_sqlite, settings)
+    elif find_file_id(path) != expected:
+        raise ConfigurationError(
+            f"The database {path} has been removed or replaced since the server was started."
+        )
+    file = OpenedFile(path)
 
     def open_writer() -> sqlite3.Connection:
         connection = open_connection(path, settings, query_only=False)
         optimize(connection)
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        file.note()
         return connection
 
-    writer = Writer(open_writer)
+    def open_reader() -> sqlite3.Connection:
+        # Another file than the writer's must not even be opened: it would be given our log.
+        file.require_in_place(at_once=True)
+        return open_connection(path, settings, query_only=True)
+
+    wait_s = settings.sqlite_timeout
+    lock_wait_s = settings.sqlite_busy_timeout_ms / 1000
+    writer = Writer(open_writer, file, wait_s=wait_s, lock_wait_s=lock_wait_s)
     with _explain_errors(path):
         await writer.start()
-    readers = Readers(
-        lambda: open_connection(path, settings, query_only=True), settings.sqlite_readers
-    )
+    readers = Readers(open_reader, settings.sqlite_readers, file, wait_s=wait_s)
     storage = SqliteStorage(writer, readers, path.with_name(f"{path.name}.bus"))
     try:
         yield storage
@@ -89,16 +124,25 @@ def migrate_sqlite(
     """Create the database if there is none and bring its schema up to date; the names of the
     migrations applied. Any number of processes may do so at once.
 
-    Raises ConfigurationError, having changed nothing: the directory is not usable, the file is no
-    database, a migration fails, or the schema is newer than this program.
+    Raises ConfigurationError, having changed nothing: the directory is not usable or another
+    user's, the file is no database or another program's, a migration fails, or the schema is newer
+    than this program.
     """
     path = database_path(settings)
-    make_private_file(path)
+    if is_filled(path):
+        # Before anything is written beside it: a lock, a probe, a switch to WAL.
+        with (
+            _explain_errors(path),
+            contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
+        ):
+            require_ours(connection)
+    make_private_file(path, settings)
     check_directory(path.parent)
     try:
         # SQLite's own lock does not cover the switch to WAL.
         with (
             filelock.FileLock(f"{path}.lock", timeout=_MIGRATION_WAIT_S, mode=0o600),
+            _without_stale_log(path),
             _explain_errors(path),
             contextlib.closing(open_connection(path, settings, query_only=False)) as connection,
         ):
@@ -110,19 +154,32 @@ def migrate_sqlite(
         raise ConfigurationError(
             f"Another process has been migrating {path} for {_MIGRATION_WAIT_S:.0f} s."
         ) from exc
+    except OSError as exc:
+        raise ConfigurationError(f"The database {path} cannot be locked: {exc.strerror}.") from exc
+
+
+def identify_sqlite(settings: Settings) -> FileId | None:
+    """Which file the database is just now; None if there is none."""
+    return find_file_id(database_path(settings))
 
 
 def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_DIR) -> SchemaStatus:
     """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
     path = database_path(settings)
     migrations = load_migrations(migrations_dir)
-    if not path.exists():
+    if not is_filled(path):
         return SchemaStatus(current=0, latest=len(migrations))
     with (
         _explain_errors(path),
         contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
     ):
         return read_status(connection, migrations)
+
+
+@contextlib.contextmanager
+def _without_stale_log(path: Path) -> Iterator[None]:
+    set_stale_log_aside(path)
+    yield
 
 
 @contextlib.contextmanager

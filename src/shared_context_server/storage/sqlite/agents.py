@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared_context_server.models import Agent
+from shared_context_server.models import Agent, Caller
+from shared_context_server.storage.audience import names_of_caller
 from shared_context_server.storage.base import PresenceChange, SessionGuard
-from shared_context_server.storage.rows import AGENT, encode_time, to_agent
-from shared_context_server.storage.sqlite.sessions import list_participants, use_session
+from shared_context_server.storage.rows import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
+from shared_context_server.storage.sqlite.sessions import use_session
 
 _TOUCH = """
     INSERT INTO agents (agent_id, agent_type, first_seen, last_seen, is_around)
@@ -28,10 +29,25 @@ _LIST_ABSENT = """
 _GONE = "is_around AND last_seen < :gone_before"
 _FIND_GONE = f"SELECT 1 FROM agents INDEXED BY agents_around WHERE {_GONE} LIMIT 1"
 _LEAVE = f"UPDATE agents SET is_around = FALSE WHERE {_GONE} RETURNING agent_id"
-_LIST = f"SELECT {AGENT} FROM agents ORDER BY last_seen DESC, agent_id"
-_LIST_NAMED = f"""
-    SELECT {AGENT} FROM json_each(:agent_ids) AS named JOIN agents ON agents.agent_id = named.value
-    ORDER BY last_seen DESC, agent_id"""
+_OLDER = """
+    (last_seen, agent_id) < (:before_at, :before_id)
+    ORDER BY last_seen DESC, agent_id DESC LIMIT :limit"""
+_LIST = f"SELECT {AGENT} FROM agents WHERE {_OLDER}"
+_LIST_OF_SESSION = f"""
+    SELECT {AGENT} FROM agents WHERE agent_id IN (
+        SELECT value FROM json_each(:members)
+        UNION ALL SELECT agent_id FROM participants WHERE session_id = :session_id
+    ) AND {_OLDER}"""
+_LIST_HEARD_IN_SESSION = f"""
+    SELECT {AGENT} FROM agents WHERE agent_id IN (
+        SELECT value FROM json_each(:members)
+        UNION ALL SELECT agent_id FROM writers
+        WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
+    ) AND {_OLDER}"""
+_FIND_KNOWN = """
+    SELECT named.value FROM json_each(:agent_ids) AS named
+    JOIN agents ON agents.agent_id = named.value"""
+_IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1"
 _COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE status = 'active'"
 _COUNT_AGENTS = "SELECT count(*) FROM agents WHERE last_seen >= :active_since"
 
@@ -69,15 +85,39 @@ def _mark_gone(connection: sqlite3.Connection, gone_before: datetime) -> list[st
 
 
 def list_agents(
-    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+    connection: sqlite3.Connection,
+    session_id: str | None,
+    caller: Caller,
+    guard: SessionGuard | None,
+    *,
+    limit: int,
+    before: tuple[datetime, str] | None,
 ) -> list[Agent]:
+    bounds = {
+        "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+        "before_id": before[1] if before else "",
+        "limit": clamp(limit),
+    }
     if session_id is None:
-        rows = connection.execute(_LIST)
+        rows = connection.execute(_LIST, bounds)
     else:
         session = use_session(connection, session_id, guard)
-        agent_ids = list_participants(connection, session)
-        rows = connection.execute(_LIST_NAMED, {"agent_ids": json.dumps(agent_ids)})
+        members = json.dumps([session.created_by, *session.invited])
+        of_session = {"session_id": session_id, "members": members}
+        rows = connection.execute(
+            _LIST_OF_SESSION if caller.is_admin else _LIST_HEARD_IN_SESSION,
+            of_session | names_of_caller(caller) | bounds,
+        )
     return [to_agent(row) for row in rows]
+
+
+def find_known_agents(connection: sqlite3.Connection, agent_ids: Sequence[str]) -> frozenset[str]:
+    rows = connection.execute(_FIND_KNOWN, {"agent_ids": json.dumps(list(agent_ids))})
+    return frozenset(row[0] for row in rows)
+
+
+def is_agent_type_known(connection: sqlite3.Connection, agent_type: str) -> bool:
+    return connection.execute(_IS_TYPE_KNOWN, {"agent_type": agent_type}).fetchone() is not None
 
 
 def count_active(connection: sqlite3.Connection, active_since: datetime) -> tuple[int, int]:

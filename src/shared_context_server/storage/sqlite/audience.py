@@ -12,8 +12,10 @@ be counted one by one and added up.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from shared_context_server.storage.rows import MAX_INTEGER, decode_time
 
@@ -45,30 +47,48 @@ _LATEST_AS = """
     )"""
 # Beside a single max(), SQLite takes bare columns from the row that has the maximum.
 _TALLY = f"""
-    SELECT coalesce(sum(ordinal), 0), max(seq), created_at FROM (
+    SELECT coalesce(sum(ordinal), 0), coalesce(max(seq), 0), created_at FROM (
         {_LATEST_AS.format(name=":name_public")} UNION ALL
         {_LATEST_AS.format(name=":name_agent_only")} UNION ALL
         {_LATEST_AS.format(name=":name_private")}
     )"""
 
 
+def tally_of_sender(sender: str, up_to_seq: str | int) -> str:
+    """An expression: how many messages of a sender (an SQL expression) the names see up to a seq."""
+    return (
+        "("
+        + " + ".join(
+            f"""coalesce((
+            SELECT ordinal FROM audience
+            WHERE session_id = :session_id AND seq <= {up_to_seq}
+              AND name = {name} || char(31) || {sender}
+            ORDER BY seq DESC LIMIT 1
+        ), 0)"""
+            for name in (":name_public", ":name_agent_only", ":name_private")
+        )
+        + ")"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many messages somebody sees, and when the newest of them was written."""
+    """How many messages somebody sees, and the newest one's seq (0: none) and time."""
 
     count: int
+    last_seq: int
     newest_at: datetime | None
 
 
 def tally_heard(
     connection: sqlite3.Connection,
     session_id: str,
-    names: dict[str, str | None],
+    names: Mapping[str, Any],
     *,
     up_to_seq: int = MAX_INTEGER,
 ) -> Tally:
     """What those names see up to and including a seq, at the cost of three index look-ups."""
-    count, _, newest_at = connection.execute(
-        _TALLY, {"session_id": session_id, "up_to_seq": up_to_seq, **names}
+    count, last_seq, newest_at = connection.execute(
+        _TALLY, {**names, "session_id": session_id, "up_to_seq": up_to_seq}
     ).fetchone()
-    return Tally(count, None if newest_at is None else decode_time(newest_at))
+    return Tally(count, last_seq, None if newest_at is None else decode_time(newest_at))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.private_files import require_own_directory, require_private_file
 from shared_context_server.settings import Settings
 
 _SCHEME = "sqlite:///"
@@ -33,15 +34,32 @@ def database_path(settings: Settings) -> Path:
     return path.absolute()
 
 
-def make_private_file(path: Path) -> None:
-    """Create the file (0600) and its directory (0700) where missing; SQLite gives its WAL and
-    shared-memory files the rights of the database. Raises ConfigurationError.
+def is_filled(path: Path) -> bool:
+    """Whether there is a file with anything in it. Raises ConfigurationError where that cannot be
+    found out."""
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as exc:
+        raise ConfigurationError(f"The database {path} cannot be opened: {exc.strerror}.") from exc
+
+
+def make_private_file(path: Path, settings: Settings) -> None:
+    """Create the file (0600) and its directory (0700) where missing, and take the rights of others
+    from what is there: SQLite gives new WAL and shared-memory files those of the database.
+
+    Raises ConfigurationError, also where the file or the data dir is another user's.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent == settings.data_dir:
+            require_own_directory(path.parent)
         path.touch(mode=0o600, exist_ok=True)
     except OSError as exc:
         raise ConfigurationError(f"The database {path} cannot be created: {exc.strerror}.") from exc
+    for suffix in ("", "-wal", "-shm"):
+        require_private_file(path.with_name(path.name + suffix))
 
 
 def open_connection(path: Path, settings: Settings, *, query_only: bool) -> sqlite3.Connection:

@@ -1,10 +1,17 @@
-"""Where SQLite's errors become ours, once."""
+"""Where SQLite's errors become ours, and are logged, once."""
 
 from __future__ import annotations
 
 import sqlite3
 
-from shared_context_server.errors import InternalError, SharedContextError, Unavailable
+from shared_context_server.errors import (
+    InternalError,
+    SharedContextError,
+    StorageDamaged,
+    Unavailable,
+)
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.observability.repeats import RepeatedLines
 
 _DEFECTS = (
     sqlite3.IntegrityError,
@@ -12,22 +19,74 @@ _DEFECTS = (
     sqlite3.NotSupportedError,
     sqlite3.ProgrammingError,
 )
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_READONLY: "the database cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
+    sqlite3.SQLITE_BUSY: "another process keeps the database locked",
+    sqlite3.SQLITE_LOCKED: "another process keeps the database locked",
+    sqlite3.SQLITE_INTERRUPT: "it took too long",
+    sqlite3.SQLITE_NOMEM: "the memory is full",
+}
+_PRIMARY_CODE = 0xFF  # of an extended result code, see https://www.sqlite.org/rescode.html
+
+_lines = RepeatedLines(get_logger("storage"))
 
 
 def wrap_error(exc: sqlite3.Error) -> SharedContextError:
-    """Unavailable for what may pass (locked, disk full, read-only, I/O), InternalError for what is
-    our own mistake: SQL that does not fit the schema, a broken constraint.
+    """InternalError for what is our own mistake: SQL that does not fit the schema, a broken
+    constraint; else as storage_error.
     """
-    code = getattr(exc, "sqlite_errorcode", None)  # only SQLite's own errors have it
-    if isinstance(exc, _DEFECTS) or code == sqlite3.SQLITE_ERROR:
+    if isinstance(exc, _DEFECTS) or _code(exc) == sqlite3.SQLITE_ERROR:
+        _lines.error("storage failed", reason="a defect", error=repr(exc))
         error = InternalError("The storage failed.")
         error.__cause__ = exc
         return error
-    return unavailable(exc)
+    return storage_error(exc)
 
 
-def unavailable(exc: BaseException) -> Unavailable:
-    """As `raise Unavailable from exc` would make it, for one who waits in another thread or task."""
-    error = Unavailable()
-    error.__cause__ = exc
+def storage_error(exc: BaseException) -> SharedContextError:
+    """Unavailable for what may pass (locked, disk full, read-only, I/O), StorageDamaged for what does
+    not. As `raise … from exc` would make it, for one who waits in another thread or task.
+    """
+    error: SharedContextError
+    if isinstance(exc, SharedContextError):
+        error = exc
+    elif _code(exc) in _DAMAGED:
+        _report("the database is damaged", exc)
+        error = StorageDamaged()
+    else:
+        reason = _REASONS.get(_code(exc))
+        _report(reason or "unknown", exc)
+        error = Unavailable(f"The storage does not answer: {reason}.") if reason else Unavailable()
+    error.__cause__ = None if error is exc else exc
     return error
+
+
+def too_late() -> Unavailable:
+    """For a call that has waited as long as any may."""
+    _lines.error("storage failed", reason="it does not answer in time")
+    return Unavailable("The storage does not answer in time.")
+
+
+def not_in_place(message: str, path: str) -> Unavailable:
+    """For calls to a database whose files are not where they were opened."""
+    _lines.error("storage failed", reason=message, path=path)
+    return Unavailable(f"{message} The server has to be restarted.")
+
+
+def is_locked(exc: BaseException) -> bool:
+    return _code(exc) in _BUSY
+
+
+def _report(reason: str, exc: BaseException) -> None:
+    name = getattr(exc, "sqlite_errorname", type(exc).__name__)
+    _lines.error("storage failed", reason=reason, error=str(exc), sqlite=name)
+
+
+def _code(exc: BaseException) -> int:
+    # Only SQLite's own errors have it.
+    return getattr(exc, "sqlite_errorcode", 0) & _PRIMARY_CODE

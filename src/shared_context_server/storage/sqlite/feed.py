@@ -9,7 +9,8 @@ import sqlite3
 from shared_context_server.models import Caller
 from shared_context_server.storage.audience import names_of_caller, session_rights
 from shared_context_server.storage.base import NewMessages
-from shared_context_server.storage.rows import MESSAGE, clamp, to_message
+from shared_context_server.storage.pages import take_page
+from shared_context_server.storage.rows import MESSAGE, MESSAGE_WIDE, clamp, to_message
 from shared_context_server.storage.sqlite.audience import VISIBLE
 from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION
 
@@ -43,16 +44,18 @@ def list_new_messages(
     ).fetchone()
     if up_to_id is None:
         return NewMessages([], after_id, has_more=False)
-    rows = connection.execute(
+    found = connection.execute(
         _READ,
         {
             "after_id": after_id,
             "up_to_id": up_to_id,
-            "limit": clamp(limit),
+            "limit": clamp(limit + 1),
             **session_rights(caller),
             **names_of_caller(caller),
         },
-    ).fetchall()
-    if len(rows) == limit:
-        return NewMessages([to_message(row) for row in rows], rows[-1][0], has_more=True)
-    return NewMessages([to_message(row) for row in rows], up_to_id, has_more=scanned == SCANNED)
+    )
+    rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+    messages = [to_message(row) for row in rows]
+    if has_more:
+        return NewMessages(messages, rows[-1][0], has_more=True)
+    return NewMessages(messages, up_to_id, has_more=scanned == SCANNED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime
 
+from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import ApiKey, AuditEntry, Credential
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.rows import (
@@ -24,8 +25,10 @@ _GENERATION = "SELECT generation FROM auth_generation"
 _NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
 
 _ADD_KEY = """
-    INSERT INTO api_keys (id, agent_id, permissions, secret_hash, created_at, revoked_at)
-    VALUES (:id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at)"""
+    INSERT INTO api_keys (
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
+    VALUES (
+        :id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type)"""
 _LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
 _LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
 _REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL"
@@ -33,16 +36,23 @@ _REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_a
 _ADD_CREDENTIAL = """
     INSERT INTO credentials (
         id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
-        revoked_at)
+        revoked_at, origin_id)
     VALUES (
         :id, :agent_id, :agent_type, :permissions, :key_id, :handle_hash, :issued_at, :expires_at,
-        :revoked_at)"""
+        :revoked_at, :origin_id)"""
 _FIND_CREDENTIAL = f"SELECT {CREDENTIAL} FROM credentials WHERE id = :id"
+_FIND_OF_FAMILY = f"""
+    SELECT {CREDENTIAL} FROM credentials WHERE origin_id = :id ORDER BY expires_at DESC LIMIT 1"""
 _FIND_BY_HANDLE = f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = :handle_hash"
-_LIST_REVOKED = "SELECT id FROM credentials WHERE revoked_at IS NOT NULL AND expires_at > :now"
-_REVOKE_CREDENTIAL = """
+_LIST_REVOKED = """
+    SELECT coalesce(origin_id, id) FROM credentials
+    WHERE revoked_at IS NOT NULL AND expires_at > :now"""
+_IS_REVOKED = """
+    SELECT 1 FROM credentials
+    WHERE (id = :id OR origin_id = :id) AND revoked_at IS NOT NULL LIMIT 1"""
+_REVOKE_CREDENTIALS = """
     UPDATE credentials SET revoked_at = :at
-    WHERE id = :id AND revoked_at IS NULL AND expires_at > :at"""
+    WHERE (id = :id OR origin_id = :id) AND revoked_at IS NULL AND expires_at > :at"""
 
 
 def read_auth_state(
@@ -56,7 +66,7 @@ def read_auth_state(
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},
-        revoked_credentials=frozenset(row[0] for row in revoked),
+        revoked_families=frozenset(row[0] for row in revoked),
     )
 
 
@@ -70,6 +80,7 @@ def add_key(connection: sqlite3.Connection, key: ApiKey, audit: AuditEntry) -> N
             "secret_hash": key.secret_hash,
             "created_at": encode_time(key.created_at),
             "revoked_at": encode_optional_time(key.revoked_at),
+            "agent_type": key.agent_type,
         },
     )
     connection.execute(_NEXT_GENERATION)
@@ -90,6 +101,9 @@ def add_credential(
     connection: sqlite3.Connection, credential: Credential, audit: AuditEntry
 ) -> None:
     """The generation stays: a new credential changes nothing that get_auth_state answers."""
+    origin_id = credential.origin_id
+    if origin_id is not None and connection.execute(_IS_REVOKED, {"id": origin_id}).fetchone():
+        raise Unauthenticated("The token has been revoked meanwhile.")
     connection.execute(
         _ADD_CREDENTIAL,
         {
@@ -102,14 +116,17 @@ def add_credential(
             "issued_at": encode_time(credential.issued_at),
             "expires_at": encode_time(credential.expires_at),
             "revoked_at": encode_optional_time(credential.revoked_at),
+            "origin_id": origin_id,
         },
     )
     add_audit(connection, audit)
 
 
 def find_credential(connection: sqlite3.Connection, credential_id: str) -> Credential | None:
-    row = connection.execute(_FIND_CREDENTIAL, {"id": credential_id}).fetchone()
-    return None if row is None else to_credential(row)
+    for statement in (_FIND_CREDENTIAL, _FIND_OF_FAMILY):
+        if row := connection.execute(statement, {"id": credential_id}).fetchone():
+            return to_credential(row)
+    return None
 
 
 def find_credential_by_handle(
@@ -119,10 +136,10 @@ def find_credential_by_handle(
     return None if row is None else to_credential(row)
 
 
-def revoke_credential(
-    connection: sqlite3.Connection, credential_id: str, at: datetime, audit: AuditEntry
+def revoke_credentials(
+    connection: sqlite3.Connection, family_id: str, at: datetime, audit: AuditEntry
 ) -> bool:
-    return _revoke(connection, _REVOKE_CREDENTIAL, credential_id, at, audit)
+    return _revoke(connection, _REVOKE_CREDENTIALS, family_id, at, audit)
 
 
 def _revoke(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime, timedelta
 
+from shared_context_server import policy
 from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
@@ -36,7 +37,8 @@ _RELEASE = f"""
     WHERE name = :name AND {_HELD} AND holder = :holder AND fencing_token = :fencing_token
       AND (:expires_at IS NULL OR expires_at = :expires_at)"""
 _LIST = (
-    f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} ORDER BY name LIMIT :limit"
+    f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} AND name > :after_name"
+    " ORDER BY name LIMIT :limit"
 )
 
 
@@ -98,12 +100,19 @@ def list_leases(
     session_id: str | None,
     *,
     limit: int,
+    after_name: str,
     now: datetime,
     guard: SessionGuard | None,
 ) -> list[Lease]:
     _use_place(connection, session_id, guard)
     rows = connection.execute(
-        _LIST, {"session_id": session_id or "", "now": encode_time(now), "limit": limit}
+        _LIST,
+        {
+            "session_id": session_id or "",
+            "now": encode_time(now),
+            "after_name": after_name,
+            "limit": limit,
+        },
     )
     return [to_lease(session_id, row) for row in rows]
 
@@ -118,9 +127,14 @@ def require_fence(
     """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
     held = _find_held(connection, session_id, fence.lease, now)
     if held is None:
-        raise LeaseLost(fence.lease)
+        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
     if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(fence.lease, holder=held.holder, current_token=held.fencing_token)
+        raise LeaseLost(
+            fence.lease,
+            holder=held.holder,
+            current_token=held.fencing_token,
+            is_told=policy.may_read(caller),
+        )
 
 
 def _use_place(

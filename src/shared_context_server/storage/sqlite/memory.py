@@ -20,6 +20,7 @@ from shared_context_server.storage.base import (
     Fence,
     MemoryListing,
     MemoryUpdate,
+    Page,
     SessionGuard,
     WrittenMemory,
 )
@@ -29,9 +30,11 @@ from shared_context_server.storage.idempotency import (
     memory_answer,
     to_duplicate_memory,
 )
+from shared_context_server.storage.pages import take_page
 from shared_context_server.storage.rows import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
+    MEMORY_LISTING_WIDE,
     encode_json,
     encode_optional_time,
     encode_time,
@@ -160,10 +163,10 @@ def list_memory(
     after_key: str | None,
     now: datetime,
     guard: SessionGuard | None,
-) -> list[MemoryListing]:
+) -> Page[MemoryListing]:
     _use_place(connection, session_id, guard)
     end_key = end_of_prefix(prefix)
-    rows = connection.execute(
+    found = connection.execute(
         _LIST,
         {
             **_place(session_id, owner),
@@ -171,10 +174,11 @@ def list_memory(
             "from_key": prefix if after_key is None else max(prefix, after_key + "\0"),
             "end_key": _BEHIND_ALL_TEXT if end_key is None else end_key,
             "now": encode_time(now),
-            "limit": limit,
+            "limit": limit + 1,
         },
     )
-    return [to_memory_listing(session_id, owner, row) for row in rows]
+    rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+    return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
 
 def delete_memory(

@@ -30,19 +30,22 @@ from aiosqlitepool import (  # type: ignore[import-untyped]  # carries no type m
     SQLiteConnectionPool,
 )
 
-from shared_context_server.errors import Unavailable
+from shared_context_server.errors import SharedContextError, Unavailable
 from shared_context_server.storage.sqlite.connections import snapshot
-from shared_context_server.storage.sqlite.failures import unavailable, wrap_error
+from shared_context_server.storage.sqlite.failures import storage_error, too_late, wrap_error
+from shared_context_server.storage.sqlite.opened_file import OpenedFile
 
 T = TypeVar("T")
 
-WAIT_S = 10.0  # how long a read may wait for a free connection
+WAIT_S = 10.0  # how long a read may take, from `run` to its answer
 LANE_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
 MAX_WAITING = 10_000  # reads; more than that is refused at once instead of growing for ever
 
-# What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the pool's.
+# What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the
+# pool's, and ours of a file that is not in place.
 _OPEN_ERRORS = (
     sqlite3.Error,
+    SharedContextError,
     OSError,
     RuntimeError,
     PoolClosedError,
@@ -116,14 +119,16 @@ class _Reader:
 class _Read:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
-    has_begun: bool = False
+    connection: sqlite3.Connection | None = None  # on which it runs just now
     value: Any = None
     error: BaseException | None = None
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    def run(self, connection: sqlite3.Connection, file: OpenedFile | None) -> None:
         """In the thread of a connection, which is used up when sqlite3.Error is raised."""
-        self.has_begun = True
+        self.connection = connection
         try:
+            if file is not None:
+                file.require_in_place(at_once=False)
             with snapshot(connection):
                 self.value = self.function(connection)
         except sqlite3.Error as exc:
@@ -131,6 +136,8 @@ class _Read:
             raise
         except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
             self.error = exc
+        finally:
+            self.connection = None
 
     def settle(self) -> None:
         if self.future.done():  # its caller was cancelled, or told that it had waited too long
@@ -145,8 +152,14 @@ class _Read:
         self.settle()
 
     def expire(self) -> None:
-        if not self.has_begun:
-            self.fail(Unavailable("All read connections are busy."))
+        """Its caller waits no longer, and the connection is freed from it as soon as it can be."""
+        if self.future.done():
+            return
+        self.fail(too_late())
+        connection = self.connection
+        if connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # just closed
+                connection.interrupt()
 
 
 class Readers:
@@ -156,9 +169,15 @@ class Readers:
     """
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], size: int, *, wait_s: float = WAIT_S
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        size: int,
+        file: OpenedFile | None = None,
+        *,
+        wait_s: float = WAIT_S,
     ) -> None:
         self._connect = connect
+        self._file = file
         self._size = size
         self._wait_s = wait_s
         # Both are used by the loop and by the threads: appending and popping are atomic.
@@ -173,9 +192,8 @@ class Readers:
         self._pool = SQLiteConnectionPool(self._open, pool_size=size)
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The function's result. Raises what it raises, sqlite3.Error wrapped, and Unavailable if
-        no connection becomes free in time. A cancelled caller's read is skipped, or finished
-        for nobody.
+        """The function's result. Raises what it raises, sqlite3.Error wrapped, and Unavailable if it
+        is not there in time. A cancelled caller's read is skipped, or finished for nobody.
         """
         if self._is_closing:
             raise Unavailable("The storage is closed.")
@@ -185,28 +203,25 @@ class Readers:
         read = _Read(function, loop.create_future())
         self._waiting.append(read)
         self._unsettled += 1
-        expiry = None
-        if not self._wake_lane():
-            # Else a lane has finished its reads, and looks here again before it parks.
-            if len(self._lanes) < min(self._unsettled, self._size):
-                self._start_lane()
-            else:
-                expiry = loop.call_later(self._wait_s, read.expire)
+        # Else a lane has finished its reads, and looks here again before it parks.
+        if not self._wake_lane() and len(self._lanes) < min(self._unsettled, self._size):
+            self._start_lane()
+        expiry = loop.call_later(self._wait_s, read.expire)
         try:
             result: T = await read.future
         finally:
-            if expiry is not None:
-                expiry.cancel()
+            expiry.cancel()
         return result
 
     async def aclose(self) -> None:
-        """Finish the reads under way, then close the connections."""
+        """Finish the reads under way, then close the connections; those whose disk does not answer are
+        left behind."""
         self._is_closing = True
         while self._wake_lane():
             pass
         if self._lanes:
-            await asyncio.wait(self._lanes)
-        await self._pool.close()
+            await asyncio.wait(self._lanes, timeout=self._wait_s)
+        await asyncio.wait([asyncio.ensure_future(self._pool.close())], timeout=self._wait_s)
 
     def _wake_lane(self) -> bool:
         """Whether there was a parked lane."""
@@ -230,9 +245,9 @@ class Readers:
                     await self._serve(reader)
             except _OPEN_ERRORS as exc:
                 # One read is told; the next may find that a connection can be opened again.
-                self._fail_one(unavailable(exc))
+                self._fail_one(storage_error(exc))
 
-    def _fail_one(self, error: Unavailable) -> None:
+    def _fail_one(self, error: SharedContextError) -> None:
         with contextlib.suppress(IndexError):  # a thread may have been quicker
             read = self._waiting.popleft()
             self._unsettled -= 1
@@ -279,7 +294,7 @@ class Readers:
                 return
             try:
                 if not read.future.done():  # cancelled or expired
-                    read.run(connection)
+                    read.run(connection, self._file)
             finally:
                 self._finish(read)
 

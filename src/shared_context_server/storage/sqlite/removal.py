@@ -39,6 +39,10 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM audience WHERE session_id = ? AND name = ? AND seq = ?",
     ),
     _Removal(
+        "SELECT session_id, name, agent_id FROM writers WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM writers WHERE session_id = ? AND name = ? AND agent_id = ?",
+    ),
+    _Removal(
         "SELECT id FROM memory WHERE session_id = :session_id LIMIT :limit",
         "DELETE FROM memory WHERE id = ?",
     ),
@@ -51,7 +55,7 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM idempotency WHERE id = ?",
     ),
 )
-# Takes cursors and participants with it: they are as many as there are agents.
+# Takes cursors, participants and time_ranges with it: of these there are few.
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'"
 _LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from shared_context_server.errors import Conflict, InvalidArgument, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -16,10 +16,13 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, SessionGuard
+from shared_context_server.storage.base import NewSession, Page, SessionGuard
+from shared_context_server.storage.cursors import require_seq_up_to
+from shared_context_server.storage.pages import take_page
 from shared_context_server.storage.rows import (
     MAX_INTEGER,
     SESSION,
+    SESSION_WIDE,
     decode_time,
     encode_json,
     encode_time,
@@ -62,7 +65,12 @@ _LISTINGS = {
 _NEWEST_AT = """
     SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
 _LIST_WRITERS = """
-    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq"""
+    SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
+    LIMIT :limit"""
+_LIST_HEARD_WRITERS = """
+    SELECT agent_id FROM writers
+    WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
+    GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -111,8 +119,8 @@ def list_sessions(
     created_by: str | None,
     limit: int,
     before: tuple[datetime, str] | None,
-) -> list[SessionSummary]:
-    rows = connection.execute(
+) -> Page[SessionSummary]:
+    found = connection.execute(
         _LISTINGS[status is not None, created_by is not None],
         {
             **session_rights(caller),
@@ -120,10 +128,11 @@ def list_sessions(
             "created_by": created_by,
             "before_at": encode_time(before[0]) if before else MAX_INTEGER,
             "before_id": before[1] if before else "",
-            "limit": limit,
+            "limit": limit + 1,
         },
-    ).fetchall()
-    return [summarize(connection, to_session(row), caller) for row in rows]
+    )
+    rows, has_more = take_page(found, limit, SESSION_WIDE)
+    return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
@@ -152,10 +161,15 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     return tally_heard(connection, session.id, names, up_to_seq=seq).count
 
 
-def list_participants(connection: sqlite3.Connection, session: Session) -> list[str]:
-    writers = connection.execute(_LIST_WRITERS, {"session_id": session.id})
+def list_participants(
+    connection: sqlite3.Connection, session: Session, caller: Caller, limit: int
+) -> list[str]:
+    writers = connection.execute(
+        _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS,
+        {"session_id": session.id, "limit": limit, **names_of_caller(caller)},
+    )
     everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))
+    return list(dict.fromkeys(everyone))[:limit]
 
 
 def close_session(
@@ -197,12 +211,10 @@ def set_cursor(
     guard: SessionGuard,
 ) -> tuple[int, int]:
     session = use_session(connection, session_id, guard)
-    if seq > session.last_seq:
-        raise InvalidArgument(
-            f"seq is {seq}, the newest message has {session.last_seq}.",
-            field="seq",
-            last_seq=session.last_seq,
-        )
+    last_seq = session.last_seq
+    if not caller.is_admin:
+        last_seq = tally_heard(connection, session_id, names_of_caller(caller)).last_seq
+    require_seq_up_to(seq, last_seq)
     (stored,) = connection.execute(
         _SET_CURSOR,
         {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},

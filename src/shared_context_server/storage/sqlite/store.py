@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ from shared_context_server.storage.base import (
     NewMessage,
     NewMessages,
     NewSession,
+    Page,
     PresenceChange,
     SenderCount,
     SessionGuard,
@@ -110,7 +112,7 @@ class SqliteStorage:
 
     async def ping(self) -> None:
         await self._read(_do_nothing)
-        await self._write(_do_nothing)
+        await self._write(_write_something)
 
     # Sessions
 
@@ -128,7 +130,7 @@ class SqliteStorage:
         created_by: str | None,
         limit: int,
         before: tuple[datetime, str] | None = None,
-    ) -> list[SessionSummary]:
+    ) -> Page[SessionSummary]:
         return await self._read(
             sessions.list_sessions,
             caller,
@@ -143,8 +145,10 @@ class SqliteStorage:
     ) -> SessionSummary:
         return await self._read(_summarize, session_id, caller, guard)
 
-    async def list_participants(self, session_id: str, guard: SessionGuard) -> list[str]:
-        return await self._read(_list_participants, session_id, guard)
+    async def list_participants(
+        self, session_id: str, caller: Caller, guard: SessionGuard, *, limit: int
+    ) -> list[str]:
+        return await self._read(_list_participants, session_id, caller, guard, limit)
 
     async def close_session(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
@@ -179,10 +183,21 @@ class SqliteStorage:
         return await self._read(messages.get_message, session_id, message_id, caller, guard)
 
     async def read_log(
-        self, session_id: str, *, after_seq: int, limit: int, guard: SessionGuard
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
     ) -> list[Message]:
         return await self._read(
-            messages.read_log, session_id, after_seq=after_seq, limit=limit, guard=guard
+            messages.read_log,
+            session_id,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            limit=limit,
+            guard=guard,
         )
 
     async def count_by_sender(
@@ -247,7 +262,7 @@ class SqliteStorage:
         after_key: str | None,
         now: datetime,
         guard: SessionGuard | None,
-    ) -> list[MemoryListing]:
+    ) -> Page[MemoryListing]:
         return await self._read(
             memory.list_memory,
             session_id=session_id,
@@ -309,9 +324,22 @@ class SqliteStorage:
         )
 
     async def list_leases(
-        self, session_id: str | None, *, limit: int, now: datetime, guard: SessionGuard | None
+        self,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
     ) -> list[Lease]:
-        return await self._read(leases.list_leases, session_id, limit=limit, now=now, guard=guard)
+        return await self._read(
+            leases.list_leases,
+            session_id,
+            limit=limit,
+            after_name=after_name,
+            now=now,
+            guard=guard,
+        )
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
@@ -373,8 +401,8 @@ class SqliteStorage:
     async def find_credential_by_handle(self, handle_hash: str) -> Credential | None:
         return await self._read(identity.find_credential_by_handle, handle_hash)
 
-    async def revoke_credential(self, credential_id: str, at: datetime, audit: AuditEntry) -> bool:
-        return await self._write(identity.revoke_credential, credential_id, at, audit)
+    async def revoke_credentials(self, family_id: str, at: datetime, audit: AuditEntry) -> bool:
+        return await self._write(identity.revoke_credentials, family_id, at, audit)
 
     # Agents and audit
 
@@ -388,8 +416,24 @@ class SqliteStorage:
             return PresenceChange(joined=[], left=[])
         return await self._write(agents.touch_agents, seen, gone_before)
 
-    async def list_agents(self, session_id: str | None, guard: SessionGuard | None) -> list[Agent]:
-        return await self._read(agents.list_agents, session_id, guard)
+    async def list_agents(
+        self,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        return await self._read(
+            agents.list_agents, session_id, caller, guard, limit=limit, before=before
+        )
+
+    async def find_known_agents(self, agent_ids: Sequence[str]) -> frozenset[str]:
+        return await self._read(agents.find_known_agents, agent_ids)
+
+    async def is_agent_type_known(self, agent_type: str) -> bool:
+        return await self._read(agents.is_agent_type_known, agent_type)
 
     async def add_audit(self, entry: AuditEntry) -> None:
         await self._write(audit.add_audit, entry)
@@ -416,6 +460,13 @@ def _do_nothing(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT 1 FROM auth_generation").fetchone()
 
 
+def _write_something(connection: sqlite3.Connection) -> None:
+    """A change, because SQLite writes no page that stays as it is."""
+    connection.execute(
+        "UPDATE heartbeat SET written_at = max(written_at + 1, ?)", (time.time_ns(),)
+    )
+
+
 def _summarize(
     connection: sqlite3.Connection, session_id: str, caller: Caller, guard: SessionGuard
 ) -> SessionSummary:
@@ -424,10 +475,14 @@ def _summarize(
 
 
 def _list_participants(
-    connection: sqlite3.Connection, session_id: str, guard: SessionGuard
+    connection: sqlite3.Connection,
+    session_id: str,
+    caller: Caller,
+    guard: SessionGuard,
+    limit: int,
 ) -> list[str]:
     session = sessions.use_session(connection, session_id, guard)
-    return sessions.list_participants(connection, session)
+    return sessions.list_participants(connection, session, caller, limit)
 
 
 def _get_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:

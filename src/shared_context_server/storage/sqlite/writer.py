@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from shared_context_server.errors import Unavailable
+from shared_context_server.errors import SharedContextError, Unavailable
 from shared_context_server.storage.sqlite.connections import optimize
-from shared_context_server.storage.sqlite.failures import unavailable, wrap_error
+from shared_context_server.storage.sqlite.failures import (
+    is_locked,
+    storage_error,
+    too_late,
+    wrap_error,
+)
+from shared_context_server.storage.sqlite.opened_file import OpenedFile
 
 T = TypeVar("T")
 
 MAX_BATCH = 256  # operations a commit; bounds how long the first of them waits for the last
 MAX_QUEUED = 10_000  # operations; more than that is refused at once instead of growing for ever
+WAIT_S = 10.0  # how long an operation may take, from `run` to its answer
+LOCK_WAIT_S = 5.0  # and how long it may wait for another process's lock
+_LOCK_WAIT_GRAIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,12 @@ class WriterStats:
 class _Operation:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
+    queued_at: float
+
+    def expire(self) -> None:
+        """Its caller waits no longer. One that has not begun is then left out."""
+        if not self.future.done():
+            self.future.set_exception(too_late())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +79,24 @@ class Writer:
     A function may be run a second time, after what it did has been undone.
 
     Belongs to the loop that opened it. What a function raises undoes that function's changes only
-    and goes to its caller; its neighbours in the batch are committed. If the commit itself fails,
-    or the lock cannot be had in time, every operation of the batch raises Unavailable.
+    and goes to its caller; its neighbours in the batch are committed. If the commit itself fails, or
+    the `file` is not in place, every operation of the batch raises Unavailable; so does one that could
+    not have the lock for `lock_wait_s`, or was not answered within `wait_s`.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        file: OpenedFile | None = None,
+        *,
+        wait_s: float = WAIT_S,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> None:
         self._connect = connect
+        self._file = file
+        self._wait_s = wait_s
+        self._lock_wait_s = lock_wait_s
+        self._lock_wait_ms = -1  # as the connection is set
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: stop
         self._gathered: list[_Operation] = []
@@ -97,8 +126,13 @@ class Writer:
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append(_Operation(function, future))
-        return await future
+        operation = _Operation(function, future, time.monotonic())
+        self._gathered.append(operation)
+        expiry = self._loop.call_later(self._wait_s, operation.expire)
+        try:
+            return await future
+        finally:
+            expiry.cancel()
 
     def _hand_over(self) -> None:
         """Once a turn of the loop: one wake-up of the thread, and a commit, for all of its writes."""
@@ -107,12 +141,13 @@ class Writer:
         self._gathered.clear()
 
     async def aclose(self) -> None:
-        """Finish what is queued, then close the connection and end the thread."""
+        """Finish what is queued, then close the connection and end the thread; one whose disk does not
+        answer is left behind."""
         if not self._is_closing:
             self._is_closing = True
             self._hand_over()
             self._queue.put(None)
-        await asyncio.shield(self._stopped)
+        await asyncio.wait([self._stopped], timeout=self._wait_s)
 
     def stats(self) -> WriterStats:
         return WriterStats(
@@ -135,11 +170,10 @@ class Writer:
         while not is_stopping:
             batch, is_stopping = self._next_batch()
             if batch:
-                outcomes = _commit_together(connection, batch)
+                outcomes = self._commit(connection, batch)
                 self._count(batch)
                 self._settle(outcomes)
-        optimize(connection)
-        connection.close()
+        self._close(connection)
         self._settle([_Outcome(self._stopped)])
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
@@ -148,7 +182,7 @@ class Writer:
         operation = self._queue.get()
         try:
             while operation is not None:
-                if not operation.future.cancelled():
+                if not operation.future.done():  # cancelled or expired
                     batch.append(operation)
                 if len(batch) == MAX_BATCH:
                     return batch, False
@@ -156,6 +190,67 @@ class Writer:
         except queue.Empty:
             return batch, False
         return batch, True
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        try:
+            self._require_file()
+            outcomes += self._begin(connection, batch)
+            if not batch:
+                return outcomes
+            committed = _commit_together(connection, batch)
+            # Once more: an answer says that the write is in the file at this path.
+            self._require_file()
+        except (sqlite3.Error, SharedContextError) as exc:
+            _roll_back(connection)
+            return outcomes + _refuse(batch, exc)
+        return outcomes + committed
+
+    def _begin(self, connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
+        """Begin the transaction. Takes out of the batch, and returns, those that have waited too long
+        for the lock; when none is left nothing has begun."""
+        late: list[_Outcome] = []
+        while batch:
+            waited_s = time.monotonic() - batch[0].queued_at
+            try:
+                self._set_lock_wait(connection, self._lock_wait_s - waited_s)
+                connection.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.Error as exc:
+                now = time.monotonic()
+                count = sum(
+                    now - o.queued_at + _LOCK_WAIT_GRAIN_S >= self._lock_wait_s for o in batch
+                )
+                if not is_locked(exc) or count == 0:
+                    late += _refuse(batch, exc)
+                    batch.clear()
+                else:
+                    late += _refuse(batch[:count], exc)
+                    del batch[:count]
+        return late
+
+    def _set_lock_wait(self, connection: sqlite3.Connection, wait_s: float) -> None:
+        """In steps, so that it is seldom set."""
+        steps = max(0, math.ceil(wait_s / _LOCK_WAIT_GRAIN_S))
+        wait_ms = round(steps * _LOCK_WAIT_GRAIN_S * 1000)
+        if wait_ms != self._lock_wait_ms:
+            connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
+            self._lock_wait_ms = wait_ms
+
+    def _require_file(self) -> None:
+        if self._file is not None:
+            self._file.require_in_place(at_once=True)
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._require_file()
+            optimize(connection)
+        except (sqlite3.Error, SharedContextError):
+            pass  # there is nothing to optimize, and its reason was told
+        if self._file is not None:
+            self._file.close()
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
 
     def _settle(self, outcomes: list[_Outcome]) -> None:
         try:
@@ -176,20 +271,22 @@ def _settle_all(outcomes: list[_Outcome]) -> None:
 
 
 def _commit_together(connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
+    """Run them in the transaction that has begun, and commit it. Raises sqlite3.Error."""
     try:
+        outcomes = [_attempt(connection, operation) for operation in batch]
+    except _HalfDoneError:
+        _roll_back(connection)  # a full disk has done so already
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            outcomes = [_attempt(connection, operation) for operation in batch]
-        except _HalfDoneError:
-            _roll_back(connection)  # a full disk has done so already
-            connection.execute("BEGIN IMMEDIATE")
-            outcomes = [_attempt_undoably(connection, operation) for operation in batch]
-        connection.execute("COMMIT")
-    except sqlite3.Error as exc:
-        _roll_back(connection)
-        # One error each: their callers add tracebacks of their own.
-        return [_Outcome(operation.future, error=unavailable(exc)) for operation in batch]
+        outcomes = [_attempt_undoably(connection, operation) for operation in batch]
+    connection.execute("COMMIT")
     return outcomes
+
+
+def _refuse(batch: list[_Operation], exc: BaseException) -> list[_Outcome]:
+    # One error each: their callers add tracebacks of their own.
+    if isinstance(exc, SharedContextError):
+        return [_Outcome(o.future, error=Unavailable(exc.message)) for o in batch]
+    return [_Outcome(operation.future, error=storage_error(exc)) for operation in batch]
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

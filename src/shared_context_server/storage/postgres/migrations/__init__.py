@@ -10,7 +10,12 @@ from pathlib import Path
 import asyncpg
 
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.storage.migrations import Migration, SchemaStatus, find_missing
+from shared_context_server.storage.migrations import (
+    Migration,
+    SchemaStatus,
+    find_missing,
+    is_ours,
+)
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.rows import encode_time
 
@@ -26,7 +31,26 @@ _CREATE_TABLE = """
         checksum TEXT NOT NULL,
         applied_at BIGINT NOT NULL
     )"""
-_HAS_TABLE = "SELECT to_regclass('schema_migrations') IS NOT NULL"
+# One statement, so that it sees one moment: another replica may be migrating. What an extension has
+# brought with it (PostGIS has a table) is nobody's.
+_FIND_TABLES = """
+    SELECT
+        ARRAY(
+            SELECT attname::text FROM pg_attribute
+            WHERE attrelid = to_regclass('schema_migrations') AND attnum > 0 AND NOT attisdropped
+        ),
+        EXISTS (
+            SELECT 1 FROM pg_class
+            WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
+                AND relkind IN ('r', 'p', 'v', 'm', 'f')
+                AND relname != 'schema_migrations'
+                AND NOT EXISTS (
+                    SELECT 1 FROM pg_depend
+                    WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+                )
+        ),
+        current_schema(),
+        current_database()"""
 _LIST_APPLIED = "SELECT number, name, checksum FROM schema_migrations ORDER BY number"
 _RECORD = """
     INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES ($1, $2, $3, $4)"""
@@ -35,8 +59,8 @@ _RECORD = """
 async def apply_migrations(connection: Connection, migrations: Sequence[Migration]) -> list[str]:
     """Apply what is missing, all in one transaction; return the names of what was applied.
 
-    Raises ConfigurationError, having changed nothing, if a migration fails, if an applied one has
-    been changed, or if the schema is newer than this program.
+    Raises ConfigurationError, having changed nothing, if the tables are not ours, if a migration
+    fails, if an applied one has been changed, or if the schema is newer than this program.
     """
     if await _list_missing(connection, migrations) == []:
         return []  # the usual start writes nothing, and needs no right to
@@ -57,7 +81,9 @@ async def read_status(connection: Connection, migrations: Sequence[Migration]) -
 
 
 async def _list_missing(connection: Connection, migrations: Sequence[Migration]) -> list[Migration]:
-    if not await connection.fetchval(_HAS_TABLE):
+    ((columns, has_others, schema, database),) = await connection.fetch(_FIND_TABLES)
+    where = f"DATABASE_URL: the schema {schema} of the database {database}"
+    if not is_ours(columns, has_others=has_others, where=where):
         return list(migrations)
     applied = await connection.fetch(_LIST_APPLIED)
     return find_missing([(row[0], row[1], row[2]) for row in applied], migrations)

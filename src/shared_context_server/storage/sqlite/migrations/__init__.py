@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.storage.migrations import Migration, SchemaStatus, find_missing
+from shared_context_server.storage.migrations import (
+    Migration,
+    SchemaStatus,
+    find_missing,
+    is_ours,
+)
 from shared_context_server.storage.rows import encode_time
 
 MIGRATIONS_DIR = Path(__file__).parent
@@ -20,7 +25,15 @@ _CREATE_TABLE = """
         checksum TEXT NOT NULL,
         applied_at INTEGER NOT NULL
     )"""
-_HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'schema_migrations'"
+# One statement, so that it sees one moment: another process may be migrating.
+_FIND_TABLES = """
+    SELECT
+        (SELECT group_concat(name, ' ') FROM pragma_table_info('schema_migrations')),
+        EXISTS (
+            SELECT 1 FROM sqlite_schema
+            WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tbl_name != 'schema_migrations'
+        ),
+        (SELECT file FROM pragma_database_list WHERE name = 'main')"""
 _LIST_APPLIED = "SELECT number, name, checksum FROM schema_migrations ORDER BY number"
 _RECORD = """
     INSERT INTO schema_migrations (number, name, checksum, applied_at)
@@ -30,11 +43,12 @@ _RECORD = """
 def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> list[str]:
     """Apply what is missing, all in one transaction; return the names of what was applied.
 
-    Raises ConfigurationError, having changed nothing, if a migration fails, if an applied one has
-    been changed, or if the schema is newer than this program.
+    Raises ConfigurationError, having changed nothing, if the tables are not ours, if a migration
+    fails, if an applied one has been changed, or if the schema is newer than this program.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
+        require_ours(connection)
         connection.execute(_CREATE_TABLE)
         missing = _find_missing(connection, migrations)
         for migration in missing:
@@ -49,9 +63,18 @@ def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migrat
 def read_status(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> SchemaStatus:
     """Where this database stands. Raises ConfigurationError as apply_migrations does."""
     current = 0
-    if connection.execute(_HAS_TABLE).fetchone():
+    if require_ours(connection):
         current = len(migrations) - len(_find_missing(connection, migrations))
     return SchemaStatus(current=current, latest=len(migrations))
+
+
+def require_ours(connection: sqlite3.Connection) -> bool:
+    """Whether the database has tables of ours; False if it is empty. Raises ConfigurationError if
+    it has somebody else's."""
+    columns, has_others, path = connection.execute(_FIND_TABLES).fetchone()
+    return is_ours(
+        (columns or "").split(), has_others=bool(has_others), where=f"The database {path}"
+    )
 
 
 def _find_missing(

@@ -1,0 +1,52 @@
+"""`backup` and `restore`: the whole database as one file, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.options import StorageOptions
+from shared_context_server.storage import back_up_storage, restore_storage
+
+_BYTES_PER_MB = 1_000_000
+
+
+async def backup(
+    file: Annotated[Path, Parameter(help="The file to write.")],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a checked copy of the database, as of one moment; servers may go on running."""
+    settings = options.load()
+    size = await asyncio.to_thread(back_up_storage, settings, file, force=force)
+    _say(
+        f"Copied {without_password(settings.storage_url)} to {file} ({size / _BYTES_PER_MB:.1f} MB)."
+    )
+    _say(f"Keep {settings.secrets_path} with it: without its keys all tokens end.")
+
+
+async def restore(
+    file: Annotated[Path, Parameter(help="A file that backup has written.")],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+) -> None:
+    """Put such a file in the place of the database, which is kept under another name.
+
+    Stop all servers first. The file is checked before anything is changed.
+    """
+    settings = options.load()
+    restored = await asyncio.to_thread(restore_storage, settings, file)
+    _say(f"Restored {without_password(settings.storage_url)} from {file}.")
+    if restored.aside is not None:
+        _say(f"What was there is now {restored.aside}.")
+    if restored.schema.current < restored.schema.latest:
+        _say("Its schema is older: the next start brings it up to date.")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

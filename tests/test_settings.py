@@ -1,0 +1,183 @@
+"""How the sources of settings become settings, and what is said of those that cannot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared_context_server.environment import Surroundings, read_sources
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings, find_unknown_variables, load_settings
+
+VALUES: dict[str, str] = {
+    "data_dir": "/srv/scs",
+    "database_url": "sqlite:////srv/x.db",
+    "sqlite_synchronous": "FULL",
+    "postgres_listen_url": "postgresql://there/db",
+    "api_key": "a-key-of-some-length",
+    "admin_api_key": "another-key-of-some-length",
+    "jwt_secret_key": "0123456789abcdef0123456789abcdef",
+    "auth_enabled": "false",
+    "auth_disabled_off_loopback": "true",
+    "postgres_prepare": "false",
+    "metrics_public": "true",
+    "http_host": "::1",
+    "allowed_hosts": "a.example, b.example",
+    "cors_origins": "https://a.example",
+    "rate_limit": "5/second",
+    "mcp_sessions": "stateful",
+    "tools": "core",
+    "max_body_bytes": "2048",
+    "clock_ntp_interval": "32",
+    "log_level": "error",
+    "log_format": "json",
+    "clock_prefix": "other-",
+    "clock_ntp": "kernel",
+    "clock_sources": "none",
+}
+NUMBER = "64"  # allowed for all settings that are numbers
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty directory and an environment without settings."""
+    ours = {name.upper() for name in Settings.model_fields} | {"ENV_FILE"}
+    for name in list(os.environ):
+        if name.upper() in ours or name.upper().startswith("SCS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("surroundings", Surroundings)
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_a_prefixed_name_that_counts_everywhere_and_wins(
+    name: str, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = VALUES.get(name, NUMBER)
+    default: Any = getattr(Settings(), name)
+    monkeypatch.setenv(name.upper(), "of somebody else")
+    monkeypatch.setenv(f"SCS_{name.upper()}", value)
+    found = getattr(load_settings(surroundings), name)
+    assert found == getattr(Settings.model_validate({name: value}), name) != default
+
+
+def test_the_first_source_that_has_a_value_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each step takes the strongest source away."""
+
+    def workers(**overrides: Any) -> int:
+        return load_settings(Surroundings.OURS, data_dir=tmp_path, **overrides).workers
+
+    (tmp_path / "named.env").write_text("WORKERS=5\n")
+    (tmp_path / ".env").write_text("WORKERS=6\n")
+    (tmp_path / "secrets.env").write_text("WORKERS=7\n")
+    monkeypatch.setenv("SCS_ENV_FILE", "named.env")
+    monkeypatch.setenv("WORKERS", "4")
+    monkeypatch.setenv("SCS_WORKERS", "3")
+    assert workers(workers=2) == 2
+    assert workers() == 3
+    monkeypatch.delenv("SCS_WORKERS")
+    assert workers() == 4
+    monkeypatch.delenv("WORKERS")
+    assert workers() == 5
+    monkeypatch.delenv("SCS_ENV_FILE")
+    assert workers() == 6
+    (tmp_path / ".env").unlink()
+    assert workers() == 7
+    (tmp_path / "secrets.env").unlink()
+    assert workers() == 1
+
+
+def test_the_prefixed_name_wins_in_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SCS_WORKERS=3\nWORKERS=4\n")
+    assert load_settings(Surroundings.OURS).workers == 3
+
+
+def test_making_settings_reads_no_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCS_WORKERS", "3")
+    (tmp_path / ".env").write_text("WORKERS=4\n")
+    assert Settings().workers == 1
+
+
+def test_a_wrong_value_is_told_with_the_variable_and_the_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("API_KEY=short-secret\nHTTP_PORT=many\n")
+    monkeypatch.setenv("SCS_LOG_LEVEL", "loud")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(Surroundings.OURS, workers=1000)
+    text = str(caught.value)
+    for told in (
+        "SCS_LOG_LEVEL in the environment: ",
+        f"API_KEY in {tmp_path / '.env'}: must be at least 16 characters",
+        f"HTTP_PORT in {tmp_path / '.env'}: ",
+        "WORKERS, as it was given: ",
+    ):
+        assert told in text
+    assert "\n" not in text
+    for value in ("short-secret", "many", "loud", "1000"):
+        assert value not in text
+
+
+def test_two_keys_that_are_the_same_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCS_API_KEY", "the-same-key-twice")
+    monkeypatch.setenv("SCS_ADMIN_API_KEY", "the-same-key-twice")
+    with pytest.raises(ConfigurationError, match="API_KEY and ADMIN_API_KEY must differ"):
+        load_settings()
+
+
+def hints(surroundings: Surroundings) -> dict[str, str]:
+    return {
+        unknown.variable: unknown.hint
+        for unknown in find_unknown_variables(read_sources(surroundings))
+    }
+
+
+@pytest.mark.parametrize(
+    "variable, hint",
+    [
+        ("SCS_LOG_LEVLE", "Did you mean SCS_LOG_LEVEL?"),
+        ("SCS_PORT", "Did you mean SCS_HTTP_PORT?"),
+        ("SCS_NOTHING_OF_THE_KIND_XYZ", "The page on configuration lists all."),
+    ],
+)
+@pytest.mark.parametrize("surroundings", Surroundings)
+def test_a_prefixed_name_that_is_unknown_is_told_with_the_nearest(
+    variable: str, hint: str, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert hints(surroundings) == {variable: hint}
+
+
+@pytest.mark.parametrize(
+    "variable, hint",
+    [
+        ("MCP_TRANSPORT", "Use the option --transport of serve."),
+        ("MCP_SESSION", "Did you mean MCP_SESSIONS?"),
+        ("LOGLEVEL", "Did you mean LOG_LEVEL?"),
+        ("DATABASE_URI", "Did you mean DATABASE_URL?"),
+    ],
+)
+def test_an_unprefixed_name_that_looks_like_ours_is_told_where_such_names_count(
+    variable: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert hints(Surroundings.OURS) == {variable: hint}
+    assert hints(Surroundings.PROJECT) == {}
+
+
+def test_names_that_have_nothing_to_do_with_us_are_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("HTTP_PROXY", "OPENAI_API_KEY", "POSTGRES_PASSWORD", "PORT", "XDG_DATA_DIRS"):
+        monkeypatch.setenv(variable, "x")
+    for variable in ("SCS_URL", "SCS_AGENT_ID", "SCS_READ_UNPREFIXED"):
+        monkeypatch.setenv(variable, "x")
+    assert hints(Surroundings.OURS) == {}
