@@ -20,6 +20,7 @@ from structlog.typing import EventDict, Processor
 
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.redaction import Redactor
+from shared_context_server.observability.throttle import Throttle
 
 ROOT = "shared_context_server"
 
@@ -88,6 +89,9 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
     is_human = settings.log_format == "human" or (settings.log_format == "auto" and stream.isatty())
     handler = _Handler(stream)
     handler.addFilter(_is_no_answer)
+    throttle = Throttle(ROOT)
+    throttle.handler = handler
+    handler.addFilter(throttle)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=_COMMON,
