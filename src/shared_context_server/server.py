@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server import __version__
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
@@ -39,12 +40,14 @@ from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
+from shared_context_server.services.slots import Slots
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.storage import open_storage
 from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
+from shared_context_server.tools.mcp_sessions import SessionCaps
 
 MCP_PATH = "/mcp"
 PURGE_INTERVAL_S = 60.0
@@ -93,6 +96,8 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
             sensors=stack.enter_context(SensorReader(settings.clock_prefix)),
             bus=bus,
             shared_reads=SharedReads(storage),
+            limits=RateLimits(settings),
+            slots=Slots(settings),
         )
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
@@ -144,7 +149,10 @@ async def _make_app(
         await _start_manager(stack, mcp, settings, json_response=json_response)
         for json_response in (False, True)
     ]
-    endpoint = McpEndpoint(*managers)
+    caps = None
+    if not is_stateless:
+        caps = SessionCaps(tuple(managers), settings.max_mcp_sessions_per_caller)
+    endpoint = McpEndpoint(managers[0], managers[1], caps)
     methods = ["POST", "DELETE"] if is_stateless else ["GET", "POST", "DELETE"]
     routes = [
         Route(MCP_PATH, endpoint=endpoint, methods=methods),
@@ -154,6 +162,7 @@ async def _make_app(
         Starlette(routes=routes, exception_handlers=exception_handlers()),
         settings=settings,
         identity=dispatcher.services.identity,
+        limits=dispatcher.services.limits,
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
@@ -169,6 +178,8 @@ async def _start_manager(
         # Host and Origin are checked once, for all routes, in auth.middleware.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=settings.max_body_bytes,
+        session_idle_timeout=settings.mcp_session_idle,
+        max_sessions=settings.max_mcp_sessions,
     )
     await stack.enter_async_context(manager.run())
     return manager
@@ -178,16 +189,23 @@ class McpEndpoint:
     """/mcp: a client that accepts no event stream is answered in plain JSON, the others may get one."""
 
     def __init__(
-        self, streaming: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager
+        self,
+        streaming: StreamableHTTPSessionManager,
+        plain: StreamableHTTPSessionManager,
+        caps: SessionCaps | None,
     ) -> None:
         self._streaming = streaming
         self._plain = plain
+        self._caps = caps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = Headers(scope=scope).get("accept", "*/*")
         accepts_stream = "text/event-stream" in accept or "*/*" in accept or "text/*" in accept
         manager = self._streaming if accepts_stream else self._plain
-        await manager.handle_request(scope, receive, send)
+        if self._caps is None:
+            await manager.handle_request(scope, receive, send)
+        else:
+            await self._caps.serve(manager, scope, receive, send)
 
 
 @asynccontextmanager

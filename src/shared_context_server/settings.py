@@ -6,6 +6,7 @@ names, `.env` in the working directory, `<data dir>/secrets.env` (keys only).
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from datetime import timedelta
 from enum import StrEnum
@@ -153,7 +154,48 @@ class Settings(BaseSettings):
     )
     rate_limit: str = Field(
         default="120000/minute",
-        description="Calls an agent (or an anonymous address) may make, per process; 'off' for none.",
+        description=(
+            "Requests that all holders of a key and of its tokens together (or an anonymous address) "
+            "may make, per process; 'off' for none."
+        ),
+    )
+    failed_auth_limit: str = Field(
+        default="600/minute",
+        description="Wrong credentials an address may present, per process; 'off' for no limit.",
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=16,
+        le=1_000_000,
+        description="Most connections of a process; default: from the limit of open files.",
+    )
+    max_connections_per_address: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Of them from one address, loopback and TRUSTED_PROXIES aside; default: half.",
+    )
+    max_streams: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Most open streams and waiting calls of a process.",
+    )
+    max_streams_per_agent: int = Field(
+        default=1024, ge=1, le=1_000_000, description="Of them those of one agent."
+    )
+    max_streams_per_key: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Of them those of all agents of one key; default: three quarters.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description=(
+            "Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto "
+            "are believed, comma-separated."
+        ),
     )
     metrics_public: bool = Field(default=False, description="true: /metrics without a key.")
 
@@ -161,6 +203,21 @@ class Settings(BaseSettings):
     mcp_sessions: McpSessions = Field(
         default=McpSessions.STATELESS,
         description="stateful: legacy clients keep a session in the process (one worker).",
+    )
+    mcp_session_idle: int = Field(
+        default=1800,
+        ge=1,
+        le=604_800,
+        description="stateful: a session without use ends after so long, seconds.",
+    )
+    max_mcp_sessions: int = Field(
+        default=1000, ge=1, le=100_000, description="stateful: most sessions of the process."
+    )
+    max_mcp_sessions_per_caller: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="stateful: of them those of one agent, or of one anonymous address.",
     )
     tools: ToolSet = Field(
         default=ToolSet.ALL, description="core: only auth, sessions, messages, search, memory."
@@ -203,7 +260,12 @@ class Settings(BaseSettings):
     )
 
     _split_lists = field_validator(
-        "allowed_hosts", "cors_origins", "clock_ntp", "clock_sources", mode="before"
+        "allowed_hosts",
+        "cors_origins",
+        "trusted_proxies",
+        "clock_ntp",
+        "clock_sources",
+        mode="before",
     )(_split)
     _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)
 
@@ -212,7 +274,17 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("rate_limit", mode="after")
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            try:
+                ipaddress.ip_network(entry, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+        return value
+
+    @field_validator("rate_limit", "failed_auth_limit", mode="after")
     @classmethod
     def _one_rate(cls, value: str) -> str:
         try:

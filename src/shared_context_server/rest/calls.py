@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.types import Receive, Scope, Send
 
+from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.errors import InvalidArgument
+from shared_context_server.errors import InvalidArgument, RateLimited
 from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
-from shared_context_server.tools.dispatch import Dispatcher, parse_json
+from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, parse_json
 
 MAX_CALLS = 100
 
@@ -76,10 +77,18 @@ class BatchEndpoint:
     async def _run(self, batch: Batch) -> bytes:
         connection = current_connection.get()
         results = []
-        for call in batch.calls:
-            outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
+        for number, call in enumerate(batch.calls):
+            outcome = await self._call(number, call, connection)
             results.append(b'{"status":%d,"result":%b}' % (outcome.status, outcome.json()))
         return b'{"results":[%b]}' % b",".join(results)
+
+    async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
+        if number:  # the first is counted as the request
+            try:
+                self._dispatcher.services.limits.spend(connection)
+            except RateLimited as exc:
+                return failure(exc)
+        return await self._dispatcher.call(call.tool, call.arguments, connection)
 
 
 def parse_batch(body: bytes) -> Batch:
