@@ -21,7 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared_context_server import __version__
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
+from shared_context_server.auth.middleware.paths import MCP_PATH
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.completions import add_completions
@@ -40,6 +42,7 @@ from shared_context_server.services.context import Services, utc_now
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
+from shared_context_server.services.slots import Slots
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.storage import StorageId, open_storage
 from shared_context_server.subscriptions import add_subscriptions
@@ -47,9 +50,9 @@ from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.http import McpEndpoint
+from shared_context_server.transport.mcp_sessions import SessionCaps
 from shared_context_server.transport.parameters import name_wrong_parameters
 
-MCP_PATH = "/mcp"
 PURGE_INTERVAL_S = 60.0
 GAUGES_INTERVAL_S = 5.0  # of workers; a process of its own looks when it is asked
 
@@ -99,6 +102,8 @@ async def open_server(
             sensors=stack.enter_context(SensorReader(settings.clock_prefix)),
             bus=bus,
             shared_reads=SharedReads(storage),
+            limits=RateLimits(settings),
+            slots=Slots(settings),
         )
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
@@ -148,10 +153,14 @@ async def _make_app(
 ) -> ASGIApp:
     settings = dispatcher.services.settings
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
+    streaming = await _start_manager(stack, mcp, settings, json_response=False)
+    plain = await _start_manager(stack, mcp, settings, json_response=True)
+    most_sessions = settings.max_mcp_sessions_per_caller
     endpoint = McpEndpoint(
-        streaming=await _start_manager(stack, mcp, settings, json_response=False),
-        plain=await _start_manager(stack, mcp, settings, json_response=True),
+        streaming,
+        plain,
         sessions=_client_sessions(settings) if is_stateless else None,
+        caps=None if is_stateless else SessionCaps((streaming, plain), most_sessions),
     )
     # Stateless, there is no stream to GET and no session to DELETE.
     methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}
@@ -167,6 +176,7 @@ async def _make_app(
         starlette,
         settings=settings,
         identity=dispatcher.services.identity,
+        limits=dispatcher.services.limits,
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
@@ -187,6 +197,8 @@ async def _start_manager(
         # Host and Origin are checked once, for all routes, in auth.middleware.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=settings.max_body_bytes,
+        session_idle_timeout=settings.mcp_session_idle,
+        max_sessions=settings.max_mcp_sessions,
     )
     await stack.enter_async_context(manager.run())
     return manager

@@ -14,11 +14,11 @@ from starlette.types import Receive, Scope, Send
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
+from shared_context_server.auth.middleware.answers import send_json
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
 from shared_context_server.auth.middleware.mcp_errors import rpc_code, summarize
 from shared_context_server.errors import InvalidMessage, McpSessionNotFound, SharedContextError
 from shared_context_server.jsonrpc import (
-    JsonObject,
     Message,
     Refused,
     classify,
@@ -27,6 +27,7 @@ from shared_context_server.jsonrpc import (
     read_id,
     read_message,
 )
+from shared_context_server.transport.mcp_sessions import SessionCaps
 from shared_context_server.transport.media_types import (
     EVENT_STREAM,
     JSON,
@@ -57,6 +58,12 @@ class McpRequest:
     accepted: Accepted
     connection: Connection
     is_handshake_era: bool
+    session_id: str | None
+
+    @property
+    def opens_session(self) -> bool:
+        """Whether it can succeed, where sessions are kept, only by opening one."""
+        return self.is_handshake_era and self.session_id is None
 
     @property
     def client_name(self) -> object:
@@ -81,7 +88,7 @@ def check_request(
     session_id = headers.get(b"mcp-session-id")
     if sessions is not None and is_handshake_era and message.method != "initialize":
         connection = _name(connection, session_id, sessions)
-    return McpRequest(message, body, accepted, connection, is_handshake_era)
+    return McpRequest(message, body, accepted, connection, is_handshake_era, session_id)
 
 
 def _read(body: bytes, *, is_handshake_era: bool) -> Message:
@@ -123,7 +130,7 @@ class McpEndpoint:
     """Answers /mcp through the SDK, in a form that the client accepts.
 
     `streaming` and `plain` are the SDK's managers for clients with and without event streams.
-    `sessions` is for stateless mode, where POST is the only method there is.
+    `sessions` is for stateless mode, where POST is the only method there is; `caps` is for the other.
     """
 
     def __init__(
@@ -131,10 +138,12 @@ class McpEndpoint:
         streaming: StreamableHTTPSessionManager,
         plain: StreamableHTTPSessionManager,
         sessions: ClientSessions | None,
+        caps: SessionCaps | None = None,
     ) -> None:
         self._streaming = streaming
         self._plain = plain
         self._sessions = sessions
+        self._caps = caps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _read_headers(scope["headers"])
@@ -150,13 +159,13 @@ class McpEndpoint:
         except Refused as exc:
             error = InvalidMessage(f"{exc.message}.")
             answer = error_answer(exc.request_id, exc.code, exc.message, error.body())
-            await _send_answer(send, error.status, answer)
+            await send_json(send, error.status, to_json(answer))
             return
         except SharedContextError as exc:
             request_id = read_id(parse_loosely(body))
             message = summarize(exc.body())
             answer = error_answer(request_id, rpc_code(exc.status), message, exc.body())
-            await _send_answer(send, exc.status, answer)
+            await send_json(send, exc.status, to_json(answer))
             return
         reset = current_connection.set(request.connection)
         try:
@@ -172,7 +181,11 @@ class McpEndpoint:
         if session_id := self._make_session_id(request):
             send = _with_header(send, (b"mcp-session-id", session_id.encode()))
         manager = self._streaming if request.accepted.stream else self._plain
-        await manager.handle_request(_rewrite(scope, request.accepted), receive, send)
+        scope = _rewrite(scope, request.accepted)
+        if self._caps is not None and request.opens_session:
+            await self._caps.serve(manager, scope, receive, send)
+        else:
+            await manager.handle_request(scope, receive, send)
 
     def _make_session_id(self, request: McpRequest) -> str | None:
         """For a client whose name is needed later on: who has a key, and no other name."""
@@ -200,13 +213,6 @@ def _rewrite(scope: Scope, accepted: Accepted) -> Scope:
     ]
     headers = [*kept, (b"accept", _FORMS[accepted]), (b"content-type", JSON.encode())]
     return {**scope, "headers": headers}
-
-
-async def _send_answer(send: Send, status: int, answer: JsonObject) -> None:
-    body = to_json(answer)
-    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _with_header(send: Send, header: RawHeader) -> Send:

@@ -115,13 +115,85 @@ async def test_allowed_hosts_are_accepted_and_a_star_means_any() -> None:
 
 async def test_pages_of_other_sites_are_refused() -> None:
     async with client_of(guarded(origins=("https://app.example",))) as client:
-        for origin in ("https://evil.example", "null", "http://app.example"):
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://app.example",
+            "http://localhost:8080",  # another port of the same machine
+            "https://localhost",
+            "http://127.0.0.1",
+            "http://x@localhost",
+            "http://localhost.evil.example",
+        ):
             response = await client.get("/", headers={"Origin": origin})
             body = assert_error(response, 403, "ORIGIN_NOT_ALLOWED")
             assert body["details"] == {"field": "Origin"}
         for origin in ("https://app.example", "http://localhost"):
             response = await client.get("/", headers={"Origin": origin})
             assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:1, evil.example",
+        "evil.example@127.0.0.1",
+        "127.0.0.1:1@evil.example",
+        "127.0.0.1:1:2",
+        "127.0.0.1/evil",
+        "[::1]evil",
+        "127.0.0.1:123456",
+        " ",
+    ],
+)
+async def test_what_is_no_host_is_400(host: str) -> None:
+    answers = Answers()
+    await guarded("*")(make_scope(host=host), Script(), answers)
+    assert (answers.status, answers.body["code"]) == (400, "MALFORMED_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "name", ["host", "origin", "authorization", "x-api-key", "x-agent-id", "content-type"]
+)
+async def test_a_header_that_says_who_or_what_comes_once(name: str) -> None:
+    scope = make_scope(host="localhost")
+    scope["headers"] += [(name.encode(), b"localhost")] * 2
+    answers = Answers()
+    await guarded()(scope, Script(), answers)
+    assert (answers.status, answers.body["code"]) == (400, "MALFORMED_REQUEST")
+
+
+async def test_a_page_served_here_is_known_by_scheme_host_and_port() -> None:
+    async with client_of(guarded("hub.example"), host="hub.example:8000") as client:
+        for origin, status in (
+            ("http://hub.example:8000", 200),
+            ("HTTP://HUB.example:8000", 200),
+            ("http://hub.example", 403),
+            ("https://hub.example:8000", 403),
+        ):
+            assert (await client.get("/", headers={"Origin": origin})).status_code == status
+    async with client_of(guarded(), host="[::1]:80") as client:
+        assert (await client.get("/", headers={"Origin": "http://[::1]"})).status_code == 200
+
+
+async def test_without_authentication_a_post_has_to_be_declared_as_json() -> None:
+    app = HostOriginMiddleware(echo, allowed_hosts=(), allowed_origins=(), is_json_required=True)
+    async with client_of(app) as client:
+        for kind in (
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            None,
+        ):
+            headers = {} if kind is None else {"Content-Type": kind}
+            response = await client.post("/", content=b"{}", headers=headers)
+            assert_error(response, 415, "UNSUPPORTED_MEDIA_TYPE")
+        for kind in ("application/json", "Application/JSON; charset=utf-8"):
+            response = await client.post("/", content=b"{}", headers={"Content-Type": kind})
+            assert response.status_code == 200
+        assert (await client.post("/")).status_code == 200
+    async with client_of(guarded()) as client:
+        assert (await client.post("/", content=b"{}")).status_code == 200
 
 
 async def test_an_accepted_host_does_not_open_the_way_for_another_origin() -> None:

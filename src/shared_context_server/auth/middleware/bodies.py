@@ -1,10 +1,10 @@
-"""Reading a request's path and body ahead of the app, and handing the body on."""
+"""Reading a request's body ahead of the app, and handing it on."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Message, Receive
 
 
 class Unread(Enum):
@@ -26,12 +26,6 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | Unread:
             return Unread.TOO_LARGE
         if not message.get("more_body", False):
             return bytes(body)
-
-
-def route_path(scope: Scope) -> str:
-    """The path within the app, without slashes at its end."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared_context_server.auth.middleware.bodies import route_path
-from shared_context_server.errors import InvalidArgument
+from shared_context_server.auth.middleware.paths import MCP_PATH, route_path
+from shared_context_server.errors import InvalidArgument, SharedContextError
 from shared_context_server.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -19,8 +19,6 @@ from shared_context_server.jsonrpc import (
     parse_loosely,
     read_id,
 )
-
-MCP_PATH = "/mcp"
 
 
 class McpErrorMiddleware:
@@ -113,6 +111,23 @@ def compose_answer(status: int, body: bytes, find_id: Callable[[], RequestId | N
         text = body.decode(errors="replace")[:200] or HTTPStatus(status).phrase
         content = InvalidArgument(text).body()
     return to_json(error_answer(find_id(), rpc_code(status), summarize(content), content))
+
+
+def compose_failed_call(error: SharedContextError, body: bytes) -> bytes | None:
+    """The answer to the tools/call in `body` whose result has failed, which the model that called
+    reads, whatever its client makes of HTTP's status; None where `body` is something else."""
+    request = parse_loosely(body)
+    request_id = read_id(request)
+    if request_id is None or request.get("method") != "tools/call":
+        return None
+    content = error.body()
+    result = {
+        "resultType": "complete",
+        "content": [{"type": "text", "text": to_json(content).decode()}],
+        "structuredContent": content,
+        "isError": True,
+    }
+    return to_json({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
 def rpc_code(status: int) -> int:
