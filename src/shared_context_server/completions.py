@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastmcp import FastMCP
-from fastmcp.server.context import Context
+from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
+    CompleteRequestParams,
+    CompleteResult,
     Completion,
     CompletionArgument,
-    CompletionContext,
     PromptReference,
     ResourceTemplateReference,
 )
@@ -24,7 +25,7 @@ from shared_context_server.models import Caller, Permission
 from shared_context_server.prompts import PROMPTS
 from shared_context_server.services import agents, sessions
 from shared_context_server.services.context import Services
-from shared_context_server.tools.mcp import SessionBindings, mcp_connection
+from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_VALUES = 100  # the protocol's limit for one answer
 MAX_SEARCHED = 200  # sessions, or agents: the newest ones
@@ -35,26 +36,27 @@ _VARIABLE = re.compile(r"\{(\w+)\}")
 def add_completions(
     mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None
 ) -> None:
-    """Serve completion/complete for the prompts and the resource templates."""
+    """Serve completion/complete for the prompts and the resource templates.
+
+    On the SDK's server: FastMCP answers for what is not served that it has no values.
+    """
 
     async def complete(
-        ref: PromptReference | ResourceTemplateReference,
-        argument: CompletionArgument,
-        context: CompletionContext | None,
-    ) -> Completion:
-        async with Context(fastmcp=mcp) as fastmcp_context:
-            connection = await mcp_connection(fastmcp_context, bindings)
+        context: ServerRequestContext[Any, Any], params: CompleteRequestParams
+    ) -> CompleteResult:
+        connection = await low_level_connection(context, bindings)
         templates = await mcp.list_resource_templates(run_middleware=False)
         completer = Completer(services, (each.uri_template for each in templates))
-        given = (context.arguments if context is not None else None) or {}
+        given = (params.context.arguments if params.context is not None else None) or {}
         try:
             if connection.refused is not None:
                 raise connection.refused
-            return await completer.complete(connection.caller, ref, argument, given)
+            found = await completer.complete(connection.caller, params.ref, params.argument, given)
         except SharedContextError as exc:
             raise MCPError(INVALID_PARAMS, exc.message, exc.body()) from exc
+        return CompleteResult(completion=found)
 
-    mcp.add_completion_handler(complete)
+    mcp._mcp_server.add_request_handler("completion/complete", CompleteRequestParams, complete)
 
 
 class Completer:

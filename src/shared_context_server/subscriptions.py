@@ -32,7 +32,6 @@ from mcp_types import (
 
 from shared_context_server import policy
 from shared_context_server.auth.connection import Connection
-from shared_context_server.auth.middleware import current_connection
 from shared_context_server.errors import (
     NotFound,
     RateLimited,
@@ -48,7 +47,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.feeds import CHECK_INTERVAL_S
 from shared_context_server.settings import McpSessions
 from shared_context_server.storage.base import MessageQuery
-from shared_context_server.tools.mcp import SessionBindings
+from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_STREAMS = 1024  # open listen streams in a process
 MAX_URIS = 1000  # of one caller on one stream or session
@@ -338,13 +337,7 @@ class Subscriptions:
 
     async def _identify(self, context: Context) -> Caller:
         """Who asks, as everywhere over MCP, and may read at all."""
-        session, connection = context.session, current_connection.get()
-        session_id = session._connection.session_id
-        if self._bindings is None or not connection.caller.is_anonymous or session_id is None:
-            params = session.client_params
-            connection = connection.named(None if params is None else params.client_info.name)
-        else:
-            connection = await self._bindings.connect(session_id, connection)
+        connection = await low_level_connection(context, self._bindings)
         try:
             return _require_reader(connection)
         except SharedContextError as exc:
