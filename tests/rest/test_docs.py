@@ -54,7 +54,7 @@ async def test_it_lists_each_tool_with_its_arguments(response: httpx.Response) -
     for tool in TOOLS:
         assert tool.name in outline.ids
         assert f"/mcp/tool/{tool.name}" in outline.text
-        assert " ".join(tool.description.split()) in " ".join(outline.text.split())
+        assert " ".join(tool.description.replace("`", "").split()) in " ".join(outline.text.split())
         for argument in tool.input_schema["properties"]:
             assert argument in outline.text
     for path in ("/mcp/batch", "/health", "/ready", "/metrics"):

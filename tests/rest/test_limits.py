@@ -132,6 +132,22 @@ async def test_a_tool_call_over_mcp_is_told_so_in_its_result(tmp_path: Path) -> 
         result = response.json()["result"]
         assert result["isError"] is True
         assert json.loads(result["content"][0]["text"])["code"] == "RATE_LIMITED"
+        assert result["structuredContent"]["code"] == "RATE_LIMITED"
+        assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_call_with_a_wrong_credential_over_mcp_has_no_result(tmp_path: Path) -> None:
+    async with (
+        opened(tmp_path, failed_auth_limit="1/hour") as server,
+        client_of(server, X_API_Key="wrong-key-0123456789") as client,
+    ):
+        for status, code in ((401, "UNAUTHENTICATED"), (429, "RATE_LIMITED")):
+            response = await rpc(client, "tools/call", name="list_sessions", arguments={})
+            assert response.json()["id"] == 7
+            assert (response.status_code, response.json()["error"]["data"]["code"]) == (
+                status,
+                code,
+            )
 
 
 async def test_hundreds_of_parallel_calls_of_a_few_agents_pass(server: Server) -> None:

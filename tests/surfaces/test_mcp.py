@@ -174,6 +174,18 @@ async def test_an_error_is_the_same_as_text_and_as_structured_content(url: str, 
     assert json.loads(refused.content[0].text) == refused.structured_content  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("mode", [MODERN, "legacy"])
+async def test_a_call_over_the_rate_limit_is_a_failed_result(tmp_path: Path, mode: str) -> None:
+    async with (
+        serve(make_settings(tmp_path, rate_limit="9/hour")) as (_, url),
+        client_of(url, headers_of("alice"), mode) as client,
+    ):
+        for _ in range(10):
+            answer = await client.call_tool("list_sessions", {}, raise_on_error=False)
+    assert answer.is_error
+    assert answer.structured_content["code"] == "RATE_LIMITED"  # type: ignore[index]
+
+
 @pytest.mark.parametrize("sessions", ["stateless", "stateful"])
 @pytest.mark.parametrize("mode", [MODERN, "legacy"])
 async def test_a_key_without_a_name_calls_as_the_mcp_client(
