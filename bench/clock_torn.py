@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from shared_context_server.clock.layout import RECORD_SIZE
 from shared_context_server.clock.segment import (
@@ -57,7 +58,7 @@ def read_and_check(name: str, reads: int, *, with_seqlock: bool) -> None:
     copy: Callable[[memoryview], tuple[int, ...]] = FIELDS.unpack_from
     read: Callable[[], tuple[int, ...]]
     if with_seqlock:
-        read = open_reader(view, copy, RuntimeError)
+        read = open_reader(view, copy, _give_up)
     else:
 
         def read() -> tuple[int, ...]:
@@ -130,6 +131,10 @@ def main() -> int:
         read_and_check(given.name, given.reads, with_seqlock=not given.without_seqlock)
         return 0
     return run(given.reads, given.readers, with_seqlock=not given.without_seqlock)
+
+
+def _give_up(sequence: int) -> NoReturn:
+    raise RuntimeError(sequence)
 
 
 def _use_cores(choose: Callable[[list[int]], list[int]]) -> None:

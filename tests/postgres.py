@@ -114,6 +114,23 @@ class Cluster:
         self._process.wait(_START_S)
         self._process = None
 
+    def save(self) -> None:
+        """Stop it, keep its files as they are, and start it again."""
+        self.stop()
+        self._copy(self._data, self._directory / "saved")
+        self.start()
+
+    def set_back(self) -> None:
+        """Stop it and start it again as it was saved: what came after is lost."""
+        self.stop()
+        shutil.rmtree(self._data)
+        self._copy(self._directory / "saved", self._data)
+        self.start()
+
+    def _copy(self, source: Path, target: Path) -> None:
+        # As its user, to whom all of it has to belong.
+        subprocess.run(["cp", "-a", source, target], user=self._user, timeout=_START_S, check=True)
+
     def freeze(self) -> None:
         """SIGSTOP all of it: connections stay open, nothing answers."""
         self._signal_family(signal.SIGSTOP)
@@ -159,7 +176,8 @@ class Cluster:
 
 _EMPTY = """
     TRUNCATE sessions, messages, audience, time_ranges, participants, writers, cursors, memory,
-        idempotency, leases, agents, api_keys, credentials, audit_log, changes RESTART IDENTITY;
+        idempotency, leases, agents, api_keys, credentials, audit_log, changes,
+        clock_offsets RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 
 

@@ -31,6 +31,7 @@ VALUES: dict[str, str] = {
     "failed_auth_limit": "5/second",
     "trusted_proxies": "127.0.0.1, 10.0.0.0/8",
     "mcp_sessions": "stateful",
+    "mcp_session_identity": "true",
     "tools": "core",
     "max_body_bytes": "2048",
     "clock_ntp_interval": "32",
@@ -40,6 +41,7 @@ VALUES: dict[str, str] = {
     "clock_ntp": "kernel",
     "clock_sources": "none",
 }
+NEEDED = {"mcp_session_identity": {"mcp_sessions": "stateful"}}  # settings that it goes with
 NUMBER = "64"  # allowed for all settings that are numbers
 
 
@@ -62,9 +64,11 @@ def test_every_setting_has_a_prefixed_name_that_counts_everywhere_and_wins(
     value = VALUES.get(name, NUMBER)
     default: Any = getattr(Settings(), name)
     monkeypatch.setenv(name.upper(), "of somebody else")
-    monkeypatch.setenv(f"SCS_{name.upper()}", value)
+    needed = NEEDED.get(name, {})
+    for variable, with_value in {name: value, **needed}.items():
+        monkeypatch.setenv(f"SCS_{variable.upper()}", with_value)
     found = getattr(load_settings(surroundings), name)
-    assert found == getattr(Settings.model_validate({name: value}), name) != default
+    assert found == getattr(Settings.model_validate({name: value, **needed}), name) != default
 
 
 def test_the_first_source_that_has_a_value_wins(

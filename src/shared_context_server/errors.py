@@ -252,6 +252,29 @@ class Conflict(SharedContextError):
     suggestion = "Read the current state (it is in details), then decide and call again."
 
 
+class CursorLost(SharedContextError):
+    """What the reader's cursor points behind is not in the log (any more).
+
+    Either the log ends before it, or the store has been set back to an earlier state while the
+    reader was reading: what stands behind the cursor now may not be what the reader has read.
+    """
+
+    code = "CURSOR_LOST"
+    status = 409
+    suggestion = (
+        "The store was set back to an earlier state, or this cursor is of another log. Read again "
+        "without a cursor, or from after_seq=0, and mind what is not there any more."
+    )
+
+    def __init__(self, cursor: int, *, field: str = "after_seq", is_beyond: bool = True) -> None:
+        reason = (
+            f"The log ends before {cursor}."
+            if is_beyond
+            else f"The log was set back to an earlier state while it was followed behind {cursor}."
+        )
+        super().__init__(reason, field=field, cursor=cursor)
+
+
 class SessionClosed(SharedContextError):
     """The session is closed: it can be read and not written."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field, JsonValue
+
+from shared_context_server.steady_time import utc_now
 
 JsonObject = dict[str, JsonValue]
 
@@ -243,7 +245,7 @@ class AuditEntry:
     agent_id: str
     session_id: str | None = None
     details: JsonObject = field(default_factory=dict)
-    timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+    timestamp: datetime = field(default_factory=utc_now)
     id: int = 0
 
 
@@ -285,6 +287,7 @@ class EventKind(StrEnum):
     LEASE_CHANGED = "lease_changed"
     AGENT_JOINED = "agent_joined"
     AGENT_LEFT = "agent_left"
+    LOG_SET_BACK = "log_set_back"
 
 
 @dataclass(frozen=True, slots=True)

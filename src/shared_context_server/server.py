@@ -38,12 +38,14 @@ from shared_context_server.rest.access import AccessLog
 from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
+from shared_context_server.services.times import SHARE_INTERVAL_S, SharedTime
 from shared_context_server.settings import LogLevel, McpSessions, Settings
+from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
 from shared_context_server.storage import StorageId, open_storage
 from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
@@ -98,13 +100,21 @@ async def open_server(
             identity=Identity(storage, settings),
             corpora=CorpusCache(storage),
             presence=Presence(storage, bus),
-            clock=stack.enter_context(ClockReader(settings.clock_prefix)),
-            sensors=stack.enter_context(SensorReader(settings.clock_prefix)),
+            clock=stack.enter_context(
+                ClockReader(settings.clock_prefix, owner=settings.clock_owner)
+            ),
+            sensors=stack.enter_context(
+                SensorReader(settings.clock_prefix, owner=settings.clock_owner)
+            ),
             bus=bus,
             shared_reads=SharedReads(storage),
             limits=RateLimits(settings),
             slots=Slots(settings),
         )
+        shared_time = SharedTime(storage, MACHINE_CLOCK)
+        with suppress(SharedContextError):  # it is tried again
+            await shared_time.share()
+        await stack.enter_async_context(_every(SHARE_INTERVAL_S, shared_time.share))
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))

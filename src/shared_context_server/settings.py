@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from shared_context_server.clock.owners import check_owner
 from shared_context_server.clock.segment import check_prefix
 from shared_context_server.environment import (
     CLIENT_VARIABLES,
@@ -281,6 +282,11 @@ class Settings(BaseModel):
     clock_prefix: str = Field(
         default="", description="Put before the clock's shared memory names, to have several."
     )
+    clock_owner: str = Field(
+        default="",
+        description="User, by name or number, whose clock is believed beside the server's own "
+        "user's and root's.",
+    )
     clock_hz: float = Field(default=1000, ge=0.1, le=10_000, description="Ticks a second.")
     clock_ntp: CommaSeparated = Field(
         default=(), description="Time servers as HOST[:PORT], comma-separated; or kernel; or none."
@@ -300,6 +306,7 @@ class Settings(BaseModel):
     )
 
     _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)
+    _check_clock_owner = field_validator("clock_owner", mode="after")(check_owner)
 
     @field_validator("log_level", "sqlite_synchronous", mode="before")
     @classmethod

@@ -168,6 +168,17 @@ class Watches:
             or (not is_certain and EventKind.MESSAGE_ADDED not in watched.kinds)
         ]
 
+    async def begin_anew(self) -> list[str]:
+        """All URIs: the store was set back, and whatever they show may be another now."""
+        for session_id in tuple(self._told_up_to):
+            try:
+                session = await self._services.storage.get_session(session_id)
+            except SessionNotFound:
+                self._told_up_to[session_id] = 0
+            else:
+                self._told_up_to[session_id] = session.last_seq
+        return self.uris
+
     async def _find_news(self, events: Iterable[Event], *, is_certain: bool) -> set[str]:
         """The sessions with messages that the caller sees and has not been told of."""
         newest: dict[str, int] = {}
@@ -326,7 +337,10 @@ class Subscriptions:
                 self._services.presence.note(watches.caller)
                 events = await subscription.wait(CHECK_INTERVAL_S)
                 is_certain = not subscription.take_missed()
-                changed = await watches.find_changed(events, is_certain=is_certain)
+                if subscription.take_set_back():
+                    changed = await watches.begin_anew()
+                else:
+                    changed = await watches.find_changed(events, is_certain=is_certain)
                 await self._services.identity.require_current(watches.caller)
                 for uri in changed:
                     await tell(uri)

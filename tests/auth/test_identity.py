@@ -199,8 +199,8 @@ async def test_expired_credentials_are_refused_remembered_or_not(
     connection = await connect(identity, API_KEY)
     await identity.resolve(issued.token, connection)
     await identity.resolve(issued.agent_handle, connection)
-    later = issued.expires_at.timestamp()
-    monkeypatch.setattr("shared_context_server.auth.verification.time.time", lambda: later)
+    later = issued.expires_at
+    monkeypatch.setattr("shared_context_server.auth.verification.utc_now", lambda: later)
     for auth_token in (issued.token, issued.agent_handle):
         with pytest.raises(Unauthenticated, match="has expired"):
             await identity.resolve(auth_token, connection)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
+from pathlib import Path
 
 import pytest
 
 from shared_context_client import (
+    CursorLost,
     Limits,
     MessageItem,
     Retries,
@@ -206,3 +209,33 @@ async def test_patience_has_an_end_if_one_is_given(relay: Relay) -> None:
             with pytest.raises(ServerUnavailable):
                 async for _ in client.session(session_id).follow(0, patience_s=0.5):
                     pass
+
+
+async def test_a_cursor_that_the_log_ends_before_is_told_to_who_follows(
+    client: SharedContextClient,
+) -> None:
+    session_id = await create_session(client)
+    await add(client, session_id, 2)
+    with pytest.raises(CursorLost):
+        await read_to_the_end(client.session(session_id).follow(5))
+
+
+async def test_a_store_that_is_set_back_ends_the_following(
+    own_server: RestartableServer, tmp_path: Path
+) -> None:
+    database, saved = tmp_path / "data" / "shared_context.db", tmp_path / "saved.db"
+    async with make_client(own_server.url) as client:
+        session_id = await create_session(client)
+        await add(client, session_id, 1)
+        copy_database(database, saved)
+        await add(client, session_id, 1)
+        async with aclosing(client.session(session_id).follow(0)) as messages:
+            assert await read(messages, 2) == [1, 2]
+            copy_database(saved, database)
+            with pytest.raises(CursorLost):
+                await read(messages, 1)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)

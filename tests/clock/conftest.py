@@ -4,7 +4,6 @@ clocks that can be set without setting the machine's."""
 import os
 import secrets
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.own_clock import OwnClock, build_own_clock
 
 NTP_EPOCH = 2_208_988_800
 READY_WITHIN_S = 20.0
@@ -199,55 +200,6 @@ def start_ntp_server() -> Iterator[Callable[..., StubNtpServer]]:
         server.close()
 
 
-SHIFTED_CLOCK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <time.h>
-static int (*ask)(clockid_t, struct timespec *);
-static volatile long *shift_s;
-int clock_gettime(clockid_t id, struct timespec *now) {
-    if (!ask) {
-        shift_s = mmap(0, 8, PROT_READ, MAP_SHARED, open(getenv("SHIFT_FILE"), O_RDONLY), 0);
-        ask = dlsym(RTLD_NEXT, "clock_gettime");
-    }
-    int code = ask(id, now);
-    if (id == CLOCK_REALTIME) now->tv_sec += *shift_s;
-    return code;
-}
-"""
-
-
-class OwnClock:
-    """A system clock of its own for processes that are started with `environment`.
-
-    A small library, loaded before the C library, adds the seconds that stand in a file.
-    """
-
-    def __init__(self, library: Path, file: Path) -> None:
-        self._file = file
-        self.environment = {"LD_PRELOAD": str(library), "SHIFT_FILE": str(file)}
-        file.write_bytes(bytes(8))
-
-    def set_ahead(self, seconds: int) -> None:
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("@l", seconds))
-
-
 @pytest.fixture
 def make_own_clock(tmp_path: Path) -> Callable[[], OwnClock]:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-
-    def make() -> OwnClock:
-        name = secrets.token_hex(4)
-        source, library = tmp_path / f"{name}.c", tmp_path / f"{name}.so"
-        source.write_text(SHIFTED_CLOCK)
-        command = [compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"]
-        subprocess.run(command, check=True, timeout=60)
-        return OwnClock(library, tmp_path / name)
-
-    return make
+    return lambda: build_own_clock(tmp_path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +42,71 @@ def run_daemon_process(prefix: str, *arguments: str) -> Iterator[subprocess.Pope
             yield process
         finally:
             process.terminate()
+
+
+WRITE_WITHOUT_REST = """
+import os, sys, time
+from shared_context_server.clock.layout import encode_clock, encode_sensors
+from shared_context_server.clock.publication import PublishedSegment
+segment = PublishedSegment(sys.argv[1])
+while True:
+    now_ns = time.monotonic_ns()
+    if sys.argv[1].endswith("time_daemon_shm"):
+        record = encode_clock(
+            time_s=time.time(), last_sync_s=0.0, flags=1, monotonic_ns=now_ns, offset_s=0.0,
+            error_bound_s=0.25, pid=os.getpid(), tick_period_us=1000, sensor_interval_ms=1000,
+        )
+    else:
+        record = encode_sensors(temperature_c=21.0, monotonic_ns=now_ns, pid=os.getpid())
+    for _ in range(1000):
+        segment.write(record)
+"""
+
+
+@contextmanager
+def run_restless_writer(segment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing but write records to `segment`; killed at the end.
+
+    A daemon is in the middle of a write for a tenth of a microsecond in each millisecond, this one
+    for much of its time: so it can be stopped there.
+    """
+    with subprocess.Popen([sys.executable, "-c", WRITE_WITHOUT_REST, segment]) as process:
+        try:
+            wait_for(lambda: is_written(segment), "the writer did not begin")
+            yield process
+        finally:
+            process.kill()
+
+
+def is_written(segment: str) -> bool:
+    path = Path("/dev/shm") / segment
+    return path.exists() and path.stat().st_size >= 64 and path.read_bytes()[16:20] != bytes(4)
+
+
+def stop_within_a_write(process: subprocess.Popen[bytes], segment: str) -> None:
+    """Freeze the writer (SIGSTOP) where the sequence number is odd."""
+
+    def is_stopped_there() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        if read_sequence(segment) & 1:
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
+
+    wait_for(is_stopped_there, "the writer was never met in the middle of a write")
+
+
+def read_sequence(segment: str) -> int:
+    (sequence,) = struct.unpack("<I", (Path("/dev/shm") / segment).read_bytes()[16:20])
+    return int(sequence)
+
+
+def wait_for(condition: Callable[[], bool], failure: str) -> None:
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s, failure
+        time.sleep(0.001)
 
 
 def unmeasured() -> dict[str, str]:

@@ -171,15 +171,30 @@ def test_a_reader_stays_with_the_last_record_while_there_is_no_successor(prefix,
 
 def test_an_unfinished_write_is_an_error_and_not_a_mix(prefix, clock):
     clock.write(make_clock_record())
+    create_segment(clock.name).view.cast("I")[4] |= 1
     reader = ClockReader(prefix)
-    reader.now()
-    view = create_segment(clock.name).view
-    view.cast("I")[4] |= 1
     for read in (reader.now, reader.read):
         with pytest.raises(UnstableRecordError, match="shared-context-server clock"):
             read()
     clock.write(make_clock_record())
     assert not reader.now().stale
+
+
+@pytest.mark.parametrize("first", ["now", "read"])
+def test_during_an_unfinished_write_a_reader_goes_on_from_the_record_it_has_read(
+    prefix, clock, first
+):
+    """Whichever way it was read. The record of the write, half of which is there, is not used."""
+    clock.write(make_clock_record(age_s=0.1, time_s=1.8e9, bound_s=0.25))
+    reader = ClockReader(prefix)
+    getattr(reader, first)()
+    view = create_segment(clock.name).view
+    view.cast("I")[4] |= 1
+    view.cast("d")[0] = 7.0
+    now, raw = reader.now(), reader.read()
+    assert now.time == pytest.approx(1.8e9 + now.age_s, abs=1e-6)
+    assert now.latest - now.time == pytest.approx(0.25 + now.age_s * DRIFT, abs=1e-6)
+    assert (raw.time_s, raw.sequence) == (1.8e9, 2 * now.sequence)
 
 
 def test_a_reader_leaves_an_unfinished_segment_for_its_successor(prefix, clock):

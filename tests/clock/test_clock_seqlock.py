@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,10 @@ ROOT = Path(__file__).parents[2]
 
 class GaveUpError(Exception):
     pass
+
+
+def give_up(sequence: int) -> NoReturn:
+    raise GaveUpError(sequence)
 
 
 def fill(number: int) -> bytes:
@@ -32,7 +37,7 @@ def sequence_of(view: memoryview) -> int:
 
 def test_a_reader_gets_what_the_writer_wrote_last():
     view = memoryview(bytearray(RECORD_SIZE))
-    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, GaveUpError)
+    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, give_up)
     for number in (1, 2, 3):
         write(fill(number))
         assert set(read()) == {number}
@@ -44,7 +49,7 @@ def test_a_writer_goes_on_where_one_died_in_the_middle_of_a_write():
     view.cast("I")[4] = 41
     seqlock.open_writer(view)(fill(5))
     assert sequence_of(view) == 42
-    assert set(seqlock.open_reader(view, payload_of, GaveUpError)()) == {5}
+    assert set(seqlock.open_reader(view, payload_of, give_up)()) == {5}
 
 
 def test_the_sequence_word_wraps_to_zero_and_stays_even():
@@ -61,11 +66,11 @@ def test_the_sequence_word_wraps_to_zero_and_stays_even():
 def test_a_reader_gives_up_on_an_unfinished_write_within_a_bound_and_then_at_once():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 7
-    read = seqlock.open_reader(view, payload_of, GaveUpError)
+    read = seqlock.open_reader(view, payload_of, give_up)
     with pytest.raises(GaveUpError, match="7"):
         read()
     copies = []
-    read_again = seqlock.open_reader(view, lambda v: copies.append(1), GaveUpError)
+    read_again = seqlock.open_reader(view, lambda v: copies.append(1), give_up)
     with pytest.raises(GaveUpError):
         read_again()
     assert len(copies) <= 1 + seqlock.ROUNDS * seqlock.SPINS
@@ -75,10 +80,24 @@ def test_a_reader_gives_up_on_an_unfinished_write_within_a_bound_and_then_at_onc
     assert len(copies) == 1
 
 
+def test_a_reader_keeps_its_last_record_for_the_time_of_an_unfinished_write():
+    view = memoryview(bytearray(RECORD_SIZE))
+    write, kept = seqlock.open_writer(view), seqlock.Kept()
+    read = seqlock.open_reader(view, payload_of, lambda _: kept.value, kept)
+    write(fill(1))
+    write(fill(2))
+    assert set(read()) == {2}
+    view.cast("I")[4] |= 1
+    view[:8] = fill(3)[:8]
+    assert set(read()) == {2}
+    write(fill(4))
+    assert set(read()) == {4}
+
+
 def test_a_reader_recovers_once_the_write_is_finished():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 7
-    read = seqlock.open_reader(view, payload_of, GaveUpError)
+    read = seqlock.open_reader(view, payload_of, give_up)
     with pytest.raises(GaveUpError):
         read()
     seqlock.open_writer(view)(fill(9))
@@ -119,7 +138,7 @@ def test_no_interleaving_makes_a_reader_return_a_mix(interrupted_at, first_seque
         copied = first_half + second_half
         return copied[:16] + copied[20:]
 
-    read = seqlock.open_reader(view, copy, GaveUpError)
+    read = seqlock.open_reader(view, copy, give_up)
     for _ in range(5):
         assert len(set(read())) == 1
 
@@ -137,7 +156,7 @@ def test_fences_make_the_same_promises(monkeypatch):
     """What runs on processors that reorder memory accesses; here only its logic can be tested."""
     monkeypatch.setattr(seqlock, "ORDERS_STORES_AND_LOADS", False)
     view = memoryview(bytearray(RECORD_SIZE))
-    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, GaveUpError)
+    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, give_up)
     write(fill(3))
     assert set(read()) == {3}
     view.cast("I")[4] |= 1

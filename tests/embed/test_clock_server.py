@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from shared_context_server.clock.layout import clock_segment_name
 from shared_context_server.embed import McpServerAdapter, create_clock_server
 from shared_context_server.errors import ConfigurationError
-from tests.clock.daemons import own_prefix, run_daemon_process
+from tests.clock.daemons import (
+    list_shared,
+    own_prefix,
+    run_daemon_process,
+    run_restless_writer,
+    stop_within_a_write,
+)
 from tests.embed.conftest import EmbeddedSurface, request
 
 
@@ -76,3 +84,31 @@ async def test_an_unknown_argument_is_refused_by_name(prefix: str) -> None:
 def test_a_prefix_that_no_segment_can_have_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="prefix"):
         create_clock_server(prefix="a/b")
+
+
+def test_an_owner_who_is_no_user_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="owner"):
+        create_clock_server(owner="nobody of this name")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+async def test_the_clock_of_another_user_is_believed_if_he_is_named(prefix: str) -> None:
+    with run_daemon_process(prefix):
+        for path in list_shared(prefix):
+            os.chown(path, 12345, 12345)
+        for owner, source in ((None, "system"), (12345, "shared_memory")):
+            entry = create_clock_server(prefix=prefix, owner=owner)
+            async with McpServerAdapter(entry) as adapter:
+                assert (await EmbeddedSurface(adapter).call("get_time"))["source"] == source
+
+
+async def test_a_daemon_that_dies_within_a_write_is_stale(prefix: str) -> None:
+    segment = clock_segment_name(prefix)
+    async with McpServerAdapter(create_clock_server(prefix=prefix)) as adapter:
+        agent = EmbeddedSurface(adapter)
+        with run_restless_writer(segment) as writer:
+            assert (await agent.call("get_time"))["source"] == "shared_memory"
+            stop_within_a_write(writer, segment)
+        while (answer := await agent.call("get_time"))["source"] != "system":
+            assert not answer.is_error
+        assert "has stopped" in answer["hint"]

@@ -140,5 +140,5 @@ def test_every_character_of_scripts_without_an_alphabet_counts_as_a_token() -> N
 
 
 def test_messages_that_were_only_counted_are_told_of() -> None:
-    text = compose([message(500, "the newest")], [SenderCount("alice", "generic", 500)], 0, 2000)
+    text = compose([message(500, "the newest")], [SenderCount("alice", 500)], 0, 2000)
     assert "(499 older omitted)" in text

@@ -176,7 +176,7 @@ async def test_agents_come_in_pages(storage: Storage) -> None:
     ):
         seen: list[str] = []
         before: tuple[datetime, str] | None = None
-        while page := await storage.list_agents(session_id, guard, limit=2, before=before):
+        while page := await storage.list_agents(session_id, ALICE, guard, limit=2, before=before):
             assert len(page) <= 2
             seen += [agent.agent_id for agent in page]
             before = (page[-1].last_seen, page[-1].agent_id)
@@ -199,4 +199,4 @@ async def test_participants_are_the_first_of_many(storage: Storage) -> None:
     for name in ("dave", "erin"):
         await add_message(storage, sender=make_caller(name))
     for limit, expected in ((2, ["alice", "bob"]), (4, ["alice", "bob", "carol", "dave"])):
-        assert await storage.list_participants("session_1", allow, limit=limit) == expected
+        assert await storage.list_participants("session_1", ALICE, allow, limit=limit) == expected

@@ -50,9 +50,10 @@ async def test_it_is_told_from_a_null(storage: Storage, stored: str) -> None:
 
 
 async def test_it_can_be_listed_and_deleted(storage: Storage, stored: str) -> None:
-    listed = await storage.list_memory(
+    page = await storage.list_memory(
         session_id=None, owner="alice", prefix="", limit=9, after_key=None, now=NOON, guard=None
     )
+    listed = page.items
     assert [entry.address.key for entry in listed] == ["old"]
     assert listed[0].address.scope is MemoryScope.PRIVATE
     await storage.delete_memory(OLD, lambda _: None, now=NOON, guard=None, audit=make_audit("gone"))

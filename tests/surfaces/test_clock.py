@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,8 +17,15 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from shared_context_server.clock import ClockReader
+from shared_context_server.clock.layout import clock_segment_name, sensor_segment_name
 from shared_context_server.server import Server
-from tests.clock.daemons import own_prefix, run_daemon_process
+from tests.clock.daemons import (
+    list_shared,
+    own_prefix,
+    run_daemon_process,
+    run_restless_writer,
+    stop_within_a_write,
+)
 from tests.surfaces.conftest import As, headers_of, make_settings, serve
 from tests.surfaces.test_mcp import client_of
 
@@ -80,6 +88,67 @@ async def test_when_the_daemon_dies_the_time_is_the_systems_from_then_on(
     assert (answer["source"], answer["stale"]) == ("system", True)
     assert answer["age_ms"] >= 250
     assert "has stopped" in answer["hint"]
+
+
+async def test_when_the_daemon_dies_within_a_write_every_way_of_asking_says_so(
+    running: tuple[Server, str], as_agent: As, prefix: str
+) -> None:
+    _, url = running
+    clock, sensors = clock_segment_name(prefix), sensor_segment_name(prefix)
+    alice = await as_agent("alice")
+    with run_restless_writer(clock) as keeper, run_restless_writer(sensors) as measurer:
+        assert (await alice.call("get_time"))["source"] == "shared_memory"
+        assert (await alice.call("get_temperature"))["valid"]
+        stop_within_a_write(keeper, clock)
+        stop_within_a_write(measurer, sensors)
+    while (answer := await alice.call("get_time"))["source"] != "system":
+        assert not answer.is_error
+    assert answer["stale"]
+    assert "has stopped" in answer["hint"]
+    assert answer["sequence"] > 0
+    while not (measured := await alice.call("get_temperature"))["stale"]:
+        assert not measured.is_error
+    assert (measured["value"], measured["valid"]) == (21.0, True)
+    every = (await alice.call("get_all_sensors"))["sensors"]
+    assert every["temperature"]["stale"]
+    async with client_of(url, headers_of("alice")) as client:
+        assert (await read_json(client, "clock://now"))["source"] == "system"
+        assert (await read_json(client, "sensors://all"))["sensors"]["temperature"]["stale"]
+    assert await measure_age_s(url) > 0.25
+
+
+async def test_a_server_that_starts_after_a_death_within_a_write_names_the_command(
+    running: tuple[Server, str], as_agent: As, prefix: str
+) -> None:
+    for segment in (clock_segment_name(prefix), sensor_segment_name(prefix)):
+        with run_restless_writer(segment) as writer:
+            stop_within_a_write(writer, segment)
+    alice = await as_agent("alice")
+    answer = await alice.call("get_time")
+    assert (answer["source"], answer["age_ms"]) == ("system", None)
+    assert "shared-context-server clock --prefix" in answer["hint"]
+    refused = await alice.call("get_all_sensors")
+    assert refused["code"] == "CLOCK_NOT_RUNNING"
+    assert "in the middle of a write" in refused["error"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+async def test_the_clock_of_another_user_is_not_believed_unless_a_setting_names_him(
+    tmp_path: Path, as_agent: As, url: str, daemon: object, prefix: str
+) -> None:
+    for path in list_shared(prefix):
+        os.chown(path, 12345, 12345)
+    alice = await as_agent("alice")
+    answer = await alice.call("get_time")
+    assert (answer["source"], answer["stale"]) == ("system", True)
+    assert "CLOCK_OWNER=12345" in answer["hint"]
+    refused = await alice.call("get_temperature")
+    assert refused["code"] == "CLOCK_NOT_RUNNING"
+    assert "CLOCK_OWNER=12345" in refused["error"]
+    trusting = make_settings(tmp_path / "trusting", clock_prefix=prefix, clock_owner="12345")
+    async with serve(trusting) as (_, other), httpx.AsyncClient(headers=headers_of("bob")) as http:
+        told = (await http.post(f"{other}/mcp/tool/get_time", json={})).json()
+    assert told["source"] == "shared_memory"
 
 
 def wait_until_stale(prefix: str) -> None:

@@ -44,10 +44,12 @@ NO_SESSION = "session_ffffffffffffffff"
 NO_MESSAGE = 999_999_999
 
 VOLATILE = {"search_time_ms", "time", "epoch_s", "earliest", "latest", "age_ms"}
-NUMBERED = {"seq", "after_seq", "next_after_seq", "last_seq"}
+NUMBERED = {"seq", "after_seq", "next_after_seq", "last_seq", "cursor"}
 IDENTIFIED = {"id", "message_id", "parent_message_id"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-_SEQ_IN_TEXT = re.compile(r"(?<=#)\d+|(?<=seq )\d+|(?<=seq is )\d+|(?<=see has )\d+")
+_SEQ_IN_TEXT = re.compile(
+    r"(?<=#)\d+|(?<=seq )\d+|(?<=seq is )\d+|(?<=see has )\d+|(?<=log ends before )\d+"
+)
 
 
 @dataclass

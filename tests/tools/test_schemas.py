@@ -32,8 +32,8 @@ odd_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 scalars = (
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.sampled_from([-1, 0, 1, 2**31 + 1, 2**63 - 1, 2**63, -62_135_596_801, 253_402_300_800])
+    | st.integers(-(2**63), 2**63 - 1)  # no schema says it of integers inside of any JSON
+    | st.sampled_from([-1, 0, 1, 2**31 + 1, 2**63 - 1, -62_135_596_801, 253_402_300_800])
     | st.floats(allow_nan=False, allow_infinity=False)
     | odd_texts
     | st.sampled_from(["", "\0", " a", "a\n", "a\tb", "x" * 65, "x" * 129, "public", "all"])

@@ -11,7 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from shared_context_client._generated.async_tools import AsyncTools
-from shared_context_client._generated.errors import SessionNotFound
+from shared_context_client._generated.errors import CursorLost, SessionNotFound
 from shared_context_client._generated.results import MessageItem
 from shared_context_client.connection import Connection
 from shared_context_client.errors import ServerUnavailable, SharedContextError, UnexpectedAnswer
@@ -41,8 +41,9 @@ class Follower:
         self._vain_streams = 0
 
     async def follow(self, patience_s: float | None) -> AsyncGenerator[MessageItem]:
-        """Until the session is closed. Raises SessionNotFound when it is deleted, Unauthenticated
-        when the credential has ended, ServerUnavailable when nothing was heard of the server for
+        """Until the session is closed. Raises SessionNotFound when it is deleted, CursorLost when
+        the server's store was set back to an earlier state, so that what was read may be there no
+        more, Unauthenticated when the credential has ended, ServerUnavailable when nothing was heard of the server for
         `patience_s` (None: it may stay away for ever)."""
         while True:
             try:
@@ -116,6 +117,11 @@ class Follower:
                             raise SessionNotFound(
                                 f"The session {self._session_id!r} was deleted.",
                                 details={"session_id": self._session_id},
+                            )
+                        elif event.type == "log_set_back":
+                            raise CursorLost(
+                                "The server's store was set back to an earlier state.",
+                                details={"field": "after_seq", "cursor": self._seq},
                             )
         except UnexpectedAnswer as exc:
             raise _StreamUnusable from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -56,6 +55,7 @@ from shared_context_server.models import (
     Permission,
 )
 from shared_context_server.settings import Settings
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import Storage
 
 _CORRECT_KEY = (
@@ -208,7 +208,7 @@ class Identity:
                 expires_at = datetime.min.replace(tzinfo=UTC)
                 if credential is not None:
                     expires_at = self._expiries[token_id] = credential.expires_at
-            is_current = datetime.now(UTC) < expires_at
+            is_current = utc_now() < expires_at
         if not is_current:
             raise Unauthenticated("The credential is not valid any more.")
 
@@ -280,7 +280,7 @@ class Identity:
             caller.agent_id,
             details={"credential_id": token_id, "of_agent_id": credential.agent_id},
         )
-        await self._storage.revoke_credentials(credential.family_id, datetime.now(UTC), audit)
+        await self._storage.revoke_credentials(credential.family_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return token_id
 
@@ -313,7 +313,7 @@ class Identity:
             agent_id,
             ceiling,
             hash_key(key),
-            datetime.now(UTC),
+            utc_now(),
             agent_type=agent_type,
         )
         details: JsonObject = {
@@ -335,7 +335,7 @@ class Identity:
         if key_id not in keys:
             return False
         audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
-        is_revoked = await self._storage.revoke_key(key_id, datetime.now(UTC), audit)
+        is_revoked = await self._storage.revoke_key(key_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return is_revoked
 
@@ -458,7 +458,7 @@ class Identity:
         self, event_type: str, identity: Caller, connection: Connection
     ) -> IssuedToken:
         """Record a new token of this identity, which has no credential yet, and sign it."""
-        issued_at_s = int(time.time())
+        issued_at_s = int(utc_now().timestamp())
         handle = make_handle()
         credential = Credential(
             id=make_token_id(),

@@ -12,6 +12,7 @@ import jwt
 from shared_context_server.errors import ConfigurationError, Unauthenticated
 from shared_context_server.models import Permission
 from shared_context_server.settings import MIN_JWT_SECRET_BYTES
+from shared_context_server.steady_time import utc_now
 
 ALGORITHM = "HS256"
 ISSUER = "shared-context-server"
@@ -89,8 +90,11 @@ class TokenSigner:
             audience=AUDIENCE,
             issuer=ISSUER,
             # A replica whose clock is a little ahead issues tokens "from the future": not a fault.
-            options={"require": REQUIRED_CLAIMS, "verify_iat": False},
+            # The expiry is checked below, by the time that is not set back.
+            options={"require": REQUIRED_CLAIMS, "verify_iat": False, "verify_exp": False},
         )
+        if int(payload["exp"]) <= utc_now().timestamp():
+            raise jwt.ExpiredSignatureError
         return TokenClaims(
             token_id=_text(payload["jti"]),
             agent_id=_text(payload["sub"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
@@ -11,6 +10,7 @@ from shared_context_server.auth.known_keys import KnownKeys
 from shared_context_server.auth.tokens import TokenSigner, hash_handle
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import Caller
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import Storage
 
 MAX_REMEMBERED = 10_000  # tokens, and handles: about 1 KiB each
@@ -30,7 +30,7 @@ def require_valid(verified: Verified, known: KnownKeys, field: str) -> Caller:
     """The caller; Unauthenticated if the credential has expired or been revoked, by itself or
     with its key. It never allows more than its key does now."""
     caller = verified.caller
-    if verified.expires_at_s <= time.time():
+    if verified.expires_at_s <= utc_now().timestamp():
         raise Unauthenticated(f"The {verified.what} has expired.", field=field)
     grant = known.grants.get(caller.key_id)
     if grant is None or caller.family_id in known.revoked_families:

@@ -31,7 +31,8 @@ def supervised_clock(settings: Settings) -> Iterator[None]:
     child ends with this process, however that ends.
     """
     configure_logs(settings)
-    supervisor = _Supervisor(daemon_command(settings), settings.clock_prefix)
+    reader = ClockReader(settings.clock_prefix, owner=settings.clock_owner)
+    supervisor = _Supervisor(daemon_command(settings), reader)
     supervisor.start()
     try:
         yield
@@ -40,10 +41,9 @@ def supervised_clock(settings: Settings) -> Iterator[None]:
 
 
 class _Supervisor:
-    def __init__(self, command: list[str], prefix: str) -> None:
+    def __init__(self, command: list[str], reader: ClockReader) -> None:
         self._command = [*command, "--until-eof"]
-        self._reader = ClockReader(prefix)
-        self._prefix = prefix
+        self._reader = reader
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # a child that is started is either seen by stop() or not
         self._child: subprocess.Popen[str] | None = None
@@ -75,7 +75,7 @@ class _Supervisor:
                 _log.error("the clock daemon cannot run with these options")
                 return
             if code == REFUSED and self._is_served():
-                _log.info("another clock daemon serves this prefix", prefix=self._prefix)
+                _log.info("another clock daemon serves this prefix", prefix=self._reader.prefix)
                 self._wait_for_its_end()
                 delay_s = BACK_OFF_S[0]
                 continue

@@ -19,15 +19,15 @@ class ClockNotRunningError(ClockError):
 
 
 class UnstableRecordError(ClockError):
-    """No whole record could be read within the allowed attempts."""
+    """No whole record could be read within the allowed attempts, nor had been before."""
 
     def __init__(self, segment: str, prefix: str, sequence: int) -> None:
         self.segment = segment
         self.sequence = sequence
         self.command = start_command(prefix)
         super().__init__(
-            f"segment {segment!r} gave no stable record (sequence word {sequence}). If its daemon "
-            f"was killed in the middle of a write, start it again with: {self.command}"
+            f"segment {segment!r} gave no stable record (sequence word {sequence}): its daemon was "
+            f"stopped or killed in the middle of a write. Start it again with: {self.command}"
         )
 
 
@@ -40,7 +40,7 @@ class SegmentLayoutError(ClockError):
 
 
 class SegmentAccessError(ClockError):
-    """The operating system refused this user the segment."""
+    """The segment may not be used: the system refuses it, or it is not trusted."""
 
     def __init__(self, segment: str, reason: str) -> None:
         self.segment = segment

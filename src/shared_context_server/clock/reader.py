@@ -6,13 +6,16 @@ unlinks. One reader may serve several threads.
 """
 
 from collections.abc import Callable
+from struct import Struct
 from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar
 
 from shared_context_server.clock.errors import (
+    ClockError,
     ClockNotRunningError,
     ReaderClosedError,
+    SegmentAccessError,
     SegmentLayoutError,
     UnstableRecordError,
 )
@@ -30,8 +33,9 @@ from shared_context_server.clock.layout import (
     sensor_segment_name,
     sensor_stale_after_ns,
 )
+from shared_context_server.clock.owners import find_trusted_users
 from shared_context_server.clock.segment import Segment, attach_segment, check_prefix, is_current
-from shared_context_server.clock.seqlock import open_reader
+from shared_context_server.clock.seqlock import Kept, open_reader
 
 Fields = tuple[Any, ...]
 RecordT = TypeVar("RecordT", ClockRecord, SensorRecord)
@@ -82,14 +86,17 @@ class _Reader(Generic[RecordT]):
         self,
         prefix: str,
         segment: str,
-        copy_record: Callable[[memoryview], RecordT],
-        unpack: Callable[[memoryview], Fields],
+        owner: str | int | None,
+        record_type: type[RecordT],
+        struct: Struct,
         trusted_for_ns: int,
     ) -> None:
         self.prefix = prefix
         self.segment = segment
-        self._copy_view: Callable[[memoryview], RecordT] = copy_record
-        self._unpack = unpack
+        self._trusted_users = find_trusted_users(owner)
+        self._copy_view: Callable[[memoryview | bytes], RecordT] = record_type.from_buffer_copy
+        self._struct = struct
+        self._kept = Kept()
         self._trusted_for_ns = trusted_for_ns
         self._attached: Segment | None = None
         self._check_at_ns = 0
@@ -97,16 +104,12 @@ class _Reader(Generic[RecordT]):
         self._copy_fields: Callable[[], Fields] = self._attach_and_copy_fields
 
     def read(self) -> RecordT:
-        """One whole record as it stands in the segment.
+        """One whole record as it stands in the segment. While the writer stands, or has died, in
+        the middle of a write: the last one that this reader has read.
 
         Raises ClockNotRunningError, UnstableRecordError or another ClockError.
         """
-        try:
-            record = self._copy_record()
-        except UnstableRecordError:
-            if not self._reattach():
-                raise
-            record = self._copy_record()
+        record = self._copy_record()
         if monotonic_ns() < self._check_at_ns:
             return record
         return self._check_age(record)
@@ -144,25 +147,29 @@ class _Reader(Generic[RecordT]):
 
     def _attach_first(self) -> None:
         try:
-            segment = attach_segment(self.segment)
+            segment = attach_segment(self.segment, self._trusted_users)
         except FileNotFoundError as exc:
             raise ClockNotRunningError(self.prefix, self.segment) from exc
         if not self._adopt(segment):
             raise ClockNotRunningError(self.prefix, self.segment)
 
     def _reattach(self) -> bool:
-        """Move to the segment that has the name now, if it is another one with a record in it."""
+        """Move to the segment that has the name now, if it is another one with a record in it.
+
+        One that may not be used is no successor: whoever puts it there does not take a reader's
+        last record away.
+        """
         attached = self._attached
-        if attached is None or is_current(attached, if_unknown=False):
-            return False
         try:
-            segment = attach_segment(self.segment)
-        except FileNotFoundError:
+            if attached is None or is_current(attached, if_unknown=False):
+                return False
+            segment = attach_segment(self.segment, self._trusted_users)
+        except (FileNotFoundError, SegmentAccessError):
             return False
         return self._adopt(segment)
 
     def _adopt(self, segment: Segment) -> bool:
-        version = self._unpack(segment.view)[8]
+        version = self._struct.unpack_from(segment.view)[8]
         if version == 0:
             return False
         if version != LAYOUT_VERSION:
@@ -170,43 +177,56 @@ class _Reader(Generic[RecordT]):
             raise SegmentLayoutError(self.segment, reason)
         self._attached = segment
         self._check_at_ns = 0
-        self._copy_record = open_reader(segment.view, self._copy_view, self._describe_failure)
-        self._copy_fields = open_reader(segment.view, self._unpack, self._describe_failure)
+        self._copy_record = open_reader(
+            segment.view, self._copy_view, self._recall_record, self._kept
+        )
+        self._copy_fields = open_reader(
+            segment.view, self._struct.unpack_from, self._recall_fields, self._kept
+        )
         return True
 
-    def _describe_failure(self, sequence: int) -> UnstableRecordError:
-        return UnstableRecordError(self.segment, self.prefix, sequence)
+    def _recall_record(self, sequence: int) -> RecordT:
+        """What to give while the writer stands in the middle of a write: its age tells the rest."""
+        if self._reattach():
+            return self._copy_record()
+        return self._copy_view(self._find_kept(sequence))
+
+    def _recall_fields(self, sequence: int) -> Fields:
+        if self._reattach():
+            return self._copy_fields()
+        return self._struct.unpack_from(self._find_kept(sequence))
+
+    def _find_kept(self, sequence: int) -> bytes:
+        """The bytes of the last record that was read, by `read` or `now`."""
+        kept: RecordT | Fields | None = self._kept.value
+        if kept is None:
+            raise UnstableRecordError(self.segment, self.prefix, sequence)
+        return self._struct.pack(*kept) if isinstance(kept, tuple) else bytes(kept)
 
     def _refuse(self) -> NoReturn:
         raise ReaderClosedError(self.segment)
 
 
 class ClockReader(_Reader[ClockRecord]):
-    """Reads the clock of `prefix`. Creating one is free; the first read attaches."""
+    """Reads the clock of `prefix`. Creating one is free; the first read attaches.
 
-    def __init__(self, prefix: str = "") -> None:
+    Only segments of this process's user, of root and of `owner`, a user's name or number, are
+    believed, and only if nobody else may write to them.
+    """
+
+    def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
         name = clock_segment_name(check_prefix(prefix))
-        super().__init__(
-            prefix,
-            name,
-            ClockRecord.from_buffer_copy,
-            CLOCK_STRUCT.unpack_from,
-            CLOCK_STALE_FLOOR_NS,
-        )
+        super().__init__(prefix, name, owner, ClockRecord, CLOCK_STRUCT, CLOCK_STALE_FLOOR_NS)
 
     def now(self) -> ClockReading:
         """The time at this moment: the time at the last tick and the monotonic time since then.
 
-        A dead daemon makes it stale, not wrong: the time goes on and the bounds widen. Raises
-        ClockNotRunningError if there was no daemon to attach to, UnstableRecordError if it died
-        in the middle of a write, or another ClockError.
+        A dead daemon makes it stale, not wrong: the time goes on and the bounds widen, from the
+        last record that this reader has read if the daemon died in the middle of a write. Raises
+        ClockNotRunningError if there was no daemon to attach to, UnstableRecordError if it stands
+        in the middle of a write and this reader has read nothing before, or another ClockError.
         """
-        try:
-            fields = self._copy_fields()
-        except UnstableRecordError:
-            if not self._reattach():
-                raise
-            fields = self._copy_fields()
+        fields = self._copy_fields()
         age_ns = monotonic_ns() - fields[4]
         stale = False
         if not 0 <= age_ns < CLOCK_STALE_FLOOR_NS or not fields[3] & 1:
@@ -236,27 +256,19 @@ class ClockReader(_Reader[ClockRecord]):
 
 
 class SensorReader(_Reader[SensorRecord]):
-    """Reads the sensors of `prefix`. Creating one is free; the first read attaches."""
+    """Reads the sensors of `prefix`. Creating one is free; the first read attaches.
 
-    def __init__(self, prefix: str = "") -> None:
+    It believes the segments that a ClockReader of this `owner` believes.
+    """
+
+    def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
         name = sensor_segment_name(check_prefix(prefix))
-        super().__init__(
-            prefix,
-            name,
-            SensorRecord.from_buffer_copy,
-            SENSOR_STRUCT.unpack_from,
-            SENSOR_STALE_FLOOR_NS,
-        )
-        self._clock = ClockReader(prefix)
+        super().__init__(prefix, name, owner, SensorRecord, SENSOR_STRUCT, SENSOR_STALE_FLOOR_NS)
+        self._clock = ClockReader(prefix, owner=owner)
 
     def now(self) -> SensorReading:
         """The latest values. Raises like ClockReader.now."""
-        try:
-            fields = self._copy_fields()
-        except UnstableRecordError:
-            if not self._reattach():
-                raise
-            fields = self._copy_fields()
+        fields = self._copy_fields()
         age_ns = monotonic_ns() - fields[4]
         stale = False
         if not 0 <= age_ns < SENSOR_STALE_FLOOR_NS:
@@ -289,8 +301,8 @@ class SensorReader(_Reader[SensorRecord]):
         return fields, max(0, age_ns), not 0 <= age_ns < stale_after_ns
 
     def _find_interval_ms(self) -> int:
-        """What the daemon says in its other segment; 0 if that one is gone."""
+        """What the daemon says in its other segment; 0 if that one does not tell."""
         try:
             return self._clock.read().sensor_interval_ms
-        except ClockNotRunningError:
+        except ClockError:
             return 0

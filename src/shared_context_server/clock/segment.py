@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from shared_context_server.clock.errors import OptionError, SegmentAccessError, SegmentLayoutError
 from shared_context_server.clock.layout import RECORD_SIZE
+from shared_context_server.clock.owners import find_trusted_users, require_trusted
 
 MODE = 0o644
 """Everyone may read, the daemon's user may write."""
@@ -47,7 +48,7 @@ if sys.platform == "win32":
     # On Windows a segment has no owner that could be asked, and lives as long as anyone maps it:
     # nothing can replace it under a reader, and there is nothing to unlink.
 
-    def attach_segment(name: str) -> Segment:
+    def attach_segment(name: str, trusted_users: frozenset[int] | None = None) -> Segment:
         """Map `name`. Raises FileNotFoundError if there is none."""
         return _map(SharedMemory(name), was_created=False)
 
@@ -73,21 +74,25 @@ else:
     # What multiprocessing.shared_memory itself is made of; typeshed does not describe it.
     from _posixshmem import shm_open, shm_unlink  # type: ignore[import-not-found, unused-ignore]
 
-    def attach_segment(name: str) -> Segment:
+    def attach_segment(name: str, trusted_users: frozenset[int] | None = None) -> Segment:
         """Map `name` read-only.
 
         Raises FileNotFoundError if there is none yet, SegmentLayoutError if it is too small,
-        SegmentAccessError if this user may not read it.
+        SegmentAccessError if this user may not read it, or if others than `trusted_users` (None:
+        this user and root) may write to it.
         """
+        if trusted_users is None:
+            trusted_users = find_trusted_users(None)
         fd = _open(name, os.O_RDONLY)
         try:
             state = os.fstat(fd)
+            require_trusted(name, state, trusted_users)
             if state.st_size == 0:
                 # Its daemon has created it and is about to give it a size.
                 raise FileNotFoundError(name)
             if state.st_size < RECORD_SIZE:
                 raise SegmentLayoutError(name, f"{state.st_size} bytes instead of {RECORD_SIZE}")
-            view = memoryview(mmap.mmap(fd, RECORD_SIZE, access=mmap.ACCESS_READ))
+            view = _map(name, fd, mmap.ACCESS_READ)
         finally:
             os.close(fd)
         return Segment(name, view, (state.st_dev, state.st_ino))
@@ -95,25 +100,49 @@ else:
     def create_segment(name: str) -> Segment:
         """Map `name` for writing: a new one, or the one that a dead daemon left.
 
-        One that another user left is not trusted: it is replaced if this user may do so. The
-        caller holds the writer's lock. Raises SegmentAccessError.
+        One that others than this user may write to is not trusted: it is replaced if this user may
+        do so. The caller holds the writer's lock. Raises SegmentAccessError.
         """
+        fd, was_created = _take_or_create(name)
         try:
-            fd, was_created = _open(name, os.O_RDWR), False
-            if os.fstat(fd).st_uid != os.geteuid():
-                os.close(fd)
-                _unlink(name)
-                fd, was_created = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
-        except FileNotFoundError:
-            fd, was_created = _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
-        try:
-            if os.fstat(fd).st_size < RECORD_SIZE:
-                os.ftruncate(fd, RECORD_SIZE)
+            _reserve(name, fd)
             state = os.fstat(fd)
-            view = memoryview(mmap.mmap(fd, RECORD_SIZE, access=mmap.ACCESS_WRITE))
+            view = _map(name, fd, mmap.ACCESS_WRITE)
         finally:
             os.close(fd)
         return Segment(name, view, (state.st_dev, state.st_ino), was_created)
+
+    def _take_or_create(name: str) -> tuple[int, bool]:
+        try:
+            fd = _open(name, os.O_RDWR)
+        except FileNotFoundError:
+            return _create(name), True
+        try:
+            require_trusted(name, os.fstat(fd), frozenset({os.geteuid()}))
+        except SegmentAccessError:
+            os.close(fd)
+            _unlink(name)
+            return _create(name), True
+        return fd, False
+
+    def _create(name: str) -> int:
+        return _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+    def _reserve(name: str, fd: int) -> None:
+        """Give the segment its size, and the memory for it: who writes where there is none dies."""
+        try:
+            if sys.platform == "linux":
+                os.posix_fallocate(fd, 0, RECORD_SIZE)
+            elif os.fstat(fd).st_size < RECORD_SIZE:
+                os.ftruncate(fd, RECORD_SIZE)
+        except OSError as exc:
+            raise SegmentAccessError(name, _describe(exc)) from exc
+
+    def _map(name: str, fd: int, access: int) -> memoryview:
+        try:
+            return memoryview(mmap.mmap(fd, RECORD_SIZE, access=access))
+        except OSError as exc:
+            raise SegmentAccessError(name, _describe(exc)) from exc
 
     def is_current(segment: Segment, *, if_unknown: bool) -> bool:
         """Whether the segment's name still leads to it: not unlinked, not replaced.
@@ -140,10 +169,19 @@ else:
 
     def _open(name: str, flags: int) -> int:
         try:
-            fd: int = shm_open(f"/{name}", flags, mode=MODE)
+            # O_NONBLOCK: a pipe under this name must not make anybody wait for its other end.
+            # Symbolic links are not followed: shm_open sees to that.
+            fd: int = shm_open(f"/{name}", flags | os.O_NONBLOCK, mode=MODE)
             return fd
+        except FileNotFoundError:
+            raise
         except PermissionError as exc:
             raise SegmentAccessError(name, f"permission denied to user {os.geteuid()}") from exc
+        except OSError as exc:
+            raise SegmentAccessError(name, _describe(exc)) from exc
+
+    def _describe(exc: OSError) -> str:
+        return f"the system says {exc.strerror!r}"
 
     def _unlink(name: str) -> None:
         try:

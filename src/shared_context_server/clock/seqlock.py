@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shared_context_server.clock.layout import RECORD_SIZE, SEQUENCE_WORD
 
@@ -63,14 +63,27 @@ def open_writer(view: memoryview) -> Callable[[bytes], None]:
     return write if ORDERS_STORES_AND_LOADS else write_fenced
 
 
-def open_reader(
-    view: memoryview, copy: Callable[[memoryview], T], failure: Callable[[int], Exception]
-) -> Callable[[], T]:
-    """A function that returns `copy(view)` of one whole record.
+class Kept:
+    """What was copied last, for the time when nothing whole can be copied. None at first."""
 
-    It raises `failure(sequence word)` after about 25 ms without one, and at once when it is called
-    again while the writer still stands in the middle of the same write.
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
+def open_reader(
+    view: memoryview,
+    copy: Callable[[memoryview], T],
+    give_up: Callable[[int], T],
+    kept: Kept | None = None,
+) -> Callable[[], T]:
+    """A function that returns `copy(view)` of one whole record, and keeps it in `kept`.
+
+    After about 25 ms without one it returns `give_up(sequence word)`, which may raise. It does so
+    at once when it is called again while the writer still stands in the middle of the same write.
     """
+    kept = kept or Kept()
     word = _sequence_word(view)
     if not ORDERS_STORES_AND_LOADS:
         copy = _put_between_fences(copy)
@@ -80,6 +93,7 @@ def open_reader(
         sequence = word[0]
         value = copy(view)
         if word[0] == sequence and not sequence & 1:
+            kept.value = value
             return value
         return retry()
 
@@ -87,7 +101,7 @@ def open_reader(
         nonlocal abandoned
         sequence = word[0]
         if sequence == abandoned:
-            raise failure(sequence)
+            return give_up(sequence)
         for _ in range(ROUNDS):
             for _ in range(SPINS):
                 sequence = word[0]
@@ -95,10 +109,11 @@ def open_reader(
                     continue
                 value = copy(view)
                 if word[0] == sequence:
+                    kept.value = value
                     return value
             time.sleep(PAUSE_S)
         abandoned = sequence if sequence & 1 else -1
-        raise failure(sequence)
+        return give_up(sequence)
 
     return read
 

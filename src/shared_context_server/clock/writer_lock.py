@@ -6,6 +6,7 @@ from a process of another container.
 """
 
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,11 @@ def _acquire(path: Path, prefix: str) -> int:
         except PermissionError as exc:
             reason = f"a daemon of another user holds it, or has left it behind in {path.parent}"
             raise SegmentAccessError(path.name, reason) from exc
+        except OSError as exc:
+            raise SegmentAccessError(path.name, f"the system says {exc.strerror!r}") from exc
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise SegmentAccessError(path.name, f"what lies in {path.parent} is no file")
         try:
             _lock(fd)
             if _is_same_file(fd, path):

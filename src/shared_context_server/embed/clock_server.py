@@ -17,6 +17,7 @@ from pydantic import PrivateAttr
 from shared_context_server import __version__
 from shared_context_server.auth.connection import Connection
 from shared_context_server.clock import ClockReader, SensorReader
+from shared_context_server.clock.owners import find_trusted_users
 from shared_context_server.clock.segment import check_prefix
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
 from shared_context_server.embed.per_run import ServerPerRun
@@ -79,13 +80,17 @@ class ClockTool(FastMCPTool):
 class ClockServer(ServerPerRun):
     """Attaches readers when it is run: a closed reader could not be used again."""
 
-    def __init__(self, name: str, prefix: str) -> None:
+    def __init__(self, name: str, prefix: str, owner: str | int | None) -> None:
         super().__init__(name)
         self._prefix = prefix
+        self._owner = owner
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LowLevelServer[Any]]:
-        with ClockReader(self._prefix) as clock, SensorReader(self._prefix) as sensors:
+        with (
+            ClockReader(self._prefix, owner=self._owner) as clock,
+            SensorReader(self._prefix, owner=self._owner) as sensors,
+        ):
             yield make_server(self.name, Readers(clock, sensors))
 
 
@@ -98,15 +103,19 @@ def make_server(name: str, readers: Readers) -> LowLevelServer[Any]:
     return mcp._mcp_server
 
 
-def create_clock_server(name: str = "clock", *, prefix: str = "") -> SdkServerEntry:
+def create_clock_server(
+    name: str = "clock", *, prefix: str = "", owner: str | int | None = None
+) -> SdkServerEntry:
     """An `mcp_servers` entry with get_time and the sensor tools only: no storage, no identity.
 
     It reads the segments that `shared-context-server clock --prefix …` writes; without that daemon
-    the time is the system clock's and the sensors answer CLOCK_NOT_RUNNING. Raises
-    ConfigurationError for a prefix that no segment can have.
+    the time is the system clock's and the sensors answer CLOCK_NOT_RUNNING. `owner` is the user, by
+    name or number, whose daemon is believed beside this process's user's and root's. Raises
+    ConfigurationError for a prefix that no segment can have, or a user there is none of.
     """
     try:
         check_prefix(prefix)
+        find_trusted_users(owner)
     except ValueError as exc:
-        raise ConfigurationError(f"prefix: {exc}") from exc
-    return make_entry(name, ClockServer(name, prefix))
+        raise ConfigurationError(str(exc)) from exc
+    return make_entry(name, ClockServer(name, prefix, owner))

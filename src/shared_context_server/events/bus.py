@@ -30,6 +30,7 @@ class Subscription:
         self._arrived = asyncio.Event()
         self._is_closed = False
         self.has_missed = False
+        self.was_set_back = False
 
     def offer(self, event: Event) -> None:
         """Keep the event if it is wanted, and wake the subscriber."""
@@ -42,6 +43,11 @@ class Subscription:
         """Wake the subscriber to look for itself: something may have happened unheard."""
         self.has_missed = True
         self._arrived.set()
+
+    def set_back(self) -> None:
+        """Wake the subscriber: the store is in an earlier state than the one it has read."""
+        self.was_set_back = True
+        self.miss()
 
     def close(self) -> None:
         """Wake the subscriber for the last time."""
@@ -67,6 +73,11 @@ class Subscription:
         """Whether events may have been missed since the last call."""
         missed, self.has_missed = self.has_missed, False
         return missed
+
+    def take_set_back(self) -> bool:
+        """Whether the store was set back since the last call."""
+        set_back, self.was_set_back = self.was_set_back, False
+        return set_back
 
 
 class Link(Protocol):
@@ -131,6 +142,12 @@ class Bus:
         for subscriptions in tuple(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
                 subscription.miss()
+
+    def deliver_set_back(self) -> None:
+        """The store was set back to an earlier state: what anybody remembers of it may be lost."""
+        for subscriptions in tuple(self._subscriptions.values()):
+            for subscription in tuple(subscriptions):
+                subscription.set_back()
 
     @contextmanager
     def subscribe(self, wants: Wanted, *, session_id: str | None = None) -> Iterator[Subscription]:

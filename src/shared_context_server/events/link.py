@@ -58,6 +58,7 @@ class TailLink:
         self._resting: asyncio.TimerHandle | None = None
         self._is_ring_due = False
         self._is_closed = False
+        self._position: TailPosition | None = None
         self._unstored: list[Event] = []
         # Messages of this process that the tail will tell of once more.
         self._own_messages: set[tuple[str | None, int | None]] = set()
@@ -79,6 +80,7 @@ class TailLink:
         if self._listening is None and not self._is_closed:
             is_heard = self._bell.hang_up()
             self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
+            self._position = None
             self._listening = self._start(self._listen())
 
     def rest(self) -> None:
@@ -138,29 +140,34 @@ class TailLink:
         is_failing = False
         while True:
             try:
-                position = await self._storage.get_tail_position()
+                # After a failure from where it had read to: that tells whether the store that
+                # answers now, which may be another one or restored, goes on from there.
+                self._position = (
+                    await self._storage.get_tail_position()
+                    if self._position is None
+                    else await self._read_on(self._position)
+                )
                 # What was committed while nobody read, and before that position was taken.
                 self._bus.deliver_unknown()
                 if is_failing:
                     is_failing = False
                     _log.info("the tail can be read again")
-                await self._follow(position)
+                await self._follow()
             except SharedContextError as exc:
-                # From its end then: of a database that has crashed, or another that has taken its
-                # place, the ids may go on from before where this one had read to.
                 if not is_failing:
                     is_failing = True
                     _log.warning("the tail cannot be read", code=exc.code, error=exc.message)
                 await asyncio.sleep(LOOK_INTERVAL_S)
 
-    async def _follow(self, position: TailPosition) -> NoReturn:
-        """Deliver what comes after this position, until it cannot be read."""
+    async def _follow(self) -> NoReturn:
+        """Deliver what comes, until it cannot be read."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._has_rung.wait()
             self._has_rung.clear()
-            position = await self._read_on(position)
+            assert self._position is not None
+            self._position = await self._read_on(self._position)
 
     async def _read_on(self, position: TailPosition) -> TailPosition:
         """Deliver what is new; where to read on."""
@@ -168,6 +175,7 @@ class TailLink:
         while not is_at_end:
             changes = await self._storage.read_changes(position, READ_LIMIT)
             position = changes.position
+            self._position = position
             is_at_end = len(changes.events) < READ_LIMIT
             self._deliver(changes)
             if changes.events:
@@ -175,7 +183,11 @@ class TailLink:
         return position
 
     def _deliver(self, changes: Changes) -> None:
-        if not changes.is_complete:
+        if changes.is_set_back:
+            _log.error("the store was set back to an earlier state: readers are told")
+            self._own_messages.clear()
+            self._bus.deliver_set_back()
+        elif not changes.is_complete:
             self._bus.deliver_unknown()
         for event in changes.events:
             message = (event.session_id, event.seq)

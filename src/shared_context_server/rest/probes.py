@@ -18,8 +18,9 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.wire import FixedAnswer, send_body
 from shared_context_server.services import timing
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.presence import ACTIVE_WINDOW
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Storage
 
 FRESH_S = 1.0  # an answer of the storage counts for so long

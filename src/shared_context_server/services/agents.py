@@ -8,7 +8,7 @@ from functools import partial
 
 from shared_context_server import policy
 from shared_context_server.models import Agent, AuditEntry, Caller, Permission
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.paging import (
     decode_cursor,
     decode_moment,
@@ -16,6 +16,7 @@ from shared_context_server.services.paging import (
     to_microseconds,
 )
 from shared_context_server.services.presence import ACTIVE_WINDOW
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import AuditQuery
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
@@ -32,7 +31,3 @@ class Services:
     shared_reads: SharedReads
     limits: RateLimits
     slots: Slots
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)

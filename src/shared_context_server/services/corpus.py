@@ -81,6 +81,19 @@ class Corpus:
         self.lock = asyncio.Lock()
         self.refreshing: asyncio.Task[Session] | None = None
         self.next_refresh: asyncio.Task[Session] | None = None
+        self._newest: tuple[object, ...] | None = None  # the message at `high`, once it was read
+
+    def is_continued_by(self, log: list[Message]) -> bool:
+        """Whether this log, which begins with the newest message that the corpus covers, goes on from
+        it: not if that message is another one or gone, since the store was set back."""
+        if not log or log[0].seq != self.high:
+            return False
+        if self._newest is None:
+            self.note_newest(log[0])
+        return self._newest == _mark(log[0])
+
+    def note_newest(self, message: Message) -> None:
+        self._newest = _mark(message)
 
     @property
     def high(self) -> int:
@@ -149,15 +162,23 @@ class CorpusCache:
             raise
 
     async def _read_on(self, corpus: Corpus) -> Session:
+        is_known = corpus.high == 0
         while True:
             seen: list[Session] = []
+            after_seq = corpus.high if is_known else corpus.high - 1
             messages = await self._storage.read_log(
-                corpus.session_id, after_seq=corpus.high, limit=READ_STEP, guard=seen.append
+                corpus.session_id, after_seq=after_seq, limit=READ_STEP, guard=seen.append
             )
             session = seen[-1]
-            if session.last_seq < corpus.high or session.last_seq > corpus.high + MAX_BEHIND:
+            is_continued = is_known or corpus.is_continued_by(messages)
+            is_near = corpus.high <= session.last_seq <= corpus.high + MAX_BEHIND
+            if not (is_continued and is_near):
                 self._corpora[corpus.session_id] = Corpus(corpus.session_id, session.last_seq)
                 return session
+            if not is_known:
+                is_known, messages = True, messages[1:]
+                if not messages and corpus.high < session.last_seq:
+                    continue  # the page had room for the message known already
             if not messages:
                 return session
             async with corpus.lock:
@@ -167,6 +188,7 @@ class CorpusCache:
                     new = [message for message in messages if message.seq > corpus.high]
                     await run_in_slices(corpus.blocks[-1].add_in_steps(new), math.inf)
                     self._make_room(corpus)
+                corpus.note_newest(messages[-1])
             if corpus.high >= session.last_seq:
                 return session
 
@@ -191,16 +213,20 @@ class CorpusCache:
                 return  # another search has read it
             if corpus.blocks[0].is_full:
                 corpus.blocks.insert(0, Block(low))
-            await self._add_older(corpus.session_id, corpus.blocks[0])
+            newest = await self._add_older(corpus.session_id, corpus.blocks[0])
+            if newest is not None and newest.seq == corpus.high:
+                corpus.note_newest(newest)
             self._make_room(corpus)
 
-    async def _add_older(self, session_id: str, block: Block) -> None:
+    async def _add_older(self, session_id: str, block: Block) -> Message | None:
+        """Read one page before the block into it; the newest message of that page, if there is one."""
         page = await self._storage.read_log(
             session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
         )
         if not page:
             block.low = 0
         await run_in_slices(block.add_in_steps(reversed(page)), math.inf)
+        return page[-1] if page else None
 
     @asynccontextmanager
     async def open_older(
@@ -228,6 +254,11 @@ class CorpusCache:
                 total -= self._corpora.pop(session_id).size_bytes
         while total > self._max_bytes and len(kept.blocks) > 1:
             total -= kept.blocks.pop(0).size_bytes
+
+
+def _mark(message: Message) -> tuple[object, ...]:
+    """What tells a message from another one that has its seq after the store was set back."""
+    return message.id, message.sender, message.timestamp
 
 
 def _left_s(ends_at: float) -> float:

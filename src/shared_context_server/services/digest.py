@@ -22,6 +22,7 @@ from shared_context_server import policy
 from shared_context_server.display import show_line, show_name, show_text
 from shared_context_server.models import Caller, Message
 from shared_context_server.services.context import Services
+from shared_context_server.services.messages import require_cursor
 from shared_context_server.storage.base import MessageQuery, SenderCount
 
 WINDOW = 1_000  # newest messages that are looked at one by one; older ones are only counted
@@ -47,12 +48,14 @@ async def get_digest(
     after_seq: int | None,
     max_tokens: int,
 ) -> Digest:
-    """Who wrote what behind `after_seq` (default: the caller's stored cursor), as far as visible."""
+    """Who wrote what behind `after_seq` (default: the caller's stored cursor), as far as visible.
+    Raises CursorLost if the log ends before it."""
     guard = partial(policy.require_session_read, caller)
     storage = services.storage
     if after_seq is None:
         after_seq = await storage.get_cursor(session_id, caller.agent_id)
     page = await storage.list_messages(session_id, caller, MessageQuery(limit=WINDOW), guard)
+    require_cursor(page, after_seq)
     messages = [message for message in page.messages if message.seq > after_seq]
     counts = await storage.count_by_sender(session_id, caller, after_seq=after_seq, guard=guard)
     text = compose(messages, counts, after_seq, max_tokens)

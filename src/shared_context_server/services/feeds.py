@@ -15,7 +15,12 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from shared_context_server import policy
-from shared_context_server.errors import SessionNotFound, Unauthenticated, Unavailable
+from shared_context_server.errors import (
+    CursorLost,
+    SessionNotFound,
+    Unauthenticated,
+    Unavailable,
+)
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Permission
 from shared_context_server.services.context import Services
@@ -49,25 +54,35 @@ async def open_session_log(
 ) -> SessionLog:
     """The log of one session from behind `after_seq` on, None: from now on.
 
-    Raises SessionNotFound.
+    Raises SessionNotFound, and CursorLost if the log ends before after_seq.
     """
     session = await services.storage.get_session(session_id)
     policy.require_session_read(caller, session)
+    if after_seq is not None and after_seq > session.last_seq:
+        raise CursorLost(after_seq)
     return SessionLog(
         services, caller, session_id, session.last_seq if after_seq is None else after_seq
     )
 
 
 async def open_common_log(services: Services, caller: Caller, after_id: int | None) -> CommonLog:
-    """The messages of all sessions from behind this message id on, None: from now on."""
+    """The messages of all sessions from behind this message id on, None: from now on.
+
+    Raises CursorLost if no message has had this id.
+    """
     policy.require(caller, Permission.READ)
-    newest = await services.storage.get_newest_message_id() if after_id is None else after_id
-    return CommonLog(services, caller, newest)
+    if after_id == 0:
+        return CommonLog(services, caller, after_id)
+    newest = await services.storage.get_newest_message_id()
+    if after_id is not None and after_id > newest:
+        raise CursorLost(after_id)
+    return CommonLog(services, caller, newest if after_id is None else after_id)
 
 
 async def follow(services: Services, caller: Caller, log: Log) -> AsyncGenerator[Message | Event]:
-    """What is in the log and what comes, until the session is deleted, the credential ends or the
-    server stops. A stream that is followed counts as a sign of life."""
+    """What is in the log and what comes, until the session is deleted, the store is set back to an
+    earlier state, the credential ends or the server stops. A stream that is followed counts as a
+    sign of life."""
     events: list[Event] = []
     is_certain = False
     # Subscribed before the first look, so that what is committed in between is heard of.
@@ -93,6 +108,9 @@ async def follow(services: Services, caller: Caller, log: Log) -> AsyncGenerator
                 if await log.shows(event):
                     yield event
             events = await _wait_for_news(services, caller, subscription)
+            if subscription.was_set_back:
+                yield Event(EventKind.LOG_SET_BACK, log.session_id)
+                return
             is_certain = not subscription.take_missed()
 
 

@@ -15,9 +15,10 @@ from shared_context_server import policy
 from shared_context_server.errors import SessionClosed, SharedContextError
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S, ReportProgress
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import LeaseAttempt, SessionGuard
 
 DEFAULT_LISTED = 100

@@ -27,10 +27,11 @@ from shared_context_server.models import (
     Permission,
     Session,
 )
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.json_rules import find_fault, is_large_integer
 from shared_context_server.services.paging import decode_cursor, encode_cursor
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import (
     Fence,
     MemoryListing,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
+from shared_context_server.errors import CursorLost
 from shared_context_server.models import Caller, Event, EventKind, JsonObject, Message, Visibility
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import (
     AddedMessage,
     Fence,
@@ -68,10 +70,20 @@ async def add_message(
 async def get_messages(
     services: Services, caller: Caller, session_id: str, query: MessageQuery
 ) -> MessagePage:
-    """One page of what the caller may see, in seq order."""
-    return await services.storage.list_messages(
+    """One page of what the caller may see, in seq order. Raises CursorLost if the log ends before
+    after_seq."""
+    page = await services.storage.list_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
+    require_cursor(page, query.after_seq)
+    return page
+
+
+def require_cursor(page: MessagePage, after_seq: int | None) -> None:
+    """Raise CursorLost for a cursor beyond the end of the log: whoever has it has read messages
+    that are not there any more, and would wait for those that are written anew and never see them."""
+    if after_seq is not None and after_seq > page.last_seq:
+        raise CursorLost(after_seq)
 
 
 def cut_page(found: list[Message], limit: int) -> list[Message]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Agent, Caller, Event, EventKind
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Storage
 
 ACTIVE_WINDOW = timedelta(minutes=5)
@@ -30,7 +31,7 @@ class Presence:
 
     def note(self, caller: Caller) -> None:
         """Remember that this caller has just called."""
-        now = datetime.now(UTC)
+        now = utc_now()
         self._seen[caller.agent_id] = Agent(caller.agent_id, caller.agent_type, now, now)
 
     async def flush(self) -> None:
@@ -38,7 +39,7 @@ class Presence:
         seen, self._seen = self._seen, {}
         try:
             change = await self._storage.touch_agents(
-                list(seen.values()), gone_before=datetime.now(UTC) - GONE_AFTER
+                list(seen.values()), gone_before=utc_now() - GONE_AFTER
             )
         except BaseException:
             self._seen = seen | self._seen

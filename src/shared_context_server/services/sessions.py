@@ -21,12 +21,13 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.services.context import Services, utc_now
+from shared_context_server.services.context import Services
 from shared_context_server.services.paging import (
     decode_moment,
     encode_cursor,
     to_microseconds,
 )
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import MessageQuery, NewSession
 
 NEWEST_SHOWN = 50

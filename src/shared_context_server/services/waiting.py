@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
+from shared_context_server.errors import CursorLost
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
 from shared_context_server.services.context import Services
@@ -52,8 +53,9 @@ async def wait_for_messages(
     comes; none when the time is up. Does not move the stored cursor.
 
     Raises RateLimited when the caller waits too often at once, Unavailable when the server is
-    stopping or too many wait, SessionNotFound when the session is deleted,
-    Unauthenticated when the caller's token or key has ended meanwhile.
+    stopping or too many wait, SessionNotFound when the session is deleted, Unauthenticated when the
+    caller's token or key has ended meanwhile, CursorLost when the log ends before the cursor, or the
+    store is set back meanwhile.
     """
     after_seq = request.after_seq
     if after_seq is None:
@@ -72,6 +74,8 @@ async def wait_for_messages(
             if left_s <= 0:
                 break
             events = await subscription.wait(min(left_s, PROGRESS_INTERVAL_S))
+            if subscription.was_set_back:
+                raise CursorLost(after_seq, is_beyond=False)
             if events or subscription.has_missed:
                 await watch.catch_up(events, subscription)
                 # After the read: a token revoked before it must not see what it found.
@@ -92,7 +96,7 @@ class _Watch:
         self._caller = caller
         self._request = request
         self._mention = Mention(caller.agent_id) if request.is_mention_wanted else None
-        self._looked_up_to = after_seq
+        self._after_seq = self._looked_up_to = after_seq
         self.found: list[Message] = []
 
     async def look(self) -> None:
@@ -111,6 +115,8 @@ class _Watch:
             page = await self._services.storage.list_messages(
                 request.session_id, self._caller, query, guard
             )
+            if self._looked_up_to > page.last_seq:
+                raise CursorLost(self._after_seq, is_beyond=self._after_seq > page.last_seq)
             self.found = [message for message in page.messages if self._is_wanted(message)]
             has_more = page.has_more
             read_up_to = page.messages[-1].seq if has_more else page.last_seq

@@ -236,18 +236,36 @@ class PresenceChange:
     left: list[str]
 
 
-TailPosition = tuple[int, ...]
-"""How far a reader of the tail has read; only the store that made it knows what it means."""
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A message that was in the store: while it is, so is all that was committed before it."""
+
+    message_id: int
+    session_id: str
+    created_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class TailPosition:
+    """How far a reader of the tail has read: ids of a message and a change. `anchor` is the newest
+    message seen, None if there was none, by which to know the history again."""
+
+    message_id: int
+    change_id: int
+    anchor: Anchor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     """A piece of the tail: `events` in an order that keeps each session's messages by seq, and where
-    to read on. Without `is_complete` some of what was behind the old position is no longer kept."""
+    to read on. Without `is_complete` some of what was behind the old position is no longer kept.
+    `is_set_back`: the store has lost what the position was taken in, since an earlier state of it was
+    restored or a standby that lacked the last commits took over; `position` is the end then."""
 
     events: list[Event]
     position: TailPosition
     is_complete: bool = True
+    is_set_back: bool = False
 
 
 class Bell(Protocol):
@@ -570,6 +588,12 @@ class Storage(Protocol):
 
     async def list_audit(self, query: AuditQuery) -> list[AuditEntry]:
         """Newest first."""
+
+    async def find_clock_offset(self, boot_id: str) -> int | None:
+        """The largest that was noted for this boot of a machine, microseconds."""
+
+    async def note_clock_offset(self, boot_id: str, offset_us: int) -> None:
+        """Keep it, unless a larger one is kept."""
 
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         """Counts of active sessions and of agents seen since then."""

@@ -172,7 +172,7 @@ async def test_an_id_that_was_rolled_back_holds_nobody_up(
     added = await add_message(storage)
     page = await storage.list_new_messages(ALICE, after_id=0, limit=10)
     assert [message.id for message in page.messages] == [added.id]
-    assert (await storage.read_changes(start, 10)).position[0] == added.id
+    assert (await storage.read_changes(start, 10)).position.message_id == added.id
 
 
 async def test_a_long_transaction_beside_holds_nobody_up(
@@ -188,8 +188,8 @@ async def test_a_long_transaction_beside_holds_nobody_up(
     async with connection.transaction():
         await connection.execute("UPDATE auth_generation SET generation = generation + 1")
         added = await add_message(storage)
-        assert (await storage.read_changes(start, 10)).position[0] == added.id
-        assert (await storage.get_tail_position())[0] == added.id
+        assert (await storage.read_changes(start, 10)).position.message_id == added.id
+        assert (await storage.get_tail_position()).message_id == added.id
 
 
 async def test_the_end_of_the_tail_is_behind_what_is_about_to_commit(

@@ -276,6 +276,7 @@ PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
 MAY_SCAN = {"identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
+MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where a message is gone
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_HEARD_IN_SESSION",
     "agents._LIST_OF_SESSION",

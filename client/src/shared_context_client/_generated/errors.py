@@ -168,6 +168,14 @@ class Conflict(SharedContextError):
     default_retryable: ClassVar[bool] = False
 
 
+class CursorLost(SharedContextError):
+    """What the reader's cursor points behind is not in the log (any more)."""
+
+    code = "CURSOR_LOST"
+    default_status: ClassVar[int | None] = 409
+    default_retryable: ClassVar[bool] = False
+
+
 class SessionClosed(SharedContextError):
     """The session is closed: it can be read and not written."""
 
@@ -245,6 +253,7 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     HeadersTooLarge.code: HeadersTooLarge,
     InvalidMessage.code: InvalidMessage,
     Conflict.code: Conflict,
+    CursorLost.code: CursorLost,
     SessionClosed.code: SessionClosed,
     LeaseLost.code: LeaseLost,
     RateLimited.code: RateLimited,

@@ -10,38 +10,52 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared_context_server.models import Event, EventKind
-from shared_context_server.storage.base import Changes, TailPosition
+from shared_context_server.storage.base import Anchor, Changes, TailPosition
 from shared_context_server.storage.postgres.feed import read_end
 from shared_context_server.storage.postgres.horizon import (
     Table,
     count_gapless,
     have_writers_ended,
+    read_last_given,
 )
 from shared_context_server.storage.postgres.pool import Connection
 from shared_context_server.storage.rows import Row
 
 KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
 
-_MESSAGES = "SELECT id, session_id, seq FROM messages WHERE id > $1 ORDER BY id LIMIT $2"
+_MESSAGES = """
+    SELECT id, session_id, seq, created_at FROM messages WHERE id > $1 ORDER BY id LIMIT $2"""
 _CHANGES = """
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
     WHERE id > $1 ORDER BY id LIMIT $2"""
-_MESSAGES_UP_TO = "SELECT id, session_id, seq FROM messages WHERE id > $1 AND id <= $2 ORDER BY id"
+_MESSAGES_UP_TO = """
+    SELECT id, session_id, seq, created_at FROM messages WHERE id > $1 AND id <= $2 ORDER BY id"""
 _CHANGES_UP_TO = """
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
     WHERE id > $1 AND id <= $2 ORDER BY id"""
 _OLDEST_CHANGE = "SELECT min(id) FROM changes"
+_NEWEST = "SELECT id, session_id, created_at FROM messages WHERE id <= $1 ORDER BY id DESC LIMIT 1"
+_ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = $1"
+# Whether messages of a session may be missing: it is deleted, by a change that is still told of.
+_IS_DELETED = """
+    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = $1 AND kind = 'session_deleted')"""
 _ADD = """
     INSERT INTO changes (kind, session_id, name, owner, agent_id)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])"""
 
 
 async def read_position(connection: Connection) -> TailPosition:
-    return (await read_end(connection, "messages"), await read_end(connection, "changes"))
+    message_id = await read_end(connection, "messages")
+    change_id = await read_end(connection, "changes")
+    newest = await connection.fetchrow(_NEWEST, message_id)
+    return TailPosition(message_id, change_id, None if newest is None else Anchor(*newest))
 
 
 async def read_changes(connection: Connection, after: TailPosition, limit: int) -> Changes:
-    after_message, after_change = after
+    if not await _is_continued(connection, after):
+        position = await read_position(connection)
+        return Changes([], position, is_complete=False, is_set_back=True)
+    after_message, after_change = after.message_id, after.change_id
     messages = await _read_settled(
         connection, "messages", _MESSAGES, _MESSAGES_UP_TO, after_message, limit
     )
@@ -57,11 +71,27 @@ async def read_changes(connection: Connection, after: TailPosition, limit: int) 
         Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
         for row in changes
     ]
-    position = (
+    position = TailPosition(
         messages[-1][0] if messages else after_message,
         changes[-1][0] if changes else after_change,
+        Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
     )
     return Changes(events, position, is_complete)
+
+
+async def _is_continued(connection: Connection, after: TailPosition) -> bool:
+    """Whether this is a later state of the store in which the position was taken."""
+    anchor = after.anchor
+    if anchor is not None:
+        row = await connection.fetchrow(_ANCHOR, anchor.message_id)
+        if row is None and not await connection.fetchval(_IS_DELETED, anchor.session_id):
+            return False
+        if row is not None and Anchor(*row) != anchor:
+            return False
+    return (
+        await read_last_given(connection, "messages") >= after.message_id
+        and await read_last_given(connection, "changes") >= after.change_id
+    )
 
 
 async def _read_settled(

@@ -36,6 +36,13 @@ COLLISIONS = (
 )
 """Another transaction was faster; tried again, this one sees what that one wrote."""
 
+NO_SCHEMA = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+)
+"""Somebody has removed our tables, or made the database anew: `scs migrate` makes them."""
+
 _DEFECTS = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.IntegrityConstraintViolationError,
@@ -49,7 +56,11 @@ def wrap_error(exc: BaseException) -> SharedContextError:
     many connections, disk full, a right that is missing, time out), InternalError for what is our
     own mistake: SQL that does not fit the schema, a broken constraint. As `raise … from exc` would
     make it."""
-    error = InternalError("The storage failed.") if _is_defect(exc) else Unavailable()
+    error: SharedContextError
+    if isinstance(exc, NO_SCHEMA):
+        error = Unavailable("The database lacks the server's tables.")
+    else:
+        error = InternalError("The storage failed.") if _is_defect(exc) else Unavailable()
     error.__cause__ = exc
     return error
 
@@ -75,7 +86,7 @@ def may_pass(exc: BaseException) -> bool:
 
 
 def _is_defect(exc: BaseException) -> bool:
-    if isinstance(exc, asyncpg.InsufficientPrivilegeError):
+    if isinstance(exc, (asyncpg.InsufficientPrivilegeError, *NO_SCHEMA)):
         return False
     return isinstance(exc, _DEFECTS) and not _is_lost(exc)
 

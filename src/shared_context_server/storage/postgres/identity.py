@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.pool import Connection
@@ -22,7 +23,10 @@ from shared_context_server.storage.rows import (
 )
 
 _GENERATION = "SELECT generation FROM auth_generation"
-_NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
+# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
+# the same number again by another change.
+_NEXT_GENERATION = """
+    UPDATE auth_generation SET generation = generation + 1 + (random() * 1000000000)::bigint"""
 
 _ADD_KEY = """
     INSERT INTO api_keys (
@@ -62,7 +66,7 @@ async def read_generation(connection: Connection) -> int:
 async def read_auth_state(connection: Connection) -> AuthState:
     generation = await read_generation(connection)
     keys = [to_api_key(row) for row in await connection.fetch(_LIST_ACTIVE_KEYS)]
-    revoked = await connection.fetch(_LIST_REVOKED, encode_time(datetime.now(UTC)))
+    revoked = await connection.fetch(_LIST_REVOKED, encode_time(utc_now()))
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},

@@ -58,6 +58,7 @@ from shared_context_server.storage.postgres import (
     agents,
     audit,
     changes,
+    clock_offsets,
     feed,
     identity,
     leases,
@@ -460,6 +461,12 @@ class PostgresStorage:
 
     async def list_audit(self, query: AuditQuery) -> list[AuditEntry]:
         return await self._run_plain(audit.list_audit, query)
+
+    async def find_clock_offset(self, boot_id: str) -> int | None:
+        return await self._run_plain(clock_offsets.find_offset, boot_id)
+
+    async def note_clock_offset(self, boot_id: str, offset_us: int) -> None:
+        await self._write(clock_offsets.note_offset, boot_id, offset_us)
 
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         active_sessions = active_agents = math.nan

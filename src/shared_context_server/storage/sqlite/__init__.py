@@ -34,6 +34,7 @@ from shared_context_server.storage.sqlite.opened_file import (
     FileId,
     OpenedFile,
     find_file_id,
+    is_log_stale,
     set_stale_log_aside,
 )
 from shared_context_server.storage.sqlite.readers import Readers
@@ -129,7 +130,7 @@ def migrate_sqlite(
     than this program.
     """
     path = database_path(settings)
-    if is_filled(path):
+    if is_filled(path) and not is_log_stale(path):
         # Before anything is written beside it: a lock, a probe, a switch to WAL.
         with (
             _explain_errors(path),

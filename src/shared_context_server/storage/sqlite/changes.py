@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from shared_context_server.models import Event, EventKind
-from shared_context_server.storage.base import Changes, TailPosition
+from shared_context_server.storage.base import Anchor, Changes, TailPosition
 
 KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
 
@@ -18,7 +18,13 @@ KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behi
 _POSITION = """
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0),
            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)"""
-_MESSAGES = "SELECT id, session_id, seq FROM messages WHERE id > ? ORDER BY id LIMIT ?"
+_NEWEST = """
+    SELECT id, session_id, created_at FROM messages WHERE id = (SELECT max(id) FROM messages)"""
+_ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = ?"
+# Whether messages of a session may be missing: it is deleted, by a change that is still told of.
+_IS_DELETED = """
+    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = ? AND kind = 'session_deleted')"""
+_MESSAGES = "SELECT id, session_id, seq, created_at FROM messages WHERE id > ? ORDER BY id LIMIT ?"
 _CHANGES = """
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
     WHERE id > ? ORDER BY id LIMIT ?"""
@@ -29,17 +35,23 @@ _ADD = """
 
 def read_position(connection: sqlite3.Connection) -> TailPosition:
     messages, changes = connection.execute(_POSITION).fetchone()
-    return (messages, changes)
+    newest = connection.execute(_NEWEST).fetchone()
+    return TailPosition(messages, changes, None if newest is None else Anchor(*newest))
 
 
 def read_changes(connection: sqlite3.Connection, after: TailPosition, limit: int) -> Changes:
-    last_message, last_change = after
-    end_message, end_change = read_position(connection)
+    last_message, last_change, anchor = after.message_id, after.change_id, after.anchor
+    end_message, end_change = connection.execute(_POSITION).fetchone()
+    if not _is_continued(connection, after, end_message, end_change):
+        position = read_position(connection)
+        return Changes([], position, is_complete=False, is_set_back=True)
     events: list[Event] = []
     is_complete = True
     if end_message > last_message:
         rows = connection.execute(_MESSAGES, (last_message, limit)).fetchall()
         events += [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in rows]
+        if rows:
+            anchor = Anchor(rows[-1][0], rows[-1][1], rows[-1][3])
         # What is missing up to the end has gone with its session, which is a change of its own.
         last_message = rows[-1][0] if len(rows) == limit else end_message
     if end_change > last_change:
@@ -50,7 +62,23 @@ def read_changes(connection: sqlite3.Connection, after: TailPosition, limit: int
             for row in rows
         ]
         last_change = rows[-1][0] if len(rows) == limit else end_change
-    return Changes(events, (last_message, last_change), is_complete)
+    return Changes(events, TailPosition(last_message, last_change, anchor), is_complete)
+
+
+def _is_continued(
+    connection: sqlite3.Connection, after: TailPosition, end_message: int, end_change: int
+) -> bool:
+    """Whether this is a later state of the store in which the position was taken."""
+    if end_message < after.message_id or end_change < after.change_id:
+        return False
+    anchor = after.anchor
+    if anchor is None:
+        return True
+    row = connection.execute(_ANCHOR, (anchor.message_id,)).fetchone()
+    if row is not None:
+        return Anchor(*row) == anchor
+    (is_deleted,) = connection.execute(_IS_DELETED, (anchor.session_id,)).fetchone()
+    return bool(is_deleted)
 
 
 def add_changes(connection: sqlite3.Connection, events: Sequence[Event]) -> None:

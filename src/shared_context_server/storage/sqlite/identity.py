@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import AuthState
 from shared_context_server.storage.rows import (
     API_KEY,
@@ -22,7 +23,10 @@ from shared_context_server.storage.rows import (
 from shared_context_server.storage.sqlite.audit import add_audit
 
 _GENERATION = "SELECT generation FROM auth_generation"
-_NEXT_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
+# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
+# the same number again by another change.
+_NEXT_GENERATION = """
+    UPDATE auth_generation SET generation = generation + 1 + (random() & 1073741823)"""
 
 _ADD_KEY = """
     INSERT INTO api_keys (
@@ -62,7 +66,7 @@ def read_auth_state(
     if generation == known_generation:
         return None
     keys = [to_api_key(row) for row in connection.execute(_LIST_ACTIVE_KEYS)]
-    revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(datetime.now(UTC))})
+    revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(utc_now())})
     return AuthState(
         generation=generation,
         keys={key.id: key for key in keys},

@@ -95,20 +95,25 @@ class OpenedFile:
                 _set_aside(path)
 
 
-def set_stale_log_aside(path: Path) -> None:
-    """Before the database is opened: if another file was put in its place while a process had it open
-    that was then killed, the log beside it is the old file's, and would damage the new one.
+def is_log_stale(path: Path) -> bool:
+    """Whether another file was put in the database's place while a process had it open that was then
+    killed: the log beside it is the old file's, and would damage the new one.
 
     Told by the record of who was opened last: the database is another file, the log still the same. In
     a copy of the whole directory both are others.
     """
-    log, shared_memory = companions(path.resolve())
+    log, _ = companions(path.resolve())
     recorded = _read_record(path)
     if recorded is None or find_file_id(log) != recorded.log:
-        return
-    if find_file_id(path) != recorded.database:
-        _set_aside(log)
-        _set_aside(shared_memory)
+        return False
+    return find_file_id(path) != recorded.database
+
+
+def set_stale_log_aside(path: Path) -> None:
+    """To be called before the database is opened."""
+    if is_log_stale(path):
+        for companion in companions(path.resolve()):
+            _set_aside(companion)
 
 
 class _Record(NamedTuple):
