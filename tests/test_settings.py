@@ -28,6 +28,8 @@ VALUES: dict[str, str] = {
     "allowed_hosts": "a.example, b.example",
     "cors_origins": "https://a.example",
     "rate_limit": "5/second",
+    "failed_auth_limit": "5/second",
+    "trusted_proxies": "127.0.0.1, 10.0.0.0/8",
     "mcp_sessions": "stateful",
     "mcp_session_identity": "true",
     "tools": "core",

@@ -177,6 +177,73 @@ class MethodNotAllowed(SharedContextError):
         super().__init__(f"{path!r} does not answer {method}.", path=path, allowed=allowed)
 
 
+class NotAcceptable(SharedContextError):
+    """The Accept header allows none of the forms in which this can be answered."""
+
+    code = "NOT_ACCEPTABLE"
+    status = 406
+    suggestion = "Send 'Accept: application/json, text/event-stream', or no Accept header."
+
+
+class UnsupportedMediaType(SharedContextError):
+    """The body is declared to be something else than JSON."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+    suggestion = "Send JSON with the header 'Content-Type: application/json'."
+
+
+class MalformedRequest(SharedContextError):
+    """The request is not HTTP as this server speaks it, or can be read in two ways."""
+
+    code = "MALFORMED_REQUEST"
+    status = 400
+    suggestion = "Send HTTP/1.1 through a common client library; details.reason says what is wrong."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The request cannot be read: {reason}.", reason=reason)
+
+
+class RequestTimeout(SharedContextError):
+    """The client began a request and did not send the rest of it in time."""
+
+    code = "REQUEST_TIMEOUT"
+    status = 408
+    retryable = True
+    suggestion = "Send the whole request at once on a new connection."
+
+
+class TargetTooLong(SharedContextError):
+    """The request's target, which is its path and query, is over its limit."""
+
+    code = "TARGET_TOO_LONG"
+    status = 414
+    suggestion = "Send what is long in the body of a POST."
+
+
+class HeadersTooLarge(SharedContextError):
+    """The request has too many header lines, or too many bytes of them."""
+
+    code = "HEADERS_TOO_LARGE"
+    status = 431
+    suggestion = "Send fewer and shorter headers."
+
+
+class InvalidMessage(SharedContextError):
+    """The body is not one JSON-RPC 2.0 message."""
+
+    code = "INVALID_MESSAGE"
+    status = 400
+    suggestion = 'Send one object: {"jsonrpc": "2.0", "id": …, "method": "…", "params": {…}}.'
+
+
+class McpSessionNotFound(NotFound):
+    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+
+    code = "MCP_SESSION_NOT_FOUND"
+    suggestion = "Send initialize again: its answer carries a new one. X-Agent-ID names you too."
+
+
 class Conflict(SharedContextError):
     """The thing is in another state than the call expects; details tell which."""
 
@@ -253,15 +320,15 @@ class LeaseLost(SharedContextError):
 
 
 class RateLimited(SharedContextError):
-    """The caller has sent more calls than RATE_LIMIT allows."""
+    """The caller has sent more calls, or holds more streams or connections, than a limit allows."""
 
     code = "RATE_LIMITED"
     status = 429
     retryable = True
     suggestion = "Wait retry_after_s seconds, then call again; batch calls where you can."
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__("Too many calls.", retry_after_s=retry_after_s)
+    def __init__(self, retry_after_s: int, message: str = "Too many calls.") -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self._retry_after_s = retry_after_s
 
     @property

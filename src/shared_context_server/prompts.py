@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 from fastmcp import FastMCP
+from fastmcp.prompts import Prompt, PromptArgument, PromptResult
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, GetPromptRequestParams
+from mcp_types import Prompt as McpPrompt
+from pydantic import BaseModel, Field, PrivateAttr
 
 from shared_context_server.display import show_line, show_name, show_quoted
+from shared_context_server.errors import InvalidArgument, SharedContextError
+from shared_context_server.tools.arguments import Arguments, SessionId
+from shared_context_server.tools.dispatch import parse_arguments
 
 INSTRUCTIONS = """\
 Shared memory and messages for agents that work together.
@@ -16,42 +26,133 @@ Shared memory and messages for agents that work together.
 4. set_memory keeps values: private, or scope="shared"; use expected_version so that no one is overwritten.
 Retrying a write? Repeat its idempotency_key. Errors say what to do in "suggestion".
 """
+_HIDDEN = frozenset({"auth_token"})  # of every tool, and of no prompt: they hold no data
+
+
+class SetUpCollaboration(Arguments):
+    purpose: Annotated[
+        str, Field(min_length=1, max_length=500, description="What the session is for.")
+    ]
+    agents: Annotated[
+        str, Field(max_length=2_000, description="The other agents' ids, separated by commas.")
+    ] = ""
+
+
+class CatchUp(Arguments):
+    session_id: Annotated[SessionId, Field(description="The session to read.")]
+
+
+class HandOver(Arguments):
+    session_id: Annotated[SessionId, Field(description="The session that the work belongs to.")]
+    to_agent: Annotated[
+        str, Field(max_length=128, description="Who goes on; without it, everybody is told.")
+    ] = ""
+
+
+def set_up_collaboration(given: SetUpCollaboration) -> str:
+    """Start a session for several agents."""
+    others = f" The other agents are: {show_line(given.agents)}." if given.agents else ""
+    return (
+        f"Set up a shared session for this purpose: {show_line(given.purpose)}.{others}\n"
+        "1. Call create_session with that purpose"
+        " (access=invited and participants, if only these agents may read it).\n"
+        "2. Add one message that states the goal, who does what, and how decisions are marked:"
+        ' metadata {"type": "decision"} and {"type": "question"}.\n'
+        "3. Put agreed facts into set_memory with the session_id and scope=shared.\n"
+        "4. Tell me the session_id, so that I can give it to the other agents."
+    )
+
+
+def catch_up(given: CatchUp) -> str:
+    """Read what happened in a session since last time."""
+    return (
+        f"Catch up on session {show_name(given.session_id)}: call get_digest; if it leaves something"
+        " open, read it with get_messages or search_context. Answer open questions that are yours with"
+        " add_message and parent_message_id. Then call mark_read with next_after_seq, and tell"
+        " me in a few sentences what changed and what is expected of you."
+    )
+
+
+def hand_over(given: HandOver) -> str:
+    """Leave your work so that another agent can go on."""
+    to = f" with recipients [{show_quoted(given.to_agent)}]" if given.to_agent else ""
+    return (
+        f"Hand over your work in session {show_name(given.session_id)}: add one message{to} that says"
+        " what is done, what is open, what you tried that failed, and where files and results are;"
+        ' give it metadata {"type": "handover"}. Store machine-readable state with set_memory'
+        " (session_id, scope=shared) under the key handover. Be brief and concrete."
+    )
+
+
+A = TypeVar("A", bound=Arguments)
+
+
+class TextPrompt(Prompt):
+    """A prompt whose arguments are a model's fields, held to them as a tool's are."""
+
+    _model: type[Arguments] = PrivateAttr()
+    _compose: Callable[[Any], str] = PrivateAttr()
+
+    @classmethod
+    def of(cls, model: type[A], compose: Callable[[A], str]) -> TextPrompt:
+        arguments = [
+            PromptArgument(name=name, description=field.description, required=field.is_required())
+            for name, field in model.model_fields.items()
+            if name not in _HIDDEN
+        ]
+        made = cls(name=compose.__name__, description=compose.__doc__, arguments=arguments)
+        made._model = model
+        made._compose = compose
+        return made
+
+    def to_mcp_prompt(self, **overrides: Any) -> McpPrompt:
+        """Without FastMCP's own _meta, as for tools."""
+        return super().to_mcp_prompt(**{"_meta": None} | overrides)
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        return frozenset(argument.name for argument in self.arguments or ())
+
+    def check(self, arguments: Mapping[str, Any]) -> BaseModel:
+        """The arguments as the model has them. Raises InvalidArgument that names a wrong one."""
+        for name in arguments:
+            if name in _HIDDEN:
+                raise InvalidArgument(f"Unknown argument {name!r}.", field=name)
+        return parse_arguments(self._model, dict(arguments))
+
+    async def render(self, arguments: dict[str, Any] | None = None) -> PromptResult:
+        return self.convert_result(self._compose(self.check(arguments or {})))
+
+
+PROMPTS: Mapping[str, TextPrompt] = {
+    prompt.name: prompt
+    for prompt in (
+        TextPrompt.of(SetUpCollaboration, set_up_collaboration),
+        TextPrompt.of(CatchUp, catch_up),
+        TextPrompt.of(HandOver, hand_over),
+    )
+}
+
+
+class PromptErrorMiddleware(Middleware):
+    """Answers wrong arguments with INVALID_PARAMS that names them, before FastMCP logs a failure."""
+
+    async def on_get_prompt(
+        self,
+        context: MiddlewareContext[GetPromptRequestParams],
+        call_next: CallNext[GetPromptRequestParams, PromptResult],
+    ) -> PromptResult:
+        prompt = PROMPTS.get(context.message.name)
+        if prompt is not None:
+            try:
+                prompt.check(context.message.arguments or {})
+            except SharedContextError as exc:
+                raise MCPError(INVALID_PARAMS, exc.message, exc.body()) from exc
+        return await call_next(context)
 
 
 def add_prompts(mcp: FastMCP[Any]) -> None:
     """Serve the prompts of DESIGN section 4."""
-
-    @mcp.prompt(name="set_up_collaboration", description="Start a session for several agents.")
-    def set_up_collaboration(purpose: str, agents: str = "") -> str:
-        purpose = show_line(purpose)
-        others = f" The other agents are: {show_line(agents)}." if agents else ""
-        return (
-            f"Set up a shared session for this purpose: {purpose}.{others}\n"
-            "1. Call create_session with that purpose"
-            " (access=invited and participants, if only these agents may read it).\n"
-            "2. Add one message that states the goal, who does what, and how decisions are marked:"
-            ' metadata {"type": "decision"} and {"type": "question"}.\n'
-            "3. Put agreed facts into set_memory with the session_id and scope=shared.\n"
-            "4. Tell me the session_id, so that I can give it to the other agents."
-        )
-
-    @mcp.prompt(name="catch_up", description="Read what happened in a session since last time.")
-    def catch_up(session_id: str) -> str:
-        session_id = show_name(session_id)
-        return (
-            f"Catch up on session {session_id}: call get_digest; if it leaves something open, read"
-            " it with get_messages or search_context. Answer open questions that are yours with"
-            " add_message and parent_message_id. Then call mark_read with next_after_seq, and tell"
-            " me in a few sentences what changed and what is expected of you."
-        )
-
-    @mcp.prompt(name="hand_over", description="Leave your work so that another agent can go on.")
-    def hand_over(session_id: str, to_agent: str = "") -> str:
-        session_id = show_name(session_id)
-        to = f" with recipients [{show_quoted(to_agent)}]" if to_agent else ""
-        return (
-            f"Hand over your work in session {session_id}: add one message{to} that says what is"
-            " done, what is open, what you tried that failed, and where files and results are;"
-            ' give it metadata {"type": "handover"}. Store machine-readable state with set_memory'
-            " (session_id, scope=shared) under the key handover. Be brief and concrete."
-        )
+    mcp.add_middleware(PromptErrorMiddleware())
+    for prompt in PROMPTS.values():
+        mcp.add_prompt(prompt)

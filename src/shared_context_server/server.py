@@ -15,15 +15,18 @@ from fastmcp import FastMCP
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server import __version__
+from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
+from shared_context_server.auth.middleware.paths import MCP_PATH
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
+from shared_context_server.completions import add_completions
 from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
@@ -39,6 +42,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
+from shared_context_server.services.slots import Slots
 from shared_context_server.services.times import SHARE_INTERVAL_S, SharedTime
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
@@ -47,8 +51,10 @@ from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
+from shared_context_server.transport.http import McpEndpoint
+from shared_context_server.transport.mcp_sessions import SessionCaps
+from shared_context_server.transport.parameters import name_wrong_parameters
 
-MCP_PATH = "/mcp"
 PURGE_INTERVAL_S = 60.0
 GAUGES_INTERVAL_S = 5.0  # of workers; a process of its own looks when it is asked
 
@@ -102,6 +108,8 @@ async def open_server(
             ),
             bus=bus,
             shared_reads=SharedReads(storage),
+            limits=RateLimits(settings),
+            slots=Slots(settings),
         )
         shared_time = SharedTime(storage, MACHINE_CLOCK)
         with suppress(SharedContextError):  # it is tried again
@@ -123,7 +131,7 @@ async def open_server(
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
-    """The MCP server with all tools, resources and prompts."""
+    """The MCP server with all tools, resources, prompts and completions."""
     mcp: FastMCP[Any] = FastMCP(
         "shared-context-server",
         instructions=INSTRUCTIONS,
@@ -135,6 +143,8 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     add_resources(mcp, dispatcher.services, bindings)
     add_subscriptions(mcp, dispatcher.services, bindings)
     add_prompts(mcp)
+    add_completions(mcp, dispatcher.services, bindings)
+    name_wrong_parameters(mcp)
     return mcp
 
 
@@ -153,23 +163,38 @@ async def _make_app(
 ) -> ASGIApp:
     settings = dispatcher.services.settings
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
-    managers = [
-        await _start_manager(stack, mcp, settings, json_response=json_response)
-        for json_response in (False, True)
-    ]
-    endpoint = McpEndpoint(*managers)
-    methods = ["POST", "DELETE"] if is_stateless else ["GET", "POST", "DELETE"]
+    streaming = await _start_manager(stack, mcp, settings, json_response=False)
+    plain = await _start_manager(stack, mcp, settings, json_response=True)
+    most_sessions = settings.max_mcp_sessions_per_caller
+    endpoint = McpEndpoint(
+        streaming,
+        plain,
+        sessions=_client_sessions(settings) if is_stateless else None,
+        caps=None if is_stateless else SessionCaps((streaming, plain), most_sessions),
+    )
+    # Stateless, there is no stream to GET and no session to DELETE.
+    methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}
+    mcp_route = Route(MCP_PATH, endpoint)
+    mcp_route.methods = methods  # Starlette itself would add HEAD, which MCP does not have
     routes = [
-        Route(MCP_PATH, endpoint=endpoint, methods=methods),
+        mcp_route,
         *make_routes(dispatcher, metrics),
     ]
+    starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
+    starlette.router.redirect_slashes = False  # a slash at the end is taken away in auth.middleware
     app = protect(
-        Starlette(routes=routes, exception_handlers=exception_handlers()),
+        starlette,
         settings=settings,
         identity=dispatcher.services.identity,
+        limits=dispatcher.services.limits,
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
+
+
+def _client_sessions(settings: Settings) -> ClientSessions:
+    assert settings.jwt_secret_key is not None  # Identity has required it
+    return ClientSessions(settings.jwt_secret_key.get_secret_value().encode())
 
 
 async def _start_manager(
@@ -182,25 +207,11 @@ async def _start_manager(
         # Host and Origin are checked once, for all routes, in auth.middleware.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         max_request_body_size=settings.max_body_bytes,
+        session_idle_timeout=settings.mcp_session_idle,
+        max_sessions=settings.max_mcp_sessions,
     )
     await stack.enter_async_context(manager.run())
     return manager
-
-
-class McpEndpoint:
-    """/mcp: a client that accepts no event stream is answered in plain JSON, the others may get one."""
-
-    def __init__(
-        self, streaming: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager
-    ) -> None:
-        self._streaming = streaming
-        self._plain = plain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accept = Headers(scope=scope).get("accept", "*/*")
-        accepts_stream = "text/event-stream" in accept or "*/*" in accept or "text/*" in accept
-        manager = self._streaming if accepts_stream else self._plain
-        await manager.handle_request(scope, receive, send)
 
 
 @asynccontextmanager

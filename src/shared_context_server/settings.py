@@ -8,6 +8,7 @@ arguments), the environment, the file that SCS_ENV_FILE names, `.env` in the wor
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -187,7 +188,48 @@ class Settings(BaseModel):
     )
     rate_limit: str = Field(
         default="120000/minute",
-        description="Calls an agent (or an anonymous address) may make, per process; 'off' for none.",
+        description=(
+            "Requests that all holders of a key and of its tokens together (or an anonymous address) "
+            "may make, per process; 'off' for none."
+        ),
+    )
+    failed_auth_limit: str = Field(
+        default="600/minute",
+        description="Wrong credentials an address may present, per process; 'off' for no limit.",
+    )
+    max_connections: int | None = Field(
+        default=None,
+        ge=16,
+        le=1_000_000,
+        description="Most connections of a process; default: from the limit of open files.",
+    )
+    max_connections_per_address: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Of them from one address, loopback and TRUSTED_PROXIES aside; default: half.",
+    )
+    max_streams: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description="Most open streams and waiting calls of a process.",
+    )
+    max_streams_per_agent: int = Field(
+        default=1024, ge=1, le=1_000_000, description="Of them those of one agent."
+    )
+    max_streams_per_key: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Of them those of all agents of one key; default: three quarters.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description=(
+            "Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto "
+            "are believed, comma-separated."
+        ),
     )
     metrics_public: bool = Field(default=False, description="true: /metrics without a key.")
 
@@ -202,6 +244,21 @@ class Settings(BaseModel):
             "true: after authenticate_agent the Mcp-Session-Id alone calls as the agent, for an hour. "
             "The protocol advises against it; MCP_SESSIONS=stateful on loopback only."
         ),
+    )
+    mcp_session_idle: int = Field(
+        default=1800,
+        ge=1,
+        le=604_800,
+        description="stateful: a session without use ends after so long, seconds.",
+    )
+    max_mcp_sessions: int = Field(
+        default=1000, ge=1, le=100_000, description="stateful: most sessions of the process."
+    )
+    max_mcp_sessions_per_caller: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="stateful: of them those of one agent, or of one anonymous address.",
     )
     tools: ToolSet = Field(
         default=ToolSet.ALL, description="core: only auth, sessions, messages, search, memory."
@@ -256,7 +313,17 @@ class Settings(BaseModel):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("rate_limit", mode="after")
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            try:
+                ipaddress.ip_network(entry, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
+        return value
+
+    @field_validator("rate_limit", "failed_auth_limit", mode="after")
     @classmethod
     def _one_rate(cls, value: str) -> str:
         # Imported here since it takes longer than all else of this module, and few set a rate.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +32,6 @@ from mcp_types import (
 
 from shared_context_server import policy
 from shared_context_server.auth.connection import Connection
-from shared_context_server.auth.middleware import current_connection
 from shared_context_server.errors import (
     NotFound,
     RateLimited,
@@ -48,7 +47,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.feeds import CHECK_INTERVAL_S
 from shared_context_server.settings import McpSessions
 from shared_context_server.storage.base import MessageQuery
-from shared_context_server.tools.mcp import SessionBindings
+from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_STREAMS = 1024  # open listen streams in a process
 MAX_URIS = 1000  # of one caller on one stream or session
@@ -234,7 +233,19 @@ class Subscriptions:
             for uri in requested.resource_subscriptions or ()
             if _ALWAYS_CHANGING.fullmatch(uri) is None
         ]
-        watches = Watches(self._services, await self._identify(context))
+        caller = await self._identify(context)
+        with self._take_slot(caller):
+            return await self._listen(context, params, uris, caller)
+
+    async def _listen(
+        self,
+        context: Context,
+        params: SubscriptionsListenRequestParams,
+        uris: list[str],
+        caller: Caller,
+    ) -> SubscriptionsListenResult:
+        requested = params.notifications
+        watches = Watches(self._services, caller)
         for uri in uris:
             await _add(watches, uri)
         honored = requested.model_copy(update={"resource_subscriptions": watches.uris or None})
@@ -268,6 +279,15 @@ class Subscriptions:
             finally:
                 telling.cancel()
 
+    def _take_slot(self, caller: Caller) -> ExitStack:
+        """A place for one stream, to be closed with it. Raises the protocol's error."""
+        slot = ExitStack()
+        try:
+            slot.enter_context(self._services.slots.take(caller))
+        except SharedContextError as exc:
+            raise _to_mcp_error(exc) from exc
+        return slot
+
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Legacy: notify on the session's own stream from now on."""
         caller = await self._identify(context)
@@ -278,10 +298,18 @@ class Subscriptions:
             await _add(watches, params.uri)
             return EmptyResult()
         watches = Watches(self._services, caller)
-        await _add(watches, params.uri)
+        with ExitStack() as stack:
+            stack.enter_context(self._take_slot(caller))
+            await _add(watches, params.uri)
+            slot = stack.pop_all()
         by_caller[caller] = watches
         telling = asyncio.create_task(self._notify(watches, connection))
-        telling.add_done_callback(lambda _: by_caller.pop(caller, None))
+
+        def forget(_task: asyncio.Task[None]) -> None:
+            by_caller.pop(caller, None)
+            slot.close()
+
+        telling.add_done_callback(forget)
         connection.exit_stack.callback(telling.cancel)
         return EmptyResult()
 
@@ -323,13 +351,7 @@ class Subscriptions:
 
     async def _identify(self, context: Context) -> Caller:
         """Who asks, as everywhere over MCP, and may read at all."""
-        session, connection = context.session, current_connection.get()
-        session_id = session._connection.session_id
-        if self._bindings is None or not connection.caller.is_anonymous or session_id is None:
-            params = session.client_params
-            connection = connection.named(None if params is None else params.client_info.name)
-        else:
-            connection = await self._bindings.connect(session_id, connection)
+        connection = await low_level_connection(context, self._bindings)
         try:
             return _require_reader(connection)
         except SharedContextError as exc:

@@ -259,3 +259,63 @@ def test_what_makes_no_sense_is_refused(scs: Run, arguments: list[str], named: s
     assert answer.returncode == 2
     assert named in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+LONG = 1_048_576  # MAX_BODY_BYTES
+PING = '{"jsonrpc": "2.0", "id": 9, "method": "ping"}'
+
+
+@pytest.mark.parametrize(
+    "line, code, message_id",
+    [
+        (b"this is no JSON", -32700, None),
+        (b"\xff\xfe", -32700, None),
+        (b"\xef\xbb\xbf" + PING.encode(), -32700, 9),
+        (rb'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": "\ud800"}}', -32700, 5),
+        (rb'{"jsonrpc": "2.0", "id": "\ud800", "method": "ping"}', -32700, None),
+        (b'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": NaN}}', -32700, 5),
+        (f"[{PING}]".encode(), -32600, None),
+        (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}', -32600, None),
+        (b'{"jsonrpc": "2.0", "id": 5, "method": 7}', -32600, 5),
+        (b'{"jsonrpc": "2.0", "id": 5, "error": "what"}', -32600, None),
+        (b"[" * 100_000, -32700, None),
+        (b'{"a": "' + b"x" * LONG + b'"}', -32600, None),
+        (b'{"a": "' + b"x" * 5 * LONG + b'"}', -32600, None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_line_that_is_no_message_is_answered_and_logged_and_the_server_lives_on(
+    env: dict[str, str], tmp_path: Path, line: bytes, code: int, message_id: int | None
+) -> None:
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        assert process.stdin is not None
+        process.stdin.flush()
+        process.stdin.buffer.write(line + b"\n")
+        process.stdin.buffer.flush()
+        refused = receive(process)
+        assert (refused["id"], refused["error"]["code"]) == (message_id, code)
+        send(process, CREATE_SESSION)
+        assert receive(process)["result"]["structuredContent"]["success"] is True
+        process.stdin.close()
+        assert process.wait(STOP_S) == 0
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        assert "a line of stdin is no message" in errors
+        assert str(code) in errors
+        assert "Traceback" not in errors
+
+
+def test_blank_lines_are_no_fault(env: dict[str, str], tmp_path: Path) -> None:
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        assert process.stdin is not None
+        process.stdin.write("\r\n \n" + PING + "\r\n")
+        process.stdin.flush()
+        assert receive(process) == {"jsonrpc": "2.0", "id": 9, "result": {}}
+        process.stdin.close()
+        assert process.wait(STOP_S) == 0
+        assert process.stderr is not None
+        assert "no message" not in process.stderr.read()

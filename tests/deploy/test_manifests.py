@@ -27,7 +27,6 @@ from tests.deploy.manifests import KUBERNETES, ROOT, container, instruction, pod
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NOT_OURS = {
     READ_UNPREFIXED,
-    "FORWARDED_ALLOW_IPS",  # uvicorn's: whose X-Forwarded-For it believes
     "HOME",
     "PATH",
     "PYTHONDONTWRITEBYTECODE",

@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 
 from shared_context_server.embed import McpServerAdapter, tool_server
 from shared_context_server.embed.adapter import CLOSE_GRACE_S
-from shared_context_server.embed.jsonrpc import (
+from shared_context_server.jsonrpc import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
@@ -207,7 +207,7 @@ async def test_what_a_server_asks_of_its_client_is_refused_at_once() -> None:
         (b"{", PARSE_ERROR, None),
         (b"\xff\xfe", PARSE_ERROR, None),
         ("\ud800", PARSE_ERROR, None),
-        ('{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', PARSE_ERROR, None),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', PARSE_ERROR, 1),
         ("[" * 100_000, PARSE_ERROR, None),
         ("[]", INVALID_REQUEST, None),
         ("3", INVALID_REQUEST, None),

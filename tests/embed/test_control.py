@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_context_server.embed import ControlRouter, servers_for_cli, tool_server
-from shared_context_server.embed.jsonrpc import INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
+from shared_context_server.jsonrpc import INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 from tests.embed.conftest import PATIENCE_S, initialize, request, tool_call
 from tests.embed.test_adapter import Gate, echo, json_values, make_low_level
 from tests.until import until

@@ -31,6 +31,18 @@ os.environ |= {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED": "fa
 os.environ |= {"OTEL_SDK_DISABLED": "true", "CREWAI_TESTING": "true"}
 
 
+def _tell_causes(error: BaseException) -> str:
+    inner = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
+    inner += [cause for cause in (error.__cause__, error.__context__) if cause is not None]
+    return " / ".join([str(error), *map(_tell_causes, inner)])
+
+
+@pytest.fixture
+def causes() -> Callable[[BaseException], str]:
+    """What an error says, with all that are inside it and behind it."""
+    return _tell_causes
+
+
 @dataclass(frozen=True)
 class Server:
     """What a client has to know. `wrong` are headers whose key is not the server's."""

@@ -10,6 +10,7 @@ import pytest
 from crewai import Agent
 from crewai.llms.base_llm import BaseLLM
 from crewai.mcp import MCPServerHTTP
+from crewai.mcp.exceptions import MCPAuthenticationError
 
 
 class SilentLLM(BaseLLM):
@@ -49,6 +50,8 @@ def test_it_writes_and_searches(server: Any) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}])
-def test_calls_with_a_wrong_credential_are_refused(server: Any, headers: dict[str, str]) -> None:
-    with pytest.raises(RuntimeError, match="401 Unauthorized"):
-        tools_of(server, headers)["list_sessions"].run()
+def test_nobody_connects_with_a_wrong_credential_and_the_user_is_told(
+    server: Any, headers: dict[str, str]
+) -> None:
+    with pytest.raises(MCPAuthenticationError, match="HTTP 401 Unauthorized"):
+        tools_of(server, headers)

@@ -116,6 +116,36 @@ async def test_reads_after_writes_hold_and_waits_are_answered_across_workers(
         assert server.stop() == 0
 
 
+def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+async def test_a_client_keeps_its_name_on_every_worker_and_after_they_are_replaced(
+    serve: Serve,
+) -> None:
+    info = {"name": "cursor", "version": "1"}
+    started = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info}
+    create = rpc("tools/call", {"name": "create_session", "arguments": {"purpose": "x"}})
+    with serve("--workers", "2") as server:
+        keyed = {"X-API-Key": server.secrets["API_KEY"], "Accept": "application/json"}
+        async with httpx.AsyncClient(base_url=server.url, headers=keyed) as client:
+            answer = await client.post("/mcp", json=rpc("initialize", started))
+        named = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
+
+        async def assert_named() -> None:
+            async with clients_of_each(server, "another") as clients:
+                for client in clients.values():
+                    client.headers = httpx.Headers(keyed | named)
+                    made = (await client.post("/mcp", json=create)).json()
+                    assert made["result"]["structuredContent"]["created_by"] == "cursor"
+
+        await assert_named()
+        first = worker_pids(server)
+        server.process.send_signal(signal.SIGHUP)
+        await until_replaced(server, first, 2)
+        await assert_named()
+
+
 async def test_one_scrape_counts_the_calls_of_all_workers(serve: Serve) -> None:
     with serve("--workers", "2", METRICS_PUBLIC="true") as server:
         async with clients_of_each(server, "alice") as clients:

@@ -102,8 +102,11 @@ async def create_session(client: httpx.AsyncClient, **arguments: Any) -> str:
 def assert_error(
     response: httpx.Response, status: int, code: str, field: str | None = None
 ) -> dict[str, Any]:
-    """That the response is this error in the one shape; returns its body."""
+    """That the response is this error in the one shape, which it returns; on /mcp it is the data of
+    a JSON-RPC error."""
     body: dict[str, Any] = response.json()
+    if "jsonrpc" in body:
+        body = body["error"]["data"]
     assert response.headers["content-type"] == "application/json"
     assert set(body) == {"success", "error", "code", "details", "suggestion", "retryable"}
     assert (response.status_code, body["code"]) == (status, code), body

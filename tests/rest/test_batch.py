@@ -57,6 +57,11 @@ async def test_an_empty_batch_has_no_results(agent: httpx.AsyncClient) -> None:
     assert await run(agent) == []
 
 
+async def test_an_empty_batch_of_the_anonymous_is_refused(stranger: httpx.AsyncClient) -> None:
+    response = await stranger.post("/mcp/batch", json={"calls": []})
+    assert_error(response, 401, "UNAUTHENTICATED")
+
+
 async def test_the_anonymous_may_authenticate_in_a_batch_and_nothing_else(
     stranger: httpx.AsyncClient,
 ) -> None:

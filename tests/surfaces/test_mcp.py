@@ -175,35 +175,80 @@ async def test_an_error_is_the_same_as_text_and_as_structured_content(url: str, 
 
 
 @pytest.mark.parametrize("mode", [MODERN, "legacy"])
-async def test_a_key_without_a_name_calls_as_the_mcp_client(url: str, mode: str) -> None:
-    async with client_of(url, {"X-API-Key": API_KEY}, mode) as client:
+async def test_a_call_over_the_rate_limit_is_a_failed_result(tmp_path: Path, mode: str) -> None:
+    async with (
+        serve(make_settings(tmp_path, rate_limit="9/hour")) as (_, url),
+        client_of(url, headers_of("alice"), mode) as client,
+    ):
+        for _ in range(10):
+            answer = await client.call_tool("list_sessions", {}, raise_on_error=False)
+    assert answer.is_error
+    assert answer.structured_content["code"] == "RATE_LIMITED"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("sessions", ["stateless", "stateful"])
+@pytest.mark.parametrize("mode", [MODERN, "legacy"])
+async def test_a_key_without_a_name_calls_as_the_mcp_client(
+    tmp_path: Path, mode: str, sessions: str
+) -> None:
+    async with (
+        serve(make_settings(tmp_path, mcp_sessions=sessions)) as (_, url),
+        client_of(url, {"X-API-Key": API_KEY}, mode) as client,
+    ):
         made = await client.call_tool("create_session", {"purpose": "x"})
-        # Stateless legacy requests do not carry the client's name; the key's own stands in.
-        assert made.structured_content["created_by"] == ("probe" if mode == MODERN else "api-key")  # type: ignore[index]
+        assert made.structured_content["created_by"] == "probe"  # type: ignore[index]
+        await client.call_tool("set_memory", {"key": "k", "value": 1})
+        assert (await read_json(client, "agent://probe/memory"))["entries"]
 
 
-BAD = {"Authorization": "Bearer not.a.token"}
+BAD = [{"Authorization": "Bearer not.a.token"}, {"X-API-Key": "wrong-key-0123456789"}]
+FIRST_REQUESTS = [
+    INITIALIZE,
+    legacy_message("ping"),
+    legacy_message("tools/list"),
+    legacy_message("tools/call", {"name": "authenticate_agent", "arguments": {}}),
+    legacy_message("resources/read", {"uri": "session://session_0"}),
+    {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {}},
+]
 
 
-async def test_a_bad_bearer_is_401_but_never_in_the_way_of_authenticating(url: str) -> None:
-    accept = {"Accept": "application/json, text/event-stream"}
-    async with httpx.AsyncClient(base_url=url, headers=BAD | accept) as http:
-        refused = await http.post(
-            "/mcp", json=legacy_message("tools/call", {"name": "list_sessions", "arguments": {}})
-        )
-        assert refused.status_code == 401
-        assert refused.json()["code"] == "UNAUTHENTICATED"
-        assert refused.headers["www-authenticate"] == "Bearer"
-        read = await http.post(
-            "/mcp", json=legacy_message("resources/read", {"uri": "session://session_0"})
-        )
-        assert read.status_code == 401
+@pytest.mark.parametrize("headers", BAD)
+@pytest.mark.parametrize("message", FIRST_REQUESTS, ids=lambda message: message["method"])
+async def test_a_wrong_credential_is_refused_at_the_first_request(
+    url: str, headers: dict[str, str], message: dict[str, Any]
+) -> None:
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        refused = await http.post("/mcp", json=message)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    body = refused.json()
+    assert (body["jsonrpc"], body["id"]) == ("2.0", 1)
+    assert body["error"]["data"]["code"] == "UNAUTHENTICATED"
+    assert "authenticate_agent" in body["error"]["message"]
+
+
+@pytest.mark.parametrize("mode", [MODERN, "legacy", "auto"])
+@pytest.mark.parametrize("headers", BAD)
+async def test_clients_with_a_wrong_credential_do_not_connect_and_are_told_why(
+    url: str, headers: dict[str, str], mode: str
+) -> None:
+    with pytest.raises(MCPError, match="is not valid"):
+        async with client_of(url, headers, mode) as client:
+            await client.list_tools()
+
+
+async def test_a_wrong_credential_is_in_the_way_of_authenticating_over_mcp_only(url: str) -> None:
+    arguments = {"agent_id": "alice", "api_key": API_KEY}
+    async with httpx.AsyncClient(base_url=url, headers=BAD[0]) as http:
+        answer = await http.post("/mcp/tool/authenticate_agent", json=arguments)
+        assert answer.json()["agent_id"] == "alice"
+        calls = {"calls": [{"tool": "authenticate_agent", "arguments": arguments}]}
+        answer = await http.post("/mcp/batch", json=calls)
+        assert answer.json()["results"][0]["status"] == 200
     for mode in (MODERN, "legacy"):
-        async with client_of(url, BAD, mode) as client:
-            answer = await client.call_tool(
-                "authenticate_agent", {"agent_id": "alice", "api_key": API_KEY}
-            )
-            assert answer.structured_content["agent_id"] == "alice"  # type: ignore[index]
+        async with client_of(url, mode=mode) as client:
+            answered = await client.call_tool("authenticate_agent", arguments)
+            assert answered.structured_content["agent_id"] == "alice"  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +335,58 @@ async def test_prompts_name_the_calls_an_agent_needs(url: str) -> None:
             "hand_over": {"session_id": "s", "to_agent": "bob"},
         }.items():
             assert (await client.get_prompt(name, arguments)).messages
+
+
+async def test_the_arguments_of_prompts_are_described_in_plain_words(url: str) -> None:
+    async with client_of(url) as client:
+        listed = {prompt.name: prompt for prompt in await client.list_prompts()}
+    described = {
+        name: {each.name: (each.description, each.required) for each in prompt.arguments or ()}
+        for name, prompt in listed.items()
+    }
+    assert described["catch_up"] == {"session_id": ("The session to read.", True)}
+    assert described["hand_over"]["to_agent"][1] is False
+    assert "schema" not in str(described)
+    assert "auth_token" not in str(described)
+
+
+@pytest.mark.parametrize(
+    "method, params, named",
+    [
+        ("prompts/get", {"name": "catch_up"}, "session_id"),
+        ("prompts/get", {"name": "catch_up", "arguments": {"session_id": ""}}, "session_id"),
+        ("prompts/get", {"name": "catch_up", "arguments": {"session_id": "s" * 65}}, "session_id"),
+        ("prompts/get", {"name": "catch_up", "arguments": {"session_id": 5}}, "session_id"),
+        ("prompts/get", {"name": "catch_up", "arguments": {"session_id": "s", "to": "b"}}, "to"),
+        ("prompts/get", {"name": "set_up_collaboration", "arguments": {}}, "purpose"),
+        ("prompts/get", {"name": "nothing"}, "nothing"),
+        ("prompts/get", {}, "name"),
+        ("resources/read", {}, "uri"),
+        ("resources/read", {"uri": 5}, "uri"),
+        ("resources/read", {"uri": "no-such-thing"}, "no-such-thing"),
+        ("resources/read", {"uri": "session://a/b\0"}, "session://a/b"),
+        ("completion/complete", {}, "argument"),
+        ("logging/setLevel", {"level": "loud"}, "level"),
+        ("tools/call", {"arguments": {}}, "name"),
+        ("tools/call", {"name": "get_time", "arguments": []}, "arguments"),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_named_and_leaves_no_traceback(
+    url: str, method: str, params: dict[str, Any], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = headers_of("alice") | {"Accept": "application/json"}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        error = (await http.post("/mcp", json=legacy_message(method, params))).json()["error"]
+    assert error["code"] == mcp_types.INVALID_PARAMS
+    assert named in error["message"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_an_unknown_method_is_named(url: str) -> None:
+    headers = headers_of("alice") | {"Accept": "application/json"}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        error = (await http.post("/mcp", json=legacy_message("no/such"))).json()["error"]
+    assert (error["code"], error["data"]) == (mcp_types.METHOD_NOT_FOUND, "no/such")
 
 
 async def test_arguments_of_prompts_stay_on_their_line(url: str) -> None:

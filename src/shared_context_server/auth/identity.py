@@ -58,6 +58,14 @@ from shared_context_server.settings import Settings
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.base import Storage
 
+_CORRECT_KEY = (
+    "Correct the X-API-Key header; whoever runs the server has the keys. Without the header you "
+    "may list tools and call authenticate_agent(agent_id, api_key=...)."
+)
+_HOW_TO_RENEW = (
+    "Get a new token with an API key, from authenticate_agent (POST /mcp/tool/authenticate_agent "
+    "takes an expired bearer), or send the key itself as X-API-Key instead of Authorization."
+)
 _HOW_TO_AUTHENTICATE = (
     "Pass api_key=... or send an X-API-Key header; whoever runs the server has the keys."
 )
@@ -373,6 +381,8 @@ class Identity:
             except SharedContextError as exc:
                 # Without its traceback, whose frames hold the credential.
                 refused = exc.with_traceback(None)
+                if isinstance(refused, Unauthenticated):
+                    refused.hint = _HOW_TO_RENEW
                 return Connection(grant=grant, refused=refused, address=address)
             return Connection(caller, grant, None, True, address)
         if not self._is_enabled:
@@ -385,7 +395,9 @@ class Identity:
         if grant is not None:
             return await self._connect_by_key(grant, presented)
         if key is not None:
-            wrong_key = Unauthenticated("The API key is not valid.", field="X-API-Key")
+            wrong_key = Unauthenticated(
+                "The API key is not valid.", field="X-API-Key", suggestion=_CORRECT_KEY
+            )
             return Connection(refused=wrong_key, address=address)
         return Connection(address=address)
 

@@ -18,6 +18,7 @@ from uvicorn.supervisors import ChangeReload
 
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.addresses import listen, require_safe_exposure
+from shared_context_server.cli.admission import make_caps, raise_descriptor_limit
 from shared_context_server.cli.banner import compose_banner, startup_facts
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
@@ -35,7 +36,6 @@ GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durabl
 KEEP_ALIVE_S = 75
 PACKAGE = Path(__file__).parents[1]
 UVICORN_OPTIONS: dict[str, Any] = {
-    "http": Connection,
     "loop": "uvloop",
     "ws": "none",
     "lifespan": "on",
@@ -58,6 +58,7 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
     _require_possible_workers(settings, is_reloading=is_reloading)
     settings, are_keys_new = ensure_secrets(settings)
     configure_logs(settings)
+    raise_descriptor_limit()
     found = asyncio.run(_check_storage(settings))
     with listen(settings.http_host, settings.http_port) as listener:
         announce = partial(_announce, settings, listener.getsockname()[1], are_keys_new)
@@ -65,7 +66,7 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
             announce()
             _serve_reloading(overrides, listener)
         elif settings.workers > 1:
-            serve_with_workers(settings, found, listener, announce, UVICORN_OPTIONS)
+            serve_with_workers(settings, found, listener, announce, make_options(settings))
         else:
             _Server(settings, announce, found).run([listener])
 
@@ -92,7 +93,7 @@ class _Server(uvicorn.Server):
         expected: StorageId | None = None,
     ) -> None:
         self._app = LifespanApp(settings, expected)
-        super().__init__(_make_config(self._app))
+        super().__init__(uvicorn.Config(self._app, **make_options(settings)))
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -108,8 +109,13 @@ class _Server(uvicorn.Server):
         self._app.stop()
 
 
-def _make_config(app: LifespanApp) -> uvicorn.Config:
-    return uvicorn.Config(app, **UVICORN_OPTIONS)
+def make_options(settings: Settings) -> dict[str, Any]:
+    """How uvicorn serves with these settings; to be called in a process with their open files."""
+    return UVICORN_OPTIONS | {
+        "http": partial(Connection, caps=make_caps(settings)),
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+    }
 
 
 async def _check_storage(settings: Settings) -> StorageId | None:
@@ -146,4 +152,5 @@ def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | No
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)
+    raise_descriptor_limit()
     _Server(settings).run(sockets)

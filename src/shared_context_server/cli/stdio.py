@@ -22,6 +22,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
+from shared_context_server.transport.stdio import run_stdio
 
 STDIN = 0
 CLIENT_GONE = "the client went away before it had read its answers"
@@ -63,7 +64,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
             if connection.refused is None:
                 current_connection.set(connection)
                 try:
-                    await server.mcp.run_stdio_async(show_banner=False)
+                    await run_stdio(server.mcp, settings.max_body_bytes)
                 except* BrokenPipeError:
                     _log.debug(CLIENT_GONE)
     # Not before: the task groups of an open server would wrap it.
@@ -96,8 +97,8 @@ async def _connect(server: Server, client: LocalClient) -> Connection:
 def endable_stdin() -> Iterator[Callable[[], None]]:
     """Put a pipe before the process's stdin; the yielded function makes it end.
 
-    The MCP transport reads stdin in a thread, and nothing interrupts a thread in read(). With this
-    a signal is to it the same as the client's own end of input.
+    Stdin is read in a thread, since it may be a file or a terminal, and nothing interrupts a thread
+    in read(). With this a signal is to the transport the same as the client's own end of input.
     """
     source = os.dup(STDIN)
     read_end, write_end = os.pipe()

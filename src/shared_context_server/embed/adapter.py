@@ -16,7 +16,7 @@ from mcp_types import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapt
 from pydantic import ValidationError
 
 from shared_context_server import __version__
-from shared_context_server.embed.jsonrpc import (
+from shared_context_server.jsonrpc import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,

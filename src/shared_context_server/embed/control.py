@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic_core import PydanticSerializationError, to_json
 
 from shared_context_server.embed.adapter import MAX_MESSAGE_BYTES, McpServerAdapter
-from shared_context_server.embed.jsonrpc import (
+from shared_context_server.jsonrpc import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     JsonObject,

@@ -20,8 +20,10 @@ from structlog.typing import EventDict, Processor
 
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.redaction import Redactor
+from shared_context_server.observability.throttle import Throttle
 
 ROOT = "shared_context_server"
+THROTTLE = Throttle(ROOT)
 
 _MULTILINE = frozenset({"exception", "stack"})  # the rest of an event stays on its line
 # fastmcp brings handlers of its own, which wrap lines and print tracebacks in boxes; uvicorn's
@@ -68,8 +70,10 @@ _OURS: tuple[Processor, ...] = (
 
 def get_logger(name: str) -> BoundLogger:
     """The logger of one of our modules; cheap enough to make at import."""
+    plain = logging.getLogger(f"{ROOT}.{name}")
+    plain.addFilter(THROTTLE)
     logger: BoundLogger = structlog.wrap_logger(
-        logging.getLogger(f"{ROOT}.{name}"),
+        plain,
         processors=_OURS,
         wrapper_class=BoundLogger,
         cache_logger_on_first_use=True,
@@ -88,6 +92,8 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
     is_human = settings.log_format == "human" or (settings.log_format == "auto" and stream.isatty())
     handler = _Handler(stream)
     handler.addFilter(_is_no_answer)
+    THROTTLE.forget()
+    handler.addFilter(THROTTLE)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=_COMMON,

@@ -7,10 +7,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.types import Receive, Scope, Send
 
+from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.errors import AnswerTooLarge, InvalidArgument
+from shared_context_server.errors import (
+    AnswerTooLarge,
+    InvalidArgument,
+    RateLimited,
+    Unauthenticated,
+)
 from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
-from shared_context_server.tools.dispatch import Dispatcher, failure, parse_json
+from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, parse_json
 
 MAX_CALLS = 100
 MAX_ANSWER_BYTES = 2 * 1024 * 1024  # of a batch; what is behind it is not run
@@ -71,6 +77,8 @@ class BatchEndpoint:
         if body is None:
             return
         batch = parse_batch(body)
+        if not batch.calls and current_connection.get().caller.is_anonymous:
+            raise Unauthenticated("Nobody is calling.")  # as any other call would be answered
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
             await send_body(send, answered)
@@ -79,15 +87,23 @@ class BatchEndpoint:
         connection = current_connection.get()
         results = []
         left = MAX_ANSWER_BYTES
-        for call in batch.calls:
+        for number, call in enumerate(batch.calls):
             if left > 0:
-                outcome = await self._dispatcher.call(call.tool, call.arguments, connection)
+                outcome = await self._call(number, call, connection)
             else:
                 outcome = failure(AnswerTooLarge(MAX_ANSWER_BYTES))
             result = outcome.json()
             left -= len(result)
             results.append(b'{"status":%d,"result":%b}' % (outcome.status, result))
         return b'{"results":[%b]}' % b",".join(results)
+
+    async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
+        if number:  # the first is counted as the request
+            try:
+                self._dispatcher.services.limits.spend(connection)
+            except RateLimited as exc:
+                return failure(exc)
+        return await self._dispatcher.call(call.tool, call.arguments, connection)
 
 
 def parse_batch(body: bytes) -> Batch:

@@ -77,10 +77,16 @@ class EventsEndpoint:
             send_timeout=self._patience_s,
             sep=_NEWLINE,
         )
-        try:
-            await response(scope, receive, send)
-        except SendTimeoutError:
-            _log.info("a slow reader was cut off", agent_id=caller.agent_id, session_id=session_id)
+        with self._services.slots.take(caller):
+            try:
+                await response(scope, receive, send)
+            except SendTimeoutError:
+                _log.info(
+                    "a slow reader was cut off",
+                    agent_id=caller.agent_id,
+                    session_id=session_id,
+                    throttle=True,
+                )
 
 
 def _read_session_id(request: Request) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.limits import RateLimits
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.events.bus import Bus
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import Presence
 from shared_context_server.services.shared_reads import SharedReads
+from shared_context_server.services.slots import Slots
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage
 
@@ -27,3 +29,5 @@ class Services:
     sensors: SensorReader
     bus: Bus
     shared_reads: SharedReads
+    limits: RateLimits
+    slots: Slots

@@ -51,7 +51,10 @@ async def acquire_lease(
     if request.wait_s == 0:
         return await _try(services, caller, request)
     # Subscribed before the first try, so that a release right behind it is heard of.
-    with services.bus.subscribe(_concerns(request), session_id=request.session_id) as changes:
+    with (
+        services.slots.take(caller),
+        services.bus.subscribe(_concerns(request), session_id=request.session_id) as changes,
+    ):
         return await _keep_trying(services, caller, request, changes, report_progress)
 
 

@@ -52,9 +52,10 @@ async def wait_for_messages(
     """Messages behind the cursor that pass the filters, at once if there are any, else when one
     comes; none when the time is up. Does not move the stored cursor.
 
-    Raises Unavailable when the server is stopping, SessionNotFound when the session is deleted,
-    Unauthenticated when the caller's token or key has ended meanwhile, CursorLost when the log ends
-    before the cursor, or the store is set back meanwhile.
+    Raises RateLimited when the caller waits too often at once, Unavailable when the server is
+    stopping or too many wait, SessionNotFound when the session is deleted, Unauthenticated when the
+    caller's token or key has ended meanwhile, CursorLost when the log ends before the cursor, or the
+    store is set back meanwhile.
     """
     after_seq = request.after_seq
     if after_seq is None:
@@ -62,7 +63,10 @@ async def wait_for_messages(
     loop = asyncio.get_running_loop()
     started = loop.time()
     # Subscribed before the first look, so that what is committed in between is heard of.
-    with services.bus.subscribe(_concerns_log, session_id=request.session_id) as subscription:
+    with (
+        services.slots.take(caller),
+        services.bus.subscribe(_concerns_log, session_id=request.session_id) as subscription,
+    ):
         watch = _Watch(services, caller, request, after_seq)
         await watch.look()
         while not watch.found:

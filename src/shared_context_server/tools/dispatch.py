@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from limits import RateLimitItem, parse
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
 
@@ -21,6 +19,7 @@ from shared_context_server.errors import (
     RateLimited,
     SharedContextError,
     ToolNotFound,
+    Unauthenticated,
 )
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
@@ -34,6 +33,7 @@ from shared_context_server.tools.registry import Call, Tool
 
 UNKNOWN_TOOL = "unknown"
 UNKNOWN_ARGUMENT = "extra_forbidden"
+_CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are credentials
 
 _log = get_logger("tools")
 
@@ -63,7 +63,6 @@ class Dispatcher:
         self.services = services
         self.tools: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in tools}
         self._metrics = metrics
-        self._limit = RateLimit(services.settings.rate_limit)
 
     async def call(
         self,
@@ -83,7 +82,7 @@ class Dispatcher:
                 raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
             outcome = Outcome(200, await self._run(tool, arguments, connection, report_progress))
         except SharedContextError as exc:
-            outcome = failure(exc)
+            outcome = failure(self._count_failure(exc, connection))
         except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
             _log.exception("tool failed", tool=name)
             outcome = failure(InternalError("The server failed at this call."))
@@ -98,12 +97,12 @@ class Dispatcher:
         connection: Connection,
         report_progress: ReportProgress | None,
     ) -> BaseModel:
-        self._limit.spend(connection)
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
         if tool.permission is not None:
             caller = await self._identify(arguments, connection)
+            self.services.limits.spend_argument(caller, connection)
             policy.require(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
@@ -111,6 +110,18 @@ class Dispatcher:
             self.services, Call(caller, connection, report_progress), parsed
         )
         return result
+
+    def _count_failure(
+        self, error: SharedContextError, connection: Connection
+    ) -> SharedContextError:
+        """The error, or RateLimited in its place for who has presented too many wrong credentials
+        as arguments; those in headers are counted where headers are read."""
+        if isinstance(error, Unauthenticated) and error.details.get("field") in _CREDENTIALS:
+            try:
+                self.services.limits.fail(connection.address)
+            except RateLimited as limited:
+                return limited
+        return error
 
     async def _identify(self, arguments: Any, connection: Connection) -> Caller:
         """Who calls: whom auth_token names, else the connection. Comes before the arguments are
@@ -121,38 +132,6 @@ class Dispatcher:
         if isinstance(auth_token, str) and auth_token:
             return await self.services.identity.resolve(auth_token, connection)
         return connection.caller
-
-
-class RateLimit:
-    """At most so many calls in a window for an agent, or for an anonymous address.
-
-    The windows of all callers begin together: counting a call is a dictionary write, and the
-    counts of a window go with it.
-    """
-
-    def __init__(self, rate: str) -> None:
-        self._item: RateLimitItem | None = None if rate == "off" else parse(rate)
-        self._counts: dict[tuple[str, str], int] = {}
-        self._ends_at = 0.0
-
-    def spend(self, connection: Connection) -> None:
-        """Count one call; raise RateLimited when there were too many."""
-        if self._item is None:
-            return
-        now = time.monotonic()
-        if now >= self._ends_at:
-            self._counts.clear()
-            self._ends_at = now + self._item.get_expiry()
-        caller = connection.caller
-        who = (
-            ("address", connection.address)
-            if caller.is_anonymous
-            else (caller.key_id, caller.agent_id)
-        )
-        count = self._counts.get(who, 0) + 1
-        if count > self._item.amount:
-            raise RateLimited(max(1, math.ceil(self._ends_at - now)))
-        self._counts[who] = count
 
 
 def failure(error: SharedContextError) -> Outcome:

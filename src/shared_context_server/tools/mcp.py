@@ -15,6 +15,7 @@ from fastmcp.server.dependencies import get_context
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools import Tool as FastMCPTool
 from fastmcp.tools import ToolResult
+from mcp.server.context import ServerRequestContext
 from mcp_types import CallToolRequestParams, TextContent, ToolAnnotations
 from pydantic import PrivateAttr
 from pydantic_core import from_json
@@ -118,6 +119,18 @@ async def mcp_connection(context: Context, bindings: SessionBindings | None) -> 
     if bindings is not None and connection.caller.is_anonymous:
         return await bindings.connect(context.session_id, connection)
     return connection.named(_client_name(context))
+
+
+async def low_level_connection(
+    context: ServerRequestContext[Any, Any], bindings: SessionBindings | None
+) -> Connection:
+    """The same for the methods that the SDK's own server answers, past FastMCP."""
+    session, connection = context.session, current_connection.get()
+    session_id = session._connection.session_id
+    if bindings is not None and connection.caller.is_anonymous and session_id is not None:
+        return await bindings.connect(session_id, connection)
+    params = session.client_params
+    return connection.named(None if params is None else params.client_info.name)
 
 
 def _client_name(context: Context) -> str | None:

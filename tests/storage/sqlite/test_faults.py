@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from shared_context_server.errors import StorageDamaged, Unavailable
+from shared_context_server.observability.logs import THROTTLE
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, open_storage
 from shared_context_server.storage.base import MessageQuery
-from shared_context_server.storage.sqlite import failures
 from shared_context_server.storage.sqlite.connections import database_path
 from tests.storage.builders import ADMIN, add_message, add_session, allow
 
@@ -29,7 +29,7 @@ PATIENCE_S = 30
 @pytest.fixture(autouse=True)
 def fresh_lines() -> None:
     """No line is held back for what an earlier test has met."""
-    failures._lines.forget()
+    THROTTLE.forget()
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.errors import ConfigurationError, Unavailable
+from shared_context_server.observability.logs import THROTTLE
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Storage, identify_storage, open_storage
-from shared_context_server.storage.sqlite import failures
 from shared_context_server.storage.sqlite.connections import database_path
 from tests.storage.builders import ALICE, add_message, add_session, allow
 
@@ -50,7 +50,7 @@ CHANGES: dict[str, Change] = {
 @pytest.fixture(autouse=True)
 def fresh_lines() -> None:
     """No line is held back for what an earlier test has met."""
-    failures._lines.forget()
+    THROTTLE.forget()
 
 
 @pytest.fixture

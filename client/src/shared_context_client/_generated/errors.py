@@ -88,11 +88,75 @@ class ToolNotFound(NotFound):
     default_retryable: ClassVar[bool] = False
 
 
+class McpSessionNotFound(NotFound):
+    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+
+    code = "MCP_SESSION_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
 class MethodNotAllowed(SharedContextError):
     """The path is served, with other methods; `allowed` are those."""
 
     code = "METHOD_NOT_ALLOWED"
     default_status: ClassVar[int | None] = 405
+    default_retryable: ClassVar[bool] = False
+
+
+class NotAcceptable(SharedContextError):
+    """The Accept header allows none of the forms in which this can be answered."""
+
+    code = "NOT_ACCEPTABLE"
+    default_status: ClassVar[int | None] = 406
+    default_retryable: ClassVar[bool] = False
+
+
+class UnsupportedMediaType(SharedContextError):
+    """The body is declared to be something else than JSON."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    default_status: ClassVar[int | None] = 415
+    default_retryable: ClassVar[bool] = False
+
+
+class MalformedRequest(SharedContextError):
+    """The request is not HTTP as this server speaks it, or can be read in two ways."""
+
+    code = "MALFORMED_REQUEST"
+    default_status: ClassVar[int | None] = 400
+    default_retryable: ClassVar[bool] = False
+
+
+class RequestTimeout(SharedContextError):
+    """The client began a request and did not send the rest of it in time."""
+
+    code = "REQUEST_TIMEOUT"
+    default_status: ClassVar[int | None] = 408
+    default_retryable: ClassVar[bool] = True
+
+
+class TargetTooLong(SharedContextError):
+    """The request's target, which is its path and query, is over its limit."""
+
+    code = "TARGET_TOO_LONG"
+    default_status: ClassVar[int | None] = 414
+    default_retryable: ClassVar[bool] = False
+
+
+class HeadersTooLarge(SharedContextError):
+    """The request has too many header lines, or too many bytes of them."""
+
+    code = "HEADERS_TOO_LARGE"
+    default_status: ClassVar[int | None] = 431
+    default_retryable: ClassVar[bool] = False
+
+
+class InvalidMessage(SharedContextError):
+    """The body is not one JSON-RPC 2.0 message."""
+
+    code = "INVALID_MESSAGE"
+    default_status: ClassVar[int | None] = 400
     default_retryable: ClassVar[bool] = False
 
 
@@ -129,7 +193,7 @@ class LeaseLost(SharedContextError):
 
 
 class RateLimited(SharedContextError):
-    """The caller has sent more calls than RATE_LIMIT allows."""
+    """The caller has sent more calls, or holds more streams or connections, than a limit allows."""
 
     code = "RATE_LIMITED"
     default_status: ClassVar[int | None] = 429
@@ -179,7 +243,15 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     MessageNotFound.code: MessageNotFound,
     MemoryNotFound.code: MemoryNotFound,
     ToolNotFound.code: ToolNotFound,
+    McpSessionNotFound.code: McpSessionNotFound,
     MethodNotAllowed.code: MethodNotAllowed,
+    NotAcceptable.code: NotAcceptable,
+    UnsupportedMediaType.code: UnsupportedMediaType,
+    MalformedRequest.code: MalformedRequest,
+    RequestTimeout.code: RequestTimeout,
+    TargetTooLong.code: TargetTooLong,
+    HeadersTooLarge.code: HeadersTooLarge,
+    InvalidMessage.code: InvalidMessage,
     Conflict.code: Conflict,
     CursorLost.code: CursorLost,
     SessionClosed.code: SessionClosed,

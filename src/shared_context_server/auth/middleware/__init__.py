@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware.body_limit import BodyLimitMiddleware
 from shared_context_server.auth.middleware.caller import (
     ConnectionToken,
@@ -16,7 +17,8 @@ from shared_context_server.auth.middleware.caller import (
 )
 from shared_context_server.auth.middleware.header_trim import HeaderTrimMiddleware
 from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
-from shared_context_server.auth.middleware.mcp_path import McpPathMiddleware
+from shared_context_server.auth.middleware.mcp_errors import McpErrorMiddleware
+from shared_context_server.auth.middleware.trailing_slash import TrailingSlashMiddleware
 from shared_context_server.settings import Settings
 
 __all__ = [
@@ -25,7 +27,8 @@ __all__ = [
     "HeaderTrimMiddleware",
     "HostOriginMiddleware",
     "IdentityMiddleware",
-    "McpPathMiddleware",
+    "McpErrorMiddleware",
+    "TrailingSlashMiddleware",
     "current_connection",
     "protect",
 ]
@@ -35,15 +38,24 @@ _EXPOSED_HEADERS = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
 
 
 def protect(
-    app: ASGIApp, *, settings: Settings, identity: Identity, public_paths: Collection[str]
+    app: ASGIApp,
+    *,
+    settings: Settings,
+    identity: Identity,
+    public_paths: Collection[str],
+    limits: RateLimits | None = None,
 ) -> ASGIApp:
     """The app behind all layers. From the outside in: headers are trimmed before anyone reads them,
-    Host and Origin are checked before anything is answered, and refusals carry CORS headers, so
-    that a page that may call also sees why it was refused."""
+    and paths are in their one spelling; whoever refuses on /mcp, MCP's clients can read it; Host
+    and Origin are checked before anything is answered, and refusals carry CORS headers, so that a
+    page that may call also sees why it was refused."""
     app = IdentityMiddleware(
-        app, identity, public_paths=public_paths, max_body_bytes=settings.max_body_bytes
+        app,
+        identity,
+        limits=limits or RateLimits(settings),
+        public_paths=public_paths,
+        max_body_bytes=settings.max_body_bytes,
     )
-    app = McpPathMiddleware(app)
     app = BodyLimitMiddleware(app, settings.max_body_bytes)
     if settings.cors_origins:
         app = CORSMiddleware(
@@ -55,6 +67,11 @@ def protect(
             max_age=_CORS_MAX_AGE_S,
         )
     app = HostOriginMiddleware(
-        app, allowed_hosts=settings.allowed_hosts, allowed_origins=settings.cors_origins
+        app,
+        allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.cors_origins,
+        is_json_required=not settings.auth_enabled,
     )
+    app = McpErrorMiddleware(app, settings.max_body_bytes)
+    app = TrailingSlashMiddleware(app)
     return HeaderTrimMiddleware(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic_core import to_json
 from starlette.types import Send
 
@@ -13,15 +15,23 @@ _CHALLENGE = (b"www-authenticate", b"Bearer")
 
 async def send_error(send: Send, error: SharedContextError, *, closes: bool = False) -> None:
     """Answer with `error`; `closes` tells the client that the connection ends with it."""
-    body = to_json(error.body())
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *error_headers(error.status, error.retry_after_s),
-    ]
+    headers = error_headers(error.status, error.retry_after_s)
     if closes:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send_json(send, error.status, to_json(error.body()), headers)
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer with this JSON."""
+    about_body = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*about_body, *headers]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -9,28 +9,24 @@ from pydantic_core import from_json
 AUTHENTICATE = "authenticate_agent"
 TOOL_PATH = "/mcp/tool/"
 BATCH_PATH = "/mcp/batch"
-MCP_PATH = "/mcp"
-
-_MCP_METHODS = frozenset({"initialize", "ping", "server/discover", "tools/list"})
 
 
 def leads_to_authentication(method: str, path: str, body: bytes) -> bool:
-    """Whether the request calls authenticate_agent, or is what MCP clients send on the way there,
-    and nothing else. The tools refuse the credential all the same: this only lets them be asked."""
+    """Whether the request calls authenticate_agent over plain HTTP, and nothing else.
+
+    Not over MCP: there a client that is let in with a bad credential looks connected, and fails or
+    hangs at its first call. It can leave the credential out.
+    """
     if method != "POST":
         return False
     if path == TOOL_PATH + AUTHENTICATE:
         return True
-    if path not in (BATCH_PATH, MCP_PATH):
+    if path != BATCH_PATH:
         return False
     try:
-        content = from_json(body)
+        return _all_authenticate(from_json(body))
     except ValueError:
         return False
-    if path == BATCH_PATH:
-        return _all_authenticate(content)
-    messages = content if isinstance(content, list) else [content]
-    return bool(messages) and all(map(_is_on_the_way, messages))
 
 
 def _all_authenticate(content: Any) -> bool:
@@ -40,14 +36,3 @@ def _all_authenticate(content: Any) -> bool:
         and bool(calls)
         and all(isinstance(call, dict) and call.get("tool") == AUTHENTICATE for call in calls)
     )
-
-
-def _is_on_the_way(message: Any) -> bool:
-    if not isinstance(message, dict):
-        return False
-    method, params = message.get("method"), message.get("params")
-    if not isinstance(method, str):
-        return False
-    if method == "tools/call":
-        return isinstance(params, dict) and params.get("name") == AUTHENTICATE
-    return method in _MCP_METHODS or method.startswith("notifications/")

@@ -14,10 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
-from shared_context_server.auth.middleware.answers import send_error
+from shared_context_server.auth.limits import RateLimits
+from shared_context_server.auth.middleware.answers import error_headers, send_error, send_json
 from shared_context_server.auth.middleware.authentication_path import leads_to_authentication
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
-from shared_context_server.errors import SharedContextError
+from shared_context_server.auth.middleware.mcp_errors import compose_failed_call
+from shared_context_server.auth.middleware.paths import MCP_PATH, PROBE_PATHS, route_path
+from shared_context_server.errors import RateLimited, SharedContextError, Unauthenticated
 
 current_connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039
 """The connection of the request that is being served; outside of requests an anonymous one."""
@@ -48,11 +51,13 @@ class IdentityMiddleware:
         app: ASGIApp,
         identity: Identity,
         *,
+        limits: RateLimits | None = None,
         public_paths: Collection[str] = (),
         max_body_bytes: int,
     ) -> None:
         self.app = app
         self._identity = identity
+        self._limits = limits
         self._public_paths = frozenset(public_paths)
         self._max_body_bytes = max_body_bytes
         self._users: LRUCache[Connection, AuthenticatedUser] = LRUCache(MAX_REMEMBERED)
@@ -66,22 +71,51 @@ class IdentityMiddleware:
         except SharedContextError as exc:
             await send_error(send, exc)
             return
+        if self._limits is not None and route_path(scope) not in PROBE_PATHS:
+            try:
+                self._limits.spend(connection)
+            except RateLimited as exc:
+                await self._refuse_too_many(exc, scope, receive, send)
+                return
         if connection.refused is not None:
             body = await read_body(receive, self._max_body_bytes)
             if body is Unread.DISCONNECTED:
                 return
             if isinstance(body, Unread) or not leads_to_authentication(
-                scope["method"], _route_path(scope), body
+                scope["method"], route_path(scope), body
             ):
-                await send_error(send, connection.refused)
+                await send_error(send, self._count_failure(connection))
                 return
             receive = replay_body(body, receive)
         await self._serve(connection, scope, receive, send)
 
+    def _count_failure(self, connection: Connection) -> SharedContextError:
+        """Why the credential is refused, or that the address has presented too many wrong ones."""
+        assert connection.refused is not None
+        if self._limits is not None and isinstance(connection.refused, Unauthenticated):
+            try:
+                self._limits.fail(connection.address)
+            except RateLimited as exc:
+                return exc
+        return connection.refused
+
+    async def _refuse_too_many(
+        self, error: RateLimited, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if route_path(scope) == MCP_PATH and scope["method"] == "POST":
+            body = await read_body(receive, self._max_body_bytes)
+            if body is Unread.DISCONNECTED:
+                return
+            answer = None if isinstance(body, Unread) else compose_failed_call(error, body)
+            if answer is not None:
+                await send_json(send, 200, answer, error_headers(200, error.retry_after_s))
+                return
+        await send_error(send, error)
+
     async def _connect(self, scope: Scope) -> Connection:
         client = scope.get("client")
         address: str = client[0] if client else ""
-        if _route_path(scope) in self._public_paths:
+        if route_path(scope) in self._public_paths:
             return Connection(address=address)
         found: dict[bytes, str] = {}
         for name, value in scope["headers"]:
@@ -129,12 +163,6 @@ def _make_user(connection: Connection) -> AuthenticatedUser:
             connection=connection,
         )
     )
-
-
-def _route_path(scope: Scope) -> str:
-    """The path within the app, without a slash at its end."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
 
 
 def _decode(value: bytes) -> str:

@@ -1,18 +1,51 @@
-"""Protection from DNS rebinding and from other sites' pages."""
+"""Protection from DNS rebinding, from other sites' pages, and from requests of two meanings."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
 
 from cachetools import LRUCache
-from fastmcp.server.http import HostOriginGuardMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import send_error
-from shared_context_server.errors import PermissionDenied, SharedContextError
+from shared_context_server.auth.middleware.paths import PROBE_PATHS, route_path
+from shared_context_server.errors import (
+    MalformedRequest,
+    PermissionDenied,
+    SharedContextError,
+    UnsupportedMediaType,
+)
 
-MAX_REMEMBERED = 1024  # combinations of Host, Origin and server address that were let in
+MAX_REMEMBERED = 1024  # combinations of Host, Origin, scheme and server address that were let in
+_MAX_REMEMBERED_BYTES = 300  # of an Origin: any is let in where CORS_ORIGINS says so
 _MAX_SHOWN_CHARS = 200
+
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+_UNSPECIFIED = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing else (RFC 9110 section
+# 7.2), above all no userinfo and no list.
+_HOST = re.compile(
+    rb"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+)
+# Whoever reads the first of several and whoever reads the last one see different requests.
+_SINGLE = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"authorization",
+        b"x-api-key",
+        b"x-agent-id",
+        b"x-agent-type",
+        b"content-type",
+        b"mcp-session-id",
+        b"mcp-protocol-version",
+    }
+)
+_JSON = b"application/json"
 
 
 class HostNotAllowed(SharedContextError):
@@ -31,72 +64,132 @@ class OriginNotAllowed(PermissionDenied):
 
 
 class HostOriginMiddleware:
-    """FastMCP's guard in strict mode, with refusals in the one error shape.
+    """Lets requests in that name this server, and pages that it has served itself.
 
-    Accepted hosts: the loopback names, the address listened on, `allowed_hosts` (`*` for any).
-    Accepted origins: none, the same as the host's, `allowed_origins`.
+    Accepted hosts: the loopback names, the address listened on, `allowed_hosts` (`*` for any, with
+    wildcards), and none where a probe asks in HTTP/1.0. Accepted origins: none, the same scheme, host and port as the request's, and
+    `allowed_origins`. Another port of the same machine is another origin. A header that may come
+    once only is refused when it comes twice. With `is_json_required` a POST has to declare JSON,
+    which a page of another origin cannot do unasked: for servers without authentication.
     """
 
     def __init__(
-        self, app: ASGIApp, *, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Sequence[str],
+        allowed_origins: Sequence[str],
+        is_json_required: bool = False,
     ) -> None:
         self.app = app
-        self._guard = HostOriginGuardMiddleware(
-            _note_accepted,
-            allowed_hosts=allowed_hosts,
-            allowed_origins=allowed_origins,
-            mode="strict",
-        )
+        self._allowed_hosts = tuple(map(_normalize_name, allowed_hosts))
+        self._allowed_origins = tuple(map(_normalize_origin, allowed_origins))
+        self._is_json_required = is_json_required
         self._accepted: LRUCache[tuple[object, ...], None] = LRUCache(MAX_REMEMBERED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        host, origin = _read_host_and_origin(scope)
-        case = (host, origin, scope.get("scheme"), scope.get("server"))
-        if case not in self._accepted:
-            verdict = _Verdict()
-            await self._guard(scope, receive, verdict)
-            if not verdict.is_accepted:
-                await send_error(send, _explain(verdict.status, host, origin))
-                return
-            self._accepted[case] = None
+        refused = self._find_refusal(scope)
+        if refused is not None:
+            await send_error(send, refused)
+            return
         await self.app(scope, receive, send)
 
+    def _find_refusal(self, scope: Scope) -> SharedContextError | None:
+        found: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in _SINGLE:
+                if name in found:
+                    return MalformedRequest(f"it has several {name.decode().title()} headers")
+                found[name] = value
+        host, origin = found.get(b"host"), found.get(b"origin")
+        if not host and _is_plain_probe(scope):
+            return None
+        case = (host, origin, scope.get("scheme"), scope.get("server"))
+        if case not in self._accepted:
+            refused = self._check_host(host or b"", scope) or self._check_origin(
+                host, origin, scope
+            )
+            if refused is not None:
+                return refused
+            if len(origin or b"") <= _MAX_REMEMBERED_BYTES:
+                self._accepted[case] = None
+        if self._is_json_required and scope["method"] == "POST" and _has_body(scope):
+            media_type = found.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if media_type != _JSON:
+                return UnsupportedMediaType(
+                    "Without authentication a POST has to be declared as JSON.",
+                    field="Content-Type",
+                )
+        return None
 
-class _Verdict:
-    """Stands in for the connection to the client, to hear what the guard would answer."""
-
-    def __init__(self) -> None:
-        self.is_accepted = False
-        self.status = 0
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-
-
-async def _note_accepted(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """The app that the guard lets a request through to."""
-    if isinstance(send, _Verdict):
-        send.is_accepted = True
-
-
-def _read_host_and_origin(scope: Scope) -> tuple[bytes, bytes]:
-    """The first of each, as the guard reads them; empty when there is none."""
-    host = origin = None
-    for name, value in scope["headers"]:
-        if name == b"host" and host is None:
-            host = value
-        elif name == b"origin" and origin is None:
-            origin = value
-    return host or b"", origin or b""
-
-
-def _explain(status: int, host: bytes, origin: bytes) -> SharedContextError:
-    if status == HostNotAllowed.status:
+    def _check_host(self, host: bytes, scope: Scope) -> SharedContextError | None:
+        parsed = _HOST.fullmatch(host)
         shown = host.decode("latin-1")[:_MAX_SHOWN_CHARS]
+        if host and parsed is None:
+            return MalformedRequest(f"{shown!r} is not a Host")
+        server = scope.get("server")
+        own = (server[0],) if server and server[0] not in _UNSPECIFIED else ()
+        name = "" if parsed is None else _normalize_name(parsed["name"].decode())
+        if parsed is not None and (
+            name in _LOOPBACK_NAMES
+            or name in own
+            or any(fnmatchcase(name, pattern) for pattern in self._allowed_hosts)
+        ):
+            return None
         return HostNotAllowed(f"The Host {shown!r} is not allowed.", field="Host")
-    shown = origin.decode("latin-1")[:_MAX_SHOWN_CHARS]
-    return OriginNotAllowed(f"The Origin {shown!r} is not allowed.", field="Origin")
+
+    def _check_origin(
+        self, host: bytes | None, origin: bytes | None, scope: Scope
+    ) -> SharedContextError | None:
+        if origin is None:
+            return None
+        presented = _normalize_origin(origin.decode("latin-1"))
+        own = _normalize_origin(
+            f"{scope.get('scheme', 'http')}://{(host or b'').decode('latin-1')}"
+        )
+        if presented == own or presented in self._allowed_origins:
+            return None
+        if any(fnmatchcase(presented, pattern) for pattern in self._allowed_origins):
+            return None
+        shown = origin.decode("latin-1")[:_MAX_SHOWN_CHARS]
+        return OriginNotAllowed(f"The Origin {shown!r} is not allowed.", field="Origin")
+
+
+def _is_plain_probe(scope: Scope) -> bool:
+    """Whether a load balancer asks in HTTP/1.0, which has no Host. Browsers do not speak it, so no
+    page can be behind it, and the answer tells nothing of the data."""
+    return bool(scope.get("http_version") == "1.0") and route_path(scope) in PROBE_PATHS
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+        for name, value in scope["headers"]
+    )
+
+
+def _normalize_name(name: str) -> str:
+    """A host name in lower case, without brackets, and without the port of a setting."""
+    name = name.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0] if name.count(":") == 1 else name
+
+
+def _normalize_origin(origin: str) -> str:
+    """Scheme, host and port, the port only if it is not the scheme's own."""
+    origin = origin.strip().rstrip("/").lower()
+    try:
+        parsed = urlsplit(origin)
+        port = parsed.port
+    except ValueError:
+        return origin
+    is_plain = parsed.hostname and not (parsed.path or parsed.query or parsed.fragment)
+    if not is_plain or "@" in parsed.netloc:
+        return origin
+    host = f"[{parsed.hostname}]" if ":" in (parsed.hostname or "") else parsed.hostname
+    is_default = port is None or port == _DEFAULT_PORTS.get(parsed.scheme)
+    return f"{parsed.scheme}://{host}" + ("" if is_default else f":{port}")

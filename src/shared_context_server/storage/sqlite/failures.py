@@ -11,7 +11,6 @@ from shared_context_server.errors import (
     Unavailable,
 )
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.observability.repeats import RepeatedLines
 
 _DEFECTS = (
     sqlite3.IntegrityError,
@@ -33,7 +32,7 @@ _REASONS = {
 }
 _PRIMARY_CODE = 0xFF  # of an extended result code, see https://www.sqlite.org/rescode.html
 
-_lines = RepeatedLines(get_logger("storage"))
+_log = get_logger("storage")
 
 
 def wrap_error(exc: sqlite3.Error) -> SharedContextError:
@@ -41,7 +40,7 @@ def wrap_error(exc: sqlite3.Error) -> SharedContextError:
     constraint; else as storage_error.
     """
     if isinstance(exc, _DEFECTS) or _code(exc) == sqlite3.SQLITE_ERROR:
-        _lines.error("storage failed", reason="a defect", error=repr(exc))
+        _tell("a defect", error=repr(exc))
         error = InternalError("The storage failed.")
         error.__cause__ = exc
         return error
@@ -68,13 +67,13 @@ def storage_error(exc: BaseException) -> SharedContextError:
 
 def too_late() -> Unavailable:
     """For a call that has waited as long as any may."""
-    _lines.error("storage failed", reason="it does not answer in time")
+    _tell("it does not answer in time")
     return Unavailable("The storage does not answer in time.")
 
 
 def not_in_place(message: str, path: str) -> Unavailable:
     """For calls to a database whose files are not where they were opened."""
-    _lines.error("storage failed", reason=message, path=path)
+    _tell(message, path=path)
     return Unavailable(f"{message} The server has to be restarted.")
 
 
@@ -84,7 +83,12 @@ def is_locked(exc: BaseException) -> bool:
 
 def _report(reason: str, exc: BaseException) -> None:
     name = getattr(exc, "sqlite_errorname", type(exc).__name__)
-    _lines.error("storage failed", reason=reason, error=str(exc), sqlite=name)
+    _tell(reason, error=str(exc), sqlite=name)
+
+
+def _tell(reason: str, **facts: str) -> None:
+    """Log it, at most once a minute for each reason."""
+    _log.error("storage failed", reason=reason, throttle=reason, **facts)
 
 
 def _code(exc: BaseException) -> int:

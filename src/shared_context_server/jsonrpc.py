@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +12,13 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
 # From the range for implementations, with the meaning they have in the MCP SDKs.
 CONNECTION_CLOSED = -32000
 OVERLOADED = -32001
 REQUEST_CANCELLED = -32800
+
+_BOM = b"\xef\xbb\xbf"
 
 JsonObject = dict[str, Any]
 RequestId = int | str
@@ -25,6 +29,9 @@ class Refused(Exception):
 
     def __init__(self, code: int, message: str, request_id: RequestId | None = None) -> None:
         super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
         self.answer = error_answer(request_id, code, message)
 
 
@@ -41,27 +48,49 @@ class Message:
         return self.body.get("method")
 
 
-def error_answer(request_id: RequestId | None, code: int, message: str) -> JsonObject:
+def error_answer(
+    request_id: RequestId | None, code: int, message: str, data: JsonObject | None = None
+) -> JsonObject:
     """The response that refuses a request, or with None a message whose id nobody could read."""
-    return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
+    error: JsonObject = {"code": code, "message": message}
+    if data is not None:
+        error["data"] = data
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
 def parse_json(raw: bytes | str, max_bytes: int) -> Any:
-    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long."""
+    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long.
+
+    What is JSON but for NaN, Infinity or lone surrogates is refused under its id.
+    """
     try:
         data = raw.encode() if isinstance(raw, str) else raw  # refuses lone surrogates
         if len(data) <= max_bytes:
             return from_json(data, allow_inf_nan=False)
     except ValueError as exc:
-        raise Refused(PARSE_ERROR, f"Parse error: {printable(str(exc))}") from exc
+        raise Refused(PARSE_ERROR, _describe(raw, exc), read_id(parse_loosely(raw))) from exc
     raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
+
+
+def parse_loosely(raw: bytes | str) -> Any:
+    """The JSON with NaN, Infinity and lone surrogates let in; None for what is no JSON at all."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _describe(raw: bytes | str, exc: ValueError) -> str:
+    if raw[:3] == _BOM or raw[:1] == "\ufeff":
+        return "Parse error: it begins with a byte order mark, which JSON does not have (RFC 8259)"
+    return f"Parse error: {printable(str(exc))}"
 
 
 def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     """The message in this JSON, or in this object. Raises Refused."""
     if isinstance(raw, bytes | bytearray | str):
-        return _classify(parse_json(raw, max_bytes))
-    message = _classify(raw)
+        return classify(parse_json(raw, max_bytes))
+    message = classify(raw)
     try:
         size = len(to_json(raw, inf_nan_mode="constants"))
     except (PydanticSerializationError, ValueError, RecursionError) as exc:
@@ -71,9 +100,13 @@ def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     return message
 
 
-def _classify(body: Any) -> Message:
+def classify(body: Any) -> Message:
+    """The message that this value is. Raises Refused."""
     if not isinstance(body, dict):
-        raise Refused(INVALID_REQUEST, "A message is a JSON object; batches are not supported")
+        raise Refused(
+            INVALID_REQUEST,
+            "A message is one JSON object; batches are not supported: send each message by itself",
+        )
     request_id = read_id(body)
     if body.get("jsonrpc") != "2.0":
         raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id)
@@ -95,8 +128,9 @@ def _classify(body: Any) -> Message:
 def read_id(body: Any) -> RequestId | None:
     """The id an answer to this carries: None where there is none that may be used."""
     found = body.get("id") if isinstance(body, dict) else None
-    is_id = isinstance(found, int | str) and not isinstance(found, bool)
-    return found if is_id else None
+    if isinstance(found, str):
+        return found if printable(found) == found else None  # what is echoed has to be sent
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def printable(text: str) -> str:

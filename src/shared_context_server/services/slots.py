@@ -1,0 +1,53 @@
+"""How many streams and waiting calls there may be: of an agent, of a key, and in all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from shared_context_server.errors import RateLimited, Unavailable
+from shared_context_server.models import Caller
+from shared_context_server.settings import Settings
+
+RETRY_AFTER_S = 5
+_Name = TypeVar("_Name", str, tuple[str, str])
+
+
+class Slots:
+    """The places of one process for those who wait. One agent, or one key under ever new names,
+    cannot take them all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._total = settings.max_streams
+        self._by_agent = settings.max_streams_per_agent
+        self._by_key = settings.max_streams_per_key or max(1, self._total * 3 // 4)
+        self._agents: Counter[tuple[str, str]] = Counter()
+        self._keys: Counter[str] = Counter()
+        self._count = 0
+
+    @contextmanager
+    def take(self, caller: Caller) -> Iterator[None]:
+        """A place for the length of the block. Raises RateLimited when the caller has all that it
+        may have, Unavailable when there are no more."""
+        agent = (caller.key_id, caller.agent_id)
+        if self._agents[agent] >= self._by_agent or self._keys[caller.key_id] >= self._by_key:
+            raise RateLimited(RETRY_AFTER_S, "Too many streams and waiting calls are open.")
+        if self._count >= self._total:
+            raise Unavailable("Too many streams and calls are waiting.", wait_s=RETRY_AFTER_S)
+        self._count += 1
+        self._agents[agent] += 1
+        self._keys[caller.key_id] += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            _subtract(self._agents, agent)
+            _subtract(self._keys, caller.key_id)
+
+
+def _subtract(counts: Counter[_Name], name: _Name) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]

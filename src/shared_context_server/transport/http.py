@@ -1,0 +1,261 @@
+"""/mcp: what is checked of a request before the SDK sees it, and the form of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic_core import from_json, to_json
+from starlette.types import Message as AsgiMessage
+from starlette.types import Receive, Scope, Send
+
+from shared_context_server.auth.client_sessions import ClientSessions
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.auth.middleware.answers import send_json
+from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
+from shared_context_server.auth.middleware.mcp_errors import rpc_code, summarize
+from shared_context_server.errors import InvalidMessage, McpSessionNotFound, SharedContextError
+from shared_context_server.jsonrpc import (
+    Message,
+    Refused,
+    classify,
+    error_answer,
+    parse_loosely,
+    read_id,
+    read_message,
+)
+from shared_context_server.transport.mcp_sessions import SessionCaps
+from shared_context_server.transport.media_types import (
+    EVENT_STREAM,
+    JSON,
+    Accepted,
+    read_accept,
+    require_json,
+)
+
+RawHeader = tuple[bytes, bytes]
+
+_FORMS = {
+    Accepted(json=True, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
+    Accepted(json=True, stream=False): JSON.encode(),
+    # The SDK streams to those who accept both; what it answers in JSON is put into a stream here.
+    Accepted(json=False, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class McpRequest:
+    """A POST on /mcp that has passed every check of ours, for whoever answers it.
+
+    `connection` is the caller as their headers and their Mcp-Session-Id name them.
+    """
+
+    message: Message
+    body: bytes
+    accepted: Accepted
+    connection: Connection
+    is_handshake_era: bool
+    session_id: str | None
+
+    @property
+    def opens_session(self) -> bool:
+        """Whether it can succeed, where sessions are kept, only by opening one."""
+        return self.is_handshake_era and self.session_id is None
+
+    @property
+    def client_name(self) -> object:
+        """What the client calls itself, in an initialize."""
+        params = self.message.body.get("params") or {}
+        info = params.get("clientInfo") if self.message.method == "initialize" else None
+        return info.get("name") if isinstance(info, dict) else None
+
+
+def check_request(
+    headers: dict[bytes, str], body: bytes, connection: Connection, sessions: ClientSessions | None
+) -> McpRequest:
+    """The request, or a SharedContextError or Refused that says what is wrong with it.
+
+    `headers` have lower-case names. With `sessions`, the ids of stateless mode name callers.
+    """
+    accepted = read_accept(headers.get(b"accept"))
+    require_json(headers.get(b"content-type"))
+    version = headers.get(b"mcp-protocol-version")
+    is_handshake_era = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+    message = _read(body, is_handshake_era=is_handshake_era)
+    session_id = headers.get(b"mcp-session-id")
+    if sessions is not None and is_handshake_era and message.method != "initialize":
+        connection = _name(connection, session_id, sessions)
+    return McpRequest(message, body, accepted, connection, is_handshake_era, session_id)
+
+
+def _read(body: bytes, *, is_handshake_era: bool) -> Message:
+    try:
+        return read_message(body, len(body))
+    except Refused:
+        # NaN, Infinity and lone surrogates in a tool's arguments: the tool names the argument.
+        message = parse_loosely(body)
+        if not isinstance(message, dict) or message.get("method") != "tools/call":
+            raise
+        if is_handshake_era and not _is_readable_by_sdk(body):
+            raise
+    return classify(message)
+
+
+def _is_readable_by_sdk(body: bytes) -> bool:
+    try:
+        from_json(body)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(connection: Connection, session_id: str | None, sessions: ClientSessions) -> Connection:
+    """The connection under the name in its session's id, where nothing else names it.
+
+    An id that is not ours is told there, so that the client initializes anew instead of becoming
+    another agent. Where it would decide nothing it is ignored.
+    """
+    if session_id is None or connection.is_named or connection.caller.is_anonymous:
+        return connection
+    name = sessions.read_name(session_id)
+    if name is None:
+        raise McpSessionNotFound("This Mcp-Session-Id was not given by this server.")
+    return connection.named(name)
+
+
+class McpEndpoint:
+    """Answers /mcp through the SDK, in a form that the client accepts.
+
+    `streaming` and `plain` are the SDK's managers for clients with and without event streams.
+    `sessions` is for stateless mode, where POST is the only method there is; `caps` is for the other.
+    """
+
+    def __init__(
+        self,
+        streaming: StreamableHTTPSessionManager,
+        plain: StreamableHTTPSessionManager,
+        sessions: ClientSessions | None,
+        caps: SessionCaps | None = None,
+    ) -> None:
+        self._streaming = streaming
+        self._plain = plain
+        self._sessions = sessions
+        self._caps = caps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _read_headers(scope["headers"])
+        if scope["method"] != "POST":
+            accepted = read_accept(headers.get(b"accept"))
+            await self._streaming.handle_request(_rewrite(scope, accepted), receive, send)
+            return
+        body = await read_body(receive, self._streaming.max_request_body_size)
+        if isinstance(body, Unread):
+            return  # the client has gone; what is too large was refused by the middleware
+        try:
+            request = check_request(headers, body, current_connection.get(), self._sessions)
+        except Refused as exc:
+            error = InvalidMessage(f"{exc.message}.")
+            answer = error_answer(exc.request_id, exc.code, exc.message, error.body())
+            await send_json(send, error.status, to_json(answer))
+            return
+        except SharedContextError as exc:
+            request_id = read_id(parse_loosely(body))
+            message = summarize(exc.body())
+            answer = error_answer(request_id, rpc_code(exc.status), message, exc.body())
+            await send_json(send, exc.status, to_json(answer))
+            return
+        reset = current_connection.set(request.connection)
+        try:
+            await self._answer(request, scope, replay_body(body, receive), send)
+        finally:
+            current_connection.reset(reset)
+
+    async def _answer(
+        self, request: McpRequest, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if not request.accepted.json:
+            send = _streamed(send)
+        if session_id := self._make_session_id(request):
+            send = _with_header(send, (b"mcp-session-id", session_id.encode()))
+        manager = self._streaming if request.accepted.stream else self._plain
+        scope = _rewrite(scope, request.accepted)
+        if self._caps is not None and request.opens_session:
+            await self._caps.serve(manager, scope, receive, send)
+        else:
+            await manager.handle_request(scope, receive, send)
+
+    def _make_session_id(self, request: McpRequest) -> str | None:
+        """For a client whose name is needed later on: who has a key, and no other name."""
+        connection = request.connection
+        if self._sessions is None or connection.is_named or connection.caller.is_anonymous:
+            return None
+        return self._sessions.make_id(request.client_name)
+
+
+def _read_headers(raw: Iterable[RawHeader]) -> dict[bytes, str]:
+    """By name; the values of a name that comes several times are one list (RFC 9110 section 5.3)."""
+    headers: dict[bytes, str] = {}
+    for name, value in raw:
+        text = value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
+
+
+def _rewrite(scope: Scope, accepted: Accepted) -> Scope:
+    """The request with Accept and Content-Type as the SDK wants them spelled."""
+    kept = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name not in (b"accept", b"content-type")
+    ]
+    headers = [*kept, (b"accept", _FORMS[accepted]), (b"content-type", JSON.encode())]
+    return {**scope, "headers": headers}
+
+
+def _with_header(send: Send, header: RawHeader) -> Send:
+    """Adds a header to what succeeds."""
+
+    async def add(message: AsgiMessage) -> None:
+        if message["type"] == "http.response.start" and message["status"] < 400:
+            message = {**message, "headers": [*message["headers"], header]}
+        await send(message)
+
+    return add
+
+
+def _streamed(send: Send) -> Send:
+    """Makes an event stream of what succeeds in JSON; the SDK sends such an answer in one piece."""
+    start: AsgiMessage | None = None
+
+    async def convert(message: AsgiMessage) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start" and _is_json(message):
+            start = message
+            return
+        if start is not None:
+            data = message.get("body", b"")
+            event = b"event: message\r\ndata: %b\r\n\r\n" % data if data else b""
+            kept = [
+                (name, value)
+                for name, value in start["headers"]
+                if name not in (b"content-type", b"content-length")
+            ]
+            headers = [
+                *kept,
+                (b"content-type", EVENT_STREAM.encode()),
+                (b"cache-control", b"no-cache, no-transform"),
+                (b"content-length", b"%d" % len(event)),
+            ]
+            await send({**start, "headers": headers})
+            start, message = None, {"type": "http.response.body", "body": event}
+        await send(message)
+
+    return convert
+
+
+def _is_json(start: AsgiMessage) -> bool:
+    content_type: bytes = dict(start["headers"]).get(b"content-type", b"")
+    return bool(start["status"] == 200) and content_type.startswith(JSON.encode())

@@ -1,0 +1,69 @@
+"""MCP sessions of MCP_SESSIONS=stateful: how many a caller may have open."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.types import Message, Receive, Scope, Send
+
+from shared_context_server.auth.addresses import network_of
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware import current_connection
+from shared_context_server.errors import RateLimited
+
+RETRY_AFTER_S = 30
+_SESSION_HEADER = b"mcp-session-id"
+
+
+class SessionCaps:
+    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address."""
+
+    def __init__(self, managers: tuple[StreamableHTTPSessionManager, ...], limit: int) -> None:
+        self._managers = managers
+        self._limit = limit
+        self._open: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._opening: defaultdict[tuple[str, str], int] = defaultdict(int)
+
+    async def serve(
+        self, manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Have the manager serve a request that opens a session. Raises RateLimited where the
+        caller has too many."""
+        owner = _owner_of(current_connection.get())
+        if self._count(owner) >= self._limit:
+            raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions are open.")
+
+        async def note_session(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                for name, value in message["headers"]:
+                    if name == _SESSION_HEADER:
+                        self._open[owner].add(value.decode("latin-1"))
+            await send(message)
+
+        self._opening[owner] += 1
+        try:
+            await manager.handle_request(scope, receive, note_session)
+        finally:
+            self._opening[owner] -= 1
+            if not self._opening[owner]:
+                del self._opening[owner]
+
+    def _count(self, owner: tuple[str, str]) -> int:
+        """How many sessions the owner has; those that have ended are forgotten."""
+        for other, session_ids in list(self._open.items()):
+            session_ids &= {
+                session_id
+                for session_id in session_ids
+                if any(session_id in manager._server_instances for manager in self._managers)
+            }
+            if not session_ids:
+                del self._open[other]
+        return len(self._open.get(owner, ())) + self._opening.get(owner, 0)
+
+
+def _owner_of(connection: Connection) -> tuple[str, str]:
+    caller = connection.caller
+    if caller.is_anonymous:
+        return ("", network_of(connection.address))
+    return (caller.key_id, caller.agent_id)

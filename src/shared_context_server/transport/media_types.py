@@ -1,0 +1,74 @@
+"""Which forms of an answer a request accepts (RFC 9110 section 12.5.1), and what its body is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared_context_server.errors import NotAcceptable, UnsupportedMediaType
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+MAX_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Whether plain JSON, and whether an event stream, may be the answer: one at least."""
+
+    json: bool
+    stream: bool
+
+
+def read_accept(header: str | None) -> Accepted:
+    """What this Accept header allows. Raises NotAcceptable for neither of the two.
+
+    No header, or an empty one, is */*. A more exact range counts before a wider one.
+    """
+    ranges = _parse_ranges(header) or {"*/*": 1.0}
+    accepted = Accepted(_allows(ranges, JSON), _allows(ranges, EVENT_STREAM))
+    if not (accepted.json or accepted.stream):
+        shown = (header or "")[:MAX_SHOWN_CHARS]
+        raise NotAcceptable(
+            f"MCP is answered in {JSON} or {EVENT_STREAM}; Accept is {shown!r}.", field="Accept"
+        )
+    return accepted
+
+
+def require_json(header: str | None) -> None:
+    """Raise UnsupportedMediaType unless this Content-Type is JSON, whatever its parameters."""
+    media_type = (header or "").partition(";")[0].strip().lower()
+    if media_type != JSON:
+        shown = "missing" if header is None else repr(header[:MAX_SHOWN_CHARS])
+        raise UnsupportedMediaType(
+            f"MCP's messages are {JSON}; Content-Type is {shown}.", field="Content-Type"
+        )
+
+
+def _parse_ranges(header: str | None) -> dict[str, float]:
+    """Media ranges with their weights; a weight that cannot be read is 1."""
+    ranges = {}
+    for part in (header or "").split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if media_range:
+            ranges[media_range] = next(map(_read_weight, _weights(parameters)), 1.0)
+    return ranges
+
+
+def _weights(parameters: list[str]) -> list[str]:
+    named = (parameter.partition("=") for parameter in parameters)
+    return [value.strip() for name, _, value in named if name.strip() == "q"]
+
+
+def _read_weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
+
+
+def _allows(ranges: dict[str, float], media_type: str) -> bool:
+    wider = media_type.partition("/")[0] + "/*"
+    for media_range in (media_type, wider, "*/*"):
+        if media_range in ranges:
+            return ranges[media_range] > 0
+    return False

@@ -1,0 +1,50 @@
+"""What is wrong with a request's params, by name: the SDK says only that something is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastmcp import FastMCP
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
+from mcp_types.methods import validate_client_request
+from pydantic import ValidationError
+
+from shared_context_server.errors import InvalidArgument
+
+MAX_FIELD_CHARS = 100
+
+
+def name_wrong_parameters(mcp: FastMCP[Any]) -> None:
+    """Make refusals of params that do not fit their method name the first one that is wrong."""
+    mcp._mcp_server.middleware.insert(0, _name_wrong_parameter)
+
+
+async def _name_wrong_parameter(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    try:
+        return await call_next(ctx)
+    except ValidationError:
+        error = _find_wrong_parameter(ctx)
+        if error is None:  # not the request's fault
+            raise
+    raise MCPError(INVALID_PARAMS, error.message, error.body())
+
+
+def _find_wrong_parameter(context: ServerRequestContext[Any, Any]) -> InvalidArgument | None:
+    try:
+        validate_client_request(context.method, context.protocol_version, context.params)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+    except (KeyError, ValueError):
+        return None
+    else:
+        return None
+    field = ".".join(str(part) for part in first["loc"])[:MAX_FIELD_CHARS] or "params"
+    return InvalidArgument(
+        f"{field}: {first['msg']}.",
+        field=field,
+        suggestion=f"Correct the params of {context.method}.",
+    )

@@ -1,0 +1,1 @@
+"""The official MCP conformance suite against a server of our composition: make test-conformance."""
