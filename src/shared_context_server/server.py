@@ -52,6 +52,7 @@ from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.http import McpEndpoint
+from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import SessionCaps
 from shared_context_server.transport.parameters import name_wrong_parameters
 
@@ -123,7 +124,7 @@ async def open_server(
             refresh = partial(refresh_gauges, services, metrics)
             await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
         mcp = make_mcp(dispatcher)
-        app = await _make_app(stack, mcp, dispatcher, metrics)
+        app = await make_app(stack, mcp, dispatcher, metrics, make_lane(mcp, dispatcher))
         yield Server(settings, services, dispatcher, metrics, mcp, app)
         storage.begin_closing()
         with suppress(SharedContextError):
@@ -148,6 +149,11 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     return mcp
 
 
+def make_lane(mcp: FastMCP[Any], dispatcher: Dispatcher) -> DirectLane:
+    """The direct lane beside this MCP server."""
+    return DirectLane(dispatcher, mcp._mcp_server.server_info_stamp)
+
+
 async def purge(services: Services) -> None:
     """Remove what has expired and what retention no longer keeps."""
     settings, now = services.settings, utc_now()
@@ -158,9 +164,14 @@ async def purge(services: Services) -> None:
     )
 
 
-async def _make_app(
-    stack: AsyncExitStack, mcp: FastMCP[Any], dispatcher: Dispatcher, metrics: Metrics
+async def make_app(
+    stack: AsyncExitStack,
+    mcp: FastMCP[Any],
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    lane: DirectLane | None,
 ) -> ASGIApp:
+    """All routes of one server; what they need is opened on the stack."""
     settings = dispatcher.services.settings
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
     streaming = await _start_manager(stack, mcp, settings, json_response=False)
@@ -171,6 +182,7 @@ async def _make_app(
         plain,
         sessions=_client_sessions(settings) if is_stateless else None,
         caps=None if is_stateless else SessionCaps((streaming, plain), most_sessions),
+        lane=lane if is_stateless else None,
     )
     # Stateless, there is no stream to GET and no session to DELETE.
     methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}

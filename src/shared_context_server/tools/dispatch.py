@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
 
 UNKNOWN_TOOL = "unknown"
+LONG_BODY_BYTES = 16 * 1024
+_LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
 _CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are credentials
 
@@ -153,10 +156,16 @@ def parse_json(body: bytes) -> Any:
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
-    # from_json reads 1e999 as infinity, whatever allow_inf_nan says; written again it shows.
-    if b"Infinity" in to_json(value, inf_nan_mode="constants"):
+    if may_exceed_doubles(body):
         require_strict_json(value if isinstance(value, dict) else {"body": value})
     return value
+
+
+def may_exceed_doubles(body: bytes) -> bool:
+    """Whether this JSON may have a number like 1e999, which from_json reads as infinity whatever
+    allow_inf_nan says: one with an exponent of three digits, or with very many digits. True for
+    all that is long, where looking would take longer than writing the values once more."""
+    return len(body) > LONG_BODY_BYTES or _LARGE_NUMBER.search(body) is not None
 
 
 def require_strict_json(arguments: Mapping[str, Any]) -> None:

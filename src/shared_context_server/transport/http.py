@@ -1,42 +1,30 @@
-"""/mcp: what is checked of a request before the SDK sees it, and the form of the answer."""
+"""/mcp: who answers a request, the direct lane or the SDK, and the form of the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.client_sessions import ClientSessions
-from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.middleware.answers import send_json
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
 from shared_context_server.auth.middleware.mcp_errors import rpc_code, summarize
-from shared_context_server.errors import InvalidMessage, McpSessionNotFound, SharedContextError
+from shared_context_server.errors import InvalidMessage, SharedContextError
 from shared_context_server.jsonrpc import (
-    Message,
     Refused,
-    classify,
     error_answer,
     parse_loosely,
     read_id,
-    read_message,
 )
+from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import SessionCaps
-from shared_context_server.transport.media_types import (
-    EVENT_STREAM,
-    JSON,
-    Accepted,
-    read_accept,
-    require_json,
-)
-
-RawHeader = tuple[bytes, bytes]
+from shared_context_server.transport.media_types import EVENT_STREAM, JSON, Accepted, read_accept
+from shared_context_server.transport.request import McpRequest, RawHeader, check_request
 
 _FORMS = {
     Accepted(json=True, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
@@ -46,91 +34,12 @@ _FORMS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class McpRequest:
-    """A POST on /mcp that has passed every check of ours, for whoever answers it.
-
-    `connection` is the caller as their headers and their Mcp-Session-Id name them.
-    """
-
-    message: Message
-    body: bytes
-    accepted: Accepted
-    connection: Connection
-    is_handshake_era: bool
-    session_id: str | None
-
-    @property
-    def opens_session(self) -> bool:
-        """Whether it can succeed, where sessions are kept, only by opening one."""
-        return self.is_handshake_era and self.session_id is None
-
-    @property
-    def client_name(self) -> object:
-        """What the client calls itself, in an initialize."""
-        params = self.message.body.get("params") or {}
-        info = params.get("clientInfo") if self.message.method == "initialize" else None
-        return info.get("name") if isinstance(info, dict) else None
-
-
-def check_request(
-    headers: dict[bytes, str], body: bytes, connection: Connection, sessions: ClientSessions | None
-) -> McpRequest:
-    """The request, or a SharedContextError or Refused that says what is wrong with it.
-
-    `headers` have lower-case names. With `sessions`, the ids of stateless mode name callers.
-    """
-    accepted = read_accept(headers.get(b"accept"))
-    require_json(headers.get(b"content-type"))
-    version = headers.get(b"mcp-protocol-version")
-    is_handshake_era = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
-    message = _read(body, is_handshake_era=is_handshake_era)
-    session_id = headers.get(b"mcp-session-id")
-    if sessions is not None and is_handshake_era and message.method != "initialize":
-        connection = _name(connection, session_id, sessions)
-    return McpRequest(message, body, accepted, connection, is_handshake_era, session_id)
-
-
-def _read(body: bytes, *, is_handshake_era: bool) -> Message:
-    try:
-        return read_message(body, len(body))
-    except Refused:
-        # NaN, Infinity and lone surrogates in a tool's arguments: the tool names the argument.
-        message = parse_loosely(body)
-        if not isinstance(message, dict) or message.get("method") != "tools/call":
-            raise
-        if is_handshake_era and not _is_readable_by_sdk(body):
-            raise
-    return classify(message)
-
-
-def _is_readable_by_sdk(body: bytes) -> bool:
-    try:
-        from_json(body)
-    except ValueError:
-        return False
-    return True
-
-
-def _name(connection: Connection, session_id: str | None, sessions: ClientSessions) -> Connection:
-    """The connection under the name in its session's id, where nothing else names it.
-
-    An id that is not ours is told there, so that the client initializes anew instead of becoming
-    another agent. Where it would decide nothing it is ignored.
-    """
-    if session_id is None or connection.is_named or connection.caller.is_anonymous:
-        return connection
-    name = sessions.read_name(session_id)
-    if name is None:
-        raise McpSessionNotFound("This Mcp-Session-Id was not given by this server.")
-    return connection.named(name)
-
-
 class McpEndpoint:
     """Answers /mcp through the SDK, in a form that the client accepts.
 
     `streaming` and `plain` are the SDK's managers for clients with and without event streams.
-    `sessions` is for stateless mode, where POST is the only method there is; `caps` is for the other.
+    `sessions` and `lane` are for stateless mode, where POST is the only method there is; `caps` is
+    for the other.
     """
 
     def __init__(
@@ -139,11 +48,13 @@ class McpEndpoint:
         plain: StreamableHTTPSessionManager,
         sessions: ClientSessions | None,
         caps: SessionCaps | None = None,
+        lane: DirectLane | None = None,
     ) -> None:
         self._streaming = streaming
         self._plain = plain
         self._sessions = sessions
         self._caps = caps
+        self._lane = lane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _read_headers(scope["headers"])
@@ -169,6 +80,12 @@ class McpEndpoint:
             return
         reset = current_connection.set(request.connection)
         try:
+            if session_id := self._make_session_id(request):
+                send = _with_header(send, (b"mcp-session-id", session_id.encode()))
+            if self._lane is not None:
+                if await self._lane.answer(request, scope["headers"], send):
+                    return
+                send = self._lane.remembering(request, scope["headers"], send)
             await self._answer(request, scope, replay_body(body, receive), send)
         finally:
             current_connection.reset(reset)
@@ -178,8 +95,6 @@ class McpEndpoint:
     ) -> None:
         if not request.accepted.json:
             send = _streamed(send)
-        if session_id := self._make_session_id(request):
-            send = _with_header(send, (b"mcp-session-id", session_id.encode()))
         manager = self._streaming if request.accepted.stream else self._plain
         scope = _rewrite(scope, request.accepted)
         if self._caps is not None and request.opens_session:

@@ -1,0 +1,280 @@
+"""The direct lane: ordinary requests of stateless mode, answered without the SDK's machinery.
+
+A tools/call goes from its parsed message to the dispatcher and from there to bytes. What everybody is
+answered alike (initialize, server/discover, tools/list, ping) is taken from the SDK once and sent again
+to whoever sends the same parameters. Whatever is not known for certain to be ordinary is left to the
+SDK, which stays the judge of what MCP is; a test holds the answers of the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from cachetools import LRUCache
+from mcp.shared.inbound import InboundModernRoute, classify_inbound_request
+from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
+    CLIENT_INFO_META_KEY,
+    DEFAULT_NEGOTIATED_VERSION,
+    LOG_LEVEL_META_KEY,
+    PROTOCOL_VERSION_META_KEY,
+)
+from mcp_types.methods import validate_client_request
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+from starlette.types import Message as AsgiMessage
+from starlette.types import Send
+
+from shared_context_server.auth.connection import Connection
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.jsonrpc import JsonObject
+from shared_context_server.tools.dispatch import (
+    Dispatcher,
+    Outcome,
+    failure,
+    may_exceed_doubles,
+    require_strict_json,
+)
+from shared_context_server.transport.request import McpRequest, RawHeader
+
+ALIKE_FOR_ALL: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
+MAX_REMEMBERED: Final = 256  # answers, and envelopes of requests
+MAX_KEY_BYTES: Final = 2048  # of the parameters that something is remembered for
+MAX_ID_CHARS: Final = 256
+
+_MODERN_PREFIX = "io.modelcontextprotocol/"
+_MODERN_META = frozenset(
+    {
+        PROTOCOL_VERSION_META_KEY,
+        CLIENT_INFO_META_KEY,
+        CLIENT_CAPABILITIES_META_KEY,
+        LOG_LEVEL_META_KEY,
+    }
+)
+_MESSAGE_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
+_CALL_MEMBERS = frozenset({"name", "arguments", "_meta"})
+_ROUTING_HEADERS = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
+_STREAM_HEADERS: Final[tuple[RawHeader, ...]] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+_SEPARATORS = tuple((char.encode(), b"\\u%04x" % ord(char)) for char in "\u0085\u2028\u2029")
+_JSON_HEADERS: Final[tuple[RawHeader, ...]] = ((b"content-type", b"application/json"),)
+
+
+class DirectLane:
+    """Answers what is ordinary. `server_info` is what the SDK says of the server in each result of
+    the stateless era."""
+
+    def __init__(self, dispatcher: Dispatcher, server_info: JsonObject) -> None:
+        self._dispatcher = dispatcher
+        self._modern_end = b',"resultType":"complete","_meta":%b}' % to_json(
+            {f"{_MODERN_PREFIX}serverInfo": server_info}
+        )
+        self._results: LRUCache[bytes, bytes] = LRUCache(MAX_REMEMBERED)
+        self._envelopes: LRUCache[bytes, bool] = LRUCache(MAX_REMEMBERED)
+
+    async def answer(
+        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
+    ) -> bool:
+        """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
+        if not _is_ordinary(request):
+            return False
+        if request.message.method == "tools/call":
+            result = await self._call(request, raw_headers)
+        else:
+            key = _result_key(request, raw_headers)
+            result = None if key is None else self._results.get(key)
+        if result is None:
+            return False
+        answer = b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (to_json(request.message.id), result)
+        await _send(request, answer, send)
+        return True
+
+    def remembering(
+        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
+    ) -> Send:
+        """`send`, that also keeps a result of the SDK's which is the same for everybody."""
+        key = _result_key(request, raw_headers) if _is_ordinary(request) else None
+        if key is None:
+            return send
+        sent: list[bytes] = []
+
+        async def keep(message: AsgiMessage) -> None:
+            await send(message)
+            if message["type"] == "http.response.body":
+                sent.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    result = _read_result(b"".join(sent))
+                    if result is not None:
+                        self._results[key] = result
+
+        return keep
+
+    async def _call(self, request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
+        params = request.message.body.get("params")
+        if not isinstance(params, dict) or not _CALL_MEMBERS.issuperset(params):
+            return None
+        name, arguments = params.get("name"), params.get("arguments", {})
+        meta = params.get("_meta", {})
+        tool = self._dispatcher.tools.get(name) if isinstance(name, str) else None
+        if tool is None or tool.is_waiting or not isinstance(arguments, dict):
+            return None
+        if not self._is_taken_by_sdk(request, raw_headers, meta):
+            return None
+        outcome = await self._run(tool.name, arguments, request, meta)
+        end = b"}" if request.is_handshake_era else self._modern_end
+        return _call_result(outcome) + end
+
+    async def _run(
+        self, name: str, arguments: JsonObject, request: McpRequest, meta: JsonObject
+    ) -> Outcome:
+        if may_exceed_doubles(request.body):
+            try:
+                require_strict_json(arguments)
+            except InvalidArgument as exc:
+                return failure(exc)
+        return await self._dispatcher.call(name, arguments, _name_caller(request, meta))
+
+    def _is_taken_by_sdk(
+        self, request: McpRequest, raw_headers: Iterable[RawHeader], meta: Any
+    ) -> bool:
+        """Whether the SDK takes a tools/call in this envelope. Asked once for each that differs."""
+        if not isinstance(meta, dict) or not _asks_for_nothing(meta):
+            return False
+        headers = _read_routing(raw_headers)
+        if headers is None:
+            return False
+        if request.is_handshake_era:
+            version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
+            if version not in HANDSHAKE_PROTOCOL_VERSIONS:
+                return False
+        else:
+            route = classify_inbound_request(request.message.body, headers=headers)
+            if not isinstance(route, InboundModernRoute):
+                return False
+            version = route.protocol_version
+        envelope = _envelope(meta)
+        key = to_json([version, envelope])
+        if len(key) > MAX_KEY_BYTES:
+            return False
+        is_taken = self._envelopes.get(key)
+        if is_taken is None:
+            is_taken = self._envelopes[key] = _is_valid_call(version, envelope)
+        return is_taken
+
+
+def _is_valid_call(version: str, envelope: JsonObject) -> bool:
+    params = {"name": "any", "arguments": {}, "_meta": envelope}
+    try:
+        validate_client_request("tools/call", version, params)
+    except (ValidationError, KeyError, ValueError):
+        return False
+    return True
+
+
+def _is_ordinary(request: McpRequest) -> bool:
+    """Whether it is a request of a method that is served here, in a usual envelope."""
+    message = request.message
+    if message.kind != "request" or not request.is_strict:
+        return False
+    if message.method != "tools/call" and message.method not in ALIKE_FOR_ALL:
+        return False
+    request_id = message.id
+    if isinstance(request_id, str):
+        is_usual = len(request_id) <= MAX_ID_CHARS
+    else:
+        is_usual = request_id is not None and -(2**53) < request_id < 2**53
+    return is_usual and _MESSAGE_MEMBERS.issuperset(message.body)
+
+
+def _asks_for_nothing(meta: JsonObject) -> bool:
+    """Whether _meta only says things, and asks neither for a version of a tool nor for anything of the
+    protocol's own that is not known here. Progress and log messages may be asked for: what is answered
+    here has none."""
+    for name, value in meta.items():
+        if name.startswith(_MODERN_PREFIX):
+            if name not in _MODERN_META:
+                return False
+        elif name == "progressToken":
+            if not isinstance(value, str | int) or isinstance(value, bool):
+                return False
+        elif "progress" in name.lower() or "fastmcp" in name.lower():
+            return False
+    return True
+
+
+def _envelope(meta: JsonObject) -> JsonObject:
+    """What of _meta the SDK looks at."""
+    return {name: meta[name] for name in sorted(meta.keys() & _MODERN_META)}
+
+
+def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
+    """The connection, under the client's own name where nothing else names the caller."""
+    info = None if request.is_handshake_era else meta.get(CLIENT_INFO_META_KEY)
+    return request.connection if info is None else request.connection.named(info["name"])
+
+
+def _read_routing(raw_headers: Iterable[RawHeader]) -> dict[str, str] | None:
+    """The headers that say what a request is for; None if one of them comes twice."""
+    found: dict[str, str] = {}
+    for raw_name, value in raw_headers:
+        if raw_name in _ROUTING_HEADERS:
+            name = raw_name.decode()
+            if name in found:
+                return None
+            found[name] = value.decode("latin-1")
+    return found
+
+
+def _result_key(request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
+    """All that a result depends on which is alike for all; None for what is not remembered."""
+    if request.message.method not in ALIKE_FOR_ALL:
+        return None
+    params = request.message.body.get("params", {})
+    meta = params.get("_meta", {})
+    routing = _read_routing(raw_headers)
+    if routing is None or not isinstance(meta, dict) or not _asks_for_nothing(meta):
+        return None
+    said = {**params, "_meta": _envelope(meta)} if "_meta" in params else params
+    key = to_json([request.message.method, sorted(routing.items()), said])
+    return key if len(key) <= MAX_KEY_BYTES else None
+
+
+def _read_result(body: bytes) -> bytes | None:
+    """The result in an answer of the SDK's, which is JSON or the one event of a stream."""
+    for line in body.splitlines():
+        data = line.removeprefix(b"data: ")
+        if data.startswith(b"{"):
+            answer = from_json(data)
+            return to_json(answer["result"]) if "result" in answer else None
+    return None
+
+
+def _call_result(outcome: Outcome) -> bytes:
+    """The result of tools/call without its closing brace: as tools.mcp.tool_result, in bytes."""
+    body = outcome.json()
+    return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":%b' % (
+        to_json(body.decode()),
+        body,
+        b"true" if outcome.is_error else b"false",
+    )
+
+
+async def _send(request: McpRequest, answer: bytes, send: Send) -> None:
+    """In the form that the SDK chooses: a stream for handshake clients that accept one, else JSON."""
+    prefers_stream = request.is_handshake_era and request.accepted.stream
+    if prefers_stream or not request.accepted.json:
+        # Some clients take these for ends of lines; in JSON they may stand as escapes.
+        for separator, escape in _SEPARATORS:
+            answer = answer.replace(separator, escape)
+        answer = b"event: message\r\ndata: %b\r\n\r\n" % answer
+        kind = _STREAM_HEADERS
+    else:
+        kind = _JSON_HEADERS
+    headers = [*kind, (b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
