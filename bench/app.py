@@ -28,12 +28,12 @@ API_KEY = "bench-api-key-0123456789abcdef"
 def bench_settings(data_dir: Path) -> Settings:
     """Defaults, but for fixed keys and no rate limit: twenty connections of one agent would meet it."""
     return Settings(
-        _env_file=None,  # type: ignore[call-arg]  # pydantic-settings' own parameter
         data_dir=data_dir,
         api_key=API_KEY,
         admin_api_key="bench-admin-key-0123456789abcdef",
         jwt_secret_key="bench-jwt-secret-0123456789abcdef0123456789",
         rate_limit="off",
+        failed_auth_limit="off",
     )
 
 
