@@ -36,13 +36,19 @@ def _constant(request: bytes) -> MakeRequest:
     return lambda: request
 
 
-def mcp_call(tool: str, arguments: dict[str, object], version: str, **meta: object) -> bytes:
+def mcp_call(
+    tool: str,
+    arguments: dict[str, object],
+    version: str,
+    accept: str = "application/json, text/event-stream",
+    **meta: object,
+) -> bytes:
     """A tools/call of this protocol version as it goes over the wire."""
     params: dict[str, object] = {"name": tool, "arguments": arguments, "_meta": meta}
     headers = {
         **HEADERS,
         "MCP-Protocol-Version": version,
-        "Accept": "application/json, text/event-stream",
+        "Accept": accept,
     }
     if version == MODERN:
         meta |= {
@@ -61,8 +67,8 @@ async def measure(port: int) -> list[Target]:
         made = await client.post("/mcp/tool/create_session", json={"purpose": "bench"})
     arguments: dict[str, object] = {"session_id": made.json()["session_id"], "content": CONTENT}
 
-    def call(version: str, **meta: object) -> MakeRequest:
-        return _constant(mcp_call("add_message", arguments, version, **meta))
+    def call(version: str, **options: object) -> MakeRequest:
+        return _constant(mcp_call("add_message", arguments, version, **options))  # type: ignore[arg-type]
 
     targets = [
         Target("bare Starlette JSON route", _constant(http_request("/bare", arguments)), []),
@@ -73,8 +79,13 @@ async def measure(port: int) -> list[Target]:
         ),
         Target(f"MCP add_message, {MODERN}", call(MODERN), []),
         Target(f"MCP add_message, {HANDSHAKE}", call(HANDSHAKE), []),
-        # The direct lane leaves what it does not know to the SDK.
-        Target("the same through the SDK", call(HANDSHAKE, **{"io.modelcontextprotocol/x": 1}), []),
+        # The direct lane leaves what it does not know to the SDK. In JSON, which costs the SDK less
+        # than the stream that clients get who accept both.
+        Target(
+            "the same through the SDK",
+            call(HANDSHAKE, accept="application/json", **{"io.modelcontextprotocol/x": 1}),
+            [],
+        ),
     ]
     for round_number in range(ROUNDS + 1):
         for target in targets:

@@ -176,12 +176,16 @@ async def make_app(
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
     streaming = await _start_manager(stack, mcp, settings, json_response=False)
     plain = await _start_manager(stack, mcp, settings, json_response=True)
-    most_sessions = settings.max_mcp_sessions_per_caller
+    caps = SessionCaps(
+        (streaming, plain),
+        by_caller=settings.max_mcp_sessions_per_caller,
+        total=settings.max_mcp_sessions,
+    )
     endpoint = McpEndpoint(
         streaming,
         plain,
         sessions=_client_sessions(settings) if is_stateless else None,
-        caps=None if is_stateless else SessionCaps((streaming, plain), most_sessions),
+        caps=None if is_stateless else caps,
         lane=lane if is_stateless else None,
     )
     # Stateless, there is no stream to GET and no session to DELETE.

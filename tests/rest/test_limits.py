@@ -267,8 +267,11 @@ INITIALIZE = {
 }
 
 
-async def open_mcp_session(client: httpx.AsyncClient) -> httpx.Response:
-    headers = {"Accept": "application/json, text/event-stream"}
+BOTH_FORMS = "application/json, text/event-stream"
+
+
+async def open_mcp_session(client: httpx.AsyncClient, accept: str = BOTH_FORMS) -> httpx.Response:
+    headers = {"Accept": accept}
     return await client.post("/mcp", json=INITIALIZE, headers=headers)
 
 
@@ -288,6 +291,26 @@ async def test_a_caller_has_so_many_mcp_sessions_and_ends_one_for_another(tmp_pa
         session = {"Mcp-Session-Id": first.headers["mcp-session-id"]}
         assert (await bob.delete("/mcp", headers=session)).status_code == 200
         assert (await open_mcp_session(bob)).status_code == 200
+
+
+@pytest.mark.parametrize("accept", [BOTH_FORMS, "application/json"])
+async def test_all_mcp_sessions_together_have_a_cap_whatever_form_they_are_answered_in(
+    tmp_path: Path, accept: str
+) -> None:
+    async with (
+        opened(tmp_path, mcp_sessions="stateful", max_mcp_sessions=1) as server,
+        from_address(server, "192.0.2.1") as one,
+        from_address(server, "192.0.2.2") as other,
+    ):
+        opening = await open_mcp_session(one, accept)
+        for form in (BOTH_FORMS, "application/json"):
+            refused = await open_mcp_session(other, form)
+            assert_error(refused, 503, "UNAVAILABLE")
+            assert refused.json()["id"] == 1
+            assert int(refused.headers["retry-after"]) >= 1
+        session = {"Mcp-Session-Id": opening.headers["mcp-session-id"], "Accept": accept}
+        assert (await one.delete("/mcp", headers=session)).status_code == 200
+        assert (await open_mcp_session(other, accept)).status_code == 200
 
 
 async def test_an_mcp_session_without_use_ends(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ class McpEndpoint:
         headers = _read_headers(scope["headers"])
         if scope["method"] != "POST":
             accepted = read_accept(headers.get(b"accept"))
-            await self._streaming.handle_request(_rewrite(scope, accepted), receive, send)
+            is_plain = headers.get(b"mcp-session-id") in self._plain._server_instances
+            manager = self._plain if is_plain else self._streaming  # where the session was opened
+            await manager.handle_request(_rewrite(scope, accepted), receive, send)
             return
         body = await read_body(receive, self._streaming.max_request_body_size)
         if isinstance(body, Unread):

@@ -1,4 +1,4 @@
-"""MCP sessions of MCP_SESSIONS=stateful: how many a caller may have open."""
+"""MCP sessions of MCP_SESSIONS=stateful: how many a caller, and all together, may have open."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from starlette.types import Message, Receive, Scope, Send
 from shared_context_server.auth.addresses import network_of
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.errors import RateLimited
+from shared_context_server.errors import RateLimited, Unavailable
 
 RETRY_AFTER_S = 30
 _SESSION_HEADER = b"mcp-session-id"
 
 
 class SessionCaps:
-    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address."""
+    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address; and
+    to everybody when all managers together have `total`."""
 
-    def __init__(self, managers: tuple[StreamableHTTPSessionManager, ...], limit: int) -> None:
+    def __init__(
+        self, managers: tuple[StreamableHTTPSessionManager, ...], *, by_caller: int, total: int
+    ) -> None:
         self._managers = managers
-        self._limit = limit
+        self._by_caller = by_caller
+        self._total = total
         self._open: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._opening: defaultdict[tuple[str, str], int] = defaultdict(int)
 
@@ -29,10 +33,12 @@ class SessionCaps:
         self, manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Have the manager serve a request that opens a session. Raises RateLimited where the
-        caller has too many."""
+        caller has too many, Unavailable where there are too many."""
         owner = _owner_of(current_connection.get())
-        if self._count(owner) >= self._limit:
-            raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions are open.")
+        if self._count(owner) >= self._by_caller:
+            raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions of this caller are open.")
+        if sum(len(manager._server_instances) for manager in self._managers) >= self._total:
+            raise Unavailable("Too many MCP sessions are open.", wait_s=RETRY_AFTER_S)
 
         async def note_session(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
