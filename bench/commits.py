@@ -47,7 +47,7 @@ Append = Callable[[asyncpg.Connection, Session], Awaitable[None]]
 
 
 def bench_settings(url: str) -> Settings:
-    return Settings(_env_file=None, database_url=url)
+    return Settings(database_url=url)
 
 
 async def add_session(storage: Storage, session_id: str) -> Session:

@@ -56,6 +56,7 @@ _INSTEAD = {
     "SCS_TRANSPORT": "Use the option --transport of serve.",
     "SCS_HOST": "Did you mean SCS_HTTP_HOST?",
     "SCS_PORT": "Did you mean SCS_HTTP_PORT?",
+    "FORWARDED_ALLOW_IPS": "Set SCS_TRUSTED_PROXIES instead.",
 }
 
 

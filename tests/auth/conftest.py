@@ -29,9 +29,7 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
         "admin_api_key": ADMIN_API_KEY,
         "jwt_secret_key": JWT_SECRET_KEY,
     }
-    return Settings(
-        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | keys | overrides)
-    )
+    return Settings(data_dir=data_dir, **(store_settings(data_dir) | keys | overrides))
 
 
 @pytest.fixture

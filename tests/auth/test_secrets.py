@@ -22,7 +22,7 @@ NAMES = ("API_KEY", "ADMIN_API_KEY", "JWT_SECRET_KEY")
 
 def bare_settings(data_dir: Path, **given: Any) -> Settings:
     keys: dict[str, Any] = dict.fromkeys(name.lower() for name in NAMES)
-    return Settings(_env_file=None, data_dir=data_dir, **(keys | given))
+    return Settings(data_dir=data_dir, **(keys | given))
 
 
 def values(settings: Settings) -> dict[str, str]:
@@ -85,7 +85,7 @@ from shared_context_server.settings import Settings
 bare = dict(api_key=None, admin_api_key=None, jwt_secret_key=None)
 print("ready", flush=True)
 sys.stdin.read()  # all begin together
-started, _ = ensure_secrets(Settings(_env_file=None, data_dir=Path(sys.argv[1]), **bare))
+started, _ = ensure_secrets(Settings(data_dir=Path(sys.argv[1]), **bare))
 print(started.api_key.get_secret_value(), started.jwt_secret_key.get_secret_value())
 """
 

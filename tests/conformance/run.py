@@ -89,7 +89,6 @@ async def run_suite(env: dict[str, str], sessions: str, version: str, more: list
     expected = Path(__file__).parent / f"expected-{sessions}-{version}.yaml"
     with tempfile.TemporaryDirectory() as data_dir:
         settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
             data_dir=Path(data_dir),
             auth_enabled=False,
             rate_limit="off",

@@ -43,7 +43,7 @@ def anyio_backend() -> str:
 
 def make_settings(data_dir: Path = Path("unused"), **overrides: Any) -> Settings:
     keys = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-    return Settings(_env_file=None, data_dir=data_dir, **(keys | overrides))
+    return Settings(data_dir=data_dir, **(keys | overrides))
 
 
 @pytest.fixture(autouse=True)
@@ -296,7 +296,7 @@ def test_stdout_is_left_to_the_protocol() -> None:
         "from shared_context_server.observability.logs import configure_logs, get_logger\n"
         "from shared_context_server.settings import Settings\n"
         "get_logger('early').warning('before anything is configured')\n"
-        "configure_logs(Settings(_env_file=None))\n"
+        "configure_logs(Settings())\n"
         "get_logger('t').info('ours')\n"
         "logging.getLogger('uvicorn.access').info('theirs')\n"
         "warnings.warn('careful')\n"

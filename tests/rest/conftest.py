@@ -30,9 +30,7 @@ def anyio_backend() -> str:
 def make_settings(data_dir: Path, **overrides: Any) -> Settings:
     """Settings with keys, none of them from the environment."""
     keys = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-    return Settings(
-        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | keys | overrides)
-    )
+    return Settings(data_dir=data_dir, **(store_settings(data_dir) | keys | overrides))
 
 
 def client_of(server: Server, **headers: str) -> httpx.AsyncClient:

@@ -21,7 +21,7 @@ ALICE = Caller("alice", "claude", frozenset({Permission.READ}), "key")
 
 @pytest.fixture
 async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    settings = Settings(_env_file=None, data_dir=tmp_path, database_url=None)  # type: ignore[call-arg]
+    settings = Settings(data_dir=tmp_path, database_url=None)
     async with open_storage(settings) as storage:
         yield storage
 
@@ -51,7 +51,7 @@ async def test_coming_and_going_are_published_by_one_of_two_processes(storage: S
 
 async def test_what_could_not_be_written_is_told_later(storage: Storage, tmp_path: Path) -> None:
     bus = Bus()
-    settings = Settings(_env_file=None, data_dir=tmp_path, database_url=None)  # type: ignore[call-arg]
+    settings = Settings(data_dir=tmp_path, database_url=None)
     async with open_storage(settings) as closing:
         presence = Presence(closing, bus)
     presence.note(ALICE)

@@ -28,9 +28,7 @@ KEYS = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JW
 
 def make_settings(data_dir: Path, **overrides: Any) -> Settings:
     """Settings of a test's own server, none of them from the environment."""
-    return Settings(
-        _env_file=None, data_dir=data_dir, **(store_settings(data_dir) | KEYS | overrides)
-    )  # type: ignore[call-arg]
+    return Settings(data_dir=data_dir, **(store_settings(data_dir) | KEYS | overrides))  # type: ignore[call-arg]
 
 
 @asynccontextmanager
