@@ -170,12 +170,22 @@ def test_other_addresses_without_authentication_when_it_is_meant(serve: Serve) -
         assert call(server.url, "create_session", {}, purpose="open").status_code == 200
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("hangup_counts")
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_with_success(serve: Serve, sig: signal.Signals) -> None:
     with serve(is_executed=True) as server, httpx.Client(base_url=server.url) as kept_alive:
         assert kept_alive.get("/ready").status_code == 200
         assert server.stop(sig) == 0
     assert "Traceback" not in server.stderr
+
+
+@pytest.mark.usefixtures("hangup_counts")
+def test_under_nohup_a_closed_terminal_does_not_end_the_server(serve: Serve) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; the process inherits it
+    with serve(is_executed=True) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{server.url}/ready").status_code == 200
+        assert server.stop() == 0
 
 
 def test_nothing_goes_to_stdout(serve: Serve) -> None:
