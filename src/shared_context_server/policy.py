@@ -37,7 +37,10 @@ def require(caller: Caller, permission: Permission) -> None:
         raise Unauthenticated("Nobody is calling: no credential was presented.")
     if permission not in caller.permissions and not caller.is_admin:
         raise PermissionDenied(
-            f"This needs the permission {permission.value!r}.", permission=permission.value
+            f"This needs the permission {permission.value!r}.",
+            permission=permission.value,
+            suggestion=f"Call with a key or token that has {permission.value!r}; whoever runs the "
+            "server gives them out.",
         )
 
 

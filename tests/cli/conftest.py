@@ -37,6 +37,14 @@ def make_env(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def hangup_counts() -> Iterator[None]:
+    """Executed processes inherit that SIGHUP is not ignored, even where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     """Of a test's own."""
     return make_env(tmp_path)

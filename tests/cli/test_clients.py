@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -95,6 +97,27 @@ def test_a_configuration_file_is_json_on_stdout_and_its_place_on_stderr(
         assert list(found) == [name]
         found = found[name]
     assert found == entry
+
+
+@given(key=text_without_nul, agent_id=text_without_nul)
+@settings(max_examples=40, deadline=None)
+def test_the_configuration_of_codex_is_toml_that_holds_any_text(key: str, agent_id: str) -> None:
+    config = client_config(Client.CODEX, Access(URL, key, agent_id))
+    assert config.file == "~/.codex/config.toml"
+    headers = {"X-API-Key": key, "X-Agent-ID": agent_id}
+    entry = {"url": f"{URL}/mcp", "http_headers": headers}
+    assert tomllib.loads(config.text) == {"mcp_servers": {"shared-context": entry}}
+
+
+@pytest.mark.parametrize("command", ["client-config env", "token --agent-id a"])
+def test_that_keys_had_to_be_generated_is_said_since_another_data_dir_may_be_meant(
+    scs: Run, tmp_path: Path, command: str
+) -> None:
+    first = scs(*command.split(), "--data-dir", str(tmp_path / "mistyped"))
+    assert first.returncode == 0
+    assert f"generated in {tmp_path / 'mistyped' / 'secrets.env'}" in first.stderr
+    assert "--data-dir" in first.stderr
+    assert scs(*command.split(), "--data-dir", str(tmp_path / "mistyped")).stderr == ""
 
 
 def test_each_client_has_an_agent_id_of_its_own(scs: Run) -> None:

@@ -66,7 +66,7 @@ def list_imported(program: str, arguments: list[str], env: dict[str, str], cwd: 
         ("clock --help", {"pydantic"}),
         ("client-config env", {"pydantic"}),
         ("token --agent-id a", STORAGE),
-        ("keys list", STORAGE),
+        ("keys create --agent-id a", STORAGE),
         ("status --help", STORAGE),
         ("migrate", STORAGE),
     ],

@@ -104,6 +104,33 @@ def test_a_key_is_bound_to_a_type_and_listed_with_it(scs: Run) -> None:
     assert "agent_type" in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["list", "revoke key_0123456789abcdef"])
+def test_keys_of_a_store_that_is_not_there_are_refused_and_nothing_is_made(
+    scs: Run, tmp_path: Path, command: str
+) -> None:
+    answer = scs("keys", *command.split(), "--data-dir", str(tmp_path / "mistyped"))
+    assert answer.returncode == 2
+    assert f"no database at sqlite:///{tmp_path}/mistyped/shared_context.db" in answer.stderr
+    assert "--data-dir" in answer.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_data_dir_that_is_a_file_is_named(scs: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for data_dir in (tmp_path / "file", tmp_path / "file" / "below"):
+        answer = scs("token", "--agent-id", "a", "--data-dir", str(data_dir))
+        assert answer.returncode == 2
+        assert f"DATA_DIR: {data_dir} cannot be a directory" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["keys create", "token"])
+def test_a_wrong_argument_is_told_without_the_words_for_programs(scs: Run, command: str) -> None:
+    answer = scs(*command.split(), "--agent-id", "")
+    assert answer.returncode == 2
+    assert "agent_id" in answer.stderr
+    assert "details" not in answer.stderr
+
+
 def test_a_name_no_agent_can_have_is_refused(scs: Run) -> None:
     answer = scs("keys", "create", "--agent-id", " spaced ")
     assert answer.returncode == 2

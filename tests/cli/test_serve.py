@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 import shared_context_server
+from shared_context_server.settings import read_secrets
 from tests.cli.conftest import PATIENCE_S, Run, Serve, ServerProcess
 
 PACKAGE = Path(shared_context_server.__file__).parent
@@ -81,6 +82,31 @@ def test_the_printed_commands_work_when_pasted(
         given = {words[i + 1]: words[i + 2] for i, w in enumerate(words) if w == "--headers"}
         assert given == headers
         assert words[-1] == f"{server.url}/mcp"
+
+
+@pytest.mark.parametrize("options", [[], ["--data-dir", "a 'quoted' place"]])
+def test_the_printed_command_for_other_clients_finds_this_server_when_pasted(
+    serve: Serve, env: dict[str, str], tmp_path: Path, options: list[str]
+) -> None:
+    with serve(*options, is_executed=True) as server:
+        command = server.wait_for(r"^Other clients: (.*)$")[1].replace(
+            "cursor|vscode|gemini|codex", "env"
+        )
+        unset = {"DATA_DIR", "HTTP_PORT"}
+        elsewhere = {name: value for name, value in env.items() if name not in unset}
+        answer = subprocess.run(
+            ["bash", "-c", command],
+            check=False,
+            env=elsewhere,
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert answer.stderr == ""
+        data_dir = tmp_path / options[1] if options else server.data_dir
+        key = read_secrets(data_dir / "secrets.env")["API_KEY"]
+        assert f"export SCS_URL={server.url}\n" in answer.stdout
+        assert f"export SCS_API_KEY={key}\n" in answer.stdout
 
 
 def test_the_printed_command_reads_a_key_that_the_environment_holds(
@@ -170,12 +196,22 @@ def test_other_addresses_without_authentication_when_it_is_meant(serve: Serve) -
         assert call(server.url, "create_session", {}, purpose="open").status_code == 200
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("hangup_counts")
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_with_success(serve: Serve, sig: signal.Signals) -> None:
     with serve(is_executed=True) as server, httpx.Client(base_url=server.url) as kept_alive:
         assert kept_alive.get("/ready").status_code == 200
         assert server.stop(sig) == 0
     assert "Traceback" not in server.stderr
+
+
+@pytest.mark.usefixtures("hangup_counts")
+def test_under_nohup_a_closed_terminal_does_not_end_the_server(serve: Serve) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; the process inherits it
+    with serve(is_executed=True) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert httpx.get(f"{server.url}/ready").status_code == 200
+        assert server.stop() == 0
 
 
 def test_nothing_goes_to_stdout(serve: Serve) -> None:

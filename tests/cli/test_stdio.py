@@ -203,7 +203,8 @@ def test_stdout_carries_the_protocol_only(env: dict[str, str], tmp_path: Path) -
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("hangup_counts")
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_while_it_waits_for_input(
     env: dict[str, str], tmp_path: Path, sig: signal.Signals
 ) -> None:

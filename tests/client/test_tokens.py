@@ -43,6 +43,14 @@ def pass_time(client: SharedContextClient, seconds: float) -> None:
     credentials._ends_at -= seconds
 
 
+async def test_a_client_without_a_key_is_told_how_to_give_it_one(relay: Relay) -> None:
+    async with make_client(relay.url, api_key=None) as client:
+        with pytest.raises(Unauthenticated, match=r"api_key=.*SCS_API_KEY"):
+            await client.list_sessions()
+        with pytest.raises(Unauthenticated, match="auth_token"):
+            await client.list_sessions(auth_token="wrong")
+
+
 async def test_a_token_takes_the_place_of_the_key(relay: Relay) -> None:
     async with make_client(relay.url) as client:
         issued = await client.authenticate(permissions=["read"])

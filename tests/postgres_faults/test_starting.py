@@ -52,6 +52,7 @@ async def test_a_server_without_its_database_says_so_and_not_the_password(
     replicas: Replicas,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     wrong: str,
     wait_s: float,
 ) -> None:
@@ -65,6 +66,8 @@ async def test_a_server_without_its_database_says_so_and_not_the_password(
             pass
     assert str(raised.value).startswith("DATABASE_URL")
     assert PASSWORD not in str(raised.value)
+    # However often it was tried: one line, until a minute has passed.
+    assert caplog.text.count("the database does not answer yet") <= 1
 
 
 async def test_a_server_whose_role_may_not_write_says_so(

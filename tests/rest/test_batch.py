@@ -126,6 +126,10 @@ async def test_a_wrong_shape_is_refused_by_name(
 ) -> None:
     response = await agent.post("/mcp/batch", content=body)
     assert_error(response, 400, "INVALID_ARGUMENT", field)
+    # Words for callers: no class of ours, and those of a call that stands alone.
+    error = response.json()["error"]
+    assert "instance" not in error
+    assert "Field required" not in error
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,7 @@ async def test_an_expired_bearer_does_not_stand_in_the_way_of_authenticating(
 async def test_403_for_a_tool_of_admins(agent: httpx.AsyncClient) -> None:
     response = await agent.post("/mcp/tool/get_audit_log", json={})
     assert_error(response, 403, "PERMISSION_DENIED")
+    assert "creator" not in response.json()["suggestion"]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,9 @@ def error_of_network(exc: httpx.RequestError) -> ServerUnavailable:
     # Before there is a connection nothing can have been sent.
     is_unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     reason = str(exc) or type(exc).__name__
-    return ServerUnavailable(f"No answer: {reason}.", is_outcome_unknown=not is_unsent)
+    url = exc.request.url
+    origin = f"{url.scheme}://{url.netloc.decode()}"  # without a user's name and password
+    return ServerUnavailable(f"No answer: {reason} ({origin}).", is_outcome_unknown=not is_unsent)
 
 
 def is_away(error: SharedContextError) -> bool:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from shared_context_client._generated import registry
+from shared_context_client._generated.errors import Unauthenticated
 from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client.answers import (
     error_of,
@@ -37,6 +38,10 @@ _TOOLS = {tool.name: tool for tool in registry.TOOLS}
 # Servers close idle connections after 5 s and more; ours have to be given up first, for a request
 # that meets the closing may or may not have been read.
 KEEP_ALIVE_S = 3.0
+NO_CREDENTIAL = (
+    "Pass api_key= or token= to the client, or set SCS_API_KEY: `scs client-config env`, beside the "
+    "server, prints it."
+)
 LEAST_ANSWER_S = 0.5  # that a last attempt gets, however near the deadline is
 
 
@@ -228,6 +233,13 @@ class Connection:
 
     def _note_error(self, response: httpx.Response) -> SharedContextError:
         error = error_of(response)
+        # With a field it is about an auth_token that one call was given.
+        if (
+            isinstance(error, Unauthenticated)
+            and self._credentials.are_missing
+            and "field" not in error.details
+        ):
+            error.suggestion = NO_CREDENTIAL
         if is_away(error):
             self._breaker.note_failure(error)
         else:

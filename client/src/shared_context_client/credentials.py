@@ -40,6 +40,11 @@ class Credentials:
         self._renew_at, self._ends_at = _read_times(self._token)
         self._lock = asyncio.Lock()
 
+    @property
+    def are_missing(self) -> bool:
+        """Whether requests carry neither a key nor a token."""
+        return self._api_key is None and self._token is None
+
     async def authenticate(
         self, trade: Trade, permissions: list[Permission] | None = None
     ) -> TokenResult:

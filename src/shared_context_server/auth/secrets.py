@@ -53,6 +53,10 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
                 _append(path, generated)
     except Timeout:
         raise ConfigurationError(f"Another process holds the lock of {path}.") from None
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise ConfigurationError(
+            f"DATA_DIR: {path.parent} cannot be a directory, since it or a part of its path is a file."
+        ) from exc
     except OSError as exc:
         raise ConfigurationError(
             f"Cannot write {path}: {exc.strerror}. Set DATA_DIR to a writable directory, "

@@ -56,5 +56,7 @@ def main() -> None:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(FAILED)
     except SharedContextError as exc:
-        print(f"shared-context-server: {show_printable(exc.message)} {exc.hint}", file=sys.stderr)
+        # The hint for all wrong arguments speaks of details, which are not shown here.
+        hint = "" if exc.hint == InvalidArgument.suggestion else f" {exc.hint}"
+        print(f"shared-context-server: {show_printable(exc.message)}{hint}", file=sys.stderr)
         sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)

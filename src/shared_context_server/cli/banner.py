@@ -5,6 +5,10 @@ It holds no key: the commands read it from the secrets file when they are run.
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from shared_context_server import __version__
@@ -17,6 +21,8 @@ from shared_context_server.cli.clients import (
     key_expression,
 )
 from shared_context_server.settings import Settings, read_secrets
+
+PROGRAM = "shared-context-server"
 
 
 def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[str, str]:
@@ -53,7 +59,7 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
     """The text for a person to read."""
     facts = startup_facts(settings, port, are_keys_new=are_keys_new)
     direct, proxied = connect_commands(settings, port)
-    others = f"{Client.CURSOR}|{Client.VSCODE}|{Client.GEMINI}"
+    others = f"{Client.CURSOR}|{Client.VSCODE}|{Client.GEMINI}|{Client.CODEX}"
     return "\n".join(
         [
             f"Shared Context Server {__version__}",
@@ -63,10 +69,34 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
             f"  {direct}",
             "or through mcp-proxy:",
             f"  {proxied}",
-            f"Other clients: shared-context-server client-config {others}",
+            f"Other clients: {_program()} client-config {others}{_options(settings, port)}",
             "",
         ]
     )
+
+
+def _program() -> str:
+    """The word of a shell that starts this program, wherever it is installed."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m {__package__.partition('.')[0]}"
+    found = shutil.which(PROGRAM)
+    if found is not None and Path(found).resolve() == started.resolve():
+        return PROGRAM
+    return shlex.quote(str(started.absolute()))
+
+
+def _options(settings: Settings, port: int) -> str:
+    """What another command has to be told to find this server, each option behind a space. It reads
+    only what the environment has by the prefixed names, so all else is named."""
+    usual = Settings.model_construct()
+    data_dir = settings.data_dir.absolute()
+    options = {
+        "--host": settings.http_host if settings.http_host != usual.http_host else None,
+        "--port": str(port) if port != usual.http_port else None,
+        "--data-dir": str(data_dir) if data_dir != usual.data_dir.absolute() else None,
+    }
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value)
 
 
 def without_password(url: str) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli import clients
 from shared_context_server.cli.addresses import base_url
-from shared_context_server.cli.options import ServerOptions
+from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.environment import Surroundings
 
 
@@ -20,12 +19,12 @@ def client_config(
     *,
     agent_id: Annotated[str | None, Parameter(help="Who the client is to the others.")] = None,
 ) -> None:
-    """Print the command, or the JSON for its configuration file, that connects CLIENT.
+    """Print the command, or the text for its configuration file, that connects CLIENT.
 
     The output holds the API key. This is typed in the directory of somebody's project, so nothing
     is read from its .env nor from variables without SCS_ before their names.
     """
-    settings, _ = ensure_secrets(options.load(Surroundings.PROJECT))
+    settings = load_secrets(options.load(Surroundings.PROJECT))
     assert settings.api_key is not None
     access = clients.Access(
         url=base_url(settings.http_host, settings.http_port),

@@ -1,8 +1,8 @@
 """How each client is connected: the commands and configuration files they understand.
 
 Formats: `claude mcp add --help` of Claude Code 2.1.329, `mcp-proxy --help` of 0.13.0,
-https://cursor.com/docs/mcp, https://code.visualstudio.com/docs/copilot/reference/mcp-configuration
-and https://geminicli.com/docs/tools/mcp-server/.
+https://cursor.com/docs/mcp, https://code.visualstudio.com/docs/copilot/reference/mcp-configuration,
+https://geminicli.com/docs/tools/mcp-server/, and Codex CLI 0.171.0, tried.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Client(StrEnum):
     CURSOR = "cursor"
     VSCODE = "vscode"
     GEMINI = "gemini"
+    CODEX = "codex"
     ENV = "env"
 
 
@@ -56,7 +57,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """`text` is a shell's input if `file` is None, else JSON that belongs into `file`."""
+    """`text` is a shell's input if `file` is None, else what belongs into `file`."""
 
     text: str
     file: str | None = None
@@ -111,6 +112,17 @@ def _gemini(access: Access) -> ClientConfig:
     return ClientConfig(_json({"mcpServers": {SERVER_NAME: entry}}), "~/.gemini/settings.json")
 
 
+def _codex(access: Access) -> ClientConfig:
+    # A basic string of TOML is written as JSON writes a string, U+007F aside.
+    headers = ", ".join(f"{_toml(name)} = {_toml(value)}" for name, value in access.headers.items())
+    lines = [
+        f"[mcp_servers.{SERVER_NAME}]",
+        f"url = {_toml(access.mcp_url)}",
+        f"http_headers = {{ {headers} }}",
+    ]
+    return ClientConfig("\n".join(lines), "~/.codex/config.toml")
+
+
 def _env(access: Access) -> ClientConfig:
     return ClientConfig(
         f"export SCS_URL={_word(access.url)}\nexport SCS_API_KEY={_word(access.key or '')}"
@@ -123,12 +135,17 @@ _MAKERS: dict[Client, Callable[[Access], ClientConfig]] = {
     Client.CURSOR: _cursor,
     Client.VSCODE: _vscode,
     Client.GEMINI: _gemini,
+    Client.CODEX: _codex,
     Client.ENV: _env,
 }
 
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _word(*parts: str) -> str:

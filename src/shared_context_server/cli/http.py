@@ -22,6 +22,7 @@ from shared_context_server.cli.admission import make_caps, raise_descriptor_limi
 from shared_context_server.cli.banner import compose_banner, startup_facts
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
+from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.environment import Surroundings
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
@@ -50,7 +51,7 @@ _log = get_logger("cli")
 
 
 def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: bool) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigurationError before anything is served.
+    """Serve until SIGTERM or SIGINT; without workers SIGHUP ends it too. Raises ConfigurationError before anything is served.
 
     `overrides` made the settings; a reloaded process makes its own with them.
     """
@@ -68,7 +69,10 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
         elif settings.workers > 1:
             serve_with_workers(settings, found, listener, announce, make_options(settings))
         else:
-            _Server(settings, announce, found).run([listener])
+            server = _Server(settings, announce, found)
+            for sig in find_ending_signals():  # uvicorn leaves SIGHUP, which would kill
+                signal.signal(sig, server.handle_exit)
+            server.run([listener])
 
 
 def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None:

@@ -11,11 +11,13 @@ from cyclopts import App, Parameter
 
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.secrets import ensure_secrets
-from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.options import StorageOptions, tell_generated_keys
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
 from shared_context_server.display import show_name
+from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import ApiKey, Permission
-from shared_context_server.storage import open_storage
+from shared_context_server.storage import find_schema_status, open_storage
 
 app = App(name="keys", help="Create, list and revoke API keys.")
 
@@ -33,12 +35,12 @@ async def create(
 ) -> None:
     """Create a key and print it to stdout. It is shown this once; only its hash is kept."""
     ceiling = parse_permissions(permissions)
-    async with _open_identity(options) as identity:
+    async with _open_identity(options, may_create=True) as identity:
         record, key = await identity.create_key(agent_id, ceiling, agent_type=agent_type)
-    of_type = "" if record.agent_type is None else f" of type {show_name(record.agent_type)}"
-    who = f"{show_name(record.agent_id)}{of_type}"
-    print(f"{record.id}: for {who}, {_permissions(record)}", file=sys.stderr)
-    print(key)
+        of_type = "" if record.agent_type is None else f" of type {show_name(record.agent_type)}"
+        who = f"{show_name(record.agent_id)}{of_type}"
+        print(f"{record.id}: for {who}, {_permissions(record)}", file=sys.stderr)
+        print(key)
 
 
 @app.command(name="list")
@@ -70,10 +72,20 @@ async def revoke(
 
 
 @asynccontextmanager
-async def _open_identity(options: StorageOptions) -> AsyncIterator[Identity]:
-    settings, _ = ensure_secrets(options.load())
+async def _open_identity(
+    options: StorageOptions, *, may_create: bool = False
+) -> AsyncIterator[Identity]:
+    settings = options.load()
+    if not may_create and find_schema_status(settings).current == 0:
+        raise ConfigurationError(
+            f"There is no database at {without_password(settings.storage_url)}, so there are no keys. "
+            "The first start of serve makes it; --data-dir or --database-url names another one."
+        )
+    settings, are_keys_new = ensure_secrets(settings)
     async with open_storage(settings) as storage:
         yield Identity(storage, settings)
+    if are_keys_new:  # behind the lines of the command, which scripts read
+        tell_generated_keys(settings)
 
 
 def _permissions(key: ApiKey) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.display import show_printable
 from shared_context_server.environment import Surroundings, read_sources
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.settings import Settings, find_unknown_variables, make_settings
@@ -30,6 +33,24 @@ def load_options(surroundings: Surroundings, overrides: Mapping[str, object]) ->
             "unknown setting", variable=unknown.variable, place=unknown.place, hint=unknown.hint
         )
     return settings
+
+
+def load_secrets(settings: Settings) -> Settings:
+    """The settings with all keys, for a command beside a server. Where this had to generate keys no
+    server has been started yet, or the data dir is another one than the server's: it is said."""
+    settings, are_new = ensure_secrets(settings)
+    if are_new:
+        tell_generated_keys(settings)
+    return settings
+
+
+def tell_generated_keys(settings: Settings) -> None:
+    """Say on stderr that keys were generated, and what that may mean."""
+    print(
+        f"Keys were generated in {show_printable(str(settings.secrets_path))}: no server had "
+        "been started with this data dir. If yours uses another one, name it with --data-dir.",
+        file=sys.stderr,
+    )
 
 
 @Parameter(name="*")

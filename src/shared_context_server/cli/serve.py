@@ -34,7 +34,8 @@ def serve(
         str | None, Parameter(env_var="SCS_AGENT_TYPE", help="stdio: what kind of agent it is.")
     ] = None,
 ) -> None:
-    """Run the server until it is told to stop (SIGTERM, SIGINT; for stdio also end of input)."""
+    """Run the server until it is told to stop (SIGTERM, SIGINT, SIGHUP; for stdio also end of
+    input; with workers SIGHUP replaces these)."""
     # Whatever starts the one is set up for it; the other is started in somebody's project.
     settings = options.load(Surroundings.OURS if transport == "http" else Surroundings.PROJECT)
     if reload and transport == "stdio":

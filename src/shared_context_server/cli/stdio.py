@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from shared_context_server.auth.agent_names import check_name_form
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import Server, open_server
@@ -47,7 +47,7 @@ class LocalClient:
 
 
 async def serve_stdio(settings: Settings, client: LocalClient) -> None:
-    """Serve until the input ends or SIGTERM or SIGINT ends it. stdout carries the protocol only.
+    """Serve until the input ends or SIGTERM, SIGINT or SIGHUP ends it. stdout carries the protocol only.
 
     Raises ConfigurationError for names that the client's agent may not have.
     """
@@ -57,7 +57,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
     sys.unraisablehook = _tell_unraisable
     loop = asyncio.get_running_loop()
     with endable_stdin() as end_input:
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in find_ending_signals():
             loop.add_signal_handler(sig, end_input)
         async with open_server(settings) as server:
             connection = await _connect(server, client)

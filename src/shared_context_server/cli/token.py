@@ -9,8 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.auth.identity import Identity
-from shared_context_server.auth.secrets import ensure_secrets
-from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.options import StorageOptions, load_secrets
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
 from shared_context_server.models import Permission
 from shared_context_server.storage import open_storage
@@ -31,7 +30,7 @@ async def token(
     It is signed with the keys of the data dir: valid at every server that uses them.
     """
     requested = parse_permissions(permissions)
-    settings, _ = ensure_secrets(options.load())
+    settings = load_secrets(options.load())
     key = settings.admin_api_key if Permission.ADMIN in requested else settings.api_key
     assert key is not None, "ensure_secrets has set it"
     async with open_storage(settings) as storage:

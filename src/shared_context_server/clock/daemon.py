@@ -19,6 +19,7 @@ from shared_context_server.clock.layout import (
 from shared_context_server.clock.options import DaemonOptions, open_sources, open_timekeeper
 from shared_context_server.clock.publication import PublishedSegment
 from shared_context_server.clock.sensors import SensorLoop
+from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.clock.ticks import NS, reduce_timer_slack, run_ticks
 from shared_context_server.clock.timesync.timekeeper import Timekeeper
 from shared_context_server.clock.writer_lock import hold_writer_lock
@@ -118,11 +119,7 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     def request_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    names = ["SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        names.remove("SIGHUP")  # started under nohup
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    previous = {number: signal.signal(number, request_stop) for number in numbers}
+    previous = {number: signal.signal(number, request_stop) for number in find_ending_signals()}
     try:
         yield
     finally:

@@ -19,6 +19,12 @@ from shared_context_server.rest.wire import read_body, run_while_connected, send
 from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, parse_json
 
 MAX_CALLS = 100
+_BATCH_MISTAKES = {  # pydantic's words for these name our classes, or nothing
+    "missing": "{field} is missing.",
+    "model_type": "{field} must be a JSON object.",
+    "dict_type": "{field} must be a JSON object.",
+    "extra_forbidden": "Unknown field '{field}'.",
+}
 MAX_ANSWER_BYTES = 2 * 1024 * 1024  # of a batch; what is behind it is not run
 
 
@@ -114,7 +120,7 @@ def parse_batch(body: bytes) -> Batch:
         first = exc.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])[:100] or "body"
     raise InvalidArgument(
-        f"{field}: {first['msg']}.",
+        _BATCH_MISTAKES.get(first["type"], f"{{field}}: {first['msg']}.").format(field=field),
         field=field,
         suggestion=f'Send {{"calls": [{{"tool": …, "arguments": {{…}}}}, …]}}, up to {MAX_CALLS}.',
     )

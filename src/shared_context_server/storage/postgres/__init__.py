@@ -168,7 +168,9 @@ def _warn(state: RetryCallState) -> None:
     exc = state.outcome.exception() if state.outcome is not None else None
     if exc is not None:
         error = type(exc).__name__
-        _log.warning("the database does not answer yet", error=error, reason=describe(exc))
+        _log.warning(
+            "the database does not answer yet", error=error, reason=describe(exc), throttle=True
+        )
 
 
 def _is_of_a_file(exc: BaseException, url: str) -> bool:
