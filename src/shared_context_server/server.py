@@ -165,12 +165,17 @@ async def _make_app(
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
     streaming = await _start_manager(stack, mcp, settings, json_response=False)
     plain = await _start_manager(stack, mcp, settings, json_response=True)
-    most_sessions = settings.max_mcp_sessions_per_caller
     endpoint = McpEndpoint(
         streaming,
         plain,
         sessions=_client_sessions(settings) if is_stateless else None,
-        caps=None if is_stateless else SessionCaps((streaming, plain), most_sessions),
+        caps=None
+        if is_stateless
+        else SessionCaps(
+            (streaming, plain),
+            settings.max_mcp_sessions_per_caller,
+            max(1, settings.max_mcp_sessions * 3 // 4),
+        ),
     )
     # Stateless, there is no stream to GET and no session to DELETE.
     methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Message, Receive, Scope, Send
@@ -17,11 +17,15 @@ _SESSION_HEADER = b"mcp-session-id"
 
 
 class SessionCaps:
-    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address."""
+    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address; and
+    all agents of a key, or all anonymous callers, who else could take the places of everybody."""
 
-    def __init__(self, managers: tuple[StreamableHTTPSessionManager, ...], limit: int) -> None:
+    def __init__(
+        self, managers: tuple[StreamableHTTPSessionManager, ...], limit: int, limit_by_key: int
+    ) -> None:
         self._managers = managers
         self._limit = limit
+        self._limit_by_key = limit_by_key
         self._open: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._opening: defaultdict[tuple[str, str], int] = defaultdict(int)
 
@@ -31,7 +35,9 @@ class SessionCaps:
         """Have the manager serve a request that opens a session. Raises RateLimited where the
         caller has too many."""
         owner = _owner_of(current_connection.get())
-        if self._count(owner) >= self._limit:
+        counts = self._count()
+        of_key = sum(count for other, count in counts.items() if other[0] == owner[0])
+        if counts[owner] >= self._limit or of_key >= self._limit_by_key:
             raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions are open.")
 
         async def note_session(message: Message) -> None:
@@ -49,8 +55,8 @@ class SessionCaps:
             if not self._opening[owner]:
                 del self._opening[owner]
 
-    def _count(self, owner: tuple[str, str]) -> int:
-        """How many sessions the owner has; those that have ended are forgotten."""
+    def _count(self) -> Counter[tuple[str, str]]:
+        """How many sessions each owner has; those that have ended are forgotten."""
         for other, session_ids in list(self._open.items()):
             session_ids &= {
                 session_id
@@ -59,7 +65,9 @@ class SessionCaps:
             }
             if not session_ids:
                 del self._open[other]
-        return len(self._open.get(owner, ())) + self._opening.get(owner, 0)
+        return Counter({owner: len(ids) for owner, ids in self._open.items()}) + Counter(
+            self._opening
+        )
 
 
 def _owner_of(connection: Connection) -> tuple[str, str]:
