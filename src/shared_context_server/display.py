@@ -21,6 +21,13 @@ _UNSAFE = re.compile(
 )
 
 
+def _escape(char: str) -> str:
+    return json.dumps(char)[1:-1] if ord(char) != 0x7F else r"\u007f"
+
+
+_ESCAPES = {code: _escape(chr(code)) for code in range(0x10000) if _UNSAFE.match(chr(code))}
+
+
 def show_name(name: str) -> str:
     """A name on one line: as it is if it is made of letters, digits and the signs of ids, else in
     quotes, with an escape for each character that cannot be seen."""
@@ -41,23 +48,19 @@ def _is_word_character(char: str) -> bool:
 
 def show_line(text: str) -> str:
     """A text on one line: line breaks and runs of spaces become a space."""
-    return _UNSAFE.sub(_escape_match, " ".join(text.split()))
+    return _escape_unsafe(" ".join(text.split()))
 
 
 def show_text(text: str) -> str:
     """A text of any number of lines, the further ones behind QUOTE."""
-    lines = (_UNSAFE.sub(_escape_match, line) for line in text.splitlines() or [""])
+    lines = (_escape_unsafe(line) for line in text.splitlines() or [""])
     return f"\n{QUOTE}".join(lines)
 
 
 def show_printable(text: str) -> str:
     """A text for a terminal: its line breaks stay, anything that could steer the terminal does not."""
-    return "\n".join(_UNSAFE.sub(_escape_match, line) for line in text.split("\n"))
+    return "\n".join(_escape_unsafe(line) for line in text.split("\n"))
 
 
-def _escape_match(found: re.Match[str]) -> str:
-    return _escape(found[0])
-
-
-def _escape(char: str) -> str:
-    return json.dumps(char)[1:-1] if ord(char) != 0x7F else r"\u007f"
+def _escape_unsafe(text: str) -> str:
+    return text.translate(_ESCAPES) if _UNSAFE.search(text) else text

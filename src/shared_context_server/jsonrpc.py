@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from shared_context_server.json_size import (
+    MAX_ENVELOPE_VALUES,
+    MAX_VALUES,
+    has_too_many_values,
+    is_envelope_too_large,
+)
+
 # https://www.jsonrpc.org/specification#error_object
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -19,6 +26,7 @@ OVERLOADED = -32001
 REQUEST_CANCELLED = -32800
 
 _BOM = b"\xef\xbb\xbf"
+_TOO_MANY_VALUES = f"The message has more than {MAX_VALUES} JSON values"
 
 JsonObject = dict[str, Any]
 RequestId = int | str
@@ -59,21 +67,28 @@ def error_answer(
 
 
 def parse_json(raw: bytes | str, max_bytes: int) -> Any:
-    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long.
+    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long or has too
+    many values.
 
     What is JSON but for NaN, Infinity or lone surrogates is refused under its id.
     """
     try:
         data = raw.encode() if isinstance(raw, str) else raw  # refuses lone surrogates
-        if len(data) <= max_bytes:
-            return from_json(data, allow_inf_nan=False)
+        if len(data) > max_bytes:
+            raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
+        if has_too_many_values(data):
+            raise Refused(INVALID_REQUEST, _TOO_MANY_VALUES)
+        return from_json(data, allow_inf_nan=False)
     except ValueError as exc:
         raise Refused(PARSE_ERROR, _describe(raw, exc), read_id(parse_loosely(raw))) from exc
-    raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
 
 
 def parse_loosely(raw: bytes | str) -> Any:
-    """The JSON with NaN, Infinity and lone surrogates let in; None for what is no JSON at all."""
+    """The JSON with NaN, Infinity and lone surrogates let in; None for what is no JSON at all, or has
+    too many values to be looked at."""
+    data = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
+    if has_too_many_values(data):
+        return None
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -92,11 +107,13 @@ def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
         return classify(parse_json(raw, max_bytes))
     message = classify(raw)
     try:
-        size = len(to_json(raw, inf_nan_mode="constants"))
+        text = to_json(raw, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as exc:
         raise Refused(INVALID_REQUEST, "The message is not JSON", message.id) from exc
-    if size > max_bytes:
+    if len(text) > max_bytes:
         raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes", message.id)
+    if has_too_many_values(text):
+        raise Refused(INVALID_REQUEST, _TOO_MANY_VALUES, message.id)
     return message
 
 
@@ -110,6 +127,12 @@ def classify(body: Any) -> Message:
     request_id = read_id(body)
     if body.get("jsonrpc") != "2.0":
         raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id)
+    if is_envelope_too_large(body):
+        raise Refused(
+            INVALID_REQUEST,
+            f"The message has more than {MAX_ENVELOPE_VALUES} JSON values beside a tool's arguments",
+            request_id,
+        )
     if "method" not in body:
         if request_id is not None and ("result" in body or "error" in body):
             return Message("response", body)

@@ -179,6 +179,7 @@ async def make_app(
     caps = SessionCaps(
         (streaming, plain),
         by_caller=settings.max_mcp_sessions_per_caller,
+        by_key=max(1, settings.max_mcp_sessions * 3 // 4),
         total=settings.max_mcp_sessions,
     )
     endpoint = McpEndpoint(

@@ -208,7 +208,7 @@ async def test_what_a_server_asks_of_its_client_is_refused_at_once() -> None:
         (b"\xff\xfe", PARSE_ERROR, None),
         ("\ud800", PARSE_ERROR, None),
         ('{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', PARSE_ERROR, 1),
-        ("[" * 100_000, PARSE_ERROR, None),
+        ("[" * 40_000, PARSE_ERROR, None),
         ("[]", INVALID_REQUEST, None),
         ("3", INVALID_REQUEST, None),
         ({"id": 1, "method": "ping"}, INVALID_REQUEST, 1),

@@ -151,6 +151,22 @@ def test_a_password_in_a_url_is_hidden() -> None:
     assert "postgresql://scs:" in left
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Rejecting request for session {}: credential does not match",
+        "Created new transport with session ID: {}",
+        "Created new session with ID: {}",
+        "Could not find session for ID: {}",
+        "Terminating session: {}",
+        "Session {} crashed",
+    ],
+)
+def test_the_id_of_an_mcp_session_is_hidden_however_the_sdk_names_it(line: str) -> None:
+    session_id = "1b37a3309e8f427886c182343ff09276"
+    assert redact(line.format(session_id)) == redact(line.format(REDACTED))
+
+
 def test_what_is_no_credential_stays() -> None:
     event = {
         "event": "request",

@@ -313,6 +313,17 @@ async def test_all_mcp_sessions_together_have_a_cap_whatever_form_they_are_answe
         assert (await open_mcp_session(other, accept)).status_code == 200
 
 
+async def test_neither_a_key_nor_the_anonymous_take_the_mcp_sessions_of_all(tmp_path: Path) -> None:
+    async with opened(tmp_path, mcp_sessions="stateful", max_mcp_sessions=8) as server:
+        for number in range(7):
+            status = 200 if number < 6 else 429  # three quarters of eight
+            name = {"X_API_Key": API_KEY, "X_Agent_ID": f"agent-{number}"}
+            async with from_address(server, "192.0.2.1", **name) as agent:
+                assert (await open_mcp_session(agent)).status_code == status
+        async with from_address(server, "192.0.2.1") as nobody:
+            assert (await open_mcp_session(nobody)).status_code == 200
+
+
 async def test_an_mcp_session_without_use_ends(tmp_path: Path) -> None:
     async with (
         opened(

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_context_server.display import QUOTE
+from shared_context_server.display import QUOTE, show_line
 from shared_context_server.models import JsonObject, Message, Visibility
-from shared_context_server.services.digest import compose, estimate_tokens
+from shared_context_server.services.digest import compose, estimate_tokens, shorten
 from shared_context_server.storage.base import SenderCount
 
 
@@ -142,3 +142,9 @@ def test_every_character_of_scripts_without_an_alphabet_counts_as_a_token() -> N
 def test_messages_that_were_only_counted_are_told_of() -> None:
     text = compose([message(500, "the newest")], [SenderCount("alice", 500)], 0, 2000)
     assert "(499 older omitted)" in text
+
+
+@given(st.text(alphabet="ab \n\u202e\x00é", max_size=40), st.integers(2, 12))
+def test_a_shortened_text_is_the_beginning_of_the_line(text: str, limit: int) -> None:
+    line = show_line(text)
+    assert shorten(text, limit) == (line if len(line) <= limit else line[: limit - 1] + "…")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared_context_server.services.scoring import TextIndex
+from shared_context_server.services.scoring import Query, TextIndex
 
 
 def index_of(*texts: str) -> TextIndex:
@@ -39,6 +39,21 @@ def test_words_far_apart_in_a_long_text_are_found() -> None:
     filler = "lorem ipsum dolor sit amet " * 200
     index = index_of(f"database {filler} migration", filler)
     assert ranked(index, "database migration") == [0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"{number}" + "b" * 990 for number in range(200)],
+        [f"{number}" + "b" * 90_000 for number in range(40)],
+    ],
+    ids=["as long as the query", "very long"],
+)
+def test_long_words_are_compared_in_many_steps(words: list[str]) -> None:
+    """A step is what nobody else is served in: a few words of a thousand letters."""
+    index = index_of(*words)
+    steps = sum(1 for _ in index.match_in_steps(Query("0" * 989 + "a"), 60))
+    assert steps >= 20
 
 
 def test_a_part_of_a_word_is_found() -> None:

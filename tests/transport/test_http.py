@@ -21,6 +21,7 @@ from tests.surfaces.conftest import (
     url,  # noqa: F401
 )
 
+JSON = "application/json"
 MODERN = "2026-07-28"
 META = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -147,7 +148,7 @@ async def test_what_is_not_acceptable_or_not_json_is_refused_in_the_one_shape(
         ("", -32700, None),
         ("{", -32700, None),
         ("\ufeff{}", -32700, None),
-        ("[" * 100_000, -32700, None),
+        ("[" * 40_000, -32700, None),
         ('{"jsonrpc": "2.0", "id": 4, "method": "ping", "params": {"a": "\\ud800"}}', -32700, 4),
         ('{"jsonrpc": "2.0", "id": 4, "method": "ping", "params": {"a": NaN}}', -32700, 4),
         ('{"jsonrpc": "2.0", "id": "\\ud800", "method": "ping"}', -32700, None),
@@ -169,6 +170,33 @@ async def test_what_is_no_message_is_an_error_and_never_silence(
         headers["MCP-Protocol-Version"] = version
     answer = await http.post("/mcp", content=content.encode(), headers=headers)
     assert_refused(answer, 400, code, request_id)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer a.b.c"}], ids=["none", "wrong"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"x":['
+        + b"{}," * 30_000
+        + b"1]}}",
+        b"[" + b"[]," * 30_000 + b"1]",
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"x":['
+        + b"1," * 2_000
+        + b"1]}}}",
+    ],
+    ids=["request", "batch", "envelope"],
+)
+async def test_messages_of_very_many_values_are_refused_unread(
+    url: str,  # noqa: F811
+    body: bytes,
+    headers: dict[str, str],
+) -> None:
+    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+        answer = await client.post("/mcp", content=body, headers={"Content-Type": JSON})
+    assert answer.status_code == (401 if headers else 400)
+    error = answer.json()["error"]
+    assert error["code"] == -32600
+    assert headers or "JSON values" in error["message"]
 
 
 async def test_notifications_and_responses_are_acknowledged(http: httpx.AsyncClient) -> None:

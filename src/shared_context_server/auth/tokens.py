@@ -76,7 +76,7 @@ class TokenSigner:
                 claims = self._read(token)
             except jwt.ExpiredSignatureError:
                 problem = "has expired"
-            except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+            except (jwt.PyJWTError, KeyError, TypeError, ValueError, OverflowError):
                 pass
         if claims is None:
             raise Unauthenticated(f"The token {problem}.", field=field)
@@ -110,6 +110,7 @@ class TokenSigner:
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError("a claim is not text")
+    value.encode()  # a lone surrogate raises ValueError: no store holds it
     return value
 
 

@@ -69,7 +69,7 @@ def _type_name(annotation: Any, *, is_argument: bool) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _type_name(get_args(annotation)[0], is_argument=is_argument)
-    if annotation == JsonValue:
+    if annotation in (Any, JsonValue):  # what our tools take and answer is JSON
         return "Any" if is_argument else "JsonValue"
     if annotation is None or annotation is types.NoneType:
         return "None"

@@ -36,9 +36,12 @@ _SHAPES = (
     re.compile(r"agt_[A-Za-z0-9_-]{8,}"),  # our agent handles, of 22 characters behind the prefix
     re.compile(r"scs_[A-Za-z0-9_-]{20,}"),  # our API keys, of 43: the names of metrics are shorter
 )
-# How the MCP SDK's own log lines name the session of a client: "session ID: …", "Session … crashed".
+# How the MCP SDK's own log lines name the session of a client: "session ID: …", "Terminating session: …",
+# "Session … crashed", "request for session …: credential does not match". What the SDK made is 32 hex
+# digits; behind "ID:" may stand what a client made up.
 _MCP_SESSION = re.compile(
-    r"(\bsession ID:\s*|\bTerminating session:\s*|\bSession (?=[0-9a-fA-F]{32}\b))[^\s\"',;\\]+"
+    r"(\bsession\b(?:\s+(?:for\s+|with\s+)?ID:\s*|:?\s+(?=[0-9a-f]{32}\b)))[^\s\"',;:\\]+",
+    re.IGNORECASE,
 )
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+(?=@)")
 

@@ -175,8 +175,10 @@ def _message_lines(messages: list[Message], total: int, budget: int) -> list[str
 
 def shorten(text: str, limit: int) -> str:
     """One line of at most `limit` characters."""
-    line = show_line(text)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    line = " ".join(text.split())
+    # Escapes only lengthen: what is cut away here could not be shown.
+    shown = show_line(line[:limit])
+    return shown if len(line) <= limit >= len(shown) else shown[: limit - 1] + "…"
 
 
 def cut(text: str, limit: int) -> str:

@@ -224,7 +224,7 @@ def _require_storable(value: JsonValue) -> None:
             field="value",
             limit_bytes=MAX_VALUE_BYTES,
         )
-    fault = find_fault(value, text)
+    fault = find_fault(text)
     if fault is not None:
         raise InvalidArgument(f"What would be stored {fault}.", field="value")
 

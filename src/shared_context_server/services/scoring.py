@@ -42,6 +42,8 @@ MAX_WORD_WEIGHT = 8
 MAX_QUERY_WORDS = 32
 
 COMPARED_AT_ONCE = 10_000  # words: RapidFuzz holds the interpreter for about a millisecond
+SQUARE_OF_A_SHORT_WORD = 2_000
+CHARS_AT_ONCE = 100_000
 TEXTS_AT_ONCE = 64
 # What an entry costs beside the text itself, measured with sys.getsizeof on 64-bit CPython.
 _TEXT_BYTES = 50
@@ -155,12 +157,16 @@ class TextIndex:
         """Text index to the best similarity of any of its words to this one."""
         similar = yield from self._similar_words(word)
         best: dict[int, float] = {}
-        for number, (word_id, similarity) in enumerate(
-            sorted(similar.items(), key=lambda item: item[1])
-        ):
-            best.update(dict.fromkeys(self._postings[word_id], similarity))
-            if number % TEXTS_AT_ONCE == 0:
+        word_ids: dict[float, list[int]] = {}
+        for number, (word_id, similarity) in enumerate(similar.items()):
+            word_ids.setdefault(similarity, []).append(word_id)
+            if number % 1000 == 999:
                 yield
+        for similarity in sorted(word_ids):  # the best is written last
+            for number, word_id in enumerate(word_ids[similarity]):
+                best.update(dict.fromkeys(self._postings[word_id], similarity))
+                if number % TEXTS_AT_ONCE == 0:
+                    yield
         return best
 
     def _similar_words(self, word: str) -> Work[dict[int, float]]:
@@ -170,8 +176,10 @@ class TextIndex:
             is_without_spaces = is_unspaced(word)
             contained = 100.0 if is_without_spaces else CONTAINED
             is_part_enough = is_without_spaces or len(word) >= MIN_CONTAINED_LETTERS
-            for start in range(0, len(self._words), COMPARED_AT_ONCE):
-                words = self._words[start : start + COMPARED_AT_ONCE]
+            # Comparing takes time with the square of the length; what is much longer is passed over.
+            at_once = COMPARED_AT_ONCE // (1 + len(word) ** 2 // SQUARE_OF_A_SHORT_WORD)
+            for start in range(0, len(self._words), at_once):
+                words = self._words[start : start + at_once]
                 close = process.extract(
                     word, words, scorer=fuzz.ratio, limit=None, score_cutoff=MIN_SIMILARITY
                 )
@@ -180,9 +188,14 @@ class TextIndex:
                         similar[start + place] = score
                 yield
                 if is_part_enough:
+                    chars = 0
                     for word_id, candidate in enumerate(words, start):
                         if word in candidate:
                             similar[word_id] = max(contained, similar.get(word_id, 0.0))
+                        chars += len(candidate)
+                        if chars > CHARS_AT_ONCE:
+                            chars = 0
+                            yield
                     yield
         exact = self._word_ids.get(word)
         if exact is not None:
@@ -212,6 +225,6 @@ class TextIndex:
             if normalized in text:
                 scores[index] = VERBATIM if scores.get(index) == PHRASE else AS_WRITTEN
             chars += len(text) + 100
-            if chars > 100_000:
+            if chars > CHARS_AT_ONCE:
                 chars = 0
                 yield

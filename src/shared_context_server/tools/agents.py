@@ -6,13 +6,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from shared_context_server.models import AgentId, JsonObject, Permission
+from shared_context_server.models import AgentId, Permission
 from shared_context_server.services import agents
 from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import (
     Arguments,
     Cursor,
     Integer,
+    JsonMembers,
     Result,
     SessionId,
     Time,
@@ -55,7 +56,7 @@ class AuditItem(BaseModel):
     event_type: str
     agent_id: str
     session_id: str | None
-    details: JsonObject
+    details: JsonMembers
 
 
 class AuditList(Result):

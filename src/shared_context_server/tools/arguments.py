@@ -19,10 +19,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError, from_json, to_json
 
 from shared_context_server.models import AgentId
 from shared_context_server.services.json_rules import find_fault
+from shared_context_server.services.memory import MAX_VALUE_BYTES
 
 MAX_CONTENT_CHARS = 100_000
 MAX_METADATA_BYTES = 64 * 1024
@@ -97,28 +98,29 @@ def _limit_content(value: str) -> str:
     return value
 
 
-def _limit_json(value: JsonValue) -> JsonValue:
-    _refuse_faults(value, to_json(value))
-    return value
+def _limit_json(value: Any) -> JsonValue:
+    return _read_json("value", value, MAX_VALUE_BYTES)
 
 
-def _refuse_faults(value: JsonValue, text: bytes) -> None:
-    fault = find_fault(value, text)
-    if fault is not None:
-        raise PydanticCustomError("json_value", "{fault}", {"fault": fault})
+def _limit_metadata(value: Any) -> JsonValue:
+    return _read_json("metadata", value, MAX_METADATA_BYTES)
 
 
-def _limit_metadata(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _read_json(name: str, value: Any, limit_bytes: int) -> JsonValue:
+    """The value as what its JSON says. Not as pydantic's JsonValue, which calls Python for each value
+    within, and that several times as long as parsing takes."""
     text = to_json(value)
-    _refuse_faults(value, text)
-    size = len(text)
-    if size > MAX_METADATA_BYTES:
+    if len(text) > limit_bytes:
         raise PydanticCustomError(
             TOO_LARGE,
-            "metadata is {size} bytes of JSON; {limit} is the limit",
-            {"size": size, "limit": MAX_METADATA_BYTES},
+            "{name} is {size} bytes of JSON; {limit} is the limit",
+            {"name": name, "size": len(text), "limit": limit_bytes},
         )
-    return value
+    fault = find_fault(text)
+    if fault is not None:
+        raise PydanticCustomError("json_value", "{fault}", {"fault": fault})
+    parsed: JsonValue = from_json(text, allow_inf_nan=False)
+    return parsed
 
 
 def _parse_time(value: Any) -> datetime:
@@ -143,6 +145,9 @@ def _write_time(value: datetime) -> str:
     return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+# JSON that is held to the rules elsewhere: of arguments below, of what is stored when it was written.
+AnyJson = Annotated[Any, WithJsonSchema({})]
+JsonMembers = dict[str, AnyJson]
 Integer = Annotated[int, BeforeValidator(_refuse_bool)]
 Number = Annotated[float, BeforeValidator(_refuse_bool)]
 SessionId = Annotated[str, Field(min_length=1, max_length=64)]
@@ -151,7 +156,7 @@ Content = Annotated[
     Field(min_length=1, json_schema_extra={"maxLength": MAX_CONTENT_CHARS}),
     AfterValidator(_limit_content),
 ]
-Metadata = Annotated[dict[str, JsonValue], AfterValidator(_limit_metadata)]
+Metadata = Annotated[dict[str, AnyJson], AfterValidator(_limit_metadata)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
 MemoryKey = Annotated[str, Field(min_length=1, max_length=255)]
 LeaseName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -177,5 +182,4 @@ Time = Annotated[
     PlainSerializer(_write_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-AnyJson = Annotated[JsonValue, WithJsonSchema({})]
-JsonArgument = Annotated[JsonValue, AfterValidator(_limit_json), WithJsonSchema({})]
+JsonArgument = Annotated[AnyJson, AfterValidator(_limit_json)]

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -22,6 +23,7 @@ from shared_context_server.errors import (
     ToolNotFound,
     Unauthenticated,
 )
+from shared_context_server.json_size import MAX_VALUES, has_too_many_values
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
@@ -36,6 +38,7 @@ UNKNOWN_TOOL = "unknown"
 LONG_BODY_BYTES = 16 * 1024
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
+MAX_LISTED_ERRORS = 10
 _CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are credentials
 
 _log = get_logger("tools")
@@ -143,7 +146,14 @@ def failure(error: SharedContextError) -> Outcome:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument."""
+    """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument, more
+    than MAX_VALUES values ContentTooLarge."""
+    if has_too_many_values(body):
+        raise ContentTooLarge(
+            f"The body has more than {MAX_VALUES} JSON values.",
+            field="body",
+            limit_values=MAX_VALUES,
+        )
     try:
         value = from_json(body, allow_inf_nan=False)
     except ValueError as exc:
@@ -170,12 +180,20 @@ def may_exceed_doubles(body: bytes) -> bool:
 
 def require_strict_json(arguments: Mapping[str, Any]) -> None:
     """Hold values that did not come through `parse_json` to the same rules, naming the argument."""
+    if _is_strict_json(arguments):
+        return
     for name, value in arguments.items():
-        try:
-            from_json(to_json([name, value], inf_nan_mode="constants"), allow_inf_nan=False)
-        except (ValueError, PydanticSerializationError, RecursionError) as exc:
+        if not _is_strict_json([name, value]):
             shown = _printable(name)
-            raise InvalidArgument(f"{shown} is not strict JSON.", field=shown) from exc
+            raise InvalidArgument(f"{shown} is not strict JSON.", field=shown)
+
+
+def _is_strict_json(value: Any) -> bool:
+    try:
+        from_json(to_json(value, inf_nan_mode="constants"), allow_inf_nan=False)
+    except (ValueError, PydanticSerializationError, RecursionError):
+        return False
+    return True
 
 
 def _printable(name: str) -> str:
@@ -188,10 +206,20 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
     if not isinstance(arguments, dict):
         raise InvalidArgument("The arguments must be a JSON object.", field="body")
     try:
-        return model.model_validate(arguments)
+        return model.model_validate(_without_most_unknown(model, arguments))
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_input=False)
         _raise_invalid(model, errors)
+
+
+def _without_most_unknown(model: type[Arguments], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with no more unknown ones than an error lists."""
+    known = model.model_fields
+    if len(arguments) <= len(known) + MAX_LISTED_ERRORS:
+        return arguments
+    unknown = (name for name in arguments if name not in known)
+    listed = set(islice(unknown, MAX_LISTED_ERRORS))
+    return {name: v for name, v in arguments.items() if name in known or name in listed}
 
 
 def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoReturn:
@@ -200,7 +228,7 @@ def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoRetu
     field = str(first["loc"][0]) if first["loc"] else "arguments"
     reasons: list[JsonValue] = [
         {"field": ".".join(str(part) for part in error["loc"]), "error": error["msg"]}
-        for error in errors[:10]
+        for error in errors[:MAX_LISTED_ERRORS]
     ]
     if first["type"] == UNKNOWN_ARGUMENT:
         field = field[:MAX_NAME_CHARS]

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from shared_context_server import policy
 from shared_context_server.models import (
-    JsonObject,
     MemoryAddress,
     MemoryEntry,
     MemoryMode,
@@ -26,6 +25,7 @@ from shared_context_server.tools.arguments import (
     IdempotencyKey,
     Integer,
     JsonArgument,
+    JsonMembers,
     LeaseName,
     MemoryKey,
     Metadata,
@@ -88,7 +88,7 @@ class MemoryValue(Result):
     version: int
     scope: MemoryScope
     session_id: str | None
-    metadata: JsonObject
+    metadata: JsonMembers
     created_at: Time
     updated_at: Time
     updated_by: str
@@ -106,7 +106,7 @@ class ListMemory(Arguments):
 class MemoryItem(BaseModel):
     key: str
     version: int
-    metadata: JsonObject
+    metadata: JsonMembers
     size_bytes: int
     created_at: Time
     updated_at: Time

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 
 from shared_context_server.models import (
     AgentId,
-    JsonObject,
     Message,
     Permission,
     Visibility,
@@ -24,6 +23,7 @@ from shared_context_server.tools.arguments import (
     FencingToken,
     IdempotencyKey,
     Integer,
+    JsonMembers,
     LeaseName,
     MessageId,
     Metadata,
@@ -51,7 +51,7 @@ class MessageItem:
     content: str
     visibility: Visibility
     recipients: list[str]
-    metadata: JsonObject
+    metadata: JsonMembers
     parent_message_id: int | None
     timestamp: Time
 

@@ -131,6 +131,8 @@ def _inline(schema: JsonSchema, definitions: JsonSchema) -> JsonSchema:
                 compacted[name] = inlined
         elif name in ("anyOf", "allOf", "oneOf", "prefixItems"):
             compacted[name] = [_inline(inner, definitions) for inner in value]
+        elif (name, value) == ("additionalProperties", True):
+            continue  # the same
         elif name != "title" and value not in ({}, []):
             compacted[name] = value
     return compacted

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from shared_context_server.models import (
     Access,
     AgentId,
-    JsonObject,
     Message,
     Permission,
     SessionStatus,
@@ -22,6 +21,7 @@ from shared_context_server.tools.arguments import (
     Arguments,
     Cursor,
     Integer,
+    JsonMembers,
     Metadata,
     Result,
     SessionId,
@@ -58,7 +58,7 @@ class SessionItem(BaseModel):
 
     session_id: str
     purpose: str
-    metadata: JsonObject
+    metadata: JsonMembers
     access: Access
     status: SessionStatus
     created_by: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Message, Receive, Scope, Send
@@ -18,13 +18,20 @@ _SESSION_HEADER = b"mcp-session-id"
 
 class SessionCaps:
     """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address; and
-    to everybody when all managers together have `total`."""
+    all agents of a key, or all anonymous callers, who else could take the places of everybody; and to
+    everybody when all managers together have `total`."""
 
     def __init__(
-        self, managers: tuple[StreamableHTTPSessionManager, ...], *, by_caller: int, total: int
+        self,
+        managers: tuple[StreamableHTTPSessionManager, ...],
+        *,
+        by_caller: int,
+        by_key: int,
+        total: int,
     ) -> None:
         self._managers = managers
         self._by_caller = by_caller
+        self._by_key = by_key
         self._total = total
         self._open: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._opening: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -35,10 +42,12 @@ class SessionCaps:
         """Have the manager serve a request that opens a session. Raises RateLimited where the
         caller has too many, Unavailable where there are too many."""
         owner = _owner_of(current_connection.get())
-        if self._count(owner) >= self._by_caller:
-            raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions of this caller are open.")
+        counts = self._count()
+        of_key = sum(count for other, count in counts.items() if other[0] == owner[0])
         if sum(len(manager._server_instances) for manager in self._managers) >= self._total:
             raise Unavailable("Too many MCP sessions are open.", wait_s=RETRY_AFTER_S)
+        if counts[owner] >= self._by_caller or of_key >= self._by_key:
+            raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions of this caller are open.")
 
         async def note_session(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -55,8 +64,8 @@ class SessionCaps:
             if not self._opening[owner]:
                 del self._opening[owner]
 
-    def _count(self, owner: tuple[str, str]) -> int:
-        """How many sessions the owner has; those that have ended are forgotten."""
+    def _count(self) -> Counter[tuple[str, str]]:
+        """How many sessions each owner has; those that have ended are forgotten."""
         for other, session_ids in list(self._open.items()):
             session_ids &= {
                 session_id
@@ -65,7 +74,9 @@ class SessionCaps:
             }
             if not session_ids:
                 del self._open[other]
-        return len(self._open.get(owner, ())) + self._opening.get(owner, 0)
+        return Counter({owner: len(ids) for owner, ids in self._open.items()}) + Counter(
+            self._opening
+        )
 
 
 def _owner_of(connection: Connection) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from shared_context_server.json_size import has_too_many_values
+
 AUTHENTICATE = "authenticate_agent"
 TOOL_PATH = "/mcp/tool/"
 BATCH_PATH = "/mcp/batch"
@@ -21,7 +23,7 @@ def leads_to_authentication(method: str, path: str, body: bytes) -> bool:
         return False
     if path == TOOL_PATH + AUTHENTICATE:
         return True
-    if path != BATCH_PATH:
+    if path != BATCH_PATH or has_too_many_values(body):
         return False
     try:
         return _all_authenticate(from_json(body))
