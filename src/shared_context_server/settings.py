@@ -340,7 +340,12 @@ class Settings(BaseModel):
     @field_validator("data_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as exc:  # of ~somebody
+            raise ValueError("names the home of a user that there is not") from exc
+        except FileNotFoundError as exc:
+            raise ValueError("is relative, and the working directory has been removed") from exc
 
     @field_validator("jwt_secret_key", mode="after")
     @classmethod

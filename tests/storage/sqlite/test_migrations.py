@@ -250,8 +250,7 @@ def older_migrations(tmp_path: Path) -> Path:
 
 def fill_session(settings: Settings, name: str, *, size: int = 2500) -> None:
     numbers = (
-        "WITH RECURSIVE numbers(n) AS "
-        f"(SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {size})"
+        f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {size})"
     )
     with closing(sqlite3.connect(database_path(settings))) as connection:
         for statement in _FILL:
