@@ -139,6 +139,11 @@ def test_a_blank_value_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert load_settings(Surroundings.OURS) == Settings()
 
 
+def test_an_empty_host_is_not_every_address() -> None:
+    with pytest.raises(ConfigurationError, match="HTTP_HOST, as it was given"):
+        load_settings(Surroundings.OURS, http_host="")
+
+
 def test_a_data_dir_in_the_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCS_DATA_DIR", "~nobody-at-all/data")
     with pytest.raises(ConfigurationError, match=r"SCS_DATA_DIR in the environment: .* user"):

@@ -174,7 +174,7 @@ class Settings(BaseModel):
     )
 
     # HTTP
-    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    http_host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     http_port: int = Field(default=23456, ge=0, le=65535, description="Port; 0 picks a free one.")
     workers: int = Field(default=1, ge=1, le=64, description="Processes that serve HTTP.")
     allowed_hosts: CommaSeparated = Field(
