@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import socket
 import subprocess
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.conftest import COMMAND, PATIENCE_S
@@ -68,3 +72,25 @@ def test_characters_that_the_encoding_lacks_are_shown_as_escapes(
     answer = execute("keys list", "", env | {"PYTHONIOENCODING": "ascii"}, tmp_path)
     assert answer.returncode == 0
     assert answer.stdout.split("\t")[1] == r"\xe9"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_server_whose_log_is_on_a_full_disk_serves(env: dict[str, str], tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with FULL.open("w") as full:
+        server = subprocess.Popen(
+            [*COMMAND, "serve", "--port", str(port)], env=env, cwd=tmp_path, stderr=full
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        answer = None
+        while answer is None and server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.ConnectError):
+                answer = httpx.get(f"http://127.0.0.1:{port}/health")
+        assert answer is not None
+        assert answer.status_code == 200
+    finally:
+        server.kill()
+        server.wait()
