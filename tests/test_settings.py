@@ -132,6 +132,24 @@ def test_a_wrong_value_is_told_with_the_variable_and_the_place(
         assert value not in text
 
 
+def test_a_blank_value_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SCS_DATA_DIR", " ")
+    monkeypatch.setenv("SCS_HTTP_PORT", "\t")
+    (tmp_path / ".env").write_text("SCS_WORKERS=' '\n")
+    assert load_settings(Surroundings.OURS) == Settings()
+
+
+def test_an_empty_host_is_not_every_address() -> None:
+    with pytest.raises(ConfigurationError, match="HTTP_HOST, as it was given"):
+        load_settings(Surroundings.OURS, http_host="")
+
+
+def test_a_data_dir_in_the_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCS_DATA_DIR", "~nobody-at-all/data")
+    with pytest.raises(ConfigurationError, match=r"SCS_DATA_DIR in the environment: .* user"):
+        load_settings(Surroundings.OURS)
+
+
 def test_two_keys_that_are_the_same_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCS_API_KEY", "the-same-key-twice")
     monkeypatch.setenv("SCS_ADMIN_API_KEY", "the-same-key-twice")

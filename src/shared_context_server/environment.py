@@ -44,7 +44,7 @@ class Surroundings(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Variables of one place, by name in upper case; none of them is empty."""
+    """Variables of one place, by name in upper case; none of them is blank."""
 
     place: str
     values: Mapping[str, str]
@@ -109,7 +109,7 @@ def detach_libraries() -> None:
 
 
 def _present(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {name.upper(): value for name, value in values.items() if value}
+    return {name.upper(): value for name, value in values.items() if value and not value.isspace()}
 
 
 def _is_readable_kind(path: Path) -> bool:

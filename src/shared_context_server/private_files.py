@@ -19,12 +19,12 @@ _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def require_private_file(path: Path) -> None:
     """Take the rights of other users from a file, if there is one, and log that they had some.
 
-    A file of root's is left as it is: it may have been mounted. Raises ConfigurationError for one
+    What is no regular file is left as it is, and a file of root's: it may have been mounted. Raises ConfigurationError for one
     of a third user, and where this cannot be done.
     """
     info = _find_own(path)
     mode = 0 if info is None else stat.S_IMODE(info.st_mode)
-    if info is None or not mode & _OF_OTHERS:
+    if info is None or not stat.S_ISREG(info.st_mode) or not mode & _OF_OTHERS:
         return
     if info.st_uid != os.geteuid():
         _log.warning("%s is root's, and other users may use it (mode %04o)", path, mode)

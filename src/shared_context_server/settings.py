@@ -175,7 +175,7 @@ class Settings(BaseModel):
     )
 
     # HTTP
-    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    http_host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     http_port: int = Field(default=23456, ge=0, le=65535, description="Port; 0 picks a free one.")
     workers: int = Field(default=1, ge=1, le=64, description="Processes that serve HTTP.")
     allowed_hosts: CommaSeparated = Field(
@@ -341,7 +341,12 @@ class Settings(BaseModel):
     @field_validator("data_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as exc:  # of ~somebody
+            raise ValueError("names the home of a user that there is not") from exc
+        except FileNotFoundError as exc:
+            raise ValueError("is relative, and the working directory has been removed") from exc
 
     @field_validator("jwt_secret_key", mode="after")
     @classmethod

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import stat
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import PATIENCE_S, Run, Serve, ServerProcess
+from tests.cli.conftest import COMMAND, PATIENCE_S, Run, Serve, ServerProcess
 from tests.cli.test_moving import count_messages, database_of, make_store, read_dump
 
 
@@ -106,6 +108,24 @@ def test_a_damaged_database_is_not_called_a_backup(scs: Run, source: Path, tmp_p
     assert leftovers(tmp_path) == []
 
 
+def test_a_backup_that_finds_no_room_leaves_nothing(
+    env: dict[str, str], source: Path, tmp_path: Path
+) -> None:
+    copying = f"ulimit -f 100; exec {shlex.join(COMMAND)} backup copies/copy.db"
+    (tmp_path / "copies").mkdir()
+    failed = subprocess.run(
+        ["sh", "-c", copying],
+        env=env | {"DATA_DIR": str(source)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert failed.returncode == 1, failed.stderr
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
 def test_what_is_restored_is_what_was_backed_up_and_the_old_one_is_kept(
     scs: Run, source: Path, copy: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +213,7 @@ def test_what_is_no_backup_of_ours_changes_nothing(
     assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr
     assert any(part in refused.stderr for part in reason.split("|")), refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert read_dump(scs, source) == before
     assert not list(source.glob("*.before-*"))
     assert leftovers(source) == []

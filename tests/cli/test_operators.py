@@ -214,3 +214,11 @@ def test_an_unknown_storage_is_refused(scs: Run, command: str) -> None:
         assert answer.returncode == 2
         assert "DATABASE_URL" in answer.stderr
     assert "hunter2" not in answer.stderr
+
+
+@pytest.mark.parametrize("host", ["not a host", "x" * 70, "\u2024"])
+def test_status_says_of_a_host_that_cannot_be_that_it_does_not_answer(scs: Run, host: str) -> None:
+    answer = scs("status", SCS_HTTP_HOST=host)
+    assert answer.returncode == 1
+    assert "no answer" in answer.stdout
+    assert "Traceback" not in answer.stderr

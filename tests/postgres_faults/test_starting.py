@@ -46,6 +46,7 @@ async def test_a_server_that_starts_before_its_database_waits_for_it(replicas: R
         ("@127.0.0.1:{port}/shared_context?target_session_attrs=nonsense", math.inf),
         ("@127.0.0.1:{port}/shared_context?sslmode=nonsense", math.inf),
         ("/@127.0.0.1:{port}/shared_context", math.inf),
+        ("@127.0.0.1:99999/shared_context", math.inf),
     ],
 )
 async def test_a_server_without_its_database_says_so_and_not_the_password(

@@ -7,6 +7,7 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
+from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
 from shared_context_server.display import show_printable
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
@@ -47,6 +48,24 @@ for _name, (_path, _help) in _COMMANDS.items():
 def main() -> None:
     """Run the command of sys.argv; what the user can put right is one line on stderr."""
     detach_libraries()
+    prepare_streams()
+    try:
+        _run()
+    except (OSError, SystemExit) as exc:
+        failure = find_output_failure(exc)
+        if failure is None or (isinstance(exc, SystemExit) and exc.code):
+            raise
+        if not isinstance(failure, BrokenPipeError):  # as where `head` has seen enough
+            reason = failure.strerror
+            print(
+                f"shared-context-server: standard output cannot be written: {reason}.",
+                file=sys.stderr,
+            )
+        sys.exit(FAILED)
+
+
+def _run() -> None:
+    """Raises SystemExit with the exit code."""
     try:
         app()
     except ConfigurationError as exc:

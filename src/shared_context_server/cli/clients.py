@@ -67,11 +67,11 @@ def key_expression(settings: Settings) -> Expression:
     """API_KEY as a shell on this machine reads it from where it is kept, without showing it."""
     assert settings.api_key is not None
     names = (f"{PREFIX}API_KEY", "API_KEY")
-    for path in (settings.secrets_path, Path(DOTENV).absolute()):
+    for path in (settings.secrets_path, Path(DOTENV)):
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for name in names:
             if f"{name}={settings.api_key.get_secret_value()}" in lines:
-                return Expression(f"$(sed -n 's/^{name}=//p' {shlex.quote(str(path))})")
+                return Expression(f"$(sed -n 's/^{name}=//p' {shlex.quote(str(path.absolute()))})")
     return Expression("${SCS_API_KEY:-$API_KEY}")
 
 

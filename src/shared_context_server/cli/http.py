@@ -4,6 +4,7 @@ changes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -133,9 +134,9 @@ def _announce(settings: Settings, port: int, are_keys_new: bool) -> None:
     if settings.log_format is LogFormat.JSON:
         _log.info("serving", **startup_facts(settings, port, are_keys_new=are_keys_new))
     else:
-        print(
-            compose_banner(settings, port, are_keys_new=are_keys_new), file=sys.stderr, flush=True
-        )
+        banner = compose_banner(settings, port, are_keys_new=are_keys_new)
+        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+            print(banner, file=sys.stderr, flush=True)
 
 
 def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from urllib.parse import urlsplit
@@ -35,15 +36,15 @@ def status(options: ServerOptions = ServerOptions()) -> int:  # noqa: B008 - fro
 def _ask(url: str, path: str) -> tuple[bool, str]:
     """Whether this path answers 200, and what it says in words."""
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        body = answer.read()
-    except (OSError, http.client.HTTPException) as exc:
+        with contextlib.closing(
+            http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_S)
+        ) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+    except (OSError, http.client.HTTPException, UnicodeError) as exc:
         return False, f"no answer ({exc})"
-    finally:
-        connection.close()
     if answer.status != http.HTTPStatus.OK:
         return False, f"{answer.status} {answer.reason}"
     return True, _describe(body)

@@ -18,9 +18,10 @@ from shared_context_server.storage.sqlite import (
     open_sqlite,
     sqlite_schema_status,
 )
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage.sqlite.connections import database_path, open_connection
 from shared_context_server.storage.sqlite.migrations import (
     MIGRATIONS_DIR,
+    apply_migrations,
     split_statements,
 )
 
@@ -204,11 +205,7 @@ _COUNTED = (
 def test_messages_of_an_older_schema_are_counted_as_new_ones_are(
     settings: Settings, tmp_path: Path
 ) -> None:
-    older = tmp_path / "older"
-    older.mkdir()
-    for migration in load_migrations(MIGRATIONS_DIR)[:4]:
-        (older / f"{migration.name}.sql").write_text(migration.sql)
-    migrate_sqlite(settings, older)
+    migrate_sqlite(settings, older_migrations(tmp_path))
     fill_session(settings, "old")
     assert migrate_sqlite(settings)[0] == "0005_identity"
     fill_session(settings, "new")
@@ -218,9 +215,42 @@ def test_messages_of_an_older_schema_are_counted_as_new_ones_are(
     assert len(new) == 2
 
 
-def fill_session(settings: Settings, name: str) -> None:
+def test_a_migration_costs_by_message_the_same_whatever_the_statistics_say(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def count_steps(size: int) -> int:
+        own = settings.model_copy(update={"data_dir": tmp_path / str(size)})
+        migrate_sqlite(own, older_migrations(tmp_path))
+        fill_session(own, "small", size=2)
+        with closing(open_connection(database_path(own), own, query_only=False)) as connection:
+            connection.execute("ANALYZE")  # as a start did when there was little
+        fill_session(own, "grown", size=size)
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        with closing(open_connection(database_path(own), own, query_only=False)) as connection:
+            connection.set_progress_handler(count, 1)
+            apply_migrations(connection, load_migrations(MIGRATIONS_DIR))
+        return steps
+
+    assert count_steps(3000) < 15 * count_steps(300)
+
+
+def older_migrations(tmp_path: Path) -> Path:
+    """A directory with the first migrations, whose databases hold messages."""
+    older = tmp_path / "older"
+    older.mkdir(exist_ok=True)
+    for migration in load_migrations(MIGRATIONS_DIR)[:4]:
+        (older / f"{migration.name}.sql").write_text(migration.sql)
+    return older
+
+
+def fill_session(settings: Settings, name: str, *, size: int = 2500) -> None:
     numbers = (
-        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 2500)"
+        f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {size})"
     )
     with closing(sqlite3.connect(database_path(settings))) as connection:
         for statement in _FILL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -119,3 +120,20 @@ def test_connections_are_set_up_as_the_settings_say(settings: Settings, query_on
         }.items():
             assert opened.execute(f"PRAGMA {name}").fetchone() == (value,), name
         assert opened.isolation_level is None
+
+
+def test_what_is_no_file_is_refused_and_keeps_its_rights(
+    settings: Settings, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    with pytest.raises(ConfigurationError, match="not a file"):
+        migrate_sqlite(settings.model_copy(update={"database_url": f"sqlite:///{pipe}"}))
+    assert mode_of(pipe) == 0o666
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_home_of_nobody_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="no such user"):
+        database_path(settings.model_copy(update={"database_url": "sqlite:///~nobody-at-all/x.db"}))

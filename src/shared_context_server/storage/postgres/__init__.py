@@ -182,12 +182,14 @@ def _explain_errors(url: str, setting: str = "DATABASE_URL") -> Iterator[None]:
     """Raise ConfigurationError, in one line and without the URL, which may hold a password."""
     try:
         yield
-    except (*DRIVER_ERRORS, ValueError) as exc:
+    except (*DRIVER_ERRORS, ValueError, OverflowError) as exc:
         reason = " ".join(_find_reason(exc, url).split())
         raise ConfigurationError(f"{setting}: the database cannot be used: {reason}") from exc
 
 
 def _find_reason(exc: BaseException, url: str) -> str:
+    if isinstance(exc, OverflowError):
+        return "a port is a number from 0 to 65535"
     if not isinstance(exc, DRIVER_ERRORS):
         return _NOT_A_URL  # a ValueError may quote a part of it
     if _is_of_a_file(exc, url):

@@ -80,28 +80,30 @@ def restore_sqlite(settings: Settings, source: Path) -> Restored:
     with _alone(path), _partial_file(path) as partial:
         try:
             shutil.copyfile(source, partial)
-            schema = check_database(partial)
-        except (OSError, sqlite3.Error) as exc:
-            raise CopyError(f"{source} cannot be copied to {path.parent}: {exc}.") from exc
+            schema = check_database(partial, name=source.name)
+        except OSError as exc:
+            raise CopyError(f"{source} cannot be copied to {path.parent}: {exc.strerror}.") from exc
         aside = _set_aside(path)
         _name(partial, path, force=True)
     return Restored(schema, aside)
 
 
-def check_database(path: Path) -> SchemaStatus:
-    """Where the schema stands in a file that nobody writes to. Raises ConfigurationError if it is no
-    database of this program, has a newer schema, or is damaged."""
+def check_database(path: Path, *, name: str = "") -> SchemaStatus:
+    """Where the schema stands in a file that nobody writes to. Raises ConfigurationError, which gives
+    `name` or that of the file, if it is no database of this program, has a newer schema, or is
+    damaged."""
+    name = name or path.name
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             status = read_status(connection, load_migrations(MIGRATIONS_DIR))
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as exc:
-        raise ConfigurationError(f"{path.name} is not a sound SQLite database: {exc}.") from exc
+        raise ConfigurationError(f"{name} is not a sound SQLite database: {exc}.") from exc
     if status.current == 0:
-        raise ConfigurationError(f"{path.name} is a database of another program.")
+        raise ConfigurationError(f"{name} is a database of another program.")
     if found != "ok":
-        raise ConfigurationError(f"{path.name} is damaged: {found}.")
+        raise ConfigurationError(f"{name} is damaged: {' '.join(found.split())}.")
     return status
 
 
@@ -119,7 +121,8 @@ def _partial_file(destination: Path) -> Iterator[Path]:
     try:
         yield partial
     finally:
-        partial.unlink(missing_ok=True)
+        for path in (partial, Path(f"{name}-journal"), *companions(partial)):
+            path.unlink(missing_ok=True)
 
 
 def _name(partial: Path, destination: Path, *, force: bool) -> None:

@@ -30,8 +30,13 @@ def database_path(settings: Settings) -> Path:
         raise ConfigurationError(
             f"DATABASE_URL: {url!r} does not name a file; write sqlite:///absolute/path.db"
         )
-    path = Path(name).expanduser() if name[0] in ".~" else Path("/" + name.lstrip("/"))
-    return path.absolute()
+    try:
+        path = Path(name).expanduser() if name[0] in ".~" else Path("/" + name.lstrip("/"))
+        return path.absolute()
+    except (RuntimeError, FileNotFoundError) as exc:
+        raise ConfigurationError(
+            f"DATABASE_URL: {url!r}: there is no such user, or the working directory has been removed."
+        ) from exc
 
 
 def is_filled(path: Path) -> bool:
@@ -49,9 +54,12 @@ def make_private_file(path: Path, settings: Settings) -> None:
     """Create the file (0600) and its directory (0700) where missing, and take the rights of others
     from what is there: SQLite gives new WAL and shared-memory files those of the database.
 
-    Raises ConfigurationError, also where the file or the data dir is another user's.
+    Raises ConfigurationError, also where the file or the data dir is another user's, or what has the
+    name is no file but a device, whose rights are the machine's.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"The database {path} is not a file.")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.parent == settings.data_dir:
             require_own_directory(path.parent)

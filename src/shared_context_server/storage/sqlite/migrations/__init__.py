@@ -34,6 +34,7 @@ _FIND_TABLES = """
             WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND tbl_name != 'schema_migrations'
         ),
         (SELECT file FROM pragma_database_list WHERE name = 'main')"""
+_HAS_STATISTICS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1')"
 _LIST_APPLIED = "SELECT number, name, checksum FROM schema_migrations ORDER BY number"
 _RECORD = """
     INSERT INTO schema_migrations (number, name, checksum, applied_at)
@@ -51,6 +52,8 @@ def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migrat
         require_ours(connection)
         connection.execute(_CREATE_TABLE)
         missing = _find_missing(connection, migrations)
+        if missing:
+            _forget_statistics(connection)
         for migration in missing:
             _apply(connection, migration)
         connection.execute("COMMIT")
@@ -81,6 +84,15 @@ def _find_missing(
     connection: sqlite3.Connection, migrations: Sequence[Migration]
 ) -> list[Migration]:
     return find_missing(connection.execute(_LIST_APPLIED).fetchall(), migrations)
+
+
+def _forget_statistics(connection: sqlite3.Connection) -> None:
+    """Let the migrations be planned without the statistics of the database, which are made anew when
+    it is opened for writing. Those of a session that was small since then make a join by session and
+    seq read the whole session for each of its messages."""
+    if connection.execute(_HAS_STATISTICS).fetchone()[0]:
+        connection.execute("DELETE FROM sqlite_stat1")
+        connection.execute("ANALYZE sqlite_schema")  # reads them again, and nothing else
 
 
 def _apply(connection: sqlite3.Connection, migration: Migration) -> None:

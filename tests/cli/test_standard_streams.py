@@ -1,0 +1,96 @@
+"""Commands whose standard streams are closed, cannot be written, or are not of UTF-8."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.conftest import COMMAND, PATIENCE_S
+
+FULL = Path("/dev/full")
+
+
+def execute(
+    command: str, redirection: str, env: dict[str, str], cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Not forked: what the interpreter finds at its start, and does at its end, matters."""
+    return subprocess.run(
+        ["sh", "-c", f"{shlex.join(COMMAND)} {command} {redirection}"],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["keys create --agent-id a", "export -", "--help"])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(
+    env: dict[str, str], tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    execute("migrate", "", env, tmp_path)
+    answer = execute(command, f"> {FULL}", env | {"PYTHONUNBUFFERED": unbuffered}, tmp_path)
+    assert answer.returncode == 1
+    reason = "standard output cannot be written: No space left on device."
+    told = [line for line in answer.stderr.splitlines() if not line.startswith("key_")]
+    assert told == [f"shared-context-server: {reason}"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_told_nothing(
+    env: dict[str, str], tmp_path: Path, unbuffered: str
+) -> None:
+    answer = execute("--help", "| true", env | {"PYTHONUNBUFFERED": unbuffered}, tmp_path)
+    assert answer.stderr == ""
+
+
+@pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["export -", "keys create --agent-id a"])
+def test_closed_streams_are_as_the_null_device(
+    env: dict[str, str], tmp_path: Path, command: str, redirection: str
+) -> None:
+    execute("migrate", "", env, tmp_path)
+    answer = execute(command, redirection, env, tmp_path)
+    assert answer.returncode == 0
+    assert "Traceback" not in answer.stderr
+
+
+def test_characters_that_the_encoding_lacks_are_shown_as_escapes(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    execute("keys create --agent-id é", "", env, tmp_path)
+    answer = execute("keys list", "", env | {"PYTHONIOENCODING": "ascii"}, tmp_path)
+    assert answer.returncode == 0
+    assert answer.stdout.split("\t")[1] == r"\xe9"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_server_whose_log_is_on_a_full_disk_serves(env: dict[str, str], tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with FULL.open("w") as full:
+        server = subprocess.Popen(
+            [*COMMAND, "serve", "--port", str(port)], env=env, cwd=tmp_path, stderr=full
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        answer = None
+        while answer is None and server.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.ConnectError):
+                answer = httpx.get(f"http://127.0.0.1:{port}/health")
+        assert answer is not None
+        assert answer.status_code == 200
+    finally:
+        server.kill()
+        server.wait()
