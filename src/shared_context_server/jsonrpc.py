@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from shared_context_server.json_size import (
     MAX_ENVELOPE_VALUES,
     MAX_VALUES,
+    count_values,
     has_too_many_values,
     is_envelope_too_large,
 )
@@ -43,7 +44,7 @@ class Refused(Exception):
         self.answer = error_answer(request_id, code, message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """A valid envelope. `id` is None but for requests; a `response` needs no answer."""
 
@@ -103,7 +104,10 @@ def _describe(raw: bytes | str, exc: ValueError) -> str:
 
 def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     """The message in this JSON, or in this object. Raises Refused."""
-    if isinstance(raw, bytes | bytearray | str):
+    if isinstance(raw, bytes):
+        is_small = count_values(raw) <= MAX_ENVELOPE_VALUES
+        return classify(parse_json(raw, max_bytes), is_small=is_small)
+    if isinstance(raw, bytearray | str):
         return classify(parse_json(raw, max_bytes))
     message = classify(raw)
     try:
@@ -117,8 +121,8 @@ def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     return message
 
 
-def classify(body: Any) -> Message:
-    """The message that this value is. Raises Refused."""
+def classify(body: Any, *, is_small: bool = False) -> Message:
+    """The message that this value is. Raises Refused. `is_small`: it is known to have few values."""
     if not isinstance(body, dict):
         raise Refused(
             INVALID_REQUEST,
@@ -127,7 +131,7 @@ def classify(body: Any) -> Message:
     request_id = read_id(body)
     if body.get("jsonrpc") != "2.0":
         raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id)
-    if is_envelope_too_large(body):
+    if not is_small and is_envelope_too_large(body):
         raise Refused(
             INVALID_REQUEST,
             f"The message has more than {MAX_ENVELOPE_VALUES} JSON values beside a tool's arguments",
@@ -152,6 +156,8 @@ def read_id(body: Any) -> RequestId | None:
     """The id an answer to this carries: None where there is none that may be used."""
     found = body.get("id") if isinstance(body, dict) else None
     if isinstance(found, str):
+        if found.isascii():
+            return found
         return found if printable(found) == found else None  # what is echoed has to be sent
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 

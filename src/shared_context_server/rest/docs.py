@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shared_context_server.rest.wire import FixedAnswer, RawHeader
+from shared_context_server.auth.middleware.head import RawHeader
+from shared_context_server.rest.wire import FixedAnswer
 
 JsonObject = dict[str, Any]
 
