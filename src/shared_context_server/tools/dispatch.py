@@ -150,7 +150,8 @@ def failure(error: SharedContextError) -> Outcome:
 def parse_json(body: bytes) -> Any:
     """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument, more
     than MAX_VALUES values ContentTooLarge."""
-    if has_too_many_values(body):
+    count = count_values(body)
+    if has_too_many_values(body, count):
         raise ContentTooLarge(
             f"The body has more than {MAX_VALUES} JSON values.",
             field="body",
@@ -168,17 +169,17 @@ def parse_json(body: bytes) -> Any:
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
-    if may_exceed_doubles(body, value):
+    if may_exceed_doubles(body, value, count):
         require_strict_json(value if isinstance(value, dict) else {"body": value})
     return value
 
 
-def may_exceed_doubles(body: bytes, value: Any) -> bool:
-    """Whether this JSON, read as `value`, may have a number like 1e999, which from_json reads as
+def may_exceed_doubles(body: bytes, value: Any, count: int | None) -> bool:
+    """Whether this JSON of `count` values, read as `value`, may have a number like 1e999, which from_json reads as
     infinity whatever allow_inf_nan says. Few values are looked at; of many, the text is searched for a
     number with an exponent of three digits, or with very many digits. True for all that is long and
     has many values, where looking would take longer than writing the values once more."""
-    if count_values(body) <= _FEW_VALUES:
+    if count is not None and count <= _FEW_VALUES:
         return _has_infinity(value)
     return len(body) > LONG_BODY_BYTES or _LARGE_NUMBER.search(body) is not None
 

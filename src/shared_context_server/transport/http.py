@@ -83,21 +83,22 @@ class McpEndpoint:
             answer = error_answer(request_id, rpc_code(exc.status), message, exc.body())
             await send_json(send, exc.status, to_json(answer))
             return
+        if session_id := self._make_session_id(request):
+            send = _with_header(send, (b"mcp-session-id", session_id.encode()))
+        if self._lane is not None:
+            if await self._lane.answer(request, send):
+                return
+            send = self._lane.remembering(request, send)
         reset = current_connection.set(request.connection)
         try:
-            if session_id := self._make_session_id(request):
-                send = _with_header(send, (b"mcp-session-id", session_id.encode()))
-            if self._lane is not None:
-                if await self._lane.answer(request, send):
-                    return
-                send = self._lane.remembering(request, send)
-            await self._answer(request, scope, replay_body(body, receive), send)
+            await self._hand_over(request, scope, replay_body(body, receive), send)
         finally:
             current_connection.reset(reset)
 
-    async def _answer(
+    async def _hand_over(
         self, request: McpRequest, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """To the SDK."""
         if not request.accepted.json:
             send = _streamed(send)
         manager = self._streaming if request.accepted.stream else self._plain

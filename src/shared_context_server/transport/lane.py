@@ -75,7 +75,7 @@ class DirectLane:
             {f"{_MODERN_PREFIX}serverInfo": server_info}
         )
         self._results: LRUCache[bytes, bytes] = LRUCache(MAX_REMEMBERED)
-        self._envelopes: LRUCache[bytes, bool] = LRUCache(MAX_REMEMBERED)
+        self._envelopes: LRUCache[tuple[str | bytes | None, ...], bool] = LRUCache(MAX_REMEMBERED)
 
     async def answer(self, request: McpRequest, send: Send) -> bool:
         """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
@@ -128,7 +128,7 @@ class DirectLane:
     async def _run(
         self, name: str, arguments: JsonObject, request: McpRequest, meta: JsonObject
     ) -> Outcome:
-        if may_exceed_doubles(request.body, arguments):
+        if may_exceed_doubles(request.body, arguments, request.message.count):
             try:
                 require_strict_json(arguments)
             except InvalidArgument as exc:
@@ -140,22 +140,19 @@ class DirectLane:
         differs in what the SDK looks at: the headers, the tool's name and the protocol's _meta."""
         if not isinstance(meta, dict) or not _asks_for_nothing(meta):
             return False
-        headers = _read_routing(request.head)
-        if headers is None:
-            return False
         envelope = _envelope(meta)
-        key = to_json([tool, *headers.items(), envelope])
-        if len(key) > MAX_KEY_BYTES:
-            return False
+        headers = request.head.headers
+        key = (tool, to_json(envelope) if envelope else b"", *map(headers.get, _ROUTING_HEADERS))
         is_taken = self._envelopes.get(key)
         if is_taken is None:
-            is_taken = self._envelopes[key] = _is_valid_call(request, headers, tool, envelope)
-        return is_taken
+            is_taken = _is_valid_call(request, tool, envelope)
+            if sum(len(part or "") for part in key) <= MAX_KEY_BYTES:
+                self._envelopes[key] = is_taken
+        return is_taken and not _is_ambiguous(request.head)
 
 
-def _is_valid_call(
-    request: McpRequest, headers: dict[str, str], tool: str, envelope: JsonObject
-) -> bool:
+def _is_valid_call(request: McpRequest, tool: str, envelope: JsonObject) -> bool:
+    headers = _read_routing(request.head)
     params = {"name": tool, "arguments": {}, "_meta": envelope}
     if request.is_handshake_era:
         version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
@@ -217,10 +214,13 @@ def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
     return request.connection if info is None else request.connection.named(info["name"])
 
 
-def _read_routing(head: RequestHead) -> dict[str, str] | None:
-    """The headers that say what a request is for; None if one of them comes twice."""
-    if head.repeated and not head.repeated.isdisjoint(_ROUTING_HEADERS):
-        return None
+def _is_ambiguous(head: RequestHead) -> bool:
+    """Whether one of the headers that say what a request is for comes twice."""
+    return bool(head.repeated) and not head.repeated.isdisjoint(_ROUTING_HEADERS)
+
+
+def _read_routing(head: RequestHead) -> dict[str, str]:
+    """The headers that say what a request is for."""
     return {
         name.decode(): head.headers[name].decode("latin-1")
         for name in _ROUTING_HEADERS
@@ -234,9 +234,9 @@ def _result_key(request: McpRequest) -> bytes | None:
         return None
     params = request.message.body.get("params", {})
     meta = params.get("_meta", {})
-    routing = _read_routing(request.head)
-    if routing is None or not isinstance(meta, dict) or not _asks_for_nothing(meta):
+    if _is_ambiguous(request.head) or not isinstance(meta, dict) or not _asks_for_nothing(meta):
         return None
+    routing = _read_routing(request.head)
     said = {**params, "_meta": _envelope(meta)} if "_meta" in params else params
     key = to_json([request.message.method, sorted(routing.items()), said])
     return key if len(key) <= MAX_KEY_BYTES else None
