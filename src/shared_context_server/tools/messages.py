@@ -292,9 +292,9 @@ async def wait_for_messages(
         waiting.WaitRequest(
             session_id=arguments.session_id,
             after_seq=arguments.after_seq,
-            timeout_s=arguments.timeout_seconds,
+            timeout_seconds=arguments.timeout_seconds,
             limit=arguments.limit,
-            is_mention_wanted=arguments.mentions_me,
+            mentions_me=arguments.mentions_me,
             sender=arguments.sender,
             visibility=arguments.visibility,
         ),
@@ -303,7 +303,7 @@ async def wait_for_messages(
     return WaitResult(
         messages=[MessageItem.of(message) for message in waited.messages],
         next_after_seq=waited.next_after_seq,
-        timed_out=waited.is_timed_out,
+        timed_out=waited.timed_out,
     )
 
 
