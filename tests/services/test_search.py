@@ -38,7 +38,7 @@ def make_words(count: int) -> str:
 
 
 async def find(services: Services, query: str, *, caller: Any = BOB, **fields: Any) -> SearchAnswer:
-    asked = SearchRequest(session_id="session_1", query=query, threshold=60, limit=10)
+    asked = SearchRequest(session_id="session_1", query=query, fuzzy_threshold=60, limit=10)
     return await search_context(services, caller, replace(asked, **fields))
 
 
@@ -54,7 +54,7 @@ async def test_a_search_sees_what_was_acknowledged_before_it(services: Services)
         await add_message(services.storage, content=f"finding number {index}")
         answer = await find(services, f"number {index}")
         assert answer.hits[0].message.content == f"finding number {index}"
-        assert (answer.scanned, answer.is_exhaustive) == (index + 1, True)
+        assert (answer.scanned, answer.exhaustive) == (index + 1, True)
 
 
 async def test_a_log_of_many_blocks_is_searched_whole(
@@ -67,7 +67,7 @@ async def test_a_log_of_many_blocks_is_searched_whole(
         await fill(services, [f"more {index}" for index in range(further)])
         answer = await find(services, "alpha 000")
         assert answer.hits[0].message.content == "alpha 000"
-        assert answer.is_exhaustive
+        assert answer.exhaustive
     assert answer.scanned == 191
 
 
@@ -92,7 +92,7 @@ async def test_nothing_is_counted_twice_while_others_read_on(
     monkeypatch.setattr(search, "_match", match_while_others_read)
     monkeypatch.setattr(search, "TIME_LIMIT_S", 30)
     for answer in await asyncio.gather(*(find(services, "needle 7") for _ in range(5))):
-        assert (answer.scanned, answer.is_exhaustive) == (200, True)
+        assert (answer.scanned, answer.exhaustive) == (200, True)
 
 
 async def test_equals_come_newest_first_over_blocks(
@@ -116,7 +116,7 @@ async def test_the_loop_turns_while_long_texts_are_searched(
     while not searching.done():
         await asyncio.sleep(0)
         turns += 1
-    assert (await searching).is_exhaustive
+    assert (await searching).exhaustive
     assert turns > 20
 
 
@@ -139,7 +139,7 @@ async def test_a_search_that_takes_too_long_says_what_it_has_left_out(
 
     monkeypatch.setattr(search, "_match", match_some)
     answer = await find(services, "needle")
-    assert not answer.is_exhaustive
+    assert not answer.exhaustive
     assert 0 < answer.scanned < 50
     assert [hit.message.content for hit in answer.hits][:2] == ["needle 49", "needle 48"]
 
@@ -166,7 +166,7 @@ async def test_what_is_kept_stays_within_its_bytes(
         for content in contents:
             await add_message(services.storage, f"session_{number}", content=content)
         answer = await find(others, contents[0][:30], session_id=f"session_{number}")
-        assert (answer.scanned, answer.is_exhaustive) == (12, True)
+        assert (answer.scanned, answer.exhaustive) == (12, True)
         assert 0 < kept.size_bytes <= 4_000_000
     # The one that is searched grows too.
     for _ in range(12):
