@@ -245,8 +245,8 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(services: Servic
     )
     answer = await find(services, "needle")
     assert len(answer.hits) == 8
-    whole = [hit for hit in answer.hits if not hit.is_shortened]
-    short = [hit for hit in answer.hits if hit.is_shortened]
+    whole = [hit for hit in answer.hits if not hit.shortened]
+    short = [hit for hit in answer.hits if hit.shortened]
     assert whole
     assert short
     assert sum(len(hit.message.content) for hit in answer.hits) < DEFAULT_PAGE_BYTES
