@@ -11,13 +11,10 @@ from cachetools import LRUCache
 from pydantic import JsonValue
 
 from shared_context_server import policy
-from shared_context_server.auth.agent_names import check_agent_name
 from shared_context_server.auth.connection import (
-    ARGUMENT_FIELDS,
     HEADER_FIELDS,
     Connection,
     KeyGrant,
-    check_binding,
     connect_by_key,
 )
 from shared_context_server.auth.keys import (
@@ -30,6 +27,7 @@ from shared_context_server.auth.keys import (
     make_key_id,
 )
 from shared_context_server.auth.known_keys import KeyStates, KnownKeys
+from shared_context_server.auth.name_claims import NameClaims
 from shared_context_server.auth.tokens import (
     HANDLE_PREFIX,
     TokenClaims,
@@ -115,6 +113,7 @@ class Identity:
         if settings.jwt_secret_key is None:
             raise ConfigurationError("JWT_SECRET_KEY: is not set.")
         secret = settings.jwt_secret_key.get_secret_value().encode()
+        self.names = NameClaims(storage)
         self._storage = storage
         self._is_enabled = settings.auth_enabled
         self._life_s = settings.jwt_expires_in
@@ -230,10 +229,7 @@ class Identity:
         a type other than those the key is bound to.
         """
         grant = await self._choose_grant(connection, api_key)
-        wrong = check_binding(grant, agent_id, agent_type) or await self._check_claims(
-            grant, agent_id, agent_type
-        )
-        if wrong is not None:
+        if wrong := await self.names.check_claim(grant, agent_id, agent_type):
             raise wrong
         permissions = grant.permissions & frozenset(requested)
         return await self._issue(
@@ -298,9 +294,11 @@ class Identity:
 
         `permissions` is its ceiling; admin includes read and write.
         """
-        if wrong := await self.check_names([agent_id], "agent_id"):
+        if wrong := await self.names.check_agent_ids([agent_id], "agent_id"):
             raise wrong
-        if agent_type is not None and (wrong := await self.check_type(agent_type, "agent_type")):
+        if agent_type is not None and (
+            wrong := await self.names.check_agent_type(agent_type, "agent_type")
+        ):
             raise wrong
         ceiling = frozenset(permissions)
         if not ceiling:
@@ -339,38 +337,7 @@ class Identity:
         await self._states.get(max_age_s=0)
         return is_revoked
 
-    # Names
-
-    async def check_names(self, names: Sequence[str], field: str) -> SharedContextError | None:
-        """What is wrong with these agents' ids, said of `field`; None if nothing is. Agents that the
-        server has heard of are called what they are called, whatever the rules for new names."""
-        wrong = {name: error for name in names if (error := check_agent_name(name, field))}
-        known = await self._storage.find_known_agents(list(wrong)) if wrong else frozenset()
-        return next((error for name, error in wrong.items() if name not in known), None)
-
-    async def check_type(self, agent_type: str, field: str) -> SharedContextError | None:
-        """The same for an agent's type."""
-        wrong = check_agent_name(agent_type, field)
-        if wrong is not None and await self._storage.is_agent_type_known(agent_type):
-            return None
-        return wrong
-
-    async def _check_claims(
-        self,
-        grant: KeyGrant,
-        agent_id: str | None,
-        agent_type: str | None,
-        fields: tuple[str, str] = ARGUMENT_FIELDS,
-    ) -> SharedContextError | None:
-        """What is wrong with the names that the key's holder claims; those that it is bound to are
-        right."""
-        if agent_id not in (None, grant.agent_id) and (
-            wrong := await self.check_names([agent_id], fields[0])
-        ):
-            return wrong
-        if agent_type not in (None, grant.agent_type):
-            return await self.check_type(agent_type, fields[1])
-        return None
+    # Headers
 
     async def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
         key, address = presented.api_key, presented.address
@@ -403,9 +370,7 @@ class Identity:
 
     async def _connect_by_key(self, grant: KeyGrant, presented: Presented) -> Connection:
         agent_id, agent_type = presented.agent_id, presented.agent_type
-        wrong = check_binding(
-            grant, agent_id, agent_type, presented.fields
-        ) or await self._check_claims(grant, agent_id, agent_type, presented.fields)
+        wrong = await self.names.check_claim(grant, agent_id, agent_type, presented.fields)
         if wrong is not None:
             return Connection(grant=grant, refused=wrong, address=presented.address)
         return connect_by_key(grant, agent_id, agent_type, presented.address)

@@ -59,7 +59,7 @@ async def create_session(
     """Create an active session with an id that nobody can guess; `invited` may read it too."""
     policy.require(caller, Permission.WRITE)
     names = tuple(dict.fromkeys(invited))
-    if wrong := await services.identity.check_names(names, "participants"):
+    if wrong := await services.identity.names.check_agent_ids(names, "participants"):
         raise wrong
     session_id = f"session_{secrets.token_hex(8)}"
     new = NewSession(
