@@ -85,5 +85,5 @@ async def authenticate(
         agent_id=agent_id,
         agent_type="claude",
         api_key=api_key,
-        requested=requested,
+        requested_permissions=requested,
     )

@@ -446,7 +446,7 @@ async def test_authenticating_by_a_bound_key_takes_its_type_and_refuses_others(
             agent_id="bound-1",
             agent_type=agent_type,
             api_key=key,
-            requested=ALL,
+            requested_permissions=ALL,
         )
 
     for claimed in (None, "claude"):

@@ -107,7 +107,7 @@ def test_only_the_pinned_algorithm_is_accepted() -> None:
 
 
 def test_a_token_from_a_clock_that_is_ahead_is_accepted() -> None:
-    assert SIGNER.decode(signed(iat=NOW + 5), field="auth_token").token_id == "jti-1"
+    assert SIGNER.decode(signed(iat=NOW + 5), field="auth_token").credential_id == "jti-1"
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))

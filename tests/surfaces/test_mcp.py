@@ -458,7 +458,7 @@ async def test_what_a_session_is_bound_to_expires(server: Server) -> None:
         agent_id="alice",
         agent_type=None,
         api_key=API_KEY,
-        requested=[Permission.READ],
+        requested_permissions=[Permission.READ],
     )
     now = 0.0
     bindings = SessionBindings(identity, timer=lambda: now)

@@ -34,7 +34,7 @@ from shared_context_server.auth.tokens import (
     TokenSigner,
     hash_handle,
     make_handle,
-    make_token_id,
+    make_credential_id,
 )
 from shared_context_server.auth.verification import Verifier, require_valid
 from shared_context_server.errors import (
@@ -197,16 +197,16 @@ class Identity:
         """Raise Unauthenticated if the credential behind this caller has ended since it was read:
         for what outlives the request that presented it."""
         known = self._states.find_recent() or await self._states.get()
-        token_id = caller.credential_id
+        credential_id = caller.credential_id
         is_revoked = caller.family_id in known.revoked_families
         is_current = caller.key_id in known.grants and not is_revoked
-        if is_current and token_id is not None:
-            expires_at = self._expiries.get(token_id)
+        if is_current and credential_id is not None:
+            expires_at = self._expiries.get(credential_id)
             if expires_at is None:
-                credential = await self._storage.find_credential(token_id)
+                credential = await self._storage.find_credential(credential_id)
                 expires_at = datetime.min.replace(tzinfo=UTC)
                 if credential is not None:
-                    expires_at = self._expiries[token_id] = credential.expires_at
+                    expires_at = self._expiries[credential_id] = credential.expires_at
             is_current = utc_now() < expires_at
         if not is_current:
             raise Unauthenticated("The credential is not valid any more.")
@@ -220,7 +220,7 @@ class Identity:
         agent_id: str,
         agent_type: str | None,
         api_key: str | None,
-        requested: Sequence[Permission],
+        requested_permissions: Sequence[Permission],
     ) -> IssuedToken:
         """Trade an API key, the argument or else the connection's, for a token of this agent.
 
@@ -231,7 +231,7 @@ class Identity:
         grant = await self._choose_grant(connection, api_key)
         if wrong := await self.names.check_claim(grant, agent_id, agent_type):
             raise wrong
-        permissions = grant.permissions & frozenset(requested)
+        permissions = grant.permissions & frozenset(requested_permissions)
         return await self._issue(
             "agent_authenticated",
             Caller(agent_id, grant.choose_type(agent_type), permissions, grant.key_id),
@@ -259,14 +259,15 @@ class Identity:
         Revoking twice is no error. InvalidArgument for a jti that was never issued, or none when
         the key itself calls; PermissionDenied for somebody else's.
         """
-        token_id = credential_id if credential_id is not None else caller.credential_id
-        if token_id is None:
+        if credential_id is None:
+            credential_id = caller.credential_id
+        if credential_id is None:
             raise InvalidArgument(
                 "An API key is calling, not a token.",
                 field="jti",
                 suggestion="Name the token to revoke by its jti.",
             )
-        credential = await self._storage.find_credential(token_id)
+        credential = await self._storage.find_credential(credential_id)
         if credential is None:
             raise InvalidArgument("No token of this jti has been issued.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
@@ -274,11 +275,11 @@ class Identity:
         audit = AuditEntry(
             "token_revoked",
             caller.agent_id,
-            details={"credential_id": token_id, "of_agent_id": credential.agent_id},
+            details={"credential_id": credential_id, "of_agent_id": credential.agent_id},
         )
         await self._storage.revoke_credentials(credential.family_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
-        return token_id
+        return credential_id
 
     # Keys
 
@@ -426,7 +427,7 @@ class Identity:
         issued_at_s = int(utc_now().timestamp())
         handle = make_handle()
         credential = Credential(
-            id=make_token_id(),
+            id=make_credential_id(),
             agent_id=identity.agent_id,
             agent_type=identity.agent_type,
             permissions=identity.permissions,
@@ -450,7 +451,7 @@ class Identity:
 
     def _sign(self, credential: Credential, handle: str | None) -> IssuedToken:
         claims = TokenClaims(
-            token_id=credential.id,
+            credential_id=credential.id,
             agent_id=credential.agent_id,
             agent_type=credential.agent_type,
             permissions=credential.permissions,
