@@ -52,7 +52,9 @@ def outsider(server: Server) -> Iterator[sqlite3.Connection]:
 async def acquire(
     services: Services, caller: Caller = ALICE, *, wait_seconds: float = 0
 ) -> leases.LeaseAttempt:
-    request = leases.LeaseRequest(session_id=None, name="deploy", ttl_seconds=600, wait_seconds=wait_seconds)
+    request = leases.LeaseRequest(
+        session_id=None, name="deploy", ttl_seconds=600, wait_seconds=wait_seconds
+    )
     return await leases.acquire_lease(services, caller, request)
 
 
@@ -101,7 +103,9 @@ async def test_who_waits_is_told_that_the_call_is_alive(
     async def report(waited_s: float, at_most_s: float) -> None:
         told.put_nowait((waited_s, at_most_s))
 
-    request = leases.LeaseRequest(session_id=None, name="deploy", ttl_seconds=600, wait_seconds=PATIENCE_S)
+    request = leases.LeaseRequest(
+        session_id=None, name="deploy", ttl_seconds=600, wait_seconds=PATIENCE_S
+    )
     task = asyncio.create_task(leases.acquire_lease(services, BOB, request, report))
     async with asyncio.timeout(PATIENCE_S):
         reports = [await told.get() for _ in range(3)]

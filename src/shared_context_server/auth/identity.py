@@ -33,8 +33,8 @@ from shared_context_server.auth.tokens import (
     TokenClaims,
     TokenSigner,
     hash_handle,
-    make_handle,
     make_credential_id,
+    make_handle,
 )
 from shared_context_server.auth.verification import Verifier, require_valid
 from shared_context_server.errors import (
