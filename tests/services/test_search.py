@@ -16,7 +16,7 @@ from shared_context_server.models import Access, Message, Visibility
 from shared_context_server.server import open_server
 from shared_context_server.services import corpus, search
 from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import Corpus, CorpusCache
+from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
 from shared_context_server.services.search import SearchAnswer, SearchRequest, search_context
 from shared_context_server.storage.pages import DEFAULT_PAGE_BYTES
@@ -256,10 +256,36 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(services: Servic
 
 
 async def test_a_deleted_session_is_forgotten(services: Services) -> None:
-    kept = Corpus("session_1", 0)
-    services.corpora._corpora["session_1"] = kept
+    await add_session(services.storage)
+    await fill(services, ["needle"])
+    await find(services, "needle")
+    assert services.corpora.size_bytes > 0
     services.corpora.forget("session_1")
     assert services.corpora.size_bytes == 0
+
+
+async def test_the_session_that_was_searched_longest_ago_is_dropped_first(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["session_a", "session_b", "session_c"]
+    for name in names:
+        await add_session(services.storage, name)
+        await add_message(services.storage, name, content=make_words(2_000))
+    await find(services, "needle", session_id="session_a")
+    size_bytes = services.corpora.size_bytes  # of one session
+    monkeypatch.setattr(corpus, "ROOM_BYTES", size_bytes)
+    kept = CorpusCache(services.storage, max_bytes=size_bytes * 5 // 2)
+    others = replace(services, corpora=kept)
+    for name in (*names[:2], "session_a", "session_c"):
+        answer = await find(others, "needle", session_id=name)
+        assert answer.exhaustive
+
+    def is_kept(name: str) -> bool:
+        before = kept.size_bytes
+        kept.forget(name)
+        return kept.size_bytes < before
+
+    assert [name for name in names if is_kept(name)] == ["session_a", "session_c"]
 
 
 @pytest.mark.parametrize(
