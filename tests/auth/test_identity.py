@@ -28,16 +28,13 @@ from shared_context_server.storage import Storage, open_storage
 from shared_context_server.storage.base import AuditQuery
 from tests.auth.conftest import (
     ADMIN,
-    ADMIN_API_KEY,
     ALL,
-    API_KEY,
-    JWT_SECRET_KEY,
     READ,
     WRITE,
     authenticate,
     connect,
-    make_settings,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, JWT_SECRET_KEY, make_settings
 
 REVOCATION_S = 1.0
 

@@ -22,7 +22,8 @@ from shared_context_server.auth.tokens import (
 )
 from shared_context_server.errors import ConfigurationError, Unauthenticated
 from shared_context_server.models import MAX_AGENT_ID_CHARS, Permission
-from tests.auth.conftest import JWT_SECRET_KEY, READ, WRITE
+from tests.auth.conftest import READ, WRITE
+from tests.settings import JWT_SECRET_KEY
 
 SIGNER = TokenSigner(JWT_SECRET_KEY.encode())
 NOW = int(time.time())
