@@ -36,7 +36,7 @@ MAX_ENTRIES = 100
 
 
 def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None) -> None:
-    """Serve the resource templates of DESIGN section 4 that belong to sessions and memory."""
+    """Serve the resources: sessions, their messages, an agent's memory, the clock and the sensors."""
     read = partial(_read, bindings)
     mcp.add_middleware(ResourceErrorMiddleware())
 

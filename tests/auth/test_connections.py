@@ -20,15 +20,13 @@ from shared_context_server.models import ANONYMOUS
 from shared_context_server.storage import Storage, open_storage
 from tests.auth.conftest import (
     ADMIN,
-    ADMIN_API_KEY,
     ALL,
-    API_KEY,
     READ,
     WRITE,
     authenticate,
     connect,
-    make_settings,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 
 
 async def test_without_credentials_a_caller_is_anonymous(identity: Identity) -> None:

@@ -18,17 +18,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
-from tests.postgres import store_settings
-
-API_KEY = "test-api-key-0123456789abcdef"
-ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
-JWT_SECRET_KEY = "test-jwt-secret-0123456789abcdef0123456789"
-KEYS = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-
-
-def make_settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings of a test's own server, none of them from the environment."""
-    return Settings(data_dir=data_dir, **(store_settings(data_dir) | KEYS | overrides))  # type: ignore[call-arg]
+from tests.settings import API_KEY, make_settings
 
 
 @asynccontextmanager

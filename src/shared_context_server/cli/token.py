@@ -42,7 +42,7 @@ async def token(
             agent_id=agent_id,
             agent_type=agent_type,
             api_key=key.get_secret_value(),
-            requested=requested,
+            requested_permissions=requested,
         )
     if as_json:
         print(json.dumps(asdict(issued) | {"expires_at": issued.expires_at.isoformat()}, indent=2))

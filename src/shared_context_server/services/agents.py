@@ -70,21 +70,21 @@ async def get_audit_log(
     session_id: str | None,
     agent_id: str | None,
     event_type: str | None,
-    after: datetime | None,
+    start_time: datetime | None,
     limit: int,
     cursor: str | None = None,
 ) -> AuditPage:
     """One page of what operators account with, newest first; for admins."""
     policy.require(caller, Permission.ADMIN)
-    after_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
+    before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
     found = await services.storage.list_audit(
         AuditQuery(
             limit=limit + 1,
             session_id=session_id,
             agent_id=agent_id,
             event_type=event_type,
-            start_time=after,
-            after_id=after_id,
+            start_time=start_time,
+            before_id=before_id,
         )
     )
     page = found[:limit]

@@ -255,9 +255,9 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
         search.SearchRequest(
             session_id=arguments.session_id,
             query=arguments.query,
-            threshold=arguments.fuzzy_threshold,
+            fuzzy_threshold=arguments.fuzzy_threshold,
             limit=arguments.limit,
-            is_metadata_searched=arguments.search_metadata,
+            search_metadata=arguments.search_metadata,
             visibility=None if arguments.scope == "all" else Visibility(arguments.scope),
             sender=arguments.sender,
             start_time=arguments.start_time,
@@ -270,14 +270,14 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 message=MessageItem.of(hit.message),
                 score=hit.score,
                 match_preview=hit.match_preview,
-                shortened=hit.is_shortened,
+                shortened=hit.shortened,
             )
             for hit in answer.hits
         ],
         count=len(answer.hits),
         search_time_ms=answer.search_time_ms,
         scanned=answer.scanned,
-        exhaustive=answer.is_exhaustive,
+        exhaustive=answer.exhaustive,
     )
 
 
@@ -292,9 +292,9 @@ async def wait_for_messages(
         waiting.WaitRequest(
             session_id=arguments.session_id,
             after_seq=arguments.after_seq,
-            timeout_s=arguments.timeout_seconds,
+            timeout_seconds=arguments.timeout_seconds,
             limit=arguments.limit,
-            is_mention_wanted=arguments.mentions_me,
+            mentions_me=arguments.mentions_me,
             sender=arguments.sender,
             visibility=arguments.visibility,
         ),
@@ -303,7 +303,7 @@ async def wait_for_messages(
     return WaitResult(
         messages=[MessageItem.of(message) for message in waited.messages],
         next_after_seq=waited.next_after_seq,
-        timed_out=waited.is_timed_out,
+        timed_out=waited.timed_out,
     )
 
 

@@ -138,7 +138,7 @@ async def create_session(
         purpose=arguments.purpose,
         metadata=arguments.metadata,
         access=arguments.access,
-        participants=arguments.participants,
+        invited=arguments.participants,
     )
     return CreatedSession(
         session_id=session.id, created_by=session.created_by, created_at=session.created_at

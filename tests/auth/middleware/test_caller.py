@@ -20,7 +20,7 @@ from shared_context_server.auth.middleware import (
     protect,
 )
 from shared_context_server.storage import open_storage
-from tests.auth.conftest import API_KEY, READ, authenticate, make_settings
+from tests.auth.conftest import READ, authenticate
 from tests.auth.middleware.conftest import (
     Answers,
     Script,
@@ -29,6 +29,7 @@ from tests.auth.middleware.conftest import (
     make_scope,
     part,
 )
+from tests.settings import API_KEY, make_settings
 
 EXPIRED = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.AAAA"
 PUBLIC = ("/health", "/docs")

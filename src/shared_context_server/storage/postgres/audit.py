@@ -43,7 +43,7 @@ async def add_audit(connection: Connection, entry: AuditEntry) -> None:
 
 async def list_audit(connection: Connection, query: AuditQuery) -> list[AuditEntry]:
     parameters = {
-        "before_id": MAX_INTEGER if query.after_id is None else clamp(query.after_id),
+        "before_id": MAX_INTEGER if query.before_id is None else clamp(query.before_id),
         "start_time": -MAX_INTEGER if query.start_time is None else encode_time(query.start_time),
         "session_id": query.session_id,
         "agent_id": query.agent_id,
