@@ -56,7 +56,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import Storage
+from shared_context_server.storage.contract import Store
 
 _CORRECT_KEY = (
     "Correct the X-API-Key header; whoever runs the server has the keys. Without the header you "
@@ -111,21 +111,21 @@ class Identity:
     that makes it, and within a second in all others. For the tasks of one loop.
     """
 
-    def __init__(self, storage: Storage, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         if settings.jwt_secret_key is None:
             raise ConfigurationError("JWT_SECRET_KEY: is not set.")
         secret = settings.jwt_secret_key.get_secret_value().encode()
-        self._storage = storage
+        self._store = store
         self._is_enabled = settings.auth_enabled
         self._life_s = settings.jwt_expires_in
         self._signer = TokenSigner(secret)
-        self._verifier = Verifier(storage, self._signer)
+        self._verifier = Verifier(store, self._signer)
         self._by_headers: LRUCache[_Headers, tuple[KnownKeys, Connection]] = LRUCache(
             MAX_REMEMBERED
         )
         self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
         everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
-        self._states = KeyStates(storage, configured_keys(settings, secret), everyones)
+        self._states = KeyStates(store, configured_keys(settings, secret), everyones)
 
     # Who is calling
 
@@ -204,7 +204,7 @@ class Identity:
         if is_current and token_id is not None:
             expires_at = self._expiries.get(token_id)
             if expires_at is None:
-                credential = await self._storage.find_credential(token_id)
+                credential = await self._store.credentials.find(token_id)
                 expires_at = datetime.min.replace(tzinfo=UTC)
                 if credential is not None:
                     expires_at = self._expiries[token_id] = credential.expires_at
@@ -270,7 +270,7 @@ class Identity:
                 field="jti",
                 suggestion="Name the token to revoke by its jti.",
             )
-        credential = await self._storage.find_credential(token_id)
+        credential = await self._store.credentials.find(token_id)
         if credential is None:
             raise InvalidArgument("No token of this jti has been issued.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
@@ -280,7 +280,7 @@ class Identity:
             caller.agent_id,
             details={"credential_id": token_id, "of_agent_id": credential.agent_id},
         )
-        await self._storage.revoke_credentials(credential.family_id, utc_now(), audit)
+        await self._store.credentials.revoke_family(credential.family_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return token_id
 
@@ -321,21 +321,23 @@ class Identity:
             "permissions": _list_names(ceiling),
             "agent_type": agent_type,
         }
-        await self._storage.add_key(record, AuditEntry("key_created", agent_id, details=details))
+        await self._store.credentials.add_key(
+            record, AuditEntry("key_created", agent_id, details=details)
+        )
         await self._states.get(max_age_s=0)
         return record, key
 
     async def list_keys(self) -> list[ApiKey]:
         """All created keys, revoked ones too, by creation."""
-        return await self._storage.list_keys()
+        return await self._store.credentials.list_keys()
 
     async def revoke_key(self, key_id: str) -> bool:
         """End a created key and all its tokens; False if there is no such active key."""
-        keys = {key.id: key for key in await self._storage.list_keys()}
+        keys = {key.id: key for key in await self._store.credentials.list_keys()}
         if key_id not in keys:
             return False
         audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
-        is_revoked = await self._storage.revoke_key(key_id, utc_now(), audit)
+        is_revoked = await self._store.credentials.revoke_key(key_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return is_revoked
 
@@ -345,13 +347,13 @@ class Identity:
         """What is wrong with these agents' ids, said of `field`; None if nothing is. Agents that the
         server has heard of are called what they are called, whatever the rules for new names."""
         wrong = {name: error for name in names if (error := check_agent_name(name, field))}
-        known = await self._storage.find_known_agents(list(wrong)) if wrong else frozenset()
+        known = await self._store.agents.find_known(list(wrong)) if wrong else frozenset()
         return next((error for name, error in wrong.items() if name not in known), None)
 
     async def check_type(self, agent_type: str, field: str) -> SharedContextError | None:
         """The same for an agent's type."""
         wrong = check_agent_name(agent_type, field)
-        if wrong is not None and await self._storage.is_agent_type_known(agent_type):
+        if wrong is not None and await self._store.agents.is_type_known(agent_type):
             return None
         return wrong
 
@@ -477,7 +479,7 @@ class Identity:
             "agent_type": credential.agent_type,
             "permissions": _list_names(credential.permissions),
         }
-        await self._storage.add_credential(
+        await self._store.credentials.add(
             credential, AuditEntry(event_type, credential.agent_id, details=details)
         )
         is_handle_of_use = credential.key_id in _key_ids(connection)

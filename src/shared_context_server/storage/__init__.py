@@ -10,8 +10,7 @@ from types import ModuleType
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
-from shared_context_server.storage.base import Storage
-from shared_context_server.storage.copying import Copier
+from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.sqlite import (
     FileId,
@@ -24,12 +23,13 @@ from shared_context_server.storage.sqlite import (
     restore_sqlite,
     sqlite_schema_status,
 )
+from shared_context_server.storage.transfer.copying import Copier
 
 __all__ = [
     "Copier",
     "SchemaStatus",
-    "Storage",
     "StorageId",
+    "Store",
     "back_up_storage",
     "find_schema_status",
     "identify_storage",
@@ -47,7 +47,7 @@ StorageId = FileId
 @asynccontextmanager
 async def open_storage(
     settings: Settings, expected: StorageId | None = None
-) -> AsyncIterator[Storage]:
+) -> AsyncIterator[Store]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
     With `expected`, from identify_storage, only the one that was there then: none is created. Raises

@@ -23,17 +23,28 @@ from tenacity import (
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
+from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
-from shared_context_server.storage.postgres.copying import PostgresCopier, open_copier_on
-from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, describe, may_pass
-from shared_context_server.storage.postgres.hosts import Connector
-from shared_context_server.storage.postgres.migrations import (
+from shared_context_server.storage.postgres.agents import Agents
+from shared_context_server.storage.postgres.audit import Audit
+from shared_context_server.storage.postgres.changes import ChangeStream
+from shared_context_server.storage.postgres.credentials import Credentials
+from shared_context_server.storage.postgres.engine.failures import DRIVER_ERRORS, describe, may_pass
+from shared_context_server.storage.postgres.engine.hosts import Connector
+from shared_context_server.storage.postgres.engine.message_batcher import MessageBatcher
+from shared_context_server.storage.postgres.engine.migrations import (
     MIGRATIONS_DIR,
     apply_migrations,
     read_status,
 )
-from shared_context_server.storage.postgres.pool import Connection, open_pool
-from shared_context_server.storage.postgres.store import PostgresStorage, may_write
+from shared_context_server.storage.postgres.engine.pool import Connection, open_pool
+from shared_context_server.storage.postgres.engine.work import Engine
+from shared_context_server.storage.postgres.leases import Leases
+from shared_context_server.storage.postgres.maintenance import Maintenance, may_write
+from shared_context_server.storage.postgres.memory import Memory
+from shared_context_server.storage.postgres.messages import Messages, append_batch
+from shared_context_server.storage.postgres.sessions import Sessions, use_session
+from shared_context_server.storage.postgres.transfer import PostgresCopier, open_copier_on
 
 __all__ = [
     "migrate_postgres",
@@ -62,7 +73,7 @@ _log = get_logger("storage")
 
 
 @contextlib.asynccontextmanager
-async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
+async def open_postgres(settings: Settings) -> AsyncIterator[Store]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
     Raises ConfigurationError as migrate_postgres does.
@@ -70,13 +81,28 @@ async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
     with _explain_errors(settings.storage_url):
         await _use_once(settings, _prepare)
         pool = await open_pool(settings)
-    storage = PostgresStorage(pool, settings)
+    batcher = MessageBatcher(pool, use_session, append_batch)
+    store = _make_store(Engine(pool, batcher, settings))
     try:
-        yield storage
+        yield store
     finally:
         # A server that is being cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
-            await storage.aclose()
+            await store.maintenance.aclose()
+
+
+def _make_store(engine: Engine) -> Store:
+    return Store(
+        sessions=Sessions(engine),
+        messages=Messages(engine),
+        memory=Memory(engine),
+        leases=Leases(engine),
+        credentials=Credentials(engine),
+        agents=Agents(engine),
+        audit=Audit(engine),
+        changes=ChangeStream(engine),
+        maintenance=Maintenance(engine),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from shared_context_server.models import Agent, Caller
-from shared_context_server.storage.audience import names_of_caller
-from shared_context_server.storage.base import PresenceChange, SessionGuard
-from shared_context_server.storage.postgres.pool import Connection
+from shared_context_server.storage.codec import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
+from shared_context_server.storage.contract import PresenceChange, SessionGuard
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.work import (
+    Subject,
+    reads,
+    reads_snapshot,
+    writes,
+)
 from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.rows import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
+from shared_context_server.storage.rules.audience import names_of_caller
 
 # Each coming and going is to be told once, so those who tell take turns. Any number would do.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(7243000000000000002)"
@@ -50,78 +56,81 @@ _LIST_HEARD_IN_SESSION = f"""
     ) AND {_OLDER}"""
 _FIND_KNOWN = "SELECT agent_id FROM agents WHERE agent_id = ANY($1::text[])"
 _IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = $1 LIMIT 1"
-_COUNT = """
-    SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
-           (SELECT count(*) FROM agents WHERE last_seen >= $1)"""
 
 
-async def is_anyone_gone(connection: Connection, gone_before: datetime) -> bool:
-    return await connection.fetchrow(_FIND_GONE, encode_time(gone_before)) is not None
+class Agents(Subject):
+    """Agents and their presence. See contract/agents.py."""
 
+    @reads
+    async def _is_anyone_gone(self, connection: Connection, gone_before: datetime) -> bool:
+        return await connection.fetchrow(_FIND_GONE, encode_time(gone_before)) is not None
 
-async def touch_agents(
-    connection: Connection, seen: Sequence[Agent], gone_before: datetime | None
-) -> PresenceChange:
-    await connection.execute(_TAKE_TURNS)
-    # Who has been away is marked first, so that one of `seen` who was comes back.
-    left = []
-    if gone_before is not None:
-        left = [row[0] for row in await connection.fetch(_LEAVE, encode_time(gone_before))]
-    # One statement must not touch a row twice: of an agent that is named twice, the latest counts.
-    latest: dict[str, Agent] = {}
-    for agent in sorted(seen, key=lambda agent: agent.last_seen):
-        latest[agent.agent_id] = agent
-    absent = await connection.fetch(_LIST_ABSENT, list(latest))
-    await connection.execute(
-        _TOUCH,
-        list(latest),
-        [agent.agent_type for agent in latest.values()],
-        [encode_time(agent.first_seen) for agent in latest.values()],
-        [encode_time(agent.last_seen) for agent in latest.values()],
-    )
-    return PresenceChange(joined=[row[0] for row in absent], left=left)
+    @writes
+    async def _touch(
+        self, connection: Connection, seen: Sequence[Agent], gone_before: datetime | None
+    ) -> PresenceChange:
+        await connection.execute(_TAKE_TURNS)
+        # Who has been away is marked first, so that one of `seen` who was comes back.
+        left = []
+        if gone_before is not None:
+            left = [row[0] for row in await connection.fetch(_LEAVE, encode_time(gone_before))]
+        # One statement must not touch a row twice: of an agent that is named twice, the latest counts.
+        latest: dict[str, Agent] = {}
+        for agent in sorted(seen, key=lambda agent: agent.last_seen):
+            latest[agent.agent_id] = agent
+        absent = await connection.fetch(_LIST_ABSENT, list(latest))
+        await connection.execute(
+            _TOUCH,
+            list(latest),
+            [agent.agent_type for agent in latest.values()],
+            [encode_time(agent.first_seen) for agent in latest.values()],
+            [encode_time(agent.last_seen) for agent in latest.values()],
+        )
+        return PresenceChange(joined=[row[0] for row in absent], left=left)
 
-
-async def list_agents(
-    connection: Connection,
-    session_id: str | None,
-    caller: Caller,
-    guard: SessionGuard | None,
-    *,
-    limit: int,
-    before: tuple[datetime, str] | None,
-) -> list[Agent]:
-    bounds = (
-        encode_time(before[0]) if before else MAX_INTEGER,
-        before[1] if before else "",
-        clamp(limit),
-    )
-    if session_id is None:
-        rows = await connection.fetch(_LIST, *bounds)
-    else:
-        session = await use_session(connection, session_id, guard)
-        members = [session.created_by, *session.invited]
-        if caller.is_admin:
-            rows = await connection.fetch(_LIST_OF_SESSION, *bounds, members, session_id)
+    @reads_snapshot
+    async def list_seen(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        bounds = (
+            encode_time(before[0]) if before else MAX_INTEGER,
+            before[1] if before else "",
+            clamp(limit),
+        )
+        if session_id is None:
+            rows = await connection.fetch(_LIST, *bounds)
         else:
-            names = list(names_of_caller(caller).values())
-            rows = await connection.fetch(
-                _LIST_HEARD_IN_SESSION, *bounds, members, session_id, names
-            )
-    return [to_agent(row) for row in rows]
+            session = await use_session(connection, session_id, guard)
+            members = [session.created_by, *session.invited]
+            if caller.is_admin:
+                rows = await connection.fetch(_LIST_OF_SESSION, *bounds, members, session_id)
+            else:
+                names = list(names_of_caller(caller).values())
+                rows = await connection.fetch(
+                    _LIST_HEARD_IN_SESSION, *bounds, members, session_id, names
+                )
+        return [to_agent(row) for row in rows]
 
+    @reads
+    async def find_known(self, connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:
+        rows = await connection.fetch(_FIND_KNOWN, list(agent_ids))
+        return frozenset(row[0] for row in rows)
 
-async def find_known_agents(connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:
-    rows = await connection.fetch(_FIND_KNOWN, list(agent_ids))
-    return frozenset(row[0] for row in rows)
+    @reads
+    async def is_type_known(self, connection: Connection, agent_type: str) -> bool:
+        return await connection.fetchrow(_IS_TYPE_KNOWN, agent_type) is not None
 
-
-async def is_agent_type_known(connection: Connection, agent_type: str) -> bool:
-    return await connection.fetchrow(_IS_TYPE_KNOWN, agent_type) is not None
-
-
-async def count_active(connection: Connection, active_since: datetime) -> tuple[int, int]:
-    """Active sessions, and agents seen since then."""
-    row = await connection.fetchrow(_COUNT, encode_time(active_since))
-    assert row is not None
-    return row[0], row[1]
+    async def touch(
+        self, seen: Sequence[Agent], *, gone_before: datetime | None = None
+    ) -> PresenceChange:
+        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        if not seen and (gone_before is None or not await self._is_anyone_gone(gone_before)):
+            return PresenceChange(joined=[], left=[])
+        return await self._touch(seen, gone_before)

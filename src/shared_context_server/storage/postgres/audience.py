@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement
-from shared_context_server.storage.rows import MAX_INTEGER
+from shared_context_server.storage.codec import MAX_INTEGER
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 _NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
 

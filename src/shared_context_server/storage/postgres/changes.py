@@ -6,20 +6,22 @@ transaction that made it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shared_context_server.models import Event, EventKind
-from shared_context_server.storage.base import Anchor, Changes, TailPosition
-from shared_context_server.storage.postgres.feed import read_end
-from shared_context_server.storage.postgres.horizon import (
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.contract import Anchor, Bell, Changes, TailPosition
+from shared_context_server.storage.postgres.engine.commit_watermark import (
     Table,
     count_gapless,
     have_writers_ended,
+    read_end,
     read_last_given,
 )
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.rows import Row
+from shared_context_server.storage.postgres.engine.notifications import NotifyBell
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 
 KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
 
@@ -51,32 +53,61 @@ async def read_position(connection: Connection) -> TailPosition:
     return TailPosition(message_id, change_id, None if newest is None else Anchor(*newest))
 
 
-async def read_changes(connection: Connection, after: TailPosition, limit: int) -> Changes:
-    if not await _is_continued(connection, after):
-        position = await read_position(connection)
-        return Changes([], position, is_complete=False, is_set_back=True)
-    after_message, after_change = after.message_id, after.change_id
-    messages = await _read_settled(
-        connection, "messages", _MESSAGES, _MESSAGES_UP_TO, after_message, limit
-    )
-    changes = await _read_settled(
-        connection, "changes", _CHANGES, _CHANGES_UP_TO, after_change, limit
-    )
-    is_complete = True
-    if changes and changes[0][0] != after_change + 1:
-        # Either nothing was ever committed under the ids between, or it is not kept any more.
-        is_complete = await connection.fetchval(_OLDEST_CHANGE) <= after_change
-    events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
-    events += [
-        Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
-        for row in changes
-    ]
-    position = TailPosition(
-        messages[-1][0] if messages else after_message,
-        changes[-1][0] if changes else after_change,
-        Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
-    )
-    return Changes(events, position, is_complete)
+class ChangeStream(Subject):
+    """The tail. See contract/changes.py."""
+
+    @reads
+    async def read(self, connection: Connection, after: TailPosition, limit: int) -> Changes:
+        if not await _is_continued(connection, after):
+            position = await read_position(connection)
+            return Changes([], position, is_complete=False, is_set_back=True)
+        after_message, after_change = after.message_id, after.change_id
+        messages = await _read_settled(
+            connection, "messages", _MESSAGES, _MESSAGES_UP_TO, after_message, limit
+        )
+        changes = await _read_settled(
+            connection, "changes", _CHANGES, _CHANGES_UP_TO, after_change, limit
+        )
+        is_complete = True
+        if changes and changes[0][0] != after_change + 1:
+            # Either nothing was ever committed under the ids between, or it is not kept any more.
+            is_complete = await connection.fetchval(_OLDEST_CHANGE) <= after_change
+        events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
+        events += [
+            Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
+            for row in changes
+        ]
+        position = TailPosition(
+            messages[-1][0] if messages else after_message,
+            changes[-1][0] if changes else after_change,
+            Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
+        )
+        return Changes(events, position, is_complete)
+
+    @writes
+    async def _add(self, connection: Connection, events: Sequence[Event]) -> None:
+        """For what no trigger sees: nothing is stored but the event."""
+        await connection.execute(
+            _ADD,
+            [event.kind.value for event in events],
+            [event.session_id for event in events],
+            [event.name for event in events],
+            [event.owner for event in events],
+            [event.agent_id for event in events],
+        )
+
+    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
+        bell = NotifyBell(self.engine.pool, self.engine.settings, on_ring)
+        self.engine.bells.append(bell)
+        return bell
+
+    @reads
+    async def get_position(self, connection: Connection) -> TailPosition:
+        return await read_position(connection)
+
+    async def add(self, events: Sequence[Event]) -> None:
+        if events:
+            await self._add(events)
 
 
 async def _is_continued(connection: Connection, after: TailPosition) -> bool:
@@ -105,15 +136,3 @@ async def _read_settled(
     if await have_writers_ended(connection, table):
         return await connection.fetch(read_up_to, after_id, rows[-1][0])
     return rows[:gapless]
-
-
-async def add_changes(connection: Connection, events: Sequence[Event]) -> None:
-    """For what no trigger sees: nothing is stored but the event."""
-    await connection.execute(
-        _ADD,
-        [event.kind.value for event in events],
-        [event.session_id for event in events],
-        [event.name for event in events],
-        [event.owner for event in events],
-        [event.agent_id for event in events],
-    )

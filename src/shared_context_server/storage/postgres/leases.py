@@ -9,15 +9,16 @@ from datetime import datetime, timedelta
 from shared_context_server import policy
 from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
-from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import use_place
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     LEASE,
     encode_optional_time,
     encode_time,
     to_lease,
 )
+from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.sessions import use_place
 
 _HELD = "session_id = $1 AND holder IS NOT NULL AND expires_at > $2"
 
@@ -43,70 +44,79 @@ _RELEASE = f"""
 _LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > $3 ORDER BY name LIMIT $4"
 
 
-async def acquire_lease(
-    connection: Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    *,
-    ttl: timedelta,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> LeaseAttempt:
-    await use_place(connection, session_id, guard, "KEY SHARE")
-    place = session_id or ""
-    is_known = await connection.fetchrow(_LOCK, place, name) is not None
-    current = await _find_held(connection, session_id, name, now)
-    if current is not None and current.holder != caller.agent_id:
-        return LeaseAttempt(current, is_acquired=False)
-    expires_at = encode_time(now + ttl)
-    if current is not None:
-        row = await connection.fetchrow(_RENEW, place, name, expires_at)
-    else:
-        take = _TAKE_AGAIN if is_known else _TAKE_FIRST
-        row = await connection.fetchrow(
-            take, place, name, caller.agent_id, encode_time(now), expires_at
+class Leases(Subject):
+    """Leases with fencing tokens. See contract/leases.py."""
+
+    @writes
+    async def acquire(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        await use_place(connection, session_id, guard, "KEY SHARE")
+        place = session_id or ""
+        is_known = await connection.fetchrow(_LOCK, place, name) is not None
+        current = await _find_held(connection, session_id, name, now)
+        if current is not None and current.holder != caller.agent_id:
+            return LeaseAttempt(current, is_acquired=False)
+        expires_at = encode_time(now + ttl)
+        if current is not None:
+            row = await connection.fetchrow(_RENEW, place, name, expires_at)
+        else:
+            take = _TAKE_AGAIN if is_known else _TAKE_FIRST
+            row = await connection.fetchrow(
+                take, place, name, caller.agent_id, encode_time(now), expires_at
+            )
+        assert row is not None
+        return LeaseAttempt(
+            to_lease(session_id, row), is_acquired=True, is_renewal=current is not None
         )
-    assert row is not None
-    return LeaseAttempt(to_lease(session_id, row), is_acquired=True, is_renewal=current is not None)
 
+    @writes
+    async def release(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        await use_place(connection, session_id, guard, "KEY SHARE")
+        released = await connection.fetchrow(
+            _RELEASE,
+            session_id or "",
+            encode_time(now),
+            name,
+            caller.agent_id,
+            fencing_token,
+            encode_optional_time(expires_at),
+        )
+        return released is not None
 
-async def release_lease(
-    connection: Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    fencing_token: int,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    expires_at: datetime | None,
-) -> bool:
-    await use_place(connection, session_id, guard, "KEY SHARE")
-    released = await connection.fetchrow(
-        _RELEASE,
-        session_id or "",
-        encode_time(now),
-        name,
-        caller.agent_id,
-        fencing_token,
-        encode_optional_time(expires_at),
-    )
-    return released is not None
-
-
-async def list_leases(
-    connection: Connection,
-    session_id: str | None,
-    *,
-    limit: int,
-    after_name: str,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> list[Lease]:
-    await use_place(connection, session_id, guard, None)
-    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), after_name, limit)
-    return [to_lease(session_id, row) for row in rows]
+    @reads
+    async def list_held(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> list[Lease]:
+        await use_place(connection, session_id, guard, None)
+        rows = await connection.fetch(_LIST, session_id or "", encode_time(now), after_name, limit)
+        return [to_lease(session_id, row) for row in rows]
 
 
 async def require_fence(

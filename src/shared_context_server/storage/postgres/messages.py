@@ -10,42 +10,7 @@ from typing import Any
 from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
-from shared_context_server.storage.audience import names_of_caller
-from shared_context_server.storage.base import (
-    AddedMessage,
-    MessagePage,
-    MessageQuery,
-    NewMessage,
-    SenderCount,
-    SessionGuard,
-)
-from shared_context_server.storage.idempotency import (
-    find_message_call,
-    message_answer,
-    to_duplicate_message,
-)
-from shared_context_server.storage.pages import (
-    Place,
-    SeqRun,
-    choose_place,
-    is_sought_by_time,
-    join_runs,
-    page_budget,
-    take_page,
-)
-from shared_context_server.storage.postgres.audience import (
-    HEARD,
-    VISIBLE,
-    count_heard,
-    heard_page,
-    tally_of_sender,
-)
-from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
-from shared_context_server.storage.postgres.leases import require_fence
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.postgres.statements import Statement, within_bytes
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
     MESSAGE_WIDE,
@@ -54,6 +19,48 @@ from shared_context_server.storage.rows import (
     encode_json,
     encode_time,
     to_message,
+)
+from shared_context_server.storage.contract import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    NewMessages,
+    SenderCount,
+    SessionGuard,
+)
+from shared_context_server.storage.postgres.audience import (
+    HEARD,
+    VISIBLE,
+    count_heard,
+    heard_page,
+    tally_of_sender,
+)
+from shared_context_server.storage.postgres.engine.commit_watermark import (
+    count_gapless,
+    have_writers_ended,
+    read_end,
+)
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
+from shared_context_server.storage.postgres.leases import require_fence
+from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_session
+from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.idempotency import (
+    find_message_call,
+    message_answer,
+    to_duplicate_message,
+)
+from shared_context_server.storage.rules.pages import (
+    Place,
+    SeqRun,
+    choose_place,
+    is_sought_by_time,
+    join_runs,
+    page_budget,
+    take_page,
 )
 
 _ADD = Statement("""
@@ -162,19 +169,34 @@ _COUNT_HEARD_BY_SENDER = Statement(f"""
     FROM participants AS p WHERE p.session_id = :session_id
     ORDER BY count DESC, p.agent_id""")
 
+SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 
-def is_plain(new: NewMessage) -> bool:
-    """Whether append_plain can add it: nothing has to be looked up but the idempotency key."""
+_LIST_NEW_IDS = "SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2"
+_LIST_NEW = Statement(
+    within_bytes(
+        f"""
+    SELECT {MESSAGE} FROM messages AS m JOIN sessions AS s ON s.id = m.session_id
+    WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
+      AND {CAN_SEE_SESSION} AND {VISIBLE}
+    ORDER BY m.id LIMIT :limit""",
+        ("content", "recipients", "metadata"),
+        "id",
+    )
+)
+
+
+def is_batchable(new: NewMessage) -> bool:
+    """Whether append_batch can add it: nothing has to be looked up but the idempotency key."""
     return new.fence is None and new.parent_message_id is None
 
 
-async def append_plain(
+async def append_batch(
     connection: Connection, news: Sequence[NewMessage], session: Session
 ) -> list[AddedMessage | None]:
     """Add plain messages in one trip, in their order, of senders whom the guard has let pass to
     `session` as an active one. None for one of which nothing is written, since the session is not
     as it was or its key is known."""
-    rows = [_plain_columns(new) for new in news]
+    rows = [_batch_columns(new) for new in news]
     place: dict[str, Any] = {
         "session_id": session.id,
         "session_created_at": encode_time(session.created_at),
@@ -196,7 +218,7 @@ async def append_plain(
     ]
 
 
-def _plain_columns(new: NewMessage) -> dict[str, Any]:
+def _batch_columns(new: NewMessage) -> dict[str, Any]:
     call = find_message_call(new)
     return {
         **_columns(new),
@@ -206,25 +228,149 @@ def _plain_columns(new: NewMessage) -> dict[str, Any]:
     }
 
 
-async def add_message(connection: Connection, new: NewMessage, guard: SessionGuard) -> AddedMessage:
-    session = await use_session(connection, new.session_id, lock="NO KEY UPDATE")
-    call = find_message_call(new)
-    if call is not None:
-        first = await find_answer(connection, call, session, guard)
-        if first is not None:
-            return to_duplicate_message(first)
-    guard(session)
-    if new.fence is not None:
-        await require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
-    if new.parent_message_id is not None:
-        await _require_parent(connection, new, new.parent_message_id)
-    seq = session.last_seq + 1
-    row = await connection.fetchrow(_ADD.sql, *_ADD.bind({**_columns(new), "seq": seq}))
-    assert row is not None
-    added = AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
-    if call is not None:
-        await keep_answer(connection, call, message_answer(added), new.created_at)
-    return added
+class Messages(Subject):
+    """The log of each session. See contract/messages.py."""
+
+    @writes
+    async def _append_one(
+        self, connection: Connection, new: NewMessage, guard: SessionGuard
+    ) -> AddedMessage:
+        session = await use_session(connection, new.session_id, lock="NO KEY UPDATE")
+        call = find_message_call(new)
+        if call is not None:
+            first = await find_answer(connection, call, session, guard)
+            if first is not None:
+                return to_duplicate_message(first)
+        guard(session)
+        if new.fence is not None:
+            await require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
+        if new.parent_message_id is not None:
+            await _require_parent(connection, new, new.parent_message_id)
+        seq = session.last_seq + 1
+        row = await connection.fetchrow(_ADD.sql, *_ADD.bind({**_columns(new), "seq": seq}))
+        assert row is not None
+        added = AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
+        if call is not None:
+            await keep_answer(connection, call, message_answer(added), new.created_at)
+        return added
+
+    @reads
+    async def list_visible(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        query: MessageQuery,
+        guard: SessionGuard,
+    ) -> MessagePage:
+        session = await use_session(connection, session_id, guard)
+        found, total_count = await _find_page(connection, session, caller, query)
+        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        if query.after_seq is None:
+            rows.reverse()
+        return MessagePage(
+            messages=[to_message(row) for row in rows],
+            total_count=total_count,
+            has_more=has_more,
+            last_seq=session.last_seq,
+        )
+
+    @reads
+    async def get(
+        self,
+        connection: Connection,
+        session_id: str,
+        message_id: int,
+        caller: Caller,
+        guard: SessionGuard,
+    ) -> Message:
+        await use_session(connection, session_id, guard)
+        return await _get_visible(connection, session_id, message_id, caller)
+
+    @reads
+    async def read_log(
+        self,
+        connection: Connection,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
+    ) -> list[Message]:
+        await use_session(connection, session_id, guard)
+        parameters = {
+            "session_id": session_id,
+            "after_seq": clamp(after_seq),
+            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+            "limit": clamp(limit),
+            "max_bytes": page_budget(limit),
+        }
+        statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
+        found = await connection.fetch(statement.sql, *statement.bind(parameters))
+        rows, _ = take_page(found, limit, MESSAGE_WIDE)
+        if before_seq is not None:
+            rows.reverse()
+        return [to_message(row) for row in rows]
+
+    @reads
+    async def count_by_sender(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        *,
+        after_seq: int,
+        guard: SessionGuard,
+    ) -> list[SenderCount]:
+        await use_session(connection, session_id, guard)
+        statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
+        parameters = {
+            "session_id": session_id,
+            "after_seq": clamp(after_seq),
+            **names_of_caller(caller),
+        }
+        rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+        return [SenderCount(*row) for row in rows if row[1]]
+
+    @reads
+    async def list_new(
+        self, connection: Connection, caller: Caller, *, after_id: int, limit: int
+    ) -> NewMessages:
+        after_id = clamp(after_id)
+        ids = [row[0] for row in await connection.fetch(_LIST_NEW_IDS, after_id, SCANNED)]
+        is_full = len(ids) == SCANNED
+        gapless = count_gapless(ids, after_id)
+        # All up to the last of them is settled then, or only what is before the gap.
+        if gapless < len(ids) and not await have_writers_ended(connection, "messages"):
+            ids, is_full = ids[:gapless], False
+        if not ids:
+            return NewMessages([], after_id, has_more=False)
+        parameters = {
+            "after_id": after_id,
+            "up_to_id": ids[-1],
+            "limit": clamp(limit + 1),
+            "max_bytes": page_budget(limit),
+            **session_rights(caller),
+            **names_of_caller(caller),
+        }
+        found = await connection.fetch(_LIST_NEW.sql, *_LIST_NEW.bind(parameters))
+        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        messages = [to_message(row) for row in rows]
+        if has_more:
+            return NewMessages(messages, rows[-1]["id"], has_more=True)
+        return NewMessages(messages, ids[-1], has_more=is_full)
+
+    async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
+        added = await self.engine.batcher.add(new, guard) if is_batchable(new) else None
+        if added is not None:
+            return added
+        # With the session as it is, which also tells what is wrong.
+        return await self._append_one(new, guard)
+
+    @reads
+    async def get_newest_id(self, connection: Connection) -> int:
+        return await read_end(connection, "messages")
 
 
 def _columns(new: NewMessage) -> dict[str, Any]:
@@ -250,17 +396,6 @@ async def _require_parent(connection: Connection, new: NewMessage, parent_id: in
         raise MessageNotFound(parent_id, field="parent_message_id")
 
 
-async def get_message(
-    connection: Connection,
-    session_id: str,
-    message_id: int,
-    caller: Caller,
-    guard: SessionGuard,
-) -> Message:
-    await use_session(connection, session_id, guard)
-    return await _get_visible(connection, session_id, message_id, caller)
-
-
 async def _get_visible(
     connection: Connection, session_id: str, message_id: int, caller: Caller
 ) -> Message:
@@ -268,26 +403,6 @@ async def _get_visible(
     if row is None or not policy.can_see_message(caller, message := to_message(row)):
         raise MessageNotFound(message_id)
     return message
-
-
-async def list_messages(
-    connection: Connection,
-    session_id: str,
-    caller: Caller,
-    query: MessageQuery,
-    guard: SessionGuard,
-) -> MessagePage:
-    session = await use_session(connection, session_id, guard)
-    found, total_count = await _find_page(connection, session, caller, query)
-    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
-    if query.after_seq is None:
-        rows.reverse()
-    return MessagePage(
-        messages=[to_message(row) for row in rows],
-        total_count=total_count,
-        has_more=has_more,
-        last_seq=session.last_seq,
-    )
 
 
 async def _find_page(
@@ -381,47 +496,3 @@ def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> d
         "end_time": MAX_INTEGER if end_time is None else encode_time(end_time),
         "parent_message_id": None if parent is None else clamp(parent),
     }
-
-
-async def read_log(
-    connection: Connection,
-    session_id: str,
-    *,
-    after_seq: int,
-    before_seq: int | None = None,
-    limit: int,
-    guard: SessionGuard,
-) -> list[Message]:
-    await use_session(connection, session_id, guard)
-    parameters = {
-        "session_id": session_id,
-        "after_seq": clamp(after_seq),
-        "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
-        "limit": clamp(limit),
-        "max_bytes": page_budget(limit),
-    }
-    statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
-    found = await connection.fetch(statement.sql, *statement.bind(parameters))
-    rows, _ = take_page(found, limit, MESSAGE_WIDE)
-    if before_seq is not None:
-        rows.reverse()
-    return [to_message(row) for row in rows]
-
-
-async def count_by_sender(
-    connection: Connection,
-    session_id: str,
-    caller: Caller,
-    *,
-    after_seq: int,
-    guard: SessionGuard,
-) -> list[SenderCount]:
-    await use_session(connection, session_id, guard)
-    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
-    parameters = {
-        "session_id": session_id,
-        "after_seq": clamp(after_seq),
-        **names_of_caller(caller),
-    }
-    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
-    return [SenderCount(*row) for row in rows if row[1]]

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
+from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.postgres.changes import KEPT_CHANGES
-from shared_context_server.storage.postgres.horizon import read_last_given
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.rows import encode_time
+from shared_context_server.storage.postgres.engine.commit_watermark import read_last_given
+from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
 
 STEP_ROWS = 500  # of each table in one transaction: some milliseconds
 
@@ -63,6 +64,15 @@ async def remove_step(connection: Connection, session_id: str) -> int:
     if removed == 0:
         await connection.execute(_REMOVE_SESSION, session_id)
     return removed
+
+
+async def remove_session(pool: Pool, session_id: str) -> int:
+    """Remove a session that is marked as deleted, in steps; return how many rows went."""
+    total = 0
+    step = partial(remove_step, session_id=session_id)
+    while removed := await pool.run(Mode.WRITE, step):
+        total += removed
+    return total
 
 
 async def list_deleted(connection: Connection) -> list[str]:

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from shared_context_server.errors import Conflict, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound, Unavailable
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -16,15 +17,7 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, Page, SessionGuard
-from shared_context_server.storage.cursors import require_seq_up_to
-from shared_context_server.storage.pages import page_budget, take_page
-from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
-from shared_context_server.storage.postgres.audit import add_audit
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement, within_bytes
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
     SESSION_WIDE,
@@ -33,6 +26,21 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_session,
 )
+from shared_context_server.storage.contract import NewSession, Page, SessionGuard
+from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
+from shared_context_server.storage.postgres.engine.work import (
+    Subject,
+    reads,
+    reads_snapshot,
+    writes,
+)
+from shared_context_server.storage.postgres.removal import remove_session
+from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.pages import page_budget, take_page
+from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
 
 Lock = Literal["KEY SHARE", "NO KEY UPDATE", "UPDATE"]
 """How a session is kept as it is until the end of the transaction. KEY SHARE: it is not closed or
@@ -114,20 +122,135 @@ _SET_CURSOR = """
     RETURNING seq"""
 
 
-async def add_session(connection: Connection, new: NewSession, audit: AuditEntry) -> Session:
-    parameters = {
-        "id": new.id,
-        "purpose": new.purpose,
-        "metadata": encode_json(new.metadata),
-        "access": new.access,
-        "created_by": new.created_by,
-        "created_at": encode_time(new.created_at),
-        "invited": encode_json(new.invited),
-    }
-    if await connection.fetchrow(_ADD.sql, *_ADD.bind(parameters)) is None:
-        raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
-    await add_audit(connection, audit)
-    return await use_session(connection, new.id)
+class Sessions(Subject):
+    """Sessions, their participants and cursors. See contract/sessions.py."""
+
+    @writes
+    async def create(self, connection: Connection, new: NewSession, audit: AuditEntry) -> Session:
+        parameters = {
+            "id": new.id,
+            "purpose": new.purpose,
+            "metadata": encode_json(new.metadata),
+            "access": new.access,
+            "created_by": new.created_by,
+            "created_at": encode_time(new.created_at),
+            "invited": encode_json(new.invited),
+        }
+        if await connection.fetchrow(_ADD.sql, *_ADD.bind(parameters)) is None:
+            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+        await add_audit(connection, audit)
+        return await use_session(connection, new.id)
+
+    @reads_snapshot
+    async def list_visible(
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        status: SessionStatus | None,
+        created_by: str | None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> Page[SessionSummary]:
+        statement = _LISTINGS[status is not None, created_by is not None]
+        parameters = {
+            **session_rights(caller),
+            "status": status,
+            "created_by": created_by,
+            "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+            "before_id": before[1] if before else "",
+            "limit": limit + 1,
+            "max_bytes": page_budget(limit),
+        }
+        found = await connection.fetch(statement.sql, *statement.bind(parameters))
+        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        return Page(
+            await summarize(connection, [to_session(row) for row in rows], caller), has_more
+        )
+
+    @writes
+    async def close(
+        self,
+        connection: Connection,
+        session_id: str,
+        closed_at: datetime,
+        guard: SessionGuard,
+        audit: AuditEntry,
+    ) -> Session:
+        session = await use_session(connection, session_id, guard, lock="UPDATE")
+        if session.status is SessionStatus.CLOSED:
+            return session
+        await connection.execute(_CLOSE, session_id, encode_time(closed_at))
+        await add_audit(connection, audit)
+        return await use_session(connection, session_id)
+
+    @writes
+    async def _mark_deleted(
+        self, connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
+    ) -> None:
+        """Gone for every caller from now on; removal.py removes the rows."""
+        await use_session(connection, session_id, guard, lock="UPDATE")
+        await connection.execute(_MARK_DELETED, session_id)
+        await add_audit(connection, audit)
+
+    @writes
+    async def set_cursor(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        seq: int,
+        guard: SessionGuard,
+    ) -> tuple[int, int]:
+        session = await use_session(connection, session_id, guard, lock="KEY SHARE")
+        last_seq = session.last_seq
+        if not caller.is_admin:
+            last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
+        require_seq_up_to(seq, last_seq)
+        row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
+        assert row is not None
+        summary, *_ = await summarize(connection, [session], caller)
+        return row[0], summary.unread
+
+    @reads
+    async def get(self, connection: Connection, session_id: str) -> Session:
+        return await use_session(connection, session_id)
+
+    @reads_snapshot
+    async def summarize(
+        self, connection: Connection, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> SessionSummary:
+        session = await use_session(connection, session_id, guard)
+        summary, *_ = await summarize(connection, [session], caller)
+        return summary
+
+    @reads_snapshot
+    async def list_participants(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        guard: SessionGuard,
+        *,
+        limit: int,
+    ) -> list[str]:
+        session = await use_session(connection, session_id, guard)
+        statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
+        parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
+        writers = await connection.fetch(statement.sql, *statement.bind(parameters))
+        return join_participants(session, (row[0] for row in writers), limit)
+
+    async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
+        await self._mark_deleted(session_id, guard, audit)
+        self.engine.batcher.forget(session_id)
+        # From here on it is deleted. What cannot be removed just now, purge removes.
+        with contextlib.suppress(Unavailable):
+            await remove_session(self.engine.pool, session_id)
+
+    @reads
+    async def get_cursor(self, connection: Connection, session_id: str, agent_id: str) -> int:
+        await use_session(connection, session_id)
+        return await find_cursor(connection, session_id, agent_id)
 
 
 async def use_session(
@@ -161,30 +284,6 @@ async def use_place(
     return await use_session(connection, session_id, guard, lock=lock)
 
 
-async def list_sessions(
-    connection: Connection,
-    caller: Caller,
-    *,
-    status: SessionStatus | None,
-    created_by: str | None,
-    limit: int,
-    before: tuple[datetime, str] | None,
-) -> Page[SessionSummary]:
-    statement = _LISTINGS[status is not None, created_by is not None]
-    parameters = {
-        **session_rights(caller),
-        "status": status,
-        "created_by": created_by,
-        "before_at": encode_time(before[0]) if before else MAX_INTEGER,
-        "before_id": before[1] if before else "",
-        "limit": limit + 1,
-        "max_bytes": page_budget(limit),
-    }
-    found = await connection.fetch(statement.sql, *statement.bind(parameters))
-    rows, has_more = take_page(found, limit, SESSION_WIDE)
-    return Page(await summarize(connection, [to_session(row) for row in rows], caller), has_more)
-
-
 async def summarize(
     connection: Connection, sessions: Sequence[Session], caller: Caller
 ) -> list[SessionSummary]:
@@ -207,58 +306,6 @@ async def summarize(
     ]
 
 
-async def list_participants(
-    connection: Connection, session: Session, caller: Caller, limit: int
-) -> list[str]:
-    statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
-    parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
-    writers = await connection.fetch(statement.sql, *statement.bind(parameters))
-    everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))[:limit]
-
-
-async def close_session(
-    connection: Connection,
-    session_id: str,
-    closed_at: datetime,
-    guard: SessionGuard,
-    audit: AuditEntry,
-) -> Session:
-    session = await use_session(connection, session_id, guard, lock="UPDATE")
-    if session.status is SessionStatus.CLOSED:
-        return session
-    await connection.execute(_CLOSE, session_id, encode_time(closed_at))
-    await add_audit(connection, audit)
-    return await use_session(connection, session_id)
-
-
-async def mark_deleted(
-    connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
-) -> None:
-    """Gone for every caller from now on; removal.py removes the rows."""
-    await use_session(connection, session_id, guard, lock="UPDATE")
-    await connection.execute(_MARK_DELETED, session_id)
-    await add_audit(connection, audit)
-
-
 async def find_cursor(connection: Connection, session_id: str, agent_id: str) -> int:
     row = await connection.fetchrow(_FIND_CURSOR, session_id, agent_id)
     return row[0] if row else 0
-
-
-async def set_cursor(
-    connection: Connection,
-    session_id: str,
-    caller: Caller,
-    seq: int,
-    guard: SessionGuard,
-) -> tuple[int, int]:
-    session = await use_session(connection, session_id, guard, lock="KEY SHARE")
-    last_seq = session.last_seq
-    if not caller.is_admin:
-        last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
-    require_seq_up_to(seq, last_seq)
-    row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
-    assert row is not None
-    summary, *_ = await summarize(connection, [session], caller)
-    return row[0], summary.unread

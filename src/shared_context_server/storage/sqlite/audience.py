@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared_context_server.storage.rows import MAX_INTEGER, decode_time
+from shared_context_server.storage.codec import MAX_INTEGER, decode_time
 
 VISIBLE = """(:is_admin OR EXISTS (
     SELECT 1 FROM audience

@@ -22,9 +22,9 @@ import filelock
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.settings import Settings
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
-from shared_context_server.storage.sqlite.connections import database_path, open_connection
-from shared_context_server.storage.sqlite.migrations import MIGRATIONS_DIR, read_status
-from shared_context_server.storage.sqlite.opened_file import companions
+from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.engine.migrations import MIGRATIONS_DIR, read_status
+from shared_context_server.storage.sqlite.engine.opened_file import companions
 
 # The bytes that every open connection to a database in WAL mode holds a shared lock on, beside the
 # one by which such locks begin: PENDING_BYTE of https://www.sqlite.org/fileformat2.html

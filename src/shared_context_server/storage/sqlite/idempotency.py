@@ -6,9 +6,9 @@ import sqlite3
 from datetime import datetime
 
 from shared_context_server.models import JsonObject, Session
-from shared_context_server.storage.base import SessionGuard
-from shared_context_server.storage.idempotency import IdempotentCall
-from shared_context_server.storage.rows import encode_json, encode_time
+from shared_context_server.storage.codec import encode_json, encode_time
+from shared_context_server.storage.contract import SessionGuard
+from shared_context_server.storage.rules.idempotency import IdempotentCall
 
 _FIND = """
     SELECT kind, fingerprint, answer FROM idempotency

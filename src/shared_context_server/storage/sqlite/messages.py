@@ -11,31 +11,7 @@ from typing import Any
 from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
-from shared_context_server.storage.audience import names_of_caller
-from shared_context_server.storage.base import (
-    AddedMessage,
-    MessagePage,
-    MessageQuery,
-    NewMessage,
-    SenderCount,
-    SessionGuard,
-)
-from shared_context_server.storage.idempotency import (
-    find_message_call,
-    message_answer,
-    to_duplicate_message,
-)
-from shared_context_server.storage.pages import (
-    ITEM_OVERHEAD_BYTES,
-    Place,
-    SeqRun,
-    choose_place,
-    is_sought_by_time,
-    join_runs,
-    page_budget,
-    take_page,
-)
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
     MESSAGE_WIDE,
@@ -46,15 +22,41 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_message,
 )
+from shared_context_server.storage.contract import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    NewMessages,
+    SenderCount,
+    SessionGuard,
+)
+from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.idempotency import (
+    find_message_call,
+    message_answer,
+    to_duplicate_message,
+)
+from shared_context_server.storage.rules.pages import (
+    ITEM_OVERHEAD_BYTES,
+    Place,
+    SeqRun,
+    choose_place,
+    is_sought_by_time,
+    join_runs,
+    page_budget,
+    take_page,
+)
 from shared_context_server.storage.sqlite.audience import (
     HEARD,
     VISIBLE,
     tally_heard,
     tally_of_sender,
 )
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
 from shared_context_server.storage.sqlite.leases import require_fence
-from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_session
 
 _ADD = """
     INSERT INTO messages (
@@ -179,25 +181,155 @@ _COUNT_HEARD_BY_SENDER = f"""
     FROM participants AS p WHERE p.session_id = :session_id
     ORDER BY count DESC, p.agent_id"""
 
+SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 
-def add_message(
-    connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
-) -> AddedMessage:
-    session = use_session(connection, new.session_id)
-    call = find_message_call(new)
-    if call is not None:
-        first = find_answer(connection, call, session, guard)
-        if first is not None:
-            return to_duplicate_message(first)
-    guard(session)
-    if new.fence is not None:
-        require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
-    if new.parent_message_id is not None:
-        _require_parent(connection, new, new.parent_message_id)
-    added = _append(connection, new, session.last_seq + 1)
-    if call is not None:
-        keep_answer(connection, call, message_answer(added), new.created_at)
-    return added
+# One writer at a time gives out the ids, so they grow in the order of the commits, and a sequence
+# never gives one out again.
+_NEWEST_ID = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+_NEW_REACH = """
+    SELECT max(id), count(*) FROM (
+        SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :scanned
+    )"""
+_LIST_NEW = f"""
+    SELECT {MESSAGE} FROM messages AS m CROSS JOIN sessions AS s ON s.id = m.session_id
+    WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
+      AND {CAN_SEE_SESSION} AND {VISIBLE}
+    ORDER BY m.id LIMIT :limit"""
+
+
+class Messages(Subject):
+    """The log of each session. See contract/messages.py."""
+
+    @writes
+    def append(
+        self, connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
+    ) -> AddedMessage:
+        session = use_session(connection, new.session_id)
+        call = find_message_call(new)
+        if call is not None:
+            first = find_answer(connection, call, session, guard)
+            if first is not None:
+                return to_duplicate_message(first)
+        guard(session)
+        if new.fence is not None:
+            require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
+        if new.parent_message_id is not None:
+            _require_parent(connection, new, new.parent_message_id)
+        added = _append(connection, new, session.last_seq + 1)
+        if call is not None:
+            keep_answer(connection, call, message_answer(added), new.created_at)
+        return added
+
+    @reads
+    def list_visible(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        query: MessageQuery,
+        guard: SessionGuard,
+    ) -> MessagePage:
+        session = use_session(connection, session_id, guard)
+        found, total_count = _find_page(connection, session, caller, query)
+        # In the order they were chosen in, which SQLite does not promise to keep through the join.
+        found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
+        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        if query.after_seq is None:
+            rows.reverse()
+        return MessagePage(
+            messages=[to_message(row) for row in rows],
+            total_count=total_count,
+            has_more=has_more,
+            last_seq=session.last_seq,
+        )
+
+    @reads
+    def get(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        message_id: int,
+        caller: Caller,
+        guard: SessionGuard,
+    ) -> Message:
+        use_session(connection, session_id, guard)
+        return _get_visible(connection, session_id, message_id, caller)
+
+    @reads
+    def read_log(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
+    ) -> list[Message]:
+        use_session(connection, session_id, guard)
+        rows = _fetch_messages(
+            connection,
+            _READ_LOG if before_seq is None else _READ_LOG_BACK,
+            {
+                "session_id": session_id,
+                "after_seq": clamp(after_seq),
+                "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+                "limit": clamp(limit),
+                "max_bytes": page_budget(limit),
+            },
+        )
+        rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
+        page, _ = take_page(rows, limit, MESSAGE_WIDE)
+        return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
+
+    @reads
+    def count_by_sender(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        *,
+        after_seq: int,
+        guard: SessionGuard,
+    ) -> list[SenderCount]:
+        use_session(connection, session_id, guard)
+        statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
+        rows = connection.execute(
+            statement,
+            {"session_id": session_id, "after_seq": clamp(after_seq), **names_of_caller(caller)},
+        )
+        return [SenderCount(*row) for row in rows if row[1]]
+
+    @reads
+    def get_newest_id(self, connection: sqlite3.Connection) -> int:
+        (newest,) = connection.execute(_NEWEST_ID).fetchone()
+        return int(newest)
+
+    @reads
+    def list_new(
+        self, connection: sqlite3.Connection, caller: Caller, *, after_id: int, limit: int
+    ) -> NewMessages:
+        after_id = clamp(after_id)
+        up_to_id, scanned = connection.execute(
+            _NEW_REACH, {"after_id": after_id, "scanned": SCANNED}
+        ).fetchone()
+        if up_to_id is None:
+            return NewMessages([], after_id, has_more=False)
+        found = connection.execute(
+            _LIST_NEW,
+            {
+                "after_id": after_id,
+                "up_to_id": up_to_id,
+                "limit": clamp(limit + 1),
+                **session_rights(caller),
+                **names_of_caller(caller),
+            },
+        )
+        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        messages = [to_message(row) for row in rows]
+        if has_more:
+            return NewMessages(messages, rows[-1][0], has_more=True)
+        return NewMessages(messages, up_to_id, has_more=scanned == SCANNED)
 
 
 def _require_parent(connection: sqlite3.Connection, new: NewMessage, parent_id: int) -> None:
@@ -231,17 +363,6 @@ def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedM
     return AddedMessage(id=message_id, seq=seq, timestamp=new.created_at)
 
 
-def get_message(
-    connection: sqlite3.Connection,
-    session_id: str,
-    message_id: int,
-    caller: Caller,
-    guard: SessionGuard,
-) -> Message:
-    use_session(connection, session_id, guard)
-    return _get_visible(connection, session_id, message_id, caller)
-
-
 def _get_visible(
     connection: sqlite3.Connection, session_id: str, message_id: int, caller: Caller
 ) -> Message:
@@ -249,28 +370,6 @@ def _get_visible(
     if row is None or not policy.can_see_message(caller, message := to_message(row)):
         raise MessageNotFound(message_id)
     return message
-
-
-def list_messages(
-    connection: sqlite3.Connection,
-    session_id: str,
-    caller: Caller,
-    query: MessageQuery,
-    guard: SessionGuard,
-) -> MessagePage:
-    session = use_session(connection, session_id, guard)
-    found, total_count = _find_page(connection, session, caller, query)
-    # In the order they were chosen in, which SQLite does not promise to keep through the join.
-    found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
-    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
-    if query.after_seq is None:
-        rows.reverse()
-    return MessagePage(
-        messages=[to_message(row) for row in rows],
-        total_count=total_count,
-        has_more=has_more,
-        last_seq=session.last_seq,
-    )
 
 
 def _find_page(
@@ -370,46 +469,3 @@ def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> d
         "end_time": MAX_INTEGER if end is None else encode_time(end),
         "parent_message_id": None if parent is None else clamp(parent),
     }
-
-
-def read_log(
-    connection: sqlite3.Connection,
-    session_id: str,
-    *,
-    after_seq: int,
-    before_seq: int | None = None,
-    limit: int,
-    guard: SessionGuard,
-) -> list[Message]:
-    use_session(connection, session_id, guard)
-    rows = _fetch_messages(
-        connection,
-        _READ_LOG if before_seq is None else _READ_LOG_BACK,
-        {
-            "session_id": session_id,
-            "after_seq": clamp(after_seq),
-            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
-            "limit": clamp(limit),
-            "max_bytes": page_budget(limit),
-        },
-    )
-    rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
-    page, _ = take_page(rows, limit, MESSAGE_WIDE)
-    return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
-
-
-def count_by_sender(
-    connection: sqlite3.Connection,
-    session_id: str,
-    caller: Caller,
-    *,
-    after_seq: int,
-    guard: SessionGuard,
-) -> list[SenderCount]:
-    use_session(connection, session_id, guard)
-    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
-    rows = connection.execute(
-        statement,
-        {"session_id": session_id, "after_seq": clamp(after_seq), **names_of_caller(caller)},
-    )
-    return [SenderCount(*row) for row in rows if row[1]]
