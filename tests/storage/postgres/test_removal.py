@@ -34,8 +34,8 @@ _FILL = """
 async def test_a_step_reads_no_table_from_end_to_end(connection: Connection) -> None:
     """Also where all is of one session, or old, so that a planner expects to be done soon."""
     await connection.execute(_FILL)
-    statements = [(statement, "TEXT") for statement in removal._CONTENTS_OF_SESSION]
-    statements += [(removal._OLD_MEMORY, "BIGINT"), (removal._OLD_ANSWERS, "BIGINT")]
+    statements = [(statement.sql, "TEXT") for statement in removal._CONTENTS_OF_SESSION]
+    statements += [(removal._OLD_MEMORY.sql, "BIGINT"), (removal._OLD_ANSWERS.sql, "BIGINT")]
     for number, (statement, kind) in enumerate(statements):
         await connection.execute(f"PREPARE step_{number} ({kind}, BIGINT) AS {statement}")
         bound = "'session_1'" if kind == "TEXT" else "20000"

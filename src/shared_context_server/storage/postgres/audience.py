@@ -89,7 +89,7 @@ async def count_heard(
 ) -> int:
     """How many messages of the session those names see up to and including a seq."""
     parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
-    count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
+    count: int = await connection.fetchval(*_COUNT(**parameters))
     return count
 
 
@@ -98,7 +98,7 @@ async def find_last_heard(
 ) -> int:
     """The seq of the newest message of the session that those names see, 0 if there is none."""
     parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
-    row = await connection.fetchrow(_COUNT.sql, *_COUNT.bind(parameters))
+    row = await connection.fetchrow(*_COUNT(**parameters))
     assert row is not None
     last_seq: int = row["last_seq"]
     return last_seq

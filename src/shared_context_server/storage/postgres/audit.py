@@ -39,7 +39,7 @@ async def add_audit(connection: Connection, entry: AuditEntry) -> None:
         "session_id": entry.session_id,
         "details": encode_json(entry.details),
     }
-    await connection.execute(_ADD.sql, *_ADD.bind(parameters))
+    await connection.execute(*_ADD(**parameters))
 
 
 class Audit(Subject):
@@ -57,7 +57,7 @@ class Audit(Subject):
             "event_type": query.event_type,
             "limit": clamp(query.limit),
         }
-        rows = await connection.fetch(_LIST.sql, *_LIST.bind(parameters))
+        rows = await connection.fetch(*_LIST(**parameters))
         return [to_audit_entry(row) for row in rows]
 
     @writes

@@ -8,14 +8,15 @@ from shared_context_server.models import JsonObject, Session
 from shared_context_server.storage.codec import encode_json, encode_time
 from shared_context_server.storage.contract import SessionGuard
 from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.rules.idempotency import IdempotentCall
 
-_FIND = """
+_FIND = Statement("""
     SELECT kind, fingerprint, answer FROM idempotency
-    WHERE session_id = $1 AND agent_id = $2 AND key = $3"""
-_ADD = """
+    WHERE session_id = :session_id AND agent_id = :agent_id AND key = :key""")
+_ADD = Statement("""
     INSERT INTO idempotency (session_id, agent_id, key, kind, fingerprint, answer, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+    VALUES (:session_id, :agent_id, :key, :kind, :fingerprint, :answer, :created_at)""")
 
 
 async def find_answer(
@@ -25,7 +26,9 @@ async def find_answer(
     guard: SessionGuard | None,
 ) -> JsonObject | None:
     """What the first such call answered, None if this is the first; raises as read_answer."""
-    row = await connection.fetchrow(_FIND, call.place, call.agent_id, call.key)
+    row = await connection.fetchrow(
+        *_FIND(session_id=call.place, agent_id=call.agent_id, key=call.key)
+    )
     if row is None:
         return None
     return call.read_answer(row["kind"], row["fingerprint"], row["answer"], session, guard)
@@ -36,12 +39,13 @@ async def keep_answer(
 ) -> None:
     """Collides with a first call that another transaction has made meanwhile."""
     await connection.execute(
-        _ADD,
-        call.place,
-        call.agent_id,
-        call.key,
-        call.kind,
-        call.fingerprint,
-        encode_json(answer),
-        encode_time(created_at),
+        *_ADD(
+            session_id=call.place,
+            agent_id=call.agent_id,
+            key=call.key,
+            kind=call.kind,
+            fingerprint=call.fingerprint,
+            answer=encode_json(answer),
+            created_at=encode_time(created_at),
+        )
     )

@@ -12,6 +12,7 @@ from shared_context_server.errors import Unavailable
 from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.contract import StoreStats
 from shared_context_server.storage.postgres.engine.pool import Connection, Mode
+from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 from shared_context_server.storage.postgres.removal import list_deleted, purge_step, remove_session
 
@@ -20,15 +21,15 @@ STATS_WAIT_S = 1.0  # well below what Prometheus waits for an answer
 _MAY_WRITE = (
     "SELECT has_table_privilege('messages', 'SELECT') AND has_table_privilege('messages', 'INSERT')"
 )
-_TAKES_WRITES = f"{_MAY_WRITE} AND current_setting('transaction_read_only') = 'off'"
-_COUNT = """
+_TAKES_WRITES = Statement(f"{_MAY_WRITE} AND current_setting('transaction_read_only') = 'off'")
+_COUNT = Statement("""
     SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
-           (SELECT count(*) FROM agents WHERE last_seen >= $1)"""
-_FIND_OFFSET = "SELECT offset_us FROM clock_offsets WHERE boot_id = $1"
-_NOTE_OFFSET = """
-    INSERT INTO clock_offsets (boot_id, offset_us) VALUES ($1, $2)
+           (SELECT count(*) FROM agents WHERE last_seen >= :active_since)""")
+_FIND_OFFSET = Statement("SELECT offset_us FROM clock_offsets WHERE boot_id = :boot_id")
+_NOTE_OFFSET = Statement("""
+    INSERT INTO clock_offsets (boot_id, offset_us) VALUES (:boot_id, :offset_us)
     ON CONFLICT (boot_id) DO UPDATE
-        SET offset_us = greatest(clock_offsets.offset_us, excluded.offset_us)"""
+        SET offset_us = greatest(clock_offsets.offset_us, excluded.offset_us)""")
 
 
 class Maintenance(Subject):
@@ -40,7 +41,7 @@ class Maintenance(Subject):
 
     @writes
     async def _takes_writes(self, connection: Connection) -> bool:
-        return bool(await connection.fetchval(_TAKES_WRITES))
+        return bool(await connection.fetchval(*_TAKES_WRITES()))
 
     def begin_closing(self) -> None:
         self.engine.pool.begin_closing()
@@ -84,18 +85,18 @@ class Maintenance(Subject):
         self, connection: Connection, active_since: datetime
     ) -> tuple[int, int]:
         """Active sessions, and agents seen since then."""
-        row = await connection.fetchrow(_COUNT, encode_time(active_since))
+        row = await connection.fetchrow(*_COUNT(active_since=encode_time(active_since)))
         assert row is not None
         return row[0], row[1]
 
     @reads
     async def find_clock_offset(self, connection: Connection, boot_id: str) -> int | None:
-        found: int | None = await connection.fetchval(_FIND_OFFSET, boot_id)
+        found: int | None = await connection.fetchval(*_FIND_OFFSET(boot_id=boot_id))
         return found
 
     @writes
     async def note_clock_offset(self, connection: Connection, boot_id: str, offset_us: int) -> None:
-        await connection.execute(_NOTE_OFFSET, boot_id, offset_us)
+        await connection.execute(*_NOTE_OFFSET(boot_id=boot_id, offset_us=offset_us))
 
 
 async def may_write(connection: Connection) -> bool:

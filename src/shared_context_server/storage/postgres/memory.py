@@ -43,24 +43,27 @@ from shared_context_server.storage.rules.idempotency import (
 from shared_context_server.storage.rules.memory import end_of_prefix, make_entry
 from shared_context_server.storage.rules.pages import page_budget, take_page
 
-_AT_ADDRESS = "session_id = $1 AND owner = $2 AND key = $3"
+_AT_ADDRESS = "session_id = :session_id AND owner = :owner AND key = :key"
 
-_FIND = f"""
+_FIND = Statement(f"""
     SELECT {MEMORY_ENTRY} FROM memory
-    WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > $4)"""
+    WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > :now)""")
 # Two who make an entry that is not there collide, and the later of them tries again.
-_LOCK = f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE"
-_ADD = """
+_LOCK = Statement(f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE")
+_ADD = Statement("""
     INSERT INTO memory (
         session_id, owner, key, version, created_at, updated_at, updated_by, expires_at,
         size_bytes, metadata, value)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
-_REPLACE = f"""
+    VALUES (
+        :session_id, :owner, :key, :version, :created_at, :updated_at, :updated_by, :expires_at,
+        :size_bytes, :metadata, :value)""")
+_REPLACE = Statement(f"""
     UPDATE memory SET
-        version = $4, created_at = $5, updated_at = $6, updated_by = $7, expires_at = $8,
-        size_bytes = $9, metadata = $10, value = $11
-    WHERE {_AT_ADDRESS}"""
-_REMOVE = f"DELETE FROM memory WHERE {_AT_ADDRESS}"
+        version = :version, created_at = :created_at, updated_at = :updated_at,
+        updated_by = :updated_by, expires_at = :expires_at,
+        size_bytes = :size_bytes, metadata = :metadata, value = :value
+    WHERE {_AT_ADDRESS}""")
+_REMOVE = Statement(f"DELETE FROM memory WHERE {_AT_ADDRESS}")
 _LISTED = f"""
     SELECT {MEMORY_LISTING} FROM memory
     WHERE session_id = :session_id AND owner = :owner
@@ -76,14 +79,18 @@ _LIST, _LIST_ON = (
 _BEHIND_ALL_KEYS = "\U0010ffff" * 256  # more characters than a key has
 
 
-def _where(address: MemoryAddress) -> tuple[str, str, str]:
-    return address.session_id or "", address.owner or "", address.key
+def _where(address: MemoryAddress) -> dict[str, str]:
+    return {
+        "session_id": address.session_id or "",
+        "owner": address.owner or "",
+        "key": address.key,
+    }
 
 
 async def _find(
     connection: Connection, address: MemoryAddress, now: datetime
 ) -> MemoryEntry | None:
-    row = await connection.fetchrow(_FIND, *_where(address), encode_time(now))
+    row = await connection.fetchrow(*_FIND(**_where(address), now=encode_time(now)))
     return None if row is None else to_memory_entry(address, row)
 
 
@@ -114,7 +121,7 @@ class Memory(Subject):
             guard(session)
         if fence is not None:
             await require_fence(connection, address.session_id, fence, caller, now)
-        is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
+        is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
         current = await _find(connection, address, now) if is_known else None
         entry = make_entry(address, caller, current, update(current), now)
         await _put(connection, _REPLACE if is_known else _ADD, entry)
@@ -162,7 +169,7 @@ class Memory(Subject):
             "max_bytes": page_budget(limit),
         }
         statement = _LIST if after_key is None else _LIST_ON
-        found = await connection.fetch(statement.sql, *statement.bind(parameters))
+        found = await connection.fetch(*statement(**parameters))
         rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
@@ -179,26 +186,27 @@ class Memory(Subject):
     ) -> None:
         await use_place(connection, address.session_id, guard, "KEY SHARE")
         # Only what is locked is looked at: an entry that comes right behind could change once more.
-        is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
+        is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
         entry = await _find(connection, address, now) if is_known else None
         if entry is None:
             raise MemoryNotFound(address.key)
         check(entry)
-        await connection.execute(_REMOVE, *_where(address))
+        await connection.execute(*_REMOVE(**_where(address)))
         await add_audit(connection, audit)
 
 
-async def _put(connection: Connection, statement: str, entry: MemoryEntry) -> None:
+async def _put(connection: Connection, statement: Statement, entry: MemoryEntry) -> None:
     value = encode_json(entry.value)
     await connection.execute(
-        statement,
-        *_where(entry.address),
-        entry.version,
-        encode_time(entry.created_at),
-        encode_time(entry.updated_at),
-        entry.updated_by,
-        encode_optional_time(entry.expires_at),
-        len(value.encode()),
-        encode_json(entry.metadata),
-        value,
+        *statement(
+            **_where(entry.address),
+            version=entry.version,
+            created_at=encode_time(entry.created_at),
+            updated_at=encode_time(entry.updated_at),
+            updated_by=entry.updated_by,
+            expires_at=encode_optional_time(entry.expires_at),
+            size_bytes=len(value.encode()),
+            metadata=encode_json(entry.metadata),
+            value=value,
+        )
     )

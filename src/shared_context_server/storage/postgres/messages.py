@@ -90,7 +90,9 @@ _APPEND_SEVERAL = Statement("""
         :session_id, :session_created_at, new.sender, new.sender_type, new.visibility,
         new.recipients, new.metadata, new.content, new.created_at, new.key, new.kind,
         new.fingerprint) AS added""")
-_FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = $1 AND m.session_id = $2"
+_FIND = Statement(
+    f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
+)
 _WIDE = ("content", "recipients", "metadata")
 _READ_LOG, _READ_LOG_BACK = (
     Statement(
@@ -171,7 +173,7 @@ _COUNT_HEARD_BY_SENDER = Statement(f"""
 
 SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 
-_LIST_NEW_IDS = "SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2"
+_LIST_NEW_IDS = Statement("SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit")
 _LIST_NEW = Statement(
     within_bytes(
         f"""
@@ -202,13 +204,11 @@ async def append_batch(
         "session_created_at": encode_time(session.created_at),
     }
     if len(rows) == 1:
-        row = await connection.fetchrow(_APPEND.sql, *_APPEND.bind(rows[0] | place))
+        row = await connection.fetchrow(*_APPEND(**(rows[0] | place)))
         found = {} if row is None else {1: row}
     else:
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-        several = await connection.fetch(
-            _APPEND_SEVERAL.sql, *_APPEND_SEVERAL.bind(columns | place)
-        )
+        several = await connection.fetch(*_APPEND_SEVERAL(**(columns | place)))
         found = {row["number"]: row for row in several}
     return [
         AddedMessage(found[number]["id"], found[number]["seq"], new.created_at)
@@ -247,7 +247,7 @@ class Messages(Subject):
         if new.parent_message_id is not None:
             await _require_parent(connection, new, new.parent_message_id)
         seq = session.last_seq + 1
-        row = await connection.fetchrow(_ADD.sql, *_ADD.bind({**_columns(new), "seq": seq}))
+        row = await connection.fetchrow(*_ADD(**{**_columns(new), "seq": seq}))
         assert row is not None
         added = AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
         if call is not None:
@@ -307,7 +307,7 @@ class Messages(Subject):
             "max_bytes": page_budget(limit),
         }
         statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
-        found = await connection.fetch(statement.sql, *statement.bind(parameters))
+        found = await connection.fetch(*statement(**parameters))
         rows, _ = take_page(found, limit, MESSAGE_WIDE)
         if before_seq is not None:
             rows.reverse()
@@ -330,7 +330,7 @@ class Messages(Subject):
             "after_seq": clamp(after_seq),
             **names_of_caller(caller),
         }
-        rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+        rows = await connection.fetch(*statement(**parameters))
         return [SenderCount(*row) for row in rows if row[1]]
 
     @reads
@@ -338,7 +338,10 @@ class Messages(Subject):
         self, connection: Connection, caller: Caller, *, after_id: int, limit: int
     ) -> NewMessages:
         after_id = clamp(after_id)
-        ids = [row[0] for row in await connection.fetch(_LIST_NEW_IDS, after_id, SCANNED)]
+        ids = [
+            row[0]
+            for row in await connection.fetch(*_LIST_NEW_IDS(after_id=after_id, limit=SCANNED))
+        ]
         is_full = len(ids) == SCANNED
         gapless = count_gapless(ids, after_id)
         # All up to the last of them is settled then, or only what is before the gap.
@@ -354,7 +357,7 @@ class Messages(Subject):
             **session_rights(caller),
             **names_of_caller(caller),
         }
-        found = await connection.fetch(_LIST_NEW.sql, *_LIST_NEW.bind(parameters))
+        found = await connection.fetch(*_LIST_NEW(**parameters))
         rows, has_more = take_page(found, limit, MESSAGE_WIDE)
         messages = [to_message(row) for row in rows]
         if has_more:
@@ -399,7 +402,7 @@ async def _require_parent(connection: Connection, new: NewMessage, parent_id: in
 async def _get_visible(
     connection: Connection, session_id: str, message_id: int, caller: Caller
 ) -> Message:
-    row = await connection.fetchrow(_FIND, clamp(message_id), session_id)
+    row = await connection.fetchrow(*_FIND(id=clamp(message_id), session_id=session_id))
     if row is None or not policy.can_see_message(caller, message := to_message(row)):
         raise MessageNotFound(message_id)
     return message
@@ -422,7 +425,7 @@ async def _find_page(
     page = _PAGES[place, order]
     if is_sought_by_time(place, query):
         return await _find_page_by_time(connection, session, query, place, page, parameters)
-    rows = await connection.fetch(page.sql, *page.bind(parameters))
+    rows = await connection.fetch(*page(**parameters))
     if not query.is_counted:
         return rows, 0
     if place == "log":
@@ -431,7 +434,7 @@ async def _find_page(
         return rows, await count_heard(connection, session.id, names, up_to_seq=session.last_seq)
     everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
     count = _COUNTS[place]
-    return rows, await connection.fetchval(count.sql, *count.bind(parameters | everywhere))
+    return rows, await connection.fetchval(*count(**(parameters | everywhere)))
 
 
 async def _find_page_by_time(
@@ -444,7 +447,7 @@ async def _find_page_by_time(
 ) -> tuple[list[Row], int]:
     """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
     that lie in it are counted without."""
-    found = await connection.fetch(_FIND_TIME_RANGES.sql, *_FIND_TIME_RANGES.bind(parameters))
+    found = await connection.fetch(*_FIND_TIME_RANGES(**parameters))
     known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
     runs = join_runs(known, session.last_seq)
     counts = [await _count_run(connection, session, query, place, run, parameters) for run in runs]
@@ -455,7 +458,7 @@ async def _find_page_by_time(
         "after_seq": max(parameters["after_seq"], met[0].after_seq),
         "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
     }
-    return await connection.fetch(page.sql, *page.bind(parameters | bounds)), sum(counts)
+    return await connection.fetch(*page(**(parameters | bounds))), sum(counts)
 
 
 async def _count_run(
@@ -475,7 +478,7 @@ async def _count_run(
         return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
     count = _COUNTS[place]
-    return int(await connection.fetchval(count.sql, *count.bind(parameters | bounds)))
+    return int(await connection.fetchval(*count(**(parameters | bounds))))
 
 
 def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:

@@ -51,15 +51,16 @@ _ADD = Statement("""
     INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)
     VALUES (:id, :purpose, :metadata, :access, 'active', :created_by, :created_at, :invited)
     ON CONFLICT (id) DO NOTHING RETURNING id""")
-_FIND = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = $1 AND s.status <> 'deleting'"
-_FIND_LOCKED: dict[Lock, str] = {
-    "KEY SHARE": f"{_FIND} FOR KEY SHARE OF s",
+_BY_ID = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = :id AND s.status <> 'deleting'"
+_FIND = Statement(_BY_ID)
+_FIND_LOCKED: dict[Lock, Statement] = {
+    "KEY SHARE": Statement(f"{_BY_ID} FOR KEY SHARE OF s"),
     "NO KEY UPDATE": _FIND,
-    "UPDATE": f"{_FIND} FOR UPDATE OF s",
+    "UPDATE": Statement(f"{_BY_ID} FOR UPDATE OF s"),
 }
-_LOCK_LOG = "SELECT 1 FROM sessions WHERE id = $1 FOR NO KEY UPDATE"
-_CLOSE = "UPDATE sessions SET status = 'closed', closed_at = $2 WHERE id = $1"
-_MARK_DELETED = "UPDATE sessions SET status = 'deleting' WHERE id = $1"
+_LOCK_LOG = Statement("SELECT 1 FROM sessions WHERE id = :id FOR NO KEY UPDATE")
+_CLOSE = Statement("UPDATE sessions SET status = 'closed', closed_at = :closed_at WHERE id = :id")
+_MARK_DELETED = Statement("UPDATE sessions SET status = 'deleting' WHERE id = :id")
 
 CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
     s.access = 'open'
@@ -115,11 +116,13 @@ _LIST_HEARD_WRITERS = Statement("""
       AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit::bigint""")
 
-_FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = $1 AND agent_id = $2"
-_SET_CURSOR = """
-    INSERT INTO cursors (session_id, agent_id, seq) VALUES ($1, $2, $3)
+_FIND_CURSOR = Statement(
+    "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
+)
+_SET_CURSOR = Statement("""
+    INSERT INTO cursors (session_id, agent_id, seq) VALUES (:session_id, :agent_id, :seq)
     ON CONFLICT (session_id, agent_id) DO UPDATE SET seq = greatest(cursors.seq, excluded.seq)
-    RETURNING seq"""
+    RETURNING seq""")
 
 
 class Sessions(Subject):
@@ -136,7 +139,7 @@ class Sessions(Subject):
             "created_at": encode_time(new.created_at),
             "invited": encode_json(new.invited),
         }
-        if await connection.fetchrow(_ADD.sql, *_ADD.bind(parameters)) is None:
+        if await connection.fetchrow(*_ADD(**parameters)) is None:
             raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
         await add_audit(connection, audit)
         return await use_session(connection, new.id)
@@ -162,7 +165,7 @@ class Sessions(Subject):
             "limit": limit + 1,
             "max_bytes": page_budget(limit),
         }
-        found = await connection.fetch(statement.sql, *statement.bind(parameters))
+        found = await connection.fetch(*statement(**parameters))
         rows, has_more = take_page(found, limit, SESSION_WIDE)
         return Page(
             await summarize(connection, [to_session(row) for row in rows], caller), has_more
@@ -180,7 +183,7 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard, lock="UPDATE")
         if session.status is SessionStatus.CLOSED:
             return session
-        await connection.execute(_CLOSE, session_id, encode_time(closed_at))
+        await connection.execute(*_CLOSE(id=session_id, closed_at=encode_time(closed_at)))
         await add_audit(connection, audit)
         return await use_session(connection, session_id)
 
@@ -190,7 +193,7 @@ class Sessions(Subject):
     ) -> None:
         """Gone for every caller from now on; removal.py removes the rows."""
         await use_session(connection, session_id, guard, lock="UPDATE")
-        await connection.execute(_MARK_DELETED, session_id)
+        await connection.execute(*_MARK_DELETED(id=session_id))
         await add_audit(connection, audit)
 
     @writes
@@ -207,7 +210,9 @@ class Sessions(Subject):
         if not caller.is_admin:
             last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
         require_seq_up_to(seq, last_seq)
-        row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
+        row = await connection.fetchrow(
+            *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))
+        )
         assert row is not None
         summary, *_ = await summarize(connection, [session], caller)
         return row[0], summary.unread
@@ -237,7 +242,7 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard)
         statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
         parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
-        writers = await connection.fetch(statement.sql, *statement.bind(parameters))
+        writers = await connection.fetch(*statement(**parameters))
         return join_participants(session, (row[0] for row in writers), limit)
 
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
@@ -265,8 +270,9 @@ async def use_session(
     if lock == "NO KEY UPDATE":
         # By itself, because a statement that had to wait for a row goes on with the other tables,
         # here the log's end, as they were before it waited.
-        await connection.execute(_LOCK_LOG, session_id)
-    row = await connection.fetchrow(_FIND if lock is None else _FIND_LOCKED[lock], session_id)
+        await connection.execute(*_LOCK_LOG(id=session_id))
+    find = _FIND if lock is None else _FIND_LOCKED[lock]
+    row = await connection.fetchrow(*find(id=session_id))
     if row is None:
         raise SessionNotFound(session_id)
     session = to_session(row)
@@ -294,7 +300,7 @@ async def summarize(
         "agent_id": caller.agent_id,
         **names_of_caller(caller),
     }
-    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows = await connection.fetch(*statement(**parameters))
     return [
         SessionSummary(
             session=session,
@@ -307,5 +313,5 @@ async def summarize(
 
 
 async def find_cursor(connection: Connection, session_id: str, agent_id: str) -> int:
-    row = await connection.fetchrow(_FIND_CURSOR, session_id, agent_id)
+    row = await connection.fetchrow(*_FIND_CURSOR(session_id=session_id, agent_id=agent_id))
     return row[0] if row else 0

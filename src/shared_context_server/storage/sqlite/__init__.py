@@ -13,11 +13,12 @@ import filelock
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
+from shared_context_server.storage.backends import Backend
 from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.sqlite.agents import Agents
 from shared_context_server.storage.sqlite.audit import Audit
-from shared_context_server.storage.sqlite.backup import Restored, back_up_sqlite, restore_sqlite
+from shared_context_server.storage.sqlite.backup import back_up_sqlite, restore_sqlite
 from shared_context_server.storage.sqlite.changes import ChangeStream
 from shared_context_server.storage.sqlite.credentials import Credentials
 from shared_context_server.storage.sqlite.engine.connections import (
@@ -51,17 +52,7 @@ from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
 from shared_context_server.storage.sqlite.transfer import SqliteCopier
 
-__all__ = [
-    "FileId",
-    "Restored",
-    "back_up_sqlite",
-    "identify_sqlite",
-    "migrate_sqlite",
-    "open_sqlite",
-    "open_sqlite_copier",
-    "restore_sqlite",
-    "sqlite_schema_status",
-]
+__all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
 
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 
@@ -211,3 +202,14 @@ def _explain_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise ConfigurationError(f"The database {path} cannot be opened: {exc}.") from exc
+
+
+BACKEND = Backend(
+    open_store=open_sqlite,
+    open_copier=open_sqlite_copier,
+    migrate=migrate_sqlite,
+    find_schema_status=sqlite_schema_status,
+    identify=identify_sqlite,
+    back_up=back_up_sqlite,
+    restore=restore_sqlite,
+)

@@ -15,26 +15,31 @@ from typing import Literal
 
 from shared_context_server.errors import Unavailable
 from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 Table = Literal["messages", "changes"]
 
 # How long a reader waits for writers of a moment ago, ms apart: their commits take some.
 _PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
-_LAST_GIVEN: dict[Table, str] = {
-    "messages": "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM messages_id_seq",
-    "changes": "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM changes_id_seq",
+_LAST_GIVEN: dict[Table, Statement] = {
+    "messages": Statement(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM messages_id_seq"
+    ),
+    "changes": Statement(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM changes_id_seq"
+    ),
 }
-_LIST_WRITERS = """
+_LIST_WRITERS = Statement("""
     SELECT virtualtransaction FROM pg_locks
-    WHERE locktype = 'relation' AND relation = $1::text::regclass
+    WHERE locktype = 'relation' AND relation = :table::text::regclass
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND mode = 'RowExclusiveLock' AND granted"""
+      AND mode = 'RowExclusiveLock' AND granted""")
 
 
 async def read_last_given(connection: Connection, table: Table) -> int:
     """The newest id that the table's sequence has given out, committed or not; 0 if none."""
-    last: int = await connection.fetchval(_LAST_GIVEN[table])
+    last: int = await connection.fetchval(*_LAST_GIVEN[table]())
     return last
 
 
@@ -60,7 +65,7 @@ async def read_end(connection: Connection, table: Table) -> int:
 
 
 async def _list_writers(connection: Connection, table: Table) -> set[str]:
-    return {row[0] for row in await connection.fetch(_LIST_WRITERS, table)}
+    return {row[0] for row in await connection.fetch(*_LIST_WRITERS(table=table))}
 
 
 def count_gapless(ids: list[int], after_id: int) -> int:

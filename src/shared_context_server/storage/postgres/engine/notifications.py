@@ -18,10 +18,13 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage.postgres.engine.failures import DRIVER_ERRORS, describe
 from shared_context_server.storage.postgres.engine.hosts import Connector
 from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 CHANNEL = "shared_context"
 CHECK_INTERVAL_S = 15.0  # a connection that was cut without a word is noticed within this time
 RETRY_MAX_S = 2.0
+
+_NOTIFY = Statement("SELECT pg_notify(:channel, :payload)")
 
 _log = get_logger("events")
 
@@ -97,7 +100,7 @@ class NotifyBell:
             self._is_ringing = False
 
     async def _notify(self, connection: Connection) -> None:
-        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._token)
+        await connection.execute(*_NOTIFY(channel=CHANNEL, payload=self._token))
 
     async def _keep_listening(self) -> None:
         """Listen, and after each loss of the connection again; never gives up."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
@@ -34,6 +34,7 @@ class Statement:
         )
         self._names = tuple(names)
 
-    def bind(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """The parameters it has, in their order; `parameters` may hold others too."""
-        return [parameters[name] for name in self._names]
+    def __call__(self, **parameters: Any) -> tuple[Any, ...]:
+        """The arguments for a method of asyncpg: the SQL, then the parameters that it has, in their
+        order. `parameters` may hold others too."""
+        return (self.sql, *[parameters[name] for name in self._names])

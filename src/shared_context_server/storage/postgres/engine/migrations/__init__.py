@@ -18,6 +18,7 @@ from shared_context_server.storage.migrations import (
     is_ours,
 )
 from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 MIGRATIONS_DIR = Path(__file__).parent
 
@@ -52,8 +53,9 @@ _FIND_TABLES = """
         current_schema(),
         current_database()"""
 _LIST_APPLIED = "SELECT number, name, checksum FROM schema_migrations ORDER BY number"
-_RECORD = """
-    INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES ($1, $2, $3, $4)"""
+_RECORD = Statement("""
+    INSERT INTO schema_migrations (number, name, checksum, applied_at)
+    VALUES (:number, :name, :checksum, :applied_at)""")
 
 
 async def apply_migrations(connection: Connection, migrations: Sequence[Migration]) -> list[str]:
@@ -95,9 +97,10 @@ async def _apply(connection: Connection, migration: Migration) -> None:
     except asyncpg.PostgresError as exc:
         raise ConfigurationError(f"Migration {migration.name} failed: {exc}.") from exc
     await connection.execute(
-        _RECORD,
-        migration.number,
-        migration.name,
-        migration.checksum,
-        encode_time(datetime.now(UTC)),
+        *_RECORD(
+            number=migration.number,
+            name=migration.name,
+            checksum=migration.checksum,
+            applied_at=encode_time(datetime.now(UTC)),
+        )
     )
