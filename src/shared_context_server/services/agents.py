@@ -76,7 +76,7 @@ async def get_audit_log(
 ) -> AuditPage:
     """One page of what operators account with, newest first; for admins."""
     policy.require(caller, Permission.ADMIN)
-    after_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
+    before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
     found = await services.store.audit.list_newest(
         AuditQuery(
             limit=limit + 1,
@@ -84,7 +84,7 @@ async def get_audit_log(
             agent_id=agent_id,
             event_type=event_type,
             start_time=after,
-            after_id=after_id,
+            before_id=before_id,
         )
     )
     page = found[:limit]

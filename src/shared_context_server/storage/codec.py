@@ -1,4 +1,8 @@
-"""Between rows and models. Column lists stand beside the function that reads them."""
+"""Between rows and models, and how their fields are stored: times, JSON, permissions.
+
+A list of columns stands beside the function that reads them by their positions. Who adds a column to
+one adds it at its end, or changes all positions of the function.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +56,20 @@ def decode_optional_time(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else decode_time(microseconds)
 
 
+def parse_time(text: str) -> int:
+    """The time that an ISO 8601 text names, as it is stored. Raises ValueError for one without an
+    offset."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("must be a time in UTC")
+    return encode_time(at.astimezone(UTC))
+
+
+def spell_time(microseconds: int) -> str:
+    """A stored time as text: ISO 8601 in UTC, with Z and always six digits of a second."""
+    return decode_time(microseconds).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 def clamp(number: int) -> int:
     """The nearest integer that SQLite can compare with: bounds come from callers, of any size."""
     return max(-MAX_INTEGER, min(number, MAX_INTEGER))
@@ -102,13 +120,19 @@ def decode_permissions(text: str) -> frozenset[Permission]:
     return frozenset(Permission(word) for word in text.split())
 
 
+def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
+    """Where columns stand in a list of them."""
+    listed = [column.strip().rpartition(".")[2] for column in columns.split(",")]
+    return tuple(listed.index(name) for name in names)
+
+
 SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
     s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
 """
 
 
-SESSION_WIDE = (1, 2, 8)
+SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
@@ -132,7 +156,7 @@ MESSAGE = """
 """
 
 
-MESSAGE_WIDE = (5, 7, 8)
+MESSAGE_WIDE = _find_positions(MESSAGE, "content", "recipients", "metadata")
 """The columns of MESSAGE that may be long."""
 
 
@@ -183,7 +207,7 @@ MEMORY_LISTING = (
 )
 
 
-MEMORY_LISTING_WIDE = (0, 6)
+MEMORY_LISTING_WIDE = _find_positions(MEMORY_LISTING, "key", "metadata")
 
 
 def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:

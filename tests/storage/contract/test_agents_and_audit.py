@@ -169,9 +169,9 @@ async def test_audit_is_filtered_and_paged(store: Store) -> None:
     assert await list_indexes(session_id="s", event_type="write", agent_id="bob") == [1]
     assert await list_indexes(start_time=at(4)) == [5, 4]
     page = await store.audit.list_newest(AuditQuery(limit=2))
-    assert await list_indexes(limit=3, after_id=page[-1].id) == [3, 2, 1]
-    assert await list_indexes(after_id=0) == []
-    assert await list_indexes(after_id=2**70, limit=1) == [5]
+    assert await list_indexes(limit=3, before_id=page[-1].id) == [3, 2, 1]
+    assert await list_indexes(before_id=0) == []
+    assert await list_indexes(before_id=2**70, limit=1) == [5]
 
 
 # Figures

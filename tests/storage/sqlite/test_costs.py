@@ -285,20 +285,20 @@ MODULES = (
     removal,
     sessions,
 )
-PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
+PARTS = {"_VISIBLE_SEQS_BY_KEY", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
 MAY_SCAN = {"credentials._LIST_KEYS", "credentials._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where a message is gone
 MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables of one row
 MAY_SORT = MAY_SCAN | {
-    "agents._LIST_HEARD_IN_SESSION",
+    "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",
     "leases._LIST",
     "messages._COUNT_ALL_BY_SENDER",
-    "messages._COUNT_HEARD_BY_SENDER",
+    "messages._COUNT_VISIBLE_BY_SENDER",
     "sessions._LIST_WRITERS",
-    "sessions._LIST_HEARD_WRITERS",
+    "sessions._LIST_VISIBLE_WRITERS",
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(

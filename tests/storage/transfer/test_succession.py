@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from shared_context_server.storage.transfer.records import KINDS_BY_NAME
+from shared_context_server.storage import postgres, sqlite
+from shared_context_server.storage.transfer.records import KINDS, KINDS_BY_NAME
 from shared_context_server.storage.transfer.succession import follows
 
 BEFORE: dict[str, dict[str, Any]] = {
@@ -71,3 +77,31 @@ def test_what_went_on_follows_and_never_the_other_way(name: str, after: dict[str
 )
 def test_another_one_does_not_follow(name: str, after: dict[str, Any]) -> None:
     assert not can_follow(name, {}, after)
+
+
+_SET = re.compile(
+    r"(?:UPDATE (\w+)|INSERT INTO (\w+) [^;]*?DO UPDATE) SET (.*?)(?: WHERE |RETURNING|$)"
+)
+_ASSIGNED = re.compile(r"(?:^|, )(\w+) = ")
+
+
+def find_assignments(package: ModuleType) -> Iterator[tuple[str, str]]:
+    """Tables and columns that the statements of a store change."""
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for value in vars(module).values():
+            statement = getattr(value, "sql", value)
+            if isinstance(statement, str):
+                for match in _SET.finditer(" ".join(statement.split())):
+                    for column in _ASSIGNED.findall(match[3]):
+                        yield match[1] or match[2], column
+
+
+@pytest.mark.parametrize("package", [sqlite, postgres], ids=lambda package: package.__name__)
+def test_a_copy_accepts_a_change_of_each_column_that_a_store_changes(package: ModuleType) -> None:
+    """Whoever writes a method that changes one more is told to name it in transfer/records.py."""
+    kinds = {kind.table: kind for kind in KINDS}
+    changed = {(table, column) for table, column in find_assignments(package) if table in kinds}
+    assert {table for table, _ in changed} > {"sessions", "leases", "memory", "api_keys"}
+    immutable = {(t, column) for t, column in changed if column not in kinds[t].mutable}
+    assert immutable == set()

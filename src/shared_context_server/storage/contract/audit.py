@@ -13,14 +13,14 @@ from shared_context_server.models import (
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """`after_id`: only entries with a smaller id, that is older ones (paging from newest to oldest)."""
+    """`before_id`: only entries with a smaller id, which are older: for paging from the newest on."""
 
     limit: int
     session_id: str | None = None
     agent_id: str | None = None
     event_type: str | None = None
     start_time: datetime | None = None
-    after_id: int | None = None
+    before_id: int | None = None
 
 
 class Audit(Protocol):

@@ -20,7 +20,7 @@ from shared_context_server.storage.postgres.engine.work import (
     writes,
 )
 from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.rules.audience import names_of_caller
+from shared_context_server.storage.rules.audience import audience_keys
 
 # Each coming and going is to be told once, so those who tell take turns. Any number would do.
 _TAKE_TURNS = Statement("SELECT pg_advisory_xact_lock(7243000000000000002)")
@@ -51,7 +51,7 @@ _LIST_OF_SESSION = Statement(f"""
         SELECT unnest(:members::text[])
         UNION ALL SELECT agent_id FROM participants WHERE session_id = :session_id
     ) AND {_OLDER}""")
-_LIST_HEARD_IN_SESSION = Statement(f"""
+_LIST_VISIBLE_IN_SESSION = Statement(f"""
     SELECT {AGENT} FROM agents WHERE agent_id IN (
         SELECT unnest(:members::text[])
         UNION ALL SELECT agent_id FROM writers WHERE session_id = :session_id AND name = ANY(:names::text[])
@@ -118,8 +118,8 @@ class Agents(Subject):
             session = await use_session(connection, session_id, guard)
             parameters["members"] = [session.created_by, *session.invited]
             parameters["session_id"] = session_id
-            parameters["names"] = list(names_of_caller(caller).values())
-            statement = _LIST_OF_SESSION if caller.is_admin else _LIST_HEARD_IN_SESSION
+            parameters["names"] = list(audience_keys(caller).values())
+            statement = _LIST_OF_SESSION if caller.is_admin else _LIST_VISIBLE_IN_SESSION
             rows = await connection.fetch(*statement(**parameters))
         return [to_agent(row) for row in rows]
 

@@ -48,7 +48,7 @@ class Audit(Subject):
     @reads
     async def list_newest(self, connection: Connection, query: AuditQuery) -> list[AuditEntry]:
         parameters = {
-            "before_id": MAX_INTEGER if query.after_id is None else clamp(query.after_id),
+            "before_id": MAX_INTEGER if query.before_id is None else clamp(query.before_id),
             "start_time": -MAX_INTEGER
             if query.start_time is None
             else encode_time(query.start_time),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from shared_context_server.models import JsonObject, Session
+from shared_context_server.models import JsonObject
 from shared_context_server.storage.codec import encode_json, encode_time
-from shared_context_server.storage.contract import SessionGuard
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
-from shared_context_server.storage.rules.idempotency import IdempotentCall
+from shared_context_server.storage.rules.idempotency import IdempotentCall, Record
 
 _FIND = Statement("""
     SELECT kind, fingerprint, answer FROM idempotency
@@ -19,19 +18,12 @@ _ADD = Statement("""
     VALUES (:session_id, :agent_id, :key, :kind, :fingerprint, :answer, :created_at)""")
 
 
-async def find_answer(
-    connection: Connection,
-    call: IdempotentCall,
-    session: Session | None,
-    guard: SessionGuard | None,
-) -> JsonObject | None:
-    """What the first such call answered, None if this is the first; raises as read_answer."""
+async def find_record(connection: Connection, call: IdempotentCall) -> Record | None:
+    """The record of the first call with this key; None if this is the first."""
     row = await connection.fetchrow(
-        *_FIND(session_id=call.place, agent_id=call.agent_id, key=call.key)
+        *_FIND(session_id=call.stored_session_id, agent_id=call.agent_id, key=call.key)
     )
-    if row is None:
-        return None
-    return call.read_answer(row["kind"], row["fingerprint"], row["answer"], session, guard)
+    return None if row is None else (row["kind"], row["fingerprint"], row["answer"])
 
 
 async def keep_answer(
@@ -40,7 +32,7 @@ async def keep_answer(
     """Collides with a first call that another transaction has made meanwhile."""
     await connection.execute(
         *_ADD(
-            session_id=call.place,
+            session_id=call.stored_session_id,
             agent_id=call.agent_id,
             key=call.key,
             kind=call.kind,

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from shared_context_server import policy
-from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.codec import (
     LEASE,
@@ -19,7 +17,8 @@ from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionG
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
-from shared_context_server.storage.postgres.sessions import use_place
+from shared_context_server.storage.postgres.sessions import use_optional_session
+from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
@@ -64,7 +63,7 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> LeaseAttempt:
-        await use_place(connection, session_id, guard, "KEY SHARE")
+        await use_optional_session(connection, session_id, guard, "KEY SHARE")
         parameters = {
             "session_id": session_id or "",
             "name": name,
@@ -74,8 +73,8 @@ class Leases(Subject):
         }
         is_known = await connection.fetchrow(*_LOCK(**parameters)) is not None
         current = await _find_held(connection, session_id, name, now)
-        if current is not None and current.holder != caller.agent_id:
-            return LeaseAttempt(current, is_acquired=False)
+        if (refused := refuse_attempt(current, caller)) is not None:
+            return refused
         take = _TAKE_AGAIN if is_known else _TAKE_FIRST
         row = await connection.fetchrow(*(take if current is None else _RENEW)(**parameters))
         assert row is not None
@@ -96,7 +95,7 @@ class Leases(Subject):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        await use_place(connection, session_id, guard, "KEY SHARE")
+        await use_optional_session(connection, session_id, guard, "KEY SHARE")
         released = await connection.fetchrow(
             *_RELEASE(
                 session_id=session_id or "",
@@ -120,7 +119,7 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> list[Lease]:
-        await use_place(connection, session_id, guard, None)
+        await use_optional_session(connection, session_id, guard, None)
         rows = await connection.fetch(
             *_LIST(
                 session_id=session_id or "",
@@ -132,7 +131,7 @@ class Leases(Subject):
         return [to_lease(session_id, row) for row in rows]
 
 
-async def require_fence(
+async def check_fence(
     connection: Connection,
     session_id: str | None,
     fence: Fence,
@@ -143,15 +142,7 @@ async def require_fence(
     Nobody takes it from then on to the end of the transaction."""
     await connection.execute(*_RELY(session_id=session_id or "", name=fence.lease))
     held = await _find_held(connection, session_id, fence.lease, now)
-    if held is None:
-        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
-    if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(
-            fence.lease,
-            holder=held.holder,
-            current_token=held.fencing_token,
-            is_told=policy.may_read(caller),
-        )
+    require_fence(held, fence, caller)
 
 
 async def _find_held(

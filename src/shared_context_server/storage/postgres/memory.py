@@ -32,10 +32,11 @@ from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
-from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
-from shared_context_server.storage.postgres.leases import require_fence
-from shared_context_server.storage.postgres.sessions import use_place
+from shared_context_server.storage.postgres.idempotency import find_record, keep_answer
+from shared_context_server.storage.postgres.leases import check_fence
+from shared_context_server.storage.postgres.sessions import use_optional_session
 from shared_context_server.storage.rules.idempotency import (
+    check_write,
     find_memory_call,
     memory_answer,
     to_duplicate_memory,
@@ -112,15 +113,13 @@ class Memory(Subject):
         fence: Fence | None = None,
     ) -> WrittenMemory:
         call = find_memory_call(address, caller, idempotency_key, fingerprint)
-        session = await use_place(connection, address.session_id, None, "KEY SHARE")
-        if call is not None:
-            first = await find_answer(connection, call, session, guard)
-            if first is not None:
-                return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
-        if session is not None and guard is not None:
-            guard(session)
+        session = await use_optional_session(connection, address.session_id, None, "KEY SHARE")
+        record = None if call is None else await find_record(connection, call)
+        first = check_write(call, record, session, guard)
+        if first is not None:
+            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
         if fence is not None:
-            await require_fence(connection, address.session_id, fence, caller, now)
+            await check_fence(connection, address.session_id, fence, caller, now)
         is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
         current = await _find(connection, address, now) if is_known else None
         entry = make_entry(address, caller, current, update(current), now)
@@ -138,7 +137,7 @@ class Memory(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> MemoryEntry:
-        await use_place(connection, address.session_id, guard, None)
+        await use_optional_session(connection, address.session_id, guard, None)
         entry = await _find(connection, address, now)
         if entry is None:
             raise MemoryNotFound(address.key)
@@ -157,7 +156,7 @@ class Memory(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> Page[MemoryListing]:
-        await use_place(connection, session_id, guard, None)
+        await use_optional_session(connection, session_id, guard, None)
         parameters = {
             "session_id": session_id or "",
             "owner": owner or "",
@@ -184,7 +183,7 @@ class Memory(Subject):
         guard: SessionGuard | None,
         audit: AuditEntry,
     ) -> None:
-        await use_place(connection, address.session_id, guard, "KEY SHARE")
+        await use_optional_session(connection, address.session_id, guard, "KEY SHARE")
         # Only what is locked is looked at: an entry that comes right behind could change once more.
         is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
         entry = await _find(connection, address, now) if is_known else None

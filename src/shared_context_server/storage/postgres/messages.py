@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared_context_server import policy
-from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
@@ -30,11 +28,11 @@ from shared_context_server.storage.contract import (
     SessionGuard,
 )
 from shared_context_server.storage.postgres.audience import (
-    HEARD,
     VISIBLE,
-    count_heard,
-    heard_page,
+    VISIBLE_SEQS,
+    count_visible,
     tally_of_sender,
+    visible_seqs_page,
 )
 from shared_context_server.storage.postgres.engine.commit_watermark import (
     count_gapless,
@@ -44,23 +42,30 @@ from shared_context_server.storage.postgres.engine.commit_watermark import (
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
-from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
-from shared_context_server.storage.postgres.leases import require_fence
+from shared_context_server.storage.postgres.idempotency import find_record, keep_answer
+from shared_context_server.storage.postgres.leases import check_fence
 from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_session
-from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.idempotency import (
+    check_write,
     find_message_call,
     message_answer,
     to_duplicate_message,
 )
+from shared_context_server.storage.rules.messages import (
+    narrow_to_runs,
+    page_parameters,
+    require_parent,
+    require_visible,
+)
 from shared_context_server.storage.rules.pages import (
-    Place,
+    Scan,
     SeqRun,
-    choose_place,
-    is_sought_by_time,
+    choose_scan,
     join_runs,
     page_budget,
     take_page,
+    uses_time_ranges,
 )
 
 _ADD = Statement("""
@@ -136,26 +141,26 @@ def _page(query: str, order: str) -> Statement:
 # For those who hear by name the seqs are chosen first and the messages fetched then, so that no
 # message is touched that is not on the page.
 _PAGES = {
-    ("heard", order): _page(
+    ("audience", order): _page(
         f"""
-    SELECT {MESSAGE} FROM ({heard_page(order)}) AS page
+    SELECT {MESSAGE} FROM ({visible_seqs_page(order)}) AS page
     JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""",
         order,
     )
     for order in _ORDERS
 } | {
-    (place, order): _page(
+    (scan, order): _page(
         f"SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset",
         order,
     )
-    for place, matching in _SOUGHT_MESSAGES.items()
+    for scan, matching in _SOUGHT_MESSAGES.items()
     for order in _ORDERS
 }
 _COUNTS = {
-    "heard": Statement(f"SELECT count(*) FROM ({HEARD}) AS heard"),
+    "audience": Statement(f"SELECT count(*) FROM ({VISIBLE_SEQS}) AS visible"),
 } | {
-    place: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[place]}")
-    for place in ("parent", "sender", "filtered log")
+    scan: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[scan]}")
+    for scan in ("parent", "sender", "filtered log")
 }
 _FIND_TIME_RANGES = Statement("""
     SELECT up_to_seq, earliest >= :start_time AND latest <= :end_time FROM time_ranges
@@ -165,7 +170,7 @@ _COUNT_ALL_BY_SENDER = Statement("""
     SELECT sender, count(*) AS count FROM messages
     WHERE session_id = :session_id AND seq > :after_seq
     GROUP BY sender ORDER BY count DESC, sender""")
-_COUNT_HEARD_BY_SENDER = Statement(f"""
+_COUNT_VISIBLE_BY_SENDER = Statement(f"""
     SELECT p.agent_id, {tally_of_sender("p.agent_id", str(MAX_INTEGER))}
                      - {tally_of_sender("p.agent_id", ":after_seq")} AS count
     FROM participants AS p WHERE p.session_id = :session_id
@@ -199,16 +204,16 @@ async def append_batch(
     `session` as an active one. None for one of which nothing is written, since the session is not
     as it was or its key is known."""
     rows = [_batch_columns(new) for new in news]
-    place: dict[str, Any] = {
+    session_columns: dict[str, Any] = {
         "session_id": session.id,
         "session_created_at": encode_time(session.created_at),
     }
     if len(rows) == 1:
-        row = await connection.fetchrow(*_APPEND(**(rows[0] | place)))
+        row = await connection.fetchrow(*_APPEND(**(rows[0] | session_columns)))
         found = {} if row is None else {1: row}
     else:
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-        several = await connection.fetch(*_APPEND_SEVERAL(**(columns | place)))
+        several = await connection.fetch(*_APPEND_SEVERAL(**(columns | session_columns)))
         found = {row["number"]: row for row in several}
     return [
         AddedMessage(found[number]["id"], found[number]["seq"], new.created_at)
@@ -237,15 +242,14 @@ class Messages(Subject):
     ) -> AddedMessage:
         session = await use_session(connection, new.session_id, lock="NO KEY UPDATE")
         call = find_message_call(new)
-        if call is not None:
-            first = await find_answer(connection, call, session, guard)
-            if first is not None:
-                return to_duplicate_message(first)
-        guard(session)
+        record = None if call is None else await find_record(connection, call)
+        first = check_write(call, record, session, guard)
+        if first is not None:
+            return to_duplicate_message(first)
         if new.fence is not None:
-            await require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
+            await check_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
         if new.parent_message_id is not None:
-            await _require_parent(connection, new, new.parent_message_id)
+            require_parent(await _find(connection, new.session_id, new.parent_message_id), new)
         seq = session.last_seq + 1
         row = await connection.fetchrow(*_ADD(**{**_columns(new), "seq": seq}))
         assert row is not None
@@ -285,7 +289,8 @@ class Messages(Subject):
         guard: SessionGuard,
     ) -> Message:
         await use_session(connection, session_id, guard)
-        return await _get_visible(connection, session_id, message_id, caller)
+        message = await _find(connection, session_id, message_id)
+        return require_visible(message, message_id, caller)
 
     @reads
     async def read_log(
@@ -324,11 +329,11 @@ class Messages(Subject):
         guard: SessionGuard,
     ) -> list[SenderCount]:
         await use_session(connection, session_id, guard)
-        statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
+        statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_VISIBLE_BY_SENDER
         parameters = {
             "session_id": session_id,
             "after_seq": clamp(after_seq),
-            **names_of_caller(caller),
+            **audience_keys(caller),
         }
         rows = await connection.fetch(*statement(**parameters))
         return [SenderCount(*row) for row in rows if row[1]]
@@ -355,7 +360,7 @@ class Messages(Subject):
             "limit": clamp(limit + 1),
             "max_bytes": page_budget(limit),
             **session_rights(caller),
-            **names_of_caller(caller),
+            **audience_keys(caller),
         }
         found = await connection.fetch(*_LIST_NEW(**parameters))
         rows, has_more = take_page(found, limit, MESSAGE_WIDE)
@@ -390,22 +395,9 @@ def _columns(new: NewMessage) -> dict[str, Any]:
     }
 
 
-async def _require_parent(connection: Connection, new: NewMessage, parent_id: int) -> None:
-    try:
-        parent = await _get_visible(connection, new.session_id, parent_id, new.sender)
-    except MessageNotFound as exc:
-        raise MessageNotFound(parent_id, field="parent_message_id") from exc
-    if not policy.can_reply_to(new.sender, parent):
-        raise MessageNotFound(parent_id, field="parent_message_id")
-
-
-async def _get_visible(
-    connection: Connection, session_id: str, message_id: int, caller: Caller
-) -> Message:
+async def _find(connection: Connection, session_id: str, message_id: int) -> Message | None:
     row = await connection.fetchrow(*_FIND(id=clamp(message_id), session_id=session_id))
-    if row is None or not policy.can_see_message(caller, message := to_message(row)):
-        raise MessageNotFound(message_id)
-    return message
+    return None if row is None else to_message(row)
 
 
 async def _find_page(
@@ -415,25 +407,28 @@ async def _find_page(
     was read. What came behind its last_seq since then is left out, and what is before never changes,
     so that this needs no transaction."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
-    place = choose_place(caller, query)
-    if place == "heard":
-        # Who is no admin meets each visibility under one name.
-        names = names_of_caller(caller, only=query.visibility, sender=query.sender)
+    scan = choose_scan(caller, query)
+    if scan == "audience":
+        # A message has one visibility, hence one kind of key.
+        keys = audience_keys(caller, only=query.visibility, sender=query.sender)
     else:
-        names = names_of_caller(caller)
-    parameters = _page_parameters(session, caller, query) | names
-    page = _PAGES[place, order]
-    if is_sought_by_time(place, query):
-        return await _find_page_by_time(connection, session, query, place, page, parameters)
+        keys = audience_keys(caller)
+    parameters = page_parameters(session, caller, query) | keys
+    # Not beyond the log as it was when the session was read.
+    parameters["before_seq"] = min(parameters["before_seq"], session.last_seq + 1)
+    parameters["reach"] = clamp(query.offset + query.limit + 1)
+    page = _PAGES[scan, order]
+    if uses_time_ranges(scan, query):
+        return await _find_page_by_time(connection, session, query, scan, page, parameters)
     rows = await connection.fetch(*page(**parameters))
     if not query.is_counted:
         return rows, 0
-    if place == "log":
+    if scan == "log":
         return rows, session.last_seq
-    if place == "heard":
-        return rows, await count_heard(connection, session.id, names, up_to_seq=session.last_seq)
+    if scan == "audience":
+        return rows, await count_visible(connection, session.id, keys, up_to_seq=session.last_seq)
     everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
-    count = _COUNTS[place]
+    count = _COUNTS[scan]
     return rows, await connection.fetchval(*count(**(parameters | everywhere)))
 
 
@@ -441,7 +436,7 @@ async def _find_page_by_time(
     connection: Connection,
     session: Session,
     query: MessageQuery,
-    place: Place,
+    scan: Scan,
     page: Statement,
     parameters: dict[str, Any],
 ) -> tuple[list[Row], int]:
@@ -450,52 +445,30 @@ async def _find_page_by_time(
     found = await connection.fetch(*_FIND_TIME_RANGES(**parameters))
     known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
     runs = join_runs(known, session.last_seq)
-    counts = [await _count_run(connection, session, query, place, run, parameters) for run in runs]
+    counts = [await _count_run(connection, session, query, scan, run, parameters) for run in runs]
     met = [run for run, count in zip(runs, counts, strict=True) if count]
     if not met:
         return [], 0
-    bounds = {
-        "after_seq": max(parameters["after_seq"], met[0].after_seq),
-        "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
-    }
-    return await connection.fetch(*page(**(parameters | bounds))), sum(counts)
+    narrowed = narrow_to_runs(parameters, met)
+    return await connection.fetch(*page(**narrowed)), sum(counts)
 
 
 async def _count_run(
     connection: Connection,
     session: Session,
     query: MessageQuery,
-    place: Place,
+    scan: Scan,
     run: SeqRun,
     parameters: dict[str, Any],
 ) -> int:
-    if run.is_within and place == "heard":
-        before = await count_heard(connection, session.id, parameters, up_to_seq=run.after_seq)
+    if run.is_within and scan == "audience":
+        before = await count_visible(connection, session.id, parameters, up_to_seq=run.after_seq)
         return (
-            await count_heard(connection, session.id, parameters, up_to_seq=run.up_to_seq) - before
+            await count_visible(connection, session.id, parameters, up_to_seq=run.up_to_seq)
+            - before
         )
     if run.is_within and query.visibility is None:
         return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
-    count = _COUNTS[place]
+    count = _COUNTS[scan]
     return int(await connection.fetchval(*count(**(parameters | bounds))))
-
-
-def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
-    start_time, end_time, parent = query.start_time, query.end_time, query.parent_message_id
-    end = session.last_seq + 1
-    return {
-        "session_id": session.id,
-        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
-        "before_seq": end if query.before_seq is None else min(clamp(query.before_seq), end),
-        "limit": clamp(query.limit + 1),
-        "max_bytes": page_budget(query.limit),
-        "offset": clamp(query.offset),
-        "reach": clamp(query.offset + query.limit + 1),
-        "is_admin": caller.is_admin,
-        "sender": query.sender,
-        "visibility": query.visibility,
-        "start_time": -MAX_INTEGER if start_time is None else encode_time(start_time),
-        "end_time": MAX_INTEGER if end_time is None else encode_time(end_time),
-        "parent_message_id": None if parent is None else clamp(parent),
-    }

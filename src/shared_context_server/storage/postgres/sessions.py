@@ -27,7 +27,7 @@ from shared_context_server.storage.codec import (
     to_session,
 )
 from shared_context_server.storage.contract import NewSession, Page, SessionGuard
-from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
+from shared_context_server.storage.postgres.audience import find_last_visible_seq, tally_query
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
@@ -38,7 +38,7 @@ from shared_context_server.storage.postgres.engine.work import (
     writes,
 )
 from shared_context_server.storage.postgres.removal import remove_session
-from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.pages import page_budget, take_page
 from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
 
@@ -96,8 +96,8 @@ _READ_UP_TO = """
         SELECT seq FROM cursors WHERE session_id = listed.id AND agent_id = :agent_id
     ), 0) AS seq) AS cursor"""
 _TALLIES = Statement(f"""
-    SELECT heard.count AS count, heard.newest_at, known.count AS read_count {_READ_UP_TO}
-    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS heard
+    SELECT visible.count AS count, visible.newest_at, known.count AS read_count {_READ_UP_TO}
+    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS visible
     CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq")}) AS known
     ORDER BY listed.place""")
 _TALLIES_OF_ALL = Statement(f"""
@@ -110,7 +110,7 @@ _TALLIES_OF_ALL = Statement(f"""
 _LIST_WRITERS = Statement("""
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
     LIMIT :limit::bigint""")
-_LIST_HEARD_WRITERS = Statement("""
+_LIST_VISIBLE_WRITERS = Statement("""
     SELECT agent_id FROM writers
     WHERE session_id = :session_id
       AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
@@ -208,7 +208,7 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard, lock="KEY SHARE")
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
+            last_seq = await find_last_visible_seq(connection, session_id, audience_keys(caller))
         require_seq_up_to(seq, last_seq)
         row = await connection.fetchrow(
             *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))
@@ -240,8 +240,8 @@ class Sessions(Subject):
         limit: int,
     ) -> list[str]:
         session = await use_session(connection, session_id, guard)
-        statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
-        parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
+        statement = _LIST_WRITERS if caller.is_admin else _LIST_VISIBLE_WRITERS
+        parameters = {"session_id": session.id, "limit": limit, **audience_keys(caller)}
         writers = await connection.fetch(*statement(**parameters))
         return join_participants(session, (row[0] for row in writers), limit)
 
@@ -281,7 +281,7 @@ async def use_session(
     return session
 
 
-async def use_place(
+async def use_optional_session(
     connection: Connection, session_id: str | None, guard: SessionGuard | None, lock: Lock | None
 ) -> Session | None:
     """use_session for what may be server-wide, which is None."""
@@ -298,7 +298,7 @@ async def summarize(
     parameters = {
         "session_ids": [session.id for session in sessions],
         "agent_id": caller.agent_id,
-        **names_of_caller(caller),
+        **audience_keys(caller),
     }
     rows = await connection.fetch(*statement(**parameters))
     return [

@@ -25,7 +25,7 @@ SENDER_MARK = "\x1f"
 """Between a name and a sender, in the names that the messages of one sender have too."""
 
 
-def names_of_caller(
+def audience_keys(
     caller: Caller, only: Visibility | None = None, sender: str | None = None
 ) -> dict[str, str | None]:
     """By name_{visibility}. `only`: just the name that visibility goes by, the others None.

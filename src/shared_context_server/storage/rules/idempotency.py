@@ -35,34 +35,44 @@ class IdempotentCall:
     fingerprint: str
 
     @property
-    def place(self) -> str:
+    def stored_session_id(self) -> str:
         """The session's id as it is stored: '' is server-wide."""
         return self.session_id or ""
 
-    def read_answer(
-        self,
-        kind: str,
-        fingerprint: str,
-        answer: str,
-        session: Session | None,
-        guard: SessionGuard | None,
-    ) -> JsonObject:
-        """What the first such call answered, from the columns of its record.
 
-        The guard still decides whether the caller may know; that the session has been closed since
-        does not matter. Raises Conflict if the first call was another one.
-        """
+Record = tuple[str, str, str]
+"""Kind, fingerprint and answer of the call that has used a key first, as they are stored."""
+
+
+def check_write(
+    call: IdempotentCall | None,
+    record: Record | None,
+    session: Session | None,
+    guard: SessionGuard | None,
+) -> JsonObject | None:
+    """Decide whether a write goes on. Return the first call's answer if this is a repetition, which
+    writes nothing; None once the guard has let the write pass.
+
+    The record counts before the guard does. Of a repetition the guard only decides whether the
+    caller may know the answer: that the session has been closed since does not matter. Raises
+    Conflict if the first call was another one, and what the guard raises.
+    """
+    if call is None or record is None:
         if session is not None and guard is not None:
-            with contextlib.suppress(SessionClosed):
-                guard(session)
-        if (kind, fingerprint) != (self.kind, self.fingerprint):
-            raise Conflict(
-                "This idempotency_key was used for another call.",
-                field="idempotency_key",
-                suggestion="Use a new idempotency_key for a new call; repeat the old one unchanged.",
-            )
-        found: JsonObject = decode_json(answer)
-        return found
+            guard(session)
+        return None
+    if session is not None and guard is not None:
+        with contextlib.suppress(SessionClosed):
+            guard(session)
+    kind, fingerprint, answer = record
+    if (kind, fingerprint) != (call.kind, call.fingerprint):
+        raise Conflict(
+            "This idempotency_key was used for another call.",
+            field="idempotency_key",
+            suggestion="Use a new idempotency_key for a new call; repeat the old one unchanged.",
+        )
+    found: JsonObject = decode_json(answer)
+    return found
 
 
 def find_message_call(new: NewMessage) -> IdempotentCall | None:

@@ -1,4 +1,4 @@
-"""Pages of a store: where messages are sought, and how many bytes a page may have."""
+"""Decisions about pages: which index finds the messages of one, and how many bytes it may have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ ITEM_OVERHEAD_BYTES = 300  # the names of the fields, ids and times of one item 
 
 R = TypeVar("R", bound=Any)
 
-Place = Literal["parent", "sender", "heard", "log", "filtered log"]
+Scan = Literal["parent", "sender", "audience", "log", "filtered log"]
+"""The index by which the messages of a page are found: of replies, of a sender, of the keys of an
+audience, or of the log, in which other messages may lie between those of the page (filtered)."""
 
 
 def page_budget(limit: int) -> int:
@@ -45,13 +47,13 @@ def count_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def choose_place(caller: Caller, query: MessageQuery) -> Place:
-    """The narrowest index that fits: of one parent, of what a caller hears who is no admin (from one
-    sender, or from all), of one sender, or of the log."""
+def choose_scan(caller: Caller, query: MessageQuery) -> Scan:
+    """Choose the narrowest index that fits. Callers who are not admins are served by the index of
+    audiences, which also has the messages of single senders."""
     if query.parent_message_id is not None:
         return "parent"
     if not caller.is_admin:
-        return "heard"
+        return "audience"
     if query.sender is not None:
         return "sender"
     is_filtered = query.visibility or query.start_time or query.end_time
@@ -89,7 +91,7 @@ def join_runs(found: Iterable[tuple[int, bool]], last_seq: int) -> list[SeqRun]:
     return runs
 
 
-def is_sought_by_time(place: Place, query: MessageQuery) -> bool:
+def uses_time_ranges(scan: Scan, query: MessageQuery) -> bool:
     """Whether time_ranges narrow the search; of replies there are few."""
     is_timed = query.start_time is not None or query.end_time is not None
-    return is_timed and place in ("heard", "filtered log")
+    return is_timed and scan in ("audience", "filtered log")

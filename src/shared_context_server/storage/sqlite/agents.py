@@ -12,7 +12,7 @@ from datetime import datetime
 from shared_context_server.models import Agent, Caller
 from shared_context_server.storage.codec import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
 from shared_context_server.storage.contract import PresenceChange, SessionGuard
-from shared_context_server.storage.rules.audience import names_of_caller
+from shared_context_server.storage.rules.audience import audience_keys
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import use_session
 
@@ -39,7 +39,7 @@ _LIST_OF_SESSION = f"""
         SELECT value FROM json_each(:members)
         UNION ALL SELECT agent_id FROM participants WHERE session_id = :session_id
     ) AND {_OLDER}"""
-_LIST_HEARD_IN_SESSION = f"""
+_LIST_VISIBLE_IN_SESSION = f"""
     SELECT {AGENT} FROM agents WHERE agent_id IN (
         SELECT value FROM json_each(:members)
         UNION ALL SELECT agent_id FROM writers
@@ -104,8 +104,8 @@ class Agents(Subject):
             members = json.dumps([session.created_by, *session.invited])
             of_session = {"session_id": session_id, "members": members}
             rows = connection.execute(
-                _LIST_OF_SESSION if caller.is_admin else _LIST_HEARD_IN_SESSION,
-                of_session | names_of_caller(caller) | bounds,
+                _LIST_OF_SESSION if caller.is_admin else _LIST_VISIBLE_IN_SESSION,
+                of_session | audience_keys(caller) | bounds,
             )
         return [to_agent(row) for row in rows]
 

@@ -39,7 +39,7 @@ class Audit(Subject):
         rows = connection.execute(
             _LIST,
             {
-                "before_id": MAX_INTEGER if query.after_id is None else clamp(query.after_id),
+                "before_id": MAX_INTEGER if query.before_id is None else clamp(query.before_id),
                 "start_time": -MAX_INTEGER
                 if query.start_time is None
                 else encode_time(query.start_time),

@@ -7,8 +7,6 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime, timedelta
 
-from shared_context_server import policy
-from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.codec import (
     LEASE,
@@ -17,6 +15,7 @@ from shared_context_server.storage.codec import (
     to_lease,
 )
 from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import use_session
 
@@ -58,10 +57,10 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> LeaseAttempt:
-        _use_place(connection, session_id, guard)
+        _use_optional_session(connection, session_id, guard)
         current = _find_held(connection, session_id, name, now)
-        if current is not None and current.holder != caller.agent_id:
-            return LeaseAttempt(current, is_acquired=False)
+        if (refused := refuse_attempt(current, caller)) is not None:
+            return refused
         row = connection.execute(
             _TAKE if current is None else _RENEW,
             {
@@ -89,7 +88,7 @@ class Leases(Subject):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        _use_place(connection, session_id, guard)
+        _use_optional_session(connection, session_id, guard)
         released = connection.execute(
             _RELEASE,
             {
@@ -114,7 +113,7 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> list[Lease]:
-        _use_place(connection, session_id, guard)
+        _use_optional_session(connection, session_id, guard)
         rows = connection.execute(
             _LIST,
             {
@@ -127,7 +126,7 @@ class Leases(Subject):
         return [to_lease(session_id, row) for row in rows]
 
 
-def require_fence(
+def check_fence(
     connection: sqlite3.Connection,
     session_id: str | None,
     fence: Fence,
@@ -136,18 +135,10 @@ def require_fence(
 ) -> None:
     """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
     held = _find_held(connection, session_id, fence.lease, now)
-    if held is None:
-        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
-    if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(
-            fence.lease,
-            holder=held.holder,
-            current_token=held.fencing_token,
-            is_told=policy.may_read(caller),
-        )
+    require_fence(held, fence, caller)
 
 
-def _use_place(
+def _use_optional_session(
     connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
 ) -> None:
     if session_id is not None:

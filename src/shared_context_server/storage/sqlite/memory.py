@@ -35,6 +35,7 @@ from shared_context_server.storage.contract import (
     WrittenMemory,
 )
 from shared_context_server.storage.rules.idempotency import (
+    check_write,
     find_memory_call,
     memory_answer,
     to_duplicate_memory,
@@ -43,8 +44,8 @@ from shared_context_server.storage.rules.memory import end_of_prefix, make_entry
 from shared_context_server.storage.rules.pages import take_page
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
-from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
-from shared_context_server.storage.sqlite.leases import require_fence
+from shared_context_server.storage.sqlite.idempotency import find_record, keep_answer
+from shared_context_server.storage.sqlite.leases import check_fence
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _UNEXPIRED = "(expires_at IS NULL OR expires_at > :now)"
@@ -91,15 +92,13 @@ class Memory(Subject):
         fence: Fence | None = None,
     ) -> WrittenMemory:
         call = find_memory_call(address, caller, idempotency_key, fingerprint)
-        session = _use_place(connection, address.session_id, None)
-        if call is not None:
-            first = find_answer(connection, call, session, guard)
-            if first is not None:
-                return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
-        if session is not None and guard is not None:
-            guard(session)
+        session = _use_optional_session(connection, address.session_id, None)
+        record = None if call is None else find_record(connection, call)
+        first = check_write(call, record, session, guard)
+        if first is not None:
+            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
         if fence is not None:
-            require_fence(connection, address.session_id, fence, caller, now)
+            check_fence(connection, address.session_id, fence, caller, now)
         current = _find(connection, address, now)
         entry = make_entry(address, caller, current, update(current), now)
         _put(connection, entry)
@@ -131,12 +130,12 @@ class Memory(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> Page[MemoryListing]:
-        _use_place(connection, session_id, guard)
+        _use_optional_session(connection, session_id, guard)
         end_key = end_of_prefix(prefix)
         found = connection.execute(
             _LIST,
             {
-                **_place(session_id, owner),
+                **_scope_columns(session_id, owner),
                 # No text lies between a key and the key + NUL.
                 "from_key": prefix if after_key is None else max(prefix, after_key + "\0"),
                 "end_key": _BEHIND_ALL_TEXT if end_key is None else end_key,
@@ -163,15 +162,15 @@ class Memory(Subject):
         add_audit(connection, audit)
 
 
-def _place(session_id: str | None, owner: str | None) -> dict[str, str]:
+def _scope_columns(session_id: str | None, owner: str | None) -> dict[str, str]:
     return {"session_id": session_id or "", "owner": owner or ""}
 
 
 def _where(address: MemoryAddress) -> dict[str, str]:
-    return {"key": address.key, **_place(address.session_id, address.owner)}
+    return {"key": address.key, **_scope_columns(address.session_id, address.owner)}
 
 
-def _use_place(
+def _use_optional_session(
     connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
 ) -> Session | None:
     return None if session_id is None else use_session(connection, session_id, guard)
@@ -208,7 +207,7 @@ def _get(
     now: datetime,
     guard: SessionGuard | None,
 ) -> MemoryEntry:
-    _use_place(connection, address.session_id, guard)
+    _use_optional_session(connection, address.session_id, guard)
     entry = _find(connection, address, now)
     if entry is None:
         raise MemoryNotFound(address.key)

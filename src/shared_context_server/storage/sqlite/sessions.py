@@ -26,10 +26,10 @@ from shared_context_server.storage.codec import (
     to_session,
 )
 from shared_context_server.storage.contract import NewSession, Page, SessionGuard
-from shared_context_server.storage.rules.audience import names_of_caller, session_rights
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.pages import take_page
 from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
-from shared_context_server.storage.sqlite.audience import tally_heard
+from shared_context_server.storage.sqlite.audience import tally_visible
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.removal import remove_session
@@ -70,7 +70,7 @@ _NEWEST_AT = """
 _LIST_WRITERS = """
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
     LIMIT :limit"""
-_LIST_HEARD_WRITERS = """
+_LIST_VISIBLE_WRITERS = """
     SELECT agent_id FROM writers
     WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit"""
@@ -170,7 +170,7 @@ class Sessions(Subject):
         session = use_session(connection, session_id, guard)
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = tally_heard(connection, session_id, names_of_caller(caller)).last_seq
+            last_seq = tally_visible(connection, session_id, audience_keys(caller)).last_seq
         require_seq_up_to(seq, last_seq)
         (stored,) = connection.execute(
             _SET_CURSOR,
@@ -200,8 +200,8 @@ class Sessions(Subject):
     ) -> list[str]:
         session = use_session(connection, session_id, guard)
         writers = connection.execute(
-            _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS,
-            {"session_id": session.id, "limit": limit, **names_of_caller(caller)},
+            _LIST_WRITERS if caller.is_admin else _LIST_VISIBLE_WRITERS,
+            {"session_id": session.id, "limit": limit, **audience_keys(caller)},
         )
         return join_participants(session, (row[0] for row in writers), limit)
 
@@ -238,7 +238,7 @@ def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) 
         newest = connection.execute(_NEWEST_AT, {"session_id": session.id}).fetchone()
         newest_at = decode_time(newest[0]) if newest else None
     else:
-        tally = tally_heard(connection, session.id, names_of_caller(caller))
+        tally = tally_visible(connection, session.id, audience_keys(caller))
         count, newest_at = tally.count, tally.newest_at
     return SessionSummary(
         session=session,
@@ -252,8 +252,8 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     """How many messages the caller sees up to and including `seq`, which is in the session."""
     if seq == 0 or caller.is_admin:
         return seq
-    names = names_of_caller(caller)
-    return tally_heard(connection, session.id, names, up_to_seq=seq).count
+    names = audience_keys(caller)
+    return tally_visible(connection, session.id, names, up_to_seq=seq).count
 
 
 def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:

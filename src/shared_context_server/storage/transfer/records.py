@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -21,10 +20,10 @@ from shared_context_server.storage.codec import (
     decode_json,
     decode_json_exactly,
     decode_permissions,
-    decode_time,
     encode_json,
     encode_permissions,
-    encode_time,
+    parse_time,
+    spell_time,
 )
 
 Key = tuple[Any, ...]
@@ -44,8 +43,9 @@ class Codec:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RecordKind:
     """A table that is moved. `condition`: SQL for the rows that are, in any backend's dialect;
-    without what belongs to sessions that are being deleted. `free_text`: columns in which a
-    character may be replaced without anything losing its name. `later_fields`: fields that dumps of
+    without what belongs to sessions that are being deleted. `mutable`: the columns that a store changes
+    in a row that is there; a copy that is brought up to date refuses a change of any other (see
+    succession.py). `free_text`: columns in which a character may be replaced without anything losing its name. `later_fields`: fields that dumps of
     older versions lack; they may be null, and a line leaves them out then."""
 
     name: str
@@ -53,10 +53,11 @@ class RecordKind:
     key: tuple[str, ...]
     fields: Mapping[str, Codec]
     condition: str = "TRUE"
+    mutable: frozenset[str] = frozenset()
     free_text: frozenset[str] = frozenset()
     later_fields: frozenset[str] = frozenset()
     columns: tuple[str, ...] = field(init=False)
-    _key_places: tuple[int, ...] = field(init=False)
+    _key_positions: tuple[int, ...] = field(init=False)
 
     def __repr__(self) -> str:
         return self.name
@@ -64,10 +65,10 @@ class RecordKind:
     def __post_init__(self) -> None:
         columns = tuple(self.fields)
         object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "_key_places", tuple(columns.index(name) for name in self.key))
+        object.__setattr__(self, "_key_positions", tuple(columns.index(name) for name in self.key))
 
     def key_of(self, row: Row) -> Key:
-        return tuple(row[place] for place in self._key_places)
+        return tuple(row[position] for position in self._key_positions)
 
     def describe(self, row: Row) -> str:
         """The row by name, for a message."""
@@ -104,14 +105,7 @@ def _require_name_or_null(value: Any) -> str:
 
 
 def _parse_time(value: Any) -> int:
-    at = datetime.fromisoformat(_require_text(value))
-    if at.tzinfo is None:
-        raise ValueError("must be a time in UTC")
-    return encode_time(at.astimezone(UTC))
-
-
-def _spell_time(microseconds: int) -> str:
-    return decode_time(microseconds).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return parse_time(_require_text(value))
 
 
 def _parse_permissions(value: Any) -> str:
@@ -154,8 +148,8 @@ def _one_of(choices: type[StrEnum]) -> Codec:
 _TEXT = Codec(_require_text, _same)
 _INTEGER = Codec(_require_integer, _same)
 _BOOLEAN = Codec(_require_boolean, bool)
-_TIME = Codec(_parse_time, _spell_time)
-_PLACE = Codec(_require_name_or_null, lambda text: text or None)
+_TIME = Codec(_parse_time, spell_time)
+_TEXT_OR_EMPTY = Codec(_require_name_or_null, lambda text: text or None)
 _PERMISSIONS = Codec(_parse_permissions, _spell_permissions)
 _TEXTS = Codec(_parse_texts, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
@@ -180,6 +174,7 @@ SESSION = RecordKind(
     },
     condition="status <> 'deleting'",
     free_text=frozenset({"purpose"}),
+    mutable=frozenset({"status", "closed_at"}),
 )
 MESSAGE = RecordKind(
     "message",
@@ -207,14 +202,15 @@ CURSOR = RecordKind(
     ("session_id", "agent_id"),
     {"session_id": _TEXT, "agent_id": _TEXT, "seq": _INTEGER},
     condition=_NOT_DELETING,
+    mutable=frozenset({"seq"}),
 )
 MEMORY = RecordKind(
     "memory",
     "memory",
     ("session_id", "owner", "key"),
     {
-        "session_id": _PLACE,
-        "owner": _PLACE,
+        "session_id": _TEXT_OR_EMPTY,
+        "owner": _TEXT_OR_EMPTY,
         "key": _TEXT,
         "version": _INTEGER,
         "created_at": _TIME,
@@ -226,13 +222,25 @@ MEMORY = RecordKind(
         "value": _JSON,
     },
     condition=_NOT_DELETING,
+    mutable=frozenset(
+        {
+            "version",
+            "created_at",
+            "updated_at",
+            "updated_by",
+            "expires_at",
+            "size_bytes",
+            "metadata",
+            "value",
+        }
+    ),
 )
 IDEMPOTENCY = RecordKind(
     "idempotency",
     "idempotency",
     ("session_id", "agent_id", "key"),
     {
-        "session_id": _PLACE,
+        "session_id": _TEXT_OR_EMPTY,
         "agent_id": _TEXT,
         "key": _TEXT,
         "kind": _TEXT,
@@ -241,13 +249,14 @@ IDEMPOTENCY = RecordKind(
         "created_at": _TIME,
     },
     condition=_NOT_DELETING,
+    mutable=frozenset({"kind", "fingerprint", "answer", "created_at"}),
 )
 LEASE = RecordKind(
     "lease",
     "leases",
     ("session_id", "name"),
     {
-        "session_id": _PLACE,
+        "session_id": _TEXT_OR_EMPTY,
         "name": _TEXT,
         "holder": _or_null(_TEXT),
         "fencing_token": _INTEGER,
@@ -255,6 +264,7 @@ LEASE = RecordKind(
         "expires_at": _TIME,
     },
     condition=_NOT_DELETING,
+    mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at"}),
 )
 AGENT = RecordKind(
     "agent",
@@ -267,6 +277,7 @@ AGENT = RecordKind(
         "last_seen": _TIME,
         "is_around": _BOOLEAN,
     },
+    mutable=frozenset({"agent_type", "last_seen", "is_around"}),
 )
 API_KEY = RecordKind(
     "api_key",
@@ -282,6 +293,7 @@ API_KEY = RecordKind(
         "agent_type": _or_null(_TEXT),
     },
     later_fields=frozenset({"agent_type"}),
+    mutable=frozenset({"revoked_at"}),
 )
 CREDENTIAL = RecordKind(
     "credential",
@@ -300,6 +312,7 @@ CREDENTIAL = RecordKind(
         "origin_id": _or_null(_TEXT),
     },
     later_fields=frozenset({"origin_id"}),
+    mutable=frozenset({"revoked_at"}),
 )
 AUDIT = RecordKind(
     "audit",
@@ -314,7 +327,13 @@ AUDIT = RecordKind(
         "details": _OBJECT,
     },
 )
-COUNTER = RecordKind("counter", "counters", ("table",), {"table": _TEXT, "last_id": _INTEGER})
+COUNTER = RecordKind(
+    "counter",
+    "counters",
+    ("table",),
+    {"table": _TEXT, "last_id": _INTEGER},
+    mutable=frozenset({"last_id"}),
+)
 """No table: the last id that was ever given out in each of NUMBERED_TABLES, 0 for none."""
 
 NUMBERED_TABLES = ("audit_log", "messages")  # ordered, as the keys of COUNTER are

@@ -14,14 +14,14 @@ Fields = dict[str, Any]
 def follows(kind: RecordKind, old: Row, new: Row) -> bool:
     """Whether `old` may be what the same row was before it became `new`, in the store where it lives.
 
-    What is only ever added to, is never followed by anything else. Nothing goes back: a cursor, a
-    fencing token, a version, a revocation.
+    Columns that are not in kind.mutable stay as they are, so what is only ever added to is never
+    followed by anything else. Nothing goes back: a cursor, a fencing token, a version, a revocation.
     """
     rule = _SUCCESSIONS.get(kind.name)
-    if rule is None:
-        return False
     before = dict(zip(kind.columns, old, strict=True))
     after = dict(zip(kind.columns, new, strict=True))
+    if rule is None or not _only_changes(before, after, *kind.mutable):
+        return False
     return rule(before, after)
 
 
@@ -29,21 +29,20 @@ def _only_changes(before: Fields, after: Fields, *changing: str) -> bool:
     return all(before[name] == after[name] for name in before if name not in changing)
 
 
-def _closes(before: Fields, after: Fields) -> bool:
-    return before["status"] == "active" and _only_changes(before, after, "status", "closed_at")
+def _was_active(before: Fields, after: Fields) -> bool:
+    return bool(before["status"] == "active")
 
 
-def _is_revoked(before: Fields, after: Fields) -> bool:
-    return before["revoked_at"] is None and _only_changes(before, after, "revoked_at")
+def _was_not_revoked(before: Fields, after: Fields) -> bool:
+    return before["revoked_at"] is None
 
 
 def _grows(name: str) -> Callable[[Fields, Fields], bool]:
     return lambda before, after: bool(after[name] > before[name])
 
 
-def _is_seen_later(before: Fields, after: Fields) -> bool:
-    grown: bool = after["last_seen"] >= before["last_seen"]
-    return grown and before["first_seen"] == after["first_seen"]
+def _is_not_seen_earlier(before: Fields, after: Fields) -> bool:
+    return bool(after["last_seen"] >= before["last_seen"])
 
 
 def _lease_goes_on(before: Fields, after: Fields) -> bool:
@@ -56,13 +55,13 @@ def _lease_goes_on(before: Fields, after: Fields) -> bool:
 
 
 _SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
-    "session": _closes,
+    "session": _was_active,
     "cursor": _grows("seq"),
     "memory": _grows("updated_at"),
     "idempotency": _grows("created_at"),  # the key was forgotten, and used anew
     "lease": _lease_goes_on,
-    "agent": _is_seen_later,
-    "api_key": _is_revoked,
-    "credential": _is_revoked,
+    "agent": _is_not_seen_earlier,
+    "api_key": _was_not_revoked,
+    "credential": _was_not_revoked,
     "counter": _grows("last_id"),
 }

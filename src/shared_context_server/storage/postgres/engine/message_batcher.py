@@ -8,7 +8,6 @@ under way goes with the next one.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TypeAlias
 
 from cachetools import LRUCache
 
+from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import SharedContextError, Unavailable
 from shared_context_server.models import Session
 from shared_context_server.storage.contract import AddedMessage, NewMessage, SessionGuard
@@ -56,7 +56,7 @@ class MessageBatcher:
         # checked in the transaction.
         self._sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
         self._queues: dict[str, _Queue] = {}
-        self._senders: set[asyncio.Task[None]] = set()
+        self._senders = BackgroundTasks()
         self._under_way = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -104,12 +104,7 @@ class MessageBatcher:
         queue = self._queues.get(session.id)
         if queue is None:
             queue = self._queues[session.id] = deque()
-            # An empty context: it serves many callers and must not log as the first of them.
-            task = asyncio.create_task(
-                self._send_all(session, queue), context=contextvars.Context()
-            )
-            self._senders.add(task)
-            task.add_done_callback(self._senders.discard)
+            self._senders.start_detached(self._send_all(session, queue))
         queue.append(append)
         return await append.added
 

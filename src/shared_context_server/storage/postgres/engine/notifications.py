@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import asyncpg
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
@@ -51,14 +51,14 @@ class NotifyBell:
         self._on_ring = on_ring
         self._token = secrets.token_hex(8)
         self._listening: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._is_ringing = False
         self._is_ring_due = False
         self._is_closed = False
 
     def hang_up(self) -> bool:
         if self._listening is None and not self._is_closed:
-            self._listening = self._start(self._keep_listening())
+            self._listening = self._tasks.start_detached(self._keep_listening())
         return True
 
     def take_down(self) -> None:
@@ -70,7 +70,7 @@ class NotifyBell:
         self._is_ring_due = True
         if not self._is_ringing and not self._is_closed:
             self._is_ringing = True
-            self._start(self._ring())
+            self._tasks.start_detached(self._ring())
 
     def close(self) -> None:
         self._is_closed = True
@@ -79,15 +79,7 @@ class NotifyBell:
     async def aclose(self) -> None:
         """Close, and wait until nothing of it runs any more."""
         self.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # An empty context: it serves many callers and must not log as the first of them.
-        task = asyncio.create_task(work, name="postgres-bell", context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._tasks.wait()
 
     async def _ring(self) -> None:
         """Ring, and once more for all who wanted to ring meanwhile."""

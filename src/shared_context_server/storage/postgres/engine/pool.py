@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from asyncpg.transaction import Transaction
 
+from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import Unavailable
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
@@ -102,7 +103,7 @@ class Pool:
         # Without prepared statements a pooler must not change the connection between a statement's
         # parsing and its execution, which it never does within a transaction.
         self._may_autocommit = settings.postgres_prepare
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks()
         self._waits: set[asyncio.Timeout] = set()
         self._waiting = 0
         self._answered_at = 0.0
@@ -119,9 +120,7 @@ class Pool:
             raise Unavailable("The storage is closed.")
         if self._breaker.is_open:
             raise Unavailable(_SILENT)
-        task = asyncio.create_task(self._run(mode, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task = self._tasks.start(self._run(mode, work))
         wait = asyncio.timeout(self._find_patience())
         self._waits.add(wait)
         try:
@@ -132,11 +131,6 @@ class Pool:
             raise Unavailable(_SILENT) from exc
         finally:
             self._waits.discard(wait)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # a caller that has left does not ask for it
 
     def begin_closing(self) -> None:
         """In LAST_WAIT_S nobody waits any more, those who wait now included."""
@@ -162,8 +156,7 @@ class Pool:
         self.begin_closing()
         try:
             async with asyncio.timeout(0 if self._breaker.is_open else self._find_patience()):
-                if self._tasks:
-                    await asyncio.wait(self._tasks)
+                await self._tasks.wait()
                 await self._pool.close()
         except DRIVER_ERRORS:
             self._pool.terminate()
