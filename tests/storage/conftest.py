@@ -17,7 +17,24 @@ from tests.postgres import DatabaseServer
 
 T = TypeVar("T")
 
-STORES = ["sqlite", "postgresql"]
+
+@contextmanager
+def open_sqlite_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
+    yield Settings(data_dir=data_dir, database_url=None)
+
+
+@contextmanager
+def open_postgres_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
+    server: DatabaseServer = request.getfixturevalue("postgres")
+    with server.new_database() as found:
+        yield Settings(data_dir=data_dir, **found)
+
+
+EMPTY_STORES = {"sqlite": open_sqlite_settings, "postgresql": open_postgres_settings}
+"""How the tests come by the settings of an empty store of each kind. A kind that is added here runs
+all tests of the contract."""
+
+STORES = list(EMPTY_STORES)
 
 
 @pytest.fixture
@@ -41,12 +58,8 @@ def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Set
 @contextmanager
 def open_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
     """Of an empty store of the kind that request.param names."""
-    if request.param == "sqlite":
-        yield Settings(data_dir=data_dir, database_url=None)
-        return
-    server: DatabaseServer = request.getfixturevalue("postgres")
-    with server.new_database() as found:
-        yield Settings(data_dir=data_dir, **found)
+    with EMPTY_STORES[request.param](request, data_dir) as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Backend:
     restore: Callable[[Settings, Path], Restored]
 
 
-_PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
+PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
 """The package beside this module that has the BACKEND of a scheme."""
 
 _EXTRAS = {"postgres": "PostgreSQL"}
@@ -61,7 +61,7 @@ def find_backend(settings: Settings) -> Backend:
     """The backend of `settings.storage_url`. Raises ConfigurationError for an unknown scheme, and
     if the driver is not installed."""
     scheme = settings.storage_url.partition(":")[0]
-    package = _PACKAGES.get(scheme)
+    package = PACKAGES.get(scheme)
     if package is None:
         raise ConfigurationError(
             f"DATABASE_URL: no storage backend for {scheme!r}; use sqlite:/// or postgresql://"
