@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared_context_server.models import (
     Caller,
@@ -16,8 +16,7 @@ from shared_context_server.storage.contract.leases import Fence
 from shared_context_server.storage.contract.sessions import SessionGuard
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
 
     session_id: str
@@ -33,8 +32,7 @@ class NewMessage:
     fence: Fence | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AddedMessage:
+class AddedMessage(NamedTuple):
     """`duplicate`: the idempotency key was known, and this is the first call's answer."""
 
     id: int
