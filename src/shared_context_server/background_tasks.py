@@ -26,23 +26,14 @@ class BackgroundTasks:
     def start(
         self, work: Coroutine[Any, Any, T], *, context: contextvars.Context | None = None
     ) -> asyncio.Task[T]:
-        """Start a task; an exception that nobody asks it for is dropped. `context`: the context
-        variables it sees, those of the caller if None."""
+        """Start a task. `context`: the context variables it sees, those of the caller if None; a task
+        that serves many callers is given an empty one, or it would log as the first of them."""
         task = asyncio.create_task(work, context=context)
         self._running.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._running.discard)
         return task
-
-    def start_detached(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task that serves many callers, and so must not log as the first of them."""
-        return self.start(work, context=contextvars.Context())
 
     async def wait(self) -> None:
         """Return when all have ended that run now."""
         if self._running:
             await asyncio.wait(self._running)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()

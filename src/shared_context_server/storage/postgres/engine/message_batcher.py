@@ -8,6 +8,7 @@ under way goes with the next one.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,8 @@ class MessageBatcher:
         queue = self._queues.get(session.id)
         if queue is None:
             queue = self._queues[session.id] = deque()
-            self._senders.start_detached(self._send_all(session, queue))
+            # It serves many callers and must not log as the first of them.
+            self._senders.start(self._send_all(session, queue), context=contextvars.Context())
         queue.append(append)
         return await append.added
 

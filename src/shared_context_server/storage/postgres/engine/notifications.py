@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,7 +59,9 @@ class NotifyBell:
 
     def hang_up(self) -> bool:
         if self._listening is None and not self._is_closed:
-            self._listening = self._tasks.start_detached(self._keep_listening())
+            self._listening = self._tasks.start(
+                self._keep_listening(), context=contextvars.Context()
+            )
         return True
 
     def take_down(self) -> None:
@@ -70,7 +73,7 @@ class NotifyBell:
         self._is_ring_due = True
         if not self._is_ringing and not self._is_closed:
             self._is_ringing = True
-            self._tasks.start_detached(self._ring())
+            self._tasks.start(self._ring(), context=contextvars.Context())
 
     def close(self) -> None:
         self._is_closed = True
