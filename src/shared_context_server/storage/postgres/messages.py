@@ -192,11 +192,6 @@ _LIST_NEW = Statement(
 )
 
 
-def is_batchable(new: NewMessage) -> bool:
-    """Whether append_batch can add it: nothing has to be looked up but the idempotency key."""
-    return new.fence is None and new.parent_message_id is None
-
-
 async def append_batch(
     connection: Connection, news: Sequence[NewMessage], session: Session
 ) -> list[AddedMessage | None]:
@@ -370,9 +365,11 @@ class Messages(Subject):
         return NewMessages(messages, ids[-1], has_more=is_full)
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
-        added = await self.engine.batcher.add(new, guard) if is_batchable(new) else None
-        if added is not None:
-            return added
+        # Nothing has to be looked up but the idempotency key.
+        if new.fence is None and new.parent_message_id is None:
+            added = await self.engine.batcher.add(new, guard)
+            if added is not None:
+                return added
         # With the session as it is, which also tells what is wrong.
         return await self._append_one(new, guard)
 

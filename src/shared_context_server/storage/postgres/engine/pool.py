@@ -86,6 +86,12 @@ class _PooledConnection(asyncpg.Connection):
             await super().close(timeout=timeout)
 
 
+def _ignore_failure(task: asyncio.Task[Any]) -> None:
+    """A caller that has left does not ask for it."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _leave_as_it_is(connection: Connection) -> None:
     """Work here leaves no state behind on a connection, so cleaning up would be a wasted trip."""
 
@@ -121,8 +127,9 @@ class Pool:
         if self._breaker.is_open:
             raise Unavailable(_SILENT)
         task = self._tasks.start(self._run(mode, work))
-        task.add_done_callback(_take_exception)  # its caller may have stopped waiting
-        wait = asyncio.timeout(self._find_patience())
+        task.add_done_callback(_ignore_failure)
+        is_closing = self._close_at is not None
+        wait = asyncio.timeout(self._find_patience() if is_closing else self._timeout_s)
         self._waits.add(wait)
         try:
             async with wait:
@@ -244,9 +251,3 @@ class Pool:
             raise Unavailable("The storage is closed.") from exc
         finally:
             self._waiting -= 1
-
-
-def _take_exception(task: asyncio.Task[Any]) -> None:
-    """Keep asyncio from reporting an error that the pool has counted already."""
-    if not task.cancelled():
-        task.exception()
