@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from starlette.types import Send
 
 from shared_context_server.server import make_app, make_mcp, open_server
 from shared_context_server.settings import Settings
-from shared_context_server.transport.lane import DirectLane, RawHeader
+from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.request import McpRequest
 
 KEY, SECRET = "key-" + "k" * 40, "secret-" + "s" * 40
@@ -42,10 +42,8 @@ class CountingLane(DirectLane):
 
     answered = 0
 
-    async def answer(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
-    ) -> bool:
-        is_answered = await super().answer(request, raw_headers, send)
+    async def answer(self, request: McpRequest, send: Send) -> bool:
+        is_answered = await super().answer(request, send)
         self.answered += is_answered
         return is_answered
 

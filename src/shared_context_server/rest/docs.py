@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shared_context_server.rest.wire import FixedAnswer, RawHeader
+from shared_context_server.auth.middleware.head import RawHeader
+from shared_context_server.rest.wire import FixedAnswer
 from shared_context_server.tools.schema_fields import SchemaField, describe_fields
 
 JsonObject = dict[str, Any]

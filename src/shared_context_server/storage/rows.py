@@ -58,6 +58,8 @@ def clamp(number: int) -> int:
 
 
 def encode_json(value: JsonValue | tuple[str, ...]) -> str:
+    if value == () or value == {}:  # as most recipients and metadata are
+        return "{}" if value == {} else "[]"
     return to_json(value).decode()
 
 

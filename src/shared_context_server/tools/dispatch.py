@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from shared_context_server.errors import (
     ToolNotFound,
     Unauthenticated,
 )
-from shared_context_server.json_size import MAX_VALUES, has_too_many_values
+from shared_context_server.json_size import MAX_VALUES, count_values, has_too_many_values
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
@@ -36,6 +37,7 @@ from shared_context_server.tools.registry import Call, Tool
 
 UNKNOWN_TOOL = "unknown"
 LONG_BODY_BYTES = 16 * 1024
+_FEW_VALUES = 64
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
 MAX_LISTED_ERRORS = 10
@@ -44,7 +46,7 @@ _CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are creden
 _log = get_logger("tools")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a call came to: a result, or the one error shape."""
 
@@ -148,7 +150,8 @@ def failure(error: SharedContextError) -> Outcome:
 def parse_json(body: bytes) -> Any:
     """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument, more
     than MAX_VALUES values ContentTooLarge."""
-    if has_too_many_values(body):
+    count = count_values(body)
+    if has_too_many_values(body, count):
         raise ContentTooLarge(
             f"The body has more than {MAX_VALUES} JSON values.",
             field="body",
@@ -166,16 +169,33 @@ def parse_json(body: bytes) -> Any:
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
-    if may_exceed_doubles(body):
+    if may_exceed_doubles(body, value, count):
         require_strict_json(value if isinstance(value, dict) else {"body": value})
     return value
 
 
-def may_exceed_doubles(body: bytes) -> bool:
-    """Whether this JSON may have a number like 1e999, which from_json reads as infinity whatever
-    allow_inf_nan says: one with an exponent of three digits, or with very many digits. True for
-    all that is long, where looking would take longer than writing the values once more."""
+def may_exceed_doubles(body: bytes, value: Any, count: int | None) -> bool:
+    """Whether this JSON of `count` values, read as `value`, may have a number like 1e999, which from_json reads as
+    infinity whatever allow_inf_nan says. Few values are looked at; of many, the text is searched for a
+    number with an exponent of three digits, or with very many digits. True for all that is long and
+    has many values, where looking would take longer than writing the values once more."""
+    if count is not None and count <= _FEW_VALUES:
+        return _has_infinity(value)
     return len(body) > LONG_BODY_BYTES or _LARGE_NUMBER.search(body) is not None
+
+
+def _has_infinity(value: Any) -> bool:
+    level = [value]
+    while level:
+        part = level.pop()
+        kind = type(part)
+        if kind is dict:
+            level.extend(part.values())
+        elif kind is list:
+            level.extend(part)
+        elif kind is float and math.isinf(part):
+            return True
+    return False
 
 
 def require_strict_json(arguments: Mapping[str, Any]) -> None:
@@ -206,7 +226,7 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
     if not isinstance(arguments, dict):
         raise InvalidArgument("The arguments must be a JSON object.", field="body")
     try:
-        return model.model_validate(_without_most_unknown(model, arguments))
+        return model.model_validate(_without_most_unknown(model, model.tidy(arguments)))
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_input=False)
         _raise_invalid(model, errors)
@@ -214,6 +234,8 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
 
 def _without_most_unknown(model: type[Arguments], arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments with no more unknown ones than an error lists."""
+    if len(arguments) <= MAX_LISTED_ERRORS:
+        return arguments
     known = model.model_fields
     if len(arguments) <= len(known) + MAX_LISTED_ERRORS:
         return arguments

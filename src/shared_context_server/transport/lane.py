@@ -8,7 +8,6 @@ SDK, which stays the judge of what MCP is; a test holds the answers of the two e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from cachetools import LRUCache
@@ -28,6 +27,7 @@ from starlette.types import Message as AsgiMessage
 from starlette.types import Send
 
 from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware.head import RawHeader, RequestHead
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.jsonrpc import JsonObject
 from shared_context_server.tools.dispatch import (
@@ -37,7 +37,7 @@ from shared_context_server.tools.dispatch import (
     may_exceed_doubles,
     require_strict_json,
 )
-from shared_context_server.transport.request import McpRequest, RawHeader
+from shared_context_server.transport.request import McpRequest
 
 ALIKE_FOR_ALL: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
 MAX_REMEMBERED: Final = 256  # answers, and envelopes of requests
@@ -55,7 +55,7 @@ _MODERN_META = frozenset(
 )
 _MESSAGE_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
 _CALL_MEMBERS = frozenset({"name", "arguments", "_meta"})
-_ROUTING_HEADERS = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
+_ROUTING_HEADERS: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 _STREAM_HEADERS: Final[tuple[RawHeader, ...]] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -75,18 +75,16 @@ class DirectLane:
             {f"{_MODERN_PREFIX}serverInfo": server_info}
         )
         self._results: LRUCache[bytes, bytes] = LRUCache(MAX_REMEMBERED)
-        self._envelopes: LRUCache[bytes, bool] = LRUCache(MAX_REMEMBERED)
+        self._envelopes: LRUCache[tuple[str | bytes | None, ...], bool] = LRUCache(MAX_REMEMBERED)
 
-    async def answer(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
-    ) -> bool:
+    async def answer(self, request: McpRequest, send: Send) -> bool:
         """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
         if not _is_ordinary(request):
             return False
         if request.message.method == "tools/call":
-            result = await self._call(request, raw_headers)
+            result = await self._call(request)
         else:
-            key = _result_key(request, raw_headers)
+            key = _result_key(request)
             result = None if key is None else self._results.get(key)
         if result is None:
             return False
@@ -94,11 +92,9 @@ class DirectLane:
         await _send(request, answer, send)
         return True
 
-    def remembering(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
-    ) -> Send:
+    def remembering(self, request: McpRequest, send: Send) -> Send:
         """`send`, that also keeps a result of the SDK's which is the same for everybody."""
-        key = _result_key(request, raw_headers) if _is_ordinary(request) else None
+        key = _result_key(request) if _is_ordinary(request) else None
         if key is None:
             return send
         sent: list[bytes] = []
@@ -114,7 +110,7 @@ class DirectLane:
 
         return keep
 
-    async def _call(self, request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
+    async def _call(self, request: McpRequest) -> bytes | None:
         params = request.message.body.get("params")
         if not isinstance(params, dict) or not _CALL_MEMBERS.issuperset(params):
             return None
@@ -123,7 +119,7 @@ class DirectLane:
         tool = self._dispatcher.tools.get(name) if isinstance(name, str) else None
         if tool is None or tool.is_waiting or not isinstance(arguments, dict):
             return None
-        if not self._is_taken_by_sdk(request, raw_headers, meta):
+        if not self._is_taken_by_sdk(request, tool.name, meta):
             return None
         outcome = await self._run(tool.name, arguments, request, meta)
         end = b"}" if request.is_handshake_era else self._modern_end
@@ -132,43 +128,41 @@ class DirectLane:
     async def _run(
         self, name: str, arguments: JsonObject, request: McpRequest, meta: JsonObject
     ) -> Outcome:
-        if may_exceed_doubles(request.body):
+        if may_exceed_doubles(request.body, arguments, request.message.count):
             try:
                 require_strict_json(arguments)
             except InvalidArgument as exc:
                 return failure(exc)
         return await self._dispatcher.call(name, arguments, _name_caller(request, meta))
 
-    def _is_taken_by_sdk(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], meta: Any
-    ) -> bool:
-        """Whether the SDK takes a tools/call in this envelope. Asked once for each that differs."""
+    def _is_taken_by_sdk(self, request: McpRequest, tool: str, meta: Any) -> bool:
+        """Whether the SDK takes a call of this tool in this envelope. Asked once for each that
+        differs in what the SDK looks at: the headers, the tool's name and the protocol's _meta."""
         if not isinstance(meta, dict) or not _asks_for_nothing(meta):
             return False
-        headers = _read_routing(raw_headers)
-        if headers is None:
-            return False
-        if request.is_handshake_era:
-            version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
-            if version not in HANDSHAKE_PROTOCOL_VERSIONS:
-                return False
-        else:
-            route = classify_inbound_request(request.message.body, headers=headers)
-            if not isinstance(route, InboundModernRoute):
-                return False
-            version = route.protocol_version
         envelope = _envelope(meta)
-        key = to_json([version, envelope])
-        if len(key) > MAX_KEY_BYTES:
-            return False
+        headers = request.head.headers
+        key = (tool, to_json(envelope) if envelope else b"", *map(headers.get, _ROUTING_HEADERS))
         is_taken = self._envelopes.get(key)
         if is_taken is None:
-            is_taken = self._envelopes[key] = _is_valid_call(version, envelope)
-        return is_taken
+            is_taken = _is_valid_call(request, tool, envelope)
+            if sum(len(part or "") for part in key) <= MAX_KEY_BYTES:
+                self._envelopes[key] = is_taken
+        return is_taken and not _is_ambiguous(request.head)
 
 
-def _is_valid_call(version: str, envelope: JsonObject) -> bool:
-    params = {"name": "any", "arguments": {}, "_meta": envelope}
+def _is_valid_call(request: McpRequest, tool: str, envelope: JsonObject) -> bool:
+    headers = _read_routing(request.head)
+    params = {"name": tool, "arguments": {}, "_meta": envelope}
+    if request.is_handshake_era:
+        version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
+        if version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            return False
+    else:
+        route = classify_inbound_request(request.message.body, headers=headers)
+        if not isinstance(route, InboundModernRoute):
+            return False
+        version = route.protocol_version
     try:
         validate_client_request("tools/call", version, params)
     except (ValidationError, KeyError, ValueError):
@@ -209,6 +203,8 @@ def _asks_for_nothing(meta: JsonObject) -> bool:
 
 def _envelope(meta: JsonObject) -> JsonObject:
     """What of _meta the SDK looks at."""
+    if not meta:
+        return meta
     return {name: meta[name] for name in sorted(meta.keys() & _MODERN_META)}
 
 
@@ -218,27 +214,29 @@ def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
     return request.connection if info is None else request.connection.named(info["name"])
 
 
-def _read_routing(raw_headers: Iterable[RawHeader]) -> dict[str, str] | None:
-    """The headers that say what a request is for; None if one of them comes twice."""
-    found: dict[str, str] = {}
-    for raw_name, value in raw_headers:
-        if raw_name in _ROUTING_HEADERS:
-            name = raw_name.decode()
-            if name in found:
-                return None
-            found[name] = value.decode("latin-1")
-    return found
+def _is_ambiguous(head: RequestHead) -> bool:
+    """Whether one of the headers that say what a request is for comes twice."""
+    return bool(head.repeated) and not head.repeated.isdisjoint(_ROUTING_HEADERS)
 
 
-def _result_key(request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
+def _read_routing(head: RequestHead) -> dict[str, str]:
+    """The headers that say what a request is for."""
+    return {
+        name.decode(): head.headers[name].decode("latin-1")
+        for name in _ROUTING_HEADERS
+        if name in head.headers
+    }
+
+
+def _result_key(request: McpRequest) -> bytes | None:
     """All that a result depends on which is alike for all; None for what is not remembered."""
     if request.message.method not in ALIKE_FOR_ALL:
         return None
     params = request.message.body.get("params", {})
     meta = params.get("_meta", {})
-    routing = _read_routing(raw_headers)
-    if routing is None or not isinstance(meta, dict) or not _asks_for_nothing(meta):
+    if _is_ambiguous(request.head) or not isinstance(meta, dict) or not _asks_for_nothing(meta):
         return None
+    routing = _read_routing(request.head)
     said = {**params, "_meta": _envelope(meta)} if "_meta" in params else params
     key = to_json([request.message.method, sorted(routing.items()), said])
     return key if len(key) <= MAX_KEY_BYTES else None
@@ -269,8 +267,9 @@ async def _send(request: McpRequest, answer: bytes, send: Send) -> None:
     prefers_stream = request.is_handshake_era and request.accepted.stream
     if prefers_stream or not request.accepted.json:
         # Some clients take these for ends of lines; in JSON they may stand as escapes.
-        for separator, escape in _SEPARATORS:
-            answer = answer.replace(separator, escape)
+        if not answer.isascii():
+            for separator, escape in _SEPARATORS:
+                answer = answer.replace(separator, escape)
         answer = b"event: message\r\ndata: %b\r\n\r\n" % answer
         kind = _STREAM_HEADERS
     else:
