@@ -23,11 +23,11 @@ from bench.throughput import CONTENT
 from shared_context_server.models import Access, AuditEntry, Caller, Permission, Session, Visibility
 from shared_context_server.services.context import utc_now
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage
-from shared_context_server.storage.base import NewMessage, NewSession
+from shared_context_server.storage import Store
+from shared_context_server.storage.contract import NewMessage, NewSession
 from shared_context_server.storage.postgres import messages, open_postgres
-from shared_context_server.storage.postgres.bell import CHANNEL, NotifyBell
-from shared_context_server.storage.postgres.pool import open_pool
+from shared_context_server.storage.postgres.engine.notifications import CHANNEL, NotifyBell
+from shared_context_server.storage.postgres.engine.pool import open_pool
 
 CONNECTIONS = (1, 4, 16)
 ROUNDS = 3
@@ -50,7 +50,7 @@ def bench_settings(url: str) -> Settings:
     return Settings(database_url=url)
 
 
-async def add_session(storage: Storage, session_id: str) -> Session:
+async def add_session(store: Store, session_id: str) -> Session:
     new = NewSession(
         id=session_id,
         purpose="bench",
@@ -60,7 +60,7 @@ async def add_session(storage: Storage, session_id: str) -> Session:
         created_at=utc_now(),
     )
     made = AuditEntry(event_type="session_created", agent_id=WRITER.agent_id, timestamp=utc_now())
-    return await storage.create_session(new, made)
+    return await store.sessions.create(new, made)
 
 
 def new_message(session_id: str, content: str = CONTENT) -> NewMessage:
@@ -77,7 +77,7 @@ def new_message(session_id: str, content: str = CONTENT) -> NewMessage:
 
 
 async def append(connection: asyncpg.Connection, session: Session) -> None:
-    assert all(await messages.append_plain(connection, [new_message(session.id)], session))
+    assert all(await messages.append_batch(connection, [new_message(session.id)], session))
 
 
 async def append_and_notify(connection: asyncpg.Connection, session: Session) -> None:
@@ -128,13 +128,13 @@ async def measure(url: str, delay_us: int) -> list[Way]:
     delay = {"commit_delay": delay_us, "commit_siblings": 0}
     settings = bench_settings(f"{url}?{urlencode(delay)}")
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_postgres(settings))
+        store = await stack.enter_async_context(open_postgres(settings))
         pool = await open_pool(settings)
         stack.push_async_callback(pool.aclose)
         bell = NotifyBell(pool, settings, lambda: None)
         stack.push_async_callback(bell.aclose)
         sessions = [
-            await add_session(storage, f"commits_{delay_us}_{n}") for n in range(max(CONNECTIONS))
+            await add_session(store, f"commits_{delay_us}_{n}") for n in range(max(CONNECTIONS))
         ]
         connections = [await asyncpg.connect(settings.storage_url) for _ in sessions]
         for connection in connections:
@@ -145,7 +145,7 @@ async def measure(url: str, delay_us: int) -> list[Way]:
             bell.ring()
 
         async def append_together(_: asyncpg.Connection, session: Session) -> None:
-            await storage.add_message(new_message(session.id), lambda _: None)
+            await store.messages.append(new_message(session.id), lambda _: None)
             bell.ring()
 
         ways = [

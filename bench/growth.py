@@ -19,9 +19,9 @@ from bench.tables import print_table
 from bench.throughput import HEADERS
 from shared_context_server import policy
 from shared_context_server.models import Session
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.codec import encode_time
+from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.storage.postgres import open_postgres
-from shared_context_server.storage.rows import encode_time
 
 SIZES = (1_000, 10_000, 100_000)
 CALLS = 300
@@ -59,25 +59,29 @@ async def report(url: str) -> str:
     guard = partial(policy.require_session_read, WRITER)
     texts = make_texts(max(SIZES), random.Random(1))
     rows = []
-    async with open_postgres(bench_settings(url)) as storage:
+    async with open_postgres(bench_settings(url)) as store:
         connection = await asyncpg.connect(url)
-        session = await add_session(storage, "growing")
+        session = await add_session(store, "growing")
         for number in range(LISTED - 1):
-            listed = await add_session(storage, f"listed_{number}")
-            await storage.add_message(new_message(listed.id), guard)
+            listed = await add_session(store, f"listed_{number}")
+            await store.messages.append(new_message(listed.id), guard)
         size = 0
         for goal in SIZES:
             await fill(connection, session, texts[size:goal])
             size = goal
-            await storage.set_cursor(session.id, WRITER, size // 2, guard)
+            await store.sessions.set_cursor(session.id, WRITER, size // 2, guard)
             page = MessageQuery(limit=50)
             behind = MessageQuery(limit=50, after_seq=size // 2)
             costs = [
-                await time_calls(lambda: storage.add_message(new_message(session.id), guard)),
-                await time_calls(lambda: storage.list_messages(session.id, WRITER, page, guard)),  # noqa: B023
-                await time_calls(lambda: storage.list_messages(session.id, WRITER, behind, guard)),  # noqa: B023
+                await time_calls(lambda: store.messages.append(new_message(session.id), guard)),
                 await time_calls(
-                    lambda: storage.list_sessions(
+                    lambda: store.messages.list_visible(session.id, WRITER, page, guard)  # noqa: B023
+                ),
+                await time_calls(
+                    lambda: store.messages.list_visible(session.id, WRITER, behind, guard)  # noqa: B023
+                ),
+                await time_calls(
+                    lambda: store.sessions.list_visible(
                         WRITER, status=None, created_by=None, limit=LISTED
                     ),
                     count=CALLS // 10,

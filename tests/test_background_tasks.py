@@ -31,7 +31,7 @@ async def test_a_task_is_held_until_it_ends() -> None:
 
 async def test_waiting_has_a_limit() -> None:
     tasks = BackgroundTasks("test")
-    task = tasks.start(asyncio.Event().wait())  # type: ignore[arg-type]
+    task = tasks.start(asyncio.Event().wait())
     async with asyncio.timeout(PATIENCE_S):
         await tasks.wait(timeout_s=0)
     assert not task.done()

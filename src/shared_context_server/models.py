@@ -100,9 +100,9 @@ class Caller:
 ANONYMOUS = Caller(agent_id="", agent_type="", permissions=frozenset(), key_id="")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if none."""
+class Session(NamedTuple):
+    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if none. A tuple
+    as messages are: one is made for each call that uses a session."""
 
     id: str
     purpose: str

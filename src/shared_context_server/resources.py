@@ -22,7 +22,7 @@ from shared_context_server.errors import NotFound, SharedContextError
 from shared_context_server.models import Caller, MemoryScope
 from shared_context_server.services import leases, memory, messages, sessions, timing
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.clock import sensors_result, time_result
 from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection

@@ -79,7 +79,7 @@ class Server:
         """Answer everybody who waits, since a shutdown waits for calls under way. Calls that do not
         wait are served as before."""
         self.services.bus.close()
-        self.services.storage.begin_closing()
+        self.services.store.maintenance.begin_closing()
 
 
 @asynccontextmanager
@@ -93,16 +93,16 @@ async def open_server(
     """
     settings, _ = ensure_secrets(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_storage(settings, expected))
+        store = await stack.enter_async_context(open_storage(settings, expected))
         bus = Bus()
-        await stack.enter_async_context(open_link(storage, bus))
+        await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
         services = Services(
             settings=settings,
-            storage=storage,
-            identity=Identity(storage, settings),
-            corpora=CorpusCache(storage),
-            presence=Presence(storage, bus),
+            store=store,
+            identity=Identity(store, settings),
+            corpora=CorpusCache(store),
+            presence=Presence(store, bus),
             clock=stack.enter_context(
                 ClockReader(settings.clock_prefix, owner=settings.clock_owner)
             ),
@@ -110,11 +110,11 @@ async def open_server(
                 SensorReader(settings.clock_prefix, owner=settings.clock_owner)
             ),
             bus=bus,
-            shared_reads=SharedReads(storage),
+            shared_reads=SharedReads(store),
             limits=RateLimits(settings),
             slots=Slots(settings),
         )
-        shared_time = SharedTime(storage, MACHINE_CLOCK)
+        shared_time = SharedTime(store, MACHINE_CLOCK)
         with suppress(SharedContextError):  # it is tried again
             await shared_time.share()
         await stack.enter_async_context(_every(SHARE_INTERVAL_S, shared_time.share))
@@ -128,7 +128,7 @@ async def open_server(
         mcp = make_mcp(dispatcher)
         app = await make_app(stack, mcp, dispatcher, metrics, make_lane(mcp, dispatcher))
         yield Server(settings, services, dispatcher, metrics, mcp, app)
-        storage.begin_closing()
+        store.maintenance.begin_closing()
         with suppress(SharedContextError):
             await services.presence.flush()
 
@@ -159,7 +159,7 @@ def make_lane(mcp: FastMCP[Any], dispatcher: Dispatcher) -> DirectLane:
 async def purge(services: Services) -> None:
     """Remove what has expired and what retention no longer keeps."""
     settings, now = services.settings, utc_now()
-    await services.storage.purge(
+    await services.store.maintenance.purge(
         expired_before=now,
         idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
         audit_before=now - timedelta(days=settings.audit_retention_days),

@@ -46,7 +46,7 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.services.context import Services
 from shared_context_server.services.feeds import CHECK_INTERVAL_S
 from shared_context_server.settings import McpSessions
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_STREAMS = 1024  # open listen streams in a process
@@ -132,7 +132,7 @@ class Watches:
         if len(self._by_uri) >= MAX_URIS and uri not in self._by_uri:
             raise RateLimited(RETRY_AFTER_S)
         if watched.session_id is not None:
-            session = await self._services.storage.get_session(watched.session_id)
+            session = await self._services.store.sessions.get(watched.session_id)
             policy.require_session_read(self.caller, session)
             self._told_up_to.setdefault(session.id, session.last_seq)
         else:
@@ -172,7 +172,7 @@ class Watches:
         """All URIs: the store was set back, and whatever they show may be another now."""
         for session_id in tuple(self._told_up_to):
             try:
-                session = await self._services.storage.get_session(session_id)
+                session = await self._services.store.sessions.get(session_id)
             except SessionNotFound:
                 self._told_up_to[session_id] = 0
             else:
@@ -209,7 +209,9 @@ class Watches:
     async def _look(self, session_id: str) -> bool:
         query = MessageQuery(limit=1, after_seq=self._told_up_to[session_id], is_counted=False)
         guard = partial(policy.require_session_read, self.caller)
-        page = await self._services.storage.list_messages(session_id, self.caller, query, guard)
+        page = await self._services.store.messages.list_visible(
+            session_id, self.caller, query, guard
+        )
         self._told_up_to[session_id] = max(self._told_up_to[session_id], page.last_seq)
         return bool(page.messages)
 

@@ -11,7 +11,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity, IssuedToken
 from shared_context_server.models import Permission
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.settings import API_KEY, make_settings
 
 ALL = tuple(Permission)
@@ -29,14 +29,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def storage(settings: Settings) -> AsyncIterator[Storage]:
-    async with open_storage(settings) as storage:
-        yield storage
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    async with open_storage(settings) as store:
+        yield store
 
 
 @pytest.fixture
-def identity(storage: Storage, settings: Settings) -> Identity:
-    return Identity(storage, settings)
+def identity(store: Store, settings: Settings) -> Identity:
+    return Identity(store, settings)
 
 
 async def connect(

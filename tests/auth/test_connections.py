@@ -17,7 +17,7 @@ from shared_context_server.errors import (
     Unauthenticated,
 )
 from shared_context_server.models import ANONYMOUS
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.auth.conftest import (
     ADMIN,
     ALL,
@@ -184,35 +184,33 @@ JWT_PART = "eyJ"  # how every token begins
 
 
 async def test_rotating_the_api_key_ends_the_old_ones_tokens(
-    identity: Identity, storage: Storage, tmp_path: Path
+    identity: Identity, store: Store, tmp_path: Path
 ) -> None:
     issued = await authenticate(identity)
-    rotated = Identity(storage, make_settings(tmp_path, api_key="a-new-key-0123456789"))
+    rotated = Identity(store, make_settings(tmp_path, api_key="a-new-key-0123456789"))
     connection = await connect(rotated, token=issued.token)
     assert isinstance(connection.refused, Unauthenticated)
 
 
 async def test_a_demoted_key_takes_its_tokens_along(
-    identity: Identity, storage: Storage, tmp_path: Path
+    identity: Identity, store: Store, tmp_path: Path
 ) -> None:
     issued = await authenticate(identity, api_key=ADMIN_API_KEY)
     assert ADMIN in issued.permissions
     demoted = make_settings(tmp_path, api_key=ADMIN_API_KEY, admin_api_key="a-new-key-0123456789")
-    connection = await connect(Identity(storage, demoted), token=issued.token)
+    connection = await connect(Identity(store, demoted), token=issued.token)
     assert connection.caller.permissions == {READ, WRITE}
 
 
-async def test_a_server_without_a_token_secret_does_not_start(
-    storage: Storage, tmp_path: Path
-) -> None:
+async def test_a_server_without_a_token_secret_does_not_start(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="JWT_SECRET_KEY"):
-        Identity(storage, make_settings(tmp_path, jwt_secret_key=None))
+        Identity(store, make_settings(tmp_path, jwt_secret_key=None))
 
 
 async def test_without_auth_everyone_is_who_they_say(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, auth_enabled=False)
-    async with open_storage(settings) as storage:
-        identity = Identity(storage, settings)
+    async with open_storage(settings) as store:
+        identity = Identity(store, settings)
         nobody = await connect(identity)
         assert nobody.caller.agent_id == "anonymous-agent"
         assert nobody.caller.key_id == "auth-disabled"
@@ -228,8 +226,8 @@ async def test_without_auth_everyone_is_who_they_say(tmp_path: Path) -> None:
 
 async def test_without_auth_tokens_and_handles_still_work(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, auth_enabled=False)
-    async with open_storage(settings) as storage:
-        identity = Identity(storage, settings)
+    async with open_storage(settings) as store:
+        identity = Identity(store, settings)
         nobody = await connect(identity)
         issued = await authenticate(identity, api_key=None, connection=nobody)
         assert issued.permissions == (READ, WRITE)
@@ -244,8 +242,8 @@ async def test_without_auth_admin_takes_a_key_by_header_and_in_authenticate_agen
     tmp_path: Path,
 ) -> None:
     settings = make_settings(tmp_path, auth_enabled=False)
-    async with open_storage(settings) as storage:
-        identity = Identity(storage, settings)
+    async with open_storage(settings) as store:
+        identity = Identity(store, settings)
         _, reader = await identity.create_key("bound-1", [READ])
         for key, permissions in (
             (None, (READ, WRITE)),
@@ -263,8 +261,8 @@ async def test_without_auth_admin_takes_a_key_by_header_and_in_authenticate_agen
 
 
 async def test_tokens_of_a_server_without_auth_end_when_it_is_turned_on(
-    tmp_path: Path, identity: Identity, storage: Storage
+    tmp_path: Path, identity: Identity, store: Store
 ) -> None:
-    open_server = Identity(storage, make_settings(tmp_path, auth_enabled=False))
+    open_server = Identity(store, make_settings(tmp_path, auth_enabled=False))
     issued = await authenticate(open_server, api_key=None)
     assert isinstance((await connect(identity, token=issued.token)).refused, Unauthenticated)

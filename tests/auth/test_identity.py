@@ -24,8 +24,8 @@ from shared_context_server.errors import (
 )
 from shared_context_server.models import Agent, ApiKey, AuditEntry, Permission
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
-from shared_context_server.storage.base import AuditQuery
+from shared_context_server.storage import Store, open_storage
+from shared_context_server.storage.contract import AuditQuery
 from tests.auth.conftest import (
     ADMIN,
     ALL,
@@ -42,8 +42,8 @@ REVOCATION_S = 1.0
 @pytest.fixture
 async def other(settings: Settings, identity: Identity) -> AsyncIterator[Identity]:
     """The identity of another process on the same store."""
-    async with open_storage(settings) as storage:
-        yield Identity(storage, settings)
+    async with open_storage(settings) as store:
+        yield Identity(store, settings)
 
 
 async def is_refused(identity: Identity, token: str) -> bool:
@@ -128,14 +128,14 @@ async def test_a_bound_key_authenticates_its_agent_only(identity: Identity) -> N
 
 
 async def test_credentials_are_recorded_and_their_secrets_are_not(
-    identity: Identity, storage: Storage
+    identity: Identity, store: Store
 ) -> None:
     issued = await authenticate(identity)
-    credential = await storage.find_credential(issued.credential_id)
+    credential = await store.credentials.find(issued.credential_id)
     assert credential is not None
     assert credential.handle_hash == hash_handle(issued.agent_handle)
     assert credential.expires_at == issued.expires_at
-    [entry] = await storage.list_audit(AuditQuery(limit=10, event_type="agent_authenticated"))
+    [entry] = await store.audit.list_newest(AuditQuery(limit=10, event_type="agent_authenticated"))
     assert (entry.agent_id, entry.details["credential_id"]) == ("worker-7", issued.credential_id)
     for secret in (issued.token, issued.agent_handle, API_KEY):
         assert secret not in repr((credential, entry))
@@ -255,7 +255,7 @@ async def test_agents_revoke_their_own_tokens_and_admins_any(identity: Identity)
 
 
 async def test_a_caller_is_current_until_the_credential_ends(
-    identity: Identity, storage: Storage
+    identity: Identity, store: Store
 ) -> None:
     await identity.require_current((await connect(identity, API_KEY)).caller)
     issued = await authenticate(identity)
@@ -266,11 +266,11 @@ async def test_a_caller_is_current_until_the_credential_ends(
     bound = (await connect(identity, secret)).caller
     await identity.require_current(bound)
     await identity.revoke_key(key.id)
-    credential = await storage.find_credential(issued.credential_id)
+    credential = await store.credentials.find(issued.credential_id)
     assert credential is not None
     past = datetime.now(UTC) - timedelta(seconds=1)
     expired = replace(credential, id="jti_expired", handle_hash="other", expires_at=past)
-    await storage.add_credential(expired, AuditEntry("tested", "worker-7"))
+    await store.credentials.add(expired, AuditEntry("tested", "worker-7"))
     ended = replace(caller, credential_id="jti_expired")
     purged = replace(caller, credential_id="jti_purged")
     for former in (caller, bound, ended, purged):
@@ -333,11 +333,11 @@ async def test_a_new_key_and_its_tokens_are_good_in_every_process_at_once(
 
 
 async def test_a_created_key_that_is_configured_too_stays_bound(
-    identity: Identity, storage: Storage, tmp_path: Path
+    identity: Identity, store: Store, tmp_path: Path
 ) -> None:
     """As in a shell whose SCS_API_KEY is meant for clients, where a server is started."""
     _, key = await identity.create_key("bound-1", [READ])
-    started_there = Identity(storage, make_settings(tmp_path, api_key=key))
+    started_there = Identity(store, make_settings(tmp_path, api_key=key))
     connection = await connect(started_there, key)
     assert connection.caller.agent_id == "bound-1"
     assert connection.caller.permissions == {READ}
@@ -373,13 +373,13 @@ async def test_a_caller_that_gives_up_does_not_hold_up_the_others(
 
 
 async def test_a_created_key_is_shown_once_and_kept_hashed(
-    identity: Identity, storage: Storage
+    identity: Identity, store: Store
 ) -> None:
     record, key = await identity.create_key("bound-1", [READ, WRITE])
     assert key.startswith("scs_")
     assert record.secret_hash == hash_key(key)
     assert await identity.list_keys() == [record]
-    [entry] = await storage.list_audit(AuditQuery(limit=10, event_type="key_created"))
+    [entry] = await store.audit.list_newest(AuditQuery(limit=10, event_type="key_created"))
     assert key not in repr((record, entry))
     assert entry.details == {
         "key_id": record.id,
@@ -400,19 +400,19 @@ async def test_a_key_needs_an_agent_and_a_permission(identity: Identity) -> None
         await identity.create_key("bound\n1", [READ])
 
 
-async def test_keys_are_revoked_once(identity: Identity, storage: Storage) -> None:
+async def test_keys_are_revoked_once(identity: Identity, store: Store) -> None:
     record, _ = await identity.create_key("bound-1", [READ])
     assert await identity.revoke_key(record.id)
     assert not await identity.revoke_key(record.id)
     assert not await identity.revoke_key("key_unknown")
-    assert len(await storage.list_audit(AuditQuery(limit=10, event_type="key_revoked"))) == 1
+    assert len(await store.audit.list_newest(AuditQuery(limit=10, event_type="key_revoked"))) == 1
 
 
 async def test_configured_keys_stay_the_same_in_another_process(
-    identity: Identity, storage: Storage, tmp_path: Path
+    identity: Identity, store: Store, tmp_path: Path
 ) -> None:
     issued = await authenticate(identity)
-    restarted = Identity(storage, make_settings(tmp_path))
+    restarted = Identity(store, make_settings(tmp_path))
     connection = await connect(restarted, API_KEY)
     caller = await restarted.resolve(issued.agent_handle, connection)
     assert caller.key_id == connection.caller.key_id
@@ -538,17 +538,17 @@ async def test_misleading_names_are_refused_by_name_wherever_they_are_claimed(
 
 
 async def test_an_agent_that_exists_keeps_its_name_exactly(
-    identity: Identity, storage: Storage
+    identity: Identity, store: Store
 ) -> None:
     now = datetime.now(UTC)
-    await storage.touch_agents([Agent(HIDDEN, "old\u200btype", now, now)])
+    await store.agents.touch([Agent(HIDDEN, "old\u200btype", now, now)])
     caller = (await connect(identity, API_KEY, agent_id=HIDDEN, agent_type="old\u200btype")).caller
     assert (caller.agent_id, caller.agent_type) == (HIDDEN, "old\u200btype")
     assert (await authenticate(identity, HIDDEN)).agent_id == HIDDEN
     assert (await connect(identity, API_KEY, agent_id=HIDDEN + "\u200b")).refused is not None
     assert (await connect(identity, API_KEY, agent_type=HIDDEN)).refused is not None
     key = ApiKey("key_old", "b\u200bob", frozenset(ALL), hash_key("a-key-of-old"), now)
-    await storage.add_key(key, AuditEntry("key_created", "b\u200bob"))
+    await store.credentials.add_key(key, AuditEntry("key_created", "b\u200bob"))
     assert (await connect(identity, "a-key-of-old")).caller.agent_id == "b\u200bob"
     named = await connect(identity, "a-key-of-old", agent_id="b\u200bob")
     assert named.caller.agent_id == "b\u200bob"

@@ -41,11 +41,11 @@ def source(tmp_path: Path) -> Path:
 
 def make_store(data_dir: Path, *, messages: int = 0) -> Path:
     async def make() -> None:
-        async with open_storage(Settings(data_dir=data_dir, database_url=None)) as storage:
-            await fill(storage)
-            await add_session(storage, "long")
+        async with open_storage(Settings(data_dir=data_dir, database_url=None)) as store:
+            await fill(store)
+            await add_session(store, "long")
             for _ in range(messages // FEW):
-                await asyncio.gather(*(add_message(storage, "long") for _ in range(FEW)))
+                await asyncio.gather(*(add_message(store, "long") for _ in range(FEW)))
 
     asyncio.run(make())
     return data_dir

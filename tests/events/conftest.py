@@ -11,7 +11,7 @@ import pytest
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 
 PATIENCE_S = 30.0  # for anything that has to happen; far above what it takes
 
@@ -27,9 +27,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def open_linked(settings: Settings) -> AsyncIterator[tuple[Storage, Bus]]:
+async def open_linked(settings: Settings) -> AsyncIterator[tuple[Store, Bus]]:
     """A store and a bus that is connected to others over it."""
-    async with open_storage(settings) as storage:
+    async with open_storage(settings) as store:
         bus = Bus()
-        async with open_link(storage, bus):
-            yield storage, bus
+        async with open_link(store, bus):
+            yield store, bus

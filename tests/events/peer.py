@@ -14,7 +14,7 @@ from pathlib import Path
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 from tests.events.conftest import open_linked
 from tests.storage.builders import add_message
 
@@ -27,7 +27,7 @@ async def next_line() -> str:
     return (await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
-async def wait_for_news(storage: Storage, bus: Bus) -> None:
+async def wait_for_news(store: Store, bus: Bus) -> None:
     """Prints the kind and seq of each event heard, for ever."""
     with bus.subscribe(lambda event: True) as subscription:
         await subscription.wait(60)
@@ -38,11 +38,11 @@ async def wait_for_news(storage: Storage, bus: Bus) -> None:
                 say(event.kind.value, event.seq)
 
 
-async def write(storage: Storage, bus: Bus) -> None:
+async def write(store: Store, bus: Bus) -> None:
     """Adds a message for each line, and announces it as the services do, unless it says `quietly`."""
     say("ready")
     while line := await next_line():
-        added = await add_message(storage, content=line)
+        added = await add_message(store, content=line)
         if line != "quietly":
             bus.publish(Event(EventKind.MESSAGE_ADDED, "session_1", seq=added.seq))
         say("added", added.seq)
@@ -50,8 +50,8 @@ async def write(storage: Storage, bus: Bus) -> None:
 
 async def main(task: str, data_dir: str) -> None:
     settings = Settings(data_dir=Path(data_dir), database_url=None)
-    async with open_linked(settings) as (storage, bus):
-        await {"wait_for_news": wait_for_news, "write": write}[task](storage, bus)
+    async with open_linked(settings) as (store, bus):
+        await {"wait_for_news": wait_for_news, "write": write}[task](store, bus)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage import Store
+from shared_context_server.storage.contract import MessageQuery
 from tests.events.conftest import PATIENCE_S, open_linked
 from tests.postgres import DatabaseServer
 from tests.storage.builders import BOB, add_message, add_session, allow
@@ -40,16 +40,16 @@ class Reader:
     def cursor(self) -> int:
         return self.seen[-1] if self.seen else 0
 
-    async def look(self, storage: Storage) -> bool:
+    async def look(self, store: Store) -> bool:
         query = MessageQuery(limit=3, after_seq=self.cursor)
-        page = await storage.list_messages("session_1", BOB, query, allow)
+        page = await store.messages.list_visible("session_1", BOB, query, allow)
         self.seen += [message.seq for message in page.messages]
         return bool(page.messages)
 
-    async def read_up_to(self, last_seq: int, storage: Storage, bus: Bus) -> None:
+    async def read_up_to(self, last_seq: int, store: Store, bus: Bus) -> None:
         with bus.subscribe(lambda event: True, session_id="session_1") as subscription:
             while self.cursor < last_seq:
-                if not await self.look(storage):
+                if not await self.look(store):
                     # No look without a reason: a wake-up that is lost fails the test.
                     async with asyncio.timeout(PATIENCE_S):
                         while not await subscription.wait(PATIENCE_S):
@@ -63,7 +63,7 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stacks: dict[int, AsyncExitStack] = {}
-        self.processes: dict[int, tuple[Storage, Bus]] = {}
+        self.processes: dict[int, tuple[Store, Bus]] = {}
         self.written = 0
 
     async def start(self, number: int) -> None:
@@ -74,10 +74,10 @@ class World:
         await self._stacks.pop(number).aclose()
 
     async def write(self, number: int, count: int) -> None:
-        storage, bus = self.processes[number]
+        store, bus = self.processes[number]
 
         async def one() -> None:
-            added = await add_message(storage)
+            added = await add_message(store)
             bus.publish(Event(EventKind.MESSAGE_ADDED, "session_1", seq=added.seq))
 
         self.written += count
@@ -100,9 +100,9 @@ async def play(settings: Settings, steps: list[tuple[str, int, int]]) -> None:
                     await asyncio.sleep(0)
             elif kind == "wait" and first not in reading:
                 # For more than there is: it has to be woken, here or by the last write.
-                storage, bus = world.processes[second]
+                store, bus = world.processes[second]
                 goal = world.written + 2
-                task = asyncio.create_task(readers[first].read_up_to(goal, storage, bus))
+                task = asyncio.create_task(readers[first].read_up_to(goal, store, bus))
                 reading[first] = (second, task)
             elif kind == "restart":
                 for reader, (process, task) in list(reading.items()):

@@ -20,9 +20,13 @@ import shared_context_server
 from shared_context_server.events.bus import Bus, Subscription
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage
-from shared_context_server.storage.sqlite.doorbells import MAX_PATH_BYTES, Doorbells, doorbell_dir
-from shared_context_server.storage.sqlite.store import SqliteStorage
+from shared_context_server.storage import Store
+from shared_context_server.storage.sqlite.changes import ChangeStream
+from shared_context_server.storage.sqlite.engine.doorbells import (
+    MAX_PATH_BYTES,
+    Doorbells,
+    doorbell_dir,
+)
 from tests.events.conftest import PATIENCE_S, open_linked
 from tests.storage.builders import ALICE, NOON, add_message, add_session, address, put
 from tests.until import until
@@ -33,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 # whose shortest waits are excluded by taking the best of several.
 PROMPT_S = 0.1
 
-Linked = tuple[Storage, Bus]
+Linked = tuple[Store, Bus]
 StartPeer = Callable[[str], "subprocess.Popen[str]"]
 
 
@@ -47,9 +51,9 @@ def added(seq: int) -> Event:
 
 @pytest.fixture
 async def linked(settings: Settings) -> AsyncIterator[Linked]:
-    async with open_linked(settings) as (storage, bus):
-        await add_session(storage)
-        yield storage, bus
+    async with open_linked(settings) as (store, bus):
+        await add_session(store)
+        yield store, bus
 
 
 @pytest.fixture
@@ -101,10 +105,14 @@ async def wait_for(subscription: Subscription, event: Event) -> None:
             pass
 
 
-def bells_of(storage: Storage) -> set[str]:
-    assert isinstance(storage, SqliteStorage)
+def meeting_dir_of(store: Store) -> Path:
+    assert isinstance(store.changes, ChangeStream)
+    return store.changes.engine.meeting_dir
+
+
+def bells_of(store: Store) -> set[str]:
     with suppress(FileNotFoundError):
-        return {path.name for path in doorbell_dir(storage.meeting_dir).iterdir()}
+        return {path.name for path in doorbell_dir(meeting_dir_of(store)).iterdir()}
     return set()
 
 
@@ -126,12 +134,12 @@ async def test_what_one_process_writes_wakes_another(linked: Linked, start_peer:
 async def test_what_this_process_writes_wakes_the_other(
     linked: Linked, start_peer: StartPeer
 ) -> None:
-    storage, bus = linked
+    store, bus = linked
     listener = start_peer("wait_for_news")
     assert await hear(listener) == "listening"
     best_s = PATIENCE_S
     for seq in range(1, 11):
-        await add_message(storage)
+        await add_message(store)
         bus.publish(added(seq))
         started = time.perf_counter()
         assert await hear(listener) == f"message_added {seq}"
@@ -153,10 +161,10 @@ async def test_a_writer_that_does_not_ring_is_heard_too(
 
 
 async def test_other_news_than_messages_crosses_too(linked: Linked, start_peer: StartPeer) -> None:
-    storage, bus = linked
+    store, bus = linked
     listener = start_peer("wait_for_news")
     assert await hear(listener) == "listening"
-    await storage.write_memory(address("k"), ALICE, put(1), now=NOON, guard=None)
+    await store.memory.write(address("k"), ALICE, put(1), now=NOON, guard=None)
     bus.publish(Event(EventKind.MEMORY_CHANGED, name="k"))
     assert await hear(listener) == "memory_changed None"
     bus.publish(Event(EventKind.AGENT_JOINED, agent_id="alice"))  # is stored nowhere else
@@ -167,9 +175,9 @@ async def test_nothing_is_lost_while_listening_begins(linked: Linked, settings: 
     """A message of another process at any moment of it: heard of, or there at the next look."""
     other, _ = linked
     for seq in range(1, 31):
-        async with open_linked(settings) as (storage, bus):
+        async with open_linked(settings) as (store, bus):
             with bus.subscribe(want_all, session_id="session_1") as subscription:
-                seen = (await storage.get_session("session_1")).last_seq
+                seen = (await store.sessions.get("session_1")).last_seq
                 assert seen == seq - 1
                 writing = asyncio.create_task(add_message(other))
                 for _ in range(seq % 7):
@@ -177,17 +185,17 @@ async def test_nothing_is_lost_while_listening_begins(linked: Linked, settings: 
                 while seen < seq:
                     events = await subscription.wait(PATIENCE_S)
                     assert events or subscription.take_missed(), "nothing woke it"
-                    seen = (await storage.get_session("session_1")).last_seq
+                    seen = (await store.sessions.get("session_1")).last_seq
                 await writing
 
 
 async def test_own_messages_are_heard_once(linked: Linked) -> None:
-    storage, bus = linked
+    store, bus = linked
     with bus.subscribe(want_all) as subscription:
         await settle(subscription)
-        await add_message(storage)
+        await add_message(store)
         bus.publish(added(1))
-        await storage.write_memory(address("k"), ALICE, put(1), now=NOON, guard=None)
+        await store.memory.write(address("k"), ALICE, put(1), now=NOON, guard=None)
         heard: list[Event] = []
         while not heard or heard[-1].kind is not EventKind.MEMORY_CHANGED:
             heard += await subscription.wait(PATIENCE_S)  # the link's own look, which sees both
@@ -197,65 +205,64 @@ async def test_own_messages_are_heard_once(linked: Linked) -> None:
 async def test_while_nobody_waits_there_is_no_socket_and_nothing_is_read(
     linked: Linked,
 ) -> None:
-    storage, bus = linked
-    assert bells_of(storage) == set()
+    store, bus = linked
+    assert bells_of(store) == set()
     with bus.subscribe(want_all):
-        assert len(bells_of(storage)) == 1
-    await until(lambda: bells_of(storage) == set())
+        assert len(bells_of(store)) == 1
+    await until(lambda: bells_of(store) == set())
 
     def tasks() -> set[str]:
         return {task.get_name() for task in asyncio.all_tasks()}
 
     await until(lambda: "events-link" not in tasks())
-    await add_message(storage)
+    await add_message(store)
     bus.publish(added(1))
     assert "events-link" not in tasks()
-    assert bells_of(storage) == set()
+    assert bells_of(store) == set()
 
 
 async def test_who_waits_again_soon_keeps_the_socket(linked: Linked) -> None:
-    storage, bus = linked
+    store, bus = linked
     with bus.subscribe(want_all) as subscription:
         await settle(subscription)
-        bells = bells_of(storage)
+        bells = bells_of(store)
     with bus.subscribe(want_all) as subscription:
-        assert bells_of(storage) == bells
+        assert bells_of(store) == bells
         assert await subscription.wait(0) == []
         assert not subscription.take_missed()
 
 
 async def test_closing_leaves_no_socket(settings: Settings) -> None:
-    async with open_linked(settings) as (storage, bus):
+    async with open_linked(settings) as (store, bus):
         with bus.subscribe(want_all) as subscription:
             await settle(subscription)
-            assert len(bells_of(storage)) == 1
-    assert bells_of(storage) == set()
+            assert len(bells_of(store)) == 1
+    assert bells_of(store) == set()
 
 
 async def test_the_socket_of_a_killed_process_is_cleared_away(
     linked: Linked, start_peer: StartPeer
 ) -> None:
-    storage, bus = linked
+    store, bus = linked
     listener = start_peer("wait_for_news")
     assert await hear(listener) == "listening"
     survivor = start_peer("wait_for_news")
     assert await hear(survivor) == "listening"
-    assert len(bells_of(storage)) == 2
+    assert len(bells_of(store)) == 2
     listener.send_signal(signal.SIGKILL)
     listener.wait(PATIENCE_S)
-    await add_message(storage)
+    await add_message(store)
     bus.publish(added(1))
     assert await hear(survivor) == "message_added 1"
-    await until(lambda: len(bells_of(storage)) == 1)
+    await until(lambda: len(bells_of(store)) == 1)
 
 
 async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     deep = Settings(data_dir=tmp_path / ("d" * 100), database_url=None)
-    async with open_linked(deep) as (storage, bus), open_linked(deep) as (other, other_bus):
-        assert isinstance(storage, SqliteStorage)
-        directory = doorbell_dir(storage.meeting_dir)
-        assert directory != storage.meeting_dir
-        await add_session(storage)
+    async with open_linked(deep) as (store, bus), open_linked(deep) as (other, other_bus):
+        directory = doorbell_dir(meeting_dir_of(store))
+        assert directory != meeting_dir_of(store)
+        await add_session(store)
         with bus.subscribe(want_all) as subscription:
             await settle(subscription)
             (bell,) = directory.iterdir()
@@ -267,9 +274,8 @@ async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None
 
 
 async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: StartPeer) -> None:
-    storage, bus = linked
-    assert isinstance(storage, SqliteStorage)
-    storage.meeting_dir.touch()  # a file where the directory should be
+    store, bus = linked
+    meeting_dir_of(store).touch()  # a file where the directory should be
     writer = start_peer("write")
     assert await hear(writer) == "ready"
     best_s = PATIENCE_S

@@ -26,106 +26,104 @@ def record(content: str, scope: str = "/", **fields: Any) -> MemoryRecord:
 
 
 @pytest.fixture
-def storage(client: SyncSharedContextClient, session_id: str) -> SharedContextStorage:
+def store(client: SyncSharedContextClient, session_id: str) -> SharedContextStorage:
     return SharedContextStorage(client, session_id=session_id)
 
 
-def test_it_is_what_crewai_takes_for_a_storage(storage: SharedContextStorage) -> None:
-    assert isinstance(storage, StorageBackend)
+def test_it_is_what_crewai_takes_for_a_storage(store: SharedContextStorage) -> None:
+    assert isinstance(store, StorageBackend)
 
 
 def test_what_one_crew_remembers_another_recalls(
-    server: Any, storage: SharedContextStorage, session_id: str
+    server: Any, store: SharedContextStorage, session_id: str
 ) -> None:
     known = {"scope": "/", "categories": [], "importance": 0.5}
-    ours = Memory(storage=storage, embedder=embed, llm="never-asked")
+    ours = Memory(store=store, embedder=embed, llm="never-asked")
     ours.remember("Deploy on Friday.", metadata={}, **known)
     ours.remember("Buy milk.", metadata={}, **known)
     ours.close()
     with SyncSharedContextClient(server.url, api_key=server.key, agent_id="other") as other:
         storage_of_other = SharedContextStorage(other, session_id=session_id)
-        theirs = Memory(storage=storage_of_other, embedder=embed, llm="never-asked")
+        theirs = Memory(store=storage_of_other, embedder=embed, llm="never-asked")
         found = theirs.recall("When is the deploy?", depth="shallow", limit=1)
         theirs.close()
     assert [match.record.content for match in found] == ["Deploy on Friday."]
 
 
-def test_searching_ranks_and_filters(storage: SharedContextStorage) -> None:
+def test_searching_ranks_and_filters(store: SharedContextStorage) -> None:
     best = record("deploy friday", "/team/a", categories=["plan"], metadata={"n": 1})
     other = record("deploy", "/team", categories=["plan"])
-    storage.save([record("milk"), other, best, record("deploy friday", "/teams")])
+    store.save([record("milk"), other, best, record("deploy friday", "/teams")])
     (query,) = embed(["deploy friday"])
-    found = storage.search(query, scope_prefix="/team")
+    found = store.search(query, scope_prefix="/team")
     assert [one.id for one, _ in found] == [best.id, other.id]
     assert found[0][1] == pytest.approx(1.0)
-    assert storage.search(query, metadata_filter={"n": 1}, categories=["plan"]) == found[:1]
-    assert len(storage.search(query, min_score=0.9)) == 2
-    assert len(storage.search(query, limit=1)) == 1
+    assert store.search(query, metadata_filter={"n": 1}, categories=["plan"]) == found[:1]
+    assert len(store.search(query, min_score=0.9)) == 2
+    assert len(store.search(query, limit=1)) == 1
     with pytest.raises(EmbeddingDimensionMismatchError):
-        storage.search([1.0])
+        store.search([1.0])
 
 
 def test_changes_of_others_are_seen(
-    client: SyncSharedContextClient, storage: SharedContextStorage, session_id: str
+    client: SyncSharedContextClient, store: SharedContextStorage, session_id: str
 ) -> None:
     one = record("deploy")
-    storage.save([one])
-    assert storage.count() == 1
+    store.save([one])
+    assert store.count() == 1
     others = SharedContextStorage(client, session_id=session_id)
     others.update(one.model_copy(update={"content": "milk"}))
     others.save([record("database")])
-    assert {one.content for one in storage.list_records()} == {"milk", "database"}
+    assert {one.content for one in store.list_records()} == {"milk", "database"}
     others.delete(record_ids=[one.id])
-    assert storage.get_record(one.id) is None
+    assert store.get_record(one.id) is None
 
 
-def test_deleting_takes_all_conditions_together(storage: SharedContextStorage) -> None:
+def test_deleting_takes_all_conditions_together(store: SharedContextStorage) -> None:
     old = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=9)
-    storage.save([record("a", "/x", created_at=old), record("b", "/x"), record("c", "/y")])
-    assert storage.delete("/x", older_than=old + timedelta(days=1)) == 1
-    assert {one.content for one in storage.list_records()} == {"b", "c"}
-    storage.reset("/x")
-    assert storage.count() == 1
-    storage.reset()
-    assert storage.count() == 0
+    store.save([record("a", "/x", created_at=old), record("b", "/x"), record("c", "/y")])
+    assert store.delete("/x", older_than=old + timedelta(days=1)) == 1
+    assert {one.content for one in store.list_records()} == {"b", "c"}
+    store.reset("/x")
+    assert store.count() == 1
+    store.reset()
+    assert store.count() == 0
 
 
-def test_scopes_and_categories_are_told(storage: SharedContextStorage) -> None:
-    storage.save(
-        [record("a", "/x/y/z", categories=["p"]), record("b", "/x", categories=["p", "q"])]
-    )
-    assert storage.list_scopes() == ["/x"]
-    assert storage.list_scopes("/x") == ["/x/y"]
-    assert storage.list_categories() == {"p": 2, "q": 1}
-    info = storage.get_scope_info("/x")
+def test_scopes_and_categories_are_told(store: SharedContextStorage) -> None:
+    store.save([record("a", "/x/y/z", categories=["p"]), record("b", "/x", categories=["p", "q"])])
+    assert store.list_scopes() == ["/x"]
+    assert store.list_scopes("/x") == ["/x/y"]
+    assert store.list_categories() == {"p": 2, "q": 1}
+    info = store.get_scope_info("/x")
     assert (info.path, info.record_count, info.child_scopes) == ("/x", 2, ["/x/y"])
-    assert storage.get_scope_info("/none").record_count == 0
+    assert store.get_scope_info("/none").record_count == 0
 
 
 def test_touching_does_not_bring_back_what_is_deleted(
-    client: SyncSharedContextClient, storage: SharedContextStorage, session_id: str
+    client: SyncSharedContextClient, store: SharedContextStorage, session_id: str
 ) -> None:
     one = record("a")
-    storage.save([one])
-    before = storage.get_record(one.id)
-    storage.touch_records([one.id, "no-such-record"])
+    store.save([one])
+    before = store.get_record(one.id)
+    store.touch_records([one.id, "no-such-record"])
     client.session(session_id).memory.set("crewai/no-record", [1], scope="shared")
-    after = storage.get_record(one.id)
+    after = store.get_record(one.id)
     assert before is not None
     assert after is not None
     assert after.last_accessed > before.last_accessed
     assert after.embedding == one.embedding
-    assert storage.count() == 1
+    assert store.count() == 1
     SharedContextStorage(client, session_id=session_id).delete()
-    storage.touch_records([one.id])
+    store.touch_records([one.id])
     left = client.session(session_id).memory.list(scope="shared").entries
     assert [entry.key for entry in left] == ["crewai/no-record"]
 
 
-async def test_it_is_awaited_too(storage: SharedContextStorage) -> None:
-    await storage.asave([record("deploy")])
-    assert len(await storage.asearch(embed(["deploy"])[0])) == 1
-    assert await storage.adelete() == 1
+async def test_it_is_awaited_too(store: SharedContextStorage) -> None:
+    await store.asave([record("deploy")])
+    assert len(await store.asearch(embed(["deploy"])[0])) == 1
+    assert await store.adelete() == 1
 
 
 def test_a_wrong_key_is_refused(server: Any) -> None:

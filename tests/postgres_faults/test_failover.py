@@ -15,7 +15,7 @@ from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
 from shared_context_server.models import EventKind
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.postgres import Cluster, open_cluster
 from tests.postgres_faults.replicas import Replicas, set_read_only, until
 from tests.storage.builders import ALICE, add_message, add_session, list_seqs
@@ -53,12 +53,12 @@ def settings(pair: Pair, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, database_url=pair.url(), postgres_timeout=TIMEOUT_S)
 
 
-async def add_for_sure(storage: Storage, key: str) -> int:
+async def add_for_sure(store: Store, key: str) -> int:
     """Its seq, repeated until there is one."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                return (await add_message(storage, idempotency_key=key)).seq
+                return (await add_message(store, idempotency_key=key)).seq
             except Unavailable:
                 await asyncio.sleep(0.05)
 
@@ -96,23 +96,23 @@ async def test_a_primary_that_takes_no_writes_any_more_is_not_used(
     replicas: Replicas, tmp_path: Path
 ) -> None:
     url = f"{replicas.url}?target_session_attrs=read-write"
-    async with open_storage(Settings(data_dir=tmp_path, database_url=url)) as storage:
+    async with open_storage(Settings(data_dir=tmp_path, database_url=url)) as store:
         session_id = f"session_{secrets.token_hex(8)}"
-        await add_session(storage, session_id)
+        await add_session(store, session_id)
         await set_read_only(replicas, "on")
         try:
-            await until(lambda: is_unavailable(storage, session_id))
+            await until(lambda: is_unavailable(store, session_id))
             for _ in range(3):
-                assert await is_unavailable(storage, session_id)
+                assert await is_unavailable(store, session_id)
         finally:
             await set_read_only(replicas, "off")
         await replicas.recover()
-        assert (await add_message(storage, session_id)).seq >= 1
+        assert (await add_message(store, session_id)).seq >= 1
 
 
-async def is_unavailable(storage: Storage, session_id: str) -> bool:
+async def is_unavailable(store: Store, session_id: str) -> bool:
     try:
-        await add_message(storage, session_id)
+        await add_message(store, session_id)
     except Unavailable:
         return True
     return False

@@ -372,7 +372,7 @@ async def test_broken_json_counts_for_the_rate_limit(open_agent: OpenClient) -> 
 async def test_503_while_the_storage_does_not_answer(
     server: Server, agent: httpx.AsyncClient
 ) -> None:
-    await server.services.storage.aclose()
+    await server.services.store.maintenance.aclose()
     response = await agent.post("/mcp/tool/list_sessions", json={})
     body = assert_error(response, 503, "UNAVAILABLE")
     assert body["retryable"] is True

@@ -24,7 +24,7 @@ from shared_context_server.cli.connections import Connection
 from shared_context_server.models import Caller, Event, EventKind, Permission, Visibility
 from shared_context_server.rest.events import EventsEndpoint
 from shared_context_server.server import Server
-from shared_context_server.storage.base import NewMessage
+from shared_context_server.storage.contract import NewMessage
 from tests.rest.conftest import (
     OpenClient,
     assert_error,
@@ -173,7 +173,7 @@ async def test_times_have_microseconds_even_on_a_whole_second(
         parent_message_id=None,
         created_at=datetime(2030, 1, 1, 12, tzinfo=UTC),
     )
-    await server.services.storage.add_message(message, lambda _: None)
+    await server.services.store.messages.append(message, lambda _: None)
     async with follow(url, "bob", session_id, last_id=0) as stream:
         sent = await stream.next_message()
     shown = await call(alice, "get_messages", session_id=session_id)
@@ -465,7 +465,7 @@ async def test_events_that_were_forgotten_cost_no_message(
     session_id = await create_session(alice)
     async with follow(url, "bob", session_id) as stream, follow(url, "bob") as common:
         await until(subscribers(server, 2))
-        added = await server.services.storage.get_session(session_id)
+        added = await server.services.store.sessions.get(session_id)
         assert added.last_seq == 0
         await add(alice, session_id, "one")
         for _ in range(1000):

@@ -62,7 +62,7 @@ async def test_a_server_that_works_is_alive_and_ready_for_everyone(
 async def test_a_server_without_its_storage_is_alive_and_not_ready(
     server: Server, stranger: httpx.AsyncClient
 ) -> None:
-    await server.services.storage.aclose()
+    await server.services.store.maintenance.aclose()
     response = await stranger.get("/ready")
     body = assert_error(response, 503, "UNAVAILABLE")
     assert body["retryable"] is True
@@ -71,47 +71,47 @@ async def test_a_server_without_its_storage_is_alive_and_not_ready(
 
 
 async def test_many_who_ask_at_once_cost_one_ping() -> None:
-    storage = Pingable()
-    readiness = Readiness(storage, fresh_s=60)  # type: ignore[arg-type]
+    store = Pingable()
+    readiness = Readiness(store, fresh_s=60)  # type: ignore[arg-type]
     asking = [asyncio.create_task(readiness.check()) for _ in range(50)]
     await anyio.wait_all_tasks_blocked()
-    storage.may_answer.set()
+    store.may_answer.set()
     await asyncio.gather(*asking)
-    assert storage.pings == 1
+    assert store.pings == 1
     await readiness.check()
-    assert storage.pings == 1, "an answer counts for a while"
+    assert store.pings == 1, "an answer counts for a while"
 
 
 async def test_an_answer_counts_for_a_while_only() -> None:
-    storage = Pingable()
-    storage.may_answer.set()
-    readiness = Readiness(storage, fresh_s=-1)  # type: ignore[arg-type]
+    store = Pingable()
+    store.may_answer.set()
+    readiness = Readiness(store, fresh_s=-1)  # type: ignore[arg-type]
     for asked in range(1, 4):
         await readiness.check()
-        assert storage.pings == asked
+        assert store.pings == asked
 
 
 async def test_a_storage_that_hangs_is_not_ready_until_it_answers() -> None:
-    storage = Pingable()
-    readiness = Readiness(storage, patience_s=0.01)  # type: ignore[arg-type]
+    store = Pingable()
+    readiness = Readiness(store, patience_s=0.01)  # type: ignore[arg-type]
     for _ in range(3):
         with pytest.raises(Unavailable):
             await readiness.check()
-    assert storage.pings == 1, "the ping that hangs is not repeated"
-    storage.may_answer.set()
+    assert store.pings == 1, "the ping that hangs is not repeated"
+    store.may_answer.set()
     await anyio.wait_all_tasks_blocked()  # but for the ping, which ends
     await readiness.check()
 
 
 async def test_a_ping_that_breaks_is_unavailable_and_tried_again() -> None:
-    storage = Pingable()
-    storage.may_answer.set()
-    readiness = Readiness(storage)  # type: ignore[arg-type]
+    store = Pingable()
+    store.may_answer.set()
+    readiness = Readiness(store)  # type: ignore[arg-type]
     for failure in (OSError("disk"), Unavailable()):
-        storage.failure = failure
+        store.failure = failure
         with pytest.raises(Unavailable):
             await readiness.check()
-    storage.failure = None
+    store.failure = None
     await readiness.check()
 
 
@@ -164,7 +164,7 @@ async def test_metrics_are_readable_without_the_storage(
     server: Server, agent: httpx.AsyncClient
 ) -> None:
     await call(agent, "list_sessions")
-    await server.services.storage.aclose()
+    await server.services.store.maintenance.aclose()
     response = await agent.get("/metrics")
     assert response.status_code == 200
     found = samples(response.text)

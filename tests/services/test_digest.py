@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shared_context_server.display import QUOTE, show_line
 from shared_context_server.models import JsonObject, Message, Visibility
 from shared_context_server.services.digest import compose, estimate_tokens, shorten
-from shared_context_server.storage.base import SenderCount
+from shared_context_server.storage.contract import SenderCount
 
 
 def message(

@@ -22,8 +22,9 @@ from shared_context_server.services.dumps import DumpDamaged, DumpSource, write_
 from shared_context_server.services.moving import Moved, move
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier, open_storage
-from shared_context_server.storage.lines import Tally, parse_line, to_line, to_row
-from shared_context_server.storage.records import (
+from shared_context_server.storage.codec import Row, encode_json, encode_permissions
+from shared_context_server.storage.transfer.lines import Tally, parse_line, to_line, to_row
+from shared_context_server.storage.transfer.records import (
     COUNTER,
     KINDS,
     KINDS_BY_NAME,
@@ -31,7 +32,6 @@ from shared_context_server.storage.records import (
     SESSION,
     RecordKind,
 )
-from shared_context_server.storage.rows import Row, encode_json, encode_permissions
 from tests.storage.filled import fill
 
 
@@ -71,8 +71,8 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     settings = store_at(tmp_path_factory.mktemp("dumped"))
 
     async def make() -> bytes:
-        async with open_storage(settings) as storage:
-            await fill(storage)
+        async with open_storage(settings) as store:
+            await fill(store)
         return await export(settings)
 
     return asyncio.run(make())

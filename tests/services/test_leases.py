@@ -17,7 +17,7 @@ from shared_context_server.models import Caller, Event, EventKind
 from shared_context_server.server import Server, open_server
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.settings import make_settings
 from tests.storage import builders
 

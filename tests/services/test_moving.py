@@ -19,11 +19,13 @@ from shared_context_server.services.moving import (
     move,
 )
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_copier, open_storage
-from shared_context_server.storage.base import MessageQuery
-from shared_context_server.storage.copying import Copier, RecordRefused
-from shared_context_server.storage.lines import replace_nul, to_line
-from shared_context_server.storage.records import (
+from shared_context_server.storage import Store, open_copier, open_storage
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.contract import MessageQuery
+from shared_context_server.storage.sqlite.engine.connections import database_path
+from shared_context_server.storage.transfer.copying import Copier, RecordRefused
+from shared_context_server.storage.transfer.lines import replace_nul, to_line
+from shared_context_server.storage.transfer.records import (
     KINDS,
     LEASE,
     MEMORY,
@@ -31,8 +33,6 @@ from shared_context_server.storage.records import (
     SESSION,
     RecordKind,
 )
-from shared_context_server.storage.rows import Row
-from shared_context_server.storage.sqlite.connections import database_path
 from tests.postgres import DatabaseServer
 from tests.storage.builders import (
     ADMIN,
@@ -86,10 +86,10 @@ def destination(tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def filled(settings: Settings) -> AsyncIterator[Storage]:
-    async with open_storage(settings) as storage:
-        await fill(storage)
-        yield storage
+async def filled(settings: Settings) -> AsyncIterator[Store]:
+    async with open_storage(settings) as store:
+        await fill(store)
+        yield store
 
 
 async def copy(source: Settings, destination: Settings, watcher: Watched | None = None) -> Moved:
@@ -129,18 +129,20 @@ async def test_a_copy_goes_on_where_the_source_was(source: Settings, destination
             for caller in (ALICE, BOB, CAROL, ADMIN):
                 assert await list_seqs(new, caller, "open") == await list_seqs(old, caller, "open")
                 query = MessageQuery(limit=2, is_counted=True)
-                pages = [await s.list_messages("open", caller, query, allow) for s in (old, new)]
+                pages = [
+                    await s.messages.list_visible("open", caller, query, allow) for s in (old, new)
+                ]
                 assert pages[0] == pages[1]
             again = await add_message(
                 new, "open", content="x", idempotency_key="once", fingerprint="f"
             )
             assert (again.id, again.seq, again.duplicate) == (1, 1, True)
-            assert await new.get_cursor("open", "bob") == 2
-            assert await new.find_credential_by_handle(CREDENTIAL.handle_hash) == CREDENTIAL
-            assert await new.list_keys() == await old.list_keys()
-            assert KEY in await new.list_keys()
-            for storage in (old, new):
-                retaken = await storage.acquire_lease(
+            assert await new.sessions.get_cursor("open", "bob") == 2
+            assert await new.credentials.find_by_handle(CREDENTIAL.handle_hash) == CREDENTIAL
+            assert await new.credentials.list_keys() == await old.credentials.list_keys()
+            assert KEY in await new.credentials.list_keys()
+            for store in (old, new):
+                retaken = await store.leases.acquire(
                     None, "free", BOB, ttl=timedelta(60), now=at(5), guard=None
                 )
                 assert retaken.lease.fencing_token == 4
@@ -198,11 +200,11 @@ async def test_what_is_new_at_the_source_is_copied_next_time(
     async with filled(source) as old:
         await copy(source, destination)
         await add_message(old, "open")
-        await old.set_cursor("open", BOB, 5, allow)
-        await old.close_session("open", at(20), allow, make_audit("closed"))
-        await old.revoke_credentials("jti_1", at(21), make_audit("revoked"))
-        await old.write_memory(address("a"), ALICE, put(3), now=at(22), guard=None)
-        await old.acquire_lease(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
+        await old.sessions.set_cursor("open", BOB, 5, allow)
+        await old.sessions.close("open", at(20), allow, make_audit("closed"))
+        await old.credentials.revoke_family("jti_1", at(21), make_audit("revoked"))
+        await old.memory.write(address("a"), ALICE, put(3), now=at(22), guard=None)
+        await old.leases.acquire(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
         moved = await copy(source, destination)
     assert moved.is_equal
     # The message, two audit entries; cursor, session, credential, memory, lease.
@@ -213,34 +215,34 @@ async def test_what_is_new_at_the_source_is_copied_next_time(
 # What is refused
 
 
-async def add_stranger(storage: Storage) -> None:
-    await add_session(storage, "stranger")
+async def add_stranger(store: Store) -> None:
+    await add_session(store, "stranger")
 
 
-async def add_early_stranger(storage: Storage) -> None:
-    await storage.write_memory(address("A"), ALICE, put(1), now=NOON, guard=None)
+async def add_early_stranger(store: Store) -> None:
+    await store.memory.write(address("A"), ALICE, put(1), now=NOON, guard=None)
 
 
-async def write_on(storage: Storage) -> None:
-    await add_message(storage, "open")
+async def write_on(store: Store) -> None:
+    await add_message(store, "open")
 
 
-async def read_on(storage: Storage) -> None:
-    await storage.set_cursor("open", BOB, 3, allow)
+async def read_on(store: Store) -> None:
+    await store.sessions.set_cursor("open", BOB, 3, allow)
 
 
-async def lease_on(storage: Storage) -> None:
-    await storage.acquire_lease(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
+async def lease_on(store: Store) -> None:
+    await store.leases.acquire(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
 
 
 @pytest.mark.parametrize("go_on", [add_stranger, add_early_stranger, write_on, read_on, lease_on])
 async def test_a_copy_that_went_on_by_itself_is_refused_and_stays_as_it_is(
-    source: Settings, destination: Settings, go_on: Callable[[Storage], Awaitable[None]]
+    source: Settings, destination: Settings, go_on: Callable[[Store], Awaitable[None]]
 ) -> None:
     async with filled(source):
         await copy(source, destination)
-    async with open_storage(destination) as storage:
-        await go_on(storage)
+    async with open_storage(destination) as store:
+        await go_on(store)
     before = await read_lines(destination)
     with pytest.raises(DestinationDiffers):
         await copy(source, destination)
@@ -251,8 +253,8 @@ async def test_a_copy_that_went_on_by_itself_is_refused_and_stays_as_it_is(
 async def test_a_store_with_other_data_is_refused_and_stays_as_it_is(
     source: Settings, destination: Settings, session_id: str
 ) -> None:
-    async with open_storage(destination) as storage:
-        await add_session(storage, session_id, purpose="Something else.")
+    async with open_storage(destination) as store:
+        await add_session(store, session_id, purpose="Something else.")
     before = await read_lines(destination)
     async with filled(source):
         with pytest.raises(DestinationDiffers, match=f"session id='{session_id}'"):
@@ -346,8 +348,8 @@ class WithoutNul:
 async def test_a_store_that_cannot_hold_nul_gets_none_and_counts_it(
     source: Settings, destination: Settings
 ) -> None:
-    async with filled(source) as storage:
-        await add_message(storage, "open", content="a\0b\0")
+    async with filled(source) as store:
+        await add_message(store, "open", content="a\0b\0")
         async with (
             open_copier(source, read_only=True) as origin,
             open_copier(destination, read_only=False) as copier,

@@ -15,16 +15,16 @@ from shared_context_server.events.bus import Bus, Subscription
 from shared_context_server.models import Agent, Caller, EventKind, Permission
 from shared_context_server.services.presence import GONE_AFTER, Presence
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 
 ALICE = Caller("alice", "claude", frozenset({Permission.READ}), "key")
 
 
 @pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
     settings = Settings(data_dir=tmp_path, database_url=None)
-    async with open_storage(settings) as storage:
-        yield storage
+    async with open_storage(settings) as store:
+        yield store
 
 
 async def hear(subscription: Subscription) -> list[tuple[EventKind, str | None]]:
@@ -32,10 +32,10 @@ async def hear(subscription: Subscription) -> list[tuple[EventKind, str | None]]
     return [(event.kind, event.agent_id) for event in await subscription.wait(0)]
 
 
-async def test_coming_and_going_are_published_by_one_of_two_processes(storage: Storage) -> None:
+async def test_coming_and_going_are_published_by_one_of_two_processes(store: Store) -> None:
     with ExitStack() as stack:
         buses = [Bus(), Bus()]
-        processes = [Presence(storage, bus) for bus in buses]
+        processes = [Presence(store, bus) for bus in buses]
         heard = [stack.enter_context(bus.subscribe(lambda _event: True)) for bus in buses]
         for process in processes:
             process.note(ALICE)
@@ -44,7 +44,7 @@ async def test_coming_and_going_are_published_by_one_of_two_processes(storage: S
         assert [await hear(one) for one in heard] == [[(EventKind.AGENT_JOINED, "alice")], []]
 
         long_ago = datetime.now(UTC) - GONE_AFTER - timedelta(seconds=1)
-        await storage.touch_agents([Agent("bob", "gpt", long_ago, long_ago)])
+        await store.agents.touch([Agent("bob", "gpt", long_ago, long_ago)])
         for process in reversed(processes):
             await process.flush()
         assert [await hear(one) for one in heard] == [[], [(EventKind.AGENT_LEFT, "bob")]]
@@ -53,8 +53,8 @@ async def test_coming_and_going_are_published_by_one_of_two_processes(storage: S
 async def test_what_could_not_be_written_is_told_later(tmp_path: Path) -> None:
     bus = Bus()
     settings = Settings(data_dir=tmp_path, database_url=None, sqlite_busy_timeout_ms=0)
-    async with open_storage(settings) as storage:
-        presence = Presence(storage, bus)
+    async with open_storage(settings) as store:
+        presence = Presence(store, bus)
         presence.note(ALICE)
         path = tmp_path / "shared_context.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as outsider:

@@ -19,7 +19,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
 from shared_context_server.services.search import SearchAnswer, SearchRequest, search_context
-from shared_context_server.storage.pages import DEFAULT_PAGE_BYTES
+from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
 from tests.settings import make_settings
 from tests.storage.builders import ADMIN, ALICE, BOB, CAROL, add_message, add_session
 
@@ -44,14 +44,14 @@ async def find(services: Services, query: str, *, caller: Any = BOB, **fields: A
 
 async def fill(services: Services, contents: list[str], **fields: Any) -> None:
     await asyncio.gather(
-        *(add_message(services.storage, content=content, **fields) for content in contents)
+        *(add_message(services.store, content=content, **fields) for content in contents)
     )
 
 
 async def test_a_search_sees_what_was_acknowledged_before_it(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     for index in range(5):
-        await add_message(services.storage, content=f"finding number {index}")
+        await add_message(services.store, content=f"finding number {index}")
         answer = await find(services, f"number {index}")
         assert answer.hits[0].message.content == f"finding number {index}"
         assert (answer.scanned, answer.exhaustive) == (index + 1, True)
@@ -61,7 +61,7 @@ async def test_a_log_of_many_blocks_is_searched_whole(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 40)
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, [f"alpha {index:03}" for index in range(130)])
     for further in (0, 1, 60):  # none, some, and more than a block, behind what is known
         await fill(services, [f"more {index}" for index in range(further)])
@@ -76,7 +76,7 @@ async def test_nothing_is_counted_twice_while_others_read_on(
 ) -> None:
     monkeypatch.setattr(corpus, "READ_STEP", 10)
     monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 60)
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, [f"needle {index}" for index in range(200)])
     match = search._match
 
@@ -99,7 +99,7 @@ async def test_equals_come_newest_first_over_blocks(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 4)
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, ["same words"] * 30)
     answer = await find(services, "same words")
     assert [hit.message.seq for hit in answer.hits] == list(range(30, 20, -1))
@@ -109,7 +109,7 @@ async def test_the_loop_turns_while_long_texts_are_searched(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "TIME_LIMIT_S", 60)
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, [make_words(5_000) for _ in range(4)])
     searching = asyncio.create_task(find(services, make_words(MAX_QUERY_WORDS)))
     turns = 0
@@ -124,7 +124,7 @@ async def test_a_search_that_takes_too_long_says_what_it_has_left_out(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 10)
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, [f"needle {index}" for index in range(50)])
     await find(services, "needle")
     blocks: list[Any] = []
@@ -145,7 +145,7 @@ async def test_a_search_that_takes_too_long_says_what_it_has_left_out(
 
 
 async def test_a_query_of_too_many_words_is_refused(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     await find(services, " ".join(f"w{index}" for index in range(MAX_QUERY_WORDS)))
     with pytest.raises(InvalidArgument) as caught:
         await find(services, " ".join(f"w{index}" for index in range(MAX_QUERY_WORDS + 1)))
@@ -158,26 +158,26 @@ async def test_what_is_kept_stays_within_its_bytes(
     monkeypatch.setattr(search, "TIME_LIMIT_S", 60)
     monkeypatch.setattr(corpus, "BLOCK_BYTES", 1_000_000)
     monkeypatch.setattr(corpus, "ROOM_BYTES", 1_000_000)
-    kept = CorpusCache(services.storage, max_bytes=4_000_000)
+    kept = CorpusCache(services.store, max_bytes=4_000_000)
     others = replace(services, corpora=kept)
     for number in range(3):
-        await add_session(services.storage, f"session_{number}")
+        await add_session(services.store, f"session_{number}")
         contents = [make_words(2_000) for _ in range(12)]
         for content in contents:
-            await add_message(services.storage, f"session_{number}", content=content)
+            await add_message(services.store, f"session_{number}", content=content)
         answer = await find(others, contents[0][:30], session_id=f"session_{number}")
         assert (answer.scanned, answer.exhaustive) == (12, True)
         assert 0 < kept.size_bytes <= 4_000_000
     # The one that is searched grows too.
     for _ in range(12):
-        await add_message(services.storage, "session_2", content=make_words(2_000))
+        await add_message(services.store, "session_2", content=make_words(2_000))
         await find(others, "word", session_id="session_2")
         assert kept.size_bytes <= 4_000_000
 
 
 async def test_nothing_of_metadata_but_its_words_is_kept(services: Services) -> None:
-    await add_session(services.storage)
-    await add_message(services.storage, metadata={"k": [{"deep": "treasure"}] * 9}, content="x")
+    await add_session(services.store)
+    await add_message(services.store, metadata={"k": [{"deep": "treasure"}] * 9}, content="x")
     answer = await find(services, "treasure")
     assert answer.hits[0].message.metadata == {"k": [{"deep": "treasure"}] * 9}
     kept, _, _ = await services.corpora.refresh("session_1", float("inf"))
@@ -188,48 +188,48 @@ async def test_nothing_of_metadata_but_its_words_is_kept(services: Services) -> 
 async def test_many_searchers_share_the_reads_of_a_log(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, ["finding"] * 20)
     await find(services, "finding")
     reads = 0
-    read_log = services.storage.read_log
+    read_log = services.store.messages.read_log
 
     async def count_reads(*arguments: Any, **named: Any) -> list[Message]:
         nonlocal reads
         reads += 1
         return await read_log(*arguments, **named)
 
-    monkeypatch.setattr(services.storage, "read_log", count_reads)
+    monkeypatch.setattr(services.store.messages, "read_log", count_reads)
     answers = await asyncio.gather(*(find(services, "finding") for _ in range(25)))
     assert all(answer.scanned == 20 for answer in answers)
     assert reads <= 2
 
 
 async def test_a_shared_read_is_never_older_than_the_search(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     await find(services, "x")
 
     async def add_and_find(number: int) -> None:
         word = f"unique{number:04}"
-        await add_message(services.storage, content=word)
+        await add_message(services.store, content=word)
         assert (await find(services, word)).hits[0].message.content == word
 
     await asyncio.gather(*(add_and_find(number) for number in range(60)))
 
 
 async def test_only_what_the_caller_sees_is_found_and_counted(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     await add_message(
-        services.storage, content="secret plan", recipients=("bob",), visibility=Visibility.PRIVATE
+        services.store, content="secret plan", recipients=("bob",), visibility=Visibility.PRIVATE
     )
-    await add_message(services.storage, content="public plan")
+    await add_message(services.store, content="public plan")
     for caller, count in ((BOB, 2), (CAROL, 1), (ADMIN, 2), (ALICE, 2)):
         answer = await find(services, "plan", caller=caller)
         assert (len(answer.hits), answer.scanned) == (count, count)
 
 
 async def test_a_session_that_may_not_be_read_is_not_found(services: Services) -> None:
-    await add_session(services.storage, access=Access.INVITED)
+    await add_session(services.store, access=Access.INVITED)
     await find(services, "x", caller=ALICE)
     with pytest.raises(SessionNotFound):
         await find(services, "x", caller=BOB)
@@ -238,7 +238,7 @@ async def test_a_session_that_may_not_be_read_is_not_found(services: Services) -
 
 
 async def test_long_hits_are_shortened_where_the_answer_is_full(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     filler = "lorem ipsum " * 2500
     await fill(
         services, [f"{filler} needle {filler}"] * 8, recipients=("bob",), metadata={"note": "x"}
@@ -256,7 +256,7 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(services: Servic
 
 
 async def test_a_deleted_session_is_forgotten(services: Services) -> None:
-    await add_session(services.storage)
+    await add_session(services.store)
     await fill(services, ["needle"])
     await find(services, "needle")
     assert services.corpora.size_bytes > 0
@@ -269,12 +269,12 @@ async def test_the_session_that_was_searched_longest_ago_is_dropped_first(
 ) -> None:
     names = ["session_a", "session_b", "session_c"]
     for name in names:
-        await add_session(services.storage, name)
-        await add_message(services.storage, name, content=make_words(2_000))
+        await add_session(services.store, name)
+        await add_message(services.store, name, content=make_words(2_000))
     await find(services, "needle", session_id="session_a")
     size_bytes = services.corpora.size_bytes  # of one session
     monkeypatch.setattr(corpus, "ROOM_BYTES", size_bytes)
-    kept = CorpusCache(services.storage, max_bytes=size_bytes * 5 // 2)
+    kept = CorpusCache(services.store, max_bytes=size_bytes * 5 // 2)
     others = replace(services, corpora=kept)
     for name in (*names[:2], "session_a", "session_c"):
         answer = await find(others, "needle", session_id=name)

@@ -11,7 +11,7 @@ import pytest
 from shared_context_server.services.times import MAX_STEP_US, NOTED_STEP_US, SharedTime
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, SteadyClock
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 
 SECOND_NS = 1_000_000_000
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,9 +41,9 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(Settings(data_dir=tmp_path, database_url=None)) as storage:
-        yield storage
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_storage(Settings(data_dir=tmp_path, database_url=None)) as store:
+        yield store
 
 
 def test_it_is_the_time_of_the_system_clock_while_nobody_sets_that(machine: Machine) -> None:
@@ -82,62 +82,60 @@ def test_the_machines_own_clock_tells_the_time_of_day() -> None:
 
 
 async def test_a_process_that_starts_after_the_clock_was_set_back_goes_on_with_the_others(
-    machine: Machine, storage: Storage
+    machine: Machine, store: Store
 ) -> None:
     first = machine.make_clock()
-    await SharedTime(storage, first).share()
+    await SharedTime(store, first).share()
     machine.set_clock_by_s(-3600)
     machine.pass_s(5)
     second = machine.make_clock()
     assert second.now() < NOON
-    await SharedTime(storage, second).share()
+    await SharedTime(store, second).share()
     assert second.now() == first.now() == NOON + timedelta(seconds=5)
 
 
 async def test_a_step_forward_is_noted_for_processes_that_start_after_a_step_back(
-    machine: Machine, storage: Storage
+    machine: Machine, store: Store
 ) -> None:
     first = machine.make_clock()
-    shared = SharedTime(storage, first)
+    shared = SharedTime(store, first)
     await shared.share()
     machine.set_clock_by_s(600)
     await shared.share()
     machine.set_clock_by_s(-600)
     second = machine.make_clock()
-    await SharedTime(storage, second).share()
+    await SharedTime(store, second).share()
     assert second.now() == first.now() == NOON + timedelta(seconds=600)
 
 
-async def test_after_a_reboot_the_system_clock_counts(machine: Machine, storage: Storage) -> None:
-    await SharedTime(storage, machine.make_clock("boot")).share()
+async def test_after_a_reboot_the_system_clock_counts(machine: Machine, store: Store) -> None:
+    await SharedTime(store, machine.make_clock("boot")).share()
     machine.set_clock_by_s(-3600)
     machine.elapsed_ns = 0
     clock = machine.make_clock("another boot")
-    await SharedTime(storage, clock).share()
+    await SharedTime(store, clock).share()
     assert clock.now() == NOON - timedelta(hours=1)
 
 
-async def test_more_than_a_day_is_not_taken_over(machine: Machine, storage: Storage) -> None:
+async def test_more_than_a_day_is_not_taken_over(machine: Machine, store: Store) -> None:
     """It may be a copy of a machine, with the same boot id and another time since its start."""
     clock = machine.make_clock()
-    await storage.note_clock_offset("boot", clock.offset_us + MAX_STEP_US + 1)
-    await SharedTime(storage, clock).share()
+    await store.maintenance.note_clock_offset("boot", clock.offset_us + MAX_STEP_US + 1)
+    await SharedTime(store, clock).share()
     assert clock.now() == NOON
 
 
-async def test_little_is_not_written(machine: Machine, storage: Storage) -> None:
+async def test_little_is_not_written(machine: Machine, store: Store) -> None:
     clock = machine.make_clock()
-    shared = SharedTime(storage, clock)
+    shared = SharedTime(store, clock)
     await shared.share()
     noted = clock.offset_us
     machine.set_clock_by_s(NOTED_STEP_US / 2e6)
     await shared.share()
-    assert await storage.find_clock_offset("boot") == noted
+    assert await store.maintenance.find_clock_offset("boot") == noted
 
 
-async def test_a_system_that_names_no_boot_shares_nothing(
-    machine: Machine, storage: Storage
-) -> None:
+async def test_a_system_that_names_no_boot_shares_nothing(machine: Machine, store: Store) -> None:
     clock = machine.make_clock(boot_id=None)
-    await SharedTime(storage, clock).share()
+    await SharedTime(store, clock).share()
     assert clock.now() == NOON

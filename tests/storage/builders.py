@@ -17,7 +17,7 @@ from shared_context_server.models import (
     Session,
     Visibility,
 )
-from shared_context_server.storage.base import (
+from shared_context_server.storage.contract import (
     AddedMessage,
     MemoryUpdate,
     MemoryWrite,
@@ -25,7 +25,7 @@ from shared_context_server.storage.base import (
     NewMessage,
     NewSession,
     SessionGuard,
-    Storage,
+    Store,
 )
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -48,6 +48,11 @@ ALICE = make_caller("alice", "claude")
 BOB = make_caller("bob", "claude")
 CAROL = make_caller("carol", "gpt")
 ADMIN = make_caller("root", "human", Permission.ADMIN)
+
+
+def run_on(connection: Any, method: Any, *arguments: Any, **named: Any) -> Any:
+    """Run what a store's method does, on a connection of the test's own."""
+    return method.__wrapped__(None, connection, *arguments, **named)
 
 
 def allow(session: Session) -> None:
@@ -87,8 +92,8 @@ def new_session(session_id: str = "session_1", **fields: Any) -> NewSession:
     return NewSession(**defaults | fields)
 
 
-async def add_session(storage: Storage, session_id: str = "session_1", **fields: Any) -> Session:
-    return await storage.create_session(new_session(session_id, **fields), make_audit())
+async def add_session(store: Store, session_id: str = "session_1", **fields: Any) -> Session:
+    return await store.sessions.create(new_session(session_id, **fields), make_audit())
 
 
 def new_message(session_id: str = "session_1", **fields: Any) -> NewMessage:
@@ -106,28 +111,28 @@ def new_message(session_id: str = "session_1", **fields: Any) -> NewMessage:
 
 
 async def add_message(
-    storage: Storage,
+    store: Store,
     session_id: str = "session_1",
     *,
     guard: SessionGuard = allow,
     **fields: Any,
 ) -> AddedMessage:
-    return await storage.add_message(new_message(session_id, **fields), guard)
+    return await store.messages.append(new_message(session_id, **fields), guard)
 
 
 async def list_seqs(
-    storage: Storage, caller: Caller, session_id: str = "session_1", **query: Any
+    store: Store, caller: Caller, session_id: str = "session_1", **query: Any
 ) -> list[int]:
-    page = await storage.list_messages(
+    page = await store.messages.list_visible(
         session_id, caller, MessageQuery(**{"limit": 1000} | query), allow
     )
     return [message.seq for message in page.messages]
 
 
-async def read_whole_log(storage: Storage, session_id: str = "session_1") -> list[Message]:
+async def read_whole_log(store: Store, session_id: str = "session_1") -> list[Message]:
     """The log to its end, in as many pieces as that takes."""
     log: list[Message] = []
-    while piece := await storage.read_log(
+    while piece := await store.messages.read_log(
         session_id, after_seq=log[-1].seq if log else 0, limit=1000, guard=allow
     ):
         log += piece

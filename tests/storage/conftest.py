@@ -12,12 +12,29 @@ from typing import Any, TypeVar
 import pytest
 
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.postgres import DatabaseServer
 
 T = TypeVar("T")
 
-STORES = ["sqlite", "postgresql"]
+
+@contextmanager
+def open_sqlite_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
+    yield Settings(data_dir=data_dir, database_url=None)
+
+
+@contextmanager
+def open_postgres_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
+    server: DatabaseServer = request.getfixturevalue("postgres")
+    with server.new_database() as found:
+        yield Settings(data_dir=data_dir, **found)
+
+
+EMPTY_STORES = {"sqlite": open_sqlite_settings, "postgresql": open_postgres_settings}
+"""How the tests come by the settings of an empty store of each kind. A kind that is added here runs
+all tests of the contract."""
+
+STORES = list(EMPTY_STORES)
 
 
 @pytest.fixture
@@ -41,20 +58,16 @@ def any_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Set
 @contextmanager
 def open_settings(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[Settings]:
     """Of an empty store of the kind that request.param names."""
-    if request.param == "sqlite":
-        yield Settings(data_dir=data_dir, database_url=None)
-        return
-    server: DatabaseServer = request.getfixturevalue("postgres")
-    with server.new_database() as found:
-        yield Settings(data_dir=data_dir, **found)
+    with EMPTY_STORES[request.param](request, data_dir) as settings:
+        yield settings
 
 
 @pytest.fixture
-async def storage(any_settings: Settings) -> AsyncIterator[Storage]:
+async def store(any_settings: Settings) -> AsyncIterator[Store]:
     """An empty store. All tests that use it are the contract, and run on every kind."""
     settings = any_settings
-    async with open_storage(settings) as storage:
-        yield storage
+    async with open_storage(settings) as store:
+        yield store
 
 
 class BlockingStore:
@@ -62,10 +75,10 @@ class BlockingStore:
     session of its own.
     """
 
-    def __init__(self, runner: asyncio.Runner, storage: Storage) -> None:
+    def __init__(self, runner: asyncio.Runner, store: Store) -> None:
         self._runner = runner
         self._names = (f"session_{number}" for number in itertools.count())
-        self.storage = storage
+        self.store = store
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
@@ -75,7 +88,7 @@ class BlockingStore:
 
 
 @pytest.fixture(scope="module", params=STORES)
-def store(
+def blocking(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BlockingStore]:
     data_dir = tmp_path_factory.mktemp("properties")
@@ -85,9 +98,9 @@ def store(
         runner.run(_leave(opening))
 
 
-async def _enter(opening: Any) -> Storage:
-    storage: Storage = await opening.__aenter__()
-    return storage
+async def _enter(opening: Any) -> Store:
+    store: Store = await opening.__aenter__()
+    return store
 
 
 async def _leave(opening: Any) -> None:

@@ -13,7 +13,7 @@ from shared_context_server.models import (
     Permission,
     Visibility,
 )
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 from tests.storage.builders import (
     ALICE,
     BOB,
@@ -47,35 +47,33 @@ CREDENTIAL = Credential(
 )
 
 
-async def fill(storage: Storage) -> None:
+async def fill(store: Store) -> None:
     """Add two sessions that stay, and leave traces of one that does not."""
-    await add_session(storage, "open", purpose="Ünïcode ☃", metadata={"z": 1, "a": [None, 1.5]})
-    await add_session(storage, "invited", access=Access.INVITED, invited=("bob", "carol"))
-    await _add_messages(storage)
-    await storage.set_cursor("open", BOB, 2, allow)
-    await storage.close_session("invited", at(9), allow, make_audit("closed"))
-    await _add_memory(storage)
-    await _use_leases(storage)
-    await storage.touch_agents(
-        [Agent("alice", "claude", NOON, at(1)), Agent("bob", "x", NOON, NOON)]
-    )
-    await storage.touch_agents([], gone_before=at(0.5))
-    await storage.add_key(KEY, make_audit("key"))
-    await storage.add_key(replace(KEY, id="key_0"), make_audit("key"))
-    await storage.revoke_key("key_0", at(2), make_audit("revoked"))
-    await storage.add_credential(CREDENTIAL, make_audit("credential"))
-    await add_session(storage, "gone")
-    await add_message(storage, "gone")
-    await storage.delete_session("gone", allow, make_audit("deleted", session_id="gone"))
+    await add_session(store, "open", purpose="Ünïcode ☃", metadata={"z": 1, "a": [None, 1.5]})
+    await add_session(store, "invited", access=Access.INVITED, invited=("bob", "carol"))
+    await _add_messages(store)
+    await store.sessions.set_cursor("open", BOB, 2, allow)
+    await store.sessions.close("invited", at(9), allow, make_audit("closed"))
+    await _add_memory(store)
+    await _use_leases(store)
+    await store.agents.touch([Agent("alice", "claude", NOON, at(1)), Agent("bob", "x", NOON, NOON)])
+    await store.agents.touch([], gone_before=at(0.5))
+    await store.credentials.add_key(KEY, make_audit("key"))
+    await store.credentials.add_key(replace(KEY, id="key_0"), make_audit("key"))
+    await store.credentials.revoke_key("key_0", at(2), make_audit("revoked"))
+    await store.credentials.add(CREDENTIAL, make_audit("credential"))
+    await add_session(store, "gone")
+    await add_message(store, "gone")
+    await store.sessions.delete("gone", allow, make_audit("deleted", session_id="gone"))
 
 
-async def _add_messages(storage: Storage) -> None:
+async def _add_messages(store: Store) -> None:
     first = await add_message(
-        storage, "open", content="hello\n☃ \"'\\", idempotency_key="once", fingerprint="f"
+        store, "open", content="hello\n☃ \"'\\", idempotency_key="once", fingerprint="f"
     )
     for visibility in Visibility:
         await add_message(
-            storage,
+            store,
             "open",
             sender=CAROL,
             visibility=visibility,
@@ -84,13 +82,13 @@ async def _add_messages(storage: Storage) -> None:
             parent_message_id=first.id,
             created_at=at(1),
         )
-    await add_message(storage, "invited")
+    await add_message(store, "invited")
 
 
-async def _add_memory(storage: Storage) -> None:
+async def _add_memory(store: Store) -> None:
     for key in ("B", "a", "é", "😀", "\uffff", "Z"):
         for session_id, owner in ((None, "alice"), ("open", None), (None, None)):
-            await storage.write_memory(
+            await store.memory.write(
                 address(key, session_id=session_id, owner=owner),
                 ALICE,
                 put({"key": key}, expires_at=at(1e9) if key == "a" else None, by="test"),
@@ -99,17 +97,17 @@ async def _add_memory(storage: Storage) -> None:
                 idempotency_key=f"{key} in {session_id}" if owner else None,
                 fingerprint="g",
             )
-    await storage.write_memory(address("B", owner="alice"), ALICE, put(2), now=at(1), guard=None)
+    await store.memory.write(address("B", owner="alice"), ALICE, put(2), now=at(1), guard=None)
 
 
-async def _use_leases(storage: Storage) -> None:
+async def _use_leases(store: Store) -> None:
     for name in ("deploy", "free"):
         for _ in range(3):
-            held = await storage.acquire_lease(
+            held = await store.leases.acquire(
                 None, name, ALICE, ttl=timedelta(hours=1), now=NOON, guard=None
             )
             token = held.lease.fencing_token
-            await storage.release_lease(None, name, ALICE, token, now=NOON, guard=None)
-    await storage.acquire_lease(
+            await store.leases.release(None, name, ALICE, token, now=NOON, guard=None)
+    await store.leases.acquire(
         None, "deploy", ALICE, ttl=timedelta(days=10_000), now=NOON, guard=None
     )

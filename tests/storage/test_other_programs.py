@@ -19,7 +19,7 @@ from shared_context_server.storage import (
     open_copier,
     open_storage,
 )
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.postgres import DatabaseServer
 from tests.storage.builders import add_session
 from tests.storage.conftest import STORES
@@ -121,8 +121,8 @@ def test_an_empty_database_is_taken(empty: Settings) -> None:
 async def test_our_own_database_is_taken_also_with_tables_beside_ours(empty: Settings) -> None:
     await asyncio.to_thread(migrate_storage, empty)
     await asyncio.to_thread(execute, empty, THEIRS["a table"])
-    async with open_storage(empty) as storage:
-        await add_session(storage)
+    async with open_storage(empty) as store:
+        await add_session(store)
 
 
 def test_tables_that_are_still_in_the_log_of_sqlite_are_seen(tmp_path: Path) -> None:

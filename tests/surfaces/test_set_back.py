@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from shared_context_server.server import Server
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.surfaces.conftest import As, Surface, headers_of
 from tests.surfaces.test_subscriptions import watch_modern
 from tests.until import until

@@ -117,7 +117,7 @@ async def test_the_audit_log_has_no_names_of_private_memory(server: Server, as_a
         await alice.call("set_memory", key=f"the {scope} plan", value=1, scope=scope)
         await alice.call("delete_memory", key=f"the {scope} plan", scope=scope)
     of_old = {"key": "an older private plan", "scope": "private"}
-    await server.services.storage.add_audit(AuditEntry("memory_deleted", "alice", None, of_old))
+    await server.services.store.audit.add(AuditEntry("memory_deleted", "alice", None, of_old))
     listed = await admin.call("get_audit_log", event_type="memory_deleted")
     assert [entry["details"] for entry in listed["entries"]] == [
         {"scope": "private"},
@@ -165,7 +165,7 @@ async def test_an_agent_that_exists_can_be_written_to_whatever_it_is_called(
     alice = await as_agent("alice")
     session_id = await new_session(alice)
     now = datetime.now(UTC)
-    await server.services.storage.touch_agents([Agent(HIDDEN, "generic", now, now)])
+    await server.services.store.agents.touch([Agent(HIDDEN, "generic", now, now)])
     to_them = {"visibility": "private", "recipients": [HIDDEN]}
     assert not (
         await alice.call("add_message", session_id=session_id, content="x", **to_them)

@@ -54,7 +54,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import Storage
+from shared_context_server.storage.contract import Store
 
 _CORRECT_KEY = (
     "Correct the X-API-Key header; whoever runs the server has the keys. Without the header you "
@@ -109,22 +109,22 @@ class Identity:
     that makes it, and within a second in all others. For the tasks of one loop.
     """
 
-    def __init__(self, storage: Storage, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         if settings.jwt_secret_key is None:
             raise ConfigurationError("JWT_SECRET_KEY: is not set.")
         secret = settings.jwt_secret_key.get_secret_value().encode()
-        self.names = NameClaims(storage)
-        self._storage = storage
+        self.names = NameClaims(store)
+        self._store = store
         self._is_enabled = settings.auth_enabled
         self._life_s = settings.jwt_expires_in
         self._signer = TokenSigner(secret)
-        self._verifier = Verifier(storage, self._signer)
+        self._verifier = Verifier(store, self._signer)
         self._by_headers: LRUCache[_Headers, tuple[KnownKeys, Connection]] = LRUCache(
             MAX_REMEMBERED
         )
         self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
         everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
-        self._states = KeyStates(storage, configured_keys(settings, secret), everyones)
+        self._states = KeyStates(store, configured_keys(settings, secret), everyones)
 
     # Who is calling
 
@@ -203,7 +203,7 @@ class Identity:
         if is_current and credential_id is not None:
             expires_at = self._expiries.get(credential_id)
             if expires_at is None:
-                credential = await self._storage.find_credential(credential_id)
+                credential = await self._store.credentials.find(credential_id)
                 expires_at = datetime.min.replace(tzinfo=UTC)
                 if credential is not None:
                     expires_at = self._expiries[credential_id] = credential.expires_at
@@ -267,7 +267,7 @@ class Identity:
                 field="jti",
                 suggestion="Name the token to revoke by its jti.",
             )
-        credential = await self._storage.find_credential(credential_id)
+        credential = await self._store.credentials.find(credential_id)
         if credential is None:
             raise InvalidArgument("No token of this jti has been issued.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
@@ -277,7 +277,7 @@ class Identity:
             caller.agent_id,
             details={"credential_id": credential_id, "of_agent_id": credential.agent_id},
         )
-        await self._storage.revoke_credentials(credential.family_id, utc_now(), audit)
+        await self._store.credentials.revoke_family(credential.family_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return credential_id
 
@@ -320,21 +320,23 @@ class Identity:
             "permissions": _list_names(ceiling),
             "agent_type": agent_type,
         }
-        await self._storage.add_key(record, AuditEntry("key_created", agent_id, details=details))
+        await self._store.credentials.add_key(
+            record, AuditEntry("key_created", agent_id, details=details)
+        )
         await self._states.get(max_age_s=0)
         return record, key
 
     async def list_keys(self) -> list[ApiKey]:
         """All created keys, revoked ones too, by creation."""
-        return await self._storage.list_keys()
+        return await self._store.credentials.list_keys()
 
     async def revoke_key(self, key_id: str) -> bool:
         """End a created key and all its tokens; False if there is no such active key."""
-        keys = {key.id: key for key in await self._storage.list_keys()}
+        keys = {key.id: key for key in await self._store.credentials.list_keys()}
         if key_id not in keys:
             return False
         audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
-        is_revoked = await self._storage.revoke_key(key_id, utc_now(), audit)
+        is_revoked = await self._store.credentials.revoke_key(key_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
         return is_revoked
 
@@ -443,7 +445,7 @@ class Identity:
             "agent_type": credential.agent_type,
             "permissions": _list_names(credential.permissions),
         }
-        await self._storage.add_credential(
+        await self._store.credentials.add(
             credential, AuditEntry(event_type, credential.agent_id, details=details)
         )
         is_handle_of_use = credential.key_id in _key_ids(connection)

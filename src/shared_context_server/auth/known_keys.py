@@ -12,7 +12,7 @@ import anyio
 from shared_context_server.auth.connection import KeyGrant
 from shared_context_server.auth.keys import ConfiguredKey, grant_of, hash_key
 from shared_context_server.errors import SharedContextError, Unavailable
-from shared_context_server.storage.base import AuthState, Storage
+from shared_context_server.storage.contract import AuthState, Store
 
 MAX_AGE_S = 0.5  # a revocation must count in every process within a second
 
@@ -52,9 +52,9 @@ class KeyStates:
     """
 
     def __init__(
-        self, storage: Storage, configured: Sequence[ConfiguredKey], always: Sequence[KeyGrant]
+        self, store: Store, configured: Sequence[ConfiguredKey], always: Sequence[KeyGrant]
     ) -> None:
-        self._storage = storage
+        self._store = store
         self._configured = tuple(configured)
         self._always = {grant.key_id: grant for grant in always}
         self._always |= {key.grant.key_id: key.grant for key in configured}
@@ -85,7 +85,9 @@ class KeyStates:
     async def _load(self) -> KnownKeys:
         asked_at = time.monotonic()
         known = self._known
-        state = await self._storage.get_auth_state(None if known is None else known.generation)
+        state = await self._store.credentials.get_auth_state(
+            None if known is None else known.generation
+        )
         if state is not None:
             known = self._index(state)
         if known is None:

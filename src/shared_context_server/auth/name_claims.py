@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shared_context_server.auth.agent_names import check_agent_name
 from shared_context_server.auth.connection import ARGUMENT_FIELDS, KeyGrant, check_binding
 from shared_context_server.errors import SharedContextError
-from shared_context_server.storage.base import Storage
+from shared_context_server.storage.contract import Store
 
 
 class NameClaims:
@@ -17,19 +17,19 @@ class NameClaims:
     they are.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     async def check_agent_ids(self, names: Sequence[str], field: str) -> SharedContextError | None:
         """What is wrong with these agents' ids, said of `field`; None if nothing is."""
         wrong = {name: error for name in names if (error := check_agent_name(name, field))}
-        known = await self._storage.find_known_agents(list(wrong)) if wrong else frozenset()
+        known = await self._store.agents.find_known(list(wrong)) if wrong else frozenset()
         return next((error for name, error in wrong.items() if name not in known), None)
 
     async def check_agent_type(self, agent_type: str, field: str) -> SharedContextError | None:
         """What is wrong with an agent's type, said of `field`; None if nothing is."""
         wrong = check_agent_name(agent_type, field)
-        if wrong is not None and await self._storage.is_agent_type_known(agent_type):
+        if wrong is not None and await self._store.agents.is_type_known(agent_type):
             return None
         return wrong
 

@@ -11,7 +11,7 @@ from shared_context_server.auth.tokens import TokenSigner, hash_handle
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import Caller
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import Storage
+from shared_context_server.storage.contract import Store
 
 MAX_REMEMBERED = 10_000  # tokens, and handles: about 1 KiB each
 
@@ -43,8 +43,8 @@ def require_valid(verified: Verified, known: KnownKeys, field: str) -> Caller:
 class Verifier:
     """Reads tokens and handles, and remembers the genuine ones."""
 
-    def __init__(self, storage: Storage, signer: TokenSigner) -> None:
-        self._storage = storage
+    def __init__(self, store: Store, signer: TokenSigner) -> None:
+        self._store = store
         self._signer = signer
         self._tokens: LRUCache[str, Verified] = LRUCache(MAX_REMEMBERED)
         self._handles: LRUCache[str, Verified] = LRUCache(MAX_REMEMBERED)
@@ -70,7 +70,7 @@ class Verifier:
         handle_hash = hash_handle(handle)
         verified = self._handles.get(handle_hash)
         if verified is None:
-            credential = await self._storage.find_credential_by_handle(handle_hash)
+            credential = await self._store.credentials.find_by_handle(handle_hash)
             if credential is None or credential.revoked_at is not None:
                 raise Unauthenticated("The agent handle is not valid.", field=field)
             caller = Caller(

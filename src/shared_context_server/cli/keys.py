@@ -82,8 +82,8 @@ async def _open_identity(
             "The first start of serve makes it; --data-dir or --database-url names another one."
         )
     settings, are_keys_new = ensure_secrets(settings)
-    async with open_storage(settings) as storage:
-        yield Identity(storage, settings)
+    async with open_storage(settings) as store:
+        yield Identity(store, settings)
     if are_keys_new:  # behind the lines of the command, which scripts read
         tell_generated_keys(settings)
 

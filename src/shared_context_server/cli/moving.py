@@ -30,8 +30,8 @@ from shared_context_server.services.dumps import DumpSource, write_dump
 from shared_context_server.services.moving import Moved, copy_store, move
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
-from shared_context_server.storage.lines import Tally
-from shared_context_server.storage.records import COUNTER, RecordKind
+from shared_context_server.storage.transfer.lines import Tally
+from shared_context_server.storage.transfer.records import COUNTER, RecordKind
 
 STANDARD_STREAM = "-"
 _DIGEST_CHARS = 12  # of a checksum in the table: enough to see that two differ

@@ -33,8 +33,8 @@ async def token(
     settings = load_secrets(options.load())
     key = settings.admin_api_key if Permission.ADMIN in requested else settings.api_key
     assert key is not None, "ensure_secrets has set it"
-    async with open_storage(settings) as storage:
-        identity = Identity(storage, settings)
+    async with open_storage(settings) as store:
+        identity = Identity(store, settings)
         issued = await identity.authenticate(
             connection=await identity.authenticate_headers(
                 authorization=None, api_key=key.get_secret_value(), agent_id=None, agent_type=None

@@ -14,8 +14,8 @@ from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Event, EventKind
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.storage import Storage
-from shared_context_server.storage.base import Changes, TailPosition
+from shared_context_server.storage import Store
+from shared_context_server.storage.contract import Changes, TailPosition
 
 LOOK_INTERVAL_S = 0.25  # for writers that do not ring, such as commands; and a ring that got lost
 LOOK_INTERVAL_WITHOUT_BELL_S = 0.02
@@ -33,9 +33,9 @@ _log = get_logger("events")
 
 
 @asynccontextmanager
-async def open_link(storage: Storage, bus: Bus) -> AsyncIterator[None]:
+async def open_link(store: Store, bus: Bus) -> AsyncIterator[None]:
     """Connect the bus to those of the other processes that serve this store, for a with block."""
-    link = TailLink(storage, bus)
+    link = TailLink(store, bus)
     bus.connect(link)
     try:
         yield
@@ -46,12 +46,12 @@ async def open_link(storage: Storage, bus: Bus) -> AsyncIterator[None]:
 class TailLink:
     """A Link over the tail of a store. Costs nothing while nobody subscribes."""
 
-    def __init__(self, storage: Storage, bus: Bus) -> None:
-        self._storage = storage
+    def __init__(self, store: Store, bus: Bus) -> None:
+        self._store = store
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._has_rung = asyncio.Event()
-        self._bell = storage.open_bell(self._has_rung.set)
+        self._bell = store.changes.open_bell(self._has_rung.set)
         self._interval_s = LOOK_INTERVAL_WITHOUT_BELL_S
         self._listening: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks("events-link")
@@ -110,13 +110,13 @@ class TailLink:
         self._is_ring_due = False
         if self._unstored:
             events, self._unstored = self._unstored, []
-            self._tasks.start(self._store(events))
+            self._tasks.start(self._store_all(events))
         else:
             self._bell.ring()
 
-    async def _store(self, events: list[Event]) -> None:
+    async def _store_all(self, events: list[Event]) -> None:
         with suppress(SharedContextError):  # news of presence, which nobody relies on
-            await self._storage.add_changes(events)
+            await self._store.changes.add(events)
         self._bell.ring()
 
     # Hearing of the others
@@ -135,7 +135,7 @@ class TailLink:
                 # After a failure from where it had read to: that tells whether the store that
                 # answers now, which may be another one or restored, goes on from there.
                 self._position = (
-                    await self._storage.get_tail_position()
+                    await self._store.changes.get_position()
                     if self._position is None
                     else await self._read_on(self._position)
                 )
@@ -165,7 +165,7 @@ class TailLink:
         """Deliver what is new; where to read on."""
         is_at_end = False
         while not is_at_end:
-            changes = await self._storage.read_changes(position, READ_LIMIT)
+            changes = await self._store.changes.read(position, READ_LIMIT)
             position = changes.position
             self._position = position
             is_at_end = len(changes.events) < READ_LIMIT

@@ -21,7 +21,7 @@ from shared_context_server.services import timing
 from shared_context_server.services.context import Services
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 FRESH_S = 1.0  # an answer of the storage counts for so long
 PATIENCE_S = 1.0  # and is waited for so long
@@ -42,9 +42,9 @@ class Readiness:
     """
 
     def __init__(
-        self, storage: Storage, *, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S
+        self, store: Store, *, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S
     ) -> None:
-        self._storage = storage
+        self._store = store
         self._fresh_s = fresh_s
         self._patience_s = patience_s
         self._answered_at = -math.inf
@@ -55,7 +55,7 @@ class Readiness:
         if time.monotonic() - self._answered_at <= self._fresh_s:
             return
         if self._ping is None or self._ping.done():
-            self._ping = asyncio.create_task(self._storage.ping())
+            self._ping = asyncio.create_task(self._store.maintenance.ping())
             self._ping.add_done_callback(self._note)
         ping = self._ping
         await asyncio.wait([ping], timeout=self._patience_s)
@@ -105,7 +105,7 @@ async def refresh_gauges(services: Services, metrics: Metrics) -> None:
     metrics.waiters.set(services.bus.subscriber_count)
     metrics.clock_age_s.set(timing.measure_clock_age_s(services.clock))
     try:
-        stats = await services.storage.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
+        stats = await services.store.maintenance.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
     except SharedContextError as exc:
         _log.warning("no numbers from the storage", code=exc.code, error=exc.message)
         metrics.active_sessions.set(math.nan)

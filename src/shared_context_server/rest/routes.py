@@ -35,7 +35,7 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
         Route(BATCH_PATH, BatchEndpoint(dispatcher), methods=["POST"]),
         Route(EVENTS_PATH, EventsEndpoint(services), methods=["GET"]),
         Route("/health", health_endpoint(), methods=["GET"]),
-        Route("/ready", ReadyEndpoint(Readiness(services.storage)), methods=["GET"]),
+        Route("/ready", ReadyEndpoint(Readiness(services.store)), methods=["GET"]),
         Route(METRICS_PATH, MetricsEndpoint(services, metrics), methods=["GET"]),
         Route("/openapi.json", FixedAnswer(to_json(document)), methods=["GET"]),
         Route("/docs", docs_endpoint(document), methods=["GET"]),

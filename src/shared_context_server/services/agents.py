@@ -17,7 +17,7 @@ from shared_context_server.services.paging import (
 )
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import AuditQuery
+from shared_context_server.storage.contract import AuditQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ async def list_agents(
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
     before = None if cursor is None else decode_moment(cursor)
-    found = await services.storage.list_agents(
+    found = await services.store.agents.list_seen(
         session_id, caller, guard, limit=limit + 1, before=before
     )
     page = found[:limit]
@@ -77,7 +77,7 @@ async def get_audit_log(
     """One page of what operators account with, newest first; for admins."""
     policy.require(caller, Permission.ADMIN)
     before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
-    found = await services.storage.list_audit(
+    found = await services.store.audit.list_newest(
         AuditQuery(
             limit=limit + 1,
             session_id=session_id,

@@ -13,7 +13,7 @@ from shared_context_server.services.presence import Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Services:
     """The parts of one running server that use cases need; made by the composition root."""
 
     settings: Settings
-    storage: Storage
+    store: Store
     identity: Identity
     corpora: CorpusCache
     presence: Presence

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 from shared_context_server.models import JsonObject, Message, Session, Visibility
 from shared_context_server.services.scoring import TextIndex
 from shared_context_server.services.slices import Work, run_in_slices
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 READ_STEP = 500  # messages read at once
 BLOCK_MESSAGES = 20_000
@@ -111,8 +111,8 @@ class Corpus:
 class CorpusCache:
     """The corpora of the sessions searched last, within max_bytes altogether."""
 
-    def __init__(self, storage: Storage, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._storage = storage
+    def __init__(self, store: Store, max_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._store = store
         self._max_bytes = max_bytes
         self._corpora: OrderedDict[str, Corpus] = OrderedDict()
         self._uncached = asyncio.Semaphore(1)  # blocks that are there for one search only
@@ -134,7 +134,7 @@ class CorpusCache:
         """
         corpus = self._corpora.get(session_id)
         if corpus is None:
-            session = await self._storage.get_session(session_id)
+            session = await self._store.sessions.get(session_id)
             corpus = self._corpora.get(session_id)
             if corpus is None:
                 corpus = self._corpora[session_id] = Corpus(session_id, session.last_seq)
@@ -147,7 +147,7 @@ class CorpusCache:
             async with asyncio.timeout(_left_s(ends_at)):
                 session = await asyncio.shield(corpus.next_refresh)
         except TimeoutError:
-            return corpus, await self._storage.get_session(session_id), False
+            return corpus, await self._store.sessions.get(session_id), False
         return self._corpora.get(session_id, corpus), session, True
 
     async def _refresh(self, corpus: Corpus, earlier: asyncio.Task[Session] | None) -> Session:
@@ -166,7 +166,7 @@ class CorpusCache:
         while True:
             seen: list[Session] = []
             after_seq = corpus.high if is_known else corpus.high - 1
-            messages = await self._storage.read_log(
+            messages = await self._store.messages.read_log(
                 corpus.session_id, after_seq=after_seq, limit=READ_STEP, guard=seen.append
             )
             session = seen[-1]
@@ -220,7 +220,7 @@ class CorpusCache:
 
     async def _add_older(self, session_id: str, block: Block) -> Message | None:
         """Read one page before the block into it; the newest message of that page, if there is one."""
-        page = await self._storage.read_log(
+        page = await self._store.messages.read_log(
             session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
         )
         if not page:

@@ -23,7 +23,7 @@ from shared_context_server.display import show_line, show_name, show_text
 from shared_context_server.models import Caller, Message
 from shared_context_server.services.context import Services
 from shared_context_server.services.messages import require_cursor
-from shared_context_server.storage.base import MessageQuery, SenderCount
+from shared_context_server.storage.contract import MessageQuery, SenderCount
 
 WINDOW = 1_000  # newest messages that are looked at one by one; older ones are only counted
 UNITS_PER_TOKEN = 4  # a unit is an ASCII character
@@ -51,13 +51,15 @@ async def get_digest(
     """Who wrote what behind `after_seq` (default: the caller's stored cursor), as far as visible.
     Raises CursorLost if the log ends before it."""
     guard = partial(policy.require_session_read, caller)
-    storage = services.storage
+    store = services.store
     if after_seq is None:
-        after_seq = await storage.get_cursor(session_id, caller.agent_id)
-    page = await storage.list_messages(session_id, caller, MessageQuery(limit=WINDOW), guard)
+        after_seq = await store.sessions.get_cursor(session_id, caller.agent_id)
+    page = await store.messages.list_visible(session_id, caller, MessageQuery(limit=WINDOW), guard)
     require_cursor(page, after_seq)
     messages = [message for message in page.messages if message.seq > after_seq]
-    counts = await storage.count_by_sender(session_id, caller, after_seq=after_seq, guard=guard)
+    counts = await store.messages.count_by_sender(
+        session_id, caller, after_seq=after_seq, guard=guard
+    )
     text = compose(messages, counts, after_seq, max_tokens)
     return Digest(
         text=text,

@@ -16,9 +16,10 @@ from shared_context_server import __version__
 from shared_context_server.errors import CopyError
 from shared_context_server.models import JsonObject
 from shared_context_server.services.moving import BATCH_ROWS, Watcher, read_batches
-from shared_context_server.storage.copying import RecordRefused, RowReader
-from shared_context_server.storage.lines import RECORD, Tally, parse_line, to_line, to_row
-from shared_context_server.storage.records import (
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.transfer.copying import RecordRefused, RowReader
+from shared_context_server.storage.transfer.lines import RECORD, Tally, parse_line, to_line, to_row
+from shared_context_server.storage.transfer.records import (
     CURSOR,
     KINDS,
     KINDS_BY_NAME,
@@ -26,7 +27,6 @@ from shared_context_server.storage.records import (
     SESSION,
     RecordKind,
 )
-from shared_context_server.storage.rows import Row
 
 FORMAT = "shared-context-export"
 VERSION = 1

@@ -24,7 +24,7 @@ from shared_context_server.errors import (
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Permission
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.contract import MessageQuery
 
 PAGE_SIZE = 32  # messages a reader holds at a time
 CHECK_INTERVAL_S = 30.0  # how often a quiet stream looks whether its credential is still good
@@ -56,7 +56,7 @@ async def open_session_log(
 
     Raises SessionNotFound, and CursorLost if the log ends before after_seq.
     """
-    session = await services.storage.get_session(session_id)
+    session = await services.store.sessions.get(session_id)
     policy.require_session_read(caller, session)
     if after_seq is not None and after_seq > session.last_seq:
         raise CursorLost(after_seq)
@@ -73,7 +73,7 @@ async def open_common_log(services: Services, caller: Caller, after_id: int | No
     policy.require(caller, Permission.READ)
     if after_id == 0:
         return CommonLog(services, caller, after_id)
-    newest = await services.storage.get_newest_message_id()
+    newest = await services.store.messages.get_newest_id()
     if after_id is not None and after_id > newest:
         raise CursorLost(after_id)
     return CommonLog(services, caller, newest if after_id is None else after_id)
@@ -159,7 +159,7 @@ class SessionLog:
     async def _read_page(self) -> tuple[list[Message], bool]:
         query = MessageQuery(limit=PAGE_SIZE, after_seq=self._read_up_to, is_counted=False)
         guard = partial(policy.require_session_read, self._caller)
-        page = await self._services.storage.list_messages(
+        page = await self._services.store.messages.list_visible(
             self.session_id, self._caller, query, guard
         )
         read_up_to = page.messages[-1].seq if page.has_more else page.last_seq
@@ -198,7 +198,7 @@ class CommonLog:
     async def read_on(self, events: list[Event], *, is_certain: bool) -> tuple[list[Message], bool]:
         if is_certain and all(event.kind is not EventKind.MESSAGE_ADDED for event in events):
             return [], False
-        page = await self._services.storage.list_new_messages(
+        page = await self._services.store.messages.list_new(
             self._caller, after_id=self._read_up_to, limit=PAGE_SIZE
         )
         self._read_up_to = page.next_after_id
@@ -218,7 +218,7 @@ class CommonLog:
         if known is not None:
             return known
         try:
-            session = await self._services.storage.get_session(session_id)
+            session = await self._services.store.sessions.get(session_id)
         except SessionNotFound:
             return False  # deleted, and nobody can tell any more who saw it
         found = self._visible[session_id] = policy.can_see_session(self._caller, session)

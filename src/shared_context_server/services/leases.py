@@ -19,7 +19,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S, ReportProgress
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import LeaseAttempt, SessionGuard
+from shared_context_server.storage.contract import LeaseAttempt, SessionGuard
 
 DEFAULT_LISTED = 100
 
@@ -87,7 +87,7 @@ async def _try(services: Services, caller: Caller, request: LeaseRequest) -> Lea
     """One attempt. If the caller hangs up while it is being written, nobody would know of the
     lease: it is given back."""
     attempting = asyncio.ensure_future(
-        services.storage.acquire_lease(
+        services.store.leases.acquire(
             request.session_id,
             request.name,
             caller,
@@ -111,7 +111,7 @@ async def _try(services: Services, caller: Caller, request: LeaseRequest) -> Lea
 
 async def _give_back(services: Services, caller: Caller, lease: Lease) -> None:
     """Release it, unless another call of the same agent has renewed it since."""
-    await services.storage.release_lease(
+    await services.store.leases.release(
         lease.session_id,
         lease.name,
         caller,
@@ -128,7 +128,7 @@ async def release_lease(
 ) -> bool:
     """End the caller's holding; False if it had ended already. A closed session does not matter."""
     policy.require(caller, Permission.WRITE)
-    is_released = await services.storage.release_lease(
+    is_released = await services.store.leases.release(
         session_id,
         name,
         caller,
@@ -157,7 +157,7 @@ async def list_leases(
 ) -> LeasePage:
     """One page of what is held now, by name: of the session, or server-wide."""
     policy.require(caller, Permission.READ)
-    found = await services.storage.list_leases(
+    found = await services.store.leases.list_held(
         session_id,
         limit=limit + 1,
         after_name="" if cursor is None else str(decode_cursor(cursor, str)[0]),

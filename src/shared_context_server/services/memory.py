@@ -32,7 +32,7 @@ from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.json_rules import find_fault, is_large_integer
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import (
+from shared_context_server.storage.contract import (
     Fence,
     MemoryListing,
     MemoryUpdate,
@@ -88,7 +88,7 @@ async def set_memory(
             suggestion="Send the object itself, not as text; mode replace stores any other value.",
         )
     now = utc_now()
-    written = await services.storage.write_memory(
+    written = await services.store.memory.write(
         address,
         caller,
         _tell_only_readers(caller, make_update(change, now)),
@@ -106,7 +106,7 @@ async def set_memory(
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
     """The entry, or MemoryNotFound, or Conflict if its value cannot be read."""
     policy.require(caller, Permission.READ)
-    entry = await services.storage.get_memory(
+    entry = await services.store.memory.get(
         address,
         now=utc_now(),
         guard=_guard(policy.require_session_read, caller, address.session_id),
@@ -128,7 +128,7 @@ async def list_memory(
     """One page of a place's entries without their values, by key."""
     policy.require(caller, Permission.READ)
     after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
-    page = await services.storage.list_memory(
+    page = await services.store.memory.list_entries(
         session_id=session_id,
         owner=policy.memory_address(caller, "", session_id, scope).owner,
         prefix=prefix,
@@ -146,7 +146,7 @@ async def delete_memory(
 ) -> None:
     """Remove the entry, or MemoryNotFound, or Conflict on another version."""
     policy.require(caller, Permission.WRITE)
-    await services.storage.delete_memory(
+    await services.store.memory.delete(
         address,
         _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),
         now=utc_now(),

@@ -12,15 +12,15 @@ from shared_context_server.models import Caller, Event, EventKind, JsonObject, M
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import (
+from shared_context_server.storage.codec import encode_json
+from shared_context_server.storage.contract import (
     AddedMessage,
     Fence,
     MessagePage,
     MessageQuery,
     NewMessage,
 )
-from shared_context_server.storage.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
-from shared_context_server.storage.rows import encode_json
+from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ async def add_message(
         else fingerprint(content, visibility.value, sorted(distinct), metadata, parent_message_id),
         fence=fence,
     )
-    added = await services.storage.add_message(new, partial(policy.require_session_write, caller))
+    added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
     if not added.duplicate:
         services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
     return added
@@ -72,7 +72,7 @@ async def get_messages(
 ) -> MessagePage:
     """One page of what the caller may see, in seq order. Raises CursorLost if the log ends before
     after_seq."""
-    page = await services.storage.list_messages(
+    page = await services.store.messages.list_visible(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
     require_cursor(page, query.after_seq)
@@ -111,7 +111,7 @@ def next_after_seq(page: MessagePage, query: MessageQuery) -> int:
 
 async def mark_read(services: Services, caller: Caller, session_id: str, seq: int) -> ReadPosition:
     """Move the caller's stored cursor forward, never back."""
-    stored, unread = await services.storage.set_cursor(
+    stored, unread = await services.store.sessions.set_cursor(
         session_id, caller, seq, partial(policy.require_session_read, caller)
     )
     return ReadPosition(stored, unread)

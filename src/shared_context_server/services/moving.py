@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shared_context_server.errors import CopyError
-from shared_context_server.storage.copying import Copier, RowReader
-from shared_context_server.storage.lines import Tally, replace_nul, to_line
-from shared_context_server.storage.records import COUNTER, KINDS, Key, RecordKind
-from shared_context_server.storage.rows import Row
-from shared_context_server.storage.succession import follows
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.transfer.copying import Copier, RowReader
+from shared_context_server.storage.transfer.lines import Tally, replace_nul, to_line
+from shared_context_server.storage.transfer.records import COUNTER, KINDS, Key, RecordKind
+from shared_context_server.storage.transfer.succession import follows
 
 BATCH_ROWS = 1000  # of one transaction at the destination
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Agent, Caller, Event, EventKind
 from shared_context_server.steady_time import MACHINE_CLOCK, to_datetime, utc_now
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 ACTIVE_WINDOW = timedelta(minutes=5)
 FLUSH_INTERVAL_S = 5.0
@@ -24,8 +24,8 @@ class Presence:
     it has gone, when it has not been heard of for GONE_AFTER.
     """
 
-    def __init__(self, storage: Storage, bus: Bus) -> None:
-        self._storage = storage
+    def __init__(self, store: Store, bus: Bus) -> None:
+        self._store = store
         self._bus = bus
         self._seen: dict[str, tuple[str, int]] = {}  # type, microseconds since the epoch
 
@@ -37,7 +37,7 @@ class Presence:
         """Write down what was noted; what could not be written is kept for the next time."""
         seen, self._seen = self._seen, {}
         try:
-            change = await self._storage.touch_agents(
+            change = await self._store.agents.touch(
                 [_make_agent(name, *what) for name, what in seen.items()],
                 gone_before=utc_now() - GONE_AFTER,
             )

@@ -19,7 +19,7 @@ from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import preview_in_steps
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
 from shared_context_server.services.slices import Work, run_in_slices
-from shared_context_server.storage.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
+from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
 PREVIEW_LIMIT_S = 0.5  # for all previews; then the beginning of a message is its preview
@@ -197,7 +197,7 @@ async def _show(
     hits: list[SearchHit] = []
     for score, _, known in best:
         try:
-            message = await services.storage.get_message(known.session_id, known.id, caller, guard)
+            message = await services.store.messages.get(known.session_id, known.id, caller, guard)
         except MessageNotFound:
             continue  # deleted meanwhile
         shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)

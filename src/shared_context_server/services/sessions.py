@@ -28,7 +28,7 @@ from shared_context_server.services.paging import (
     to_microseconds,
 )
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.base import MessageQuery, NewSession
+from shared_context_server.storage.contract import MessageQuery, NewSession
 
 NEWEST_SHOWN = 50
 PARTICIPANTS_SHOWN = 200  # list_agents pages through all of them
@@ -71,7 +71,7 @@ async def create_session(
         created_at=utc_now(),
         invited=names,
     )
-    session = await services.storage.create_session(
+    session = await services.store.sessions.create(
         new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
     )
     services.bus.publish(Event(EventKind.SESSION_CREATED, session_id))
@@ -92,7 +92,7 @@ async def list_sessions(
     before = None
     if cursor is not None:
         before = decode_moment(cursor)
-    page = await services.storage.list_sessions(
+    page = await services.store.sessions.list_visible(
         caller, status=status, created_by=created_by, limit=limit, before=before
     )
     next_cursor = None
@@ -105,11 +105,11 @@ async def list_sessions(
 async def get_session(services: Services, caller: Caller, session_id: str) -> SessionDetail:
     """The session with its newest visible messages."""
     guard = partial(policy.require_session_read, caller)
-    summary = await services.storage.summarize_session(session_id, caller, guard)
-    participants = await services.storage.list_participants(
+    summary = await services.store.sessions.summarize(session_id, caller, guard)
+    participants = await services.store.sessions.list_participants(
         session_id, caller, guard, limit=PARTICIPANTS_SHOWN
     )
-    page = await services.storage.list_messages(
+    page = await services.store.messages.list_visible(
         session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
     )
     return SessionDetail(summary, participants, page.messages)
@@ -117,7 +117,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
 
 async def close_session(services: Services, caller: Caller, session_id: str) -> Session:
     """Make it read-only; closing twice is fine."""
-    session = await services.storage.close_session(
+    session = await services.store.sessions.close(
         session_id,
         utc_now(),
         partial(policy.require_session_control, caller),
@@ -129,7 +129,7 @@ async def close_session(services: Services, caller: Caller, session_id: str) -> 
 
 async def delete_session(services: Services, caller: Caller, session_id: str) -> None:
     """Remove everything of it but the audit trail."""
-    await services.storage.delete_session(
+    await services.store.sessions.delete(
         session_id,
         partial(policy.require_session_control, caller),
         AuditEntry("session_deleted", caller.agent_id, session_id),

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from shared_context_server.models import Message, Session
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 READ_STEP = 500
 
@@ -23,8 +23,8 @@ class SharedReads:
     """Reads of new messages that many waiters of a session share: when a message wakes a thousand
     of them, the store is asked once. Each still goes by its own rights."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._running: dict[tuple[str, int], asyncio.Task[LogSlice]] = {}
 
     async def read(self, session_id: str, after_seq: int) -> LogSlice:
@@ -38,7 +38,7 @@ class SharedReads:
 
     async def _read(self, session_id: str, after_seq: int) -> LogSlice:
         seen: list[Session] = []
-        messages = await self._storage.read_log(
+        messages = await self._store.messages.read_log(
             session_id, after_seq=after_seq, limit=READ_STEP, guard=seen.append
         )
         return LogSlice(seen[0], messages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.steady_time import SteadyClock
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 
 SHARE_INTERVAL_S = 5.0
 NOTED_STEP_US = 1_000_000  # less than this is not worth a write
@@ -19,8 +19,8 @@ _log = get_logger("server")
 class SharedTime:
     """Keeps a process's clock level with what the others on this machine have given."""
 
-    def __init__(self, storage: Storage, clock: SteadyClock) -> None:
-        self._storage = storage
+    def __init__(self, store: Store, clock: SteadyClock) -> None:
+        self._store = store
         self._clock = clock
         self._is_told = False
 
@@ -31,11 +31,11 @@ class SharedTime:
         if boot_id is None:
             return
         own = self._clock.offset_us
-        noted = await self._storage.find_clock_offset(boot_id)
+        noted = await self._store.maintenance.find_clock_offset(boot_id)
         if noted is not None and own < noted <= own + MAX_STEP_US:
             self._clock.keep_up_with(noted)
         elif noted is None or own >= noted + NOTED_STEP_US:
-            await self._storage.note_clock_offset(boot_id, own)
+            await self._store.maintenance.note_clock_offset(boot_id, own)
 
     def _tell(self) -> None:
         lead_s = self._clock.lead_s

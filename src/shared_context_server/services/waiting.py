@@ -15,7 +15,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.messages import cut_page
 from shared_context_server.services.shared_reads import READ_STEP
 from shared_context_server.services.words import Mention
-from shared_context_server.storage.base import MessageQuery
+from shared_context_server.storage.contract import MessageQuery
 
 PROGRESS_INTERVAL_S = 5.0  # far below the 30 to 60 s after which proxies cut what is silent
 
@@ -59,7 +59,7 @@ async def wait_for_messages(
     """
     after_seq = request.after_seq
     if after_seq is None:
-        after_seq = await services.storage.get_cursor(request.session_id, caller.agent_id)
+        after_seq = await services.store.sessions.get_cursor(request.session_id, caller.agent_id)
     loop = asyncio.get_running_loop()
     started = loop.time()
     # Subscribed before the first look, so that what is committed in between is heard of.
@@ -112,7 +112,7 @@ class _Watch:
                 visibility=request.visibility,
                 is_counted=False,
             )
-            page = await self._services.storage.list_messages(
+            page = await self._services.store.messages.list_visible(
                 request.session_id, self._caller, query, guard
             )
             if self._looked_up_to > page.last_seq:

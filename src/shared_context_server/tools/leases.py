@@ -11,7 +11,7 @@ from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Permission
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import Fence
+from shared_context_server.storage.contract import Fence
 from shared_context_server.tools.arguments import (
     Arguments,
     Cursor,

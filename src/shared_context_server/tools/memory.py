@@ -16,7 +16,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services import memory
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import MemoryListing
+from shared_context_server.storage.contract import MemoryListing
 from shared_context_server.tools.arguments import (
     AnyJson,
     Arguments,

@@ -15,7 +15,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services import digest, messages, search, waiting
 from shared_context_server.services.context import Services
-from shared_context_server.storage.base import MessagePage, MessageQuery
+from shared_context_server.storage.contract import MessagePage, MessageQuery
 from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,

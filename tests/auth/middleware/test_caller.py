@@ -219,8 +219,8 @@ async def test_a_client_that_leaves_with_its_bad_bearer_is_not_answered(
 
 async def test_a_store_that_does_not_answer_is_503_except_on_public_paths(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    async with open_storage(settings) as storage:
-        identity = Identity(storage, settings)
+    async with open_storage(settings) as store:
+        identity = Identity(store, settings)
     app = IdentityMiddleware(whoami, identity, public_paths=PUBLIC, max_body_bytes=LIMIT)
     async with client_of(app) as client:
         response = await client.get("/any")

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.postgres import DatabaseServer
 from tests.until import PATIENCE_S
 
@@ -34,9 +34,9 @@ def settings(postgres: DatabaseServer, tmp_path: Path) -> Iterator[Settings]:
 
 
 @pytest.fixture
-async def storage(settings: Settings) -> AsyncIterator[Storage]:
-    async with open_storage(settings) as storage:
-        yield storage
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    async with open_storage(settings) as store:
+        yield store
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 
 from shared_context_server.models import Caller, Visibility
-from shared_context_server.storage import Storage
-from shared_context_server.storage.base import MessageQuery
-from shared_context_server.storage.postgres import messages
-from shared_context_server.storage.rows import encode_time
-from tests.storage.builders import ADMIN, BOB, add_session, allow, at
+from shared_context_server.storage import Store
+from shared_context_server.storage.codec import encode_time
+from shared_context_server.storage.contract import MessageQuery
+from shared_context_server.storage.postgres.messages import Messages
+from tests.storage.builders import ADMIN, BOB, add_session, allow, at, run_on
 
 SIZE = 20_000
 ENOUGH_ROWS = 3_500  # some times what a row of time_ranges covers, and far below SIZE
@@ -66,9 +66,9 @@ def _scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-async def explaining(storage: Storage, connection: asyncpg.Connection[Any]) -> Explaining:
+async def explaining(store: Store, connection: asyncpg.Connection[Any]) -> Explaining:
     """Beside a session of many messages."""
-    await add_session(storage)
+    await add_session(store)
     await connection.execute(_FILL, encode_time(at(0)), SIZE, timeout=None)
     await connection.execute("ANALYZE")
     return Explaining(connection)
@@ -100,8 +100,13 @@ async def explaining(storage: Storage, connection: asyncpg.Connection[Any]) -> E
 async def test_a_page_reads_what_lies_at_the_ends_of_what_it_asks_for(
     explaining: Any, caller: Caller, query: dict[str, Any], total: int
 ) -> None:
-    page = await messages.list_messages(
-        explaining, "session_1", caller, MessageQuery(limit=20, **query), allow
+    page = await run_on(
+        explaining,
+        Messages.list_visible,
+        "session_1",
+        caller,
+        MessageQuery(limit=20, **query),
+        allow,
     )
     assert (len(page.messages), page.total_count) == (20, total)
     assert explaining.rows < ENOUGH_ROWS
@@ -109,7 +114,9 @@ async def test_a_page_reads_what_lies_at_the_ends_of_what_it_asks_for(
 
 
 async def test_counting_by_sender_reads_some_rows_a_sender(explaining: Any) -> None:
-    counts = await messages.count_by_sender(explaining, "session_1", BOB, after_seq=10, guard=allow)
+    counts = await run_on(
+        explaining, Messages.count_by_sender, "session_1", BOB, after_seq=10, guard=allow
+    )
     assert sum(count.count for count in counts) == SIZE - 10
     assert explaining.rows < 200
     assert not explaining.scanned & {"messages", "audience"}

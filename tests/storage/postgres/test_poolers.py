@@ -52,12 +52,12 @@ async def test_replicas_behind_a_pooler_keep_the_promises(settings: Settings) ->
         assert await list_seqs(one, ALICE) == list(range(1, 101))
         await asyncio.gather(
             *(
-                store.write_memory(address("k"), ALICE, put(1), now=NOON, guard=None)
+                store.memory.write(address("k"), ALICE, put(1), now=NOON, guard=None)
                 for _ in range(20)
                 for store in (one, other)
             )
         )
-        entry = await other.get_memory(address("k"), now=NOON, guard=None)
+        entry = await other.memory.get(address("k"), now=NOON, guard=None)
         assert entry.version == 40
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.storage import Storage
+from shared_context_server.storage import Store
 from shared_context_server.storage.postgres import removal
 from tests.storage.builders import ALICE, NOON, add_session, address, allow, put
 from tests.storage.postgres.conftest import until_another_waits
@@ -34,8 +34,8 @@ _FILL = """
 async def test_a_step_reads_no_table_from_end_to_end(connection: Connection) -> None:
     """Also where all is of one session, or old, so that a planner expects to be done soon."""
     await connection.execute(_FILL)
-    statements = [(statement, "TEXT") for statement in removal._CONTENTS_OF_SESSION]
-    statements += [(removal._OLD_MEMORY, "BIGINT"), (removal._OLD_ANSWERS, "BIGINT")]
+    statements = [(statement.sql, "TEXT") for statement in removal._CONTENTS_OF_SESSION]
+    statements += [(removal._OLD_MEMORY.sql, "BIGINT"), (removal._OLD_ANSWERS.sql, "BIGINT")]
     for number, (statement, kind) in enumerate(statements):
         await connection.execute(f"PREPARE step_{number} ({kind}, BIGINT) AS {statement}")
         bound = "'session_1'" if kind == "TEXT" else "20000"
@@ -46,19 +46,19 @@ async def test_a_step_reads_no_table_from_end_to_end(connection: Connection) -> 
 
 
 async def test_two_replicas_that_remove_a_session_leave_nothing_of_it(
-    storage: Storage, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    store: Store, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one meets a row that the first is removing, which must not look like the last."""
     monkeypatch.setattr(removal, "STEP_ROWS", 1)
-    await add_session(storage)
+    await add_session(store)
     for key in ("a", "b", "c"):
         place = address(key, session_id="session_1")
-        await storage.write_memory(place, ALICE, put(1), now=NOON, guard=allow)
+        await store.memory.write(place, ALICE, put(1), now=NOON, guard=allow)
     await connection.execute("UPDATE sessions SET status = 'deleting'")
     async with connection.transaction():
         assert await removal.remove_step(connection, "session_1") == 1
         second = asyncio.create_task(
-            storage.purge(expired_before=NOON, idempotency_before=NOON, audit_before=NOON)
+            store.maintenance.purge(expired_before=NOON, idempotency_before=NOON, audit_before=NOON)
         )
         await until_another_waits(connection)
     assert await asyncio.wait_for(second, PATIENCE_S) == 2

@@ -83,11 +83,11 @@ async def front(postgres: DatabaseServer, tmp_path: Path) -> AsyncIterator[Front
 async def test_everything_goes_over_tls(front: Front, tmp_path: Path) -> None:
     url = front.url(sslmode="verify-full", sslrootcert=str(front.authority))
     settings = Settings(data_dir=tmp_path, database_url=url)
-    async with asyncio.timeout(PATIENCE_S), open_storage(settings) as storage:
-        await add_session(storage)
-        assert (await add_message(storage)).seq == 1
+    async with asyncio.timeout(PATIENCE_S), open_storage(settings) as store:
+        await add_session(store)
+        assert (await add_message(store)).seq == 1
         is_listening = asyncio.Event()
-        storage.open_bell(is_listening.set).hang_up()
+        store.changes.open_bell(is_listening.set).hang_up()
         await is_listening.wait()
         async with open_copier(settings, read_only=True) as copier, copier.open_snapshot():
             pass

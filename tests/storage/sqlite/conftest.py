@@ -11,7 +11,7 @@ import pytest
 
 from shared_context_server.settings import Settings
 from shared_context_server.storage.sqlite import migrate_sqlite
-from shared_context_server.storage.sqlite.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
 
 Connect = Callable[[], sqlite3.Connection]
 

@@ -16,23 +16,26 @@ import pytest
 
 from shared_context_server.models import Caller, Visibility
 from shared_context_server.settings import Settings
-from shared_context_server.storage.base import MessageQuery, NewMessage
-from shared_context_server.storage.pages import TIME_RANGE_SEQS
+from shared_context_server.storage.contract import MessageQuery, NewMessage
+from shared_context_server.storage.rules.pages import TIME_RANGE_SEQS
 from shared_context_server.storage.sqlite import (
     agents,
     audience,
     audit,
     changes,
+    credentials,
     idempotency,
-    identity,
     leases,
+    maintenance,
     memory,
     messages,
     migrate_sqlite,
     removal,
     sessions,
 )
-from shared_context_server.storage.sqlite.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.messages import Messages
+from shared_context_server.storage.sqlite.sessions import Sessions
 from tests.storage.builders import (
     ADMIN,
     ALICE,
@@ -43,6 +46,7 @@ from tests.storage.builders import (
     make_caller,
     new_message,
     new_session,
+    run_on,
 )
 from tests.storage.sqlite.conftest import Connect
 
@@ -104,14 +108,14 @@ def timed(grown: sqlite3.Connection) -> sqlite3.Connection:
 def fill(
     connection: sqlite3.Connection, name: str, size: int, make: Callable[[int], NewMessage]
 ) -> None:
-    sessions.add_session(connection, new_session(name), make_audit())
+    run_on(connection, Sessions.create, new_session(name), make_audit())
     for number in range(size):
         add(connection, name, make(number))
 
 
 def add(connection: sqlite3.Connection, name: str, new: NewMessage) -> None:
     fields = {field: getattr(new, field) for field in NewMessage.__slots__}
-    messages.add_message(connection, NewMessage(**fields | {"session_id": name}), allow)
+    run_on(connection, Messages.append, NewMessage(**fields | {"session_id": name}), allow)
 
 
 def count_steps(connection: sqlite3.Connection, work: Work, name: str) -> int:
@@ -135,12 +139,14 @@ def count_steps(connection: sqlite3.Connection, work: Work, name: str) -> int:
 
 def page(caller: Caller, **query: object) -> Work:
     asked = MessageQuery(**{"limit": 50} | query)  # type: ignore[arg-type]
-    return lambda connection, name: messages.list_messages(connection, name, caller, asked, allow)
+    return lambda connection, name: run_on(
+        connection, Messages.list_visible, name, caller, asked, allow
+    )
 
 
 def count_senders(caller: Caller, *, after_seq: int = 0) -> Work:
-    return lambda connection, name: messages.count_by_sender(
-        connection, name, caller, after_seq=after_seq, guard=allow
+    return lambda connection, name: run_on(
+        connection, Messages.count_by_sender, name, caller, after_seq=after_seq, guard=allow
     )
 
 
@@ -149,7 +155,7 @@ def writing(**fields: Any) -> Work:
 
 
 def reply(connection: sqlite3.Connection, name: str) -> None:
-    parent = messages.read_log(connection, name, after_seq=2, limit=1, guard=allow)[0]
+    parent = run_on(connection, Messages.read_log, name, after_seq=2, limit=1, guard=allow)[0]
     add(connection, name, new_message(parent_message_id=parent.id, sender=ADMIN))
 
 
@@ -160,7 +166,7 @@ def summarize(caller: Caller) -> Work:
 
 
 def move_cursor(connection: sqlite3.Connection, name: str) -> None:
-    sessions.set_cursor(connection, name, STRANGER, 60, allow)
+    run_on(connection, Sessions.set_cursor, name, STRANGER, 60, allow)
 
 
 FLAT: dict[str, Work] = {
@@ -188,8 +194,8 @@ FLAT: dict[str, Work] = {
     "adding with a key": writing(idempotency_key="key"),
     "replying": reply,
     "moving the cursor": move_cursor,
-    "participants": lambda connection, name: sessions.list_participants(
-        connection, sessions.use_session(connection, name), BOB, 100
+    "participants": lambda connection, name: run_on(
+        connection, Sessions.list_participants, name, BOB, allow, limit=100
     ),
     "removing a step": removal.remove_step,
 }
@@ -249,8 +255,14 @@ def test_a_stranger_pays_for_a_count_only_what_a_stranger_sees(
 @pytest.mark.parametrize("caller", [BOB, STRANGER, ADMIN], ids=lambda caller: caller.agent_id)
 def test_listing_sessions_costs_what_is_listed(grown: sqlite3.Connection, caller: Caller) -> None:
     def list_six(connection: sqlite3.Connection, _: str) -> None:
-        listed = sessions.list_sessions(
-            connection, caller, status=None, created_by=None, limit=6, before=None
+        listed = run_on(
+            connection,
+            Sessions.list_visible,
+            caller,
+            status=None,
+            created_by=None,
+            limit=6,
+            before=None,
         )
         assert len(listed.items) == 6
 
@@ -265,26 +277,28 @@ MODULES = (
     audit,
     changes,
     idempotency,
-    identity,
+    credentials,
     leases,
+    maintenance,
     memory,
     messages,
     removal,
     sessions,
 )
-PARTS = {"_HEARD_AS", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
+PARTS = {"_VISIBLE_SEQS_BY_KEY", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
-MAY_SCAN = {"identity._LIST_KEYS", "identity._LIST_ACTIVE_KEYS"}
+MAY_SCAN = {"credentials._LIST_KEYS", "credentials._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where a message is gone
+MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables of one row
 MAY_SORT = MAY_SCAN | {
-    "agents._LIST_HEARD_IN_SESSION",
+    "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",
     "leases._LIST",
     "messages._COUNT_ALL_BY_SENDER",
-    "messages._COUNT_HEARD_BY_SENDER",
+    "messages._COUNT_VISIBLE_BY_SENDER",
     "sessions._LIST_WRITERS",
-    "sessions._LIST_HEARD_WRITERS",
+    "sessions._LIST_VISIBLE_WRITERS",
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(

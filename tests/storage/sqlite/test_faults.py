@@ -18,9 +18,9 @@ import pytest
 from shared_context_server.errors import StorageDamaged, Unavailable
 from shared_context_server.observability.logs import THROTTLE
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
-from shared_context_server.storage.base import MessageQuery
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage import Store, open_storage
+from shared_context_server.storage.contract import MessageQuery
+from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.storage.builders import ADMIN, add_message, add_session, allow
 
 PATIENCE_S = 30
@@ -55,17 +55,17 @@ async def test_a_full_disk_is_told_and_not_ready_until_there_is_room(
 ) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         settings = Settings(data_dir=disk / "data", database_url=None)
-        async with open_storage(settings) as storage:
-            await add_session(storage, "s")
+        async with open_storage(settings) as store:
+            await add_session(store, "s")
             ballast = disk / "ballast"
             ballast.write_bytes(b"x" * 1_000_000)
-            await _until_full(lambda: add_message(storage, "s", content="x" * 20_000))
+            await _until_full(lambda: add_message(store, "s", content="x" * 20_000))
             # A small write may still find room at the end of the log; then the next one does not.
-            await _until_full(storage.ping)
+            await _until_full(store.maintenance.ping)
             assert told(caplog) == ["the disk is full"]
             ballast.unlink()
-            await storage.ping()
-            await add_message(storage, "s")
+            await store.maintenance.ping()
+            await add_message(store, "s")
 
 
 async def _until_full(write: Callable[[], Awaitable[object]]) -> None:
@@ -80,31 +80,31 @@ async def _until_full(write: Callable[[], Awaitable[object]]) -> None:
 
 
 @asynccontextmanager
-async def damaged(settings: Settings) -> AsyncIterator[Storage]:
+async def damaged(settings: Settings) -> AsyncIterator[Store]:
     """A store in whose file the pages of messages are overwritten."""
-    async with open_storage(settings) as storage:
-        await add_session(storage, "s")
-        await asyncio.gather(*(add_message(storage, "s", content="y" * 900) for _ in range(200)))
+    async with open_storage(settings) as store:
+        await add_session(store, "s")
+        await asyncio.gather(*(add_message(store, "s", content="y" * 900) for _ in range(200)))
     database = database_path(settings)
     content = bytearray(database.read_bytes())
     for start in range(0, len(content), 4096):
         if b"y" * 900 in content[start : start + 4096]:
             content[start : start + 4096] = b"\x5a" * 4096
     database.write_bytes(content)
-    async with open_storage(settings) as storage:
-        yield storage
+    async with open_storage(settings) as store:
+        yield store
 
 
 async def test_damage_is_told_as_such_and_not_to_be_retried(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with damaged(settings) as storage:
+    async with damaged(settings) as store:
         for _ in range(5):
             with pytest.raises(StorageDamaged) as caught:
-                await storage.list_messages("s", ADMIN, MessageQuery(limit=1000), allow)
+                await store.messages.list_visible("s", ADMIN, MessageQuery(limit=1000), allow)
         with pytest.raises(StorageDamaged):
-            await add_message(storage, "s")
-        assert (await storage.get_session("s")).id == "s"  # what is whole is still served
+            await add_message(store, "s")
+        assert (await store.sessions.get("s")).id == "s"  # what is whole is still served
     assert caught.value.retryable is False
     assert caught.value.retry_after_s is None
     assert told(caplog) == ["the database is damaged"]
@@ -139,18 +139,18 @@ async def test_every_write_waits_for_a_lock_as_long_as_it_may_and_no_longer(
     lock_wait_s = 2.0
     settings = settings.model_copy(update={"sqlite_busy_timeout_ms": int(lock_wait_s * 1000)})
 
-    async def write(storage: Storage, after_s: float) -> None:
+    async def write(store: Store, after_s: float) -> None:
         await asyncio.sleep(after_s)  # so that it comes while the first one waits for the lock
         # Once those behind waited for the first one, and then for the lock.
         async with asyncio.timeout(lock_wait_s * 1.35):
             with pytest.raises(Unavailable, match="locked"):
-                await add_message(storage, "s")
+                await add_message(store, "s")
 
-    async with open_storage(settings) as storage:
-        await add_session(storage, "s")
+    async with open_storage(settings) as store:
+        await add_session(store, "s")
         with locked(settings):
-            await asyncio.gather(write(storage, 0), write(storage, lock_wait_s / 2))
-        assert (await add_message(storage, "s")).seq == 1
+            await asyncio.gather(write(store, 0), write(store, lock_wait_s / 2))
+        assert (await add_message(store, "s")).seq == 1
     assert told(caplog) == ["another process keeps the database locked"]
 
 
@@ -161,12 +161,12 @@ async def test_a_call_that_is_not_answered_ends(
     settings = settings.model_copy(
         update={"sqlite_busy_timeout_ms": 600_000, "sqlite_timeout": 0.3}
     )
-    async with open_storage(settings) as storage:
-        await add_session(storage, "s")
+    async with open_storage(settings) as store:
+        await add_session(store, "s")
         with locked(settings):
             for _ in range(3):
-                await _expect_no_answer(add_message(storage, "s"))
-            await _expect_no_answer(storage.ping())
+                await _expect_no_answer(add_message(store, "s"))
+            await _expect_no_answer(store.maintenance.ping())
     assert told(caplog) == ["it does not answer in time"]
 
 
@@ -198,16 +198,16 @@ def freezable_disk(directory: Path) -> Iterator[Path]:
 async def test_a_frozen_disk_leaves_no_call_without_an_answer(tmp_path: Path) -> None:
     with freezable_disk(tmp_path) as disk:
         settings = Settings(data_dir=disk / "data", database_url=None, sqlite_timeout=0.5)
-        async with open_storage(settings) as storage:
-            await add_session(storage, "s")
+        async with open_storage(settings) as store:
+            await add_session(store, "s")
             subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
             try:
-                await _expect_no_answer(add_message(storage, "s"))
-                await _expect_no_answer(storage.ping())
+                await _expect_no_answer(add_message(store, "s"))
+                await _expect_no_answer(store.maintenance.ping())
             finally:
                 subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=True)
             async with asyncio.timeout(PATIENCE_S):
                 while True:
                     with suppress(Unavailable):
-                        await add_message(storage, "s")
+                        await add_message(store, "s")
                         return

@@ -13,7 +13,7 @@ import pytest
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings, Synchronous
 from shared_context_server.storage.sqlite import migrate_sqlite, open_sqlite
-from shared_context_server.storage.sqlite.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
 from tests.storage.builders import add_session
 
 
@@ -22,8 +22,8 @@ def mode_of(path: Path) -> int:
 
 
 async def test_data_is_readable_by_its_owner_only(settings: Settings) -> None:
-    async with open_sqlite(settings) as storage:
-        await add_session(storage)
+    async with open_sqlite(settings) as store:
+        await add_session(store)
         assert mode_of(settings.data_dir) == 0o700
         files = {path.name: mode_of(path) for path in settings.data_dir.iterdir()}
     suffixes = ("", "-wal", "-shm", ".lock", ".opened")
@@ -32,9 +32,9 @@ async def test_data_is_readable_by_its_owner_only(settings: Settings) -> None:
 
 
 async def test_closing_folds_the_wal_into_the_database(settings: Settings) -> None:
-    async with open_sqlite(settings) as storage:
-        await add_session(storage)
-        await storage.ping()
+    async with open_sqlite(settings) as store:
+        await add_session(store)
+        await store.maintenance.ping()
     assert not Path(f"{database_path(settings)}-wal").exists()
 
 
@@ -63,8 +63,8 @@ def test_a_url_without_a_file_is_refused(settings: Settings, url: str) -> None:
 async def test_a_path_of_any_characters_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "with space%20" / "?#&=é.db"
     settings = Settings(database_url=f"sqlite:///{path}")
-    async with open_sqlite(settings) as storage:
-        await add_session(storage)
+    async with open_sqlite(settings) as store:
+        await add_session(store)
     assert path.is_file()
     known = (".db", ".lock", ".opened")
     assert not [other for other in path.parent.iterdir() if other.suffix not in known]

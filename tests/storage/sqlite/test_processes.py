@@ -16,7 +16,7 @@ import pytest
 import shared_context_server
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_storage
-from shared_context_server.storage.sqlite.connections import database_path
+from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.storage.builders import ADMIN, add_message, add_session, allow, read_whole_log
 
 PATIENCE_S = 60  # a process that takes longer than this has failed
@@ -70,10 +70,10 @@ def check_integrity(settings: Settings) -> None:
 
 async def read_log(settings: Settings) -> dict[str, int]:
     """Contents and seqs of a log that is gapless, as are its counts."""
-    async with open_storage(settings) as storage:
-        log = await read_whole_log(storage)
+    async with open_storage(settings) as store:
+        log = await read_whole_log(store)
         assert [message.seq for message in log] == list(range(1, len(log) + 1))
-        reader = await storage.summarize_session("session_1", ADMIN, allow)
+        reader = await store.sessions.summarize("session_1", ADMIN, allow)
         assert reader.message_count == len(log)
     contents = {message.content: message.seq for message in log}
     assert len(contents) == len(log)  # nothing twice
@@ -83,8 +83,8 @@ async def read_log(settings: Settings) -> dict[str, int]:
 async def test_two_processes_write_one_gapless_log(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    async with open_storage(settings) as storage:
-        await add_session(storage)
+    async with open_storage(settings) as store:
+        await add_session(store)
     workers = [start_worker("add_messages", name, "1500") for name in ("a", "b")]
     acknowledged: dict[str, int] = {}
     for worker in workers:
@@ -98,8 +98,8 @@ async def test_what_a_killed_process_had_acknowledged_is_there(
     settings: Settings, start_worker: StartWorker
 ) -> None:
     """Beside one that lives on, and both have the file open."""
-    async with open_storage(settings) as storage:
-        await add_session(storage)
+    async with open_storage(settings) as store:
+        await add_session(store)
         for round_ in range(3):
             worker = start_worker("add_messages", f"w{round_}", "0")
             assert worker.stdout is not None
@@ -107,8 +107,8 @@ async def test_what_a_killed_process_had_acknowledged_is_there(
             worker.send_signal(signal.SIGKILL)
             rest, _ = worker.communicate(timeout=PATIENCE_S)
             lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-            await add_message(storage, content=f"alive {round_}")
-            log = await read_whole_log(storage)
+            await add_message(store, content=f"alive {round_}")
+            log = await read_whole_log(store)
             found = {message.content: message.seq for message in log}
             acknowledged = read_acknowledged(lines)
             assert len(acknowledged) >= 500
@@ -120,8 +120,8 @@ async def test_what_a_killed_process_had_acknowledged_is_there(
 async def test_the_last_process_on_the_file_may_be_killed(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    async with open_storage(settings) as storage:
-        await add_session(storage)
+    async with open_storage(settings) as store:
+        await add_session(store)
     worker = start_worker("add_messages", "w", "0")
     assert worker.stdout is not None
     lines = [worker.stdout.readline() for _ in range(500)]
@@ -137,8 +137,8 @@ async def test_five_processes_may_be_the_first_at_once(
     names = {f"session_{index}" for index in range(5)}
     workers = [start_worker("start", name) for name in names]
     assert {line for worker in workers for line in finish(worker)} == names
-    async with open_storage(settings) as storage:
-        listed = await storage.list_sessions(ADMIN, status=None, created_by=None, limit=10)
+    async with open_storage(settings) as store:
+        listed = await store.sessions.list_visible(ADMIN, status=None, created_by=None, limit=10)
         assert {summary.session.id for summary in listed.items} == names
     check_integrity(settings)
 
@@ -146,8 +146,8 @@ async def test_five_processes_may_be_the_first_at_once(
 async def test_a_process_out_of_space_refuses_and_recovers(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    async with open_storage(settings) as storage:
-        await add_session(storage)
+    async with open_storage(settings) as store:
+        await add_session(store)
     *written, refused, after = finish(start_worker("run_out_of_space"))
     assert len(written) > 3
     assert refused == "refused"
@@ -159,7 +159,7 @@ async def test_a_process_out_of_space_refuses_and_recovers(
 async def test_a_program_that_forgets_to_close_still_ends(
     settings: Settings, start_worker: StartWorker
 ) -> None:
-    async with open_storage(settings) as storage:
-        await add_session(storage)
+    async with open_storage(settings) as store:
+        await add_session(store)
     assert finish(start_worker("abandon")) == ["leaving"]
     assert len(await read_log(settings)) == 1

@@ -8,7 +8,8 @@ import pytest
 
 from shared_context_server.errors import Conflict, SessionNotFound
 from shared_context_server.settings import Settings
-from shared_context_server.storage.sqlite import open_sqlite, sessions
+from shared_context_server.storage.sqlite import open_sqlite
+from shared_context_server.storage.sqlite.sessions import Sessions
 from tests.storage.builders import (
     ADMIN,
     ALICE,
@@ -20,6 +21,7 @@ from tests.storage.builders import (
     at,
     make_audit,
     put,
+    run_on,
 )
 
 MESSAGES = 700  # more than one step
@@ -28,29 +30,31 @@ MESSAGES = 700  # more than one step
 async def test_a_deletion_cut_off_is_finished_by_purging(
     settings: Settings, outsider: sqlite3.Connection
 ) -> None:
-    async with open_sqlite(settings) as storage:
-        await add_session(storage)
+    async with open_sqlite(settings) as store:
+        await add_session(store)
         for _ in range(MESSAGES):
-            await add_message(storage)
+            await add_message(store)
         place = address("key", session_id="session_1")
-        await storage.write_memory(place, ALICE, put(1), now=NOON, guard=allow)
+        await store.memory.write(place, ALICE, put(1), now=NOON, guard=allow)
         # As a process does that dies after the first of its steps.
-        sessions.mark_deleted(outsider, "session_1", allow, make_audit())
+        run_on(outsider, Sessions._mark_deleted, "session_1", allow, make_audit())
 
         with pytest.raises(SessionNotFound):
-            await storage.get_session("session_1")
+            await store.sessions.get("session_1")
         with pytest.raises(SessionNotFound):
-            await add_message(storage)
+            await add_message(store)
         with pytest.raises(SessionNotFound):
-            await storage.get_memory(place, now=NOON, guard=allow)
+            await store.memory.get(place, now=NOON, guard=allow)
         for created_by in (None, "alice"):
-            page = await storage.list_sessions(ADMIN, status=None, created_by=created_by, limit=9)
+            page = await store.sessions.list_visible(
+                ADMIN, status=None, created_by=created_by, limit=9
+            )
             assert not page.items
-        assert (await storage.get_stats(active_since=NOON)).active_sessions == 0
+        assert (await store.maintenance.get_stats(active_since=NOON)).active_sessions == 0
         with pytest.raises(Conflict):
-            await add_session(storage)
+            await add_session(store)
 
-        purged = await storage.purge(
+        purged = await store.maintenance.purge(
             expired_before=at(-9), idempotency_before=at(-9), audit_before=at(-9)
         )
         # Messages, their audience (two rows each), the writer, and the memory.
@@ -58,4 +62,4 @@ async def test_a_deletion_cut_off_is_finished_by_purging(
         tables = ("sessions", "messages", "audience", "time_ranges", "participants", "writers")
         for table in (*tables, "memory"):
             assert outsider.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
-        assert (await add_session(storage)).last_seq == 0
+        assert (await add_session(store)).last_seq == 0

@@ -16,45 +16,45 @@ from pathlib import Path
 
 from shared_context_server.errors import Unavailable
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Storage, open_storage
+from shared_context_server.storage import Store, open_storage
 from tests.storage.builders import add_message, add_session, make_caller
 
 PARALLEL = 20
 
 
-async def add_messages(storage: Storage, name: str, count: str) -> None:
+async def add_messages(store: Store, name: str, count: str) -> None:
     """As many, from several tasks; prints content and seq. For ever if count is 0."""
     numbers = iter(range(int(count))) if int(count) else itertools.count()
 
     async def work() -> None:
         for number in numbers:
             content = f"{name}-{number}"
-            added = await add_message(storage, content=content, sender=make_caller(name))
+            added = await add_message(store, content=content, sender=make_caller(name))
             print(content, added.seq, flush=True)
 
     await asyncio.gather(*(work() for _ in range(PARALLEL)))
 
 
-async def start(storage: Storage, name: str) -> None:
+async def start(store: Store, name: str) -> None:
     """The first use of a data directory."""
-    await add_session(storage, name)
+    await add_session(store, name)
     print(name, flush=True)
 
 
-async def run_out_of_space(storage: Storage) -> None:
+async def run_out_of_space(store: Store) -> None:
     """Writes until the process may write no more, then is given room again."""
     soft = 512 * 1024  # bytes a file; more than an empty database, less than what follows
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     for number in itertools.count():
         try:
-            await add_message(storage, content=f"{number} " + "x" * 10_000)
+            await add_message(store, content=f"{number} " + "x" * 10_000)
         except Unavailable:
             break
         print("written", number, flush=True)
     print("refused", flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    added = await add_message(storage, content="after")
+    added = await add_message(store, content="after")
     print("after", added.seq, flush=True)
 
 
@@ -65,16 +65,16 @@ TASKS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 
-async def abandon(storage: Storage) -> None:
+async def abandon(store: Store) -> None:
     """Uses reader and writer; main leaves both open."""
-    await add_message(storage)
-    await storage.get_session("session_1")
+    await add_message(store)
+    await store.sessions.get("session_1")
     print("leaving", flush=True)
 
 
 async def run_task(task: str, settings: Settings, *arguments: str) -> None:
-    async with open_storage(settings) as storage:
-        await TASKS[task](storage, *arguments)
+    async with open_storage(settings) as store:
+        await TASKS[task](store, *arguments)
 
 
 def main(task: str, data_dir: str, *arguments: str) -> None:
@@ -84,8 +84,8 @@ def main(task: str, data_dir: str, *arguments: str) -> None:
         return
     opening = open_storage(settings)
     loop = asyncio.new_event_loop()  # unlike asyncio.run it closes nothing
-    storage = loop.run_until_complete(opening.__aenter__())
-    loop.run_until_complete(abandon(storage))
+    store = loop.run_until_complete(opening.__aenter__())
+    loop.run_until_complete(abandon(store))
     sys.exit()  # while `opening` and `loop` are still there
 
 

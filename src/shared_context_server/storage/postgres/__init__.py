@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,24 +24,31 @@ from tenacity import (
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
+from shared_context_server.storage.backends import Backend, Restored, StorageId
+from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
-from shared_context_server.storage.postgres.copying import PostgresCopier, open_copier_on
-from shared_context_server.storage.postgres.failures import DRIVER_ERRORS, describe, may_pass
-from shared_context_server.storage.postgres.hosts import Connector
-from shared_context_server.storage.postgres.migrations import (
+from shared_context_server.storage.postgres.agents import Agents
+from shared_context_server.storage.postgres.audit import Audit
+from shared_context_server.storage.postgres.changes import ChangeStream
+from shared_context_server.storage.postgres.credentials import Credentials
+from shared_context_server.storage.postgres.engine.failures import DRIVER_ERRORS, describe, may_pass
+from shared_context_server.storage.postgres.engine.hosts import Connector
+from shared_context_server.storage.postgres.engine.message_batcher import MessageBatcher
+from shared_context_server.storage.postgres.engine.migrations import (
     MIGRATIONS_DIR,
     apply_migrations,
     read_status,
 )
-from shared_context_server.storage.postgres.pool import Connection, open_pool
-from shared_context_server.storage.postgres.store import PostgresStorage, may_write
+from shared_context_server.storage.postgres.engine.pool import Connection, open_pool
+from shared_context_server.storage.postgres.engine.work import Engine
+from shared_context_server.storage.postgres.leases import Leases
+from shared_context_server.storage.postgres.maintenance import Maintenance, may_write
+from shared_context_server.storage.postgres.memory import Memory
+from shared_context_server.storage.postgres.messages import Messages, append_batch
+from shared_context_server.storage.postgres.sessions import Sessions, use_session
+from shared_context_server.storage.postgres.transfer import PostgresCopier, open_copier_on
 
-__all__ = [
-    "migrate_postgres",
-    "open_postgres",
-    "open_postgres_copier",
-    "postgres_schema_status",
-]
+__all__ = ["BACKEND", "open_postgres"]
 
 T = TypeVar("T")
 
@@ -62,26 +70,47 @@ _log = get_logger("storage")
 
 
 @contextlib.asynccontextmanager
-async def open_postgres(settings: Settings) -> AsyncIterator[PostgresStorage]:
+async def open_postgres(
+    settings: Settings, expected: StorageId | None = None
+) -> AsyncIterator[Store]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
-    Raises ConfigurationError as migrate_postgres does.
+    `expected` is ignored: the server tells its databases apart. Raises ConfigurationError as
+    migrate_postgres does.
     """
     with _explain_errors(settings.storage_url):
         await _use_once(settings, _prepare)
         pool = await open_pool(settings)
-    storage = PostgresStorage(pool, settings)
+    batcher = MessageBatcher(pool, use_session, append_batch)
+    store = _make_store(Engine(pool, batcher, settings))
     try:
-        yield storage
+        yield store
     finally:
         # A server that is being cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
-            await storage.aclose()
+            await store.maintenance.aclose()
+
+
+def _make_store(engine: Engine) -> Store:
+    return Store(
+        sessions=Sessions(engine),
+        messages=Messages(engine),
+        memory=Memory(engine),
+        leases=Leases(engine),
+        credentials=Credentials(engine),
+        agents=Agents(engine),
+        audit=Audit(engine),
+        changes=ChangeStream(engine),
+        maintenance=Maintenance(engine),
+    )
 
 
 @contextlib.asynccontextmanager
-async def open_postgres_copier(settings: Settings) -> AsyncIterator[PostgresCopier]:
-    """Open a migrated database for copying. Raises ConfigurationError."""
+async def open_postgres_copier(
+    settings: Settings, *, read_only: bool
+) -> AsyncIterator[PostgresCopier]:
+    """Open a migrated database for copying; nothing is written unless it is asked for, whatever
+    `read_only`. Raises ConfigurationError."""
     async with contextlib.AsyncExitStack() as stack:
         listen_url = settings.postgres_listen_url
         name = "DATABASE_URL" if listen_url is None else "POSTGRES_LISTEN_URL"
@@ -199,3 +228,31 @@ def _find_reason(exc: BaseException, url: str) -> str:
     _user, at, hosts = urlsplit(url).netloc.rpartition("@")
     names_hosts = isinstance(exc, OSError) and at and url.count("@") == 1
     return f"{hosts}: {reason}" if names_hosts else reason
+
+
+def _identify(settings: Settings) -> StorageId | None:
+    """There is nothing to tell: the server keeps its databases apart."""
+    return None
+
+
+def _refuse_backup(settings: Settings, destination: Path, *, force: bool) -> int:
+    raise ConfigurationError(
+        "DATABASE_URL names PostgreSQL: back it up with pg_dump --format=custom (or `export`)."
+    )
+
+
+def _refuse_restore(settings: Settings, source: Path) -> Restored:
+    raise ConfigurationError(
+        "DATABASE_URL names PostgreSQL: restore it with pg_restore (or `import`)."
+    )
+
+
+BACKEND = Backend(
+    open_store=open_postgres,
+    open_copier=open_postgres_copier,
+    migrate=migrate_postgres,
+    find_schema_status=postgres_schema_status,
+    identify=_identify,
+    back_up=_refuse_backup,
+    restore=_refuse_restore,
+)

@@ -1,6 +1,6 @@
 """Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
 
-A message has a row in `audience` for each name it is addressed to (see names_of_caller), which the
+A message has a row in `audience` for each name it is addressed to (see audience_keys), which the
 schema's trigger messages_are_addressed writes. A caller meets at most one row of a message, so the
 three names can be counted one by one and added up.
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement
-from shared_context_server.storage.rows import MAX_INTEGER
+from shared_context_server.storage.codec import MAX_INTEGER
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 _NAMES = (":name_public::text", ":name_agent_only::text", ":name_private::text")
 
@@ -27,9 +27,9 @@ VISIBLE = """(:is_admin OR EXISTS (
         WHEN 'private' THEN :name_private::text
       END
 ))"""
-"""Whether the caller sees message `m`. Wants names_of_caller, and :is_admin."""
+"""Whether the caller sees message `m`. Wants audience_keys, and :is_admin."""
 
-HEARD = " UNION ALL ".join(
+VISIBLE_SEQS = " UNION ALL ".join(
     f"""
     SELECT seq FROM audience
     WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq
@@ -39,12 +39,12 @@ HEARD = " UNION ALL ".join(
 """The seqs that a caller who is no admin sees."""
 
 
-def heard_page(order: str) -> str:
-    """The seqs of HEARD on one page: from each name's index no more than the page can hold."""
+def visible_seqs_page(order: str) -> str:
+    """The seqs of VISIBLE_SEQS on one page: from each name's index no more than the page can hold."""
     pages = " UNION ALL ".join(
-        f"({part} ORDER BY seq {order} LIMIT :reach)" for part in HEARD.split(" UNION ALL ")
+        f"({part} ORDER BY seq {order} LIMIT :reach)" for part in VISIBLE_SEQS.split(" UNION ALL ")
     )
-    return f"SELECT seq FROM ({pages}) AS heard ORDER BY seq {order} LIMIT :limit OFFSET :offset"
+    return f"SELECT seq FROM ({pages}) AS visible ORDER BY seq {order} LIMIT :limit OFFSET :offset"
 
 
 def tally_query(session_id: str, up_to_seq: str) -> str:
@@ -84,21 +84,21 @@ def tally_of_sender(sender: str, up_to_seq: str) -> str:
 _COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
-async def count_heard(
+async def count_visible(
     connection: Connection, session_id: str, names: Mapping[str, Any], *, up_to_seq: int
 ) -> int:
     """How many messages of the session those names see up to and including a seq."""
     parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
-    count: int = await connection.fetchval(_COUNT.sql, *_COUNT.bind(parameters))
+    count: int = await connection.fetchval(*_COUNT(**parameters))
     return count
 
 
-async def find_last_heard(
+async def find_last_visible_seq(
     connection: Connection, session_id: str, names: Mapping[str, str | None]
 ) -> int:
     """The seq of the newest message of the session that those names see, 0 if there is none."""
     parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
-    row = await connection.fetchrow(_COUNT.sql, *_COUNT.bind(parameters))
+    row = await connection.fetchrow(*_COUNT(**parameters))
     assert row is not None
     last_seq: int = row["last_seq"]
     return last_seq

@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 from shared_context_server.models import AuditEntry
-from shared_context_server.storage.base import AuditQuery
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     AUDIT_ENTRY,
     MAX_INTEGER,
     clamp,
@@ -16,6 +13,10 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_audit_entry,
 )
+from shared_context_server.storage.contract import AuditQuery
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 
 _ADD = Statement("""
     INSERT INTO audit_log (created_at, event_type, agent_id, session_id, details)
@@ -38,17 +39,27 @@ async def add_audit(connection: Connection, entry: AuditEntry) -> None:
         "session_id": entry.session_id,
         "details": encode_json(entry.details),
     }
-    await connection.execute(_ADD.sql, *_ADD.bind(parameters))
+    await connection.execute(*_ADD(**parameters))
 
 
-async def list_audit(connection: Connection, query: AuditQuery) -> list[AuditEntry]:
-    parameters = {
-        "before_id": MAX_INTEGER if query.before_id is None else clamp(query.before_id),
-        "start_time": -MAX_INTEGER if query.start_time is None else encode_time(query.start_time),
-        "session_id": query.session_id,
-        "agent_id": query.agent_id,
-        "event_type": query.event_type,
-        "limit": clamp(query.limit),
-    }
-    rows = await connection.fetch(_LIST.sql, *_LIST.bind(parameters))
-    return [to_audit_entry(row) for row in rows]
+class Audit(Subject):
+    """The audit log. See contract/audit.py."""
+
+    @reads
+    async def list_newest(self, connection: Connection, query: AuditQuery) -> list[AuditEntry]:
+        parameters = {
+            "before_id": MAX_INTEGER if query.before_id is None else clamp(query.before_id),
+            "start_time": -MAX_INTEGER
+            if query.start_time is None
+            else encode_time(query.start_time),
+            "session_id": query.session_id,
+            "agent_id": query.agent_id,
+            "event_type": query.event_type,
+            "limit": clamp(query.limit),
+        }
+        rows = await connection.fetch(*_LIST(**parameters))
+        return [to_audit_entry(row) for row in rows]
+
+    @writes
+    async def add(self, connection: Connection, entry: AuditEntry) -> None:
+        await add_audit(connection, entry)

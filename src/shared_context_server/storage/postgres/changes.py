@@ -6,85 +6,124 @@ transaction that made it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shared_context_server.models import Event, EventKind
-from shared_context_server.storage.base import Anchor, Changes, TailPosition
-from shared_context_server.storage.postgres.feed import read_end
-from shared_context_server.storage.postgres.horizon import (
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.contract import Anchor, Bell, Changes, TailPosition
+from shared_context_server.storage.postgres.engine.commit_watermark import (
     Table,
     count_gapless,
     have_writers_ended,
+    read_end,
     read_last_given,
 )
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.rows import Row
+from shared_context_server.storage.postgres.engine.notifications import NotifyBell
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 
 KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
 
-_MESSAGES = """
-    SELECT id, session_id, seq, created_at FROM messages WHERE id > $1 ORDER BY id LIMIT $2"""
-_CHANGES = """
+_MESSAGES = Statement("""
+    SELECT id, session_id, seq, created_at FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit""")
+_CHANGES = Statement("""
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
-    WHERE id > $1 ORDER BY id LIMIT $2"""
-_MESSAGES_UP_TO = """
-    SELECT id, session_id, seq, created_at FROM messages WHERE id > $1 AND id <= $2 ORDER BY id"""
-_CHANGES_UP_TO = """
+    WHERE id > :after_id ORDER BY id LIMIT :limit""")
+_MESSAGES_UP_TO = Statement("""
+    SELECT id, session_id, seq, created_at FROM messages
+    WHERE id > :after_id AND id <= :up_to_id ORDER BY id""")
+_CHANGES_UP_TO = Statement("""
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
-    WHERE id > $1 AND id <= $2 ORDER BY id"""
-_OLDEST_CHANGE = "SELECT min(id) FROM changes"
-_NEWEST = "SELECT id, session_id, created_at FROM messages WHERE id <= $1 ORDER BY id DESC LIMIT 1"
-_ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = $1"
+    WHERE id > :after_id AND id <= :up_to_id ORDER BY id""")
+_OLDEST_CHANGE = Statement("SELECT min(id) FROM changes")
+_NEWEST = Statement(
+    "SELECT id, session_id, created_at FROM messages WHERE id <= :up_to_id ORDER BY id DESC LIMIT 1"
+)
+_ANCHOR = Statement("SELECT id, session_id, created_at FROM messages WHERE id = :id")
 # Whether messages of a session may be missing: it is deleted, by a change that is still told of.
-_IS_DELETED = """
-    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = $1 AND kind = 'session_deleted')"""
-_ADD = """
+_IS_DELETED = Statement("""
+    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = :session_id AND kind = 'session_deleted')""")
+_ADD = Statement("""
     INSERT INTO changes (kind, session_id, name, owner, agent_id)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])"""
+    SELECT * FROM unnest(
+        :kinds::text[], :session_ids::text[], :names::text[], :owners::text[], :agent_ids::text[])""")
 
 
 async def read_position(connection: Connection) -> TailPosition:
     message_id = await read_end(connection, "messages")
     change_id = await read_end(connection, "changes")
-    newest = await connection.fetchrow(_NEWEST, message_id)
+    newest = await connection.fetchrow(*_NEWEST(up_to_id=message_id))
     return TailPosition(message_id, change_id, None if newest is None else Anchor(*newest))
 
 
-async def read_changes(connection: Connection, after: TailPosition, limit: int) -> Changes:
-    if not await _is_continued(connection, after):
-        position = await read_position(connection)
-        return Changes([], position, is_complete=False, is_set_back=True)
-    after_message, after_change = after.message_id, after.change_id
-    messages = await _read_settled(
-        connection, "messages", _MESSAGES, _MESSAGES_UP_TO, after_message, limit
-    )
-    changes = await _read_settled(
-        connection, "changes", _CHANGES, _CHANGES_UP_TO, after_change, limit
-    )
-    is_complete = True
-    if changes and changes[0][0] != after_change + 1:
-        # Either nothing was ever committed under the ids between, or it is not kept any more.
-        is_complete = await connection.fetchval(_OLDEST_CHANGE) <= after_change
-    events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
-    events += [
-        Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
-        for row in changes
-    ]
-    position = TailPosition(
-        messages[-1][0] if messages else after_message,
-        changes[-1][0] if changes else after_change,
-        Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
-    )
-    return Changes(events, position, is_complete)
+class ChangeStream(Subject):
+    """The tail. See contract/changes.py."""
+
+    @reads
+    async def read(self, connection: Connection, after: TailPosition, limit: int) -> Changes:
+        if not await _is_continued(connection, after):
+            position = await read_position(connection)
+            return Changes([], position, is_complete=False, is_set_back=True)
+        after_message, after_change = after.message_id, after.change_id
+        messages = await _read_settled(
+            connection, "messages", _MESSAGES, _MESSAGES_UP_TO, after_message, limit
+        )
+        changes = await _read_settled(
+            connection, "changes", _CHANGES, _CHANGES_UP_TO, after_change, limit
+        )
+        is_complete = True
+        if changes and changes[0][0] != after_change + 1:
+            # Either nothing was ever committed under the ids between, or it is not kept any more.
+            is_complete = await connection.fetchval(*_OLDEST_CHANGE()) <= after_change
+        events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
+        events += [
+            Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
+            for row in changes
+        ]
+        position = TailPosition(
+            messages[-1][0] if messages else after_message,
+            changes[-1][0] if changes else after_change,
+            Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
+        )
+        return Changes(events, position, is_complete)
+
+    @writes
+    async def _add(self, connection: Connection, events: Sequence[Event]) -> None:
+        """For what no trigger sees: nothing is stored but the event."""
+        await connection.execute(
+            *_ADD(
+                kinds=[event.kind.value for event in events],
+                session_ids=[event.session_id for event in events],
+                names=[event.name for event in events],
+                owners=[event.owner for event in events],
+                agent_ids=[event.agent_id for event in events],
+            )
+        )
+
+    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
+        bell = NotifyBell(self.engine.pool, self.engine.settings, on_ring)
+        self.engine.bells.append(bell)
+        return bell
+
+    @reads
+    async def get_position(self, connection: Connection) -> TailPosition:
+        return await read_position(connection)
+
+    async def add(self, events: Sequence[Event]) -> None:
+        if events:
+            await self._add(events)
 
 
 async def _is_continued(connection: Connection, after: TailPosition) -> bool:
     """Whether this is a later state of the store in which the position was taken."""
     anchor = after.anchor
     if anchor is not None:
-        row = await connection.fetchrow(_ANCHOR, anchor.message_id)
-        if row is None and not await connection.fetchval(_IS_DELETED, anchor.session_id):
+        row = await connection.fetchrow(*_ANCHOR(id=anchor.message_id))
+        if row is None and not await connection.fetchval(
+            *_IS_DELETED(session_id=anchor.session_id)
+        ):
             return False
         if row is not None and Anchor(*row) != anchor:
             return False
@@ -95,25 +134,18 @@ async def _is_continued(connection: Connection, after: TailPosition) -> bool:
 
 
 async def _read_settled(
-    connection: Connection, table: Table, read: str, read_up_to: str, after_id: int, limit: int
+    connection: Connection,
+    table: Table,
+    read: Statement,
+    read_up_to: Statement,
+    after_id: int,
+    limit: int,
 ) -> Sequence[Row]:
     """The oldest rows behind an id, up to one behind which nothing older can come."""
-    rows: Sequence[Any] = await connection.fetch(read, after_id, limit)
+    rows: Sequence[Any] = await connection.fetch(*read(after_id=after_id, limit=limit))
     gapless = count_gapless([row[0] for row in rows], after_id)
     if gapless == len(rows):
         return rows
     if await have_writers_ended(connection, table):
-        return await connection.fetch(read_up_to, after_id, rows[-1][0])
+        return await connection.fetch(*read_up_to(after_id=after_id, up_to_id=rows[-1][0]))
     return rows[:gapless]
-
-
-async def add_changes(connection: Connection, events: Sequence[Event]) -> None:
-    """For what no trigger sees: nothing is stored but the event."""
-    await connection.execute(
-        _ADD,
-        [event.kind.value for event in events],
-        [event.session_id for event in events],
-        [event.name for event in events],
-        [event.owner for event in events],
-        [event.agent_id for event in events],
-    )

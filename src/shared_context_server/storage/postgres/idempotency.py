@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from shared_context_server.models import JsonObject, Session
-from shared_context_server.storage.base import SessionGuard
-from shared_context_server.storage.idempotency import IdempotentCall
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.rows import encode_json, encode_time
+from shared_context_server.models import JsonObject
+from shared_context_server.storage.codec import encode_json, encode_time
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
+from shared_context_server.storage.rules.idempotency import IdempotentCall, Record
 
-_FIND = """
+_FIND = Statement("""
     SELECT kind, fingerprint, answer FROM idempotency
-    WHERE session_id = $1 AND agent_id = $2 AND key = $3"""
-_ADD = """
+    WHERE session_id = :session_id AND agent_id = :agent_id AND key = :key""")
+_ADD = Statement("""
     INSERT INTO idempotency (session_id, agent_id, key, kind, fingerprint, answer, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+    VALUES (:session_id, :agent_id, :key, :kind, :fingerprint, :answer, :created_at)""")
 
 
-async def find_answer(
-    connection: Connection,
-    call: IdempotentCall,
-    session: Session | None,
-    guard: SessionGuard | None,
-) -> JsonObject | None:
-    """What the first such call answered, None if this is the first; raises as read_answer."""
-    row = await connection.fetchrow(_FIND, call.place, call.agent_id, call.key)
-    if row is None:
-        return None
-    return call.read_answer(row["kind"], row["fingerprint"], row["answer"], session, guard)
+async def find_record(connection: Connection, call: IdempotentCall) -> Record | None:
+    """The record of the first call with this key; None if this is the first."""
+    row = await connection.fetchrow(
+        *_FIND(session_id=call.stored_session_id, agent_id=call.agent_id, key=call.key)
+    )
+    return None if row is None else (row["kind"], row["fingerprint"], row["answer"])
 
 
 async def keep_answer(
@@ -36,12 +31,13 @@ async def keep_answer(
 ) -> None:
     """Collides with a first call that another transaction has made meanwhile."""
     await connection.execute(
-        _ADD,
-        call.place,
-        call.agent_id,
-        call.key,
-        call.kind,
-        call.fingerprint,
-        encode_json(answer),
-        encode_time(created_at),
+        *_ADD(
+            session_id=call.stored_session_id,
+            agent_id=call.agent_id,
+            key=call.key,
+            kind=call.kind,
+            fingerprint=call.fingerprint,
+            answer=encode_json(answer),
+            created_at=encode_time(created_at),
+        )
     )

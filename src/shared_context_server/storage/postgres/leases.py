@@ -6,110 +6,132 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from shared_context_server import policy
-from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
-from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import use_place
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     LEASE,
     encode_optional_time,
     encode_time,
     to_lease,
 )
+from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.sessions import use_optional_session
+from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 
-_HELD = "session_id = $1 AND holder IS NOT NULL AND expires_at > $2"
+_HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
 # A row that is there is locked, so that it is taken, renewed or relied on by one at a time. Two who
 # take one that is not there collide, and the later of them tries again.
-_LOCK = "SELECT 1 FROM leases WHERE session_id = $1 AND name = $2 FOR UPDATE"
-_RELY = "SELECT 1 FROM leases WHERE session_id = $1 AND name = $2 FOR SHARE"
-_FIND = f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = $3"
-_TAKE_FIRST = f"""
+_LOCK = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR UPDATE")
+_RELY = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR SHARE")
+_FIND = Statement(f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = :name")
+_TAKE_FIRST = Statement(f"""
     INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
-    VALUES ($1, $2, $3, 1, $4, $5) RETURNING {LEASE}"""
-_TAKE_AGAIN = f"""
+    VALUES (:session_id, :name, :holder, 1, :now, :expires_at) RETURNING {LEASE}""")
+_TAKE_AGAIN = Statement(f"""
     UPDATE leases SET
-        holder = $3, fencing_token = fencing_token + 1, acquired_at = $4, expires_at = $5
-    WHERE session_id = $1 AND name = $2 RETURNING {LEASE}"""
-_RENEW = f"""
-    UPDATE leases SET expires_at = $3 WHERE session_id = $1 AND name = $2 RETURNING {LEASE}"""
-_RELEASE = f"""
+        holder = :holder, fencing_token = fencing_token + 1, acquired_at = :now,
+        expires_at = :expires_at
+    WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
+_RENEW = Statement(f"""
+    UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
+    RETURNING {LEASE}""")
+_RELEASE = Statement(f"""
     UPDATE leases SET holder = NULL
-    WHERE {_HELD} AND name = $3 AND holder = $4 AND fencing_token = $5
-      AND ($6::bigint IS NULL OR expires_at = $6)
-    RETURNING name"""
-_LIST = f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > $3 ORDER BY name LIMIT $4"
+    WHERE {_HELD} AND name = :name AND holder = :holder AND fencing_token = :fencing_token
+      AND (:expires_at::bigint IS NULL OR expires_at = :expires_at)
+    RETURNING name""")
+_LIST = Statement(
+    f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > :after_name ORDER BY name LIMIT :limit"
+)
 
 
-async def acquire_lease(
-    connection: Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    *,
-    ttl: timedelta,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> LeaseAttempt:
-    await use_place(connection, session_id, guard, "KEY SHARE")
-    place = session_id or ""
-    is_known = await connection.fetchrow(_LOCK, place, name) is not None
-    current = await _find_held(connection, session_id, name, now)
-    if current is not None and current.holder != caller.agent_id:
-        return LeaseAttempt(current, is_acquired=False)
-    expires_at = encode_time(now + ttl)
-    if current is not None:
-        row = await connection.fetchrow(_RENEW, place, name, expires_at)
-    else:
+class Leases(Subject):
+    """Leases with fencing tokens. See contract/leases.py."""
+
+    @writes
+    async def acquire(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        await use_optional_session(connection, session_id, guard, "KEY SHARE")
+        parameters = {
+            "session_id": session_id or "",
+            "name": name,
+            "holder": caller.agent_id,
+            "now": encode_time(now),
+            "expires_at": encode_time(now + ttl),
+        }
+        is_known = await connection.fetchrow(*_LOCK(**parameters)) is not None
+        current = await _find_held(connection, session_id, name, now)
+        if (refused := refuse_attempt(current, caller)) is not None:
+            return refused
         take = _TAKE_AGAIN if is_known else _TAKE_FIRST
-        row = await connection.fetchrow(
-            take, place, name, caller.agent_id, encode_time(now), expires_at
+        row = await connection.fetchrow(*(take if current is None else _RENEW)(**parameters))
+        assert row is not None
+        return LeaseAttempt(
+            to_lease(session_id, row), is_acquired=True, is_renewal=current is not None
         )
-    assert row is not None
-    return LeaseAttempt(to_lease(session_id, row), is_acquired=True, is_renewal=current is not None)
+
+    @writes
+    async def release(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        await use_optional_session(connection, session_id, guard, "KEY SHARE")
+        released = await connection.fetchrow(
+            *_RELEASE(
+                session_id=session_id or "",
+                now=encode_time(now),
+                name=name,
+                holder=caller.agent_id,
+                fencing_token=fencing_token,
+                expires_at=encode_optional_time(expires_at),
+            )
+        )
+        return released is not None
+
+    @reads
+    async def list_held(
+        self,
+        connection: Connection,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> list[Lease]:
+        await use_optional_session(connection, session_id, guard, None)
+        rows = await connection.fetch(
+            *_LIST(
+                session_id=session_id or "",
+                now=encode_time(now),
+                after_name=after_name,
+                limit=limit,
+            )
+        )
+        return [to_lease(session_id, row) for row in rows]
 
 
-async def release_lease(
-    connection: Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    fencing_token: int,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    expires_at: datetime | None,
-) -> bool:
-    await use_place(connection, session_id, guard, "KEY SHARE")
-    released = await connection.fetchrow(
-        _RELEASE,
-        session_id or "",
-        encode_time(now),
-        name,
-        caller.agent_id,
-        fencing_token,
-        encode_optional_time(expires_at),
-    )
-    return released is not None
-
-
-async def list_leases(
-    connection: Connection,
-    session_id: str | None,
-    *,
-    limit: int,
-    after_name: str,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> list[Lease]:
-    await use_place(connection, session_id, guard, None)
-    rows = await connection.fetch(_LIST, session_id or "", encode_time(now), after_name, limit)
-    return [to_lease(session_id, row) for row in rows]
-
-
-async def require_fence(
+async def check_fence(
     connection: Connection,
     session_id: str | None,
     fence: Fence,
@@ -118,21 +140,15 @@ async def require_fence(
 ) -> None:
     """Raise LeaseLost unless the caller holds the lease of this place with exactly this token.
     Nobody takes it from then on to the end of the transaction."""
-    await connection.execute(_RELY, session_id or "", fence.lease)
+    await connection.execute(*_RELY(session_id=session_id or "", name=fence.lease))
     held = await _find_held(connection, session_id, fence.lease, now)
-    if held is None:
-        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
-    if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(
-            fence.lease,
-            holder=held.holder,
-            current_token=held.fencing_token,
-            is_told=policy.may_read(caller),
-        )
+    require_fence(held, fence, caller)
 
 
 async def _find_held(
     connection: Connection, session_id: str | None, name: str, now: datetime
 ) -> Lease | None:
-    row = await connection.fetchrow(_FIND, session_id or "", encode_time(now), name)
+    row = await connection.fetchrow(
+        *_FIND(session_id=session_id or "", now=encode_time(now), name=name)
+    )
     return None if row is None else to_lease(session_id, row)

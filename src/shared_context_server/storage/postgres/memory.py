@@ -9,28 +9,7 @@ from datetime import datetime
 
 from shared_context_server.errors import MemoryNotFound
 from shared_context_server.models import AuditEntry, Caller, MemoryAddress, MemoryEntry
-from shared_context_server.storage.base import (
-    Fence,
-    MemoryListing,
-    MemoryUpdate,
-    Page,
-    SessionGuard,
-    WrittenMemory,
-)
-from shared_context_server.storage.entries import end_of_prefix, make_entry
-from shared_context_server.storage.idempotency import (
-    IdempotentCall,
-    memory_answer,
-    to_duplicate_memory,
-)
-from shared_context_server.storage.pages import page_budget, take_page
-from shared_context_server.storage.postgres.audit import add_audit
-from shared_context_server.storage.postgres.idempotency import find_answer, keep_answer
-from shared_context_server.storage.postgres.leases import require_fence
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.sessions import use_place
-from shared_context_server.storage.postgres.statements import Statement, within_bytes
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
     MEMORY_LISTING_WIDE,
@@ -41,25 +20,51 @@ from shared_context_server.storage.rows import (
     to_memory_entry,
     to_memory_listing,
 )
+from shared_context_server.storage.contract import (
+    Fence,
+    MemoryListing,
+    MemoryUpdate,
+    Page,
+    SessionGuard,
+    WrittenMemory,
+)
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
+from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.idempotency import find_record, keep_answer
+from shared_context_server.storage.postgres.leases import check_fence
+from shared_context_server.storage.postgres.sessions import use_optional_session
+from shared_context_server.storage.rules.idempotency import (
+    check_write,
+    find_memory_call,
+    memory_answer,
+    to_duplicate_memory,
+)
+from shared_context_server.storage.rules.memory import end_of_prefix, make_entry
+from shared_context_server.storage.rules.pages import page_budget, take_page
 
-_AT_ADDRESS = "session_id = $1 AND owner = $2 AND key = $3"
+_AT_ADDRESS = "session_id = :session_id AND owner = :owner AND key = :key"
 
-_FIND = f"""
+_FIND = Statement(f"""
     SELECT {MEMORY_ENTRY} FROM memory
-    WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > $4)"""
+    WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > :now)""")
 # Two who make an entry that is not there collide, and the later of them tries again.
-_LOCK = f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE"
-_ADD = """
+_LOCK = Statement(f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE")
+_ADD = Statement("""
     INSERT INTO memory (
         session_id, owner, key, version, created_at, updated_at, updated_by, expires_at,
         size_bytes, metadata, value)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
-_REPLACE = f"""
+    VALUES (
+        :session_id, :owner, :key, :version, :created_at, :updated_at, :updated_by, :expires_at,
+        :size_bytes, :metadata, :value)""")
+_REPLACE = Statement(f"""
     UPDATE memory SET
-        version = $4, created_at = $5, updated_at = $6, updated_by = $7, expires_at = $8,
-        size_bytes = $9, metadata = $10, value = $11
-    WHERE {_AT_ADDRESS}"""
-_REMOVE = f"DELETE FROM memory WHERE {_AT_ADDRESS}"
+        version = :version, created_at = :created_at, updated_at = :updated_at,
+        updated_by = :updated_by, expires_at = :expires_at,
+        size_bytes = :size_bytes, metadata = :metadata, value = :value
+    WHERE {_AT_ADDRESS}""")
+_REMOVE = Statement(f"DELETE FROM memory WHERE {_AT_ADDRESS}")
 _LISTED = f"""
     SELECT {MEMORY_LISTING} FROM memory
     WHERE session_id = :session_id AND owner = :owner
@@ -75,119 +80,132 @@ _LIST, _LIST_ON = (
 _BEHIND_ALL_KEYS = "\U0010ffff" * 256  # more characters than a key has
 
 
-def _where(address: MemoryAddress) -> tuple[str, str, str]:
-    return address.session_id or "", address.owner or "", address.key
+def _where(address: MemoryAddress) -> dict[str, str]:
+    return {
+        "session_id": address.session_id or "",
+        "owner": address.owner or "",
+        "key": address.key,
+    }
 
 
 async def _find(
     connection: Connection, address: MemoryAddress, now: datetime
 ) -> MemoryEntry | None:
-    row = await connection.fetchrow(_FIND, *_where(address), encode_time(now))
+    row = await connection.fetchrow(*_FIND(**_where(address), now=encode_time(now)))
     return None if row is None else to_memory_entry(address, row)
 
 
-async def write_memory(
-    connection: Connection,
-    address: MemoryAddress,
-    caller: Caller,
-    update: MemoryUpdate,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    call: IdempotentCall | None,
-    fence: Fence | None,
-) -> WrittenMemory:
-    session = await use_place(connection, address.session_id, None, "KEY SHARE")
-    if call is not None:
-        first = await find_answer(connection, call, session, guard)
+class Memory(Subject):
+    """Memory entries. See contract/memory.py."""
+
+    @writes
+    async def write(
+        self,
+        connection: Connection,
+        address: MemoryAddress,
+        caller: Caller,
+        update: MemoryUpdate,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+        fence: Fence | None = None,
+    ) -> WrittenMemory:
+        call = find_memory_call(address, caller, idempotency_key, fingerprint)
+        session = await use_optional_session(connection, address.session_id, None, "KEY SHARE")
+        record = None if call is None else await find_record(connection, call)
+        first = check_write(call, record, session, guard)
         if first is not None:
             return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
-    if session is not None and guard is not None:
-        guard(session)
-    if fence is not None:
-        await require_fence(connection, address.session_id, fence, caller, now)
-    is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
-    current = await _find(connection, address, now) if is_known else None
-    entry = make_entry(address, caller, current, update(current), now)
-    await _put(connection, _REPLACE if is_known else _ADD, entry)
-    if call is not None:
-        await keep_answer(connection, call, memory_answer(entry), now)
-    return WrittenMemory(entry)
+        if fence is not None:
+            await check_fence(connection, address.session_id, fence, caller, now)
+        is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
+        current = await _find(connection, address, now) if is_known else None
+        entry = make_entry(address, caller, current, update(current), now)
+        await _put(connection, _REPLACE if is_known else _ADD, entry)
+        if call is not None:
+            await keep_answer(connection, call, memory_answer(entry), now)
+        return WrittenMemory(entry)
+
+    @reads
+    async def get(
+        self,
+        connection: Connection,
+        address: MemoryAddress,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> MemoryEntry:
+        await use_optional_session(connection, address.session_id, guard, None)
+        entry = await _find(connection, address, now)
+        if entry is None:
+            raise MemoryNotFound(address.key)
+        return entry
+
+    @reads
+    async def list_entries(
+        self,
+        connection: Connection,
+        *,
+        session_id: str | None,
+        owner: str | None,
+        prefix: str,
+        limit: int,
+        after_key: str | None,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> Page[MemoryListing]:
+        await use_optional_session(connection, session_id, guard, None)
+        parameters = {
+            "session_id": session_id or "",
+            "owner": owner or "",
+            "prefix": prefix,
+            "after_key": after_key,
+            "end_key": end_of_prefix(prefix) or _BEHIND_ALL_KEYS,
+            "now": encode_time(now),
+            "limit": clamp(limit + 1),
+            "max_bytes": page_budget(limit),
+        }
+        statement = _LIST if after_key is None else _LIST_ON
+        found = await connection.fetch(*statement(**parameters))
+        rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+        return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
+
+    @writes
+    async def delete(
+        self,
+        connection: Connection,
+        address: MemoryAddress,
+        check: Callable[[MemoryEntry], None],
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        audit: AuditEntry,
+    ) -> None:
+        await use_optional_session(connection, address.session_id, guard, "KEY SHARE")
+        # Only what is locked is looked at: an entry that comes right behind could change once more.
+        is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
+        entry = await _find(connection, address, now) if is_known else None
+        if entry is None:
+            raise MemoryNotFound(address.key)
+        check(entry)
+        await connection.execute(*_REMOVE(**_where(address)))
+        await add_audit(connection, audit)
 
 
-async def _put(connection: Connection, statement: str, entry: MemoryEntry) -> None:
+async def _put(connection: Connection, statement: Statement, entry: MemoryEntry) -> None:
     value = encode_json(entry.value)
     await connection.execute(
-        statement,
-        *_where(entry.address),
-        entry.version,
-        encode_time(entry.created_at),
-        encode_time(entry.updated_at),
-        entry.updated_by,
-        encode_optional_time(entry.expires_at),
-        len(value.encode()),
-        encode_json(entry.metadata),
-        value,
+        *statement(
+            **_where(entry.address),
+            version=entry.version,
+            created_at=encode_time(entry.created_at),
+            updated_at=encode_time(entry.updated_at),
+            updated_by=entry.updated_by,
+            expires_at=encode_optional_time(entry.expires_at),
+            size_bytes=len(value.encode()),
+            metadata=encode_json(entry.metadata),
+            value=value,
+        )
     )
-
-
-async def get_memory(
-    connection: Connection,
-    address: MemoryAddress,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> MemoryEntry:
-    await use_place(connection, address.session_id, guard, None)
-    entry = await _find(connection, address, now)
-    if entry is None:
-        raise MemoryNotFound(address.key)
-    return entry
-
-
-async def list_memory(
-    connection: Connection,
-    *,
-    session_id: str | None,
-    owner: str | None,
-    prefix: str,
-    limit: int,
-    after_key: str | None,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> Page[MemoryListing]:
-    await use_place(connection, session_id, guard, None)
-    parameters = {
-        "session_id": session_id or "",
-        "owner": owner or "",
-        "prefix": prefix,
-        "after_key": after_key,
-        "end_key": end_of_prefix(prefix) or _BEHIND_ALL_KEYS,
-        "now": encode_time(now),
-        "limit": clamp(limit + 1),
-        "max_bytes": page_budget(limit),
-    }
-    statement = _LIST if after_key is None else _LIST_ON
-    found = await connection.fetch(statement.sql, *statement.bind(parameters))
-    rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
-    return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
-
-
-async def delete_memory(
-    connection: Connection,
-    address: MemoryAddress,
-    check: Callable[[MemoryEntry], None],
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    audit: AuditEntry,
-) -> None:
-    await use_place(connection, address.session_id, guard, "KEY SHARE")
-    # Only what is locked is looked at: an entry that comes right behind could change once more.
-    is_known = await connection.fetchrow(_LOCK, *_where(address)) is not None
-    entry = await _find(connection, address, now) if is_known else None
-    if entry is None:
-        raise MemoryNotFound(address.key)
-    check(entry)
-    await connection.execute(_REMOVE, *_where(address))
-    await add_audit(connection, audit)

@@ -5,20 +5,22 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
+from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.postgres.changes import KEPT_CHANGES
-from shared_context_server.storage.postgres.horizon import read_last_given
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.rows import encode_time
+from shared_context_server.storage.postgres.engine.commit_watermark import read_last_given
+from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
+from shared_context_server.storage.postgres.engine.statements import Statement
 
 STEP_ROWS = 500  # of each table in one transaction: some milliseconds
 
 # By place, in the order of an index: joined to itself, or without an order, PostgreSQL may read all of
 # a table for each step.
 _CONTENTS_OF_SESSION = tuple(
-    f"""
+    Statement(f"""
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM {table} WHERE session_id = $1 ORDER BY session_id, {key} LIMIT $2))"""
+        SELECT ctid FROM {table} WHERE session_id = :bound ORDER BY session_id, {key} LIMIT :limit))""")
     for table, key in (
         ("messages", "seq"),
         ("audience", "name, seq"),
@@ -30,30 +32,32 @@ _CONTENTS_OF_SESSION = tuple(
 )
 # Replicas that remove the same session take turns: one that met rows which the other is just removing
 # would find none left, and end the session before its rows.
-_TAKE_TURNS = "SELECT 1 FROM sessions WHERE id = $1 AND status = 'deleting' FOR UPDATE"
+_TAKE_TURNS = Statement(
+    "SELECT 1 FROM sessions WHERE id = :session_id AND status = 'deleting' FOR UPDATE"
+)
 # Takes cursors, participants and time_ranges with it: of these there are few.
-_REMOVE_SESSION = "DELETE FROM sessions WHERE id = $1 AND status = 'deleting'"
-_LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
+_REMOVE_SESSION = Statement("DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'")
+_LIST_DELETED = Statement("SELECT id FROM sessions WHERE status = 'deleting'")
 
 
-def _remove_old(table: str, is_old: str, order: str) -> str:
+def _remove_old(table: str, is_old: str, order: str) -> Statement:
     """Of two replicas that purge at once, each takes rows that the other does not."""
-    return f"""
+    return Statement(f"""
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM {table} WHERE {is_old} ORDER BY {order} LIMIT $2
-        FOR UPDATE SKIP LOCKED))"""
+        SELECT ctid FROM {table} WHERE {is_old} ORDER BY {order} LIMIT :limit
+        FOR UPDATE SKIP LOCKED))""")
 
 
-_OLD_MEMORY = _remove_old("memory", "expires_at <= $1", "expires_at")
-_OLD_CREDENTIALS = _remove_old("credentials", "expires_at <= $1", "expires_at")
-_OLD_ANSWERS = _remove_old("idempotency", "created_at < $1", "created_at")
-_OLD_AUDIT = _remove_old("audit_log", "created_at < $1", "created_at")
-_OLD_CHANGES = _remove_old("changes", "id <= $1", "id")
+_OLD_MEMORY = _remove_old("memory", "expires_at <= :bound", "expires_at")
+_OLD_CREDENTIALS = _remove_old("credentials", "expires_at <= :bound", "expires_at")
+_OLD_ANSWERS = _remove_old("idempotency", "created_at < :bound", "created_at")
+_OLD_AUDIT = _remove_old("audit_log", "created_at < :bound", "created_at")
+_OLD_CHANGES = _remove_old("changes", "id <= :bound", "id")
 
 
 async def remove_step(connection: Connection, session_id: str) -> int:
     """Remove some rows of a session that is marked as deleted; 0 when nothing of it is left."""
-    if await connection.fetchrow(_TAKE_TURNS, session_id) is None:
+    if await connection.fetchrow(*_TAKE_TURNS(session_id=session_id)) is None:
         return 0
     # Of all tables at once: one that was emptied before the next is begun would be looked through,
     # past all that is dead in it, at each further step.
@@ -61,13 +65,22 @@ async def remove_step(connection: Connection, session_id: str) -> int:
     for statement in _CONTENTS_OF_SESSION:
         removed += await _delete(connection, statement, session_id)
     if removed == 0:
-        await connection.execute(_REMOVE_SESSION, session_id)
+        await connection.execute(*_REMOVE_SESSION(session_id=session_id))
     return removed
+
+
+async def remove_session(pool: Pool, session_id: str) -> int:
+    """Remove a session that is marked as deleted, in steps; return how many rows went."""
+    total = 0
+    step = partial(remove_step, session_id=session_id)
+    while removed := await pool.run(Mode.WRITE, step):
+        total += removed
+    return total
 
 
 async def list_deleted(connection: Connection) -> list[str]:
     """Sessions whose removal was begun and, so far, not finished."""
-    return [row[0] for row in await connection.fetch(_LIST_DELETED)]
+    return [row[0] for row in await connection.fetch(*_LIST_DELETED())]
 
 
 async def purge_step(
@@ -91,6 +104,6 @@ async def purge_step(
     return 0
 
 
-async def _delete(connection: Connection, statement: str, bound: str | int) -> int:
-    status = await connection.execute(statement, bound, STEP_ROWS)
+async def _delete(connection: Connection, statement: Statement, bound: str | int) -> int:
+    status = await connection.execute(*statement(bound=bound, limit=STEP_ROWS))
     return int(status.rpartition(" ")[2])  # "DELETE 17"

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from shared_context_server.errors import Conflict, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound, Unavailable
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -16,15 +17,7 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, Page, SessionGuard
-from shared_context_server.storage.cursors import require_seq_up_to
-from shared_context_server.storage.pages import page_budget, take_page
-from shared_context_server.storage.postgres.audience import find_last_heard, tally_query
-from shared_context_server.storage.postgres.audit import add_audit
-from shared_context_server.storage.postgres.pool import Connection
-from shared_context_server.storage.postgres.statements import Statement, within_bytes
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
     SESSION_WIDE,
@@ -33,6 +26,21 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_session,
 )
+from shared_context_server.storage.contract import NewSession, Page, SessionGuard
+from shared_context_server.storage.postgres.audience import find_last_visible_seq, tally_query
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
+from shared_context_server.storage.postgres.engine.work import (
+    Subject,
+    reads,
+    reads_snapshot,
+    writes,
+)
+from shared_context_server.storage.postgres.removal import remove_session
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
+from shared_context_server.storage.rules.pages import page_budget, take_page
+from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
 
 Lock = Literal["KEY SHARE", "NO KEY UPDATE", "UPDATE"]
 """How a session is kept as it is until the end of the transaction. KEY SHARE: it is not closed or
@@ -43,15 +51,16 @@ _ADD = Statement("""
     INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)
     VALUES (:id, :purpose, :metadata, :access, 'active', :created_by, :created_at, :invited)
     ON CONFLICT (id) DO NOTHING RETURNING id""")
-_FIND = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = $1 AND s.status <> 'deleting'"
-_FIND_LOCKED: dict[Lock, str] = {
-    "KEY SHARE": f"{_FIND} FOR KEY SHARE OF s",
+_BY_ID = f"SELECT {SESSION} FROM sessions AS s WHERE s.id = :id AND s.status <> 'deleting'"
+_FIND = Statement(_BY_ID)
+_FIND_LOCKED: dict[Lock, Statement] = {
+    "KEY SHARE": Statement(f"{_BY_ID} FOR KEY SHARE OF s"),
     "NO KEY UPDATE": _FIND,
-    "UPDATE": f"{_FIND} FOR UPDATE OF s",
+    "UPDATE": Statement(f"{_BY_ID} FOR UPDATE OF s"),
 }
-_LOCK_LOG = "SELECT 1 FROM sessions WHERE id = $1 FOR NO KEY UPDATE"
-_CLOSE = "UPDATE sessions SET status = 'closed', closed_at = $2 WHERE id = $1"
-_MARK_DELETED = "UPDATE sessions SET status = 'deleting' WHERE id = $1"
+_LOCK_LOG = Statement("SELECT 1 FROM sessions WHERE id = :id FOR NO KEY UPDATE")
+_CLOSE = Statement("UPDATE sessions SET status = 'closed', closed_at = :closed_at WHERE id = :id")
+_MARK_DELETED = Statement("UPDATE sessions SET status = 'deleting' WHERE id = :id")
 
 CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
     s.access = 'open'
@@ -87,8 +96,8 @@ _READ_UP_TO = """
         SELECT seq FROM cursors WHERE session_id = listed.id AND agent_id = :agent_id
     ), 0) AS seq) AS cursor"""
 _TALLIES = Statement(f"""
-    SELECT heard.count AS count, heard.newest_at, known.count AS read_count {_READ_UP_TO}
-    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS heard
+    SELECT visible.count AS count, visible.newest_at, known.count AS read_count {_READ_UP_TO}
+    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS visible
     CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq")}) AS known
     ORDER BY listed.place""")
 _TALLIES_OF_ALL = Statement(f"""
@@ -101,33 +110,152 @@ _TALLIES_OF_ALL = Statement(f"""
 _LIST_WRITERS = Statement("""
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
     LIMIT :limit::bigint""")
-_LIST_HEARD_WRITERS = Statement("""
+_LIST_VISIBLE_WRITERS = Statement("""
     SELECT agent_id FROM writers
     WHERE session_id = :session_id
       AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit::bigint""")
 
-_FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = $1 AND agent_id = $2"
-_SET_CURSOR = """
-    INSERT INTO cursors (session_id, agent_id, seq) VALUES ($1, $2, $3)
+_FIND_CURSOR = Statement(
+    "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
+)
+_SET_CURSOR = Statement("""
+    INSERT INTO cursors (session_id, agent_id, seq) VALUES (:session_id, :agent_id, :seq)
     ON CONFLICT (session_id, agent_id) DO UPDATE SET seq = greatest(cursors.seq, excluded.seq)
-    RETURNING seq"""
+    RETURNING seq""")
 
 
-async def add_session(connection: Connection, new: NewSession, audit: AuditEntry) -> Session:
-    parameters = {
-        "id": new.id,
-        "purpose": new.purpose,
-        "metadata": encode_json(new.metadata),
-        "access": new.access,
-        "created_by": new.created_by,
-        "created_at": encode_time(new.created_at),
-        "invited": encode_json(new.invited),
-    }
-    if await connection.fetchrow(_ADD.sql, *_ADD.bind(parameters)) is None:
-        raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
-    await add_audit(connection, audit)
-    return await use_session(connection, new.id)
+class Sessions(Subject):
+    """Sessions, their participants and cursors. See contract/sessions.py."""
+
+    @writes
+    async def create(self, connection: Connection, new: NewSession, audit: AuditEntry) -> Session:
+        parameters = {
+            "id": new.id,
+            "purpose": new.purpose,
+            "metadata": encode_json(new.metadata),
+            "access": new.access,
+            "created_by": new.created_by,
+            "created_at": encode_time(new.created_at),
+            "invited": encode_json(new.invited),
+        }
+        if await connection.fetchrow(*_ADD(**parameters)) is None:
+            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+        await add_audit(connection, audit)
+        return await use_session(connection, new.id)
+
+    @reads_snapshot
+    async def list_visible(
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        status: SessionStatus | None,
+        created_by: str | None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> Page[SessionSummary]:
+        statement = _LISTINGS[status is not None, created_by is not None]
+        parameters = {
+            **session_rights(caller),
+            "status": status,
+            "created_by": created_by,
+            "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+            "before_id": before[1] if before else "",
+            "limit": limit + 1,
+            "max_bytes": page_budget(limit),
+        }
+        found = await connection.fetch(*statement(**parameters))
+        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        return Page(
+            await summarize(connection, [to_session(row) for row in rows], caller), has_more
+        )
+
+    @writes
+    async def close(
+        self,
+        connection: Connection,
+        session_id: str,
+        closed_at: datetime,
+        guard: SessionGuard,
+        audit: AuditEntry,
+    ) -> Session:
+        session = await use_session(connection, session_id, guard, lock="UPDATE")
+        if session.status is SessionStatus.CLOSED:
+            return session
+        await connection.execute(*_CLOSE(id=session_id, closed_at=encode_time(closed_at)))
+        await add_audit(connection, audit)
+        return await use_session(connection, session_id)
+
+    @writes
+    async def _mark_deleted(
+        self, connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
+    ) -> None:
+        """Gone for every caller from now on; removal.py removes the rows."""
+        await use_session(connection, session_id, guard, lock="UPDATE")
+        await connection.execute(*_MARK_DELETED(id=session_id))
+        await add_audit(connection, audit)
+
+    @writes
+    async def set_cursor(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        seq: int,
+        guard: SessionGuard,
+    ) -> tuple[int, int]:
+        session = await use_session(connection, session_id, guard, lock="KEY SHARE")
+        last_seq = session.last_seq
+        if not caller.is_admin:
+            last_seq = await find_last_visible_seq(connection, session_id, audience_keys(caller))
+        require_seq_up_to(seq, last_seq)
+        row = await connection.fetchrow(
+            *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))
+        )
+        assert row is not None
+        summary, *_ = await summarize(connection, [session], caller)
+        return row[0], summary.unread
+
+    @reads
+    async def get(self, connection: Connection, session_id: str) -> Session:
+        return await use_session(connection, session_id)
+
+    @reads_snapshot
+    async def summarize(
+        self, connection: Connection, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> SessionSummary:
+        session = await use_session(connection, session_id, guard)
+        summary, *_ = await summarize(connection, [session], caller)
+        return summary
+
+    @reads_snapshot
+    async def list_participants(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        guard: SessionGuard,
+        *,
+        limit: int,
+    ) -> list[str]:
+        session = await use_session(connection, session_id, guard)
+        statement = _LIST_WRITERS if caller.is_admin else _LIST_VISIBLE_WRITERS
+        parameters = {"session_id": session.id, "limit": limit, **audience_keys(caller)}
+        writers = await connection.fetch(*statement(**parameters))
+        return join_participants(session, (row[0] for row in writers), limit)
+
+    async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
+        await self._mark_deleted(session_id, guard, audit)
+        self.engine.batcher.forget(session_id)
+        # From here on it is deleted. What cannot be removed just now, purge removes.
+        with contextlib.suppress(Unavailable):
+            await remove_session(self.engine.pool, session_id)
+
+    @reads
+    async def get_cursor(self, connection: Connection, session_id: str, agent_id: str) -> int:
+        await use_session(connection, session_id)
+        return await find_cursor(connection, session_id, agent_id)
 
 
 async def use_session(
@@ -142,8 +270,9 @@ async def use_session(
     if lock == "NO KEY UPDATE":
         # By itself, because a statement that had to wait for a row goes on with the other tables,
         # here the log's end, as they were before it waited.
-        await connection.execute(_LOCK_LOG, session_id)
-    row = await connection.fetchrow(_FIND if lock is None else _FIND_LOCKED[lock], session_id)
+        await connection.execute(*_LOCK_LOG(id=session_id))
+    find = _FIND if lock is None else _FIND_LOCKED[lock]
+    row = await connection.fetchrow(*find(id=session_id))
     if row is None:
         raise SessionNotFound(session_id)
     session = to_session(row)
@@ -152,37 +281,13 @@ async def use_session(
     return session
 
 
-async def use_place(
+async def use_optional_session(
     connection: Connection, session_id: str | None, guard: SessionGuard | None, lock: Lock | None
 ) -> Session | None:
     """use_session for what may be server-wide, which is None."""
     if session_id is None:
         return None
     return await use_session(connection, session_id, guard, lock=lock)
-
-
-async def list_sessions(
-    connection: Connection,
-    caller: Caller,
-    *,
-    status: SessionStatus | None,
-    created_by: str | None,
-    limit: int,
-    before: tuple[datetime, str] | None,
-) -> Page[SessionSummary]:
-    statement = _LISTINGS[status is not None, created_by is not None]
-    parameters = {
-        **session_rights(caller),
-        "status": status,
-        "created_by": created_by,
-        "before_at": encode_time(before[0]) if before else MAX_INTEGER,
-        "before_id": before[1] if before else "",
-        "limit": limit + 1,
-        "max_bytes": page_budget(limit),
-    }
-    found = await connection.fetch(statement.sql, *statement.bind(parameters))
-    rows, has_more = take_page(found, limit, SESSION_WIDE)
-    return Page(await summarize(connection, [to_session(row) for row in rows], caller), has_more)
 
 
 async def summarize(
@@ -193,9 +298,9 @@ async def summarize(
     parameters = {
         "session_ids": [session.id for session in sessions],
         "agent_id": caller.agent_id,
-        **names_of_caller(caller),
+        **audience_keys(caller),
     }
-    rows = await connection.fetch(statement.sql, *statement.bind(parameters))
+    rows = await connection.fetch(*statement(**parameters))
     return [
         SessionSummary(
             session=session,
@@ -207,58 +312,6 @@ async def summarize(
     ]
 
 
-async def list_participants(
-    connection: Connection, session: Session, caller: Caller, limit: int
-) -> list[str]:
-    statement = _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS
-    parameters = {"session_id": session.id, "limit": limit, **names_of_caller(caller)}
-    writers = await connection.fetch(statement.sql, *statement.bind(parameters))
-    everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))[:limit]
-
-
-async def close_session(
-    connection: Connection,
-    session_id: str,
-    closed_at: datetime,
-    guard: SessionGuard,
-    audit: AuditEntry,
-) -> Session:
-    session = await use_session(connection, session_id, guard, lock="UPDATE")
-    if session.status is SessionStatus.CLOSED:
-        return session
-    await connection.execute(_CLOSE, session_id, encode_time(closed_at))
-    await add_audit(connection, audit)
-    return await use_session(connection, session_id)
-
-
-async def mark_deleted(
-    connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
-) -> None:
-    """Gone for every caller from now on; removal.py removes the rows."""
-    await use_session(connection, session_id, guard, lock="UPDATE")
-    await connection.execute(_MARK_DELETED, session_id)
-    await add_audit(connection, audit)
-
-
 async def find_cursor(connection: Connection, session_id: str, agent_id: str) -> int:
-    row = await connection.fetchrow(_FIND_CURSOR, session_id, agent_id)
+    row = await connection.fetchrow(*_FIND_CURSOR(session_id=session_id, agent_id=agent_id))
     return row[0] if row else 0
-
-
-async def set_cursor(
-    connection: Connection,
-    session_id: str,
-    caller: Caller,
-    seq: int,
-    guard: SessionGuard,
-) -> tuple[int, int]:
-    session = await use_session(connection, session_id, guard, lock="KEY SHARE")
-    last_seq = session.last_seq
-    if not caller.is_admin:
-        last_seq = await find_last_heard(connection, session_id, names_of_caller(caller))
-    require_seq_up_to(seq, last_seq)
-    row = await connection.fetchrow(_SET_CURSOR, session_id, caller.agent_id, max(seq, 0))
-    assert row is not None
-    summary, *_ = await summarize(connection, [session], caller)
-    return row[0], summary.unread

@@ -13,53 +13,52 @@ import filelock
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
+from shared_context_server.storage.backends import Backend
+from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
-from shared_context_server.storage.sqlite.backup import Restored, back_up_sqlite, restore_sqlite
-from shared_context_server.storage.sqlite.connections import (
+from shared_context_server.storage.sqlite.agents import Agents
+from shared_context_server.storage.sqlite.audit import Audit
+from shared_context_server.storage.sqlite.backup import back_up_sqlite, restore_sqlite
+from shared_context_server.storage.sqlite.changes import ChangeStream
+from shared_context_server.storage.sqlite.credentials import Credentials
+from shared_context_server.storage.sqlite.engine.connections import (
     database_path,
     is_filled,
     make_private_file,
     open_connection,
     optimize,
 )
-from shared_context_server.storage.sqlite.copying import SqliteCopier
-from shared_context_server.storage.sqlite.filesystem import require_shareable
-from shared_context_server.storage.sqlite.migrations import (
+from shared_context_server.storage.sqlite.engine.filesystem import require_shareable
+from shared_context_server.storage.sqlite.engine.migrations import (
     MIGRATIONS_DIR,
     apply_migrations,
     read_status,
     require_ours,
 )
-from shared_context_server.storage.sqlite.opened_file import (
+from shared_context_server.storage.sqlite.engine.opened_file import (
     FileId,
     OpenedFile,
     find_file_id,
     is_log_stale,
     set_stale_log_aside,
 )
-from shared_context_server.storage.sqlite.readers import Readers
-from shared_context_server.storage.sqlite.store import SqliteStorage
-from shared_context_server.storage.sqlite.writer import Writer
+from shared_context_server.storage.sqlite.engine.readers import Readers
+from shared_context_server.storage.sqlite.engine.work import Engine
+from shared_context_server.storage.sqlite.engine.writer import Writer
+from shared_context_server.storage.sqlite.leases import Leases
+from shared_context_server.storage.sqlite.maintenance import Maintenance
+from shared_context_server.storage.sqlite.memory import Memory
+from shared_context_server.storage.sqlite.messages import Messages
+from shared_context_server.storage.sqlite.sessions import Sessions
+from shared_context_server.storage.sqlite.transfer import SqliteCopier
 
-__all__ = [
-    "FileId",
-    "Restored",
-    "back_up_sqlite",
-    "identify_sqlite",
-    "migrate_sqlite",
-    "open_sqlite",
-    "open_sqlite_copier",
-    "restore_sqlite",
-    "sqlite_schema_status",
-]
+__all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
 
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 
 
 @contextlib.asynccontextmanager
-async def open_sqlite(
-    settings: Settings, expected: FileId | None = None
-) -> AsyncIterator[SqliteStorage]:
+async def open_sqlite(settings: Settings, expected: FileId | None = None) -> AsyncIterator[Store]:
     """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
 
     With `expected` only that file, which has been migrated: nothing is created then. Raises
@@ -92,13 +91,27 @@ async def open_sqlite(
     with _explain_errors(path):
         await writer.start()
     readers = Readers(open_reader, settings.sqlite_readers, file, wait_s=wait_s)
-    storage = SqliteStorage(writer, readers, path.with_name(f"{path.name}.bus"))
+    store = _make_store(Engine(writer, readers, path.with_name(f"{path.name}.bus")))
     try:
-        yield storage
+        yield store
     finally:
         # A server that is being cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
-            await storage.aclose()
+            await store.maintenance.aclose()
+
+
+def _make_store(engine: Engine) -> Store:
+    return Store(
+        sessions=Sessions(engine),
+        messages=Messages(engine),
+        memory=Memory(engine),
+        leases=Leases(engine),
+        credentials=Credentials(engine),
+        agents=Agents(engine),
+        audit=Audit(engine),
+        changes=ChangeStream(engine),
+        maintenance=Maintenance(engine),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -189,3 +202,14 @@ def _explain_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise ConfigurationError(f"The database {path} cannot be opened: {exc}.") from exc
+
+
+BACKEND = Backend(
+    open_store=open_sqlite,
+    open_copier=open_sqlite_copier,
+    migrate=migrate_sqlite,
+    find_schema_status=sqlite_schema_status,
+    identify=identify_sqlite,
+    back_up=back_up_sqlite,
+    restore=restore_sqlite,
+)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from shared_context_server.models import Agent, Caller
-from shared_context_server.storage.audience import names_of_caller
-from shared_context_server.storage.base import PresenceChange, SessionGuard
-from shared_context_server.storage.rows import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
+from shared_context_server.storage.codec import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
+from shared_context_server.storage.contract import PresenceChange, SessionGuard
+from shared_context_server.storage.rules.audience import audience_keys
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _TOUCH = """
@@ -38,7 +39,7 @@ _LIST_OF_SESSION = f"""
         SELECT value FROM json_each(:members)
         UNION ALL SELECT agent_id FROM participants WHERE session_id = :session_id
     ) AND {_OLDER}"""
-_LIST_HEARD_IN_SESSION = f"""
+_LIST_VISIBLE_IN_SESSION = f"""
     SELECT {AGENT} FROM agents WHERE agent_id IN (
         SELECT value FROM json_each(:members)
         UNION ALL SELECT agent_id FROM writers
@@ -48,82 +49,86 @@ _FIND_KNOWN = """
     SELECT named.value FROM json_each(:agent_ids) AS named
     JOIN agents ON agents.agent_id = named.value"""
 _IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1"
-_COUNT_SESSIONS = "SELECT count(*) FROM sessions WHERE status = 'active'"
-_COUNT_AGENTS = "SELECT count(*) FROM agents WHERE last_seen >= :active_since"
 
 
-def is_anyone_gone(connection: sqlite3.Connection, gone_before: datetime) -> bool:
-    found = connection.execute(_FIND_GONE, {"gone_before": encode_time(gone_before)}).fetchone()
-    return found is not None
+class Agents(Subject):
+    """Agents and their presence. See contract/agents.py."""
 
+    @reads
+    def _is_anyone_gone(self, connection: sqlite3.Connection, gone_before: datetime) -> bool:
+        found = connection.execute(_FIND_GONE, {"gone_before": encode_time(gone_before)}).fetchone()
+        return found is not None
 
-def touch_agents(
-    connection: sqlite3.Connection, seen: Sequence[Agent], gone_before: datetime | None
-) -> PresenceChange:
-    # Who has been away is marked first, so that one of `seen` who was comes back.
-    left = [] if gone_before is None else _mark_gone(connection, gone_before)
-    agent_ids = json.dumps([agent.agent_id for agent in seen])
-    joined = connection.execute(_LIST_ABSENT, {"agent_ids": agent_ids}).fetchall()
-    connection.executemany(
-        _TOUCH,
-        [
-            {
-                "agent_id": agent.agent_id,
-                "agent_type": agent.agent_type,
-                "first_seen": encode_time(agent.first_seen),
-                "last_seen": encode_time(agent.last_seen),
-            }
-            for agent in seen
-        ],
-    )
-    return PresenceChange(joined=[row[0] for row in joined], left=left)
+    @writes
+    def _touch(
+        self, connection: sqlite3.Connection, seen: Sequence[Agent], gone_before: datetime | None
+    ) -> PresenceChange:
+        # Who has been away is marked first, so that one of `seen` who was comes back.
+        left = [] if gone_before is None else _mark_gone(connection, gone_before)
+        agent_ids = json.dumps([agent.agent_id for agent in seen])
+        joined = connection.execute(_LIST_ABSENT, {"agent_ids": agent_ids}).fetchall()
+        connection.executemany(
+            _TOUCH,
+            [
+                {
+                    "agent_id": agent.agent_id,
+                    "agent_type": agent.agent_type,
+                    "first_seen": encode_time(agent.first_seen),
+                    "last_seen": encode_time(agent.last_seen),
+                }
+                for agent in seen
+            ],
+        )
+        return PresenceChange(joined=[row[0] for row in joined], left=left)
+
+    @reads
+    def list_seen(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str | None,
+        caller: Caller,
+        guard: SessionGuard | None,
+        *,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[Agent]:
+        bounds = {
+            "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+            "before_id": before[1] if before else "",
+            "limit": clamp(limit),
+        }
+        if session_id is None:
+            rows = connection.execute(_LIST, bounds)
+        else:
+            session = use_session(connection, session_id, guard)
+            members = json.dumps([session.created_by, *session.invited])
+            of_session = {"session_id": session_id, "members": members}
+            rows = connection.execute(
+                _LIST_OF_SESSION if caller.is_admin else _LIST_VISIBLE_IN_SESSION,
+                of_session | audience_keys(caller) | bounds,
+            )
+        return [to_agent(row) for row in rows]
+
+    @reads
+    def find_known(
+        self, connection: sqlite3.Connection, agent_ids: Sequence[str]
+    ) -> frozenset[str]:
+        rows = connection.execute(_FIND_KNOWN, {"agent_ids": json.dumps(list(agent_ids))})
+        return frozenset(row[0] for row in rows)
+
+    @reads
+    def is_type_known(self, connection: sqlite3.Connection, agent_type: str) -> bool:
+        return connection.execute(_IS_TYPE_KNOWN, {"agent_type": agent_type}).fetchone() is not None
+
+    async def touch(
+        self, seen: Sequence[Agent], *, gone_before: datetime | None = None
+    ) -> PresenceChange:
+        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        if not seen and (gone_before is None or not await self._is_anyone_gone(gone_before)):
+            return PresenceChange(joined=[], left=[])
+        return await self._touch(seen, gone_before)
 
 
 def _mark_gone(connection: sqlite3.Connection, gone_before: datetime) -> list[str]:
     left = connection.execute(_LEAVE, {"gone_before": encode_time(gone_before)}).fetchall()
     return [row[0] for row in left]
-
-
-def list_agents(
-    connection: sqlite3.Connection,
-    session_id: str | None,
-    caller: Caller,
-    guard: SessionGuard | None,
-    *,
-    limit: int,
-    before: tuple[datetime, str] | None,
-) -> list[Agent]:
-    bounds = {
-        "before_at": encode_time(before[0]) if before else MAX_INTEGER,
-        "before_id": before[1] if before else "",
-        "limit": clamp(limit),
-    }
-    if session_id is None:
-        rows = connection.execute(_LIST, bounds)
-    else:
-        session = use_session(connection, session_id, guard)
-        members = json.dumps([session.created_by, *session.invited])
-        of_session = {"session_id": session_id, "members": members}
-        rows = connection.execute(
-            _LIST_OF_SESSION if caller.is_admin else _LIST_HEARD_IN_SESSION,
-            of_session | names_of_caller(caller) | bounds,
-        )
-    return [to_agent(row) for row in rows]
-
-
-def find_known_agents(connection: sqlite3.Connection, agent_ids: Sequence[str]) -> frozenset[str]:
-    rows = connection.execute(_FIND_KNOWN, {"agent_ids": json.dumps(list(agent_ids))})
-    return frozenset(row[0] for row in rows)
-
-
-def is_agent_type_known(connection: sqlite3.Connection, agent_type: str) -> bool:
-    return connection.execute(_IS_TYPE_KNOWN, {"agent_type": agent_type}).fetchone() is not None
-
-
-def count_active(connection: sqlite3.Connection, active_since: datetime) -> tuple[int, int]:
-    """Active sessions, and agents seen since then."""
-    (sessions,) = connection.execute(_COUNT_SESSIONS).fetchone()
-    (agents,) = connection.execute(
-        _COUNT_AGENTS, {"active_since": encode_time(active_since)}
-    ).fetchone()
-    return sessions, agents

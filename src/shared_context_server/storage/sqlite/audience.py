@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared_context_server.storage.rows import MAX_INTEGER, decode_time
+from shared_context_server.storage.codec import MAX_INTEGER, decode_time
 
 VISIBLE = """(:is_admin OR EXISTS (
     SELECT 1 FROM audience
@@ -28,14 +28,15 @@ VISIBLE = """(:is_admin OR EXISTS (
         WHEN 'private' THEN :name_private
       END
 ))"""
-"""Whether the caller sees message `m`. Wants names_of_caller, and :is_admin."""
+"""Whether the caller sees message `m`. Wants audience_keys, and :is_admin."""
 
-_HEARD_AS = """
+_VISIBLE_SEQS_BY_KEY = """
     SELECT seq FROM audience
     WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq
       AND created_at BETWEEN :start_time AND :end_time AND name = """
-HEARD = " UNION ALL ".join(
-    f"{_HEARD_AS}{name}" for name in (":name_public", ":name_agent_only", ":name_private")
+VISIBLE_SEQS = " UNION ALL ".join(
+    f"{_VISIBLE_SEQS_BY_KEY}{name}"
+    for name in (":name_public", ":name_agent_only", ":name_private")
 )
 """The seqs that a caller who is no admin sees. Ordered by seq this merges three index ranges."""
 
@@ -80,7 +81,7 @@ class Tally:
     newest_at: datetime | None
 
 
-def tally_heard(
+def tally_visible(
     connection: sqlite3.Connection,
     session_id: str,
     names: Mapping[str, Any],

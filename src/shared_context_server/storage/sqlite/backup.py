@@ -13,7 +13,6 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,23 +20,16 @@ import filelock
 
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.settings import Settings
+from shared_context_server.storage.backends import Restored
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
-from shared_context_server.storage.sqlite.connections import database_path, open_connection
-from shared_context_server.storage.sqlite.migrations import MIGRATIONS_DIR, read_status
-from shared_context_server.storage.sqlite.opened_file import companions
+from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.engine.migrations import MIGRATIONS_DIR, read_status
+from shared_context_server.storage.sqlite.engine.opened_file import companions
 
 # The bytes that every open connection to a database in WAL mode holds a shared lock on, beside the
 # one by which such locks begin: PENDING_BYTE of https://www.sqlite.org/fileformat2.html
 _LOCK_START, _LOCK_LENGTH = 0x40000000, 512
 _START_WAIT_S = 5.0  # for another start, migration or restore
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """Where the database that was there has been put; None if there was none."""
-
-    schema: SchemaStatus
-    aside: Path | None
 
 
 def back_up_sqlite(settings: Settings, destination: Path, *, force: bool) -> int:

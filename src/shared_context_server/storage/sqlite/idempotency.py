@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime
 
-from shared_context_server.models import JsonObject, Session
-from shared_context_server.storage.base import SessionGuard
-from shared_context_server.storage.idempotency import IdempotentCall
-from shared_context_server.storage.rows import encode_json, encode_time
+from shared_context_server.models import JsonObject
+from shared_context_server.storage.codec import encode_json, encode_time
+from shared_context_server.storage.rules.idempotency import IdempotentCall, Record
 
 _FIND = """
     SELECT kind, fingerprint, answer FROM idempotency
@@ -18,18 +17,10 @@ _ADD = """
     VALUES (:session_id, :agent_id, :key, :kind, :fingerprint, :answer, :created_at)"""
 
 
-def find_answer(
-    connection: sqlite3.Connection,
-    call: IdempotentCall,
-    session: Session | None,
-    guard: SessionGuard | None,
-) -> JsonObject | None:
-    """What the first such call answered, None if this is the first; raises as read_answer."""
-    row = connection.execute(_FIND, _where(call)).fetchone()
-    if row is None:
-        return None
-    kind, fingerprint, answer = row
-    return call.read_answer(kind, fingerprint, answer, session, guard)
+def find_record(connection: sqlite3.Connection, call: IdempotentCall) -> Record | None:
+    """The record of the first call with this key; None if this is the first."""
+    found: Record | None = connection.execute(_FIND, _where(call)).fetchone()
+    return found
 
 
 def keep_answer(
@@ -48,4 +39,4 @@ def keep_answer(
 
 
 def _where(call: IdempotentCall) -> dict[str, str]:
-    return {"session_id": call.place, "agent_id": call.agent_id, "key": call.key}
+    return {"session_id": call.stored_session_id, "agent_id": call.agent_id, "key": call.key}

@@ -7,16 +7,16 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime, timedelta
 
-from shared_context_server import policy
-from shared_context_server.errors import LeaseLost
 from shared_context_server.models import Caller, Lease
-from shared_context_server.storage.base import Fence, LeaseAttempt, SessionGuard
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     LEASE,
     encode_optional_time,
     encode_time,
     to_lease,
 )
+from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
@@ -42,82 +42,91 @@ _LIST = (
 )
 
 
-def acquire_lease(
-    connection: sqlite3.Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    *,
-    ttl: timedelta,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> LeaseAttempt:
-    _use_place(connection, session_id, guard)
-    current = _find_held(connection, session_id, name, now)
-    if current is not None and current.holder != caller.agent_id:
-        return LeaseAttempt(current, is_acquired=False)
-    row = connection.execute(
-        _TAKE if current is None else _RENEW,
-        {
-            "session_id": session_id or "",
-            "name": name,
-            "holder": caller.agent_id,
-            "now": encode_time(now),
-            "expires_at": encode_time(now + ttl),
-        },
-    ).fetchone()
-    return LeaseAttempt(to_lease(session_id, row), is_acquired=True, is_renewal=current is not None)
+class Leases(Subject):
+    """Leases with fencing tokens. See contract/leases.py."""
+
+    @writes
+    def acquire(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        *,
+        ttl: timedelta,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> LeaseAttempt:
+        _use_optional_session(connection, session_id, guard)
+        current = _find_held(connection, session_id, name, now)
+        if (refused := refuse_attempt(current, caller)) is not None:
+            return refused
+        row = connection.execute(
+            _TAKE if current is None else _RENEW,
+            {
+                "session_id": session_id or "",
+                "name": name,
+                "holder": caller.agent_id,
+                "now": encode_time(now),
+                "expires_at": encode_time(now + ttl),
+            },
+        ).fetchone()
+        return LeaseAttempt(
+            to_lease(session_id, row), is_acquired=True, is_renewal=current is not None
+        )
+
+    @writes
+    def release(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str | None,
+        name: str,
+        caller: Caller,
+        fencing_token: int,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        _use_optional_session(connection, session_id, guard)
+        released = connection.execute(
+            _RELEASE,
+            {
+                "session_id": session_id or "",
+                "name": name,
+                "holder": caller.agent_id,
+                "fencing_token": fencing_token,
+                "now": encode_time(now),
+                "expires_at": encode_optional_time(expires_at),
+            },
+        )
+        return released.rowcount == 1
+
+    @reads
+    def list_held(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str | None,
+        *,
+        limit: int,
+        after_name: str = "",
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> list[Lease]:
+        _use_optional_session(connection, session_id, guard)
+        rows = connection.execute(
+            _LIST,
+            {
+                "session_id": session_id or "",
+                "now": encode_time(now),
+                "after_name": after_name,
+                "limit": limit,
+            },
+        )
+        return [to_lease(session_id, row) for row in rows]
 
 
-def release_lease(
-    connection: sqlite3.Connection,
-    session_id: str | None,
-    name: str,
-    caller: Caller,
-    fencing_token: int,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    expires_at: datetime | None,
-) -> bool:
-    _use_place(connection, session_id, guard)
-    released = connection.execute(
-        _RELEASE,
-        {
-            "session_id": session_id or "",
-            "name": name,
-            "holder": caller.agent_id,
-            "fencing_token": fencing_token,
-            "now": encode_time(now),
-            "expires_at": encode_optional_time(expires_at),
-        },
-    )
-    return released.rowcount == 1
-
-
-def list_leases(
-    connection: sqlite3.Connection,
-    session_id: str | None,
-    *,
-    limit: int,
-    after_name: str,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> list[Lease]:
-    _use_place(connection, session_id, guard)
-    rows = connection.execute(
-        _LIST,
-        {
-            "session_id": session_id or "",
-            "now": encode_time(now),
-            "after_name": after_name,
-            "limit": limit,
-        },
-    )
-    return [to_lease(session_id, row) for row in rows]
-
-
-def require_fence(
+def check_fence(
     connection: sqlite3.Connection,
     session_id: str | None,
     fence: Fence,
@@ -126,18 +135,10 @@ def require_fence(
 ) -> None:
     """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
     held = _find_held(connection, session_id, fence.lease, now)
-    if held is None:
-        raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
-    if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):
-        raise LeaseLost(
-            fence.lease,
-            holder=held.holder,
-            current_token=held.fencing_token,
-            is_told=policy.may_read(caller),
-        )
+    require_fence(held, fence, caller)
 
 
-def _use_place(
+def _use_optional_session(
     connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
 ) -> None:
     if session_id is not None:

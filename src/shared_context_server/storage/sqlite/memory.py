@@ -16,22 +16,7 @@ from shared_context_server.models import (
     MemoryEntry,
     Session,
 )
-from shared_context_server.storage.base import (
-    Fence,
-    MemoryListing,
-    MemoryUpdate,
-    Page,
-    SessionGuard,
-    WrittenMemory,
-)
-from shared_context_server.storage.entries import end_of_prefix, make_entry
-from shared_context_server.storage.idempotency import (
-    IdempotentCall,
-    memory_answer,
-    to_duplicate_memory,
-)
-from shared_context_server.storage.pages import take_page
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
     MEMORY_LISTING_WIDE,
@@ -41,9 +26,26 @@ from shared_context_server.storage.rows import (
     to_memory_entry,
     to_memory_listing,
 )
+from shared_context_server.storage.contract import (
+    Fence,
+    MemoryListing,
+    MemoryUpdate,
+    Page,
+    SessionGuard,
+    WrittenMemory,
+)
+from shared_context_server.storage.rules.idempotency import (
+    check_write,
+    find_memory_call,
+    memory_answer,
+    to_duplicate_memory,
+)
+from shared_context_server.storage.rules.memory import end_of_prefix, make_entry
+from shared_context_server.storage.rules.pages import take_page
 from shared_context_server.storage.sqlite.audit import add_audit
-from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
-from shared_context_server.storage.sqlite.leases import require_fence
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
+from shared_context_server.storage.sqlite.idempotency import find_record, keep_answer
+from shared_context_server.storage.sqlite.leases import check_fence
 from shared_context_server.storage.sqlite.sessions import use_session
 
 _UNEXPIRED = "(expires_at IS NULL OR expires_at > :now)"
@@ -72,15 +74,103 @@ _LIST = f"""
 _BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB behind every TEXT
 
 
-def _place(session_id: str | None, owner: str | None) -> dict[str, str]:
+class Memory(Subject):
+    """Memory entries. See contract/memory.py."""
+
+    @writes
+    def write(
+        self,
+        connection: sqlite3.Connection,
+        address: MemoryAddress,
+        caller: Caller,
+        update: MemoryUpdate,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+        fence: Fence | None = None,
+    ) -> WrittenMemory:
+        call = find_memory_call(address, caller, idempotency_key, fingerprint)
+        session = _use_optional_session(connection, address.session_id, None)
+        record = None if call is None else find_record(connection, call)
+        first = check_write(call, record, session, guard)
+        if first is not None:
+            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
+        if fence is not None:
+            check_fence(connection, address.session_id, fence, caller, now)
+        current = _find(connection, address, now)
+        entry = make_entry(address, caller, current, update(current), now)
+        _put(connection, entry)
+        if call is not None:
+            keep_answer(connection, call, memory_answer(entry), now)
+        return WrittenMemory(entry)
+
+    @reads
+    def get(
+        self,
+        connection: sqlite3.Connection,
+        address: MemoryAddress,
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> MemoryEntry:
+        return _get(connection, address, now, guard)
+
+    @reads
+    def list_entries(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        session_id: str | None,
+        owner: str | None,
+        prefix: str,
+        limit: int,
+        after_key: str | None,
+        now: datetime,
+        guard: SessionGuard | None,
+    ) -> Page[MemoryListing]:
+        _use_optional_session(connection, session_id, guard)
+        end_key = end_of_prefix(prefix)
+        found = connection.execute(
+            _LIST,
+            {
+                **_scope_columns(session_id, owner),
+                # No text lies between a key and the key + NUL.
+                "from_key": prefix if after_key is None else max(prefix, after_key + "\0"),
+                "end_key": _BEHIND_ALL_TEXT if end_key is None else end_key,
+                "now": encode_time(now),
+                "limit": limit + 1,
+            },
+        )
+        rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+        return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
+
+    @writes
+    def delete(
+        self,
+        connection: sqlite3.Connection,
+        address: MemoryAddress,
+        check: Callable[[MemoryEntry], None],
+        *,
+        now: datetime,
+        guard: SessionGuard | None,
+        audit: AuditEntry,
+    ) -> None:
+        check(_get(connection, address, now, guard))
+        connection.execute(_REMOVE, _where(address))
+        add_audit(connection, audit)
+
+
+def _scope_columns(session_id: str | None, owner: str | None) -> dict[str, str]:
     return {"session_id": session_id or "", "owner": owner or ""}
 
 
 def _where(address: MemoryAddress) -> dict[str, str]:
-    return {"key": address.key, **_place(address.session_id, address.owner)}
+    return {"key": address.key, **_scope_columns(address.session_id, address.owner)}
 
 
-def _use_place(
+def _use_optional_session(
     connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
 ) -> Session | None:
     return None if session_id is None else use_session(connection, session_id, guard)
@@ -91,34 +181,6 @@ def _find(
 ) -> MemoryEntry | None:
     row = connection.execute(_FIND, {"now": encode_time(now), **_where(address)}).fetchone()
     return None if row is None else to_memory_entry(address, row)
-
-
-def write_memory(
-    connection: sqlite3.Connection,
-    address: MemoryAddress,
-    caller: Caller,
-    update: MemoryUpdate,
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    call: IdempotentCall | None,
-    fence: Fence | None,
-) -> WrittenMemory:
-    session = _use_place(connection, address.session_id, None)
-    if call is not None:
-        first = find_answer(connection, call, session, guard)
-        if first is not None:
-            return WrittenMemory(to_duplicate_memory(address, first), duplicate=True)
-    if session is not None and guard is not None:
-        guard(session)
-    if fence is not None:
-        require_fence(connection, address.session_id, fence, caller, now)
-    current = _find(connection, address, now)
-    entry = make_entry(address, caller, current, update(current), now)
-    _put(connection, entry)
-    if call is not None:
-        keep_answer(connection, call, memory_answer(entry), now)
-    return WrittenMemory(entry)
 
 
 def _put(connection: sqlite3.Connection, entry: MemoryEntry) -> None:
@@ -139,57 +201,14 @@ def _put(connection: sqlite3.Connection, entry: MemoryEntry) -> None:
     )
 
 
-def get_memory(
+def _get(
     connection: sqlite3.Connection,
     address: MemoryAddress,
-    *,
     now: datetime,
     guard: SessionGuard | None,
 ) -> MemoryEntry:
-    _use_place(connection, address.session_id, guard)
+    _use_optional_session(connection, address.session_id, guard)
     entry = _find(connection, address, now)
     if entry is None:
         raise MemoryNotFound(address.key)
     return entry
-
-
-def list_memory(
-    connection: sqlite3.Connection,
-    *,
-    session_id: str | None,
-    owner: str | None,
-    prefix: str,
-    limit: int,
-    after_key: str | None,
-    now: datetime,
-    guard: SessionGuard | None,
-) -> Page[MemoryListing]:
-    _use_place(connection, session_id, guard)
-    end_key = end_of_prefix(prefix)
-    found = connection.execute(
-        _LIST,
-        {
-            **_place(session_id, owner),
-            # No text lies between a key and the key + NUL.
-            "from_key": prefix if after_key is None else max(prefix, after_key + "\0"),
-            "end_key": _BEHIND_ALL_TEXT if end_key is None else end_key,
-            "now": encode_time(now),
-            "limit": limit + 1,
-        },
-    )
-    rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
-    return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
-
-
-def delete_memory(
-    connection: sqlite3.Connection,
-    address: MemoryAddress,
-    check: Callable[[MemoryEntry], None],
-    *,
-    now: datetime,
-    guard: SessionGuard | None,
-    audit: AuditEntry,
-) -> None:
-    check(get_memory(connection, address, now=now, guard=guard))
-    connection.execute(_REMOVE, _where(address))
-    add_audit(connection, audit)

@@ -8,34 +8,8 @@ import sqlite3
 from operator import itemgetter
 from typing import Any
 
-from shared_context_server import policy
-from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
-from shared_context_server.storage.audience import names_of_caller
-from shared_context_server.storage.base import (
-    AddedMessage,
-    MessagePage,
-    MessageQuery,
-    NewMessage,
-    SenderCount,
-    SessionGuard,
-)
-from shared_context_server.storage.idempotency import (
-    find_message_call,
-    message_answer,
-    to_duplicate_message,
-)
-from shared_context_server.storage.pages import (
-    ITEM_OVERHEAD_BYTES,
-    Place,
-    SeqRun,
-    choose_place,
-    is_sought_by_time,
-    join_runs,
-    page_budget,
-    take_page,
-)
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
     MESSAGE_WIDE,
@@ -46,15 +20,48 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_message,
 )
-from shared_context_server.storage.sqlite.audience import (
-    HEARD,
-    VISIBLE,
-    tally_heard,
-    tally_of_sender,
+from shared_context_server.storage.contract import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    NewMessage,
+    NewMessages,
+    SenderCount,
+    SessionGuard,
 )
-from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
-from shared_context_server.storage.sqlite.leases import require_fence
-from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
+from shared_context_server.storage.rules.idempotency import (
+    check_write,
+    find_message_call,
+    message_answer,
+    to_duplicate_message,
+)
+from shared_context_server.storage.rules.messages import (
+    narrow_to_runs,
+    page_parameters,
+    require_parent,
+    require_visible,
+)
+from shared_context_server.storage.rules.pages import (
+    ITEM_OVERHEAD_BYTES,
+    Scan,
+    SeqRun,
+    choose_scan,
+    join_runs,
+    page_budget,
+    take_page,
+    uses_time_ranges,
+)
+from shared_context_server.storage.sqlite.audience import (
+    VISIBLE,
+    VISIBLE_SEQS,
+    tally_of_sender,
+    tally_visible,
+)
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
+from shared_context_server.storage.sqlite.idempotency import find_record, keep_answer
+from shared_context_server.storage.sqlite.leases import check_fence
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_session
 
 _ADD = """
     INSERT INTO messages (
@@ -117,7 +124,7 @@ _SOUGHT_SEQS = {
     "log": """
         SELECT seq FROM messages INDEXED BY messages_by_seq
         WHERE session_id = :session_id AND seq > :after_seq AND seq < :before_seq""",
-    "heard": HEARD,
+    "audience": VISIBLE_SEQS,
 }
 _FILTERS = f"""
           m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
@@ -137,20 +144,20 @@ _SOUGHT_MESSAGES = {
     "filtered log": f"messages AS m INDEXED BY messages_by_seq WHERE {_FILTERS}",
 }
 # The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
-# the three ranges of HEARD, never touches a message that is not on the page.
+# the three ranges of VISIBLE_SEQS, never touches a message that is not on the page.
 _PAGES = {
-    (place, order): _page(f"{seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset")
-    for place, seqs in _SOUGHT_SEQS.items()
+    (scan, order): _page(f"{seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset")
+    for scan, seqs in _SOUGHT_SEQS.items()
     for order in (_ASCENDING, _DESCENDING)
 } | {
-    (place, order): _page(
+    (scan, order): _page(
         f"SELECT m.seq FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset"
     )
-    for place, matching in _SOUGHT_MESSAGES.items()
+    for scan, matching in _SOUGHT_MESSAGES.items()
     for order in (_ASCENDING, _DESCENDING)
 }
 _COUNTS = {
-    "heard": f"SELECT count(*) FROM ({HEARD})",
+    "audience": f"SELECT count(*) FROM ({VISIBLE_SEQS})",
     "parent": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['parent']}",
     "sender": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['sender']}",
     # The index that is made for senders happens to hold all that is asked here.
@@ -159,7 +166,7 @@ _COUNTS = {
     ),
 }
 _COUNTS_WITHIN = {
-    "heard": _COUNTS["heard"],
+    "audience": _COUNTS["audience"],
     "filtered log": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['filtered log']}",
 }
 _FIND_TIME_RANGES = """
@@ -173,40 +180,161 @@ _COUNT_ALL_BY_SENDER = """
     SELECT sender, count(*) AS count FROM messages INDEXED BY messages_by_sender
     WHERE session_id = :session_id AND seq > :after_seq
     GROUP BY sender ORDER BY count DESC, sender"""
-_COUNT_HEARD_BY_SENDER = f"""
+_COUNT_VISIBLE_BY_SENDER = f"""
     SELECT p.agent_id, {tally_of_sender("p.agent_id", MAX_INTEGER)}
                      - {tally_of_sender("p.agent_id", ":after_seq")} AS count
     FROM participants AS p WHERE p.session_id = :session_id
     ORDER BY count DESC, p.agent_id"""
 
+SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
 
-def add_message(
-    connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
-) -> AddedMessage:
-    session = use_session(connection, new.session_id)
-    call = find_message_call(new)
-    if call is not None:
-        first = find_answer(connection, call, session, guard)
+# One writer at a time gives out the ids, so they grow in the order of the commits, and a sequence
+# never gives one out again.
+_NEWEST_ID = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+_NEW_REACH = """
+    SELECT max(id), count(*) FROM (
+        SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :scanned
+    )"""
+_LIST_NEW = f"""
+    SELECT {MESSAGE} FROM messages AS m CROSS JOIN sessions AS s ON s.id = m.session_id
+    WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
+      AND {CAN_SEE_SESSION} AND {VISIBLE}
+    ORDER BY m.id LIMIT :limit"""
+
+
+class Messages(Subject):
+    """The log of each session. See contract/messages.py."""
+
+    @writes
+    def append(
+        self, connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
+    ) -> AddedMessage:
+        session = use_session(connection, new.session_id)
+        call = find_message_call(new)
+        record = None if call is None else find_record(connection, call)
+        first = check_write(call, record, session, guard)
         if first is not None:
             return to_duplicate_message(first)
-    guard(session)
-    if new.fence is not None:
-        require_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
-    if new.parent_message_id is not None:
-        _require_parent(connection, new, new.parent_message_id)
-    added = _append(connection, new, session.last_seq + 1)
-    if call is not None:
-        keep_answer(connection, call, message_answer(added), new.created_at)
-    return added
+        if new.fence is not None:
+            check_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
+        if new.parent_message_id is not None:
+            require_parent(_find(connection, new.session_id, new.parent_message_id), new)
+        added = _append(connection, new, session.last_seq + 1)
+        if call is not None:
+            keep_answer(connection, call, message_answer(added), new.created_at)
+        return added
 
+    @reads
+    def list_visible(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        query: MessageQuery,
+        guard: SessionGuard,
+    ) -> MessagePage:
+        session = use_session(connection, session_id, guard)
+        found, total_count = _find_page(connection, session, caller, query)
+        # In the order they were chosen in, which SQLite does not promise to keep through the join.
+        found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
+        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        if query.after_seq is None:
+            rows.reverse()
+        return MessagePage(
+            messages=[to_message(row) for row in rows],
+            total_count=total_count,
+            has_more=has_more,
+            last_seq=session.last_seq,
+        )
 
-def _require_parent(connection: sqlite3.Connection, new: NewMessage, parent_id: int) -> None:
-    try:
-        parent = _get_visible(connection, new.session_id, parent_id, new.sender)
-    except MessageNotFound as exc:
-        raise MessageNotFound(parent_id, field="parent_message_id") from exc
-    if not policy.can_reply_to(new.sender, parent):
-        raise MessageNotFound(parent_id, field="parent_message_id")
+    @reads
+    def get(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        message_id: int,
+        caller: Caller,
+        guard: SessionGuard,
+    ) -> Message:
+        use_session(connection, session_id, guard)
+        message = _find(connection, session_id, message_id)
+        return require_visible(message, message_id, caller)
+
+    @reads
+    def read_log(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
+    ) -> list[Message]:
+        use_session(connection, session_id, guard)
+        rows = _fetch_messages(
+            connection,
+            _READ_LOG if before_seq is None else _READ_LOG_BACK,
+            {
+                "session_id": session_id,
+                "after_seq": clamp(after_seq),
+                "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
+                "limit": clamp(limit),
+                "max_bytes": page_budget(limit),
+            },
+        )
+        rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
+        page, _ = take_page(rows, limit, MESSAGE_WIDE)
+        return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
+
+    @reads
+    def count_by_sender(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        *,
+        after_seq: int,
+        guard: SessionGuard,
+    ) -> list[SenderCount]:
+        use_session(connection, session_id, guard)
+        statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_VISIBLE_BY_SENDER
+        rows = connection.execute(
+            statement,
+            {"session_id": session_id, "after_seq": clamp(after_seq), **audience_keys(caller)},
+        )
+        return [SenderCount(*row) for row in rows if row[1]]
+
+    @reads
+    def get_newest_id(self, connection: sqlite3.Connection) -> int:
+        (newest,) = connection.execute(_NEWEST_ID).fetchone()
+        return int(newest)
+
+    @reads
+    def list_new(
+        self, connection: sqlite3.Connection, caller: Caller, *, after_id: int, limit: int
+    ) -> NewMessages:
+        after_id = clamp(after_id)
+        up_to_id, scanned = connection.execute(
+            _NEW_REACH, {"after_id": after_id, "scanned": SCANNED}
+        ).fetchone()
+        if up_to_id is None:
+            return NewMessages([], after_id, has_more=False)
+        found = connection.execute(
+            _LIST_NEW,
+            {
+                "after_id": after_id,
+                "up_to_id": up_to_id,
+                "limit": clamp(limit + 1),
+                **session_rights(caller),
+                **audience_keys(caller),
+            },
+        )
+        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        messages = [to_message(row) for row in rows]
+        if has_more:
+            return NewMessages(messages, rows[-1][0], has_more=True)
+        return NewMessages(messages, up_to_id, has_more=scanned == SCANNED)
 
 
 def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:
@@ -231,46 +359,9 @@ def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedM
     return AddedMessage(id=message_id, seq=seq, timestamp=new.created_at)
 
 
-def get_message(
-    connection: sqlite3.Connection,
-    session_id: str,
-    message_id: int,
-    caller: Caller,
-    guard: SessionGuard,
-) -> Message:
-    use_session(connection, session_id, guard)
-    return _get_visible(connection, session_id, message_id, caller)
-
-
-def _get_visible(
-    connection: sqlite3.Connection, session_id: str, message_id: int, caller: Caller
-) -> Message:
+def _find(connection: sqlite3.Connection, session_id: str, message_id: int) -> Message | None:
     row = connection.execute(_FIND, {"id": clamp(message_id), "session_id": session_id}).fetchone()
-    if row is None or not policy.can_see_message(caller, message := to_message(row)):
-        raise MessageNotFound(message_id)
-    return message
-
-
-def list_messages(
-    connection: sqlite3.Connection,
-    session_id: str,
-    caller: Caller,
-    query: MessageQuery,
-    guard: SessionGuard,
-) -> MessagePage:
-    session = use_session(connection, session_id, guard)
-    found, total_count = _find_page(connection, session, caller, query)
-    # In the order they were chosen in, which SQLite does not promise to keep through the join.
-    found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
-    rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
-    if query.after_seq is None:
-        rows.reverse()
-    return MessagePage(
-        messages=[to_message(row) for row in rows],
-        total_count=total_count,
-        has_more=has_more,
-        last_seq=session.last_seq,
-    )
+    return None if row is None else to_message(row)
 
 
 def _find_page(
@@ -278,25 +369,24 @@ def _find_page(
 ) -> tuple[list[Row], int]:
     """Rows of at most limit + 1 messages, and the total count."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
-    place = choose_place(caller, query)
-    names = {}
-    if place == "heard":
-        # Who is no admin meets each visibility under one name.
-        names = names_of_caller(caller, only=query.visibility, sender=query.sender)
+    scan = choose_scan(caller, query)
+    if scan == "audience":
+        # A message has one visibility, hence one kind of key.
+        keys = audience_keys(caller, only=query.visibility, sender=query.sender)
     else:
-        names = names_of_caller(caller)
-    parameters = _page_parameters(session, caller, query) | names
-    if is_sought_by_time(place, query):
-        return _find_page_by_time(connection, session, query, place, order, parameters)
-    rows = _fetch_messages(connection, _PAGES[place, order], parameters)
+        keys = audience_keys(caller)
+    parameters = page_parameters(session, caller, query) | keys
+    if uses_time_ranges(scan, query):
+        return _find_page_by_time(connection, session, query, scan, order, parameters)
+    rows = _fetch_messages(connection, _PAGES[scan, order], parameters)
     if not query.is_counted:
         return rows, 0
-    if place == "log":
+    if scan == "log":
         return rows, session.last_seq
-    if place == "heard":
-        return rows, tally_heard(connection, session.id, names).count
+    if scan == "audience":
+        return rows, tally_visible(connection, session.id, keys).count
     everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
-    (total_count,) = connection.execute(_COUNTS[place], parameters | everywhere).fetchone()
+    (total_count,) = connection.execute(_COUNTS[scan], parameters | everywhere).fetchone()
     return rows, total_count
 
 
@@ -304,7 +394,7 @@ def _find_page_by_time(
     connection: sqlite3.Connection,
     session: Session,
     query: MessageQuery,
-    place: Place,
+    scan: Scan,
     order: str,
     parameters: dict[str, Any],
 ) -> tuple[list[Row], int]:
@@ -314,35 +404,32 @@ def _find_page_by_time(
     runs = join_runs(
         ((up_to, bool(within)) for up_to, within in decode_json(found)), session.last_seq
     )
-    counts = [_count_run(connection, session, query, place, run, parameters) for run in runs]
+    counts = [_count_run(connection, session, query, scan, run, parameters) for run in runs]
     met = [run for run, count in zip(runs, counts, strict=True) if count]
     if not met:
         return [], 0
-    bounds = {
-        "after_seq": max(parameters["after_seq"], met[0].after_seq),
-        "before_seq": min(parameters["before_seq"], met[-1].up_to_seq + 1),
-    }
-    return _fetch_messages(connection, _PAGES[place, order], parameters | bounds), sum(counts)
+    narrowed = narrow_to_runs(parameters, met)
+    return _fetch_messages(connection, _PAGES[scan, order], narrowed), sum(counts)
 
 
 def _count_run(
     connection: sqlite3.Connection,
     session: Session,
     query: MessageQuery,
-    place: Place,
+    scan: Scan,
     run: SeqRun,
     parameters: dict[str, Any],
 ) -> int:
-    if run.is_within and place == "heard":
+    if run.is_within and scan == "audience":
         before, up_to = (
-            tally_heard(connection, session.id, parameters, up_to_seq=seq).count
+            tally_visible(connection, session.id, parameters, up_to_seq=seq).count
             for seq in (run.after_seq, run.up_to_seq)
         )
         return up_to - before
     if run.is_within and query.visibility is None:
         return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
-    (count,) = connection.execute(_COUNTS_WITHIN[place], parameters | bounds).fetchone()
+    (count,) = connection.execute(_COUNTS_WITHIN[scan], parameters | bounds).fetchone()
     return int(count)
 
 
@@ -352,64 +439,3 @@ def _fetch_messages(
     """The rows of a statement that _in_one_row has made, in no order."""
     (text,) = connection.execute(statement, parameters).fetchone()
     return decode_json(text)  # type: ignore[no-any-return]  # an array of arrays
-
-
-def _page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
-    start, end, parent = query.start_time, query.end_time, query.parent_message_id
-    return {
-        "session_id": session.id,
-        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
-        "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
-        "limit": clamp(query.limit + 1),
-        "max_bytes": page_budget(query.limit),
-        "offset": clamp(query.offset),
-        "is_admin": caller.is_admin,
-        "sender": query.sender,
-        "visibility": query.visibility,
-        "start_time": -MAX_INTEGER if start is None else encode_time(start),
-        "end_time": MAX_INTEGER if end is None else encode_time(end),
-        "parent_message_id": None if parent is None else clamp(parent),
-    }
-
-
-def read_log(
-    connection: sqlite3.Connection,
-    session_id: str,
-    *,
-    after_seq: int,
-    before_seq: int | None = None,
-    limit: int,
-    guard: SessionGuard,
-) -> list[Message]:
-    use_session(connection, session_id, guard)
-    rows = _fetch_messages(
-        connection,
-        _READ_LOG if before_seq is None else _READ_LOG_BACK,
-        {
-            "session_id": session_id,
-            "after_seq": clamp(after_seq),
-            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
-            "limit": clamp(limit),
-            "max_bytes": page_budget(limit),
-        },
-    )
-    rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
-    page, _ = take_page(rows, limit, MESSAGE_WIDE)
-    return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
-
-
-def count_by_sender(
-    connection: sqlite3.Connection,
-    session_id: str,
-    caller: Caller,
-    *,
-    after_seq: int,
-    guard: SessionGuard,
-) -> list[SenderCount]:
-    use_session(connection, session_id, guard)
-    statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_HEARD_BY_SENDER
-    rows = connection.execute(
-        statement,
-        {"session_id": session_id, "after_seq": clamp(after_seq), **names_of_caller(caller)},
-    )
-    return [SenderCount(*row) for row in rows if row[1]]

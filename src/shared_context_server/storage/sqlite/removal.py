@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from shared_context_server.storage.rows import encode_time
+from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.sqlite.changes import KEPT_CHANGES
+from shared_context_server.storage.sqlite.engine.work import Engine
 
 STEP_ROWS = 500  # rows of one write operation: some milliseconds
 
@@ -102,6 +104,15 @@ def remove_step(connection: sqlite3.Connection, session_id: str) -> int:
             return removed
     connection.execute(_REMOVE_SESSION, parameters)
     return 0
+
+
+async def remove_session(engine: Engine, session_id: str) -> int:
+    """Remove a session that is marked as deleted, in steps; return how many rows went."""
+    total = 0
+    step = partial(remove_step, session_id=session_id)
+    while removed := await engine.writer.run(step):
+        total += removed
+    return total
 
 
 def list_deleted(connection: sqlite3.Connection) -> list[str]:

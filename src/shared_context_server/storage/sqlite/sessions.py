@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from datetime import datetime
 
-from shared_context_server.errors import Conflict, SessionNotFound
+from shared_context_server.errors import Conflict, SessionNotFound, Unavailable
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -15,11 +16,7 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.storage.audience import names_of_caller, session_rights
-from shared_context_server.storage.base import NewSession, Page, SessionGuard
-from shared_context_server.storage.cursors import require_seq_up_to
-from shared_context_server.storage.pages import take_page
-from shared_context_server.storage.rows import (
+from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
     SESSION_WIDE,
@@ -28,8 +25,14 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_session,
 )
-from shared_context_server.storage.sqlite.audience import tally_heard
+from shared_context_server.storage.contract import NewSession, Page, SessionGuard
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
+from shared_context_server.storage.rules.pages import take_page
+from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
+from shared_context_server.storage.sqlite.audience import tally_visible
 from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
+from shared_context_server.storage.sqlite.removal import remove_session
 
 _ADD = """
     INSERT INTO sessions (id, purpose, metadata, access, status, created_by, created_at, invited)
@@ -67,7 +70,7 @@ _NEWEST_AT = """
 _LIST_WRITERS = """
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
     LIMIT :limit"""
-_LIST_HEARD_WRITERS = """
+_LIST_VISIBLE_WRITERS = """
     SELECT agent_id FROM writers
     WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit"""
@@ -79,23 +82,139 @@ _SET_CURSOR = """
     RETURNING seq"""
 
 
-def add_session(connection: sqlite3.Connection, new: NewSession, audit: AuditEntry) -> Session:
-    added = connection.execute(
-        _ADD,
-        {
-            "id": new.id,
-            "purpose": new.purpose,
-            "metadata": encode_json(new.metadata),
-            "access": new.access,
-            "created_by": new.created_by,
-            "created_at": encode_time(new.created_at),
-            "invited": encode_json(new.invited),
-        },
-    )
-    if added.rowcount == 0:
-        raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
-    add_audit(connection, audit)
-    return use_session(connection, new.id)
+class Sessions(Subject):
+    """Sessions, their participants and cursors. See contract/sessions.py."""
+
+    @writes
+    def create(self, connection: sqlite3.Connection, new: NewSession, audit: AuditEntry) -> Session:
+        added = connection.execute(
+            _ADD,
+            {
+                "id": new.id,
+                "purpose": new.purpose,
+                "metadata": encode_json(new.metadata),
+                "access": new.access,
+                "created_by": new.created_by,
+                "created_at": encode_time(new.created_at),
+                "invited": encode_json(new.invited),
+            },
+        )
+        if added.rowcount == 0:
+            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+        add_audit(connection, audit)
+        return use_session(connection, new.id)
+
+    @reads
+    def list_visible(
+        self,
+        connection: sqlite3.Connection,
+        caller: Caller,
+        *,
+        status: SessionStatus | None,
+        created_by: str | None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> Page[SessionSummary]:
+        found = connection.execute(
+            _LISTINGS[status is not None, created_by is not None],
+            {
+                **session_rights(caller),
+                "status": status,
+                "created_by": created_by,
+                "before_at": encode_time(before[0]) if before else MAX_INTEGER,
+                "before_id": before[1] if before else "",
+                "limit": limit + 1,
+            },
+        )
+        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
+
+    @writes
+    def close(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        closed_at: datetime,
+        guard: SessionGuard,
+        audit: AuditEntry,
+    ) -> Session:
+        session = use_session(connection, session_id, guard)
+        if session.status is SessionStatus.CLOSED:
+            return session
+        connection.execute(_CLOSE, {"id": session_id, "closed_at": encode_time(closed_at)})
+        add_audit(connection, audit)
+        return use_session(connection, session_id)
+
+    @writes
+    def _mark_deleted(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        guard: SessionGuard,
+        audit: AuditEntry,
+    ) -> None:
+        """Gone for every caller from now on; removal.py removes the rows."""
+        use_session(connection, session_id, guard)
+        connection.execute(_MARK_DELETED, {"id": session_id})
+        add_audit(connection, audit)
+
+    @writes
+    def set_cursor(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        seq: int,
+        guard: SessionGuard,
+    ) -> tuple[int, int]:
+        session = use_session(connection, session_id, guard)
+        last_seq = session.last_seq
+        if not caller.is_admin:
+            last_seq = tally_visible(connection, session_id, audience_keys(caller)).last_seq
+        require_seq_up_to(seq, last_seq)
+        (stored,) = connection.execute(
+            _SET_CURSOR,
+            {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},
+        ).fetchone()
+        return stored, summarize(connection, session, caller).unread
+
+    @reads
+    def get(self, connection: sqlite3.Connection, session_id: str) -> Session:
+        return use_session(connection, session_id)
+
+    @reads
+    def summarize(
+        self, connection: sqlite3.Connection, session_id: str, caller: Caller, guard: SessionGuard
+    ) -> SessionSummary:
+        return summarize(connection, use_session(connection, session_id, guard), caller)
+
+    @reads
+    def list_participants(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        caller: Caller,
+        guard: SessionGuard,
+        *,
+        limit: int,
+    ) -> list[str]:
+        session = use_session(connection, session_id, guard)
+        writers = connection.execute(
+            _LIST_WRITERS if caller.is_admin else _LIST_VISIBLE_WRITERS,
+            {"session_id": session.id, "limit": limit, **audience_keys(caller)},
+        )
+        return join_participants(session, (row[0] for row in writers), limit)
+
+    async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
+        await self._mark_deleted(session_id, guard, audit)
+        # From here on it is deleted. What cannot be removed just now, purge removes.
+        with contextlib.suppress(Unavailable):
+            await remove_session(self.engine, session_id)
+
+    @reads
+    def get_cursor(self, connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
+        use_session(connection, session_id)
+        return find_cursor(connection, session_id, agent_id)
 
 
 def use_session(
@@ -111,30 +230,6 @@ def use_session(
     return session
 
 
-def list_sessions(
-    connection: sqlite3.Connection,
-    caller: Caller,
-    *,
-    status: SessionStatus | None,
-    created_by: str | None,
-    limit: int,
-    before: tuple[datetime, str] | None,
-) -> Page[SessionSummary]:
-    found = connection.execute(
-        _LISTINGS[status is not None, created_by is not None],
-        {
-            **session_rights(caller),
-            "status": status,
-            "created_by": created_by,
-            "before_at": encode_time(before[0]) if before else MAX_INTEGER,
-            "before_id": before[1] if before else "",
-            "limit": limit + 1,
-        },
-    )
-    rows, has_more = take_page(found, limit, SESSION_WIDE)
-    return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
-
-
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
     """Its cost does not depend on how many messages there are."""
     cursor = find_cursor(connection, session.id, caller.agent_id)
@@ -143,7 +238,7 @@ def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) 
         newest = connection.execute(_NEWEST_AT, {"session_id": session.id}).fetchone()
         newest_at = decode_time(newest[0]) if newest else None
     else:
-        tally = tally_heard(connection, session.id, names_of_caller(caller))
+        tally = tally_visible(connection, session.id, audience_keys(caller))
         count, newest_at = tally.count, tally.newest_at
     return SessionSummary(
         session=session,
@@ -157,43 +252,8 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     """How many messages the caller sees up to and including `seq`, which is in the session."""
     if seq == 0 or caller.is_admin:
         return seq
-    names = names_of_caller(caller)
-    return tally_heard(connection, session.id, names, up_to_seq=seq).count
-
-
-def list_participants(
-    connection: sqlite3.Connection, session: Session, caller: Caller, limit: int
-) -> list[str]:
-    writers = connection.execute(
-        _LIST_WRITERS if caller.is_admin else _LIST_HEARD_WRITERS,
-        {"session_id": session.id, "limit": limit, **names_of_caller(caller)},
-    )
-    everyone = (session.created_by, *session.invited, *(row[0] for row in writers))
-    return list(dict.fromkeys(everyone))[:limit]
-
-
-def close_session(
-    connection: sqlite3.Connection,
-    session_id: str,
-    closed_at: datetime,
-    guard: SessionGuard,
-    audit: AuditEntry,
-) -> Session:
-    session = use_session(connection, session_id, guard)
-    if session.status is SessionStatus.CLOSED:
-        return session
-    connection.execute(_CLOSE, {"id": session_id, "closed_at": encode_time(closed_at)})
-    add_audit(connection, audit)
-    return use_session(connection, session_id)
-
-
-def mark_deleted(
-    connection: sqlite3.Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
-) -> None:
-    """Gone for every caller from now on; removal.py removes the rows."""
-    use_session(connection, session_id, guard)
-    connection.execute(_MARK_DELETED, {"id": session_id})
-    add_audit(connection, audit)
+    names = audience_keys(caller)
+    return tally_visible(connection, session.id, names, up_to_seq=seq).count
 
 
 def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
@@ -201,22 +261,3 @@ def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) 
         _FIND_CURSOR, {"session_id": session_id, "agent_id": agent_id}
     ).fetchone()
     return row[0] if row else 0
-
-
-def set_cursor(
-    connection: sqlite3.Connection,
-    session_id: str,
-    caller: Caller,
-    seq: int,
-    guard: SessionGuard,
-) -> tuple[int, int]:
-    session = use_session(connection, session_id, guard)
-    last_seq = session.last_seq
-    if not caller.is_admin:
-        last_seq = tally_heard(connection, session_id, names_of_caller(caller)).last_seq
-    require_seq_up_to(seq, last_seq)
-    (stored,) = connection.execute(
-        _SET_CURSOR,
-        {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},
-    ).fetchone()
-    return stored, summarize(connection, session, caller).unread

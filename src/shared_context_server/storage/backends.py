@@ -1,0 +1,79 @@
+"""The registry of backends, by the scheme of DATABASE_URL, and what each of them offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import Settings
+from shared_context_server.storage.contract import Store
+from shared_context_server.storage.migrations import SchemaStatus
+from shared_context_server.storage.transfer.copying import Copier
+
+StorageId: TypeAlias = tuple[int, int]
+"""What tells one database at an address from the next one there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`aside`: where the database that was there has been put; None if there was none."""
+
+    schema: SchemaStatus
+    aside: Path | None
+
+
+class OpenCopier(Protocol):
+    def __call__(
+        self, settings: Settings, *, read_only: bool
+    ) -> AbstractAsyncContextManager[Copier]: ...
+
+
+class BackUp(Protocol):
+    def __call__(self, settings: Settings, destination: Path, *, force: bool) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One kind of store. The functions of the same names in storage/__init__.py have the promises."""
+
+    open_store: Callable[[Settings, StorageId | None], AbstractAsyncContextManager[Store]]
+    open_copier: OpenCopier
+    migrate: Callable[[Settings], list[str]]
+    find_schema_status: Callable[[Settings], SchemaStatus]
+    identify: Callable[[Settings], StorageId | None]
+    back_up: BackUp
+    restore: Callable[[Settings, Path], Restored]
+
+
+PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
+"""The package beside this module that has the BACKEND of a scheme."""
+
+_EXTRAS = {"postgres": "PostgreSQL"}
+"""Packages whose driver is an extra of the same name."""
+
+
+def find_backend(settings: Settings) -> Backend:
+    """The backend of `settings.storage_url`. Raises ConfigurationError for an unknown scheme, and
+    if the driver is not installed."""
+    scheme = settings.storage_url.partition(":")[0]
+    package = PACKAGES.get(scheme)
+    if package is None:
+        raise ConfigurationError(
+            f"DATABASE_URL: no storage backend for {scheme!r}; use sqlite:/// or postgresql://"
+        )
+    try:
+        backend: Backend = import_module(f"{__package__}.{package}").BACKEND
+    except ImportError as exc:
+        if package not in _EXTRAS:
+            raise
+        raise ConfigurationError(
+            f"DATABASE_URL: {_EXTRAS[package]} needs the extra {package}. Install it from where the "
+            f"server came from: pip install 'CHECKOUT[{package}]', or 'WHEEL[{package}]', with the "
+            "path of either."
+        ) from exc
+    return backend

@@ -1,0 +1,323 @@
+"""Between rows and models, and how their fields are stored: times, JSON, permissions.
+
+A list of columns stands beside the function that reads them by their positions. Who adds a column to
+one adds it at its end, or changes all positions of the function.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from pydantic import JsonValue
+from pydantic_core import from_json, to_json
+
+from shared_context_server.models import (
+    Access,
+    Agent,
+    ApiKey,
+    AuditEntry,
+    Credential,
+    Lease,
+    MemoryAddress,
+    MemoryEntry,
+    Message,
+    Permission,
+    Session,
+    SessionStatus,
+    Visibility,
+)
+from shared_context_server.storage.contract import MemoryListing
+
+Row = tuple[Any, ...]
+
+MAX_INTEGER = 2**63 - 1  # the largest integer SQLite stores
+
+_DIGITS_AT_ONCE = 600  # below the least limit that Python can be given (sys.set_int_max_str_digits)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def encode_time(at: datetime) -> int:
+    """Whole microseconds since the epoch."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def encode_optional_time(at: datetime | None) -> int | None:
+    return None if at is None else encode_time(at)
+
+
+def decode_time(microseconds: int) -> datetime:
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+def decode_optional_time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else decode_time(microseconds)
+
+
+def parse_time(text: str) -> int:
+    """The time that an ISO 8601 text names, as it is stored. Raises ValueError for one without an
+    offset."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("must be a time in UTC")
+    return encode_time(at.astimezone(UTC))
+
+
+def spell_time(microseconds: int) -> str:
+    """A stored time as text: ISO 8601 in UTC, with Z and always six digits of a second."""
+    return decode_time(microseconds).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def clamp(number: int) -> int:
+    """The nearest integer that SQLite can compare with: bounds come from callers, of any size."""
+    return max(-MAX_INTEGER, min(number, MAX_INTEGER))
+
+
+def encode_json(value: JsonValue | tuple[str, ...]) -> str:
+    if value == () or value == {}:  # as most recipients and metadata are
+        return "{}" if value == {} else "[]"
+    return to_json(value).decode()
+
+
+def decode_json(text: str) -> Any:
+    """The value; Any, because the caller knows what it has stored. Raises ValueError for an integer
+    of more digits than Python reads, which a memory value of an earlier version may have."""
+    try:
+        return from_json(text)
+    except ValueError:
+        # from_json stops at a depth of 200.
+        return json.loads(text)
+
+
+def decode_json_exactly(text: str | bytes) -> Any:
+    """The value, whatever its integers are: for copies, which must lose nothing. Raises ValueError
+    for what is no JSON."""
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return json.loads(text, parse_int=_parse_long_integer, parse_constant=_refuse_constant)
+
+
+def _parse_long_integer(digits: str) -> int:
+    """In parts, because int() refuses texts that are longer than some thousand digits."""
+    sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits)
+    number = 0
+    for start in range(0, len(digits), _DIGITS_AT_ONCE):
+        part = digits[start : start + _DIGITS_AT_ONCE]
+        number = number * 10 ** len(part) + int(part)
+    return sign * number
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def encode_permissions(permissions: frozenset[Permission]) -> str:
+    return " ".join(sorted(permissions))
+
+
+def decode_permissions(text: str) -> frozenset[Permission]:
+    return frozenset(Permission(word) for word in text.split())
+
+
+def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
+    """Where columns stand in a list of them."""
+    listed = [column.strip().rpartition(".")[2] for column in columns.split(",")]
+    return tuple(listed.index(name) for name in names)
+
+
+SESSION = """
+    s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
+"""
+
+
+SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
+
+
+def to_session(row: Row) -> Session:
+    *columns, last_seq = row
+    is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
+    session = (_recall_session if is_small else _to_empty_session)(*columns)
+    return session._replace(last_seq=last_seq) if last_seq else session
+
+
+def _to_empty_session(
+    session_id: str,
+    purpose: str,
+    metadata: str,
+    access: str,
+    status: str,
+    created_by: str,
+    created_at: int,
+    closed_at: int | None,
+    invited: str,
+) -> Session:
+    return Session(
+        id=session_id,
+        purpose=purpose,
+        metadata=decode_json(metadata),
+        access=Access(access),
+        status=SessionStatus(status),
+        created_by=created_by,
+        created_at=decode_time(created_at),
+        closed_at=decode_optional_time(closed_at),
+        invited=tuple(decode_json(invited)),
+    )
+
+
+_REMEMBERED_BYTES = 4096
+# All but the last seq of a session stays the same from call to call.
+_recall_session = lru_cache(maxsize=256)(_to_empty_session)
+
+
+MESSAGE = """
+    m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
+    m.metadata, m.parent_message_id, m.created_at
+"""
+
+
+MESSAGE_WIDE = _find_positions(MESSAGE, "content", "recipients", "metadata")
+"""The columns of MESSAGE that may be long."""
+
+
+def to_message(row: Row) -> Message:
+    return Message(
+        id=row[0],
+        session_id=row[1],
+        seq=row[2],
+        sender=row[3],
+        sender_type=row[4],
+        content=row[5],
+        visibility=Visibility(row[6]),
+        recipients=decode_json(row[7]),
+        metadata=decode_json(row[8]),
+        parent_message_id=row[9],
+        timestamp=decode_time(row[10]),
+    )
+
+
+MEMORY_ENTRY = "version, created_at, updated_at, updated_by, expires_at, metadata, value"
+
+
+def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
+    value, is_readable = _decode_value(row[6])
+    return MemoryEntry(
+        address=address,
+        version=row[0],
+        created_at=decode_time(row[1]),
+        updated_at=decode_time(row[2]),
+        updated_by=row[3],
+        expires_at=decode_optional_time(row[4]),
+        metadata=decode_json(row[5]),
+        value=value,
+        is_readable=is_readable,
+    )
+
+
+def _decode_value(text: str) -> tuple[JsonValue, bool]:
+    """The value, and whether it can be read."""
+    try:
+        return decode_json(text), True
+    except ValueError:
+        return None, False
+
+
+MEMORY_LISTING = (
+    "key, version, created_at, updated_at, updated_by, expires_at, metadata, size_bytes"
+)
+
+
+MEMORY_LISTING_WIDE = _find_positions(MEMORY_LISTING, "key", "metadata")
+
+
+def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:
+    return MemoryListing(
+        address=MemoryAddress(key=row[0], session_id=session_id, owner=owner),
+        version=row[1],
+        created_at=decode_time(row[2]),
+        updated_at=decode_time(row[3]),
+        updated_by=row[4],
+        expires_at=decode_optional_time(row[5]),
+        metadata=decode_json(row[6]),
+        size_bytes=row[7],
+    )
+
+
+LEASE = "name, holder, fencing_token, acquired_at, expires_at"
+
+
+def to_lease(session_id: str | None, row: Row) -> Lease:
+    return Lease(
+        session_id=session_id,
+        name=row[0],
+        holder=row[1],
+        fencing_token=row[2],
+        acquired_at=decode_time(row[3]),
+        expires_at=decode_time(row[4]),
+    )
+
+
+AGENT = "agents.agent_id, agents.agent_type, agents.first_seen, agents.last_seen"
+
+
+def to_agent(row: Row) -> Agent:
+    return Agent(
+        agent_id=row[0],
+        agent_type=row[1],
+        first_seen=decode_time(row[2]),
+        last_seen=decode_time(row[3]),
+    )
+
+
+API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"
+
+
+def to_api_key(row: Row) -> ApiKey:
+    return ApiKey(
+        id=row[0],
+        agent_id=row[1],
+        permissions=decode_permissions(row[2]),
+        secret_hash=row[3],
+        created_at=decode_time(row[4]),
+        revoked_at=decode_optional_time(row[5]),
+        agent_type=row[6],
+    )
+
+
+CREDENTIAL = """
+    id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at, revoked_at,
+    origin_id
+"""
+
+
+def to_credential(row: Row) -> Credential:
+    return Credential(
+        id=row[0],
+        agent_id=row[1],
+        agent_type=row[2],
+        permissions=decode_permissions(row[3]),
+        key_id=row[4],
+        handle_hash=row[5],
+        issued_at=decode_time(row[6]),
+        expires_at=decode_time(row[7]),
+        revoked_at=decode_optional_time(row[8]),
+        origin_id=row[9],
+    )
+
+
+AUDIT_ENTRY = "id, created_at, event_type, agent_id, session_id, details"
+
+
+def to_audit_entry(row: Row) -> AuditEntry:
+    return AuditEntry(
+        id=row[0],
+        timestamp=decode_time(row[1]),
+        event_type=row[2],
+        agent_id=row[3],
+        session_id=row[4],
+        details=decode_json(row[5]),
+    )

@@ -1,0 +1,106 @@
+"""What the services need of a store. These docstrings are the contract every store is tested on.
+
+Common promises
+- A method that writes returns after its transaction is committed: what it reports survives a
+  killed process. If it raises, nothing of it was written, with one exception: an Unavailable whose
+  cause is a connection that was lost while it committed. Then, and if its caller is cancelled, the
+  write may or may not have happened, wholly.
+- A guard runs inside the transaction (or read snapshot) on the session as it is there, and may
+  raise any SharedContextError, which is passed on unchanged. It must be quick and must not block.
+  It may be asked before, too, on the session as the store remembers it; only the last time counts.
+- A session that does not exist raises SessionNotFound, before any guard.
+- Reads see every write that was acknowledged before they began, by any process.
+- A store that cannot answer raises Unavailable.
+- What lists messages, sessions or memory entries stops at `limit` of them, or before the first that
+  would not fit into pages.page_budget(limit); there is always at least one if there is any. What
+  does not fit is not loaded either.
+- All methods are safe to call from any number of tasks of the loop that opened the store.
+- JSON values come back equal to what was stored; object keys keep their order. Other text has no
+  U+0000: callers are refused before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared_context_server.storage.contract.agents import Agents, PresenceChange
+from shared_context_server.storage.contract.audit import Audit, AuditQuery
+from shared_context_server.storage.contract.changes import (
+    Anchor,
+    Bell,
+    Changes,
+    ChangeStream,
+    TailPosition,
+)
+from shared_context_server.storage.contract.credentials import AuthState, Credentials
+from shared_context_server.storage.contract.leases import Fence, LeaseAttempt, Leases
+from shared_context_server.storage.contract.maintenance import Maintenance, StoreStats
+from shared_context_server.storage.contract.memory import (
+    Memory,
+    MemoryListing,
+    MemoryUpdate,
+    MemoryWrite,
+    WrittenMemory,
+)
+from shared_context_server.storage.contract.messages import (
+    AddedMessage,
+    MessagePage,
+    MessageQuery,
+    Messages,
+    NewMessage,
+    NewMessages,
+    SenderCount,
+)
+from shared_context_server.storage.contract.pages import Page
+from shared_context_server.storage.contract.sessions import NewSession, SessionGuard, Sessions
+
+__all__ = [
+    "AddedMessage",
+    "Agents",
+    "Anchor",
+    "Audit",
+    "AuditQuery",
+    "AuthState",
+    "Bell",
+    "ChangeStream",
+    "Changes",
+    "Credentials",
+    "Fence",
+    "LeaseAttempt",
+    "Leases",
+    "Maintenance",
+    "Memory",
+    "MemoryListing",
+    "MemoryUpdate",
+    "MemoryWrite",
+    "MessagePage",
+    "MessageQuery",
+    "Messages",
+    "NewMessage",
+    "NewMessages",
+    "NewSession",
+    "Page",
+    "PresenceChange",
+    "SenderCount",
+    "SessionGuard",
+    "Sessions",
+    "Store",
+    "StoreStats",
+    "TailPosition",
+    "WrittenMemory",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A place that keeps everything: one port a subject."""
+
+    sessions: Sessions
+    messages: Messages
+    memory: Memory
+    leases: Leases
+    credentials: Credentials
+    agents: Agents
+    audit: Audit
+    changes: ChangeStream
+    maintenance: Maintenance

@@ -1,0 +1,143 @@
+"""The log of each session: appending messages and reading those that a caller may see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from shared_context_server.models import (
+    Caller,
+    JsonObject,
+    Message,
+    Visibility,
+)
+from shared_context_server.storage.contract.leases import Fence
+from shared_context_server.storage.contract.sessions import SessionGuard
+
+
+class NewMessage(NamedTuple):
+    """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
+
+    session_id: str
+    sender: Caller
+    content: str
+    visibility: Visibility
+    recipients: tuple[str, ...]
+    metadata: JsonObject
+    parent_message_id: int | None
+    created_at: datetime
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    fence: Fence | None = None
+
+
+class AddedMessage(NamedTuple):
+    """`duplicate`: the idempotency key was known, and this is the first call's answer."""
+
+    id: int
+    seq: int
+    timestamp: datetime
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQuery:
+    """Filters, all of which must hold; None does not filter. Bounds: after_seq and before_seq
+    exclusive, start_time and end_time inclusive. A page also ends where page_budget(limit) does."""
+
+    limit: int
+    offset: int = 0
+    after_seq: int | None = None
+    before_seq: int | None = None
+    sender: str | None = None
+    visibility: Visibility | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    parent_message_id: int | None = None
+    is_counted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """Messages in seq order. `total_count`: all that match the filters other than after_seq,
+    before_seq, offset and limit; 0 unless the query is_counted. `has_more`: with after_seq newer ones match, without it older ones.
+    `last_seq`: the newest seq of the session in this snapshot, visible or not."""
+
+    messages: list[Message]
+    total_count: int
+    has_more: bool
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class SenderCount:
+    sender: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessages:
+    """A piece of what all sessions have in common, by id, and where to read on."""
+
+    messages: list[Message]
+    next_after_id: int
+    has_more: bool
+
+
+class Messages(Protocol):
+    """The messages of all sessions."""
+
+    async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
+        """Append to the log. `seq` is the session's last seq + 1: gapless from 1, and in commit
+        order, so that a reader by cursor never misses one that commits later with a smaller seq.
+
+        Order of checks: idempotency record first (same session, sender and key: the first answer
+        again, duplicate=True, even if the session has been closed since; another fingerprint:
+        Conflict with field idempotency_key; the caller must still be able to see the session, which
+        the guard's SessionNotFound or PermissionDenied tells, only SessionClosed is passed over),
+        then the guard, then the fence: at `created_at` the sender must hold that lease of this
+        session with this token, else LeaseLost; then the parent: it must be a message of this
+        session that policy.can_reply_to grants the sender, else
+        MessageNotFound(field="parent_message_id").
+        """
+
+    async def list_visible(
+        self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
+    ) -> MessagePage:
+        """What the caller may see, of one snapshot. With after_seq: the oldest `limit` behind it,
+        `offset` skipped. Without: the newest `limit` (before before_seq if given), the `offset`
+        newest skipped. Cost without filters does not grow with the session."""
+
+    async def get(
+        self, session_id: str, message_id: int, caller: Caller, guard: SessionGuard
+    ) -> Message:
+        """Raise MessageNotFound if it is not there or the caller may not see it."""
+
+    async def read_log(
+        self,
+        session_id: str,
+        *,
+        after_seq: int,
+        before_seq: int | None = None,
+        limit: int,
+        guard: SessionGuard,
+    ) -> list[Message]:
+        """The log as it is, for whoever applies policy.can_see_message to each, in seq order: what
+        stands first behind `after_seq`, or with `before_seq` last before it. It has been read to its
+        end when nothing comes, or the session's last_seq has."""
+
+    async def count_by_sender(
+        self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
+    ) -> list[SenderCount]:
+        """Visible messages behind after_seq by sender, most first, then by name."""
+
+    async def get_newest_id(self) -> int:
+        """The largest id that any message has had; 0 if there has been none."""
+
+    async def list_new(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
+        """What the caller may see of all sessions behind `after_id`, oldest first, at most `limit`.
+
+        Ids are in commit order and never given out again: nothing comes later with an id up to
+        next_after_id. A call looks at a bounded number of messages, visible or not, so there may be
+        more although it returns few or none."""

@@ -1,0 +1,174 @@
+"""API keys, issued credentials, and the generation that tells when to look again."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared_context_server.errors import Unauthenticated
+from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.codec import (
+    API_KEY,
+    CREDENTIAL,
+    encode_optional_time,
+    encode_permissions,
+    encode_time,
+    to_api_key,
+    to_credential,
+)
+from shared_context_server.storage.contract import AuthState
+from shared_context_server.storage.postgres.audit import add_audit
+from shared_context_server.storage.postgres.engine.pool import Connection
+from shared_context_server.storage.postgres.engine.statements import Statement
+from shared_context_server.storage.postgres.engine.work import (
+    Subject,
+    reads,
+    reads_snapshot,
+    writes,
+)
+
+_GENERATION = Statement("SELECT generation FROM auth_generation")
+# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
+# the same number again by another change.
+_NEXT_GENERATION = Statement("""
+    UPDATE auth_generation SET generation = generation + 1 + (random() * 1000000000)::bigint""")
+
+_ADD_KEY = Statement("""
+    INSERT INTO api_keys (
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
+    VALUES (:id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type)""")
+_LIST_KEYS = Statement(f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id")
+_LIST_ACTIVE_KEYS = Statement(f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL")
+_REVOKE_KEY = Statement("""
+    UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL RETURNING id""")
+
+_ADD_CREDENTIAL = Statement("""
+    INSERT INTO credentials (
+        id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
+        revoked_at, origin_id)
+    VALUES (
+        :id, :agent_id, :agent_type, :permissions, :key_id, :handle_hash, :issued_at, :expires_at,
+        :revoked_at, :origin_id)""")
+_FIND_CREDENTIAL = Statement(f"SELECT {CREDENTIAL} FROM credentials WHERE id = :id")
+_FIND_OF_FAMILY = Statement(f"""
+    SELECT {CREDENTIAL} FROM credentials WHERE origin_id = :id ORDER BY expires_at DESC LIMIT 1""")
+_FIND_BY_HANDLE = Statement(
+    f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = :handle_hash"
+)
+_LIST_REVOKED = Statement("""
+    SELECT coalesce(origin_id, id) FROM credentials
+    WHERE revoked_at IS NOT NULL AND expires_at > :now""")
+# Refreshing a token and revoking its family take turns, so that the one sees what the other did.
+_TAKE_TURNS = Statement("SELECT pg_advisory_xact_lock(hashtextextended(:family_id, 7243))")
+_IS_REVOKED = Statement("""
+    SELECT 1 FROM credentials WHERE (id = :id OR origin_id = :id) AND revoked_at IS NOT NULL LIMIT 1""")
+_REVOKE_CREDENTIALS = Statement("""
+    UPDATE credentials SET revoked_at = :at
+    WHERE (id = :id OR origin_id = :id) AND revoked_at IS NULL AND expires_at > :at RETURNING id""")
+
+
+class Credentials(Subject):
+    """API keys and issued credentials. See contract/credentials.py."""
+
+    @reads
+    async def _get_generation(self, connection: Connection) -> int:
+        generation: int = await connection.fetchval(*_GENERATION())
+        return generation
+
+    @reads_snapshot
+    async def _get_auth_state(self, connection: Connection) -> AuthState:
+        generation: int = await connection.fetchval(*_GENERATION())
+        keys = [to_api_key(row) for row in await connection.fetch(*_LIST_ACTIVE_KEYS())]
+        revoked = await connection.fetch(*_LIST_REVOKED(now=encode_time(utc_now())))
+        return AuthState(
+            generation=generation,
+            keys={key.id: key for key in keys},
+            revoked_families=frozenset(row[0] for row in revoked),
+        )
+
+    @writes
+    async def add_key(self, connection: Connection, key: ApiKey, audit: AuditEntry) -> None:
+        await connection.execute(
+            *_ADD_KEY(
+                id=key.id,
+                agent_id=key.agent_id,
+                permissions=encode_permissions(key.permissions),
+                secret_hash=key.secret_hash,
+                created_at=encode_time(key.created_at),
+                revoked_at=encode_optional_time(key.revoked_at),
+                agent_type=key.agent_type,
+            )
+        )
+        await connection.execute(*_NEXT_GENERATION())
+        await add_audit(connection, audit)
+
+    @reads
+    async def list_keys(self, connection: Connection) -> list[ApiKey]:
+        return [to_api_key(row) for row in await connection.fetch(*_LIST_KEYS())]
+
+    @writes
+    async def revoke_key(
+        self, connection: Connection, key_id: str, at: datetime, audit: AuditEntry
+    ) -> bool:
+        return await _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @writes
+    async def add(self, connection: Connection, credential: Credential, audit: AuditEntry) -> None:
+        """The generation stays: a new credential changes nothing that get_auth_state answers."""
+        origin_id = credential.origin_id
+        if origin_id is not None:
+            await connection.execute(*_TAKE_TURNS(family_id=origin_id))
+            if await connection.fetchrow(*_IS_REVOKED(id=origin_id)) is not None:
+                raise Unauthenticated("The token has been revoked meanwhile.")
+        await connection.execute(
+            *_ADD_CREDENTIAL(
+                id=credential.id,
+                agent_id=credential.agent_id,
+                agent_type=credential.agent_type,
+                permissions=encode_permissions(credential.permissions),
+                key_id=credential.key_id,
+                handle_hash=credential.handle_hash,
+                issued_at=encode_time(credential.issued_at),
+                expires_at=encode_time(credential.expires_at),
+                revoked_at=encode_optional_time(credential.revoked_at),
+                origin_id=origin_id,
+            )
+        )
+        await add_audit(connection, audit)
+
+    @reads
+    async def find(self, connection: Connection, credential_id: str) -> Credential | None:
+        for statement in (_FIND_CREDENTIAL, _FIND_OF_FAMILY):
+            row = await connection.fetchrow(*statement(id=credential_id))
+            if row is not None:
+                return to_credential(row)
+        return None
+
+    @reads
+    async def find_by_handle(self, connection: Connection, handle_hash: str) -> Credential | None:
+        row = await connection.fetchrow(*_FIND_BY_HANDLE(handle_hash=handle_hash))
+        return None if row is None else to_credential(row)
+
+    @writes
+    async def revoke_family(
+        self, connection: Connection, family_id: str, at: datetime, audit: AuditEntry
+    ) -> bool:
+        await connection.execute(*_TAKE_TURNS(family_id=family_id))
+        return await _revoke(connection, _REVOKE_CREDENTIALS, family_id, at, audit)
+
+    async def get_auth_state(self, known_generation: int | None) -> AuthState | None:
+        if known_generation == await self._get_generation():
+            return None
+        return await self._get_auth_state()
+
+
+async def _revoke(
+    connection: Connection, statement: Statement, id_: str, at: datetime, audit: AuditEntry
+) -> bool:
+    if await connection.fetchrow(*statement(id=id_, at=encode_time(at))) is None:
+        return False
+    await connection.execute(*_NEXT_GENERATION())
+    await add_audit(connection, audit)
+    return True

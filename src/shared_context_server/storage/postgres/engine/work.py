@@ -1,0 +1,77 @@
+"""Makes methods of a store out of functions on a connection: one unit of work each.
+
+A method that is decorated with `writes`, `reads` or `reads_snapshot` takes the connection as its first
+argument; its callers leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from shared_context_server.settings import Settings
+from shared_context_server.storage.postgres.engine.message_batcher import MessageBatcher
+from shared_context_server.storage.postgres.engine.notifications import NotifyBell
+from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What runs statements on one database."""
+
+    pool: Pool
+    batcher: MessageBatcher
+    settings: Settings
+    bells: list[NotifyBell] = field(default_factory=list)
+
+    async def aclose(self) -> None:
+        """Finish the work under way, then close the connections."""
+        self.pool.begin_closing()
+        for bell in self.bells:
+            await bell.aclose()
+        await self.batcher.aclose()
+        await self.pool.aclose()
+
+
+class Subject:
+    """A base for the classes that implement the ports of the contract."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+
+S = TypeVar("S", bound=Subject)
+
+Function = Callable[Concatenate[S, Connection, P], Awaitable[T]]
+Method = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+
+
+def _run_as(mode: Mode, function: Function[S, P, T]) -> Method[S, P, T]:
+    @wraps(function)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return self.engine.pool.run(
+            mode, lambda connection: function(self, connection, *args, **kwargs)
+        )
+
+    return run
+
+
+def writes(function: Function[S, P, T]) -> Method[S, P, T]:
+    """Run the function in a transaction. It may be run again, after a collision with another."""
+    return _run_as(Mode.WRITE, function)
+
+
+def reads(function: Function[S, P, T]) -> Method[S, P, T]:
+    """Run the function without a transaction: each of its statements, which only read, sees what is
+    committed when it begins."""
+    return _run_as(Mode.READ, function)
+
+
+def reads_snapshot(function: Function[S, P, T]) -> Method[S, P, T]:
+    """Run the function in a transaction that reads: all its statements see the same state."""
+    return _run_as(Mode.SNAPSHOT, function)

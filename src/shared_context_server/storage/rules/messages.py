@@ -1,0 +1,60 @@
+"""Decisions about messages: which of them a caller may name, and what a page of them is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared_context_server import policy
+from shared_context_server.errors import MessageNotFound
+from shared_context_server.models import Caller, Message, Session
+from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_time
+from shared_context_server.storage.contract import MessageQuery, NewMessage
+from shared_context_server.storage.rules.pages import SeqRun, page_budget
+
+
+def require_visible(message: Message | None, message_id: int, caller: Caller) -> Message:
+    """Return the message. Raise MessageNotFound if there is none or the caller may not see it."""
+    if message is None or not policy.can_see_message(caller, message):
+        raise MessageNotFound(message_id)
+    return message
+
+
+def require_parent(parent: Message | None, new: NewMessage) -> None:
+    """Raise MessageNotFound unless the sender may see, and reply to, the message that `new` names as
+    its parent. None: there is no such message in the session."""
+    sender = new.sender
+    if (
+        parent is None
+        or not policy.can_see_message(sender, parent)
+        or not policy.can_reply_to(sender, parent)
+    ):
+        assert new.parent_message_id is not None
+        raise MessageNotFound(new.parent_message_id, field="parent_message_id")
+
+
+def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
+    """The parameters of the statements that find a page, with bounds that any database can compare
+    with. One message more than the limit is asked for, which tells whether there are more."""
+    start, end, parent = query.start_time, query.end_time, query.parent_message_id
+    return {
+        "session_id": session.id,
+        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
+        "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
+        "limit": clamp(query.limit + 1),
+        "max_bytes": page_budget(query.limit),
+        "offset": clamp(query.offset),
+        "is_admin": caller.is_admin,
+        "sender": query.sender,
+        "visibility": query.visibility,
+        "start_time": -MAX_INTEGER if start is None else encode_time(start),
+        "end_time": MAX_INTEGER if end is None else encode_time(end),
+        "parent_message_id": None if parent is None else clamp(parent),
+    }
+
+
+def narrow_to_runs(parameters: dict[str, Any], runs: list[SeqRun]) -> dict[str, Any]:
+    """The parameters of a page that lies within `runs`, which ascend; there is at least one."""
+    return parameters | {
+        "after_seq": max(parameters["after_seq"], runs[0].after_seq),
+        "before_seq": min(parameters["before_seq"], runs[-1].up_to_seq + 1),
+    }

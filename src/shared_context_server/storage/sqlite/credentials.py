@@ -1,0 +1,159 @@
+"""API keys, issued credentials, and the generation that tells when to look again."""
+
+# ruff: noqa: S608 - statements are composed at import, of constants only
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+
+from shared_context_server.errors import Unauthenticated
+from shared_context_server.models import ApiKey, AuditEntry, Credential
+from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.codec import (
+    API_KEY,
+    CREDENTIAL,
+    encode_optional_time,
+    encode_permissions,
+    encode_time,
+    to_api_key,
+    to_credential,
+)
+from shared_context_server.storage.contract import AuthState
+from shared_context_server.storage.sqlite.audit import add_audit
+from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
+
+_GENERATION = "SELECT generation FROM auth_generation"
+# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
+# the same number again by another change.
+_NEXT_GENERATION = """
+    UPDATE auth_generation SET generation = generation + 1 + (random() & 1073741823)"""
+
+_ADD_KEY = """
+    INSERT INTO api_keys (
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
+    VALUES (
+        :id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type)"""
+_LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
+_LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
+_REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL"
+
+_ADD_CREDENTIAL = """
+    INSERT INTO credentials (
+        id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
+        revoked_at, origin_id)
+    VALUES (
+        :id, :agent_id, :agent_type, :permissions, :key_id, :handle_hash, :issued_at, :expires_at,
+        :revoked_at, :origin_id)"""
+_FIND_CREDENTIAL = f"SELECT {CREDENTIAL} FROM credentials WHERE id = :id"
+_FIND_OF_FAMILY = f"""
+    SELECT {CREDENTIAL} FROM credentials WHERE origin_id = :id ORDER BY expires_at DESC LIMIT 1"""
+_FIND_BY_HANDLE = f"SELECT {CREDENTIAL} FROM credentials WHERE handle_hash = :handle_hash"
+_LIST_REVOKED = """
+    SELECT coalesce(origin_id, id) FROM credentials
+    WHERE revoked_at IS NOT NULL AND expires_at > :now"""
+_IS_REVOKED = """
+    SELECT 1 FROM credentials
+    WHERE (id = :id OR origin_id = :id) AND revoked_at IS NOT NULL LIMIT 1"""
+_REVOKE_CREDENTIALS = """
+    UPDATE credentials SET revoked_at = :at
+    WHERE (id = :id OR origin_id = :id) AND revoked_at IS NULL AND expires_at > :at"""
+
+
+class Credentials(Subject):
+    """API keys and issued credentials. See contract/credentials.py."""
+
+    @reads
+    def get_auth_state(
+        self, connection: sqlite3.Connection, known_generation: int | None
+    ) -> AuthState | None:
+        (generation,) = connection.execute(_GENERATION).fetchone()
+        if generation == known_generation:
+            return None
+        keys = [to_api_key(row) for row in connection.execute(_LIST_ACTIVE_KEYS)]
+        revoked = connection.execute(_LIST_REVOKED, {"now": encode_time(utc_now())})
+        return AuthState(
+            generation=generation,
+            keys={key.id: key for key in keys},
+            revoked_families=frozenset(row[0] for row in revoked),
+        )
+
+    @writes
+    def add_key(self, connection: sqlite3.Connection, key: ApiKey, audit: AuditEntry) -> None:
+        connection.execute(
+            _ADD_KEY,
+            {
+                "id": key.id,
+                "agent_id": key.agent_id,
+                "permissions": encode_permissions(key.permissions),
+                "secret_hash": key.secret_hash,
+                "created_at": encode_time(key.created_at),
+                "revoked_at": encode_optional_time(key.revoked_at),
+                "agent_type": key.agent_type,
+            },
+        )
+        connection.execute(_NEXT_GENERATION)
+        add_audit(connection, audit)
+
+    @reads
+    def list_keys(self, connection: sqlite3.Connection) -> list[ApiKey]:
+        return [to_api_key(row) for row in connection.execute(_LIST_KEYS)]
+
+    @writes
+    def revoke_key(
+        self, connection: sqlite3.Connection, key_id: str, at: datetime, audit: AuditEntry
+    ) -> bool:
+        return _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @writes
+    def add(
+        self, connection: sqlite3.Connection, credential: Credential, audit: AuditEntry
+    ) -> None:
+        """The generation stays: a new credential changes nothing that get_auth_state answers."""
+        origin_id = credential.origin_id
+        if origin_id is not None and connection.execute(_IS_REVOKED, {"id": origin_id}).fetchone():
+            raise Unauthenticated("The token has been revoked meanwhile.")
+        connection.execute(
+            _ADD_CREDENTIAL,
+            {
+                "id": credential.id,
+                "agent_id": credential.agent_id,
+                "agent_type": credential.agent_type,
+                "permissions": encode_permissions(credential.permissions),
+                "key_id": credential.key_id,
+                "handle_hash": credential.handle_hash,
+                "issued_at": encode_time(credential.issued_at),
+                "expires_at": encode_time(credential.expires_at),
+                "revoked_at": encode_optional_time(credential.revoked_at),
+                "origin_id": origin_id,
+            },
+        )
+        add_audit(connection, audit)
+
+    @reads
+    def find(self, connection: sqlite3.Connection, credential_id: str) -> Credential | None:
+        for statement in (_FIND_CREDENTIAL, _FIND_OF_FAMILY):
+            if row := connection.execute(statement, {"id": credential_id}).fetchone():
+                return to_credential(row)
+        return None
+
+    @reads
+    def find_by_handle(self, connection: sqlite3.Connection, handle_hash: str) -> Credential | None:
+        row = connection.execute(_FIND_BY_HANDLE, {"handle_hash": handle_hash}).fetchone()
+        return None if row is None else to_credential(row)
+
+    @writes
+    def revoke_family(
+        self, connection: sqlite3.Connection, family_id: str, at: datetime, audit: AuditEntry
+    ) -> bool:
+        return _revoke(connection, _REVOKE_CREDENTIALS, family_id, at, audit)
+
+
+def _revoke(
+    connection: sqlite3.Connection, statement: str, id_: str, at: datetime, audit: AuditEntry
+) -> bool:
+    if connection.execute(statement, {"id": id_, "at": encode_time(at)}).rowcount == 0:
+        return False
+    connection.execute(_NEXT_GENERATION)
+    add_audit(connection, audit)
+    return True

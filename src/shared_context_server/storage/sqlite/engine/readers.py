@@ -1,0 +1,306 @@
+"""The pool of read connections.
+
+aiosqlitepool opens, limits and replaces the connections. It has three weaknesses, and the code
+here is shaped by them: a caller that is cancelled while it holds a connection, or waits for one,
+may take the slot with it; a health check that fails by any error but a timeout loses the slot too;
+and acquiring and releasing cost several task switches. So callers never touch the pool. They queue
+their reads, and a few lanes, tasks that nobody cancels, see to it that the queue is worked off. A
+lane takes a connection when it is first needed and puts it back when it has failed, or at the end.
+
+The connection's thread takes the reads off the queue itself, until there are none. Handed over by
+the lane one by one, each would wait for a turn of the loop, while the thread has nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import aiosqlite
+from aiosqlitepool import (  # type: ignore[import-untyped]  # carries no type marker
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    SQLiteConnectionPool,
+)
+
+from shared_context_server.errors import SharedContextError, Unavailable
+from shared_context_server.storage.sqlite.engine.connections import snapshot
+from shared_context_server.storage.sqlite.engine.failures import storage_error, too_late, wrap_error
+from shared_context_server.storage.sqlite.engine.opened_file import OpenedFile
+
+T = TypeVar("T")
+
+WAIT_S = 10.0  # how long a read may take, from `run` to its answer
+LANE_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
+MAX_WAITING = 10_000  # reads; more than that is refused at once instead of growing for ever
+
+# What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the
+# pool's, and ours of a file that is not in place.
+_OPEN_ERRORS = (
+    sqlite3.Error,
+    SharedContextError,
+    OSError,
+    RuntimeError,
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+)
+
+
+class _Thread(aiosqlite.Connection):
+    """An aiosqlite connection that runs a whole function in its thread: several statements for one
+    hop. `_execute` is what every method of aiosqlite is made of; there is no public name for it.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connect, iter_chunk_size=64)
+        self._thread.daemon = True  # a program that ends without closing must not hang
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        execute = self._execute(function, self._conn)  # type: ignore[no-untyped-call]  # theirs
+        result: T = await execute
+        return result
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is an open connection; asks it for nothing."""
+        if self._connection is None:
+            return False
+        try:
+            self._connection.in_transaction  # noqa: B018 - raises on a closed connection
+        except sqlite3.ProgrammingError:
+            return False
+        return True
+
+
+class _Reader:
+    """What the pool holds: its three methods, at no thread hop unless one is needed."""
+
+    def __init__(self, thread: _Thread) -> None:
+        self._thread = thread
+        self._has_failed = False
+
+    @property
+    def is_usable(self) -> bool:
+        """After an error of SQLite the connection is used up."""
+        return not self._has_failed and self._thread.is_usable
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Raises what the function raises."""
+        try:
+            return await self._thread.run(function)
+        except sqlite3.Error:
+            self._has_failed = True
+            raise
+
+    async def execute(self, *_: Any, **__: Any) -> None:
+        """The pool's health check. TimeoutError is the one failure after which it retires a
+        connection and keeps the slot.
+        """
+        if not self.is_usable:
+            raise TimeoutError
+
+    async def rollback(self) -> None:
+        """The pool's reset. Whatever it raises makes the pool retire the connection."""
+        if not self.is_usable:
+            raise sqlite3.ProgrammingError("retired after an error")
+
+    async def close(self) -> None:
+        await self._thread.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Read:
+    function: Callable[[sqlite3.Connection], Any]
+    future: asyncio.Future[Any]
+    connection: sqlite3.Connection | None = None  # on which it runs just now
+    value: Any = None
+    error: BaseException | None = None
+
+    def run(self, connection: sqlite3.Connection, file: OpenedFile | None) -> None:
+        """In the thread of a connection, which is used up when sqlite3.Error is raised."""
+        self.connection = connection
+        try:
+            if file is not None:
+                file.require_in_place(at_once=False)
+            with snapshot(connection):
+                self.value = self.function(connection)
+        except sqlite3.Error as exc:
+            self.error = wrap_error(exc)
+            raise
+        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
+            self.error = exc
+        finally:
+            self.connection = None
+
+    def settle(self) -> None:
+        if self.future.done():  # its caller was cancelled, or told that it had waited too long
+            return
+        if self.error is None:
+            self.future.set_result(self.value)
+        else:
+            self.future.set_exception(self.error)
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.settle()
+
+    def expire(self) -> None:
+        """Its caller waits no longer, and the connection is freed from it as soon as it can be."""
+        if self.future.done():
+            return
+        self.fail(too_late())
+        connection = self.connection
+        if connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # just closed
+                connection.interrupt()
+
+
+class Readers:
+    """Runs functions on read connections, as many at a time as the pool is large, in the order of
+    `run`. All statements of a function read one snapshot. Connections are opened when first
+    needed. Belongs to the loop that uses it.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        size: int,
+        file: OpenedFile | None = None,
+        *,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self._connect = connect
+        self._file = file
+        self._size = size
+        self._wait_s = wait_s
+        # Both are used by the loop and by the threads: appending and popping are atomic.
+        self._waiting: deque[_Read] = deque()
+        self._finished: deque[_Read] = deque()
+        self._is_settling = False  # the loop has been asked to settle what is finished
+        self._unsettled = 0  # reads that wait, are under way, or are finished
+        self._lanes: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
+        self._parked: list[asyncio.Future[None]] = []  # one of each lane that has nothing to do
+        self._is_closing = False
+        # There are as many lanes as slots, so none ever waits inside the pool.
+        self._pool = SQLiteConnectionPool(self._open, pool_size=size)
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The function's result. Raises what it raises, sqlite3.Error wrapped, and Unavailable if it
+        is not there in time. A cancelled caller's read is skipped, or finished for nobody.
+        """
+        if self._is_closing:
+            raise Unavailable("The storage is closed.")
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable("Too many reads are waiting for the storage.")
+        loop = asyncio.get_running_loop()
+        read = _Read(function, loop.create_future())
+        self._waiting.append(read)
+        self._unsettled += 1
+        # Else a lane has finished its reads, and looks here again before it parks.
+        if not self._wake_lane() and len(self._lanes) < min(self._unsettled, self._size):
+            self._start_lane()
+        expiry = loop.call_later(self._wait_s, read.expire)
+        try:
+            result: T = await read.future
+        finally:
+            expiry.cancel()
+        return result
+
+    async def aclose(self) -> None:
+        """Finish the reads under way, then close the connections; those whose disk does not answer are
+        left behind."""
+        self._is_closing = True
+        while self._wake_lane():
+            pass
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=self._wait_s)
+        await asyncio.wait([asyncio.ensure_future(self._pool.close())], timeout=self._wait_s)
+
+    def _wake_lane(self) -> bool:
+        """Whether there was a parked lane."""
+        while self._parked:
+            wake = self._parked.pop()
+            if not wake.done():  # else the loop is shutting down and has cancelled the lane
+                wake.set_result(None)
+                return True
+        return False
+
+    def _start_lane(self) -> None:
+        # An empty context: a lane serves many callers and must not log as the first of them.
+        lane = asyncio.create_task(self._run_lane(), name=LANE_NAME, context=contextvars.Context())
+        self._lanes.add(lane)
+        lane.add_done_callback(self._lanes.discard)
+
+    async def _run_lane(self) -> None:
+        while await self._has_work():
+            try:
+                async with self._pool.connection() as reader:
+                    await self._serve(reader)
+            except _OPEN_ERRORS as exc:
+                # One read is told; the next may find that a connection can be opened again.
+                self._fail_one(storage_error(exc))
+
+    def _fail_one(self, error: SharedContextError) -> None:
+        with contextlib.suppress(IndexError):  # a thread may have been quicker
+            read = self._waiting.popleft()
+            self._unsettled -= 1
+            read.fail(error)
+
+    async def _has_work(self) -> bool:
+        """Wait until a read waits: True; or until closing: False."""
+        while not self._waiting:
+            if self._is_closing:
+                return False
+            wake = asyncio.get_running_loop().create_future()
+            self._parked.append(wake)
+            await wake
+        return True
+
+    async def _serve(self, reader: _Reader) -> None:
+        """Let the connection's thread work, until closing or until the connection has failed."""
+        while await self._has_work() and reader.is_usable:
+            with contextlib.suppress(sqlite3.Error):  # its caller is told
+                await reader.run(partial(self._work, reader))
+
+    def _settle(self) -> None:
+        self._is_settling = False  # first: what is finished from now on asks again
+        while self._finished:
+            self._finished.popleft().settle()
+            self._unsettled -= 1
+
+    async def _open(self) -> _Reader:
+        thread = _Thread(self._connect)
+        await thread
+        return _Reader(thread)
+
+    # In the threads
+
+    def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
+        """Reads, until none waits. Raises sqlite3.Error."""
+        while True:
+            try:
+                read = self._waiting.popleft()
+            except IndexError:
+                return
+            if not reader.is_usable:
+                self._waiting.appendleft(read)  # the lane sees it, and that the connection died
+                return
+            try:
+                if not read.future.done():  # cancelled or expired
+                    read.run(connection, self._file)
+            finally:
+                self._finish(read)
+
+    def _finish(self, read: _Read) -> None:
+        """Wake the loop, once for all that is finished until it has got round to it."""
+        self._finished.append(read)
+        if not self._is_settling:
+            self._is_settling = True
+            read.future.get_loop().call_soon_threadsafe(self._settle)

@@ -1,0 +1,96 @@
+"""Records as lines of JSON, each in one canonical spelling, so that equal records are equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import to_json
+
+from shared_context_server.models import JsonObject
+from shared_context_server.storage.codec import Row, decode_json_exactly
+from shared_context_server.storage.transfer.copying import RecordRefused
+from shared_context_server.storage.transfer.records import RecordKind
+
+RECORD = "record"
+"""The field of a line that names the kind of its record."""
+
+NUL = "\0"
+NUL_SUBSTITUTE = "\N{REPLACEMENT CHARACTER}"
+
+
+def to_line(kind: RecordKind, row: Row) -> bytes:
+    """The canonical line of a row: JSON without spaces, `record` first, then the fields in their order,
+    non-ASCII characters as they are, and a line feed. A later field that is null is left out."""
+    record: JsonObject = {RECORD: kind.name}
+    for (name, codec), value in zip(kind.fields.items(), row, strict=True):
+        if value is not None or name not in kind.later_fields:
+            record[name] = codec.to_field(value)
+    return to_json(record) + b"\n"
+
+
+def parse_line(line: bytes) -> JsonObject:
+    """The object of a line. Raises RecordRefused."""
+    try:
+        parsed = decode_json_exactly(line)
+    except (ValueError, RecursionError) as exc:
+        raise RecordRefused(f"is not JSON ({exc})") from exc
+    if not isinstance(parsed, dict):
+        raise RecordRefused("is not a JSON object")
+    return parsed
+
+
+def to_row(kind: RecordKind, record: JsonObject) -> Row:
+    """The row of a record, which may hold its `record` too. Raises RecordRefused."""
+    given = (record.keys() - {RECORD}) | kind.later_fields
+    if given != kind.fields.keys():
+        wrong = ", ".join(sorted(given ^ kind.fields.keys()))
+        raise RecordRefused(f"is no {kind.name}: missing or unknown {wrong}")
+    row = []
+    for name, codec in kind.fields.items():
+        try:
+            row.append(codec.to_column(record.get(name)))
+        except (ValueError, TypeError, OverflowError) as exc:
+            raise RecordRefused(f"is no {kind.name}: {name}: {exc}") from exc
+    return tuple(row)
+
+
+def replace_nul(kind: RecordKind, row: Row) -> tuple[Row, int]:
+    """The row without U+0000, which PostgreSQL cannot store, and how many were replaced.
+
+    In free text it becomes U+FFFD; in JSON it is an escape, which is text. Anywhere else it is part
+    of a name, which must not become another one: raises RecordRefused.
+    """
+    if not any(isinstance(value, str) and NUL in value for value in row):
+        return row, 0
+    replaced = 0
+    kept = []
+    for name, value in zip(kind.columns, row, strict=True):
+        if isinstance(value, str) and NUL in value:
+            if name not in kind.free_text:
+                raise RecordRefused(
+                    f"The {kind.describe(row)} has U+0000 in {name}, which the destination cannot "
+                    "store. Delete it, or write it again under another name, at the source."
+                )
+            replaced += value.count(NUL)
+            value = value.replace(NUL, NUL_SUBSTITUTE)
+        kept.append(value)
+    return tuple(kept), replaced
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many lines, and the SHA-256 of them all in their order."""
+
+    count: int = 0
+    _digest: Any = field(default_factory=hashlib.sha256, repr=False)
+
+    def add(self, line: bytes) -> None:
+        self.count += 1
+        self._digest.update(line)
+
+    @property
+    def sha256(self) -> str:
+        checksum: str = self._digest.hexdigest()
+        return checksum

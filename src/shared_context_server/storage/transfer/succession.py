@@ -1,0 +1,67 @@
+"""Which row may take the place of which, when a store is copied again after it went on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.transfer.records import RecordKind
+
+Fields = dict[str, Any]
+
+
+def follows(kind: RecordKind, old: Row, new: Row) -> bool:
+    """Whether `old` may be what the same row was before it became `new`, in the store where it lives.
+
+    Columns that are not in kind.mutable stay as they are, so what is only ever added to is never
+    followed by anything else. Nothing goes back: a cursor, a fencing token, a version, a revocation.
+    """
+    rule = _SUCCESSIONS.get(kind.name)
+    before = dict(zip(kind.columns, old, strict=True))
+    after = dict(zip(kind.columns, new, strict=True))
+    if rule is None or not _only_changes(before, after, *kind.mutable):
+        return False
+    return rule(before, after)
+
+
+def _only_changes(before: Fields, after: Fields, *changing: str) -> bool:
+    return all(before[name] == after[name] for name in before if name not in changing)
+
+
+def _was_active(before: Fields, after: Fields) -> bool:
+    return bool(before["status"] == "active")
+
+
+def _was_not_revoked(before: Fields, after: Fields) -> bool:
+    return before["revoked_at"] is None
+
+
+def _grows(name: str) -> Callable[[Fields, Fields], bool]:
+    return lambda before, after: bool(after[name] > before[name])
+
+
+def _is_not_seen_earlier(before: Fields, after: Fields) -> bool:
+    return bool(after["last_seen"] >= before["last_seen"])
+
+
+def _lease_goes_on(before: Fields, after: Fields) -> bool:
+    if before["fencing_token"] != after["fencing_token"]:
+        return _grows("fencing_token")(before, after)
+    if before["holder"] is None:  # whoever holds it again has another token
+        return False
+    is_later = after["holder"] is None or after["expires_at"] > before["expires_at"]
+    return is_later and _only_changes(before, after, "holder", "expires_at")
+
+
+_SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
+    "session": _was_active,
+    "cursor": _grows("seq"),
+    "memory": _grows("updated_at"),
+    "idempotency": _grows("created_at"),  # the key was forgotten, and used anew
+    "lease": _lease_goes_on,
+    "agent": _is_not_seen_earlier,
+    "api_key": _was_not_revoked,
+    "credential": _was_not_revoked,
+    "counter": _grows("last_id"),
+}
