@@ -47,7 +47,7 @@ async def connect(
     agent_id: str | None = None,
     agent_type: str | None = None,
 ) -> Connection:
-    return await identity.connect(
+    return await identity.authenticate_headers(
         authorization=None if token is None else f"Bearer {token}",
         api_key=api_key,
         agent_id=agent_id,

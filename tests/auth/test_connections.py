@@ -35,7 +35,7 @@ async def test_without_credentials_a_caller_is_anonymous(identity: Identity) -> 
 
 
 async def test_blank_headers_are_no_headers(identity: Identity) -> None:
-    connection = await identity.connect(
+    connection = await identity.authenticate_headers(
         authorization=" ", api_key="", agent_id="  ", agent_type="\t"
     )
     assert connection == Connection()
@@ -132,7 +132,7 @@ async def test_spaces_and_case_around_a_bearer_do_not_matter(
     identity: Identity, authorization: str
 ) -> None:
     issued = await authenticate(identity)
-    connection = await identity.connect(
+    connection = await identity.authenticate_headers(
         authorization=authorization.format(issued.token),
         api_key=None,
         agent_id=None,
@@ -147,7 +147,7 @@ async def test_any_other_authorization_is_refused_and_not_repeated(
     identity: Identity, authorization: str
 ) -> None:
     for presented in (authorization, f"Bearer {authorization}", f"Basic {authorization}"):
-        connection = await identity.connect(
+        connection = await identity.authenticate_headers(
             authorization=presented, api_key=API_KEY, agent_id=None, agent_type=None
         )
         assert isinstance(connection.refused, Unauthenticated)

@@ -128,7 +128,7 @@ class Identity:
 
     # Who is calling
 
-    async def connect(
+    async def authenticate_headers(
         self,
         *,
         authorization: str | None,
@@ -138,7 +138,7 @@ class Identity:
         address: str = "",
         fields: tuple[str, str] = HEADER_FIELDS,
     ) -> Connection:
-        """What these headers establish; None and blank are the same as no header. `fields`: what
+        """Return who these headers say is calling; None and blank are the same as no header. `fields`: what
         errors call agent_id and agent_type.
 
         A bearer token wins over an API key, and names the agent: X-Agent-ID and X-Agent-Type count
@@ -157,14 +157,14 @@ class Identity:
             address,
             fields,
         )
-        connection = await self._connect(presented, known)
+        connection = await self._authenticate(presented, known)
         if presented.authorization is None and connection.refused is None:
             # Nothing but another state of the keys can change this; a token would expire.
             self._by_headers[headers] = known, connection
         if isinstance(connection.refused, Unauthenticated):
             latest = await self._states.get(max_age_s=0)
             if latest is not known:  # it may be the credential of a key made just now
-                connection = await self._connect(presented, latest)
+                connection = await self._authenticate(presented, latest)
         return connection
 
     async def resolve(self, auth_token: str, connection: Connection) -> Caller:
@@ -342,7 +342,7 @@ class Identity:
 
     # Headers
 
-    async def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
+    async def _authenticate(self, presented: Presented, known: KnownKeys) -> Connection:
         key, address = presented.api_key, presented.address
         grant = known.find_grant(key) if key else None
         if presented.authorization:

@@ -84,7 +84,7 @@ async def _connect(server: Server, client: LocalClient) -> Connection:
     """The client's connection: whoever can start this process can read the key, so it presents it.
     `refused` for names that no new agent may have."""
     key = server.settings.api_key
-    return await server.services.identity.connect(
+    return await server.services.identity.authenticate_headers(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=client.agent_id,

@@ -36,7 +36,7 @@ async def token(
     async with open_storage(settings) as store:
         identity = Identity(store, settings)
         issued = await identity.authenticate(
-            connection=await identity.connect(
+            connection=await identity.authenticate_headers(
                 authorization=None, api_key=key.get_secret_value(), agent_id=None, agent_type=None
             ),
             agent_id=agent_id,

@@ -94,7 +94,7 @@ async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
     """
     settings = server.settings
     key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
-    connection = await server.services.identity.connect(
+    connection = await server.services.identity.authenticate_headers(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=agent.agent_id,

@@ -103,7 +103,7 @@ class IdentityMiddleware:
         head = head_of(scope)
         if head.path in self._public_paths:
             return Connection(address=address)
-        return await self._identity.connect(
+        return await self._identity.authenticate_headers(
             authorization=head.find_text(b"authorization"),
             api_key=head.find_text(b"x-api-key"),
             agent_id=head.find_text(b"x-agent-id"),
