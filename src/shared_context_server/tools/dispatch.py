@@ -33,6 +33,7 @@ from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
+from shared_context_server.tools.written import Written, write_json
 
 UNKNOWN_TOOL = "unknown"
 LONG_BODY_BYTES = 16 * 1024
@@ -49,7 +50,7 @@ class Outcome:
     """What a call came to: a result, or the one error shape."""
 
     status: int
-    body: BaseModel | dict[str, Any]
+    body: BaseModel | Written[Any] | dict[str, Any]
     retry_after_s: int | None = None
 
     @property
@@ -57,7 +58,7 @@ class Outcome:
         return self.status >= 400
 
     def json(self) -> bytes:
-        return to_json(self.body)
+        return write_json(self.body)
 
 
 class Dispatcher:
@@ -102,7 +103,7 @@ class Dispatcher:
         arguments: Any,
         connection: Connection,
         report_progress: ReportProgress | None,
-    ) -> BaseModel:
+    ) -> BaseModel | Written[Any]:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
@@ -112,7 +113,7 @@ class Dispatcher:
             policy.require(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
-        result: BaseModel = await tool.handler(
+        result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )
         return result

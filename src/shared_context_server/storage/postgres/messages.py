@@ -55,6 +55,7 @@ from shared_context_server.storage.rows import (
     encode_time,
     to_message,
 )
+from shared_context_server.storage.stored_messages import StoredMessages
 
 _ADD = Statement("""
     INSERT INTO messages (
@@ -283,7 +284,7 @@ async def list_messages(
     if query.after_seq is None:
         rows.reverse()
     return MessagePage(
-        messages=[to_message(row) for row in rows],
+        messages=StoredMessages(rows),
         total_count=total_count,
         has_more=has_more,
         last_seq=session.last_seq,

@@ -55,6 +55,7 @@ from shared_context_server.storage.sqlite.audience import (
 from shared_context_server.storage.sqlite.idempotency import find_answer, keep_answer
 from shared_context_server.storage.sqlite.leases import require_fence
 from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.stored_messages import StoredMessages
 
 _ADD = """
     INSERT INTO messages (
@@ -266,7 +267,7 @@ def list_messages(
     if query.after_seq is None:
         rows.reverse()
     return MessagePage(
-        messages=[to_message(row) for row in rows],
+        messages=StoredMessages(rows),
         total_count=total_count,
         has_more=has_more,
         last_seq=session.last_seq,
