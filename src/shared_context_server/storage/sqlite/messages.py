@@ -82,12 +82,16 @@ def _in_one_row(query: str) -> str:
 
 def _page(seqs: str) -> str:
     """The messages of a session whose seqs a query gives, in one row, as far as they are needed to
-    fill :max_bytes. If they do not fit all together they are looked at one after the other, and those
-    behind the first that does not fit, or behind a first that is too large, are not read."""
+    fill :max_bytes. Where each is small enough that :limit of them fit, they are read in one go. If
+    they do not fit all together they are looked at one after the other, and those behind the first
+    that does not fit, or behind a first that is too large, are not read."""
     chosen = f"({seqs}) AS page CROSS JOIN messages AS m INDEXED BY messages_by_seq"
     is_chosen = "m.session_id = :session_id AND m.seq = page.seq"
+    is_small = f"{_SIZE} <= :max_bytes / :limit"
     return f"""
     SELECT CASE
+        WHEN total(NOT {is_small}) = 0
+        THEN json_group_array(json_array({MESSAGE})) FILTER (WHERE {is_small})
         WHEN (SELECT total({_SIZE}) FROM {chosen} ON {is_chosen}) <= :max_bytes
         THEN ({_in_one_row(f"SELECT {MESSAGE} FROM {chosen} ON {is_chosen}")})
         ELSE (
@@ -106,7 +110,7 @@ def _page(seqs: str) -> str:
             )
             {_in_one_row(f"SELECT {MESSAGE} FROM page CROSS JOIN messages AS m ON {is_chosen}")}
         )
-    END"""
+    END FROM {chosen} ON {is_chosen}"""
 
 
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
