@@ -24,15 +24,13 @@ class _Functions:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._nothing = connection.cursor()
 
     def execute(self, work: str | Function, parameters: Any) -> Any:
         if isinstance(work, str):  # the pool's check of a new connection
             return self._connection.execute(work, parameters)
         work(self._connection)
-        return self
-
-    def fetchall(self) -> tuple[()]:
-        return ()
+        return self._nothing
 
     @property
     def in_transaction(self) -> bool:

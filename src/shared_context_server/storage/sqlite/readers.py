@@ -29,7 +29,7 @@ from aiosqlitepool import (  # type: ignore[import-untyped]  # carries no type m
 )
 
 from shared_context_server.errors import SharedContextError, Unavailable
-from shared_context_server.storage.sqlite.connections import snapshot
+from shared_context_server.storage.sqlite.connections import read_snapshot
 from shared_context_server.storage.sqlite.failures import storage_error, too_late, wrap_error
 from shared_context_server.storage.sqlite.function_connection import (
     is_open,
@@ -70,8 +70,7 @@ class _Read:
         try:
             if file is not None:
                 file.require_in_place(at_once=False)
-            with snapshot(connection):
-                self.value = self.function(connection)
+            self.value = read_snapshot(connection, self.function)
         except sqlite3.Error as exc:
             self.error = wrap_error(exc)
             raise
@@ -198,7 +197,7 @@ class Readers:
 
     async def _serve(self, connection: aiosqlite.Connection) -> None:
         """Let the connection's thread work, until closing or until the connection has failed."""
-        while await self._has_work() and is_open(connection):
+        while (self._waiting or await self._has_work()) and is_open(connection):
             try:
                 await run_function(connection, self._work)
             except sqlite3.Error:
