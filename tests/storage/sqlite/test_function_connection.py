@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import sqlite3
 import threading
 from pathlib import Path
@@ -16,6 +17,8 @@ from shared_context_server.storage.sqlite.function_connection import (
     run_function,
 )
 from tests.storage.sqlite.conftest import Connect
+
+PATIENCE_S = 30  # a test that waits longer than this has failed
 
 
 async def test_a_function_of_several_statements_runs_in_the_connections_thread(
@@ -68,11 +71,16 @@ async def test_a_connection_is_open_until_it_or_what_is_under_it_is_closed(
 
 
 async def test_what_cannot_be_opened_is_told() -> None:
+    threads: list[threading.Thread] = []
+
     def connect() -> sqlite3.Connection:
+        threads.append(threading.current_thread())
         raise sqlite3.OperationalError("unable to open database file")
 
     with pytest.raises(sqlite3.OperationalError):
         await open_function_connection(connect)
+    await asyncio.to_thread(threads[0].join, PATIENCE_S)  # it says so to the loop
+    assert not threads[0].is_alive()
 
 
 @pytest.mark.parametrize("module", [function_connection, readers])
