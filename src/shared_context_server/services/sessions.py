@@ -38,7 +38,7 @@ PARTICIPANTS_SHOWN = 200  # list_agents pages through all of them
 class SessionDetail:
     summary: SessionSummary
     participants: list[str]
-    messages: list[Message]
+    messages: Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
+from shared_context_server.tools.written import Written, write_json
 
 UNKNOWN_TOOL = "unknown"
 LONG_BODY_BYTES = 16 * 1024
@@ -51,7 +52,7 @@ class Outcome:
     """What a call came to: a result, or the one error shape."""
 
     status: int
-    body: BaseModel | dict[str, Any]
+    body: BaseModel | Written[Any] | dict[str, Any]
     retry_after_s: int | None = None
 
     @property
@@ -59,7 +60,7 @@ class Outcome:
         return self.status >= 400
 
     def json(self) -> bytes:
-        return to_json(self.body)
+        return write_json(self.body)
 
 
 class Dispatcher:
@@ -104,7 +105,7 @@ class Dispatcher:
         arguments: Any,
         connection: Connection,
         report_progress: ReportProgress | None,
-    ) -> BaseModel:
+    ) -> BaseModel | Written[Any]:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
@@ -114,7 +115,7 @@ class Dispatcher:
             policy.require(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
-        result: BaseModel = await tool.handler(
+        result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )
         return result

@@ -36,6 +36,7 @@ from shared_context_server.tools.arguments import (
 )
 from shared_context_server.tools.leases import fence_of
 from shared_context_server.tools.registry import ADDS, READS, SETS, Call, Tool
+from shared_context_server.tools.written import Written, write_result
 
 
 @dataclass(slots=True)
@@ -175,15 +176,16 @@ class SearchResults(Result):
     exhaustive: bool
 
 
-def message_list(page: MessagePage, query: MessageQuery) -> MessageList:
+def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]:
     """How a page of messages looks on every surface."""
-    return MessageList(
-        messages=[MessageItem.of(message) for message in page.messages],
+    result = MessageList(
+        messages=[],
         count=len(page.messages),
         total_count=page.total_count,
         has_more=page.has_more,
         next_after_seq=messages.next_after_seq(page, query),
     )
+    return write_result(result, page.messages)
 
 
 async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
@@ -205,7 +207,9 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
     )
 
 
-async def get_messages(services: Services, call: Call, arguments: GetMessages) -> MessageList:
+async def get_messages(
+    services: Services, call: Call, arguments: GetMessages
+) -> Written[MessageList]:
     """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from
     next_after_seq."""
     query = MessageQuery(
@@ -283,7 +287,7 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
 
 async def wait_for_messages(
     services: Services, call: Call, arguments: WaitForMessages
-) -> WaitResult:
+) -> Written[WaitResult]:
     """Wait until there are messages behind after_seq that you may see; no need to ask again and
     again. Then read on from next_after_seq, and mark_read what you have dealt with."""
     waited = await waiting.wait_for_messages(
@@ -300,11 +304,10 @@ async def wait_for_messages(
         ),
         call.report_progress,
     )
-    return WaitResult(
-        messages=[MessageItem.of(message) for message in waited.messages],
-        next_after_seq=waited.next_after_seq,
-        timed_out=waited.timed_out,
+    result = WaitResult(
+        messages=[], next_after_seq=waited.next_after_seq, timed_out=waited.timed_out
     )
+    return write_result(result, waited.messages)
 
 
 TOOLS = (

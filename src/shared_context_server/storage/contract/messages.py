@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -64,7 +65,7 @@ class MessagePage:
     before_seq, offset and limit; 0 unless the query is_counted. `has_more`: with after_seq newer ones match, without it older ones.
     `last_seq`: the newest seq of the session in this snapshot, visible or not."""
 
-    messages: list[Message]
+    messages: Sequence[Message]
     total_count: int
     has_more: bool
     last_seq: int
