@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +30,7 @@ from tests.transport.generated import (
     requests,
 )
 from tests.transport.pairs import KEY, URL, Request, open_pair
+from tests.transport.recording.recorder import serve
 
 
 @pytest.mark.timeout(3600)
@@ -84,6 +88,33 @@ async def test_usual_requests_take_the_lane_and_are_answered_alike(tmp_path: Pat
             for _ in range(3):
                 await pair.compare(listing)
             assert pair.lane.answered == before + 2  # the first time the SDK was asked
+
+
+async def test_the_case_of_header_names_changes_nothing(tmp_path: Path) -> None:
+    """Over a socket, since it is the server under the application that reads them in any case."""
+
+    def post(url: str, request: Request, change: Callable[[str], str]) -> tuple[int, bytes]:
+        with closing(HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
+            headers = {change(name): value for name, value in request.headers}
+            connection.request("POST", "/mcp", request.body, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    async with (
+        open_pair(tmp_path) as pair,
+        serve(pair.direct) as direct_url,
+        serve(pair.through_sdk) as sdk_url,
+    ):
+        call = {"name": "list_sessions", "arguments": {}}
+        for version in (MODERN, "2025-06-18"):
+            request = usual("tools/call", call, version)
+            direct = {
+                await asyncio.to_thread(post, direct_url, request, change)
+                for change in (str.lower, str.upper, str.title)
+            }
+            through_sdk = await asyncio.to_thread(post, sdk_url, request, str.upper)
+            assert [status for status, _ in direct] == [through_sdk[0]] == [200]
+        assert pair.lane.answered == 6
 
 
 async def test_what_names_a_thread_or_a_tool_use_takes_the_lane(tmp_path: Path) -> None:

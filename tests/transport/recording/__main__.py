@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import uvicorn
-from starlette.types import ASGIApp
 
 from shared_context_server.server import open_server
 from shared_context_server.settings import Settings
 from tests.conformance.run import find_node, install_node
 from tests.transport.recording.clients import CLIENTS, Client, Target, install, use
 from tests.transport.recording.model import ScriptedModel
-from tests.transport.recording.recorder import KEY, SESSION, Recorder
+from tests.transport.recording.recorder import KEY, SESSION, Recorder, serve
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 HOME = Path(__file__).parents[3] / ".corpus-clients"
@@ -38,20 +33,6 @@ CALLED = (
     ("add_message", {"session_id": ""}),
     ("get_memory", {"key": "missing"}),
 )
-
-
-@asynccontextmanager
-async def serve(app: ASGIApp) -> AsyncIterator[str]:
-    """The application on a free port of 127.0.0.1."""
-    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none")
-    runner = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        task = asyncio.create_task(runner.serve(sockets=[listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            runner.should_exit = True
-            await task
 
 
 async def record(client: Client, node: Path) -> int:
