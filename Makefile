@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -70,6 +70,10 @@ test: setup ## the whole test suite, with branch coverage
 # Fetched when it is run: nothing else needs Node, and a lock file would hold addresses of a registry.
 test-conformance: setup ## the official MCP conformance suite, in both modes and eras
 	$(BIN)/python -m tests.conformance.run $(ARGS)
+
+# Real clients, each from npm or PyPI in a folder of its own; what they send is part of make test.
+record-corpus: setup ## record anew what MCP clients send: tests/transport/corpus
+	$(BIN)/python -m tests.transport.recording $(ARGS)
 
 test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) test-typescript ## agent frameworks, each in an environment of its own
 
@@ -227,5 +231,5 @@ lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hash
 	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay
-	rm -rf $(VENV) $(FRAMEWORKS) .conformance build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS) .conformance .corpus-clients build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -160,6 +160,7 @@ def _streamed(send: Send) -> Send:
                 *kept,
                 (b"content-type", EVENT_STREAM.encode()),
                 (b"cache-control", b"no-cache, no-transform"),
+                (b"x-accel-buffering", b"no"),
                 (b"content-length", b"%d" % len(event)),
             ]
             await send({**start, "headers": headers})

@@ -247,7 +247,7 @@ def test_any_query_answers_as_the_definition_says(
             query = MessageQuery(**fields)
             matching = [message for message in log.seen_by(caller) if is_match(message, query)]
             messages, has_more = choose_page(matching, query)
-            page = await store.messages.list_visible(log.session_id, caller, ALL, allow)
+            page = await blocking.store.messages.list_visible(log.session_id, caller, query, allow)
             assert list(page.messages) == messages
             assert page.has_more is has_more, query
             assert page.total_count == len(matching), query
