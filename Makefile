@@ -64,8 +64,11 @@ run: setup ## start the server on its embedded default
 dev: setup ## start the server and restart it when the source changes
 	@$(BIN)/shared-context-server serve --reload $(ARGS)
 
+# Where PYTHONDONTWRITEBYTECODE is set, each of hundreds of processes would compile the same modules.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
 test: setup ## the whole test suite, with branch coverage
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
 # Fetched when it is run: nothing else needs Node, and a lock file would hold addresses of a registry.
 test-conformance: setup ## the official MCP conformance suite, in both modes and eras
