@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.forked import close_origin
 from tests.postgres import DatabaseServer, close_shared_server, open_database_server
@@ -28,6 +29,13 @@ def postgres() -> Iterator[DatabaseServer]:
     """One PostgreSQL server for all tests of this process."""
     with open_database_server() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run random examples untraced: they are many, and run the lines that chosen ones have covered."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_sessionfinish() -> None:
