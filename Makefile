@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -64,12 +64,29 @@ run: setup ## start the server on its embedded default
 dev: setup ## start the server and restart it when the source changes
 	@$(BIN)/shared-context-server serve --reload $(ARGS)
 
+# Where PYTHONDONTWRITEBYTECODE is set, each of hundreds of processes would compile the same modules.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
 test: setup ## the whole test suite, with branch coverage
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
+
+# Where hardly a test starts a process. What is left out is told from the folders there are.
+FAST_FOLDERS := tests/auth tests/observability tests/rest tests/services tests/storage tests/tools
+SLOW_FOLDERS := $(filter-out $(FAST_FOLDERS) tests/frameworks,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+
+test-fast: setup ## what to run every minute: in-process tests on SQLite, no random examples, no coverage
+	@$(PYTEST) -n 2 --dist worksteal -q -m "not no_cover" -k "not postgres" --ignore tests/storage/postgres \
+		$(FAST_FOLDERS) $(wildcard tests/test_*.py) $(ARGS); status=$$?; \
+	echo "test-fast: left out random examples, PostgreSQL, coverage and $(SLOW_FOLDERS); make test runs them"; \
+	exit $$status
 
 # Fetched when it is run: nothing else needs Node, and a lock file would hold addresses of a registry.
 test-conformance: setup ## the official MCP conformance suite, in both modes and eras
 	$(BIN)/python -m tests.conformance.run $(ARGS)
+
+# Real clients, each from npm or PyPI in a folder of its own; what they send is part of make test.
+record-corpus: setup ## record anew what MCP clients send: tests/transport/corpus
+	$(BIN)/python -m tests.transport.recording $(ARGS)
 
 test-frameworks: test-agent-sdk $(CLIENT_FRAMEWORK_TESTS) test-typescript ## agent frameworks, each in an environment of its own
 
@@ -227,5 +244,5 @@ lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hash
 	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay
-	rm -rf $(VENV) $(FRAMEWORKS) .conformance build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS) .conformance .corpus-clients build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

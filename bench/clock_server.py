@@ -100,7 +100,7 @@ async def measure_in_process(data_dir: Path, prefix: str, ntp_port: int) -> Figu
     """Through FastMCP's own client, with nothing but memory between it and the server."""
     async with open_bench_server(data_dir, prefix, ntp_port) as server:
         current_connection.set(
-            await server.services.identity.connect(
+            await server.services.identity.authenticate_headers(
                 authorization=None, api_key=API_KEY, agent_id="bench", agent_type=None
             )
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 from tests.forked import close_origin
 from tests.postgres import DatabaseServer, close_shared_server, open_database_server
@@ -12,12 +15,27 @@ from tests.postgres import DatabaseServer, close_shared_server, open_database_se
 # Run by make test-frameworks, in environments that have the frameworks and not the server.
 collect_ignore = ["frameworks"]
 
+# Each client of httpx reads all authorities from a file, in 30 ms of processor time, but those of a
+# directory only when they are asked for. Clients of tests never ask: their servers speak plain HTTP.
+# What installs does, and is given back what the machine is configured for.
+AUTHORITIES = {
+    name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ
+}
+os.environ["SSL_CERT_DIR"] = ssl.get_default_verify_paths().openssl_capath
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[DatabaseServer]:
     """One PostgreSQL server for all tests of this process."""
     with open_database_server() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run random examples untraced: they are many, and run the lines that chosen ones have covered."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_sessionfinish() -> None:

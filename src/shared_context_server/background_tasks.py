@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits while they run: referred to until they end, and awaited together at the end."""
+"""Tasks that run beside their caller, held until they end."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """A set of running tasks, for one event loop. asyncio keeps no reference to a task, so one that
-    nobody refers to may be collected before it ends.
+    """The running tasks of one owner, for one event loop.
 
-    TaskGroup is no substitute: it cancels all of its tasks when one fails, and belongs to one block.
+    The loop itself refers to tasks weakly only, so that one which nobody holds may be collected
+    before it ends. Tasks begin in an empty context: they serve many callers, and must not log in
+    the name of the first of them. What a task raises is reported by asyncio.
     """
 
-    def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._running)
+    def __len__(self) -> int:
+        return len(self._tasks)
 
-    def start(
-        self, work: Coroutine[Any, Any, T], *, context: contextvars.Context | None = None
-    ) -> asyncio.Task[T]:
-        """Start a task. `context`: the context variables it sees, those of the caller if None; a task
-        that serves many callers is given an empty one, or it would log as the first of them."""
-        task = asyncio.create_task(work, context=context)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run the coroutine as a task, and hold the task until it ends."""
+        task = asyncio.create_task(work, name=self._name, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    async def wait(self) -> None:
-        """Return when all have ended that run now."""
-        if self._running:
-            await asyncio.wait(self._running)
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until those that run now have ended, for no longer than `timeout_s`."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)

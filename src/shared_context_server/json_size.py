@@ -14,19 +14,20 @@ MAX_VALUES = 50_000  # in one text; parsing so many takes some 20 ms
 MAX_ENVELOPE_VALUES = 2_000
 
 
-def has_too_many_values(text: bytes) -> bool:
+def has_too_many_values(text: bytes, count: int | None = None) -> bool:
     """Whether the text has more than MAX_VALUES values, those within others counted too. Of what is
-    no JSON it says how many a parser may meet before it stops."""
-    if _count(text) <= MAX_VALUES:
+    no JSON it says how many a parser may meet before it stops. `count`: as `count_values` says."""
+    if (count_values(text) if count is None else count) <= MAX_VALUES:
         return False
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
     if bare.count(b'"') > 4 * MAX_VALUES:  # each has at most two texts: itself and its name
         return True
-    return _count(b"".join(bare.split(b'"')[::2])) > MAX_VALUES
+    return count_values(b"".join(bare.split(b'"')[::2])) > MAX_VALUES
 
 
-def _count(text: bytes) -> int:
-    """Values by the signs that stand before them, the outermost aside."""
+def count_values(text: bytes) -> int:
+    """How many values there are at most, the outermost aside: the signs that stand before values are
+    counted, those in texts too."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 

@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from shared_context_server.json_size import (
     MAX_ENVELOPE_VALUES,
     MAX_VALUES,
+    count_values,
     has_too_many_values,
     is_envelope_too_large,
 )
@@ -43,13 +44,15 @@ class Refused(Exception):
         self.answer = error_answer(request_id, code, message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
-    """A valid envelope. `id` is None but for requests; a `response` needs no answer."""
+    """A valid envelope. `id` is None but for requests; a `response` needs no answer. `count` is the
+    number of JSON values at most, where it was counted."""
 
     kind: Literal["request", "notification", "response"]
     body: JsonObject
     id: RequestId | None = None
+    count: int | None = None
 
     @property
     def method(self) -> str | None:
@@ -66,7 +69,7 @@ def error_answer(
     return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
-def parse_json(raw: bytes | str, max_bytes: int) -> Any:
+def parse_json(raw: bytes | str, max_bytes: int, count: int | None = None) -> Any:
     """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long or has too
     many values.
 
@@ -76,7 +79,7 @@ def parse_json(raw: bytes | str, max_bytes: int) -> Any:
         data = raw.encode() if isinstance(raw, str) else raw  # refuses lone surrogates
         if len(data) > max_bytes:
             raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
-        if has_too_many_values(data):
+        if has_too_many_values(data, count):
             raise Refused(INVALID_REQUEST, _TOO_MANY_VALUES)
         return from_json(data, allow_inf_nan=False)
     except ValueError as exc:
@@ -103,7 +106,10 @@ def _describe(raw: bytes | str, exc: ValueError) -> str:
 
 def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     """The message in this JSON, or in this object. Raises Refused."""
-    if isinstance(raw, bytes | bytearray | str):
+    if isinstance(raw, bytes):
+        count = count_values(raw)
+        return classify(parse_json(raw, max_bytes, count), count)
+    if isinstance(raw, bytearray | str):
         return classify(parse_json(raw, max_bytes))
     message = classify(raw)
     try:
@@ -117,8 +123,8 @@ def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
     return message
 
 
-def classify(body: Any) -> Message:
-    """The message that this value is. Raises Refused."""
+def classify(body: Any, count: int | None = None) -> Message:
+    """The message that this value is, of `count` values at most. Raises Refused."""
     if not isinstance(body, dict):
         raise Refused(
             INVALID_REQUEST,
@@ -127,7 +133,8 @@ def classify(body: Any) -> Message:
     request_id = read_id(body)
     if body.get("jsonrpc") != "2.0":
         raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', request_id)
-    if is_envelope_too_large(body):
+    is_small = count is not None and count <= MAX_ENVELOPE_VALUES
+    if not is_small and is_envelope_too_large(body):
         raise Refused(
             INVALID_REQUEST,
             f"The message has more than {MAX_ENVELOPE_VALUES} JSON values beside a tool's arguments",
@@ -145,13 +152,15 @@ def classify(body: Any) -> Message:
         return Message("notification", body)
     if request_id is None:
         raise Refused(INVALID_REQUEST, "id must be a string or an integer")
-    return Message("request", body, request_id)
+    return Message("request", body, request_id, count)
 
 
 def read_id(body: Any) -> RequestId | None:
     """The id an answer to this carries: None where there is none that may be used."""
     found = body.get("id") if isinstance(body, dict) else None
     if isinstance(found, str):
+        if found.isascii():
+            return found
         return found if printable(found) == found else None  # what is echoed has to be sent
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 

@@ -71,9 +71,9 @@ class MemoryMode(StrEnum):
 class Caller:
     """Who is calling, as one credential says.
 
-    `key_id` is the API key behind the credential, `credential_id` the token's jti
-    (None when the key itself was presented), `origin_id` the jti of the token that it was refreshed
-    from, by however many steps. The anonymous caller has no permissions.
+    `key_id` is the API key behind the credential, `credential_id` the id of the token, which
+    clients know as its jti (None when the key itself was presented), `origin_id` that of the token
+    that it was refreshed from, by however many steps. The anonymous caller has no permissions.
     """
 
     agent_id: str
@@ -85,7 +85,7 @@ class Caller:
 
     @property
     def family_id(self) -> str | None:
-        """The jti of the first token of the login, which all that are refreshed from it share."""
+        """The id of the first token of the login, which all that are refreshed from it share."""
         return self.origin_id or self.credential_id
 
     @property
@@ -100,9 +100,9 @@ class Caller:
 ANONYMOUS = Caller(agent_id="", agent_type="", permissions=frozenset(), key_id="")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if none."""
+class Session(NamedTuple):
+    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if none. A tuple
+    as messages are: one is made for each call that uses a session."""
 
     id: str
     purpose: str

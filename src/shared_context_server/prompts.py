@@ -152,7 +152,7 @@ class PromptErrorMiddleware(Middleware):
 
 
 def add_prompts(mcp: FastMCP[Any]) -> None:
-    """Serve the prompts of DESIGN section 4."""
+    """Serve all prompts of PROMPTS."""
     mcp.add_middleware(PromptErrorMiddleware())
     for prompt in PROMPTS.values():
         mcp.add_prompt(prompt)

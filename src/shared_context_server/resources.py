@@ -15,7 +15,6 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, ReadResourceRequestParams
 from pydantic import BaseModel
-from pydantic_core import to_json
 
 from shared_context_server import policy
 from shared_context_server.errors import NotFound, SharedContextError
@@ -27,8 +26,9 @@ from shared_context_server.tools.clock import sensors_result, time_result
 from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
 from shared_context_server.tools.memory import memory_list
-from shared_context_server.tools.messages import message_list
-from shared_context_server.tools.sessions import session_details
+from shared_context_server.tools.messages import MessageList, message_list
+from shared_context_server.tools.sessions import SessionDetails, session_details
+from shared_context_server.tools.written import Written, write_json
 
 JSON = "application/json"
 NEWEST_SHOWN = 50
@@ -36,7 +36,7 @@ MAX_ENTRIES = 100
 
 
 def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None) -> None:
-    """Serve the resource templates of DESIGN section 4 that belong to sessions and memory."""
+    """Serve the resources: sessions, their messages, an agent's memory, the clock and the sensors."""
     read = partial(_read, bindings)
     mcp.add_middleware(ResourceErrorMiddleware())
 
@@ -125,11 +125,11 @@ class ResourceErrorMiddleware(Middleware):
             raise MCPError(INVALID_PARAMS, exc.error.message, exc.error.body()) from exc
 
 
-async def _session(services: Services, caller: Caller, session_id: str) -> BaseModel:
+async def _session(services: Services, caller: Caller, session_id: str) -> Written[SessionDetails]:
     return session_details(await sessions.get_session(services, caller, session_id))
 
 
-async def _messages(services: Services, caller: Caller, session_id: str) -> BaseModel:
+async def _messages(services: Services, caller: Caller, session_id: str) -> Written[MessageList]:
     query = MessageQuery(limit=NEWEST_SHOWN)
     page = await messages.get_messages(services, caller, session_id, query)
     return message_list(page, query)
@@ -173,7 +173,7 @@ async def _sensors(services: Services, caller: Caller) -> BaseModel:
 
 
 async def _read(
-    bindings: SessionBindings | None, use: Callable[[Caller], Awaitable[BaseModel]]
+    bindings: SessionBindings | None, use: Callable[[Caller], Awaitable[BaseModel | Written[Any]]]
 ) -> ResourceResult:
     """The JSON of what `use` finds; errors become the protocol's, our shape in their data."""
     connection = await mcp_connection(get_context(), bindings)
@@ -183,4 +183,4 @@ async def _read(
         found = await use(connection.caller)
     except SharedContextError as exc:
         raise ReadRefused(exc) from exc
-    return ResourceResult([ResourceContent(to_json(found).decode(), mime_type=JSON)])
+    return ResourceResult([ResourceContent(write_json(found).decode(), mime_type=JSON)])

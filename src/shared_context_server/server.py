@@ -35,7 +35,9 @@ from shared_context_server.observability.metrics import Metrics
 from shared_context_server.prompts import INSTRUCTIONS, add_prompts
 from shared_context_server.resources import add_resources
 from shared_context_server.rest.access import AccessLog
+from shared_context_server.rest.calls import ToolEndpoint
 from shared_context_server.rest.errors import exception_handlers
+from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
 from shared_context_server.services.context import Services
@@ -200,7 +202,7 @@ async def make_app(
     starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
     starlette.router.redirect_slashes = False  # a slash at the end is taken away in auth.middleware
     app = protect(
-        starlette,
+        HotPaths(starlette, mcp=endpoint, tools=ToolEndpoint(dispatcher)),
         settings=settings,
         identity=dispatcher.services.identity,
         limits=dispatcher.services.limits,

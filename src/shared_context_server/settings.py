@@ -11,7 +11,6 @@ import difflib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -382,10 +381,6 @@ class Settings(BaseModel):
     @property
     def secrets_path(self) -> Path:
         return self.data_dir / SECRETS_FILE
-
-    @property
-    def token_life(self) -> timedelta:
-        return timedelta(seconds=self.jwt_expires_in)
 
 
 def load_settings(

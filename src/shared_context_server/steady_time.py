@@ -49,7 +49,11 @@ class SteadyClock:
         return self._offset_ns // 1000
 
     def now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=(self._look() + self._offset_ns) // 1000)
+        return to_datetime(self.now_us())
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        return (self._look() + self._offset_ns) // 1000
 
     def keep_up_with(self, offset_us: int) -> None:
         """Give no earlier times than another process with this offset, in the same boot."""
@@ -68,6 +72,11 @@ class SteadyClock:
         elapsed_ns = self._read_elapsed_ns()
         self._offset_ns = max(self._offset_ns, system_ns - elapsed_ns)
         return elapsed_ns
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """The time so long after the epoch, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _read_boot_id() -> str | None:

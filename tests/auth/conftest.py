@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,23 +12,10 @@ from shared_context_server.auth.identity import Identity, IssuedToken
 from shared_context_server.models import Permission
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, open_storage
-from tests.postgres import store_settings
+from tests.settings import API_KEY, make_settings
 
-API_KEY = "the-ordinary-key-0123456789"
-ADMIN_API_KEY = "the-admins-key-0123456789"
-JWT_SECRET_KEY = "the-secret-that-signs-tokens-0123456789"
 ALL = tuple(Permission)
 READ, WRITE, ADMIN = ALL
-
-
-def make_settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings with keys, none of them from the environment."""
-    keys: dict[str, Any] = {
-        "api_key": API_KEY,
-        "admin_api_key": ADMIN_API_KEY,
-        "jwt_secret_key": JWT_SECRET_KEY,
-    }
-    return Settings(data_dir=data_dir, **(store_settings(data_dir) | keys | overrides))
 
 
 @pytest.fixture
@@ -61,7 +47,7 @@ async def connect(
     agent_id: str | None = None,
     agent_type: str | None = None,
 ) -> Connection:
-    return await identity.connect(
+    return await identity.authenticate_headers(
         authorization=None if token is None else f"Bearer {token}",
         api_key=api_key,
         agent_id=agent_id,
@@ -85,5 +71,5 @@ async def authenticate(
         agent_id=agent_id,
         agent_type="claude",
         api_key=api_key,
-        requested=requested,
+        requested_permissions=requested,
     )

@@ -20,15 +20,13 @@ from shared_context_server.models import ANONYMOUS
 from shared_context_server.storage import Store, open_storage
 from tests.auth.conftest import (
     ADMIN,
-    ADMIN_API_KEY,
     ALL,
-    API_KEY,
     READ,
     WRITE,
     authenticate,
     connect,
-    make_settings,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 
 
 async def test_without_credentials_a_caller_is_anonymous(identity: Identity) -> None:
@@ -37,7 +35,7 @@ async def test_without_credentials_a_caller_is_anonymous(identity: Identity) -> 
 
 
 async def test_blank_headers_are_no_headers(identity: Identity) -> None:
-    connection = await identity.connect(
+    connection = await identity.authenticate_headers(
         authorization=" ", api_key="", agent_id="  ", agent_type="\t"
     )
     assert connection == Connection()
@@ -134,7 +132,7 @@ async def test_spaces_and_case_around_a_bearer_do_not_matter(
     identity: Identity, authorization: str
 ) -> None:
     issued = await authenticate(identity)
-    connection = await identity.connect(
+    connection = await identity.authenticate_headers(
         authorization=authorization.format(issued.token),
         api_key=None,
         agent_id=None,
@@ -149,7 +147,7 @@ async def test_any_other_authorization_is_refused_and_not_repeated(
     identity: Identity, authorization: str
 ) -> None:
     for presented in (authorization, f"Bearer {authorization}", f"Basic {authorization}"):
-        connection = await identity.connect(
+        connection = await identity.authenticate_headers(
             authorization=presented, api_key=API_KEY, agent_id=None, agent_type=None
         )
         assert isinstance(connection.refused, Unauthenticated)

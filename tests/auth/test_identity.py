@@ -28,16 +28,13 @@ from shared_context_server.storage import Store, open_storage
 from shared_context_server.storage.contract import AuditQuery
 from tests.auth.conftest import (
     ADMIN,
-    ADMIN_API_KEY,
     ALL,
-    API_KEY,
-    JWT_SECRET_KEY,
     READ,
     WRITE,
     authenticate,
     connect,
-    make_settings,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, JWT_SECRET_KEY, make_settings
 
 REVOCATION_S = 1.0
 
@@ -446,7 +443,7 @@ async def test_authenticating_by_a_bound_key_takes_its_type_and_refuses_others(
             agent_id="bound-1",
             agent_type=agent_type,
             api_key=key,
-            requested=ALL,
+            requested_permissions=ALL,
         )
 
     for claimed in (None, "claude"):

@@ -11,7 +11,7 @@ from shared_context_server.auth.keys import (
     hash_key,
     make_key_id,
 )
-from tests.auth.conftest import API_KEY, JWT_SECRET_KEY, make_settings
+from tests.settings import API_KEY, JWT_SECRET_KEY, make_settings
 
 SECRET = JWT_SECRET_KEY.encode()
 

@@ -22,7 +22,8 @@ from shared_context_server.auth.tokens import (
 )
 from shared_context_server.errors import ConfigurationError, Unauthenticated
 from shared_context_server.models import MAX_AGENT_ID_CHARS, Permission
-from tests.auth.conftest import JWT_SECRET_KEY, READ, WRITE
+from tests.auth.conftest import READ, WRITE
+from tests.settings import JWT_SECRET_KEY
 
 SIGNER = TokenSigner(JWT_SECRET_KEY.encode())
 NOW = int(time.time())
@@ -107,7 +108,7 @@ def test_only_the_pinned_algorithm_is_accepted() -> None:
 
 
 def test_a_token_from_a_clock_that_is_ahead_is_accepted() -> None:
-    assert SIGNER.decode(signed(iat=NOW + 5), field="auth_token").token_id == "jti-1"
+    assert SIGNER.decode(signed(iat=NOW + 5), field="auth_token").credential_id == "jti-1"
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))

@@ -12,7 +12,7 @@ import pytest
 from shared_context_server.auth.addresses import is_within, network_of
 from shared_context_server.cli.admission import Caps, Door, make_caps
 from shared_context_server.errors import RateLimited, Unavailable
-from tests.auth.conftest import make_settings
+from tests.settings import make_settings
 
 
 @dataclass(eq=False)

@@ -132,3 +132,42 @@ def test_the_module_is_the_command(env: dict[str, str], tmp_path: Path) -> None:
         command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "client-config" in answer.stdout
+
+
+def test_the_strongest_source_of_a_setting_wins(scs: Run, tmp_path: Path) -> None:
+    """Each step takes the strongest source away; the command says by what it makes which counted."""
+
+    def url(name: str) -> str:
+        return f"sqlite:///{tmp_path / name}.db"
+
+    named, dotenv = tmp_path / "config" / "server.env", tmp_path / ".env"
+    secrets = tmp_path / "data" / "secrets.env"
+    for path, name in ((named, "named"), (dotenv, "dotenv"), (secrets, "secrets")):
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        path.write_text(f"DATABASE_URL={url(name)}\n")
+        path.chmod(0o600)
+    arguments = ["--database-url", url("flag")]
+    variables = {
+        "SCS_DATABASE_URL": url("prefixed"),
+        "DATABASE_URL": url("plain"),
+        "SCS_ENV_FILE": "config/server.env",
+    }
+
+    def migrate() -> set[str]:
+        before = set(tmp_path.rglob("*.db"))
+        assert scs("migrate", *arguments, **variables).returncode == 0
+        return {path.stem for path in set(tmp_path.rglob("*.db")) - before}
+
+    assert migrate() == {"flag"}
+    arguments.clear()
+    assert migrate() == {"prefixed"}
+    del variables["SCS_DATABASE_URL"]
+    assert migrate() == {"plain"}
+    del variables["DATABASE_URL"]
+    assert migrate() == {"named"}
+    del variables["SCS_ENV_FILE"]
+    assert migrate() == {"dotenv"}
+    dotenv.unlink()
+    assert migrate() == {"secrets"}
+    secrets.unlink()
+    assert migrate() == {"shared_context"}  # the default, in the data dir

@@ -54,17 +54,8 @@ def test_an_id_with_a_null_is_ignored() -> None:
     assert parse(b"id: 1\nid: 2\x003\ndata: x\n\n") == [message("x", "1")]
 
 
-@pytest.mark.parametrize(
-    "value, expected", [(b"250", 250), (b"2s", None), (b"", None), ("²".encode(), None)]
-)
-def test_retry_is_digits_only(value: bytes, expected: int | None) -> None:
-    parser = EventStreamParser()
-    parser.feed(b"retry: " + value + b"\n")
-    assert parser.retry_ms == expected
-
-
 def test_other_fields_and_fields_in_capitals_mean_nothing() -> None:
-    assert parse(b"DATA: x\nmood: fine\n\n") == []
+    assert parse(b"DATA: x\nretry: 250\nmood: fine\n\n") == []
 
 
 def test_a_byte_order_mark_counts_at_the_start_only() -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from asyncio import Future
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 import shared_context_client
-from shared_context_client import SharedContextClient, SyncSharedContextClient
+from shared_context_client import (
+    BatchItem,
+    MessageAdded,
+    SharedContextClient,
+    SyncSharedContextClient,
+)
 from shared_context_client._generated import registry
 from shared_context_client.batches import Batch
 from shared_context_client.outbox import Outbox
@@ -32,6 +40,31 @@ def test_every_tool_is_a_method_with_every_argument(kind: type) -> None:
     for tool in TOOLS:
         parameters = inspect.signature(getattr(kind, tool.name)).parameters
         assert set(parameters) - {"self"} == set(tool.arguments.model_fields)
+
+
+@pytest.mark.parametrize(
+    "method, returned",
+    [
+        (SharedContextClient.add_message, MessageAdded),
+        (SyncSharedContextClient.add_message, MessageAdded),
+        (Batch.add_message, BatchItem[MessageAdded]),
+        (Outbox.add_message, Future[MessageAdded]),
+    ],
+)
+def test_frameworks_can_read_a_method_s_signature(
+    method: Callable[..., Any], returned: object
+) -> None:
+    assert inspect.signature(method).return_annotation == returned
+    assert get_type_hints(method)["return"] == returned
+    assert get_type_hints(method)["content"] is str
+    assert method.__name__ == "add_message"
+    assert "stored durably" in (inspect.getdoc(method) or "")
+    assert inspect.iscoroutinefunction(method) is (method is SharedContextClient.add_message)
+
+
+async def test_a_bound_method_does_not_show_self() -> None:
+    async with SharedContextClient("http://127.0.0.1:1", api_key="key") as client:
+        assert next(iter(inspect.signature(client.add_message).parameters)) == "session_id"
 
 
 def test_what_an_idempotency_key_protects_may_go_into_the_outbox() -> None:

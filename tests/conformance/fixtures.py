@@ -18,6 +18,8 @@ from fastmcp.prompts import Message, PromptResult
 from fastmcp.tools import Tool, ToolResult
 from mcp_types import (
     AudioContent,
+    CompleteRequestParams,
+    CompleteResult,
     Completion,
     ElicitRequest,
     ElicitRequestFormParams,
@@ -81,15 +83,18 @@ def add_fixtures(mcp: FastMCP[Any]) -> None:
             parameters=JSON_SCHEMA_2020_12,
         )
     )
-    ours = mcp._completion_handler
+    low_level = mcp._mcp_server
+    ours = low_level.get_request_handler("completion/complete")
     assert ours is not None
 
-    async def complete(ref: Any, argument: Any, context: Any) -> Any:
+    async def complete(context: Any, params: CompleteRequestParams) -> Any:
+        ref = params.ref
         if isinstance(ref, PromptReference) and ref.name == "test_prompt_with_arguments":
-            return Completion(values=["paris", "park", "party"], total=3, has_more=False)
-        return await ours(ref, argument, context)  # type: ignore[misc]
+            found = Completion(values=["paris", "park", "party"], total=3, has_more=False)
+            return CompleteResult(completion=found)
+        return await ours.handler(context, params)
 
-    mcp.add_completion_handler(complete)
+    low_level.add_request_handler("completion/complete", CompleteRequestParams, complete)
 
 
 def _add_contents(mcp: FastMCP[Any]) -> None:

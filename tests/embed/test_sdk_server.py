@@ -21,7 +21,8 @@ from tests.embed.conftest import (
     request,
     tool_call,
 )
-from tests.surfaces.conftest import API_KEY, KEYS, RestSurface, headers_of, make_settings, serve
+from tests.settings import API_KEY, KEYS, make_settings
+from tests.surfaces.conftest import RestSurface, headers_of, serve
 from tests.until import until
 
 

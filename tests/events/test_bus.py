@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import pytest
 
 from shared_context_server.errors import Unavailable
@@ -49,7 +50,7 @@ async def test_an_event_wakes_a_waiter() -> None:
     bus = Bus()
     with bus.subscribe(want_all, session_id="session_1") as subscription:
         waiting = asyncio.create_task(subscription.wait(PATIENCE_S))
-        await asyncio.sleep(0)
+        await anyio.wait_all_tasks_blocked()
         bus.publish(added(1))
         assert await waiting == [added(1)]
 
@@ -98,7 +99,7 @@ async def test_closing_wakes_who_waits_and_who_comes() -> None:
     bus = Bus()
     with bus.subscribe(want_all) as subscription:
         waiting = asyncio.create_task(subscription.wait(PATIENCE_S))
-        await asyncio.sleep(0)
+        await anyio.wait_all_tasks_blocked()
         bus.close()
         with pytest.raises(Unavailable):
             await waiting

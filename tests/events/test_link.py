@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
 import shared_context_server
@@ -297,7 +298,7 @@ async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
     for _ in range(5000):
         sender.ring()
     await until(lambda: bool(rings))
-    await asyncio.sleep(0)
+    await anyio.wait_all_tasks_blocked()
     assert len(rings) < 10
     sender.close()
     receiver.close()

@@ -25,11 +25,10 @@ from pydantic import SecretStr
 from shared_context_server.errors import SessionNotFound, Unavailable
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import open_server
-from shared_context_server.settings import LogFormat, LogLevel, Settings
+from shared_context_server.settings import LogFormat, LogLevel
+from tests.settings import ADMIN_API_KEY, API_KEY, JWT_SECRET_KEY, make_settings
 
-API_KEY = "the-ordinary-key-0123456789"
-ADMIN_API_KEY = "the-admins-key-0123456789"
-JWT_SECRET_KEY = "the-secret-that-signs-tokens-0123456789"
+UNUSED = Path("unused")  # the data dir of settings that no store is opened with
 
 LIBRARIES = ("fastmcp", "mcp", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
@@ -39,11 +38,6 @@ _log = get_logger("tests")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def make_settings(data_dir: Path = Path("unused"), **overrides: Any) -> Settings:
-    keys = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-    return Settings(data_dir=data_dir, **(keys | overrides))
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +60,9 @@ class Terminal(io.StringIO):
 
 def configure(**overrides: Any) -> io.StringIO:
     stream = io.StringIO()
-    configure_logs(make_settings(**({"log_format": LogFormat.JSON} | overrides)), stream=stream)
+    configure_logs(
+        make_settings(UNUSED, **({"log_format": LogFormat.JSON} | overrides)), stream=stream
+    )
     return stream
 
 
@@ -164,7 +160,7 @@ def test_warnings_are_lines_too() -> None:
 
 def test_auto_is_for_readers_on_a_terminal_and_json_elsewhere() -> None:
     for stream, is_json in ((io.StringIO(), True), (Terminal(), False)):
-        configure_logs(make_settings(log_format=LogFormat.AUTO), stream=stream)
+        configure_logs(make_settings(UNUSED, log_format=LogFormat.AUTO), stream=stream)
         _log.warning("event", number=1)
         text = stream.getvalue()
         assert text.startswith("{") is is_json
@@ -312,7 +308,7 @@ def test_stdout_is_left_to_the_protocol() -> None:
 def test_settings_without_keys_will_do() -> None:
     stream = io.StringIO()
     configure_logs(
-        make_settings(api_key=None, admin_api_key=SecretStr("x" * 16), jwt_secret_key=None),
+        make_settings(UNUSED, api_key=None, admin_api_key=SecretStr("x" * 16), jwt_secret_key=None),
         stream=stream,
     )
     _log.warning("x" * 16)

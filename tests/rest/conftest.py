@@ -11,12 +11,8 @@ import httpx
 import pytest
 
 from shared_context_server.server import Server, open_server
-from shared_context_server.settings import Settings
-from tests.postgres import store_settings
+from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 
-API_KEY = "the-ordinary-key-0123456789"
-ADMIN_API_KEY = "the-admins-key-0123456789"
-JWT_SECRET_KEY = "the-secret-that-signs-tokens-0123456789"
 BASE_URL = "http://127.0.0.1:23456"
 
 OpenClient = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -25,12 +21,6 @@ OpenClient = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def make_settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings with keys, none of them from the environment."""
-    keys = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-    return Settings(data_dir=data_dir, **(store_settings(data_dir) | keys | overrides))
 
 
 def client_of(server: Server, **headers: str) -> httpx.AsyncClient:

@@ -9,7 +9,14 @@ import httpx
 import pytest
 
 from shared_context_server.server import Server
-from tests.rest.conftest import API_KEY, OpenClient, assert_error, call, client_of, create_session
+from tests.rest.conftest import (
+    OpenClient,
+    assert_error,
+    call,
+    client_of,
+    create_session,
+)
+from tests.settings import API_KEY
 
 
 async def run(client: httpx.AsyncClient, *calls: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,13 +13,13 @@ from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
 from shared_context_server.server import Server
 from shared_context_server.tools.dispatch import Dispatcher
 from tests.rest.conftest import (
-    API_KEY,
     OpenClient,
     assert_error,
     call,
     client_of,
     create_session,
 )
+from tests.settings import API_KEY
 
 
 async def test_a_program_that_posts_json_works_as_it_always_did(server: Server) -> None:

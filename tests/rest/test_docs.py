@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from shared_context_server.rest.docs import docs_endpoint, type_name
+from shared_context_server.rest.docs import DocsEndpoint
 from shared_context_server.tools.catalog import TOOLS
 from tests.rest.conftest import BASE_URL
 
@@ -102,26 +102,9 @@ async def test_what_a_document_says_is_escaped(stranger: httpx.AsyncClient) -> N
     evil = "<script>alert(1)</script>"
     document["paths"]["/mcp/tool/add_message"]["post"]["description"] = evil
     document["info"]["title"] = evil
-    app = Starlette(routes=[Route("/docs", docs_endpoint(document))])
+    app = Starlette(routes=[Route("/docs", DocsEndpoint(document))])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
         page = (await client.get("/docs")).text
     assert evil not in page
     assert "&lt;script&gt;" in page
-
-
-@pytest.mark.parametrize(
-    "schema, shown",
-    [
-        ({}, "any JSON"),
-        ({"type": "string"}, "string"),
-        ({"type": "string", "format": "date-time"}, "string, date-time"),
-        ({"type": ["string", "null"]}, "string or null"),
-        ({"enum": ["a", "b"], "type": "string"}, '"a" | "b"'),
-        ({"const": True}, "true"),
-        ({"type": "array", "items": {"type": "integer"}}, "array of integer"),
-        ({"anyOf": [{"type": "string"}, {"type": "number"}]}, "string or number"),
-    ],
-)
-def test_types_are_said_in_a_few_words(schema: dict[str, object], shown: str) -> None:
-    assert type_name(schema) == shown

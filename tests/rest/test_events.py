@@ -26,15 +26,13 @@ from shared_context_server.rest.events import EventsEndpoint
 from shared_context_server.server import Server
 from shared_context_server.storage.contract import NewMessage
 from tests.rest.conftest import (
-    ADMIN_API_KEY,
-    API_KEY,
     OpenClient,
     assert_error,
     call,
     client_of,
     create_session,
-    make_settings,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 from tests.surfaces.conftest import serve
 from tests.until import until
 

@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from shared_context_server.rest.openapi import openapi_document
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
-from tests.rest.conftest import API_KEY, call, create_session
+from tests.rest.conftest import call, create_session
+from tests.settings import API_KEY
 
 ERROR = Draft202012Validator(
     openapi_document(TOOLS, is_metrics_public=False)["components"]["schemas"]["Error"]

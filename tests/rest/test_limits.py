@@ -14,14 +14,13 @@ import pytest
 
 from shared_context_server.server import Server, open_server
 from tests.rest.conftest import (
-    API_KEY,
     BASE_URL,
     assert_error,
     call,
     client_of,
     create_session,
-    make_settings,
 )
+from tests.settings import API_KEY, make_settings
 from tests.until import PATIENCE_S, until
 
 MCP = {

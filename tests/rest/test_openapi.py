@@ -12,7 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from shared_context_server.server import Server
 from shared_context_server.tools.catalog import TOOLS
 from tests.clock.daemons import own_prefix, run_daemon_process
-from tests.rest.conftest import API_KEY, OpenClient, call, create_session
+from tests.rest.conftest import OpenClient, call, create_session
+from tests.settings import API_KEY
 
 ERRORS = {"400", "401", "403", "404", "409", "413", "429", "500", "503"}
 SENSORS = {"get_temperature", "get_humidity", "get_all_sensors"}  # which need a clock daemon

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from shared_context_server.server import Server, open_server
-from tests.rest.conftest import API_KEY, assert_error, call, client_of, make_settings
+from tests.rest.conftest import assert_error, call, client_of
+from tests.settings import API_KEY, make_settings
 
 ROUTES = [
     ("POST", "/mcp/tool/list_sessions"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,15 +13,13 @@ from shared_context_server.errors import Unavailable
 from shared_context_server.rest.probes import Readiness
 from shared_context_server.server import Server
 from tests.rest.conftest import (
-    ADMIN_API_KEY,
-    API_KEY,
-    JWT_SECRET_KEY,
     OpenClient,
     assert_error,
     call,
     client_of,
     create_session,
 )
+from tests.settings import ADMIN_API_KEY, API_KEY, JWT_SECRET_KEY
 
 
 class Pingable:
@@ -75,7 +74,7 @@ async def test_many_who_ask_at_once_cost_one_ping() -> None:
     store = Pingable()
     readiness = Readiness(store, fresh_s=60)  # type: ignore[arg-type]
     asking = [asyncio.create_task(readiness.check()) for _ in range(50)]
-    await asyncio.sleep(0)
+    await anyio.wait_all_tasks_blocked()
     store.may_answer.set()
     await asyncio.gather(*asking)
     assert store.pings == 1
@@ -100,7 +99,7 @@ async def test_a_storage_that_hangs_is_not_ready_until_it_answers() -> None:
             await readiness.check()
     assert store.pings == 1, "the ping that hangs is not repeated"
     store.may_answer.set()
-    await asyncio.sleep(0)  # the ping gets its turn
+    await anyio.wait_all_tasks_blocked()  # but for the ping, which ends
     await readiness.check()
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from shared_context_server.auth.keys import AUTH_DISABLED
@@ -17,8 +18,8 @@ from shared_context_server.server import Server, open_server
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.sqlite.engine.connections import database_path
+from tests.settings import make_settings
 from tests.storage import builders
-from tests.surfaces.conftest import make_settings
 
 PATIENCE_S = 30
 
@@ -50,9 +51,11 @@ def outsider(server: Server) -> Iterator[sqlite3.Connection]:
 
 
 async def acquire(
-    services: Services, caller: Caller = ALICE, *, wait_s: float = 0
+    services: Services, caller: Caller = ALICE, *, wait_seconds: float = 0
 ) -> leases.LeaseAttempt:
-    request = leases.LeaseRequest(session_id=None, name="deploy", ttl_s=600, wait_s=wait_s)
+    request = leases.LeaseRequest(
+        session_id=None, name="deploy", ttl_seconds=600, wait_seconds=wait_seconds
+    )
     return await leases.acquire_lease(services, caller, request)
 
 
@@ -60,11 +63,10 @@ async def cancel_while_writing(services: Services, outsider: sqlite3.Connection)
     """Cancel an acquire_lease of ALICE's once its write is on its way, and see it end."""
     outsider.execute("BEGIN IMMEDIATE")
     task = asyncio.create_task(acquire(services))
-    for _ in range(10):  # turns of the loop; far more than it takes to hand the write over
-        await asyncio.sleep(0)
+    await anyio.wait_all_tasks_blocked()  # the write has been handed over
     assert not task.done()
     task.cancel()
-    await asyncio.sleep(0)
+    await anyio.wait_all_tasks_blocked()
     outsider.execute("ROLLBACK")
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(asyncio.CancelledError):
@@ -101,7 +103,9 @@ async def test_who_waits_is_told_that_the_call_is_alive(
     async def report(waited_s: float, at_most_s: float) -> None:
         told.put_nowait((waited_s, at_most_s))
 
-    request = leases.LeaseRequest(session_id=None, name="deploy", ttl_s=600, wait_s=PATIENCE_S)
+    request = leases.LeaseRequest(
+        session_id=None, name="deploy", ttl_seconds=600, wait_seconds=PATIENCE_S
+    )
     task = asyncio.create_task(leases.acquire_lease(services, BOB, request, report))
     async with asyncio.timeout(PATIENCE_S):
         reports = [await told.get() for _ in range(3)]

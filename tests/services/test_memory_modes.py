@@ -41,10 +41,10 @@ def change(
     *,
     is_value_given: bool = True,
     metadata: JsonObject | None = None,
-    expires_in_s: int | None = None,
+    expires_in: int | None = None,
     expected_version: int | None = None,
 ) -> MemoryChange:
-    return MemoryChange(mode, value, is_value_given, metadata, expires_in_s, expected_version)
+    return MemoryChange(mode, value, is_value_given, metadata, expires_in, expected_version)
 
 
 def written(current: MemoryEntry | None, mode: MemoryMode, value: JsonValue) -> JsonValue:
@@ -171,7 +171,7 @@ def test_replace_forgets_metadata_and_expiry_and_the_other_modes_keep_them() -> 
 
 
 def test_a_life_counts_from_now() -> None:
-    update = make_update(change(MemoryMode.REPLACE, 1, expires_in_s=90, metadata={"a": 1}), NOW)
+    update = make_update(change(MemoryMode.REPLACE, 1, expires_in=90, metadata={"a": 1}), NOW)
     assert update(None).expires_at == NOW + timedelta(seconds=90)
     assert update(None).metadata == {"a": 1}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,15 +50,17 @@ async def test_coming_and_going_are_published_by_one_of_two_processes(store: Sto
         assert [await hear(one) for one in heard] == [[], [(EventKind.AGENT_LEFT, "bob")]]
 
 
-async def test_what_could_not_be_written_is_told_later(store: Store, tmp_path: Path) -> None:
+async def test_what_could_not_be_written_is_told_later(tmp_path: Path) -> None:
     bus = Bus()
-    settings = Settings(data_dir=tmp_path, database_url=None)
-    async with open_storage(settings) as closing:
-        presence = Presence(closing, bus)
-    presence.note(ALICE)
-    with pytest.raises(Unavailable):
-        await presence.flush()
-    presence._store = store
-    with bus.subscribe(lambda _event: True) as subscription:
-        await presence.flush()
-        assert await hear(subscription) == [(EventKind.AGENT_JOINED, "alice")]
+    settings = Settings(data_dir=tmp_path, database_url=None, sqlite_busy_timeout_ms=0)
+    async with open_storage(settings) as store:
+        presence = Presence(store, bus)
+        presence.note(ALICE)
+        path = tmp_path / "shared_context.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as outsider:
+            outsider.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable):
+                await presence.flush()
+        with bus.subscribe(lambda _event: True) as subscription:
+            await presence.flush()
+            assert await hear(subscription) == [(EventKind.AGENT_JOINED, "alice")]

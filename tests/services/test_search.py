@@ -16,12 +16,12 @@ from shared_context_server.models import Access, Message, Visibility
 from shared_context_server.server import open_server
 from shared_context_server.services import corpus, search
 from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import Corpus, CorpusCache
+from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
 from shared_context_server.services.search import SearchAnswer, SearchRequest, search_context
 from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
+from tests.settings import make_settings
 from tests.storage.builders import ADMIN, ALICE, BOB, CAROL, add_message, add_session
-from tests.surfaces.conftest import make_settings
 
 RANDOM = random.Random(7)
 
@@ -38,7 +38,7 @@ def make_words(count: int) -> str:
 
 
 async def find(services: Services, query: str, *, caller: Any = BOB, **fields: Any) -> SearchAnswer:
-    asked = SearchRequest(session_id="session_1", query=query, threshold=60, limit=10)
+    asked = SearchRequest(session_id="session_1", query=query, fuzzy_threshold=60, limit=10)
     return await search_context(services, caller, replace(asked, **fields))
 
 
@@ -54,7 +54,7 @@ async def test_a_search_sees_what_was_acknowledged_before_it(services: Services)
         await add_message(services.store, content=f"finding number {index}")
         answer = await find(services, f"number {index}")
         assert answer.hits[0].message.content == f"finding number {index}"
-        assert (answer.scanned, answer.is_exhaustive) == (index + 1, True)
+        assert (answer.scanned, answer.exhaustive) == (index + 1, True)
 
 
 async def test_a_log_of_many_blocks_is_searched_whole(
@@ -67,7 +67,7 @@ async def test_a_log_of_many_blocks_is_searched_whole(
         await fill(services, [f"more {index}" for index in range(further)])
         answer = await find(services, "alpha 000")
         assert answer.hits[0].message.content == "alpha 000"
-        assert answer.is_exhaustive
+        assert answer.exhaustive
     assert answer.scanned == 191
 
 
@@ -92,7 +92,7 @@ async def test_nothing_is_counted_twice_while_others_read_on(
     monkeypatch.setattr(search, "_match", match_while_others_read)
     monkeypatch.setattr(search, "TIME_LIMIT_S", 30)
     for answer in await asyncio.gather(*(find(services, "needle 7") for _ in range(5))):
-        assert (answer.scanned, answer.is_exhaustive) == (200, True)
+        assert (answer.scanned, answer.exhaustive) == (200, True)
 
 
 async def test_equals_come_newest_first_over_blocks(
@@ -116,7 +116,7 @@ async def test_the_loop_turns_while_long_texts_are_searched(
     while not searching.done():
         await asyncio.sleep(0)
         turns += 1
-    assert (await searching).is_exhaustive
+    assert (await searching).exhaustive
     assert turns > 20
 
 
@@ -139,7 +139,7 @@ async def test_a_search_that_takes_too_long_says_what_it_has_left_out(
 
     monkeypatch.setattr(search, "_match", match_some)
     answer = await find(services, "needle")
-    assert not answer.is_exhaustive
+    assert not answer.exhaustive
     assert 0 < answer.scanned < 50
     assert [hit.message.content for hit in answer.hits][:2] == ["needle 49", "needle 48"]
 
@@ -166,7 +166,7 @@ async def test_what_is_kept_stays_within_its_bytes(
         for content in contents:
             await add_message(services.store, f"session_{number}", content=content)
         answer = await find(others, contents[0][:30], session_id=f"session_{number}")
-        assert (answer.scanned, answer.is_exhaustive) == (12, True)
+        assert (answer.scanned, answer.exhaustive) == (12, True)
         assert 0 < kept.size_bytes <= 4_000_000
     # The one that is searched grows too.
     for _ in range(12):
@@ -245,8 +245,8 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(services: Servic
     )
     answer = await find(services, "needle")
     assert len(answer.hits) == 8
-    whole = [hit for hit in answer.hits if not hit.is_shortened]
-    short = [hit for hit in answer.hits if hit.is_shortened]
+    whole = [hit for hit in answer.hits if not hit.shortened]
+    short = [hit for hit in answer.hits if hit.shortened]
     assert whole
     assert short
     assert sum(len(hit.message.content) for hit in answer.hits) < DEFAULT_PAGE_BYTES
@@ -256,10 +256,36 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(services: Servic
 
 
 async def test_a_deleted_session_is_forgotten(services: Services) -> None:
-    kept = Corpus("session_1", 0)
-    services.corpora._corpora["session_1"] = kept
+    await add_session(services.store)
+    await fill(services, ["needle"])
+    await find(services, "needle")
+    assert services.corpora.size_bytes > 0
     services.corpora.forget("session_1")
     assert services.corpora.size_bytes == 0
+
+
+async def test_the_session_that_was_searched_longest_ago_is_dropped_first(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["session_a", "session_b", "session_c"]
+    for name in names:
+        await add_session(services.store, name)
+        await add_message(services.store, name, content=make_words(2_000))
+    await find(services, "needle", session_id="session_a")
+    size_bytes = services.corpora.size_bytes  # of one session
+    monkeypatch.setattr(corpus, "ROOM_BYTES", size_bytes)
+    kept = CorpusCache(services.store, max_bytes=size_bytes * 5 // 2)
+    others = replace(services, corpora=kept)
+    for name in (*names[:2], "session_a", "session_c"):
+        answer = await find(others, "needle", session_id=name)
+        assert answer.exhaustive
+
+    def is_kept(name: str) -> bool:
+        before = kept.size_bytes
+        kept.forget(name)
+        return kept.size_bytes < before
+
+    assert [name for name in names if is_kept(name)] == ["session_a", "session_c"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import AUTHORITIES
 from tests.setup.wheels import REPOSITORY, make_project, make_wheel
 
 # The interpreter that .venv was made with: its ensurepip brings the oldest pip there is.
@@ -36,9 +37,9 @@ def _environment(**variables: str) -> dict[str, str]:
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PIP_", "UV_"))
     }
-    for name in ("VIRTUAL_ENV", "PYTHON"):
+    for name in ("VIRTUAL_ENV", "PYTHON", "SSL_CERT_DIR"):
         kept.pop(name, None)
-    return kept | {"PIP_CONFIG_FILE": os.devnull} | variables
+    return kept | AUTHORITIES | {"PIP_CONFIG_FILE": os.devnull} | variables
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ def installers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "-r",
             str(REPOSITORY / "requirements" / pin),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        env = os.environ | AUTHORITIES
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode and os.environ.get("CI") != "true":
             pytest.skip(f"no package index can be reached: {done.stderr[-300:]}")
         assert done.returncode == 0, done.stderr

@@ -18,17 +18,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
-from tests.postgres import store_settings
-
-API_KEY = "test-api-key-0123456789abcdef"
-ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
-JWT_SECRET_KEY = "test-jwt-secret-0123456789abcdef0123456789"
-KEYS = {"api_key": API_KEY, "admin_api_key": ADMIN_API_KEY, "jwt_secret_key": JWT_SECRET_KEY}
-
-
-def make_settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings of a test's own server, none of them from the environment."""
-    return Settings(data_dir=data_dir, **(store_settings(data_dir) | KEYS | overrides))  # type: ignore[call-arg]
+from tests.settings import API_KEY, make_settings
 
 
 @asynccontextmanager
@@ -131,7 +121,11 @@ def url(running: tuple[Server, str]) -> str:
 As = Callable[..., Any]
 
 
-@pytest.fixture(params=SURFACES)
+# What follows a tool's call is the same for each of them, and covered by the first.
+UNTRACED = [pytest.param(kind, marks=pytest.mark.no_cover) for kind in SURFACES[1:]]
+
+
+@pytest.fixture(params=[SURFACES[0], *UNTRACED])
 async def as_agent(request: pytest.FixtureRequest, url: str) -> AsyncIterator[As]:
     """`await as_agent("alice")` is a surface on which alice calls; once for each kind of surface."""
     async with AsyncExitStack() as stack:

@@ -26,7 +26,8 @@ from tests.clock.daemons import (
     run_restless_writer,
     stop_within_a_write,
 )
-from tests.surfaces.conftest import As, headers_of, make_settings, serve
+from tests.settings import make_settings
+from tests.surfaces.conftest import As, headers_of, serve
 from tests.surfaces.test_mcp import client_of
 
 TIME_TOOLS = ("get_time", "get_temperature", "get_humidity", "get_all_sensors")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared_context_server.tools.catalog import TOOLS
-from tests.surfaces.conftest import ADMIN_API_KEY, API_KEY, Answer, As, Surface
+from tests.settings import ADMIN_API_KEY, API_KEY
+from tests.surfaces.conftest import Answer, As, Surface
 
 
 def assert_refused(answer: Answer, code: str, field: str | None = None) -> None:

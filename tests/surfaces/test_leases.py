@@ -7,10 +7,17 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from shared_context_server.server import Server
-from tests.surfaces.conftest import ADMIN_API_KEY, As, RestSurface, Surface, headers_of
+from tests.settings import ADMIN_API_KEY
+from tests.surfaces.conftest import (
+    As,
+    RestSurface,
+    Surface,
+    headers_of,
+)
 from tests.surfaces.test_contract import assert_refused, new_session
 from tests.surfaces.test_mcp import MODERN, client_of
 from tests.surfaces.test_waiting import PATIENCE_S, waiting
@@ -102,9 +109,9 @@ async def test_a_write_with_a_stale_token_is_refused_with_its_own_code(
 
 
 async def test_lost_leases_and_bad_arguments_have_their_status_over_rest(url: str) -> None:
-    async with RestSurface(url, headers_of("alice")) as alice:
+    async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
         write = {"key": "k", "value": 1, "lease": "deploy", "fencing_token": 1}
-        answer = await alice._client.post("/mcp/tool/set_memory", json=write)
+        answer = await alice.post("/mcp/tool/set_memory", json=write)
         assert (answer.status_code, answer.json()["code"]) == (409, "LEASE_LOST")
 
 

@@ -25,7 +25,8 @@ from shared_context_server.observability.logs import configure_logs
 from shared_context_server.server import Server
 from shared_context_server.settings import LogFormat, LogLevel
 from shared_context_server.tools.mcp import BOUND_FOR_S, SessionBindings
-from tests.surfaces.conftest import API_KEY, RestSurface, headers_of, make_settings, serve
+from tests.settings import API_KEY, make_settings
+from tests.surfaces.conftest import RestSurface, headers_of, serve
 
 MODERN = "2026-07-28"
 LEGACY = "2025-06-18"
@@ -458,7 +459,7 @@ async def test_what_a_session_is_bound_to_expires(server: Server) -> None:
         agent_id="alice",
         agent_type=None,
         api_key=API_KEY,
-        requested=[Permission.READ],
+        requested_permissions=[Permission.READ],
     )
     now = 0.0
     bindings = SessionBindings(identity, timer=lambda: now)

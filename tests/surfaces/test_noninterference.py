@@ -29,11 +29,10 @@ from shared_context_server.models import Permission
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
 from tests.postgres import DatabaseServer
+from tests.settings import ADMIN_API_KEY, make_settings
 from tests.surfaces.conftest import (
-    ADMIN_API_KEY,
     RestSurface,
     headers_of,
-    make_settings,
     open_surface,
     serve,
 )
@@ -192,9 +191,9 @@ class Sight:
             return self.seqs.get(value, value)
         if name in IDENTIFIED:
             return self.ids.get(value, "none" if value == self.world.messages["psst"] else value)
-        return self._normalize_text(value) if isinstance(value, str) else value
+        return self.normalize_text(value) if isinstance(value, str) else value
 
-    def _normalize_text(self, text: str) -> str:
+    def normalize_text(self, text: str) -> str:
         for name, session_id in self.world.sessions.items():
             text = text.replace(session_id, f"<{name}>")
         text = text.replace(f"message {self.world.messages['psst']} ", "message <psst> ")
@@ -394,7 +393,7 @@ async def record(world: World) -> list[tuple[str, str]]:
         return _TIME.sub(lambda found: ranks[found[0]], text)
 
     return [
-        (sight._normalize_text(what), rank_times(json.dumps(sight.normalize(body), indent=1)))
+        (sight.normalize_text(what), rank_times(json.dumps(sight.normalize(body), indent=1)))
         for what, body in told
     ]
 

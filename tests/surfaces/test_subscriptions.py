@@ -20,14 +20,8 @@ from shared_context_server import subscriptions
 from shared_context_server.models import Caller, Event, EventKind, Permission
 from shared_context_server.server import Server
 from shared_context_server.subscriptions import Watched, Watches
-from tests.surfaces.conftest import (
-    ADMIN_API_KEY,
-    API_KEY,
-    RestSurface,
-    headers_of,
-    make_settings,
-    serve,
-)
+from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
+from tests.surfaces.conftest import RestSurface, headers_of, serve
 from tests.until import until
 
 MODERN = "2026-07-28"

@@ -14,7 +14,14 @@ from fastmcp.client.transports import StreamableHttpTransport
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
 from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
-from tests.surfaces.conftest import API_KEY, Answer, As, RestSurface, Surface, headers_of
+from tests.settings import API_KEY
+from tests.surfaces.conftest import (
+    Answer,
+    As,
+    RestSurface,
+    Surface,
+    headers_of,
+)
 from tests.until import until
 
 PATIENCE_S = 30

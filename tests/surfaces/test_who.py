@@ -9,7 +9,8 @@ import pytest
 
 from shared_context_server.models import Agent, AuditEntry, Permission
 from shared_context_server.server import Server
-from tests.surfaces.conftest import ADMIN_API_KEY, API_KEY, As
+from tests.settings import ADMIN_API_KEY, API_KEY
+from tests.surfaces.conftest import As
 from tests.surfaces.test_contract import assert_refused, new_session
 
 HIDDEN = "ali\u200bce"

@@ -11,11 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.settings import ADMIN_API_KEY, API_KEY, JWT_SECRET_KEY, make_settings
 from tests.surfaces.conftest import (
-    ADMIN_API_KEY,
-    API_KEY,
-    JWT_SECRET_KEY,
-    make_settings,
     running,  # noqa: F401 - fixtures
     serve,
     url,  # noqa: F401

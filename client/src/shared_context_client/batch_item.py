@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from shared_context_client.answers import error_of_body, read_result
 from shared_context_client.errors import NotSent, SharedContextError
-from shared_context_client.wire import JsonObject, Record, Tool, encode_json
-
-R_co = TypeVar("R_co", bound=Record, covariant=True)
+from shared_context_client.wire import JsonObject, R_co, Tool, encode_json
 
 
 class BatchItem(Generic[R_co]):

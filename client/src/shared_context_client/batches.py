@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
-from shared_context_client._generated.batch_tools import BatchTools
+from shared_context_client._generated.tools import BatchTools
 from shared_context_client.batch_item import BatchItem
 from shared_context_client.connection import Connection
 from shared_context_client.errors import SharedContextError, UnexpectedAnswer
-from shared_context_client.wire import Record, Tool, complete_arguments
-
-R = TypeVar("R", bound=Record)
+from shared_context_client.wire import Call, R
 
 BATCH_PATH = "/mcp/batch"
 MAX_CALLS = 100  # of one request
@@ -37,8 +35,8 @@ class Batch(BatchTools):
         if kind is None:
             await self.send()
 
-    def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> BatchItem[R]:
-        item = BatchItem(tool, complete_arguments(tool, arguments), result)
+    def _call(self, call: Call[R]) -> BatchItem[R]:
+        item = BatchItem(call.tool, call.arguments, call.result)
         self._items.append(item)
         return item
 

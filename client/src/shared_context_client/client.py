@@ -5,10 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
 
-from shared_context_client._generated.async_tools import AsyncTools
 from shared_context_client._generated.results import Permission, TokenResult
+from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.answers import read_result
 from shared_context_client.batches import Batch
 from shared_context_client.breaker import CircuitBreaker, OnStateChange, State
@@ -18,9 +17,7 @@ from shared_context_client.leases import HeldLease, hold_lease
 from shared_context_client.options import Breaker, Limits, Retries, read_api_key, read_url
 from shared_context_client.outbox import Outbox
 from shared_context_client.session import Memory, Session
-from shared_context_client.wire import Record, Tool, complete_arguments, encode_json
-
-R = TypeVar("R", bound=Record)
+from shared_context_client.wire import Call, R, encode_json
 
 
 class SharedContextClient(AsyncTools):
@@ -106,12 +103,11 @@ class SharedContextClient(AsyncTools):
         """`async with client.outbox() as outbox:` takes writes even while the server is away."""
         return Outbox(self._connection, max_writes=max_writes, drain_s=drain_s)
 
-    async def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
-        complete = complete_arguments(tool, arguments)
+    async def _call(self, call: Call[R]) -> R:
         content = await self._connection.post(
-            TOOL_PATH + tool.name,
-            encode_json(complete),
-            may_repeat=tool.may_repeat,
-            waiting_s=tool.waiting_s(complete),
+            TOOL_PATH + call.tool.name,
+            encode_json(call.arguments),
+            may_repeat=call.tool.may_repeat,
+            waiting_s=call.tool.waiting_s(call.arguments),
         )
-        return read_result(content, result)
+        return read_result(content, call.result)

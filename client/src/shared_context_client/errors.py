@@ -1,4 +1,5 @@
-"""What can go wrong, as one hierarchy. Failures the server names are in `server_errors`."""
+"""The errors that calls raise, as one hierarchy. Those that the server names by a code are in
+`_generated.errors`."""
 
 from __future__ import annotations
 

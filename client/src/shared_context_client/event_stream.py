@@ -22,10 +22,10 @@ class ServerEvent:
 
 class EventStreamParser:
     """Turns the bytes of a stream, however they are cut, into events. An event that the end of the
-    stream cuts off is none. `retry_ms`: how long the server asks to wait before coming back."""
+    stream cuts off is none. `retry` is ignored: the server sends none, and `Retries` says how long
+    the client waits."""
 
     def __init__(self) -> None:
-        self.retry_ms: int | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._rest = ""
         self._is_at_start = True
@@ -59,8 +59,6 @@ class EventStreamParser:
             self._data.append(value)
         elif name == "id" and "\0" not in value:
             self._id = value
-        elif name == "retry" and value.isascii() and value.isdecimal():
-            self.retry_ms = int(value)
         return None  # a comment, whose name is empty, or a field that means nothing
 
     def _dispatch(self) -> ServerEvent | None:

@@ -10,9 +10,9 @@ from contextlib import aclosing
 import httpx
 from pydantic import ValidationError
 
-from shared_context_client._generated.async_tools import AsyncTools
 from shared_context_client._generated.errors import CursorLost, SessionNotFound
 from shared_context_client._generated.results import MessageItem
+from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.connection import Connection
 from shared_context_client.errors import ServerUnavailable, SharedContextError, UnexpectedAnswer
 from shared_context_client.event_stream import EventStreamParser, ServerEvent

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from shared_context_client._generated.async_tools import AsyncTools
 from shared_context_client._generated.errors import LeaseLost
 from shared_context_client._generated.results import LeaseAcquired
+from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.errors import LeaseHeld, ServerUnavailable, SharedContextError
 
 RENEWALS_A_TERM = 3  # two may fail and the lease is still held

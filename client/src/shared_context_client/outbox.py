@@ -6,10 +6,10 @@ import asyncio
 from asyncio import Future
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from shared_context_client._generated.errors import RateLimited
-from shared_context_client._generated.outbox_tools import OutboxTools
+from shared_context_client._generated.tools import OutboxTools
 from shared_context_client.answers import read_result
 from shared_context_client.connection import TOOL_PATH, Connection
 from shared_context_client.errors import (
@@ -18,9 +18,7 @@ from shared_context_client.errors import (
     ServerUnavailable,
     SharedContextError,
 )
-from shared_context_client.wire import JsonObject, Record, Tool, complete_arguments, encode_json
-
-R = TypeVar("R", bound=Record)
+from shared_context_client.wire import Call, JsonObject, R, Record, encode_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,8 @@ class Unsent:
 
 @dataclass(slots=True)
 class _Write:
-    tool: Tool
-    arguments: JsonObject
+    call: Call[Any]
     body: bytes
-    result: type[Record]
     answer: Future[Any]
     is_tried: bool = False
 
@@ -87,14 +83,13 @@ class Outbox(OutboxTools):
         except TimeoutError as exc:
             raise ServerUnavailable(f"{len(self)} writes are still waiting.") from exc
 
-    def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> Future[R]:
+    def _call(self, call: Call[R]) -> Future[R]:
         if self._sender is None or self._sender.done():
             raise NotSent("The outbox is not open.", suggestion="Use it in `async with`.")
         if len(self._writes) >= self._max_writes:
             raise OutboxFull(f"{len(self._writes)} writes are waiting already.")
-        complete = complete_arguments(tool, arguments)
         answer: Future[R] = asyncio.get_running_loop().create_future()
-        self._writes.append(_Write(tool, complete, encode_json(complete), result, answer))
+        self._writes.append(_Write(call, encode_json(call.arguments), answer))
         self._is_empty.clear()
         self._has_news.set()
         return answer
@@ -114,9 +109,9 @@ class Outbox(OutboxTools):
             write.is_tried = True
             try:
                 content = await self._connection.post(
-                    TOOL_PATH + write.tool.name, write.body, may_repeat=True
+                    TOOL_PATH + write.call.tool.name, write.body, may_repeat=True
                 )
-                _settle(write.answer, read_result(content, write.result))
+                _settle(write.answer, read_result(content, write.call.result))
             except (ServerUnavailable, RateLimited) as exc:
                 await asyncio.sleep(self._connection.pause_s(attempt, exc.retry_after_s))
                 attempt += 1
@@ -130,7 +125,7 @@ class Outbox(OutboxTools):
         self._sender.cancel()
         await asyncio.wait([self._sender])
         for write in self._writes:
-            self.unsent.append(Unsent(write.tool.name, write.arguments))
+            self.unsent.append(Unsent(write.call.tool.name, write.call.arguments))
             _settle(
                 write.answer,
                 NotSent("The outbox was closed first.", is_outcome_unknown=write.is_tried),

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from shared_context_client._generated.async_tools import AsyncTools
 from shared_context_client._generated.results import (
     ClosedSession,
     DeletedSession,
@@ -27,6 +26,7 @@ from shared_context_client._generated.results import (
     Visibility,
     WaitResult,
 )
+from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.connection import Connection
 from shared_context_client.follow import Follower
 from shared_context_client.leases import HeldLease, hold_lease

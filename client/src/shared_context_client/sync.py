@@ -9,7 +9,7 @@ from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared_context_client._generated.results import MessageItem, Permission, TokenResult
-from shared_context_client._generated.sync_tools import SyncTools
+from shared_context_client._generated.tools import SyncTools
 from shared_context_client.batches import Batch
 from shared_context_client.breaker import OnStateChange, State
 from shared_context_client.client import SharedContextClient
@@ -17,11 +17,10 @@ from shared_context_client.leases import HeldLease
 from shared_context_client.loop_thread import LoopThread
 from shared_context_client.options import Breaker, Limits, Retries
 from shared_context_client.session import Memory, Session
-from shared_context_client.wire import Record, Tool
+from shared_context_client.wire import Call, R
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 
 
 def _documented(run: Callable[P, T], method: Callable[..., Any]) -> Callable[P, T]:
@@ -199,8 +198,8 @@ class SyncSharedContextClient(SyncTools):
         yield batch
         self._loop.run(batch.send())
 
-    def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
-        return self._loop.run(self._client._call(tool, arguments, result))
+    def _call(self, call: Call[R]) -> R:
+        return self._loop.run(self._client._call(call))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -51,6 +51,9 @@ def _keep_unknown(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         raise
 
 
+R = TypeVar("R", bound=Record)
+R_co = TypeVar("R_co", bound=Record, covariant=True)
+
 KeepUnknown = WrapValidator(_keep_unknown)
 """For choices: one that only a newer server knows is kept as it is, not refused."""
 
@@ -85,9 +88,18 @@ class Tool:
         return float(given) if isinstance(given, int | float) else self.default_wait_s
 
 
-def complete_arguments(tool: Tool, arguments: Mapping[str, Any]) -> JsonObject:
-    """What is sent: without what was not given, with an idempotency_key where the tool takes one,
-    so that however often it is sent, it happens once."""
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R_co]):
+    """One call of a tool, not sent yet: its complete arguments, and the type of its answer."""
+
+    tool: Tool
+    arguments: JsonObject
+    result: type[R_co]
+
+
+def make_call(tool: Tool, result: type[R], /, **arguments: Any) -> Call[R]:
+    """A call without the arguments that were not given, and with an idempotency_key where the
+    tool takes one, so that however often it is sent, it happens once."""
     given: JsonObject = {
         name: value.replace(tzinfo=UTC)
         if isinstance(value, datetime) and value.tzinfo is None
@@ -97,7 +109,7 @@ def complete_arguments(tool: Tool, arguments: Mapping[str, Any]) -> JsonObject:
     }
     if tool.takes_key:
         given.setdefault("idempotency_key", uuid.uuid4().hex)
-    return given
+    return Call(tool, given, result)
 
 
 def encode_json(value: Any) -> bytes:

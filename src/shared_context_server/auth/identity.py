@@ -11,13 +11,10 @@ from cachetools import LRUCache
 from pydantic import JsonValue
 
 from shared_context_server import policy
-from shared_context_server.auth.agent_names import check_agent_name
 from shared_context_server.auth.connection import (
-    ARGUMENT_FIELDS,
     HEADER_FIELDS,
     Connection,
     KeyGrant,
-    check_binding,
     connect_by_key,
 )
 from shared_context_server.auth.keys import (
@@ -30,13 +27,14 @@ from shared_context_server.auth.keys import (
     make_key_id,
 )
 from shared_context_server.auth.known_keys import KeyStates, KnownKeys
+from shared_context_server.auth.name_claims import NameClaims
 from shared_context_server.auth.tokens import (
     HANDLE_PREFIX,
     TokenClaims,
     TokenSigner,
     hash_handle,
+    make_credential_id,
     make_handle,
-    make_token_id,
 )
 from shared_context_server.auth.verification import Verifier, require_valid
 from shared_context_server.errors import (
@@ -115,6 +113,7 @@ class Identity:
         if settings.jwt_secret_key is None:
             raise ConfigurationError("JWT_SECRET_KEY: is not set.")
         secret = settings.jwt_secret_key.get_secret_value().encode()
+        self.names = NameClaims(store)
         self._store = store
         self._is_enabled = settings.auth_enabled
         self._life_s = settings.jwt_expires_in
@@ -129,7 +128,7 @@ class Identity:
 
     # Who is calling
 
-    async def connect(
+    async def authenticate_headers(
         self,
         *,
         authorization: str | None,
@@ -139,7 +138,7 @@ class Identity:
         address: str = "",
         fields: tuple[str, str] = HEADER_FIELDS,
     ) -> Connection:
-        """What these headers establish; None and blank are the same as no header. `fields`: what
+        """Return who these headers say is calling; None and blank are the same as no header. `fields`: what
         errors call agent_id and agent_type.
 
         A bearer token wins over an API key, and names the agent: X-Agent-ID and X-Agent-Type count
@@ -158,14 +157,14 @@ class Identity:
             address,
             fields,
         )
-        connection = await self._connect(presented, known)
+        connection = await self._authenticate(presented, known)
         if presented.authorization is None and connection.refused is None:
             # Nothing but another state of the keys can change this; a token would expire.
             self._by_headers[headers] = known, connection
         if isinstance(connection.refused, Unauthenticated):
             latest = await self._states.get(max_age_s=0)
             if latest is not known:  # it may be the credential of a key made just now
-                connection = await self._connect(presented, latest)
+                connection = await self._authenticate(presented, latest)
         return connection
 
     async def resolve(self, auth_token: str, connection: Connection) -> Caller:
@@ -198,16 +197,16 @@ class Identity:
         """Raise Unauthenticated if the credential behind this caller has ended since it was read:
         for what outlives the request that presented it."""
         known = self._states.find_recent() or await self._states.get()
-        token_id = caller.credential_id
+        credential_id = caller.credential_id
         is_revoked = caller.family_id in known.revoked_families
         is_current = caller.key_id in known.grants and not is_revoked
-        if is_current and token_id is not None:
-            expires_at = self._expiries.get(token_id)
+        if is_current and credential_id is not None:
+            expires_at = self._expiries.get(credential_id)
             if expires_at is None:
-                credential = await self._store.credentials.find(token_id)
+                credential = await self._store.credentials.find(credential_id)
                 expires_at = datetime.min.replace(tzinfo=UTC)
                 if credential is not None:
-                    expires_at = self._expiries[token_id] = credential.expires_at
+                    expires_at = self._expiries[credential_id] = credential.expires_at
             is_current = utc_now() < expires_at
         if not is_current:
             raise Unauthenticated("The credential is not valid any more.")
@@ -221,7 +220,7 @@ class Identity:
         agent_id: str,
         agent_type: str | None,
         api_key: str | None,
-        requested: Sequence[Permission],
+        requested_permissions: Sequence[Permission],
     ) -> IssuedToken:
         """Trade an API key, the argument or else the connection's, for a token of this agent.
 
@@ -230,12 +229,9 @@ class Identity:
         a type other than those the key is bound to.
         """
         grant = await self._choose_grant(connection, api_key)
-        wrong = check_binding(grant, agent_id, agent_type) or await self._check_claims(
-            grant, agent_id, agent_type
-        )
-        if wrong is not None:
+        if wrong := await self.names.check_claim(grant, agent_id, agent_type):
             raise wrong
-        permissions = grant.permissions & frozenset(requested)
+        permissions = grant.permissions & frozenset(requested_permissions)
         return await self._issue(
             "agent_authenticated",
             Caller(agent_id, grant.choose_type(agent_type), permissions, grant.key_id),
@@ -263,14 +259,15 @@ class Identity:
         Revoking twice is no error. InvalidArgument for a jti that was never issued, or none when
         the key itself calls; PermissionDenied for somebody else's.
         """
-        token_id = credential_id if credential_id is not None else caller.credential_id
-        if token_id is None:
+        if credential_id is None:
+            credential_id = caller.credential_id
+        if credential_id is None:
             raise InvalidArgument(
                 "An API key is calling, not a token.",
                 field="jti",
                 suggestion="Name the token to revoke by its jti.",
             )
-        credential = await self._store.credentials.find(token_id)
+        credential = await self._store.credentials.find(credential_id)
         if credential is None:
             raise InvalidArgument("No token of this jti has been issued.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
@@ -278,11 +275,11 @@ class Identity:
         audit = AuditEntry(
             "token_revoked",
             caller.agent_id,
-            details={"credential_id": token_id, "of_agent_id": credential.agent_id},
+            details={"credential_id": credential_id, "of_agent_id": credential.agent_id},
         )
         await self._store.credentials.revoke_family(credential.family_id, utc_now(), audit)
         await self._states.get(max_age_s=0)
-        return token_id
+        return credential_id
 
     # Keys
 
@@ -298,9 +295,11 @@ class Identity:
 
         `permissions` is its ceiling; admin includes read and write.
         """
-        if wrong := await self.check_names([agent_id], "agent_id"):
+        if wrong := await self.names.check_agent_ids([agent_id], "agent_id"):
             raise wrong
-        if agent_type is not None and (wrong := await self.check_type(agent_type, "agent_type")):
+        if agent_type is not None and (
+            wrong := await self.names.check_agent_type(agent_type, "agent_type")
+        ):
             raise wrong
         ceiling = frozenset(permissions)
         if not ceiling:
@@ -341,40 +340,9 @@ class Identity:
         await self._states.get(max_age_s=0)
         return is_revoked
 
-    # Names
+    # Headers
 
-    async def check_names(self, names: Sequence[str], field: str) -> SharedContextError | None:
-        """What is wrong with these agents' ids, said of `field`; None if nothing is. Agents that the
-        server has heard of are called what they are called, whatever the rules for new names."""
-        wrong = {name: error for name in names if (error := check_agent_name(name, field))}
-        known = await self._store.agents.find_known(list(wrong)) if wrong else frozenset()
-        return next((error for name, error in wrong.items() if name not in known), None)
-
-    async def check_type(self, agent_type: str, field: str) -> SharedContextError | None:
-        """The same for an agent's type."""
-        wrong = check_agent_name(agent_type, field)
-        if wrong is not None and await self._store.agents.is_type_known(agent_type):
-            return None
-        return wrong
-
-    async def _check_claims(
-        self,
-        grant: KeyGrant,
-        agent_id: str | None,
-        agent_type: str | None,
-        fields: tuple[str, str] = ARGUMENT_FIELDS,
-    ) -> SharedContextError | None:
-        """What is wrong with the names that the key's holder claims; those that it is bound to are
-        right."""
-        if agent_id not in (None, grant.agent_id) and (
-            wrong := await self.check_names([agent_id], fields[0])
-        ):
-            return wrong
-        if agent_type not in (None, grant.agent_type):
-            return await self.check_type(agent_type, fields[1])
-        return None
-
-    async def _connect(self, presented: Presented, known: KnownKeys) -> Connection:
+    async def _authenticate(self, presented: Presented, known: KnownKeys) -> Connection:
         key, address = presented.api_key, presented.address
         grant = known.find_grant(key) if key else None
         if presented.authorization:
@@ -405,9 +373,7 @@ class Identity:
 
     async def _connect_by_key(self, grant: KeyGrant, presented: Presented) -> Connection:
         agent_id, agent_type = presented.agent_id, presented.agent_type
-        wrong = check_binding(
-            grant, agent_id, agent_type, presented.fields
-        ) or await self._check_claims(grant, agent_id, agent_type, presented.fields)
+        wrong = await self.names.check_claim(grant, agent_id, agent_type, presented.fields)
         if wrong is not None:
             return Connection(grant=grant, refused=wrong, address=presented.address)
         return connect_by_key(grant, agent_id, agent_type, presented.address)
@@ -463,7 +429,7 @@ class Identity:
         issued_at_s = int(utc_now().timestamp())
         handle = make_handle()
         credential = Credential(
-            id=make_token_id(),
+            id=make_credential_id(),
             agent_id=identity.agent_id,
             agent_type=identity.agent_type,
             permissions=identity.permissions,
@@ -487,7 +453,7 @@ class Identity:
 
     def _sign(self, credential: Credential, handle: str | None) -> IssuedToken:
         claims = TokenClaims(
-            token_id=credential.id,
+            credential_id=credential.id,
             agent_id=credential.agent_id,
             agent_type=credential.agent_type,
             permissions=credential.permissions,

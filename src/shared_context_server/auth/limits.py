@@ -56,8 +56,13 @@ def _name_of(caller: Caller, address: str) -> _Name:
 
 
 class _Window:
-    """Counts by name. The windows of all begin together: counting is a dictionary write, and the
-    counts of a window go with it."""
+    """Counts by name in fixed windows. The windows of all begin together: counting is a dictionary
+    write, and the counts of a window go with it.
+
+    `limits` reads the rates, and its storages in memory are not used: they walk all names at each
+    hit to find the expired ones (10 ms of the event loop at MAX_COUNTED names), hold any number of
+    names, and tell the time by a clock that can be set.
+    """
 
     def __init__(self, rate: str) -> None:
         self._item: RateLimitItem | None = None if rate == "off" else parse(rate)

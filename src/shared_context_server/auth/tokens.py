@@ -26,10 +26,10 @@ _HANDLE_BYTES = 16  # 22 url-safe characters
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `issued_at` and `expires_at` are epoch seconds. `origin_id`: the jti of the
-    token that it was refreshed from, by however many steps."""
+    """What a token says. `credential_id` is the claim jti. `issued_at` and `expires_at` are epoch
+    seconds. `origin_id`: the credential that this one was refreshed from, by however many steps."""
 
-    token_id: str
+    credential_id: str
     agent_id: str
     agent_type: str
     permissions: frozenset[Permission]
@@ -57,7 +57,7 @@ class TokenSigner:
             "agent_type": claims.agent_type,
             "permissions": [p.value for p in Permission if p in claims.permissions],
             "key": claims.key_id,
-            "jti": claims.token_id,
+            "jti": claims.credential_id,
             "iat": claims.issued_at,
             "exp": claims.expires_at,
         }
@@ -96,7 +96,7 @@ class TokenSigner:
         if int(payload["exp"]) <= utc_now().timestamp():
             raise jwt.ExpiredSignatureError
         return TokenClaims(
-            token_id=_text(payload["jti"]),
+            credential_id=_text(payload["jti"]),
             agent_id=_text(payload["sub"]),
             agent_type=_text(payload["agent_type"]),
             permissions=frozenset(Permission(name) for name in payload["permissions"]),
@@ -114,8 +114,8 @@ def _text(value: object) -> str:
     return value
 
 
-def make_token_id() -> str:
-    """A new jti: 128 random bits."""
+def make_credential_id() -> str:
+    """A new id of a credential, the jti of its token: 128 random bits."""
     return secrets.token_hex(16)
 
 

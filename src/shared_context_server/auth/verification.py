@@ -59,7 +59,7 @@ class Verifier:
                 claims.agent_type,
                 claims.permissions,
                 claims.key_id,
-                claims.token_id,
+                claims.credential_id,
                 claims.origin_id,
             )
             verified = self._tokens[token] = Verified(caller, claims.expires_at, "token")

@@ -1,7 +1,7 @@
 """The part of the Python client that follows from the registry and the errors: `make docs`.
 
-Results as models, one method a tool in three forms (async, sync, batched), what may be repeated,
-and the errors by code. A test fails while the committed files and their sources differ.
+Results as models, one method a tool that makes the call, the forms of it (async, sync, batch,
+outbox), what may be repeated, and the errors by code. A test fails while the committed files and their sources differ.
 """
 
 from __future__ import annotations
@@ -225,70 +225,49 @@ def _model_tool(tool: Tool[Any, Any]) -> str:
     )
 
 
-def async_tools() -> str:
-    return _class(
-        "AsyncTools",
-        "One coroutine method a tool.",
-        "async def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:",
-        lambda tool, result: ("async def", result, "return await self._call"),
-    )
-
-
-def sync_tools() -> str:
-    return _class(
-        "SyncTools",
-        "One method a tool, that returns when it is answered.",
-        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:",
-        lambda tool, result: ("def", result, "return self._call"),
-    )
-
-
-def batch_tools() -> str:
-    return _class(
-        "BatchTools",
-        "One method a tool, that takes the call into the batch.",
-        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> BatchItem[R]:",
-        lambda tool, result: ("def", f"BatchItem[{result}]", "return self._call"),
-        ("from shared_context_client.batch_item import BatchItem",),
-    )
-
-
-def outbox_tools() -> str:
-    return _class(
-        "OutboxTools",
-        "One method for each write that may be repeated, that takes it into the outbox.",
-        "def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> Future[R]:",
-        lambda tool, result: ("def", f"Future[{result}]", "return self._call"),
-        ("from asyncio import Future",),
-        [tool for tool in TOOLS if KEY_ARGUMENT in tool.arguments.model_fields],
-    )
-
-
-def _class(
-    name: str,
-    doc: str,
-    call: str,
-    form: Callable[[Tool[Any, Any], str], tuple[str, str, str]],
-    imports: Iterable[str] = (),
-    tools: Iterable[Tool[Any, Any]] = TOOLS,
-) -> str:
+def calls() -> str:
+    """Each tool described once: its arguments, and the call they make."""
     names = sorted(_names_in_signatures())
+    # Annotations are evaluated here: forms.py reads them.
     lines = [
-        f'"""{doc}"""',
-        "from __future__ import annotations",
+        '"""The tools as methods that make calls and send nothing."""',
         "from collections.abc import Mapping, Sequence",
-        "from typing import Any, Literal, TypeVar",
+        "from typing import Any, Literal",
         "from shared_context_client._generated import registry",
         f"from shared_context_client._generated.results import {', '.join(names)}",
-        *imports,
-        "from shared_context_client.wire import MISSING, Missing, Moment, Record, Tool",
-        'R = TypeVar("R", bound=Record)',
-        f"class {name}:",
-        f'    """{doc}"""',
-        f"    {call}\n        raise NotImplementedError",
-        *(_method(tool, *form(tool, tool.result.__name__)) for tool in tools),
+        "from shared_context_client.wire import MISSING, Call, Missing, Moment, make_call",
+        "class Calls:",
+        '    """One method a tool."""',
+        *map(_method, TOOLS),
     ]
     return "\n\n".join(lines)
+
+
+def tools() -> str:
+    """Those methods in the forms that users call."""
+    keyed = [tool for tool in TOOLS if KEY_ARGUMENT in tool.arguments.model_fields]
+    lines = [
+        '"""The methods of clients, batches and outboxes."""',
+        "from __future__ import annotations",
+        "from shared_context_client import forms",
+        "from shared_context_client._generated.calls import Calls",
+        _form("Async", "One coroutine method a tool.", "awaited"),
+        _form("Sync", "One method a tool, that returns when it is answered.", "blocking"),
+        _form("Batch", "One method a tool, that takes the call into the batch.", "batched"),
+        _form(
+            "Outbox",
+            "One method for each write that may be repeated, that takes it into the outbox.",
+            "queued",
+            keyed,
+        ),
+    ]
+    return "\n\n".join(lines)
+
+
+def _form(name: str, doc: str, decorator: str, tools: Iterable[Tool[Any, Any]] = TOOLS) -> str:
+    methods = [f"    {tool.name} = forms.{decorator}(Calls.{tool.name})" for tool in tools]
+    head = [f"class {name}Tools(forms.{name}Form):", f'    """{doc}"""', ""]
+    return "\n".join([*head, *methods])
 
 
 def _names_in_signatures() -> set[str]:
@@ -299,7 +278,7 @@ def _names_in_signatures() -> set[str]:
     return names
 
 
-def _method(tool: Tool[Any, Any], define: str, returns: str, call: str) -> str:
+def _method(tool: Tool[Any, Any]) -> str:
     fields = {name: f for name, f in tool.arguments.model_fields.items() if name != "auth_token"}
     first: list[str] = []
     then: list[str] = []
@@ -312,13 +291,13 @@ def _method(tool: Tool[Any, Any], define: str, returns: str, call: str) -> str:
         else:
             then.append(f"{name}: {hint.removesuffix(' | None')} | None = None")
     parameters = ["self", *first, "*", *then, "auth_token: str | None = None"]
-    given = ", ".join(f'"{name}": {name}' for name in (*fields, "auth_token"))
+    given = ", ".join(f"{name}={name}" for name in (*fields, "auth_token"))
+    result = tool.result.__name__
     return "\n".join(
         [
-            f"    {define} {tool.name}({', '.join(parameters)}) -> {returns}:",
+            f"    def {tool.name}({', '.join(parameters)}) -> Call[{result}]:",
             f'        """{_docstring(tool, fields)}"""',
-            f"        arguments: dict[str, Any] = {{{given}}}",
-            f"        {call}(registry.{_constant(tool)}, arguments, {tool.result.__name__})",
+            f"        return make_call(registry.{_constant(tool)}, {result}, {given})",
         ]
     )
 
@@ -407,10 +386,8 @@ FILES: dict[str, Callable[[], str]] = {
     "results.py": results,
     "registry.py": registry,
     "model_tools.py": model_tools,
-    "async_tools.py": async_tools,
-    "sync_tools.py": sync_tools,
-    "batch_tools.py": batch_tools,
-    "outbox_tools.py": outbox_tools,
+    "calls.py": calls,
+    "tools.py": tools,
 }
 """By file: what writes it."""
 

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from shared_context_server.auth.middleware.answers import error_headers
 from shared_context_server.cli.admission import Caps, Door
+from shared_context_server.cli.slow_readers import ReaderLimit
 from shared_context_server.errors import (
     HeadersTooLarge,
     MalformedRequest,
@@ -42,7 +43,6 @@ PIECE_BYTES = 16 * 1024
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 1024 * 1024  # requests that were sent ahead of the answers to those before
 MIN_BODY_RATE = 1024  # bytes a second
-MIN_READ_BYTES = 16 * 1024  # of what waits for a slow reader, within its patience
 METHODS = ["DELETE", "GET", "HEAD", "POST"]  # of all routes
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -71,8 +71,7 @@ class Connection(HttpToolsProtocol):
     last_request_s = 0.5
 
     address = ""
-    _stalled: asyncio.TimerHandle | None = None
-    _unread_bytes = 0
+    _reader_limit: ReaderLimit
     _is_ending = False
     _is_refused = False  # what still comes is read and thrown away
     _refusal: SharedContextError | None = None
@@ -112,6 +111,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
+        self._reader_limit = ReaderLimit(
+            self.loop, transport, patience_s=self.reader_patience_s, address=self.address
+        )
         self._deadline = self.loop.time() + self.head_patience_s
         refused = self._door.enter(self)
         if refused is not None:
@@ -121,7 +123,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
-        self._end_stall()
+        self._reader_limit.stop()
         self._deadline, self._held = None, b""
         self._unset_keepalive_if_required()
         if self._running is not None:  # uvicorn tells the newest request only
@@ -146,12 +148,7 @@ class Connection(HttpToolsProtocol):
 
     def _close(self) -> None:
         self.transport.close()
-        self._watch_closing()
-
-    def _watch_closing(self) -> None:
-        """Closing waits until all is written; not for ever."""
-        if self.transport.get_write_buffer_size() and self._stalled is None:
-            self._start_stall()
+        self._reader_limit.start_while_closing()
 
     # What arrives
 
@@ -320,7 +317,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         self._running = following
         if self.transport.is_closing():
-            self._watch_closing()
+            self._reader_limit.start_while_closing()
         elif self._is_refused:
             if following is None:
                 self._close()
@@ -455,30 +452,11 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._end_stall()
-        self._start_stall()
+        self._reader_limit.start()
 
     def resume_writing(self) -> None:
-        self._end_stall()
+        self._reader_limit.stop()
         super().resume_writing()
-
-    def _start_stall(self) -> None:
-        self._unread_bytes = self.transport.get_write_buffer_size()
-        self._stalled = self.loop.call_later(self.reader_patience_s, self._check_reader)
-
-    def _check_reader(self) -> None:
-        """A slow reader may go on, one that has stopped may not."""
-        read_bytes = self._unread_bytes - self.transport.get_write_buffer_size()
-        if read_bytes >= MIN_READ_BYTES:
-            self._start_stall()
-            return
-        _log.info("a reader was cut off", address=self.address, throttle=True)
-        self.transport.abort()
-
-    def _end_stall(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
 
 
 def _too_large() -> HeadersTooLarge:

@@ -19,7 +19,8 @@ from shared_context_server.environment import PREFIX
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
-from shared_context_server.tools.schemas import ANY_JSON
+from shared_context_server.tools.schema_fields import describe_fields
+from shared_context_server.tools.schemas import JsonSchema
 
 DEFAULTS_IN_WORDS = {
     "data_dir": "the platform's user data directory",
@@ -102,43 +103,21 @@ def _tool_section(tool: Tool[Any, Any]) -> str:
     return "\n".join([*lines, f"Answer: {answer}"])
 
 
-def _arguments(schema: dict[str, Any]) -> list[tuple[str, ...]]:
-    required = schema.get("required", [])
+def _arguments(schema: JsonSchema) -> list[tuple[str, ...]]:
     return [
         (
-            f"`{name}`",
-            _escape(_type_in_words(found)),
-            "required" if name in required else _value(found.get("default")),
-            _escape(found.get("description", "")),
+            f"`{field.name}`",
+            _escape(", ".join(filter(None, (field.type, field.bounds)))),
+            "required" if field.is_required else _code(field.default),
+            _escape(field.description),
         )
-        for name, found in schema["properties"].items()
-        if name != "auth_token"
+        for field in describe_fields(schema)
+        if field.name != "auth_token"
     ]
 
 
-def _type_in_words(schema: dict[str, Any]) -> str:
-    if schema.get("anyOf") == ANY_JSON["anyOf"]:
-        return "any JSON"
-    if "enum" in schema:
-        return " | ".join(f"`{choice}`" for choice in schema["enum"])
-    if "anyOf" in schema:
-        return " or ".join(choice.get("format", choice["type"]) for choice in schema["anyOf"])
-    if "format" in schema:
-        return str(schema["format"])
-    if schema.get("type") == "array":
-        return f"list of {_type_in_words(schema['items'])}"
-    return str(schema["type"]) + _bounds(schema)
-
-
-def _bounds(schema: dict[str, Any]) -> str:
-    low = schema.get("minimum", schema.get("minLength"))
-    high = schema.get("maximum", schema.get("maxLength"))
-    if low is None and high is None:
-        return ""
-    unit = " characters" if schema["type"] == "string" else ""
-    if high is None or high >= 2**31:
-        return f" ≥ {low}{unit}"
-    return f", {'≤ ' if low is None else f'{low}–'}{high}{unit}"
+def _code(text: str | None) -> str:
+    return "–" if text is None else f"`{text}`"
 
 
 def _default(name: str, field: FieldInfo) -> str:
@@ -155,8 +134,6 @@ def _value(value: Any) -> str:
         return '`""`'
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, list):
-        return "`" + ("[]" if not value else ", ".join(str(part) for part in value)) + "`"
     return f"`{value}`"
 
 

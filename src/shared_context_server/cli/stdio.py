@@ -22,6 +22,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
+from shared_context_server.transport.direct_calls import answer_calls_directly
 from shared_context_server.transport.stdio import run_stdio
 
 STDIN = 0
@@ -63,6 +64,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
             connection = await _connect(server, client)
             if connection.refused is None:
                 current_connection.set(connection)
+                answer_calls_directly(server.mcp, server.dispatcher)
                 try:
                     await run_stdio(server.mcp, settings.max_body_bytes)
                 except* BrokenPipeError:
@@ -84,7 +86,7 @@ async def _connect(server: Server, client: LocalClient) -> Connection:
     """The client's connection: whoever can start this process can read the key, so it presents it.
     `refused` for names that no new agent may have."""
     key = server.settings.api_key
-    return await server.services.identity.connect(
+    return await server.services.identity.authenticate_headers(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=client.agent_id,

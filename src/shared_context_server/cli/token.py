@@ -36,13 +36,13 @@ async def token(
     async with open_storage(settings) as store:
         identity = Identity(store, settings)
         issued = await identity.authenticate(
-            connection=await identity.connect(
+            connection=await identity.authenticate_headers(
                 authorization=None, api_key=key.get_secret_value(), agent_id=None, agent_type=None
             ),
             agent_id=agent_id,
             agent_type=agent_type,
             api_key=key.get_secret_value(),
-            requested=requested,
+            requested_permissions=requested,
         )
     if as_json:
         print(json.dumps(asdict(issued) | {"expires_at": issued.expires_at.isoformat()}, indent=2))

@@ -16,6 +16,7 @@ from mcp_types import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapt
 from pydantic import ValidationError
 
 from shared_context_server import __version__
+from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.jsonrpc import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
@@ -157,7 +158,7 @@ class _Session:
         self._end = "The session has ended"
         self._has_opened = False
         self._handshake: asyncio.Task[JsonObject] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("mcp-adapter-message")
         self.is_over = False
         self.ready = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="mcp-adapter")
@@ -204,7 +205,7 @@ class _Session:
         if "method" not in body:
             self._settle(body.get("id"), body)
         elif "id" in body:
-            self._start(self._answer_server(body))
+            self._tasks.start(self._answer_server(body))
 
     async def _answer_server(self, request: JsonObject) -> None:
         """Nobody is there to ask; refusing at once is better than a server that waits for ever."""
@@ -289,7 +290,7 @@ class _Session:
             return await call.answer
         except asyncio.CancelledError:
             if not self.is_over:
-                self._start(self._cancel(internal_id, "The caller has gone"))
+                self._tasks.start(self._cancel(internal_id, "The caller has gone"))
             raise
 
     async def _send_request(self, internal_id: int, call: _Call, body: JsonObject) -> None:
@@ -362,11 +363,6 @@ class _Session:
             await self._to_server.send(message)
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
             raise Refused(CONNECTION_CLOSED, self._end, request_id) from exc
-
-    def _start(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Answer what is in flight, tell the server that its input has ended, and wait for it."""

@@ -23,6 +23,7 @@ from shared_context_server.models import Permission
 from shared_context_server.prompts import INSTRUCTIONS
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import McpSessions, Settings, load_settings
+from shared_context_server.transport.direct_calls import answer_calls_directly
 
 READ_WRITE = ("read", "write")
 
@@ -82,6 +83,8 @@ class _Identify:
 async def make_agents_own(server: Server, agent: EmbeddedAgent) -> LowLevelServer[Any]:
     """The server's low-level MCP server, from now on with every call by this agent."""
     low_level: LowLevelServer[Any] = server.mcp._mcp_server
+    answer_calls_directly(server.mcp, server.dispatcher)
+    # Before it: what answers looks at whose the message is.
     low_level.middleware.insert(0, _Identify(await connect_agent(server, agent)))
     return low_level
 
@@ -94,7 +97,7 @@ async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
     """
     settings = server.settings
     key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
-    connection = await server.services.identity.connect(
+    connection = await server.services.identity.authenticate_headers(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=agent.agent_id,

@@ -5,11 +5,11 @@ waits in it, as soon as another process rings, and now and then in any case.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Event, EventKind
@@ -54,7 +54,7 @@ class TailLink:
         self._bell = store.changes.open_bell(self._has_rung.set)
         self._interval_s = LOOK_INTERVAL_WITHOUT_BELL_S
         self._listening: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks("events-link")
         self._resting: asyncio.TimerHandle | None = None
         self._is_ring_due = False
         self._is_closed = False
@@ -81,7 +81,7 @@ class TailLink:
             is_heard = self._bell.hang_up()
             self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
             self._position = None
-            self._listening = self._start(self._listen())
+            self._listening = self._tasks.start(self._listen())
 
     def rest(self) -> None:
         if self._listening is not None and not self._is_closed:
@@ -92,15 +92,7 @@ class TailLink:
         self._is_closed = True
         self._stop_listening()
         self._bell.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # An empty context: it serves many callers and must not log as the first of them.
-        task = asyncio.create_task(work, name="events-link", context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._tasks.wait()
 
     def _stop_listening(self) -> None:
         if self._resting is not None:
@@ -118,7 +110,7 @@ class TailLink:
         self._is_ring_due = False
         if self._unstored:
             events, self._unstored = self._unstored, []
-            self._start(self._store_all(events))
+            self._tasks.start(self._store_all(events))
         else:
             self._bell.ring()
 

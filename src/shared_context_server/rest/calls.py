@@ -35,10 +35,13 @@ class ToolEndpoint:
         self._dispatcher = dispatcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.call(scope["path_params"]["name"], receive, send)
+
+    async def call(self, name: str, receive: Receive, send: Send) -> None:
+        """Serve a request for the tool of this name."""
         body = await read_body(receive)
         if body is None:
             return
-        name = scope["path_params"]["name"]
         answer = self._dispatcher.call(name, body or {}, current_connection.get())
         tool = self._dispatcher.tools.get(name)
         if tool is not None and tool.is_waiting:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.types import Receive, Scope, Send
 
-from shared_context_server.rest.wire import FixedAnswer, RawHeader
+from shared_context_server.auth.middleware.head import RawHeader
+from shared_context_server.rest.wire import FixedAnswer
+from shared_context_server.tools.schema_fields import SchemaField, describe_fields
 
 JsonObject = dict[str, Any]
 
 _PLACEHOLDERS = {"string": "…", "integer": 1, "number": 1, "boolean": True, "array": []}
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """An argument, or a part of an answer."""
-
-    name: str
-    type: str
-    is_required: bool
-    default: str | None
-    notes: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +31,28 @@ class Operation:
     path: str
     description: str
     is_public: bool
-    arguments: tuple[Field, ...]
-    answer: tuple[Field, ...]
+    arguments: tuple[SchemaField, ...]
+    answer: tuple[SchemaField, ...]
     statuses: tuple[str, ...]
     example: str | None
 
 
-def docs_endpoint(document: JsonObject) -> FixedAnswer:
-    """The page, made once: it depends on nothing that changes."""
+class DocsEndpoint:
+    """GET /docs. The page is made when it is first asked for, since few servers are ever asked and
+    it is most of what building the routes would cost; then it is kept, for nothing in it changes."""
+
+    def __init__(self, document: JsonObject) -> None:
+        self._document = document
+        self._answer: FixedAnswer | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._answer is None:
+            self._answer = await asyncio.to_thread(_make_answer, self._document)
+        await self._answer(scope, receive, send)
+
+
+def _make_answer(document: JsonObject) -> FixedAnswer:
+    """The whole page. Compiling its template takes tens of milliseconds."""
     environment = Environment(
         loader=PackageLoader("shared_context_server.rest"),
         autoescape=True,
@@ -58,7 +64,7 @@ def docs_endpoint(document: JsonObject) -> FixedAnswer:
     page = environment.get_template("docs.html").render(
         info=document["info"],
         groups=[(tag, _operations(document, tag["name"])) for tag in document["tags"]],
-        error=fields(document["components"]["schemas"]["Error"]),
+        error=describe_fields(document["components"]["schemas"]["Error"]),
         statuses=_statuses(document),
         style=Markup(style),  # noqa: S704 - a file of ours, and CSS has no use for escapes
     )
@@ -97,8 +103,8 @@ def _operation(document: JsonObject, method: str, path: str, operation: JsonObje
         path=path,
         description=operation.get("description", operation["summary"] + "."),
         is_public=is_public,
-        arguments=fields(body),
-        answer=fields(_schema(operation["responses"]["200"])),
+        arguments=describe_fields(body or {}),
+        answer=describe_fields(_schema(operation["responses"]["200"]) or {}),
         statuses=tuple(sorted(operation["responses"])),
         example=None if body is None else _curl(path, body, is_public),
     )
@@ -122,58 +128,6 @@ def _statuses(document: JsonObject) -> list[tuple[str, str]]:
             if "$ref" in response
         }.items()
     )
-
-
-def fields(schema: JsonObject | None) -> tuple[Field, ...]:
-    """The properties of an object schema, the required ones first."""
-    if schema is None:
-        return ()
-    required = schema.get("required", [])
-    listed = [
-        Field(
-            name=name,
-            type=type_name(inner),
-            is_required=name in required,
-            default=_default(inner),
-            notes="; ".join(_notes(inner)),
-        )
-        for name, inner in schema.get("properties", {}).items()
-    ]
-    return tuple(sorted(listed, key=lambda field: not field.is_required))
-
-
-def _default(schema: JsonObject) -> str | None:
-    return json.dumps(schema["default"]) if "default" in schema and "const" not in schema else None
-
-
-def type_name(schema: JsonObject) -> str:
-    """A schema's type in a few words."""
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    if "anyOf" in schema:
-        return " or ".join(type_name(inner) for inner in schema["anyOf"])
-    kind = schema.get("type", "any JSON")
-    if isinstance(kind, list):
-        return " or ".join(kind)
-    if kind == "array":
-        return f"array of {type_name(schema.get('items', {}))}"
-    return f"{kind}, {schema['format']}" if "format" in schema else str(kind)
-
-
-def _notes(schema: JsonObject) -> Iterator[str]:
-    if "description" in schema:
-        yield schema["description"].rstrip(".")
-    for low, high, unit in (
-        ("minimum", "maximum", ""),
-        ("minLength", "maxLength", " characters"),
-        ("minItems", "maxItems", " items"),
-    ):
-        if high in schema:
-            yield f"{schema.get(low, 0):,}–{schema[high]:,}{unit}"
-        elif low in schema:
-            yield f"at least {schema[low]:,}{unit}"
 
 
 def _curl(path: str, body: JsonObject, is_public: bool) -> str:

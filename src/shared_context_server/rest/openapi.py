@@ -44,7 +44,10 @@ _ERRORS: dict[str, tuple[type[SharedContextError], str]] = {
     "TooLarge": (ContentTooLarge, "A text, a value or the whole body is over its limit."),
     "Limited": (RateLimited, "Too many calls."),
     "Failed": (InternalError, "The server failed at this call."),
-    "Unavailable": (Unavailable, "The storage does not answer just now; nothing was written."),
+    "Unavailable": (
+        Unavailable,
+        "The storage does not answer just now. A write may have been made, as a whole or not at all.",
+    ),
 }
 _RETRIED = ("Limited", "Unavailable")  # these carry Retry-After
 

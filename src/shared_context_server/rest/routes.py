@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Route
 
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
-from shared_context_server.rest.docs import docs_endpoint
+from shared_context_server.rest.docs import DocsEndpoint
 from shared_context_server.rest.events import EVENTS_PATH, EventsEndpoint
 from shared_context_server.rest.openapi import BATCH_PATH, TOOL_PATH, openapi_document
 from shared_context_server.rest.probes import (
@@ -38,5 +38,5 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
         Route("/ready", ReadyEndpoint(Readiness(services.store)), methods=["GET"]),
         Route(METRICS_PATH, MetricsEndpoint(services, metrics), methods=["GET"]),
         Route("/openapi.json", FixedAnswer(to_json(document)), methods=["GET"]),
-        Route("/docs", docs_endpoint(document), methods=["GET"]),
+        Route("/docs", DocsEndpoint(document), methods=["GET"]),
     ]

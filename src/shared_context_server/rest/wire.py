@@ -9,11 +9,10 @@ from typing import TypeVar
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import error_headers
+from shared_context_server.auth.middleware.head import RawHeader
 from shared_context_server.tools.dispatch import Outcome
 
 T = TypeVar("T")
-
-RawHeader = tuple[bytes, bytes]
 
 JSON = b"application/json"
 

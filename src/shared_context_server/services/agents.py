@@ -70,7 +70,7 @@ async def get_audit_log(
     session_id: str | None,
     agent_id: str | None,
     event_type: str | None,
-    after: datetime | None,
+    start_time: datetime | None,
     limit: int,
     cursor: str | None = None,
 ) -> AuditPage:
@@ -83,7 +83,7 @@ async def get_audit_log(
             session_id=session_id,
             agent_id=agent_id,
             event_type=event_type,
-            start_time=after,
+            start_time=start_time,
             before_id=before_id,
         )
     )

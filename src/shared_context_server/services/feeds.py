@@ -7,7 +7,7 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -41,7 +41,9 @@ class Log(Protocol):
     def wants(self, event: Event) -> bool:
         """Whether the event may be news here."""
 
-    async def read_on(self, events: list[Event], *, is_certain: bool) -> tuple[list[Message], bool]:
+    async def read_on(
+        self, events: list[Event], *, is_certain: bool
+    ) -> tuple[Sequence[Message], bool]:
         """The next messages, and whether there may be more. `is_certain`: the events tell of all
         that is new. Raises SessionNotFound when there is nothing left to follow."""
 
@@ -146,7 +148,9 @@ class SessionLog:
             return event.owner in (None, self._caller.agent_id)
         return event.kind in (EventKind.SESSION_CLOSED, EventKind.LEASE_CHANGED)
 
-    async def read_on(self, events: list[Event], *, is_certain: bool) -> tuple[list[Message], bool]:
+    async def read_on(
+        self, events: list[Event], *, is_certain: bool
+    ) -> tuple[Sequence[Message], bool]:
         if any(event.kind is EventKind.SESSION_DELETED for event in events):
             raise SessionNotFound(self.session_id)
         newest = max((event.seq or 0 for event in events), default=0)
@@ -156,7 +160,7 @@ class SessionLog:
             return await self._read_shared(), self._read_up_to < newest
         return await self._read_page()
 
-    async def _read_page(self) -> tuple[list[Message], bool]:
+    async def _read_page(self) -> tuple[Sequence[Message], bool]:
         query = MessageQuery(limit=PAGE_SIZE, after_seq=self._read_up_to, is_counted=False)
         guard = partial(policy.require_session_read, self._caller)
         page = await self._services.store.messages.list_visible(
@@ -195,7 +199,9 @@ class CommonLog:
             self._caller.agent_id,
         )
 
-    async def read_on(self, events: list[Event], *, is_certain: bool) -> tuple[list[Message], bool]:
+    async def read_on(
+        self, events: list[Event], *, is_certain: bool
+    ) -> tuple[Sequence[Message], bool]:
         if is_certain and all(event.kind is not EventKind.MESSAGE_ADDED for event in events):
             return [], False
         page = await self._services.store.messages.list_new(

@@ -30,8 +30,8 @@ class LeaseRequest:
 
     session_id: str | None
     name: str
-    ttl_s: float
-    wait_s: float
+    ttl_seconds: float
+    wait_seconds: float
 
 
 async def acquire_lease(
@@ -40,7 +40,7 @@ async def acquire_lease(
     request: LeaseRequest,
     report_progress: ReportProgress | None = None,
 ) -> LeaseAttempt:
-    """Take or renew the lease, waiting up to `wait_s` for another holder's to end; in no order
+    """Take or renew the lease, waiting up to `wait_seconds` for another holder's to end; in no order
     among those who wait.
 
     Raises SessionClosed, or SessionNotFound, when that becomes true of the session meanwhile,
@@ -48,7 +48,7 @@ async def acquire_lease(
     stopping.
     """
     policy.require(caller, Permission.WRITE)
-    if request.wait_s == 0:
+    if request.wait_seconds == 0:
         return await _try(services, caller, request)
     # Subscribed before the first try, so that a release right behind it is heard of.
     with (
@@ -69,7 +69,7 @@ async def _keep_trying(
     started = loop.time()
     attempt = await _try(services, caller, request)
     while not attempt.is_acquired:
-        left_s = started + request.wait_s - loop.time()
+        left_s = started + request.wait_seconds - loop.time()
         if left_s <= 0:
             break
         # Nobody tells of an expiry: every waiter looks at the clock.
@@ -79,7 +79,7 @@ async def _keep_trying(
             await services.identity.require_current(caller)
             attempt = await _try(services, caller, request)
         elif report_progress is not None:
-            await report_progress(loop.time() - started, request.wait_s)
+            await report_progress(loop.time() - started, request.wait_seconds)
     return attempt
 
 
@@ -91,7 +91,7 @@ async def _try(services: Services, caller: Caller, request: LeaseRequest) -> Lea
             request.session_id,
             request.name,
             caller,
-            ttl=timedelta(seconds=request.ttl_s),
+            ttl=timedelta(seconds=request.ttl_seconds),
             now=utc_now(),
             guard=_guard(policy.require_session_write, caller, request.session_id),
         )

@@ -48,13 +48,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """What set_memory asks for. `is_value_given` tells a null value from a missing one."""
+    """What set_memory asks for. `is_value_given` tells a null value from a missing one;
+    `expires_in` is in seconds."""
 
     mode: MemoryMode
     value: JsonValue
     is_value_given: bool
     metadata: JsonObject | None
-    expires_in_s: int | None
+    expires_in: int | None
     expected_version: int | None
 
 
@@ -208,8 +209,8 @@ def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
         if metadata is None:
             metadata = {} if kept is None else kept.metadata
         expires_at = None if kept is None else kept.expires_at
-        if change.expires_in_s is not None:
-            expires_at = now + timedelta(seconds=change.expires_in_s)
+        if change.expires_in is not None:
+            expires_at = now + timedelta(seconds=change.expires_in)
         return MemoryWrite(value=value, metadata=metadata, expires_at=expires_at)
 
     return update
@@ -339,6 +340,6 @@ def _fingerprint(address: MemoryAddress, change: MemoryChange) -> str:
         change.value,
         change.is_value_given,
         change.metadata,
-        change.expires_in_s,
+        change.expires_in,
         change.expected_version,
     )

@@ -44,7 +44,7 @@ async def add_message(
 ) -> AddedMessage:
     """Append to the session's log, durably. Raises LeaseLost if the caller does not hold `fence`."""
     distinct = tuple(dict.fromkeys(recipients))
-    if wrong := await services.identity.check_names(distinct, "recipients"):
+    if wrong := await services.identity.names.check_agent_ids(distinct, "recipients"):
         raise wrong
     new = NewMessage(
         session_id=session_id,

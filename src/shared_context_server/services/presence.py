@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import Agent, Caller, Event, EventKind
-from shared_context_server.steady_time import utc_now
+from shared_context_server.steady_time import MACHINE_CLOCK, to_datetime, utc_now
 from shared_context_server.storage import Store
 
 ACTIVE_WINDOW = timedelta(minutes=5)
@@ -27,19 +27,19 @@ class Presence:
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store = store
         self._bus = bus
-        self._seen: dict[str, Agent] = {}
+        self._seen: dict[str, tuple[str, int]] = {}  # type, microseconds since the epoch
 
     def note(self, caller: Caller) -> None:
         """Remember that this caller has just called."""
-        now = utc_now()
-        self._seen[caller.agent_id] = Agent(caller.agent_id, caller.agent_type, now, now)
+        self._seen[caller.agent_id] = caller.agent_type, MACHINE_CLOCK.now_us()
 
     async def flush(self) -> None:
         """Write down what was noted; what could not be written is kept for the next time."""
         seen, self._seen = self._seen, {}
         try:
             change = await self._store.agents.touch(
-                list(seen.values()), gone_before=utc_now() - GONE_AFTER
+                [_make_agent(name, *what) for name, what in seen.items()],
+                gone_before=utc_now() - GONE_AFTER,
             )
         except BaseException:
             self._seen = seen | self._seen
@@ -48,3 +48,8 @@ class Presence:
             self._bus.publish(Event(EventKind.AGENT_LEFT, agent_id=agent_id))
         for agent_id in change.joined:
             self._bus.publish(Event(EventKind.AGENT_JOINED, agent_id=agent_id))
+
+
+def _make_agent(agent_id: str, agent_type: str, seen_us: int) -> Agent:
+    seen_at = to_datetime(seen_us)
+    return Agent(agent_id, agent_type, seen_at, seen_at)

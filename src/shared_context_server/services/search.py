@@ -32,9 +32,9 @@ class SearchRequest:
 
     session_id: str
     query: str
-    threshold: float
+    fuzzy_threshold: float
     limit: int
-    is_metadata_searched: bool = True
+    search_metadata: bool = True
     visibility: Visibility | None = None
     sender: str | None = None
     start_time: datetime | None = None
@@ -43,23 +43,23 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """`is_shortened`: the message is shown without metadata and recipients, with its preview in place
+    """`shortened`: the message is shown without metadata and recipients, with its preview in place
     of its content, since the answer is full."""
 
     message: Message
     score: float
     match_preview: str
-    is_shortened: bool = False
+    shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """`scanned`: messages that were compared and that the caller may see. `is_exhaustive`: those are
+    """`scanned`: messages that were compared and that the caller may see. `exhaustive`: those are
     all of them."""
 
     hits: list[SearchHit]
     scanned: int
-    is_exhaustive: bool
+    exhaustive: bool
     search_time_ms: float
 
 
@@ -69,14 +69,14 @@ class _Found:
 
     best: list[tuple[float, int, Message]] = field(default_factory=list)
     scanned: int = 0
-    is_exhaustive: bool = True
+    exhaustive: bool = True
 
 
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
     """The best matches, best first, the newer first among equals. After TIME_LIMIT_S what was found
-    until then, and is_exhaustive false."""
+    until then, and exhaustive false."""
     started = time.monotonic()
     query = _check_query(request.query)
     ends_at = started + TIME_LIMIT_S
@@ -84,23 +84,23 @@ async def search_context(
         request.session_id, started + TIME_LIMIT_S / 2
     )
     policy.require_session_read(caller, session)
-    found = _Found(is_exhaustive=is_current)
+    found = _Found(exhaustive=is_current)
     async with aclosing(_list_blocks(services, corpus, ends_at)) as blocks:
         async for piece in blocks:
             if piece is None:
-                found.is_exhaustive = False
+                found.exhaustive = False
                 break
             block, count = piece
             scores = await run_in_slices(_match(block, query, request), ends_at)
             if scores is None:
-                found.is_exhaustive = False
+                found.exhaustive = False
                 break
             found.scanned += _count_visible(block, caller, count)
             _keep_best(found, block, count, scores, caller, request)
     return SearchAnswer(
         hits=await _show(services, caller, query, found.best),
         scanned=found.scanned,
-        is_exhaustive=found.is_exhaustive,
+        exhaustive=found.exhaustive,
         search_time_ms=round((time.monotonic() - started) * 1000, 3),
     )
 
@@ -139,9 +139,9 @@ async def _list_blocks(
 
 def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int, float]]:
     """The scores of the block's messages that reach the threshold, by their place in it."""
-    best = yield from block.contents.match_in_steps(query, request.threshold)
-    if request.is_metadata_searched:
-        scores = yield from block.metadata.match_in_steps(query, request.threshold)
+    best = yield from block.contents.match_in_steps(query, request.fuzzy_threshold)
+    if request.search_metadata:
+        scores = yield from block.metadata.match_in_steps(query, request.fuzzy_threshold)
         for index, score in scores.items():
             best[index] = max(score, best.get(index, 0.0))
     return best
@@ -206,7 +206,7 @@ async def _show(
         hit = SearchHit(message, score, shown)
         size = weigh_message(message)
         if hits and size > left:
-            hit = replace(hit, message=_shorten(message, shown), is_shortened=True)
+            hit = replace(hit, message=_shorten(message, shown), shortened=True)
             size = ITEM_OVERHEAD_BYTES
         left -= size + count_bytes(shown)
         hits.append(hit)

@@ -38,7 +38,7 @@ PARTICIPANTS_SHOWN = 200  # list_agents pages through all of them
 class SessionDetail:
     summary: SessionSummary
     participants: list[str]
-    messages: list[Message]
+    messages: Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ async def create_session(
     purpose: str,
     metadata: JsonObject,
     access: Access,
-    participants: Sequence[str],
+    invited: Sequence[str],
 ) -> Session:
-    """A new active session of the caller's, with an id nobody can guess."""
+    """Create an active session with an id that nobody can guess; `invited` may read it too."""
     policy.require(caller, Permission.WRITE)
-    invited = tuple(dict.fromkeys(participants))
-    if wrong := await services.identity.check_names(invited, "participants"):
+    names = tuple(dict.fromkeys(invited))
+    if wrong := await services.identity.names.check_agent_ids(names, "participants"):
         raise wrong
     session_id = f"session_{secrets.token_hex(8)}"
     new = NewSession(
@@ -69,7 +69,7 @@ async def create_session(
         access=access,
         created_by=caller.agent_id,
         created_at=utc_now(),
-        invited=invited,
+        invited=names,
     )
     session = await services.store.sessions.create(
         new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})

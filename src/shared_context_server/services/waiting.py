@@ -29,9 +29,9 @@ class WaitRequest:
 
     session_id: str
     after_seq: int | None
-    timeout_s: float
+    timeout_seconds: float
     limit: int
-    is_mention_wanted: bool = False
+    mentions_me: bool = False
     sender: str | None = None
     visibility: Visibility | None = None
 
@@ -40,7 +40,7 @@ class WaitRequest:
 class Waited:
     messages: list[Message]
     next_after_seq: int
-    is_timed_out: bool
+    timed_out: bool
 
 
 async def wait_for_messages(
@@ -70,7 +70,7 @@ async def wait_for_messages(
         watch = _Watch(services, caller, request, after_seq)
         await watch.look()
         while not watch.found:
-            left_s = started + request.timeout_s - loop.time()
+            left_s = started + request.timeout_seconds - loop.time()
             if left_s <= 0:
                 break
             events = await subscription.wait(min(left_s, PROGRESS_INTERVAL_S))
@@ -81,7 +81,7 @@ async def wait_for_messages(
                 # After the read: a token revoked before it must not see what it found.
                 await services.identity.require_current(caller)
             elif report_progress is not None and left_s > PROGRESS_INTERVAL_S:
-                await report_progress(loop.time() - started, request.timeout_s)
+                await report_progress(loop.time() - started, request.timeout_seconds)
     found = cut_page(watch.found, request.limit)
     return Waited(found, found[-1].seq if found else after_seq, not found)
 
@@ -95,7 +95,7 @@ class _Watch:
         self._services = services
         self._caller = caller
         self._request = request
-        self._mention = Mention(caller.agent_id) if request.is_mention_wanted else None
+        self._mention = Mention(caller.agent_id) if request.mentions_me else None
         self._after_seq = self._looked_up_to = after_seq
         self.found: list[Message] = []
 

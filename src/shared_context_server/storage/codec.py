@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from pydantic import JsonValue
@@ -76,6 +77,8 @@ def clamp(number: int) -> int:
 
 
 def encode_json(value: JsonValue | tuple[str, ...]) -> str:
+    if value == () or value == {}:  # as most recipients and metadata are
+        return "{}" if value == {} else "[]"
     return to_json(value).decode()
 
 
@@ -136,18 +139,39 @@ SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
+    *columns, last_seq = row
+    is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
+    session = (_recall_session if is_small else _to_empty_session)(*columns)
+    return session._replace(last_seq=last_seq) if last_seq else session
+
+
+def _to_empty_session(
+    session_id: str,
+    purpose: str,
+    metadata: str,
+    access: str,
+    status: str,
+    created_by: str,
+    created_at: int,
+    closed_at: int | None,
+    invited: str,
+) -> Session:
     return Session(
-        id=row[0],
-        purpose=row[1],
-        metadata=decode_json(row[2]),
-        access=Access(row[3]),
-        status=SessionStatus(row[4]),
-        created_by=row[5],
-        created_at=decode_time(row[6]),
-        closed_at=decode_optional_time(row[7]),
-        invited=tuple(decode_json(row[8])),
-        last_seq=row[9] or 0,
+        id=session_id,
+        purpose=purpose,
+        metadata=decode_json(metadata),
+        access=Access(access),
+        status=SessionStatus(status),
+        created_by=created_by,
+        created_at=decode_time(created_at),
+        closed_at=decode_optional_time(closed_at),
+        invited=tuple(decode_json(invited)),
     )
+
+
+_REMEMBERED_BYTES = 4096
+# All but the last seq of a session stays the same from call to call.
+_recall_session = lru_cache(maxsize=256)(_to_empty_session)
 
 
 MESSAGE = """

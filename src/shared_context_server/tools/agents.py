@@ -94,7 +94,7 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
         session_id=arguments.session_id,
         agent_id=arguments.agent_id,
         event_type=arguments.event_type,
-        after=arguments.after,
+        start_time=arguments.after,
         limit=arguments.limit,
         cursor=arguments.cursor,
     )

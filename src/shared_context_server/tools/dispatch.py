@@ -1,7 +1,8 @@
-"""The one way a tool is called, whatever the surface: check, identify, authorise, run, account."""
+"""The one way a tool is called, whatever the surface: identify, authorise, check, run, count."""
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from shared_context_server.errors import (
     ToolNotFound,
     Unauthenticated,
 )
-from shared_context_server.json_size import MAX_VALUES, has_too_many_values
+from shared_context_server.json_size import MAX_VALUES, count_values, has_too_many_values
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
@@ -33,9 +34,11 @@ from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool
+from shared_context_server.tools.written import Written, write_json
 
 UNKNOWN_TOOL = "unknown"
 LONG_BODY_BYTES = 16 * 1024
+_FEW_VALUES = 64
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
 MAX_LISTED_ERRORS = 10
@@ -44,12 +47,12 @@ _CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are creden
 _log = get_logger("tools")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a call came to: a result, or the one error shape."""
 
     status: int
-    body: BaseModel | dict[str, Any]
+    body: BaseModel | Written[Any] | dict[str, Any]
     retry_after_s: int | None = None
 
     @property
@@ -57,7 +60,7 @@ class Outcome:
         return self.status >= 400
 
     def json(self) -> bytes:
-        return to_json(self.body)
+        return write_json(self.body)
 
 
 class Dispatcher:
@@ -102,7 +105,7 @@ class Dispatcher:
         arguments: Any,
         connection: Connection,
         report_progress: ReportProgress | None,
-    ) -> BaseModel:
+    ) -> BaseModel | Written[Any]:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
@@ -112,7 +115,7 @@ class Dispatcher:
             policy.require(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
-        result: BaseModel = await tool.handler(
+        result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )
         return result
@@ -148,7 +151,8 @@ def failure(error: SharedContextError) -> Outcome:
 def parse_json(body: bytes) -> Any:
     """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument, more
     than MAX_VALUES values ContentTooLarge."""
-    if has_too_many_values(body):
+    count = count_values(body)
+    if has_too_many_values(body, count):
         raise ContentTooLarge(
             f"The body has more than {MAX_VALUES} JSON values.",
             field="body",
@@ -166,16 +170,33 @@ def parse_json(body: bytes) -> Any:
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
         ) from exc
-    if may_exceed_doubles(body):
+    if may_exceed_doubles(body, value, count):
         require_strict_json(value if isinstance(value, dict) else {"body": value})
     return value
 
 
-def may_exceed_doubles(body: bytes) -> bool:
-    """Whether this JSON may have a number like 1e999, which from_json reads as infinity whatever
-    allow_inf_nan says: one with an exponent of three digits, or with very many digits. True for
-    all that is long, where looking would take longer than writing the values once more."""
+def may_exceed_doubles(body: bytes, value: Any, count: int | None) -> bool:
+    """Whether this JSON of `count` values, read as `value`, may have a number like 1e999, which from_json reads as
+    infinity whatever allow_inf_nan says. Few values are looked at; of many, the text is searched for a
+    number with an exponent of three digits, or with very many digits. True for all that is long and
+    has many values, where looking would take longer than writing the values once more."""
+    if count is not None and count <= _FEW_VALUES:
+        return _has_infinity(value)
     return len(body) > LONG_BODY_BYTES or _LARGE_NUMBER.search(body) is not None
+
+
+def _has_infinity(value: Any) -> bool:
+    level = [value]
+    while level:
+        part = level.pop()
+        kind = type(part)
+        if kind is dict:
+            level.extend(part.values())
+        elif kind is list:
+            level.extend(part)
+        elif kind is float and math.isinf(part):
+            return True
+    return False
 
 
 def require_strict_json(arguments: Mapping[str, Any]) -> None:
@@ -206,7 +227,7 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
     if not isinstance(arguments, dict):
         raise InvalidArgument("The arguments must be a JSON object.", field="body")
     try:
-        return model.model_validate(_without_most_unknown(model, arguments))
+        return model.model_validate(_without_most_unknown(model, model.tidy(arguments)))
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_input=False)
         _raise_invalid(model, errors)
@@ -214,6 +235,8 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
 
 def _without_most_unknown(model: type[Arguments], arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments with no more unknown ones than an error lists."""
+    if len(arguments) <= MAX_LISTED_ERRORS:
+        return arguments
     known = model.model_fields
     if len(arguments) <= len(known) + MAX_LISTED_ERRORS:
         return arguments

@@ -84,7 +84,7 @@ async def authenticate_agent(
             agent_id=arguments.agent_id,
             agent_type=arguments.agent_type,
             api_key=arguments.api_key,
-            requested=arguments.requested_permissions,
+            requested_permissions=arguments.requested_permissions,
         )
     )
 

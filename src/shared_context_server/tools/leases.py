@@ -117,8 +117,8 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
         leases.LeaseRequest(
             session_id=arguments.session_id,
             name=arguments.name,
-            ttl_s=arguments.ttl_seconds,
-            wait_s=arguments.wait_seconds,
+            ttl_seconds=arguments.ttl_seconds,
+            wait_seconds=arguments.wait_seconds,
         ),
         call.report_progress,
     )

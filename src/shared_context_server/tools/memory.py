@@ -185,7 +185,7 @@ async def set_memory(services: Services, call: Call, arguments: SetMemory) -> Me
             value=arguments.value,
             is_value_given="value" in arguments.model_fields_set,
             metadata=arguments.metadata,
-            expires_in_s=arguments.expires_in,
+            expires_in=arguments.expires_in,
             expected_version=arguments.expected_version,
         ),
         arguments.idempotency_key,

@@ -36,6 +36,7 @@ from shared_context_server.tools.arguments import (
 )
 from shared_context_server.tools.leases import fence_of
 from shared_context_server.tools.registry import ADDS, READS, SETS, Call, Tool
+from shared_context_server.tools.written import Written, write_result
 
 
 @dataclass(slots=True)
@@ -175,15 +176,16 @@ class SearchResults(Result):
     exhaustive: bool
 
 
-def message_list(page: MessagePage, query: MessageQuery) -> MessageList:
+def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]:
     """How a page of messages looks on every surface."""
-    return MessageList(
-        messages=[MessageItem.of(message) for message in page.messages],
+    result = MessageList(
+        messages=[],
         count=len(page.messages),
         total_count=page.total_count,
         has_more=page.has_more,
         next_after_seq=messages.next_after_seq(page, query),
     )
+    return write_result(result, page.messages)
 
 
 async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
@@ -205,7 +207,9 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
     )
 
 
-async def get_messages(services: Services, call: Call, arguments: GetMessages) -> MessageList:
+async def get_messages(
+    services: Services, call: Call, arguments: GetMessages
+) -> Written[MessageList]:
     """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from
     next_after_seq."""
     query = MessageQuery(
@@ -255,9 +259,9 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
         search.SearchRequest(
             session_id=arguments.session_id,
             query=arguments.query,
-            threshold=arguments.fuzzy_threshold,
+            fuzzy_threshold=arguments.fuzzy_threshold,
             limit=arguments.limit,
-            is_metadata_searched=arguments.search_metadata,
+            search_metadata=arguments.search_metadata,
             visibility=None if arguments.scope == "all" else Visibility(arguments.scope),
             sender=arguments.sender,
             start_time=arguments.start_time,
@@ -270,20 +274,20 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 message=MessageItem.of(hit.message),
                 score=hit.score,
                 match_preview=hit.match_preview,
-                shortened=hit.is_shortened,
+                shortened=hit.shortened,
             )
             for hit in answer.hits
         ],
         count=len(answer.hits),
         search_time_ms=answer.search_time_ms,
         scanned=answer.scanned,
-        exhaustive=answer.is_exhaustive,
+        exhaustive=answer.exhaustive,
     )
 
 
 async def wait_for_messages(
     services: Services, call: Call, arguments: WaitForMessages
-) -> WaitResult:
+) -> Written[WaitResult]:
     """Wait until there are messages behind after_seq that you may see; no need to ask again and
     again. Then read on from next_after_seq, and mark_read what you have dealt with."""
     waited = await waiting.wait_for_messages(
@@ -292,19 +296,18 @@ async def wait_for_messages(
         waiting.WaitRequest(
             session_id=arguments.session_id,
             after_seq=arguments.after_seq,
-            timeout_s=arguments.timeout_seconds,
+            timeout_seconds=arguments.timeout_seconds,
             limit=arguments.limit,
-            is_mention_wanted=arguments.mentions_me,
+            mentions_me=arguments.mentions_me,
             sender=arguments.sender,
             visibility=arguments.visibility,
         ),
         call.report_progress,
     )
-    return WaitResult(
-        messages=[MessageItem.of(message) for message in waited.messages],
-        next_after_seq=waited.next_after_seq,
-        timed_out=waited.is_timed_out,
+    result = WaitResult(
+        messages=[], next_after_seq=waited.next_after_seq, timed_out=waited.timed_out
     )
+    return write_result(result, waited.messages)
 
 
 TOOLS = (

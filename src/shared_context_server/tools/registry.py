@@ -18,12 +18,13 @@ from shared_context_server.tools.schemas import (
     output_schema,
     request_schema,
 )
+from shared_context_server.tools.written import Written
 
 A = TypeVar("A", bound=Arguments)
 R = TypeVar("R", bound=Result)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """Who is calling, and through what."""
 
@@ -53,13 +54,13 @@ class Tool(Generic[A, R]):
 
     `permission` None: the anonymous may call it. `is_core`: served under TOOLS=core too.
     `is_waiting`: it may take as long as its caller allows; REST watches for a client that hangs up.
-    The handler's docstring is its description.
+    The handler's docstring is its description. It answers a result, or one that is JSON already.
     """
 
     name: str
     arguments: type[A]
     result: type[R]
-    handler: Callable[[Services, Call, A], Awaitable[R]]
+    handler: Callable[[Services, Call, A], Awaitable[R | Written[R]]]
     permission: Permission | None
     hints: Hints
     is_core: bool = True

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from shared_context_server.models import (
     Access,
     AgentId,
-    Message,
     Permission,
     SessionStatus,
     SessionSummary,
@@ -29,6 +28,7 @@ from shared_context_server.tools.arguments import (
 )
 from shared_context_server.tools.messages import MessageItem
 from shared_context_server.tools.registry import ADDS, READS, REMOVES, SETS, Call, Tool
+from shared_context_server.tools.written import Written, write_result
 
 
 class CreateSession(Arguments):
@@ -114,18 +114,15 @@ def session_item(summary: SessionSummary) -> SessionItem:
     )
 
 
-def session_details(detail: sessions.SessionDetail) -> SessionDetails:
+def session_details(detail: sessions.SessionDetail) -> Written[SessionDetails]:
     """get_session's answer, also read as the resource session://{id}."""
-    return SessionDetails(
+    result = SessionDetails(
         session=session_item(detail.summary),
         participants=detail.participants,
         message_count=detail.summary.message_count,
-        messages=_items(detail.messages),
+        messages=[],
     )
-
-
-def _items(messages: list[Message]) -> list[MessageItem]:
-    return [MessageItem.of(message) for message in messages]
+    return write_result(result, detail.messages)
 
 
 async def create_session(
@@ -138,7 +135,7 @@ async def create_session(
         purpose=arguments.purpose,
         metadata=arguments.metadata,
         access=arguments.access,
-        participants=arguments.participants,
+        invited=arguments.participants,
     )
     return CreatedSession(
         session_id=session.id, created_by=session.created_by, created_at=session.created_at
@@ -162,7 +159,9 @@ async def list_sessions(services: Services, call: Call, arguments: ListSessions)
     )
 
 
-async def get_session(services: Services, call: Call, arguments: OneSession) -> SessionDetails:
+async def get_session(
+    services: Services, call: Call, arguments: OneSession
+) -> Written[SessionDetails]:
     """A session, who takes part, and its 50 newest messages you may see."""
     return session_details(await sessions.get_session(services, call.caller, arguments.session_id))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from pydantic_core import to_json
 from starlette.types import Message as AsgiMessage
@@ -13,6 +11,7 @@ from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.middleware.answers import send_json
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
+from shared_context_server.auth.middleware.head import RawHeader, head_of
 from shared_context_server.auth.middleware.mcp_errors import rpc_code, summarize
 from shared_context_server.errors import InvalidMessage, SharedContextError
 from shared_context_server.jsonrpc import (
@@ -24,7 +23,8 @@ from shared_context_server.jsonrpc import (
 from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import SessionCaps
 from shared_context_server.transport.media_types import EVENT_STREAM, JSON, Accepted, read_accept
-from shared_context_server.transport.request import McpRequest, RawHeader, check_request
+from shared_context_server.transport.request import McpRequest, check_request
+from shared_context_server.transport.user import Users
 
 _FORMS = {
     Accepted(json=True, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
@@ -55,20 +55,23 @@ class McpEndpoint:
         self._sessions = sessions
         self._caps = caps
         self._lane = lane
+        self._users = Users()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _read_headers(scope["headers"])
+        head = head_of(scope)
         if scope["method"] != "POST":
-            accepted = read_accept(headers.get(b"accept"))
-            is_plain = headers.get(b"mcp-session-id") in self._plain._server_instances
+            accepted = read_accept(head.find_text(b"accept"))
+            is_plain = head.find_text(b"mcp-session-id") in self._plain._server_instances
             manager = self._plain if is_plain else self._streaming  # where the session was opened
-            await manager.handle_request(_rewrite(scope, accepted), receive, send)
+            scope = _rewrite(scope, accepted)
+            with self._users.set_user(scope, current_connection.get()):
+                await manager.handle_request(scope, receive, send)
             return
         body = await read_body(receive, self._streaming.max_request_body_size)
         if isinstance(body, Unread):
             return  # the client has gone; what is too large was refused by the middleware
         try:
-            request = check_request(headers, body, current_connection.get(), self._sessions)
+            request = check_request(head, body, current_connection.get(), self._sessions)
         except Refused as exc:
             error = InvalidMessage(f"{exc.message}.")
             answer = error_answer(exc.request_id, exc.code, exc.message, error.body())
@@ -80,29 +83,31 @@ class McpEndpoint:
             answer = error_answer(request_id, rpc_code(exc.status), message, exc.body())
             await send_json(send, exc.status, to_json(answer))
             return
+        if session_id := self._make_session_id(request):
+            send = _with_header(send, (b"mcp-session-id", session_id.encode()))
+        if self._lane is not None:
+            if await self._lane.answer(request, send):
+                return
+            send = self._lane.remembering(request, send)
         reset = current_connection.set(request.connection)
         try:
-            if session_id := self._make_session_id(request):
-                send = _with_header(send, (b"mcp-session-id", session_id.encode()))
-            if self._lane is not None:
-                if await self._lane.answer(request, scope["headers"], send):
-                    return
-                send = self._lane.remembering(request, scope["headers"], send)
-            await self._answer(request, scope, replay_body(body, receive), send)
+            await self._hand_over(request, scope, replay_body(body, receive), send)
         finally:
             current_connection.reset(reset)
 
-    async def _answer(
+    async def _hand_over(
         self, request: McpRequest, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """To the SDK."""
         if not request.accepted.json:
             send = _streamed(send)
         manager = self._streaming if request.accepted.stream else self._plain
         scope = _rewrite(scope, request.accepted)
-        if self._caps is not None and request.opens_session:
-            await self._caps.serve(manager, scope, receive, send)
-        else:
-            await manager.handle_request(scope, receive, send)
+        with self._users.set_user(scope, request.connection):
+            if self._caps is not None and request.opens_session:
+                await self._caps.serve(manager, scope, receive, send)
+            else:
+                await manager.handle_request(scope, receive, send)
 
     def _make_session_id(self, request: McpRequest) -> str | None:
         """For a client whose name is needed later on: who has a key, and no other name."""
@@ -110,15 +115,6 @@ class McpEndpoint:
         if self._sessions is None or connection.is_named or connection.caller.is_anonymous:
             return None
         return self._sessions.make_id(request.client_name)
-
-
-def _read_headers(raw: Iterable[RawHeader]) -> dict[bytes, str]:
-    """By name; the values of a name that comes several times are one list (RFC 9110 section 5.3)."""
-    headers: dict[bytes, str] = {}
-    for name, value in raw:
-        text = value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
-    return headers
 
 
 def _rewrite(scope: Scope, accepted: Accepted) -> Scope:
@@ -164,6 +160,7 @@ def _streamed(send: Send) -> Send:
                 *kept,
                 (b"content-type", EVENT_STREAM.encode()),
                 (b"cache-control", b"no-cache, no-transform"),
+                (b"x-accel-buffering", b"no"),
                 (b"content-length", b"%d" % len(event)),
             ]
             await send({**start, "headers": headers})

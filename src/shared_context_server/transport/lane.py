@@ -8,54 +8,40 @@ SDK, which stays the judge of what MCP is; a test holds the answers of the two e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from cachetools import LRUCache
 from mcp.shared.inbound import InboundModernRoute, classify_inbound_request
-from mcp_types import (
-    CLIENT_CAPABILITIES_META_KEY,
-    CLIENT_INFO_META_KEY,
-    DEFAULT_NEGOTIATED_VERSION,
-    LOG_LEVEL_META_KEY,
-    PROTOCOL_VERSION_META_KEY,
-)
-from mcp_types.methods import validate_client_request
+from mcp_types import CLIENT_INFO_META_KEY, DEFAULT_NEGOTIATED_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from starlette.types import Message as AsgiMessage
 from starlette.types import Send
 
 from shared_context_server.auth.connection import Connection
-from shared_context_server.errors import InvalidArgument
+from shared_context_server.auth.middleware.head import RawHeader, RequestHead
 from shared_context_server.jsonrpc import JsonObject
-from shared_context_server.tools.dispatch import (
-    Dispatcher,
-    Outcome,
-    failure,
-    may_exceed_doubles,
-    require_strict_json,
+from shared_context_server.tools.dispatch import Dispatcher, may_exceed_doubles
+from shared_context_server.transport.request import McpRequest
+from shared_context_server.transport.tool_calls import (
+    MAX_KEY_BYTES,
+    MAX_REMEMBERED,
+    CallResults,
+    KnownEnvelopes,
+    OrdinaryCall,
+    asks_for_nothing,
+    find_ordinary_call,
+    is_valid_call,
+    run_call,
+    select_envelope,
 )
-from shared_context_server.transport.request import McpRequest, RawHeader
 
 ALIKE_FOR_ALL: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
-MAX_REMEMBERED: Final = 256  # answers, and envelopes of requests
-MAX_KEY_BYTES: Final = 2048  # of the parameters that something is remembered for
 MAX_ID_CHARS: Final = 256
 
-_MODERN_PREFIX = "io.modelcontextprotocol/"
-_MODERN_META = frozenset(
-    {
-        PROTOCOL_VERSION_META_KEY,
-        CLIENT_INFO_META_KEY,
-        CLIENT_CAPABILITIES_META_KEY,
-        LOG_LEVEL_META_KEY,
-    }
-)
 _MESSAGE_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
-_CALL_MEMBERS = frozenset({"name", "arguments", "_meta"})
-_ROUTING_HEADERS = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
+_ROUTING_HEADERS: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 _STREAM_HEADERS: Final[tuple[RawHeader, ...]] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -66,27 +52,22 @@ _JSON_HEADERS: Final[tuple[RawHeader, ...]] = ((b"content-type", b"application/j
 
 
 class DirectLane:
-    """Answers what is ordinary. `server_info` is what the SDK says of the server in each result of
-    the stateless era."""
+    """Answers what is ordinary. `server_info`: see CallResults."""
 
     def __init__(self, dispatcher: Dispatcher, server_info: JsonObject) -> None:
         self._dispatcher = dispatcher
-        self._modern_end = b',"resultType":"complete","_meta":%b}' % to_json(
-            {f"{_MODERN_PREFIX}serverInfo": server_info}
-        )
+        self._call_results = CallResults(server_info)
         self._results: LRUCache[bytes, bytes] = LRUCache(MAX_REMEMBERED)
-        self._envelopes: LRUCache[bytes, bool] = LRUCache(MAX_REMEMBERED)
+        self._envelopes = KnownEnvelopes()
 
-    async def answer(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
-    ) -> bool:
+    async def answer(self, request: McpRequest, send: Send) -> bool:
         """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
         if not _is_ordinary(request):
             return False
         if request.message.method == "tools/call":
-            result = await self._call(request, raw_headers)
+            result = await self._call(request)
         else:
-            key = _result_key(request, raw_headers)
+            key = _result_key(request)
             result = None if key is None else self._results.get(key)
         if result is None:
             return False
@@ -94,11 +75,9 @@ class DirectLane:
         await _send(request, answer, send)
         return True
 
-    def remembering(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], send: Send
-    ) -> Send:
+    def remembering(self, request: McpRequest, send: Send) -> Send:
         """`send`, that also keeps a result of the SDK's which is the same for everybody."""
-        key = _result_key(request, raw_headers) if _is_ordinary(request) else None
+        key = _result_key(request) if _is_ordinary(request) else None
         if key is None:
             return send
         sent: list[bytes] = []
@@ -114,66 +93,38 @@ class DirectLane:
 
         return keep
 
-    async def _call(self, request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
-        params = request.message.body.get("params")
-        if not isinstance(params, dict) or not _CALL_MEMBERS.issuperset(params):
+    async def _call(self, request: McpRequest) -> bytes | None:
+        call = find_ordinary_call(self._dispatcher, request.message.body.get("params"))
+        if call is None or not self._is_taken_by_sdk(request, call):
             return None
-        name, arguments = params.get("name"), params.get("arguments", {})
-        meta = params.get("_meta", {})
-        tool = self._dispatcher.tools.get(name) if isinstance(name, str) else None
-        if tool is None or tool.is_waiting or not isinstance(arguments, dict):
-            return None
-        if not self._is_taken_by_sdk(request, raw_headers, meta):
-            return None
-        outcome = await self._run(tool.name, arguments, request, meta)
-        end = b"}" if request.is_handshake_era else self._modern_end
-        return _call_result(outcome) + end
+        is_strict = not may_exceed_doubles(request.body, call.arguments, request.message.count)
+        connection = _name_caller(request, call.meta)
+        outcome = await run_call(self._dispatcher, call, connection, is_strict=is_strict)
+        return self._call_results.write(outcome, is_handshake_era=request.is_handshake_era)
 
-    async def _run(
-        self, name: str, arguments: JsonObject, request: McpRequest, meta: JsonObject
-    ) -> Outcome:
-        if may_exceed_doubles(request.body):
-            try:
-                require_strict_json(arguments)
-            except InvalidArgument as exc:
-                return failure(exc)
-        return await self._dispatcher.call(name, arguments, _name_caller(request, meta))
-
-    def _is_taken_by_sdk(
-        self, request: McpRequest, raw_headers: Iterable[RawHeader], meta: Any
-    ) -> bool:
-        """Whether the SDK takes a tools/call in this envelope. Asked once for each that differs."""
-        if not isinstance(meta, dict) or not _asks_for_nothing(meta):
+    def _is_taken_by_sdk(self, request: McpRequest, call: OrdinaryCall) -> bool:
+        """Whether the SDK takes a call of this tool in this envelope: the headers, the tool's name and
+        the protocol's _meta are what it looks at."""
+        if _is_ambiguous(request.head):
             return False
-        headers = _read_routing(raw_headers)
-        if headers is None:
-            return False
-        if request.is_handshake_era:
-            version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
-            if version not in HANDSHAKE_PROTOCOL_VERSIONS:
-                return False
-        else:
-            route = classify_inbound_request(request.message.body, headers=headers)
-            if not isinstance(route, InboundModernRoute):
-                return False
-            version = route.protocol_version
-        envelope = _envelope(meta)
-        key = to_json([version, envelope])
-        if len(key) > MAX_KEY_BYTES:
-            return False
-        is_taken = self._envelopes.get(key)
-        if is_taken is None:
-            is_taken = self._envelopes[key] = _is_valid_call(version, envelope)
-        return is_taken
+        envelope = select_envelope(call.meta)
+        routing = map(request.head.headers.get, _ROUTING_HEADERS)
+        ask = partial(_is_valid_call, request, call.tool, envelope)
+        return self._envelopes.is_taken((call.tool, *routing), envelope, ask)
 
 
-def _is_valid_call(version: str, envelope: JsonObject) -> bool:
-    params = {"name": "any", "arguments": {}, "_meta": envelope}
-    try:
-        validate_client_request("tools/call", version, params)
-    except (ValidationError, KeyError, ValueError):
-        return False
-    return True
+def _is_valid_call(request: McpRequest, tool: str, envelope: JsonObject) -> bool:
+    headers = _read_routing(request.head)
+    if request.is_handshake_era:
+        version = headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
+        if version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            return False
+    else:
+        route = classify_inbound_request(request.message.body, headers=headers)
+        if not isinstance(route, InboundModernRoute):
+            return False
+        version = route.protocol_version
+    return is_valid_call(version, tool, envelope)
 
 
 def _is_ordinary(request: McpRequest) -> bool:
@@ -191,55 +142,36 @@ def _is_ordinary(request: McpRequest) -> bool:
     return is_usual and _MESSAGE_MEMBERS.issuperset(message.body)
 
 
-def _asks_for_nothing(meta: JsonObject) -> bool:
-    """Whether _meta only says things, and asks neither for a version of a tool nor for anything of the
-    protocol's own that is not known here. Progress and log messages may be asked for: what is answered
-    here has none."""
-    for name, value in meta.items():
-        if name.startswith(_MODERN_PREFIX):
-            if name not in _MODERN_META:
-                return False
-        elif name == "progressToken":
-            if not isinstance(value, str | int) or isinstance(value, bool):
-                return False
-        elif "progress" in name.lower() or "fastmcp" in name.lower():
-            return False
-    return True
-
-
-def _envelope(meta: JsonObject) -> JsonObject:
-    """What of _meta the SDK looks at."""
-    return {name: meta[name] for name in sorted(meta.keys() & _MODERN_META)}
-
-
 def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
     """The connection, under the client's own name where nothing else names the caller."""
     info = None if request.is_handshake_era else meta.get(CLIENT_INFO_META_KEY)
     return request.connection if info is None else request.connection.named(info["name"])
 
 
-def _read_routing(raw_headers: Iterable[RawHeader]) -> dict[str, str] | None:
-    """The headers that say what a request is for; None if one of them comes twice."""
-    found: dict[str, str] = {}
-    for raw_name, value in raw_headers:
-        if raw_name in _ROUTING_HEADERS:
-            name = raw_name.decode()
-            if name in found:
-                return None
-            found[name] = value.decode("latin-1")
-    return found
+def _is_ambiguous(head: RequestHead) -> bool:
+    """Whether one of the headers that say what a request is for comes twice."""
+    return bool(head.repeated) and not head.repeated.isdisjoint(_ROUTING_HEADERS)
 
 
-def _result_key(request: McpRequest, raw_headers: Iterable[RawHeader]) -> bytes | None:
+def _read_routing(head: RequestHead) -> dict[str, str]:
+    """The headers that say what a request is for."""
+    return {
+        name.decode(): head.headers[name].decode("latin-1")
+        for name in _ROUTING_HEADERS
+        if name in head.headers
+    }
+
+
+def _result_key(request: McpRequest) -> bytes | None:
     """All that a result depends on which is alike for all; None for what is not remembered."""
     if request.message.method not in ALIKE_FOR_ALL:
         return None
     params = request.message.body.get("params", {})
     meta = params.get("_meta", {})
-    routing = _read_routing(raw_headers)
-    if routing is None or not isinstance(meta, dict) or not _asks_for_nothing(meta):
+    if _is_ambiguous(request.head) or not isinstance(meta, dict) or not asks_for_nothing(meta):
         return None
-    said = {**params, "_meta": _envelope(meta)} if "_meta" in params else params
+    routing = _read_routing(request.head)
+    said = {**params, "_meta": select_envelope(meta)} if "_meta" in params else params
     key = to_json([request.message.method, sorted(routing.items()), said])
     return key if len(key) <= MAX_KEY_BYTES else None
 
@@ -254,23 +186,14 @@ def _read_result(body: bytes) -> bytes | None:
     return None
 
 
-def _call_result(outcome: Outcome) -> bytes:
-    """The result of tools/call without its closing brace: as tools.mcp.tool_result, in bytes."""
-    body = outcome.json()
-    return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":%b' % (
-        to_json(body.decode()),
-        body,
-        b"true" if outcome.is_error else b"false",
-    )
-
-
 async def _send(request: McpRequest, answer: bytes, send: Send) -> None:
     """In the form that the SDK chooses: a stream for handshake clients that accept one, else JSON."""
     prefers_stream = request.is_handshake_era and request.accepted.stream
     if prefers_stream or not request.accepted.json:
         # Some clients take these for ends of lines; in JSON they may stand as escapes.
-        for separator, escape in _SEPARATORS:
-            answer = answer.replace(separator, escape)
+        if not answer.isascii():
+            for separator, escape in _SEPARATORS:
+                answer = answer.replace(separator, escape)
         answer = b"event: message\r\ndata: %b\r\n\r\n" % answer
         kind = _STREAM_HEADERS
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared_context_server.errors import NotAcceptable, UnsupportedMediaType
 
@@ -24,8 +25,8 @@ def read_accept(header: str | None) -> Accepted:
 
     No header, or an empty one, is */*. A more exact range counts before a wider one.
     """
-    ranges = _parse_ranges(header) or {"*/*": 1.0}
-    accepted = Accepted(_allows(ranges, JSON), _allows(ranges, EVENT_STREAM))
+    is_usual = len(header or "") <= MAX_SHOWN_CHARS
+    accepted = _read_usual(header) if is_usual else _read(header)
     if not (accepted.json or accepted.stream):
         shown = (header or "")[:MAX_SHOWN_CHARS]
         raise NotAcceptable(
@@ -36,12 +37,22 @@ def read_accept(header: str | None) -> Accepted:
 
 def require_json(header: str | None) -> None:
     """Raise UnsupportedMediaType unless this Content-Type is JSON, whatever its parameters."""
+    if header == JSON:
+        return
     media_type = (header or "").partition(";")[0].strip().lower()
     if media_type != JSON:
         shown = "missing" if header is None else repr(header[:MAX_SHOWN_CHARS])
         raise UnsupportedMediaType(
             f"MCP's messages are {JSON}; Content-Type is {shown}.", field="Content-Type"
         )
+
+
+def _read(header: str | None) -> Accepted:
+    ranges = _parse_ranges(header) or {"*/*": 1.0}
+    return Accepted(_allows(ranges, JSON), _allows(ranges, EVENT_STREAM))
+
+
+_read_usual = lru_cache(maxsize=256)(_read)
 
 
 def _parse_ranges(header: str | None) -> dict[str, float]:

@@ -9,14 +9,13 @@ from pydantic_core import from_json
 
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.middleware.head import RequestHead
 from shared_context_server.errors import McpSessionNotFound
 from shared_context_server.jsonrpc import Message, Refused, classify, parse_loosely, read_message
 from shared_context_server.transport.media_types import Accepted, read_accept, require_json
 
-RawHeader = tuple[bytes, bytes]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class McpRequest:
     """A POST on /mcp that has passed every check of ours, for whoever answers it.
 
@@ -24,6 +23,7 @@ class McpRequest:
     body is strict JSON, but for numbers that may be beyond a double.
     """
 
+    head: RequestHead
     message: Message
     body: bytes
     accepted: Accepted
@@ -46,21 +46,23 @@ class McpRequest:
 
 
 def check_request(
-    headers: dict[bytes, str], body: bytes, connection: Connection, sessions: ClientSessions | None
+    head: RequestHead, body: bytes, connection: Connection, sessions: ClientSessions | None
 ) -> McpRequest:
     """The request, or a SharedContextError or Refused that says what is wrong with it.
 
-    `headers` have lower-case names. With `sessions`, the ids of stateless mode name callers.
+    With `sessions`, the ids of stateless mode name callers.
     """
-    accepted = read_accept(headers.get(b"accept"))
-    require_json(headers.get(b"content-type"))
-    version = headers.get(b"mcp-protocol-version")
+    accepted = read_accept(head.find_text(b"accept"))
+    require_json(head.find_text(b"content-type"))
+    version = head.find_text(b"mcp-protocol-version")
     is_handshake_era = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
     message, is_strict = _read(body, is_handshake_era=is_handshake_era)
-    session_id = headers.get(b"mcp-session-id")
+    session_id = head.find_text(b"mcp-session-id")
     if sessions is not None and is_handshake_era and message.method != "initialize":
         connection = _name(connection, session_id, sessions)
-    return McpRequest(message, body, accepted, connection, is_handshake_era, session_id, is_strict)
+    return McpRequest(
+        head, message, body, accepted, connection, is_handshake_era, session_id, is_strict
+    )
 
 
 def _read(body: bytes, *, is_handshake_era: bool) -> tuple[Message, bool]:

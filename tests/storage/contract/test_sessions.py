@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from shared_context_server.errors import Conflict, InvalidArgument, SessionClosed, SessionNotFound
@@ -157,7 +155,7 @@ async def test_a_guard_sees_the_session_and_its_error_is_passed_on(store: Store)
     ):
         with pytest.raises(Refusal, match="session_1"):
             await call
-    assert await store.sessions.get("session_1") == replace(session, last_seq=1)
+    assert await store.sessions.get("session_1") == session._replace(last_seq=1)
 
 
 # Listing

@@ -23,7 +23,7 @@ from shared_context_client._generated.model_tools import MODEL_TOOLS
 from shared_context_client.client import SharedContextClient
 from shared_context_client.model_tool import ModelTool
 from shared_context_client.sync import SyncSharedContextClient
-from shared_context_client.wire import Record
+from shared_context_client.wire import Record, make_call
 
 _BY_NAME = {tool.name: tool for tool in MODEL_TOOLS}
 
@@ -48,7 +48,7 @@ def call_tool(
     client: SyncSharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
 ) -> Record:
     """Raises SharedContextError."""
-    answer: Record = client._call(tool.tool, dict(arguments), tool.result)
+    answer: Record = client._call(make_call(tool.tool, tool.result, **arguments))
     return answer
 
 
@@ -56,7 +56,7 @@ async def acall_tool(
     client: SharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
 ) -> Record:
     """Raises SharedContextError."""
-    answer: Record = await client._call(tool.tool, dict(arguments), tool.result)
+    answer: Record = await client._call(make_call(tool.tool, tool.result, **arguments))
     return answer
 
 

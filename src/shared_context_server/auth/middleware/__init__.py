@@ -10,25 +10,18 @@ from starlette.types import ASGIApp
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware.body_limit import BodyLimitMiddleware
-from shared_context_server.auth.middleware.caller import (
-    ConnectionToken,
-    IdentityMiddleware,
-    current_connection,
-)
-from shared_context_server.auth.middleware.header_trim import HeaderTrimMiddleware
+from shared_context_server.auth.middleware.caller import IdentityMiddleware, current_connection
+from shared_context_server.auth.middleware.head import HeadMiddleware
 from shared_context_server.auth.middleware.host_origin import HostOriginMiddleware
 from shared_context_server.auth.middleware.mcp_errors import McpErrorMiddleware
-from shared_context_server.auth.middleware.trailing_slash import TrailingSlashMiddleware
 from shared_context_server.settings import Settings
 
 __all__ = [
     "BodyLimitMiddleware",
-    "ConnectionToken",
-    "HeaderTrimMiddleware",
+    "HeadMiddleware",
     "HostOriginMiddleware",
     "IdentityMiddleware",
     "McpErrorMiddleware",
-    "TrailingSlashMiddleware",
     "current_connection",
     "protect",
 ]
@@ -45,8 +38,8 @@ def protect(
     public_paths: Collection[str],
     limits: RateLimits | None = None,
 ) -> ASGIApp:
-    """The app behind all layers. From the outside in: headers are trimmed before anyone reads them,
-    and paths are in their one spelling; whoever refuses on /mcp, MCP's clients can read it; Host
+    """The app behind all layers. From the outside in: the head is read once, and is in its one spelling
+    before anyone looks at it; whoever refuses on /mcp, MCP's clients can read it; Host
     and Origin are checked before anything is answered, and refusals carry CORS headers, so that a
     page that may call also sees why it was refused."""
     app = IdentityMiddleware(
@@ -73,5 +66,4 @@ def protect(
         is_json_required=not settings.auth_enabled,
     )
     app = McpErrorMiddleware(app, settings.max_body_bytes)
-    app = TrailingSlashMiddleware(app)
-    return HeaderTrimMiddleware(app)
+    return HeadMiddleware(app)

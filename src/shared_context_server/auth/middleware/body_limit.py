@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import send_error
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
+from shared_context_server.auth.middleware.head import head_of
 from shared_context_server.errors import ContentTooLarge
 
 DRAIN_MAX_BYTES = 64 * 1024 * 1024
 DRAIN_MAX_S = 10.0
-_MAX_LENGTH_DIGITS = 18  # beyond any limit; int() refuses thousands of them
 
 
 class BodyLimitMiddleware:
@@ -33,8 +31,8 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        length, is_chunked, awaits_continue = _read_framing(scope["headers"])
-        if is_chunked:
+        head = head_of(scope)
+        if head.is_chunked:
             body = await read_body(receive, self._max_bytes)
             if body is Unread.DISCONNECTED:
                 return
@@ -42,8 +40,9 @@ class BodyLimitMiddleware:
                 await self._refuse(receive, send)
                 return
             receive = replay_body(body, receive)
-        elif length > self._max_bytes:
-            if awaits_continue:  # nothing has been sent yet, and now nothing will be
+        elif head.body_length > self._max_bytes:
+            if head.headers.get(b"expect", b"").lower() == b"100-continue":
+                # Nothing has been sent yet, and now nothing will be.
                 await send_error(send, self._error(), closes=True)
             else:
                 await self._refuse(receive, send)
@@ -79,17 +78,3 @@ async def _drain(receive: Receive) -> bytes | Unread:
             return _DRAINED
         if read_bytes > DRAIN_MAX_BYTES:
             return Unread.TOO_LARGE
-
-
-def _read_framing(headers: Iterable[tuple[bytes, bytes]]) -> tuple[int, bool, bool]:
-    """The announced length (0 if none), whether the length is unknown, and whether the client
-    waits for 100 Continue before it sends the body."""
-    length, is_chunked, awaits_continue = 0, False, False
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            length = int(value[:_MAX_LENGTH_DIGITS])
-        elif name == b"transfer-encoding":
-            is_chunked = True
-        elif name == b"expect":
-            awaits_continue = value.lower() == b"100-continue"
-    return length, is_chunked, awaits_continue

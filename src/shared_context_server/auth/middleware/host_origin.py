@@ -11,7 +11,8 @@ from cachetools import LRUCache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import send_error
-from shared_context_server.auth.middleware.paths import PROBE_PATHS, route_path
+from shared_context_server.auth.middleware.head import RequestHead, head_of
+from shared_context_server.auth.middleware.paths import PROBE_PATHS
 from shared_context_server.errors import (
     MalformedRequest,
     PermissionDenied,
@@ -98,13 +99,10 @@ class HostOriginMiddleware:
         await self.app(scope, receive, send)
 
     def _find_refusal(self, scope: Scope) -> SharedContextError | None:
-        found: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in _SINGLE:
-                if name in found:
-                    return MalformedRequest(f"it has several {name.decode().title()} headers")
-                found[name] = value
-        host, origin = found.get(b"host"), found.get(b"origin")
+        head = head_of(scope)
+        for name in head.repeated & _SINGLE:
+            return MalformedRequest(f"it has several {name.decode().title()} headers")
+        host, origin = head.headers.get(b"host"), head.headers.get(b"origin")
         if not host and _is_plain_probe(scope):
             return None
         case = (host, origin, scope.get("scheme"), scope.get("server"))
@@ -116,8 +114,8 @@ class HostOriginMiddleware:
                 return refused
             if len(origin or b"") <= _MAX_REMEMBERED_BYTES:
                 self._accepted[case] = None
-        if self._is_json_required and scope["method"] == "POST" and _has_body(scope):
-            media_type = found.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if self._is_json_required and scope["method"] == "POST" and _has_body(head):
+            media_type = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if media_type != _JSON:
                 return UnsupportedMediaType(
                     "Without authentication a POST has to be declared as JSON.",
@@ -161,14 +159,11 @@ class HostOriginMiddleware:
 def _is_plain_probe(scope: Scope) -> bool:
     """Whether a load balancer asks in HTTP/1.0, which has no Host. Browsers do not speak it, so no
     page can be behind it, and the answer tells nothing of the data."""
-    return bool(scope.get("http_version") == "1.0") and route_path(scope) in PROBE_PATHS
+    return bool(scope.get("http_version") == "1.0") and head_of(scope).path in PROBE_PATHS
 
 
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
-        for name, value in scope["headers"]
-    )
+def _has_body(head: RequestHead) -> bool:
+    return head.is_chunked or bool(head.headers.get(b"content-length", b"").strip(b" 0"))
 
 
 def _normalize_name(name: str) -> str:

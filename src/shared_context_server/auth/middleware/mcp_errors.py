@@ -9,7 +9,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared_context_server.auth.middleware.paths import MCP_PATH, route_path
+from shared_context_server.auth.middleware.head import head_of
+from shared_context_server.auth.middleware.paths import MCP_PATH
 from shared_context_server.errors import InvalidArgument, SharedContextError
 from shared_context_server.jsonrpc import (
     INTERNAL_ERROR,
@@ -34,7 +35,7 @@ class McpErrorMiddleware:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) != MCP_PATH or scope["method"] == "HEAD":
+        if scope["type"] != "http" or head_of(scope).path != MCP_PATH or scope["method"] == "HEAD":
             await self.app(scope, receive, send)
             return
         heard = _Heard(receive, self._max_body_bytes)

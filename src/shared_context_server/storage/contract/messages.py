@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared_context_server.models import (
     Caller,
@@ -16,8 +17,7 @@ from shared_context_server.storage.contract.leases import Fence
 from shared_context_server.storage.contract.sessions import SessionGuard
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
 
     session_id: str
@@ -33,8 +33,7 @@ class NewMessage:
     fence: Fence | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AddedMessage:
+class AddedMessage(NamedTuple):
     """`duplicate`: the idempotency key was known, and this is the first call's answer."""
 
     id: int
@@ -66,7 +65,7 @@ class MessagePage:
     before_seq, offset and limit; 0 unless the query is_counted. `has_more`: with after_seq newer ones match, without it older ones.
     `last_seq`: the newest seq of the session in this snapshot, visible or not."""
 
-    messages: list[Message]
+    messages: Sequence[Message]
     total_count: int
     has_more: bool
     last_seq: int

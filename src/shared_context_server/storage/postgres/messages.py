@@ -67,6 +67,7 @@ from shared_context_server.storage.rules.pages import (
     take_page,
     uses_time_ranges,
 )
+from shared_context_server.storage.stored_messages import StoredMessages
 
 _ADD = Statement("""
     INSERT INTO messages (
@@ -268,7 +269,7 @@ class Messages(Subject):
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
-            messages=[to_message(row) for row in rows],
+            messages=StoredMessages(rows),
             total_count=total_count,
             has_more=has_more,
             last_seq=session.last_seq,

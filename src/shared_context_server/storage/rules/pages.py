@@ -35,7 +35,8 @@ def take_page(rows: Iterable[R], limit: int, wide: tuple[int, ...]) -> tuple[lis
     for row in rows:
         left -= ITEM_OVERHEAD_BYTES
         for column in wide:
-            left -= count_bytes(row[column])
+            text = row[column]
+            left -= len(text) if text.isascii() else count_bytes(text)  # a call for each is dear
         if len(taken) == limit or (left < 0 and taken):
             return taken, True
         taken.append(row)

@@ -62,6 +62,7 @@ from shared_context_server.storage.sqlite.engine.work import Subject, reads, wri
 from shared_context_server.storage.sqlite.idempotency import find_record, keep_answer
 from shared_context_server.storage.sqlite.leases import check_fence
 from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_session
+from shared_context_server.storage.stored_messages import StoredMessages
 
 _ADD = """
     INSERT INTO messages (
@@ -88,12 +89,16 @@ def _in_one_row(query: str) -> str:
 
 def _page(seqs: str) -> str:
     """The messages of a session whose seqs a query gives, in one row, as far as they are needed to
-    fill :max_bytes. If they do not fit all together they are looked at one after the other, and those
-    behind the first that does not fit, or behind a first that is too large, are not read."""
+    fill :max_bytes. Where each is small enough that :limit of them fit, they are read in one go. If
+    they do not fit all together they are looked at one after the other, and those behind the first
+    that does not fit, or behind a first that is too large, are not read."""
     chosen = f"({seqs}) AS page CROSS JOIN messages AS m INDEXED BY messages_by_seq"
     is_chosen = "m.session_id = :session_id AND m.seq = page.seq"
+    is_small = f"{_SIZE} <= :max_bytes / :limit"
     return f"""
     SELECT CASE
+        WHEN total(NOT {is_small}) = 0
+        THEN json_group_array(json_array({MESSAGE})) FILTER (WHERE {is_small})
         WHEN (SELECT total({_SIZE}) FROM {chosen} ON {is_chosen}) <= :max_bytes
         THEN ({_in_one_row(f"SELECT {MESSAGE} FROM {chosen} ON {is_chosen}")})
         ELSE (
@@ -112,7 +117,7 @@ def _page(seqs: str) -> str:
             )
             {_in_one_row(f"SELECT {MESSAGE} FROM page CROSS JOIN messages AS m ON {is_chosen}")}
         )
-    END"""
+    END FROM {chosen} ON {is_chosen}"""
 
 
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
@@ -241,7 +246,7 @@ class Messages(Subject):
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
-            messages=[to_message(row) for row in rows],
+            messages=StoredMessages(rows),
             total_count=total_count,
             has_more=has_more,
             last_seq=session.last_seq,

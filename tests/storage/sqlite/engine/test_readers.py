@@ -189,14 +189,11 @@ async def test_a_read_cancelled_while_it_waits_is_not_run(connect: CountedConnec
 async def test_lanes_that_a_shutdown_cancels_lose_no_slot(
     readers: Readers, connect: CountedConnect
 ) -> None:
-    """Their connections go back to the pool; those that die there are replaced."""
     await expect_all_slots(readers)
-    await cancel_lanes()
-    await expect_all_slots(readers)
-    assert len(connect.opened) == SIZE
     await cancel_lanes()
     for connection in connect.opened:
-        connection.close()
+        with pytest.raises(sqlite3.ProgrammingError):
+            connection.execute("SELECT 1")
     await expect_all_slots(readers)
     assert len(connect.opened) == 2 * SIZE
 
@@ -331,3 +328,14 @@ async def test_closing_finishes_the_reads_and_closes_the_connections(
     for connection in connect.opened:
         with pytest.raises(sqlite3.ProgrammingError):
             connection.execute("SELECT 1")
+
+
+async def test_threads_of_connections_do_not_keep_a_program_from_ending(
+    readers: Readers, connect: CountedConnect
+) -> None:
+    threads = [
+        await readers.run(lambda _: threading.current_thread()),
+        await readers.run(lambda _: threading.current_thread()),
+    ]
+    assert threads[0] is threads[1] is not threading.current_thread()
+    assert threads[0].daemon

@@ -8,7 +8,6 @@ under way goes with the next one.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +56,7 @@ class MessageBatcher:
         # checked in the transaction.
         self._sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
         self._queues: dict[str, _Queue] = {}
-        self._senders = BackgroundTasks()
+        self._senders = BackgroundTasks("postgres-message-batcher")
         self._under_way = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -105,8 +104,7 @@ class MessageBatcher:
         queue = self._queues.get(session.id)
         if queue is None:
             queue = self._queues[session.id] = deque()
-            # It serves many callers and must not log as the first of them.
-            self._senders.start(self._send_all(session, queue), context=contextvars.Context())
+            self._senders.start(self._send_all(session, queue))
         queue.append(append)
         return await append.added
 

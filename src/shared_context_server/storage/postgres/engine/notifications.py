@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,16 +51,14 @@ class NotifyBell:
         self._on_ring = on_ring
         self._token = secrets.token_hex(8)
         self._listening: asyncio.Task[None] | None = None
-        self._tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks("postgres-notifications")
         self._is_ringing = False
         self._is_ring_due = False
         self._is_closed = False
 
     def hang_up(self) -> bool:
         if self._listening is None and not self._is_closed:
-            self._listening = self._tasks.start(
-                self._keep_listening(), context=contextvars.Context()
-            )
+            self._listening = self._tasks.start(self._keep_listening())
         return True
 
     def take_down(self) -> None:
@@ -73,7 +70,7 @@ class NotifyBell:
         self._is_ring_due = True
         if not self._is_ringing and not self._is_closed:
             self._is_ringing = True
-            self._tasks.start(self._ring(), context=contextvars.Context())
+            self._tasks.start(self._ring())
 
     def close(self) -> None:
         self._is_closed = True

@@ -109,7 +109,7 @@ class Pool:
         # Without prepared statements a pooler must not change the connection between a statement's
         # parsing and its execution, which it never does within a transaction.
         self._may_autocommit = settings.postgres_prepare
-        self._tasks = BackgroundTasks()
+        self._tasks = BackgroundTasks("postgres-pool")
         self._waits: set[asyncio.Timeout] = set()
         self._waiting = 0
         self._answered_at = 0.0

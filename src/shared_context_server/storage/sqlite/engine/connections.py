@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.private_files import require_own_directory, require_private_file
 from shared_context_server.settings import Settings
+
+T = TypeVar("T")
 
 _SCHEME = "sqlite:///"
 _KIB_PER_MIB = 1024
@@ -113,12 +116,11 @@ def optimize(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA optimize = 0x10002")
 
 
-@contextlib.contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """All reads within see the database as it is at the first of them."""
+def read_snapshot(connection: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]) -> T:
+    """The result of `read`, which sees the database as it is at the first of its statements."""
     connection.execute("BEGIN")
     try:
-        yield
+        return read(connection)
     finally:
         # After an error of the disk SQLite may have ended the transaction by itself.
         if connection.in_transaction:

@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -46,7 +47,7 @@ class WriterStats:
     last_batch_size: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Operation:
     function: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
@@ -58,7 +59,7 @@ class _Operation:
             self.future.set_exception(too_late())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Outcome:
     future: asyncio.Future[Any]
     value: Any = None
@@ -100,6 +101,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: stop
         self._gathered: list[_Operation] = []
+        self._unanswered: deque[_Operation] = deque()  # in the order of `run`, the oldest unsettled
+        self._expiry: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._batches = 0
         self._operations = 0
@@ -128,11 +131,26 @@ class Writer:
             self._loop.call_soon(self._hand_over)
         operation = _Operation(function, future, time.monotonic())
         self._gathered.append(operation)
-        expiry = self._loop.call_later(self._wait_s, operation.expire)
-        try:
-            return await future
-        finally:
-            expiry.cancel()
+        self._unanswered.append(operation)
+        if self._expiry is None:
+            self._expiry = self._loop.call_later(self._wait_s, self._expire)
+        return await future
+
+    def _expire(self) -> None:
+        """Answer those who have waited too long. One timer for all, since they wait equally long."""
+        self._expiry = None
+        oldest_at = time.monotonic() - self._wait_s
+        while self._unanswered and self._unanswered[0].queued_at <= oldest_at:
+            self._unanswered.popleft().expire()
+        if self._unanswered:
+            wait_s = self._unanswered[0].queued_at - oldest_at
+            self._expiry = self._loop.call_later(wait_s, self._expire)
+
+    def _settle_all(self, outcomes: list[_Outcome]) -> None:
+        for outcome in outcomes:
+            outcome.settle()
+        while self._unanswered and self._unanswered[0].future.done():
+            self._unanswered.popleft()
 
     def _hand_over(self) -> None:
         """Once a turn of the loop: one wake-up of the thread, and a commit, for all of its writes."""
@@ -148,6 +166,8 @@ class Writer:
             self._hand_over()
             self._queue.put(None)
         await asyncio.wait([self._stopped], timeout=self._wait_s)
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     def stats(self) -> WriterStats:
         return WriterStats(
@@ -254,7 +274,7 @@ class Writer:
 
     def _settle(self, outcomes: list[_Outcome]) -> None:
         try:
-            self._loop.call_soon_threadsafe(_settle_all, outcomes)
+            self._loop.call_soon_threadsafe(self._settle_all, outcomes)
         except RuntimeError:
             # The loop is closed: nobody waits any more, and the thread goes on to its end.
             return
@@ -263,11 +283,6 @@ class Writer:
         self._batches += 1
         self._operations += len(batch)
         self._last_batch_size = len(batch)
-
-
-def _settle_all(outcomes: list[_Outcome]) -> None:
-    for outcome in outcomes:
-        outcome.settle()
 
 
 def _commit_together(connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:

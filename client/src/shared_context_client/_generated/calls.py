@@ -1,10 +1,8 @@
 # Written by `make docs` from the server's registry of tools. Do not edit.
-"""One method a tool, that returns when it is answered."""
-
-from __future__ import annotations
+"""The tools as methods that make calls and send nothing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from shared_context_client._generated import registry
 from shared_context_client._generated.results import (
@@ -39,16 +37,11 @@ from shared_context_client._generated.results import (
     Visibility,
     WaitResult,
 )
-from shared_context_client.wire import MISSING, Missing, Moment, Record, Tool
-
-R = TypeVar("R", bound=Record)
+from shared_context_client.wire import MISSING, Call, Missing, Moment, make_call
 
 
-class SyncTools:
-    """One method a tool, that returns when it is answered."""
-
-    def _call(self, tool: Tool, arguments: dict[str, Any], result: type[R]) -> R:
-        raise NotImplementedError
+class Calls:
+    """One method a tool."""
 
     def authenticate_agent(
         self,
@@ -58,36 +51,35 @@ class SyncTools:
         api_key: str | None = None,
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
-    ) -> TokenResult:
+    ) -> Call[TokenResult]:
         """Trade an API key for a token. `next` says what to send with each call from then on. You get the requested permissions that the key allows.
 
         agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
         requested_permissions: Default: read, write.
         """
-        arguments: dict[str, Any] = {
-            "agent_id": agent_id,
-            "agent_type": agent_type,
-            "api_key": api_key,
-            "requested_permissions": requested_permissions,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.AUTHENTICATE_AGENT, arguments, TokenResult)
+        return make_call(
+            registry.AUTHENTICATE_AGENT,
+            TokenResult,
+            agent_id=agent_id,
+            agent_type=agent_type,
+            api_key=api_key,
+            requested_permissions=requested_permissions,
+            auth_token=auth_token,
+        )
 
-    def refresh_token(self, *, auth_token: str | None = None) -> TokenResult:
+    def refresh_token(self, *, auth_token: str | None = None) -> Call[TokenResult]:
         """A new token for the calling identity; the old one stays valid until it expires or either is revoked."""
-        arguments: dict[str, Any] = {"auth_token": auth_token}
-        return self._call(registry.REFRESH_TOKEN, arguments, TokenResult)
+        return make_call(registry.REFRESH_TOKEN, TokenResult, auth_token=auth_token)
 
     def revoke_token(
         self, *, jti: str | None = None, auth_token: str | None = None
-    ) -> RevokeResult:
+    ) -> Call[RevokeResult]:
         """End the calling token, or another one of yours by its jti, with all that were refreshed from one another and their handles.
 
         jti: Default: the token that calls.
         """
-        arguments: dict[str, Any] = {"jti": jti, "auth_token": auth_token}
-        return self._call(registry.REVOKE_TOKEN, arguments, RevokeResult)
+        return make_call(registry.REVOKE_TOKEN, RevokeResult, jti=jti, auth_token=auth_token)
 
     def create_session(
         self,
@@ -97,19 +89,20 @@ class SyncTools:
         access: Access | None = None,
         participants: Sequence[str] | None = None,
         auth_token: str | None = None,
-    ) -> CreatedSession:
+    ) -> Call[CreatedSession]:
         """Start a session: a log of messages that agents share.
 
         access: invited: you, participants, admins. Default: open.
         """
-        arguments: dict[str, Any] = {
-            "purpose": purpose,
-            "metadata": metadata,
-            "access": access,
-            "participants": participants,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.CREATE_SESSION, arguments, CreatedSession)
+        return make_call(
+            registry.CREATE_SESSION,
+            CreatedSession,
+            purpose=purpose,
+            metadata=metadata,
+            access=access,
+            participants=participants,
+            auth_token=auth_token,
+        )
 
     def list_sessions(
         self,
@@ -119,35 +112,45 @@ class SyncTools:
         cursor: str | None = None,
         created_by: str | None = None,
         auth_token: str | None = None,
-    ) -> SessionPage:
+    ) -> Call[SessionPage]:
         """Sessions you may read, newest first, with your unread count.
 
         status: Default: active.
         limit: Default: 50.
         """
-        arguments: dict[str, Any] = {
-            "status": status,
-            "limit": limit,
-            "cursor": cursor,
-            "created_by": created_by,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.LIST_SESSIONS, arguments, SessionPage)
+        return make_call(
+            registry.LIST_SESSIONS,
+            SessionPage,
+            status=status,
+            limit=limit,
+            cursor=cursor,
+            created_by=created_by,
+            auth_token=auth_token,
+        )
 
-    def get_session(self, session_id: str, *, auth_token: str | None = None) -> SessionDetails:
+    def get_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> Call[SessionDetails]:
         """A session, who takes part, and its 50 newest messages you may see."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
-        return self._call(registry.GET_SESSION, arguments, SessionDetails)
+        return make_call(
+            registry.GET_SESSION, SessionDetails, session_id=session_id, auth_token=auth_token
+        )
 
-    def close_session(self, session_id: str, *, auth_token: str | None = None) -> ClosedSession:
+    def close_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> Call[ClosedSession]:
         """Make a session read-only. Its creator or an admin may."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
-        return self._call(registry.CLOSE_SESSION, arguments, ClosedSession)
+        return make_call(
+            registry.CLOSE_SESSION, ClosedSession, session_id=session_id, auth_token=auth_token
+        )
 
-    def delete_session(self, session_id: str, *, auth_token: str | None = None) -> DeletedSession:
+    def delete_session(
+        self, session_id: str, *, auth_token: str | None = None
+    ) -> Call[DeletedSession]:
         """Delete a session with its messages and memory, for ever. Its creator or an admin may."""
-        arguments: dict[str, Any] = {"session_id": session_id, "auth_token": auth_token}
-        return self._call(registry.DELETE_SESSION, arguments, DeletedSession)
+        return make_call(
+            registry.DELETE_SESSION, DeletedSession, session_id=session_id, auth_token=auth_token
+        )
 
     def add_message(
         self,
@@ -162,26 +165,27 @@ class SyncTools:
         lease: str | None = None,
         fencing_token: int | None = None,
         auth_token: str | None = None,
-    ) -> MessageAdded:
+    ) -> Call[MessageAdded]:
         """Add a message to a session. Answers once it is stored durably.
 
         visibility: private: you and recipients. agent_only: your agent_type. Default: public.
         idempotency_key: Repeat it when you retry.
         lease: Refuse unless you hold it.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "content": content,
-            "visibility": visibility,
-            "recipients": recipients,
-            "metadata": metadata,
-            "parent_message_id": parent_message_id,
-            "idempotency_key": idempotency_key,
-            "lease": lease,
-            "fencing_token": fencing_token,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.ADD_MESSAGE, arguments, MessageAdded)
+        return make_call(
+            registry.ADD_MESSAGE,
+            MessageAdded,
+            session_id=session_id,
+            content=content,
+            visibility=visibility,
+            recipients=recipients,
+            metadata=metadata,
+            parent_message_id=parent_message_id,
+            idempotency_key=idempotency_key,
+            lease=lease,
+            fencing_token=fencing_token,
+            auth_token=auth_token,
+        )
 
     def get_messages(
         self,
@@ -197,27 +201,28 @@ class SyncTools:
         end_time: Moment | None = None,
         parent_message_id: int | None = None,
         auth_token: str | None = None,
-    ) -> MessageList:
+    ) -> Call[MessageList]:
         """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.
 
         limit: Default: 50.
         offset: Default: 0.
         after_seq: Oldest first behind it.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "limit": limit,
-            "offset": offset,
-            "after_seq": after_seq,
-            "before_seq": before_seq,
-            "sender": sender,
-            "visibility": visibility,
-            "start_time": start_time,
-            "end_time": end_time,
-            "parent_message_id": parent_message_id,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.GET_MESSAGES, arguments, MessageList)
+        return make_call(
+            registry.GET_MESSAGES,
+            MessageList,
+            session_id=session_id,
+            limit=limit,
+            offset=offset,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            sender=sender,
+            visibility=visibility,
+            start_time=start_time,
+            end_time=end_time,
+            parent_message_id=parent_message_id,
+            auth_token=auth_token,
+        )
 
     def wait_for_messages(
         self,
@@ -230,7 +235,7 @@ class SyncTools:
         sender: str | None = None,
         visibility: Visibility | None = None,
         auth_token: str | None = None,
-    ) -> WaitResult:
+    ) -> Call[WaitResult]:
         """Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.
 
         after_seq: Default: your stored cursor.
@@ -238,22 +243,26 @@ class SyncTools:
         limit: Default: 50.
         mentions_me: Only with you as recipient, or @your-agent-id. Default: False.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "after_seq": after_seq,
-            "timeout_seconds": timeout_seconds,
-            "limit": limit,
-            "mentions_me": mentions_me,
-            "sender": sender,
-            "visibility": visibility,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.WAIT_FOR_MESSAGES, arguments, WaitResult)
+        return make_call(
+            registry.WAIT_FOR_MESSAGES,
+            WaitResult,
+            session_id=session_id,
+            after_seq=after_seq,
+            timeout_seconds=timeout_seconds,
+            limit=limit,
+            mentions_me=mentions_me,
+            sender=sender,
+            visibility=visibility,
+            auth_token=auth_token,
+        )
 
-    def mark_read(self, session_id: str, seq: int, *, auth_token: str | None = None) -> MarkedRead:
+    def mark_read(
+        self, session_id: str, seq: int, *, auth_token: str | None = None
+    ) -> Call[MarkedRead]:
         """Store how far you have read; it never moves back."""
-        arguments: dict[str, Any] = {"session_id": session_id, "seq": seq, "auth_token": auth_token}
-        return self._call(registry.MARK_READ, arguments, MarkedRead)
+        return make_call(
+            registry.MARK_READ, MarkedRead, session_id=session_id, seq=seq, auth_token=auth_token
+        )
 
     def get_digest(
         self,
@@ -262,19 +271,20 @@ class SyncTools:
         after_seq: int | None = None,
         max_tokens: int | None = None,
         auth_token: str | None = None,
-    ) -> DigestResult:
+    ) -> Call[DigestResult]:
         """What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".
 
         after_seq: Default: your stored cursor.
         max_tokens: Default: 2000.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "after_seq": after_seq,
-            "max_tokens": max_tokens,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.GET_DIGEST, arguments, DigestResult)
+        return make_call(
+            registry.GET_DIGEST,
+            DigestResult,
+            session_id=session_id,
+            after_seq=after_seq,
+            max_tokens=max_tokens,
+            auth_token=auth_token,
+        )
 
     def search_context(
         self,
@@ -289,7 +299,7 @@ class SyncTools:
         start_time: Moment | None = None,
         end_time: Moment | None = None,
         auth_token: str | None = None,
-    ) -> SearchResults:
+    ) -> Call[SearchResults]:
         """Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.
 
         fuzzy_threshold: Default: 60.
@@ -297,19 +307,20 @@ class SyncTools:
         scope: Default: all.
         search_metadata: Default: True.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "query": query,
-            "fuzzy_threshold": fuzzy_threshold,
-            "limit": limit,
-            "scope": scope,
-            "search_metadata": search_metadata,
-            "sender": sender,
-            "start_time": start_time,
-            "end_time": end_time,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.SEARCH_CONTEXT, arguments, SearchResults)
+        return make_call(
+            registry.SEARCH_CONTEXT,
+            SearchResults,
+            session_id=session_id,
+            query=query,
+            fuzzy_threshold=fuzzy_threshold,
+            limit=limit,
+            scope=scope,
+            search_metadata=search_metadata,
+            sender=sender,
+            start_time=start_time,
+            end_time=end_time,
+            auth_token=auth_token,
+        )
 
     def set_memory(
         self,
@@ -326,7 +337,7 @@ class SyncTools:
         lease: str | None = None,
         fencing_token: int | None = None,
         auth_token: str | None = None,
-    ) -> MemorySet:
+    ) -> Call[MemorySet]:
         """Store a JSON value under a key; your own unless scope is shared. Versions count from 1.
 
         session_id: Default: no session.
@@ -334,21 +345,22 @@ class SyncTools:
         mode: merge: an object as JSON merge patch. append: to a list or text. increment: by value. Default: replace.
         lease: Refuse unless you hold it (in session_id).
         """
-        arguments: dict[str, Any] = {
-            "key": key,
-            "value": value,
-            "session_id": session_id,
-            "scope": scope,
-            "expires_in": expires_in,
-            "metadata": metadata,
-            "mode": mode,
-            "expected_version": expected_version,
-            "idempotency_key": idempotency_key,
-            "lease": lease,
-            "fencing_token": fencing_token,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.SET_MEMORY, arguments, MemorySet)
+        return make_call(
+            registry.SET_MEMORY,
+            MemorySet,
+            key=key,
+            value=value,
+            session_id=session_id,
+            scope=scope,
+            expires_in=expires_in,
+            metadata=metadata,
+            mode=mode,
+            expected_version=expected_version,
+            idempotency_key=idempotency_key,
+            lease=lease,
+            fencing_token=fencing_token,
+            auth_token=auth_token,
+        )
 
     def get_memory(
         self,
@@ -357,18 +369,19 @@ class SyncTools:
         session_id: str | None = None,
         scope: MemoryScope | None = None,
         auth_token: str | None = None,
-    ) -> MemoryValue:
+    ) -> Call[MemoryValue]:
         """Read the value under a key.
 
         scope: Default: private.
         """
-        arguments: dict[str, Any] = {
-            "key": key,
-            "session_id": session_id,
-            "scope": scope,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.GET_MEMORY, arguments, MemoryValue)
+        return make_call(
+            registry.GET_MEMORY,
+            MemoryValue,
+            key=key,
+            session_id=session_id,
+            scope=scope,
+            auth_token=auth_token,
+        )
 
     def list_memory(
         self,
@@ -379,21 +392,22 @@ class SyncTools:
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
-    ) -> MemoryList:
+    ) -> Call[MemoryList]:
         """Keys and versions, without values.
 
         scope: Default: private.
         limit: Default: 50.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "scope": scope,
-            "prefix": prefix,
-            "limit": limit,
-            "cursor": cursor,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.LIST_MEMORY, arguments, MemoryList)
+        return make_call(
+            registry.LIST_MEMORY,
+            MemoryList,
+            session_id=session_id,
+            scope=scope,
+            prefix=prefix,
+            limit=limit,
+            cursor=cursor,
+            auth_token=auth_token,
+        )
 
     def delete_memory(
         self,
@@ -403,19 +417,20 @@ class SyncTools:
         scope: MemoryScope | None = None,
         expected_version: int | None = None,
         auth_token: str | None = None,
-    ) -> MemoryDeleted:
+    ) -> Call[MemoryDeleted]:
         """Delete the value under a key.
 
         scope: Default: private.
         """
-        arguments: dict[str, Any] = {
-            "key": key,
-            "session_id": session_id,
-            "scope": scope,
-            "expected_version": expected_version,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.DELETE_MEMORY, arguments, MemoryDeleted)
+        return make_call(
+            registry.DELETE_MEMORY,
+            MemoryDeleted,
+            key=key,
+            session_id=session_id,
+            scope=scope,
+            expected_version=expected_version,
+            auth_token=auth_token,
+        )
 
     def acquire_lease(
         self,
@@ -425,21 +440,22 @@ class SyncTools:
         ttl_seconds: int | None = None,
         wait_seconds: float | None = None,
         auth_token: str | None = None,
-    ) -> LeaseAcquired:
+    ) -> Call[LeaseAcquired]:
         """Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.
 
         session_id: Default: server-wide.
         ttl_seconds: Default: 60.
         wait_seconds: For another holder to finish. Default: 0.
         """
-        arguments: dict[str, Any] = {
-            "name": name,
-            "session_id": session_id,
-            "ttl_seconds": ttl_seconds,
-            "wait_seconds": wait_seconds,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.ACQUIRE_LEASE, arguments, LeaseAcquired)
+        return make_call(
+            registry.ACQUIRE_LEASE,
+            LeaseAcquired,
+            name=name,
+            session_id=session_id,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            auth_token=auth_token,
+        )
 
     def release_lease(
         self,
@@ -448,15 +464,16 @@ class SyncTools:
         *,
         session_id: str | None = None,
         auth_token: str | None = None,
-    ) -> LeaseReleased:
+    ) -> Call[LeaseReleased]:
         """Let the next one in; released is false if it was no longer yours."""
-        arguments: dict[str, Any] = {
-            "name": name,
-            "session_id": session_id,
-            "fencing_token": fencing_token,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.RELEASE_LEASE, arguments, LeaseReleased)
+        return make_call(
+            registry.RELEASE_LEASE,
+            LeaseReleased,
+            name=name,
+            session_id=session_id,
+            fencing_token=fencing_token,
+            auth_token=auth_token,
+        )
 
     def list_leases(
         self,
@@ -465,18 +482,19 @@ class SyncTools:
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
-    ) -> LeaseList:
+    ) -> Call[LeaseList]:
         """Who holds what: in a session, or server-wide.
 
         limit: Default: 100.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "limit": limit,
-            "cursor": cursor,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.LIST_LEASES, arguments, LeaseList)
+        return make_call(
+            registry.LIST_LEASES,
+            LeaseList,
+            session_id=session_id,
+            limit=limit,
+            cursor=cursor,
+            auth_token=auth_token,
+        )
 
     def list_agents(
         self,
@@ -485,18 +503,19 @@ class SyncTools:
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
-    ) -> AgentList:
+    ) -> Call[AgentList]:
         """Agents of a session, or all; active means heard of in the last 5 minutes.
 
         limit: Default: 50.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "limit": limit,
-            "cursor": cursor,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.LIST_AGENTS, arguments, AgentList)
+        return make_call(
+            registry.LIST_AGENTS,
+            AgentList,
+            session_id=session_id,
+            limit=limit,
+            cursor=cursor,
+            auth_token=auth_token,
+        )
 
     def get_audit_log(
         self,
@@ -508,38 +527,35 @@ class SyncTools:
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
-    ) -> AuditList:
+    ) -> Call[AuditList]:
         """Who did what, newest first. For admins.
 
         limit: Default: 100.
         """
-        arguments: dict[str, Any] = {
-            "session_id": session_id,
-            "agent_id": agent_id,
-            "event_type": event_type,
-            "after": after,
-            "limit": limit,
-            "cursor": cursor,
-            "auth_token": auth_token,
-        }
-        return self._call(registry.GET_AUDIT_LOG, arguments, AuditList)
+        return make_call(
+            registry.GET_AUDIT_LOG,
+            AuditList,
+            session_id=session_id,
+            agent_id=agent_id,
+            event_type=event_type,
+            after=after,
+            limit=limit,
+            cursor=cursor,
+            auth_token=auth_token,
+        )
 
-    def get_time(self, *, auth_token: str | None = None) -> TimeResult:
+    def get_time(self, *, auth_token: str | None = None) -> Call[TimeResult]:
         """The time now, with bounds where known. All agents on this machine read the same clock."""
-        arguments: dict[str, Any] = {"auth_token": auth_token}
-        return self._call(registry.GET_TIME, arguments, TimeResult)
+        return make_call(registry.GET_TIME, TimeResult, auth_token=auth_token)
 
-    def get_temperature(self, *, auth_token: str | None = None) -> SensorResult:
+    def get_temperature(self, *, auth_token: str | None = None) -> Call[SensorResult]:
         """The machine's temperature; null when it has no thermometer."""
-        arguments: dict[str, Any] = {"auth_token": auth_token}
-        return self._call(registry.GET_TEMPERATURE, arguments, SensorResult)
+        return make_call(registry.GET_TEMPERATURE, SensorResult, auth_token=auth_token)
 
-    def get_humidity(self, *, auth_token: str | None = None) -> SensorResult:
+    def get_humidity(self, *, auth_token: str | None = None) -> Call[SensorResult]:
         """Relative humidity; null when the machine has no hygrometer."""
-        arguments: dict[str, Any] = {"auth_token": auth_token}
-        return self._call(registry.GET_HUMIDITY, arguments, SensorResult)
+        return make_call(registry.GET_HUMIDITY, SensorResult, auth_token=auth_token)
 
-    def get_all_sensors(self, *, auth_token: str | None = None) -> SensorsResult:
+    def get_all_sensors(self, *, auth_token: str | None = None) -> Call[SensorsResult]:
         """Temperature, humidity, cpu, memory and load of the machine, by name."""
-        arguments: dict[str, Any] = {"auth_token": auth_token}
-        return self._call(registry.GET_ALL_SENSORS, arguments, SensorsResult)
+        return make_call(registry.GET_ALL_SENSORS, SensorsResult, auth_token=auth_token)

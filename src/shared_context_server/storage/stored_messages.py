@@ -1,0 +1,54 @@
+"""Messages as a store has read them: rows, of which records are made when somebody looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+from shared_context_server.models import Message
+from shared_context_server.storage.codec import Row, encode_json, encode_time, to_message
+
+
+class StoredMessages(Sequence[Message]):
+    """Rows of MESSAGE, read as Message. Whoever only passes messages on takes the rows, whose
+    recipients and metadata are still the JSON text they were stored as."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Message]:
+        return map(to_message, self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StoredMessages: ...
+
+    def __getitem__(self, index: int | slice) -> Message | StoredMessages:
+        if isinstance(index, slice):
+            return StoredMessages(self.rows[index])
+        return to_message(self.rows[index])
+
+
+def rows_of(messages: Iterable[Message]) -> Iterable[Row]:
+    """The rows that the messages are read from, or would be stored as."""
+    if isinstance(messages, StoredMessages):
+        return messages.rows
+    return map(_to_row, messages)
+
+
+def _to_row(message: Message) -> Row:
+    return (
+        *message[:6],
+        message.visibility.value,
+        encode_json(tuple(message.recipients)),
+        encode_json(message.metadata),
+        message.parent_message_id,
+        encode_time(message.timestamp),
+    )

@@ -1,0 +1,87 @@
+"""Results that are JSON before the dispatcher sees them: messages written from rows.
+
+An answer may hold a thousand messages. Made into records, then into items of a model, then into JSON,
+each costs many times what its text does. `MessageItem` is the definition of the shape all the same: a
+test holds what is written here equal to its own JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from shared_context_server.models import Message
+from shared_context_server.storage.codec import Row
+from shared_context_server.storage.stored_messages import rows_of
+from shared_context_server.tools.arguments import Result
+
+R = TypeVar("R", bound=Result)
+
+_NO_MESSAGES = b'"messages":[]'
+_SECOND_US = 1_000_000
+_MAX_REMEMBERED = 1024  # names and seconds, which the messages of a page share
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[R]):
+    """The JSON of a result R."""
+
+    json: bytes
+
+
+def write_json(body: BaseModel | Written[Any] | dict[str, Any]) -> bytes:
+    """The body of an answer as JSON, which a written one is already."""
+    return body.json if isinstance(body, Written) else to_json(body)
+
+
+def write_result(result: R, messages: Iterable[Message]) -> Written[R]:
+    """The result with these messages. Its own list `messages` is empty, and no field behind it can
+    hold text of a caller."""
+    head, _, tail = to_json(result).rpartition(_NO_MESSAGES)
+    return Written(b'%b"messages":[%b]%b' % (head, write_messages(messages), tail))
+
+
+def write_messages(messages: Iterable[Message]) -> bytes:
+    """The messages as the elements of a JSON array."""
+    return ",".join([_write_row(row) for row in rows_of(messages)]).encode()
+
+
+def _write_row(row: Row) -> str:
+    (
+        message_id,
+        session_id,
+        seq,
+        sender,
+        sender_type,
+        content,
+        visibility,
+        recipients,
+        metadata,
+        parent_id,
+        created_at_us,
+    ) = row
+    second, microsecond = divmod(created_at_us, _SECOND_US)
+    return (
+        f'{{"id":{message_id},"session_id":{_quote(session_id)},"seq":{seq},'
+        f'"sender":{_quote(sender)},"sender_type":{_quote(sender_type)},'
+        f'"content":{to_json(content).decode()},"visibility":"{visibility}",'
+        f'"recipients":{recipients},"metadata":{metadata},'
+        f'"parent_message_id":{"null" if parent_id is None else parent_id},'
+        f'"timestamp":"{_write_second(second)}.{microsecond:06d}Z"}}'
+    )
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _quote(name: str) -> str:
+    return to_json(name).decode()
+
+
+@lru_cache(_MAX_REMEMBERED)
+def _write_second(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).replace(tzinfo=None).isoformat()
