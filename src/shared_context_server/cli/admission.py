@@ -15,12 +15,12 @@ from shared_context_server.auth.addresses import is_loopback, is_within, network
 from shared_context_server.errors import RateLimited, SharedContextError, Unavailable
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
+from shared_context_server.storage import count_descriptors
 
 MOST_DESCRIPTORS = 65_536  # more are not asked of the system
 MOST_CONNECTIONS = 10_000  # by default: each costs some 20 KiB
 FEWEST_CONNECTIONS = 16
 RESERVED_DESCRIPTORS = 64  # for logs, listeners, the clock, files that are opened for a moment
-_DESCRIPTORS_OF_A_READER = 3  # the database, its log and its shared memory
 RETRY_AFTER_S = 5
 SWEEP_S = 1.0
 
@@ -55,9 +55,7 @@ def _derive_total(settings: Settings) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    for_store = (settings.sqlite_readers + 1) * _DESCRIPTORS_OF_A_READER
-    if settings.storage_url.startswith("postgres"):
-        for_store = settings.postgres_pool_size + 1
+    for_store = count_descriptors(settings)
     return max(FEWEST_CONNECTIONS, min(soft - RESERVED_DESCRIPTORS - for_store, MOST_CONNECTIONS))
 
 

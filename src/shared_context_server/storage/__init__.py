@@ -20,6 +20,7 @@ __all__ = [
     "StorageId",
     "Store",
     "back_up_storage",
+    "count_descriptors",
     "find_schema_status",
     "identify_storage",
     "migrate_storage",
@@ -87,6 +88,11 @@ def migrate_storage(settings: Settings) -> list[str]:
 def find_schema_status(settings: Settings) -> SchemaStatus:
     """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
     return find_backend(settings).find_schema_status(settings)
+
+
+def count_descriptors(settings: Settings) -> int:
+    """How many file descriptors the store of one process may have open."""
+    return find_backend(settings).count_descriptors(settings)
 
 
 def _require_schema(status: SchemaStatus) -> None:

@@ -48,12 +48,13 @@ class Backend:
     identify: Callable[[Settings], StorageId | None]
     back_up: BackUp
     restore: Callable[[Settings, Path], Restored]
+    count_descriptors: Callable[[Settings], int]
 
 
 PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
 """The package beside this module that has the BACKEND of a scheme."""
 
-_EXTRAS = {"postgres": "PostgreSQL"}
+EXTRAS = {"postgres": "PostgreSQL"}
 """Packages whose driver is an extra of the same name."""
 
 
@@ -69,10 +70,10 @@ def find_backend(settings: Settings) -> Backend:
     try:
         backend: Backend = import_module(f"{__package__}.{package}").BACKEND
     except ImportError as exc:
-        if package not in _EXTRAS:
+        if package not in EXTRAS:
             raise
         raise ConfigurationError(
-            f"DATABASE_URL: {_EXTRAS[package]} needs the extra {package}. Install it from where the "
+            f"DATABASE_URL: {EXTRAS[package]} needs the extra {package}. Install it from where the "
             f"server came from: pip install 'CHECKOUT[{package}]', or 'WHEEL[{package}]', with the "
             "path of either."
         ) from exc

@@ -247,6 +247,10 @@ def _refuse_restore(settings: Settings, source: Path) -> Restored:
     )
 
 
+def _count_descriptors(settings: Settings) -> int:
+    return settings.postgres_pool_size + 1  # one more listens
+
+
 BACKEND = Backend(
     open_store=open_postgres,
     open_copier=open_postgres_copier,
@@ -255,4 +259,5 @@ BACKEND = Backend(
     identify=_identify,
     back_up=_refuse_backup,
     restore=_refuse_restore,
+    count_descriptors=_count_descriptors,
 )

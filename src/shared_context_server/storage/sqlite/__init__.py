@@ -54,6 +54,7 @@ from shared_context_server.storage.sqlite.transfer import SqliteCopier
 
 __all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
 
+_DESCRIPTORS_OF_A_CONNECTION = 3  # the database, its log and its shared memory
 _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is migrating
 
 
@@ -204,6 +205,10 @@ def _explain_errors(path: Path) -> Iterator[None]:
         raise ConfigurationError(f"The database {path} cannot be opened: {exc}.") from exc
 
 
+def _count_descriptors(settings: Settings) -> int:
+    return (settings.sqlite_readers + 1) * _DESCRIPTORS_OF_A_CONNECTION
+
+
 BACKEND = Backend(
     open_store=open_sqlite,
     open_copier=open_sqlite_copier,
@@ -212,4 +217,5 @@ BACKEND = Backend(
     identify=identify_sqlite,
     back_up=back_up_sqlite,
     restore=restore_sqlite,
+    count_descriptors=_count_descriptors,
 )
