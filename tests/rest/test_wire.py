@@ -15,11 +15,12 @@ from shared_context_server.rest.wire import FixedAnswer, LateAnswer
 async def test_a_late_answer_is_made_once_beside_the_event_loop_even_if_the_first_who_asks_hangs_up() -> (
     None
 ):
-    may_end = threading.Event()
+    loop, is_making, may_end = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
     makers: list[int] = []
 
     def make() -> FixedAnswer:
         makers.append(threading.get_ident())
+        loop.call_soon_threadsafe(is_making.set)
         assert may_end.wait(30)
         return FixedAnswer(b'"made"')
 
@@ -27,8 +28,7 @@ async def test_a_late_answer_is_made_once_beside_the_event_loop_even_if_the_firs
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         first = asyncio.create_task(client.get("/"))
-        while not makers:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(is_making.wait(), 30)
         first.cancel()
         await asyncio.wait([first])
         second = asyncio.create_task(client.get("/"))
