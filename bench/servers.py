@@ -44,14 +44,16 @@ def serve(
     *options: str,
     program: Sequence[str] = ("shared_context_server",),
     environment: dict[str, str] | None = None,
+    is_limited: bool = False,
     **settings: str,
 ) -> Iterator[Server]:
     """A server on a free port; `settings` are further ones of its environment, `program` a module that
-    runs it, with arguments.
+    runs it, with arguments. Calls have no rate limit, unless it is_limited as by default.
 
     Raises StartError.
     """
-    fixed = {"API_KEY": API_KEY, "RATE_LIMIT": "off", "LOG_FORMAT": "json", "HTTP_PORT": "0"}
+    fixed = {"API_KEY": API_KEY, "LOG_FORMAT": "json", "HTTP_PORT": "0"}
+    fixed |= {} if is_limited else {"RATE_LIMIT": "off"}
     command = [sys.executable, "-m", *program, "serve", "--data-dir", data_dir]
     with subprocess.Popen(
         [*command, *options],

@@ -29,7 +29,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("cyclopts, for the command line", ("cyclopts",)),
     ("structlog, with rich and pygments", ("structlog",)),
-    ("limits, prometheus_client", ("limits", "prometheus_client")),
+    ("prometheus_client", ("prometheus_client",)),
     ("this package", ("shared_context_server.cli.serve", "shared_context_server.cli.http")),
 )
 OPENED = "an open server: schemas, connections, threads"

@@ -41,6 +41,7 @@ LATE = {
     "fastmcp.client",
     "jinja2",
     "key_value",
+    "limits",
     "openai",
     "psutil",
     "rapidfuzz",

@@ -77,7 +77,8 @@ class Arguments(BaseModel):
 class Result(BaseModel):
     """Base of every tool's answer."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built by the first answer: most servers use few of them, and nothing is read with any.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     success: Literal[True] = True
 
