@@ -1,6 +1,6 @@
 # Needs make and a Python >= 3.11 with venv; everything else is installed into .venv.
 # Variables: PYTHON=python3.12 (the interpreter of a new .venv), ARGS="..." (handed to
-# run, dev, test, bench), JOBS=4 (test processes), LOCK_ARGS=--upgrade (for lock).
+# run, dev, test, bench), BASE=v1 (for bench), JOBS=4 (test processes), LOCK_ARGS=--upgrade (for lock).
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -192,8 +192,14 @@ client: setup ## the wheel of the Python client, into dist
 	@$(BIN)/python -m shared_context_server.cli.client_source
 	cd client && $(abspath $(BIN))/python -m hatchling build --target wheel --directory ../dist
 
-bench: setup ## the ratios of the performance promises
-	$(BIN)/python -m bench $(ARGS)
+bench: setup ## speed, start and memory beside their bars; BASE=<revision> compares with that one
+	@$(BIN)/python -m bench $(if $(BASE),--base '$(BASE)') $(ARGS)
+
+bench-docs: setup ## the same, written to docs/performance.md with its chart; on a machine that does nothing else
+	@$(BIN)/python -m bench --write $(ARGS)
+
+bench-search: setup ## search latency, beside a plain scan of the texts
+	$(BIN)/python -m bench.searching $(ARGS)
 
 # runtime.txt is a subset of dev.txt, at the same versions; so is build.txt. deploy.txt stands alone.
 UV := $(VENV)/installer/uv/bin/uv

@@ -25,7 +25,8 @@ import uvicorn
 import uvloop
 from fastmcp import Client, FastMCP
 
-from bench.app import API_KEY, bench_settings
+from bench.app import bench_settings
+from bench.keys import API_KEY
 from bench.load import Load, run_load
 from bench.throughput import mcp_call
 from shared_context_server.auth.middleware import current_connection

@@ -60,11 +60,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         head, separator, body = self._buffer.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        lowered = head.lower()
-        start = lowered.index(b"content-length:") + len(b"content-length:")
-        if len(body) < int(lowered[start:].split(b"\r\n", 1)[0]):
+        if not separator or not _is_whole(head.lower(), body):
             return
         now = time.perf_counter()
         if not head.startswith(b"HTTP/1.1 200") or b'"isError":true' in body:
@@ -83,6 +79,12 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
 
 
+def _is_whole(head: bytes, body: bytes) -> bool:
+    """Whether the body is all there, by its length or the last of its chunks."""
+    length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+    return len(body) >= int(length) if length else body.endswith(b"0\r\n\r\n")
+
+
 async def run_load(port: int, request: MakeRequest, *, connections: int, seconds: float) -> Load:
     """Keep `connections` requests in flight for `seconds`; any answer but 200 raises."""
     loop = asyncio.get_running_loop()
@@ -97,3 +99,18 @@ async def run_load(port: int, request: MakeRequest, *, connections: int, seconds
     await asyncio.gather(*(protocol.done for _, protocol in opened))
     elapsed = time.perf_counter() - started
     return Load(len(latencies), elapsed, sorted(latencies))
+
+
+async def fetch_body(port: int, request: bytes) -> bytes:
+    """The body of one answer, which states its length; any answer but 200 raises."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+        body = await reader.readexactly(int(length))
+    finally:
+        writer.close()
+    if not head.startswith(b"http/1.1 200"):
+        raise RuntimeError(body.decode(errors="replace")[:2000])
+    return body

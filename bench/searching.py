@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import statistics
+import tempfile
 import time
 
 import httpx
+import uvloop
 from rapidfuzz import fuzz, process
 
+from bench.servers import serve
 from bench.throughput import HEADERS
 
 SIZES = (1_000, 10_000)
@@ -121,3 +124,12 @@ async def _time_of_nothing(client: httpx.AsyncClient) -> float:
     started = time.perf_counter()
     await client.post("/mcp/tool/get_memory", json={"key": "absent"})
     return time.perf_counter() - started
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as data_dir, serve(data_dir) as server:
+        uvloop.run(measure(server.port))
+
+
+if __name__ == "__main__":
+    main()

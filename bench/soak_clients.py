@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from bench.app import API_KEY
+from bench.keys import API_KEY
 
 RETRY_PAUSE_S = 0.1  # shorter than Retry-After asks for, to see when a fault ends
 TURN = 10  # calls of an agent: one counts, one works under a lease, the others write

@@ -26,7 +26,7 @@ import asyncpg
 import httpx
 import uvloop
 
-from bench.app import API_KEY
+from bench.keys import API_KEY
 from bench.soak_clients import (
     REPLICAS,
     REQUEST_TIMEOUT_S,

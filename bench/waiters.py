@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -13,6 +11,7 @@ import psutil
 import uvloop
 
 from bench.load import http_request
+from bench.servers import serve
 from bench.throughput import HEADERS
 
 WAITING = 1_000
@@ -125,17 +124,8 @@ async def _measure_vanishing(
 
 
 def main() -> None:
-    with (
-        tempfile.TemporaryDirectory() as data_dir,
-        subprocess.Popen(
-            [sys.executable, "-m", "bench.app", data_dir], stdout=subprocess.PIPE, text=True
-        ) as server,
-    ):
-        try:
-            assert server.stdout is not None
-            uvloop.run(measure(int(server.stdout.readline()), server.pid))
-        finally:
-            server.terminate()
+    with tempfile.TemporaryDirectory() as data_dir, serve(data_dir) as server:
+        uvloop.run(measure(server.port, server.pid))
 
 
 if __name__ == "__main__":

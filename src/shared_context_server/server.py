@@ -53,6 +53,7 @@ from shared_context_server.subscriptions import add_subscriptions
 from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
+from shared_context_server.transport.application import McpApplication
 from shared_context_server.transport.http import McpEndpoint
 from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import SessionCaps
@@ -135,7 +136,7 @@ async def open_server(
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     """The MCP server with all tools, resources, prompts and completions."""
-    mcp: FastMCP[Any] = FastMCP(
+    mcp = McpApplication(
         "shared-context-server",
         instructions=INSTRUCTIONS,
         version=__version__,

@@ -326,11 +326,13 @@ class Settings(BaseModel):
     @field_validator("rate_limit", "failed_auth_limit", mode="after")
     @classmethod
     def _one_rate(cls, value: str) -> str:
+        if value == "off":
+            return value
         # Imported here since it takes longer than all else of this module, and few set a rate.
         from limits import parse_many  # noqa: PLC0415
 
         try:
-            is_one = value == "off" or len(parse_many(value)) == 1
+            is_one = len(parse_many(value)) == 1
         except ValueError:
             is_one = False
         if not is_one:

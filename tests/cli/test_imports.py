@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.cli.conftest import PATIENCE_S
+from tests.cli.conftest import PATIENCE_S, STOP_S
 
 # What takes a tenth of a second or more, or megabytes, and what brings such things with it. Not
 # sqlite3, which measuring coverage imports.
@@ -30,7 +32,29 @@ HEAVY = {
     "starlette",
     "uvicorn",
 }
+# What a server has no use for until somebody searches, reads its documentation, or mistypes a name,
+# and what of its libraries it never uses.
+LATE = {
+    "asyncpg",
+    "beartype",
+    "docket",
+    "fastmcp.client",
+    "jinja2",
+    "key_value",
+    "limits",
+    "openai",
+    "psutil",
+    "rapidfuzz",
+    "regex",
+    "shared_context_server.cli.stdio",
+    "shared_context_server.rest.docs",
+    "shared_context_server.storage.postgres",
+}
 STORAGE = {"pydantic", "aiosqlite", "shared_context_server.storage"}
+
+KEY = "the-ordinary-key-0123456789"
+VERSION = "2025-06-18"
+CLIENT = {"name": "a-client", "version": "1"}
 
 PROGRAM = """
 import json, sys
@@ -76,6 +100,54 @@ def test_a_command_imports_of_what_is_heavy_only_what_it_uses(
 ) -> None:
     imported = list_imported(PROGRAM, command.split(), env, tmp_path)
     assert imported & HEAVY == used
+
+
+def test_a_server_has_imported_after_its_first_calls_nothing_that_these_do_not_need(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    variables = {"HTTP_PORT": "0", "API_KEY": KEY, "LOG_FORMAT": "json"}
+    command = [sys.executable, "-c", PROGRAM, "serve"]
+    with subprocess.Popen(
+        command, env=env | variables, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            serving = next(line for line in process.stderr if '"health"' in line)
+            [url] = re.findall(r"(http://[^/\s\"]+)/health", serving)
+            call_first(url)
+            process.terminate()
+            said = process.stderr.read()
+            assert process.wait(STOP_S) == 0
+        finally:
+            process.kill()
+    imported = set(json.loads(said.splitlines()[-1]))
+    assert imported & LATE == set()
+    assert {"fastmcp", "mcp"} < imported
+
+
+def call_first(url: str) -> None:
+    """What clients of either protocol era, and of plain HTTP, begin with."""
+    headers = {
+        "X-API-Key": KEY,
+        "X-Agent-ID": "a",
+        "Accept": "application/json, text/event-stream",
+    }
+    with httpx.Client(base_url=url, headers=headers) as client:
+        made = client.post("/mcp/tool/create_session", json={"purpose": "p"}).json()
+        session = {"session_id": made["session_id"]}
+        requests: list[tuple[str, dict[str, object]]] = [
+            ("initialize", {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": CLIENT}),
+            ("tools/list", {}),
+            ("resources/list", {}),
+            ("resources/read", {"uri": f"session://{made['session_id']}"}),
+            ("prompts/list", {}),
+            ("tools/call", {"name": "add_message", "arguments": {**session, "content": "c"}}),
+            ("tools/call", {"name": "get_messages", "arguments": session}),
+        ]
+        for method, params in requests:
+            message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            answer = client.post("/mcp", json=message, headers={"MCP-Protocol-Version": VERSION})
+            assert '"result"' in answer.text, (method, answer.text)
 
 
 def test_the_package_itself_imports_nothing(env: dict[str, str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from shared_context_server.rest.docs import DocsEndpoint
+from shared_context_server.rest.docs import docs_endpoint
 from shared_context_server.tools.catalog import TOOLS
 from tests.rest.conftest import BASE_URL
 
@@ -102,7 +102,7 @@ async def test_what_a_document_says_is_escaped(stranger: httpx.AsyncClient) -> N
     evil = "<script>alert(1)</script>"
     document["paths"]["/mcp/tool/add_message"]["post"]["description"] = evil
     document["info"]["title"] = evil
-    app = Starlette(routes=[Route("/docs", DocsEndpoint(document))])
+    app = Starlette(routes=[Route("/docs", docs_endpoint(document))])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
         page = (await client.get("/docs")).text

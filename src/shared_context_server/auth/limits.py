@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-
-from limits import RateLimitItem, parse
+from typing import NamedTuple
 
 from shared_context_server.auth.addresses import network_of
 from shared_context_server.auth.connection import Connection
@@ -55,6 +54,21 @@ def _name_of(caller: Caller, address: str) -> _Name:
     return ("key", caller.key_id)
 
 
+class _Rate(NamedTuple):
+    calls: int
+    seconds: int
+
+
+def _read_rate(text: str) -> _Rate:
+    calls, _, unit = text.partition("/")
+    if unit == "minute" and calls.isascii() and calls.isdecimal():  # the defaults
+        return _Rate(int(calls), 60)
+    from limits import parse  # noqa: PLC0415 - with what it brings it takes 2 MB; few set a rate
+
+    item = parse(text)
+    return _Rate(item.amount, item.get_expiry())
+
+
 class _Window:
     """Counts by name in fixed windows. The windows of all begin together: counting is a dictionary
     write, and the counts of a window go with it.
@@ -65,20 +79,20 @@ class _Window:
     """
 
     def __init__(self, rate: str) -> None:
-        self._item: RateLimitItem | None = None if rate == "off" else parse(rate)
+        self._rate = None if rate == "off" else _read_rate(rate)
         self._counts: dict[_Name, int] = {}
         self._ends_at = 0.0
 
     def spend(self, name: _Name, message: str = "Too many calls.") -> None:
-        if self._item is None:
+        if self._rate is None:
             return
         now = time.monotonic()
         if now >= self._ends_at:
             self._counts.clear()
-            self._ends_at = now + self._item.get_expiry()
+            self._ends_at = now + self._rate.seconds
         if name not in self._counts and len(self._counts) >= MAX_COUNTED:
             name = _OTHERS
         count = self._counts.get(name, 0) + 1
-        if count > self._item.amount:
+        if count > self._rate.calls:
             raise RateLimited(max(1, math.ceil(self._ends_at - now)), message)
         self._counts[name] = count

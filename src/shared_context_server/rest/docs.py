@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -11,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware.head import RawHeader
 from shared_context_server.rest.wire import FixedAnswer
@@ -37,22 +35,8 @@ class Operation:
     example: str | None
 
 
-class DocsEndpoint:
-    """GET /docs. The page is made when it is first asked for, since few servers are ever asked and
-    it is most of what building the routes would cost; then it is kept, for nothing in it changes."""
-
-    def __init__(self, document: JsonObject) -> None:
-        self._document = document
-        self._answer: FixedAnswer | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._answer is None:
-            self._answer = await asyncio.to_thread(_make_answer, self._document)
-        await self._answer(scope, receive, send)
-
-
-def _make_answer(document: JsonObject) -> FixedAnswer:
-    """The whole page. Compiling its template takes tens of milliseconds."""
+def docs_endpoint(document: JsonObject) -> FixedAnswer:
+    """The page, made once: it depends on nothing that changes."""
     environment = Environment(
         loader=PackageLoader("shared_context_server.rest"),
         autoescape=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -73,6 +73,20 @@ class FixedAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_body(send, self._body, content_type=self._content_type, headers=self._headers)
+
+
+class LateAnswer:
+    """An endpoint whose answer never changes, and is made in a thread when it is asked for first."""
+
+    def __init__(self, make: Callable[[], FixedAnswer]) -> None:
+        self._make = make
+        self._making: asyncio.Task[FixedAnswer] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._making is None:
+            self._making = asyncio.create_task(asyncio.to_thread(self._make))
+        answer = await asyncio.shield(self._making)  # the first who asks may hang up
+        await answer(scope, receive, send)
 
 
 async def run_while_connected(receive: Receive, answer: Awaitable[T]) -> T | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from rapidfuzz import fuzz
-
 from shared_context_server.services.scoring import Query
 from shared_context_server.services.slices import Work, finish
 from shared_context_server.services.words import PIECE_CHARS, normalize_in_pieces, split_into_pieces
@@ -41,6 +39,8 @@ def _find(query: Query, text: str) -> Work[int]:
         if sought and (place := text.find(sought)) >= 0:
             return place + len(sought) // 2
         yield
+    from rapidfuzz import fuzz  # noqa: PLC0415 - services.late_imports says why
+
     sought = query.text[:COMPARED_CHARS]
     best_score, middle = 0.0, 0
     step = WINDOW_CHARS - 2 * COMPARED_CHARS

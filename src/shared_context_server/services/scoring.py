@@ -21,8 +21,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rapidfuzz import fuzz, process
-
 from shared_context_server.services.slices import Work, finish
 from shared_context_server.services.words import (
     is_unspaced,
@@ -171,6 +169,8 @@ class TextIndex:
 
     def _similar_words(self, word: str) -> Work[dict[int, float]]:
         """Word id to similarity, for the words of the index that are close enough."""
+        from rapidfuzz import fuzz, process  # noqa: PLC0415 - services.late_imports says why
+
         similar: dict[int, float] = {}
         if not word.isdecimal():
             is_without_spaces = is_unspaced(word)

@@ -15,6 +15,7 @@ from shared_context_server.errors import InvalidArgument, MessageNotFound
 from shared_context_server.models import Caller, Message, Visibility
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import Block, Corpus
+from shared_context_server.services.late_imports import SEARCH, import_late
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import preview_in_steps
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
@@ -78,6 +79,7 @@ async def search_context(
     """The best matches, best first, the newer first among equals. After TIME_LIMIT_S what was found
     until then, and exhaustive false."""
     started = time.monotonic()
+    await import_late(SEARCH)
     query = _check_query(request.query)
     ends_at = started + TIME_LIMIT_S
     corpus, session, is_current = await services.corpora.refresh(

@@ -12,6 +12,7 @@ from shared_context_server.errors import CursorLost
 from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
 from shared_context_server.services.context import Services
+from shared_context_server.services.late_imports import MENTIONS, import_late
 from shared_context_server.services.messages import cut_page
 from shared_context_server.services.shared_reads import READ_STEP
 from shared_context_server.services.words import Mention
@@ -57,6 +58,8 @@ async def wait_for_messages(
     caller's token or key has ended meanwhile, CursorLost when the log ends before the cursor, or the
     store is set back meanwhile.
     """
+    if request.mentions_me:
+        await import_late(MENTIONS)
     after_seq = request.after_seq
     if after_seq is None:
         after_seq = await services.store.sessions.get_cursor(request.session_id, caller.agent_id)

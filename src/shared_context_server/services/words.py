@@ -10,15 +10,32 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-import regex
+if TYPE_CHECKING:
+    import regex
 
 PIECE_CHARS = 2_000  # normalizing 2,000 characters takes 4 ms where each stands for eighteen
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_WORD = regex.compile(r"[\w\p{M}\u200c\u200d]+")
-_UNSPACED_WORD = regex.compile(rf"[{_UNSPACED}\p{{M}}]+")
-_LAST_GAP = regex.compile(r"[^\w\p{M}\u200c\u200d]", regex.REVERSE)
+
+
+class _Patterns(NamedTuple):
+    word: regex.Pattern[str]
+    unspaced_word: regex.Pattern[str]
+    last_gap: regex.Pattern[str]
+
+
+@cache
+def _patterns() -> _Patterns:
+    import regex  # noqa: PLC0415 - services.late_imports says why
+
+    return _Patterns(
+        word=regex.compile(r"[\w\p{M}\u200c\u200d]+"),
+        unspaced_word=regex.compile(rf"[{_UNSPACED}\p{{M}}]+"),
+        last_gap=regex.compile(r"[^\w\p{M}\u200c\u200d]", regex.REVERSE),
+    )
 
 
 def normalize(text: str) -> str:
@@ -39,19 +56,19 @@ def split_into_pieces(text: str) -> Iterator[tuple[int, int]]:
     while start < len(text):
         end = start + PIECE_CHARS
         if end < len(text):
-            gap = _LAST_GAP.search(text, start + 1, end)
+            gap = _patterns().last_gap.search(text, start + 1, end)
             end = end if gap is None else gap.start()
         yield start, min(end, len(text))
         start = end
 
 
 def split_words(normalized: str) -> list[str]:
-    return _WORD.findall(normalized)  # type: ignore[no-any-return]  # carries no types
+    return _patterns().word.findall(normalized)  # type: ignore[no-any-return]  # carries no types
 
 
 def is_unspaced(word: str) -> bool:
     """Whether the word is of a script that puts no spaces between words."""
-    return _UNSPACED_WORD.fullmatch(word) is not None
+    return _patterns().unspaced_word.fullmatch(word) is not None
 
 
 class Mention:
@@ -59,6 +76,8 @@ class Mention:
     A letter of a script without spaces may stand on either side, and a full-width @ is one too."""
 
     def __init__(self, name: str) -> None:
+        import regex  # noqa: PLC0415 - services.late_imports says why
+
         letter = rf"[[\w\p{{M}}]--[{_UNSPACED}]]"
         name = regex.escape(unicodedata.normalize("NFC", name))
         self._pattern = regex.compile(

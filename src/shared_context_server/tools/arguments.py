@@ -81,7 +81,8 @@ def _is_odd(value: Any) -> bool:
 class Result(BaseModel):
     """Base of every tool's answer."""
 
-    model_config = ConfigDict(frozen=True)
+    # Built by the first answer: most servers use few of them, and nothing is read with any.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     success: Literal[True] = True
 

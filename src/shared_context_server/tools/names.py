@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from rapidfuzz import process
-
 CLOSE_ENOUGH = 70  # percent: the parts of a name in another order still pass, other names do not
 MAX_NAME_CHARS = 100  # of a longer one the start says enough
 
@@ -19,6 +17,8 @@ def find_similar_name(given: str, known: Iterable[str]) -> str | None:
     wanted = _plain(given[:MAX_NAME_CHARS])
     if not wanted:
         return None
+    from rapidfuzz import process  # noqa: PLC0415 - services.late_imports says why
+
     found = process.extractOne(wanted, list(known), processor=_plain, score_cutoff=CLOSE_ENOUGH)
     return None if found is None else found[0]
 
