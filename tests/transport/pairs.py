@@ -67,7 +67,9 @@ class Answer:
 async def ask(app: ASGIApp, request: Request) -> Answer:
     """The application's answer; what is a subscription is left after its first event."""
     path, _, query = request.path.partition("?")
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+    raw = [  # names in lower case, as ASGI has them
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers
+    ]
     if not any(name == b"host" for name, _ in raw):
         raw.append((b"host", b"127.0.0.1:23456"))
     scope = {
