@@ -1,4 +1,4 @@
-"""Where everything is kept: opening, migrating and moving the store that DATABASE_URL names."""
+"""Open, migrate, back up and copy the store that DATABASE_URL names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between rows and models, and how their fields are stored: times, JSON, permissions.
+"""Convert rows to models and back, and encode the fields of a row: times, JSON, permissions.
 
 A list of columns stands beside the function that reads them by their positions. Who adds a column to
 one adds it at its end, or changes all positions of the function.

@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied in order, each once; the stores run them.
+"""Load numbered SQL migrations and find those that a database lacks; each store applies its own.
 
 A file is a series of statements that may run in a transaction. Once released it never changes: its
 checksum is kept in every database it was applied to.

@@ -1,4 +1,4 @@
-"""Messages as a store has read them: rows, of which records are made when somebody looks at them."""
+"""Lists of messages that keep the rows they were read from, and make models of them on demand."""
 
 from __future__ import annotations
 

@@ -114,8 +114,7 @@ def fill(
 
 
 def add(connection: sqlite3.Connection, name: str, new: NewMessage) -> None:
-    fields = {field: getattr(new, field) for field in NewMessage.__slots__}
-    run_on(connection, Messages.append, NewMessage(**fields | {"session_id": name}), allow)
+    run_on(connection, Messages.append, new._replace(session_id=name), allow)
 
 
 def count_steps(connection: sqlite3.Connection, work: Work, name: str) -> int:

@@ -1,4 +1,4 @@
-"""What the services need of a store. These docstrings are the contract every store is tested on.
+"""The contract of a store: the ports that services call. Every store is tested on these docstrings.
 
 Common promises
 - A method that writes returns after its transaction is committed: what it reports survives a

@@ -1,4 +1,4 @@
-"""The stream of committed changes, and waking the processes that read it."""
+"""The stream of committed changes, and how processes wake each other to read it."""
 
 from __future__ import annotations
 

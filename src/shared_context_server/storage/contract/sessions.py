@@ -1,4 +1,4 @@
-"""Sessions, who takes part in them, and how far each agent has read."""
+"""Sessions, their participants, and the cursors of agents."""
 
 from __future__ import annotations
 

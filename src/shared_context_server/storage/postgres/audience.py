@@ -1,4 +1,4 @@
-"""Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
+"""SQL for what a caller may see: `policy.can_see_message` as rows of `audience` and one condition.
 
 A message has a row in `audience` for each name it is addressed to (see audience_keys), which the
 schema's trigger messages_are_addressed writes. A caller meets at most one row of a message, so the

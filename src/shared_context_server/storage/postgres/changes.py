@@ -1,4 +1,4 @@
-"""The tail: what was committed, by any process, each session's messages by seq.
+"""The change stream, called the tail: what any process has committed, each session's messages by seq.
 
 Messages are found by their own ids. All else is in `changes`, where triggers put it in the
 transaction that made it.

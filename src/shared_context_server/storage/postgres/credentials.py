@@ -1,4 +1,4 @@
-"""API keys, issued credentials, and the generation that tells when to look again."""
+"""API keys, issued credentials, and a number that changes whenever they do."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

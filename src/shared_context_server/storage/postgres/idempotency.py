@@ -1,4 +1,4 @@
-"""Where answers of idempotent calls are kept."""
+"""Store and find the answers of calls that carried an idempotency key."""
 
 from __future__ import annotations
 

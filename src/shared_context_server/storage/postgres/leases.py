@@ -1,4 +1,4 @@
-"""Leases, and the fencing of writes by them."""
+"""Leases, and the check of writes that require one."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

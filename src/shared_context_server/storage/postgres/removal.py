@@ -1,4 +1,4 @@
-"""Removing rows in small steps, so that other writers get their turn between two of them."""
+"""Delete rows in small steps, so that other writers get their turn between two of them."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

@@ -1,4 +1,4 @@
-"""Sessions, who takes part in them, and how far each has read."""
+"""Sessions, their participants, and the cursors of agents."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

@@ -1,4 +1,4 @@
-"""The Copier protocol on a PostgreSQL database."""
+"""Read and write rows for copies: the Copier protocol on a PostgreSQL database."""
 
 # ruff: noqa: S608 - statements are composed of names that records.py fixes
 

@@ -1,9 +1,9 @@
-"""What a caller is to the SQL of a store: rights to sessions, and names.
+"""The parameters by which the SQL of a store knows a caller: rights to sessions, and audience keys.
 
-The names are those, among the ones that messages are addressed to, that the caller answers to.
-
-A message is addressed to everyone, an agent type, or single agents (the sender of a private message
-is one of them); one for admins only to nobody. It has one visibility, hence one kind of name.
+An audience key names those whom a message is addressed to: everyone, an agent type, or a single agent
+(the sender of a private message is one of them). A message for admins only has none. A message has
+one visibility, hence keys of one kind; a caller has one key of each kind, and sees the messages that
+have one of its keys. The column of the keys is `audience.name`.
 """
 
 from __future__ import annotations
@@ -11,39 +11,29 @@ from __future__ import annotations
 from shared_context_server.models import Caller, Permission, Visibility
 
 _EVERYONE = "*"
-
-
-def _type_name(agent_type: str) -> str:
-    return f"type:{agent_type}"
-
-
-def _agent_name(agent_id: str) -> str:
-    return f"agent:{agent_id}"
-
-
-SENDER_MARK = "\x1f"
-"""Between a name and a sender, in the names that the messages of one sender have too."""
+_SENDER_MARK = "\x1f"
+"""Stands between a key and a sender: each message also has its keys with its sender's id behind them."""
 
 
 def audience_keys(
     caller: Caller, only: Visibility | None = None, sender: str | None = None
 ) -> dict[str, str | None]:
-    """By name_{visibility}. `only`: just the name that visibility goes by, the others None.
-    `sender`: the names of what that agent has sent."""
-    suffix = "" if sender is None else SENDER_MARK + sender
-    names = {
+    """Return the caller's keys as the parameters name_{visibility} of statements. `only`: the other
+    visibilities' keys are None. `sender`: the keys of the messages that this agent has sent."""
+    suffix = "" if sender is None else _SENDER_MARK + sender
+    keys = {
         Visibility.PUBLIC: _EVERYONE,
-        Visibility.AGENT_ONLY: _type_name(caller.agent_type),
-        Visibility.PRIVATE: _agent_name(caller.agent_id),
+        Visibility.AGENT_ONLY: f"type:{caller.agent_type}",
+        Visibility.PRIVATE: f"agent:{caller.agent_id}",
     }
     return {
-        f"name_{visibility}": name + suffix if only in (None, visibility) else None
-        for visibility, name in names.items()
+        f"name_{visibility}": key + suffix if only in (None, visibility) else None
+        for visibility, key in keys.items()
     }
 
 
 def session_rights(caller: Caller) -> dict[str, bool | str]:
-    """What `policy.can_see_session` asks of a caller, as parameters of a store's CAN_SEE_SESSION."""
+    """Return what `policy.can_see_session` asks of a caller, as parameters of a store's CAN_SEE_SESSION."""
     return {
         "is_admin": caller.is_admin,
         "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),

@@ -1,4 +1,4 @@
-"""Answers of writes that carried an idempotency key, kept so that a repetition gets them again."""
+"""Decide whether a write is the repetition of one with the same idempotency key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What writing and listing memory comes to, whatever keeps it."""
+"""Compute the next version of a memory entry, and the range of keys that have a prefix."""
 
 from __future__ import annotations
 

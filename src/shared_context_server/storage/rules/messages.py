@@ -1,4 +1,4 @@
-"""Decisions about messages: which of them a caller may name, and what a page of them is."""
+"""Decisions about messages: whether a caller may name one, and the parameters of a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents the server has heard of, and how many are about."""
+"""The agents that the server has seen, and which of them are present."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

@@ -1,4 +1,4 @@
-"""Whom a message is addressed to: `policy.can_see_message` as rows and one SQL condition.
+"""SQL for what a caller may see: `policy.can_see_message` as rows of `audience` and one condition.
 
 A message has a row in `audience` for each name it is addressed to: everyone, an agent type, or
 single agents (the sender of a private message is one of them); one for admins only has no row. The

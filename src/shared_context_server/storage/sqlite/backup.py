@@ -1,4 +1,4 @@
-"""Copying the whole database to a file while servers use it, and putting such a file back.
+"""Back up the whole database to a file while servers use it, and restore such a file.
 
 VACUUM INTO reads one snapshot and writes the copy in one go. SQLite's online backup starts over each
 time another process commits, so that beside steady writes it does not end.

@@ -1,4 +1,4 @@
-"""The tail: what was committed, by any process, in the order of the commits.
+"""The change stream, called the tail: what any process has committed, in the order of the commits.
 
 Messages are found by their own ids, which grow with each commit and cost nothing more. All else is
 in `changes`, where triggers put it in the transaction that made it.

@@ -1,4 +1,4 @@
-"""Leases, and the fencing of writes by them."""
+"""Leases, and the check of writes that require one."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -17,7 +17,7 @@ from shared_context_server.storage.codec import (
 from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
 from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
-from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.sqlite.sessions import use_optional_session
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
@@ -57,7 +57,7 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> LeaseAttempt:
-        _use_optional_session(connection, session_id, guard)
+        use_optional_session(connection, session_id, guard)
         current = _find_held(connection, session_id, name, now)
         if (refused := refuse_attempt(current, caller)) is not None:
             return refused
@@ -88,7 +88,7 @@ class Leases(Subject):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        _use_optional_session(connection, session_id, guard)
+        use_optional_session(connection, session_id, guard)
         released = connection.execute(
             _RELEASE,
             {
@@ -113,7 +113,7 @@ class Leases(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> list[Lease]:
-        _use_optional_session(connection, session_id, guard)
+        use_optional_session(connection, session_id, guard)
         rows = connection.execute(
             _LIST,
             {
@@ -136,13 +136,6 @@ def check_fence(
     """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
     held = _find_held(connection, session_id, fence.lease, now)
     require_fence(held, fence, caller)
-
-
-def _use_optional_session(
-    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
-) -> None:
-    if session_id is not None:
-        use_session(connection, session_id, guard)
 
 
 def _find_held(

@@ -14,7 +14,6 @@ from shared_context_server.models import (
     Caller,
     MemoryAddress,
     MemoryEntry,
-    Session,
 )
 from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
@@ -46,7 +45,7 @@ from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.idempotency import find_record, keep_answer
 from shared_context_server.storage.sqlite.leases import check_fence
-from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.sqlite.sessions import use_optional_session
 
 _UNEXPIRED = "(expires_at IS NULL OR expires_at > :now)"
 _AT_ADDRESS = "session_id = :session_id AND owner = :owner AND key = :key"
@@ -92,7 +91,7 @@ class Memory(Subject):
         fence: Fence | None = None,
     ) -> WrittenMemory:
         call = find_memory_call(address, caller, idempotency_key, fingerprint)
-        session = _use_optional_session(connection, address.session_id, None)
+        session = use_optional_session(connection, address.session_id, None)
         record = None if call is None else find_record(connection, call)
         first = check_write(call, record, session, guard)
         if first is not None:
@@ -130,7 +129,7 @@ class Memory(Subject):
         now: datetime,
         guard: SessionGuard | None,
     ) -> Page[MemoryListing]:
-        _use_optional_session(connection, session_id, guard)
+        use_optional_session(connection, session_id, guard)
         end_key = end_of_prefix(prefix)
         found = connection.execute(
             _LIST,
@@ -170,12 +169,6 @@ def _where(address: MemoryAddress) -> dict[str, str]:
     return {"key": address.key, **_scope_columns(address.session_id, address.owner)}
 
 
-def _use_optional_session(
-    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
-) -> Session | None:
-    return None if session_id is None else use_session(connection, session_id, guard)
-
-
 def _find(
     connection: sqlite3.Connection, address: MemoryAddress, now: datetime
 ) -> MemoryEntry | None:
@@ -207,7 +200,7 @@ def _get(
     now: datetime,
     guard: SessionGuard | None,
 ) -> MemoryEntry:
-    _use_optional_session(connection, address.session_id, guard)
+    use_optional_session(connection, address.session_id, guard)
     entry = _find(connection, address, now)
     if entry is None:
         raise MemoryNotFound(address.key)

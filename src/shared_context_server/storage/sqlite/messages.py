@@ -1,4 +1,4 @@
-"""The log of a session: appending to it and reading what a caller may see of it."""
+"""The log of a session: append messages to it, and read those that a caller may see."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

@@ -1,4 +1,4 @@
-"""Sessions, who takes part in them, and how far each has read."""
+"""Sessions, their participants, and the cursors of agents."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -228,6 +228,13 @@ def use_session(
     if guard is not None:
         guard(session)
     return session
+
+
+def use_optional_session(
+    connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
+) -> Session | None:
+    """use_session for what may be server-wide, which is None."""
+    return None if session_id is None else use_session(connection, session_id, guard)
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:

@@ -1,4 +1,4 @@
-"""The Copier protocol on an SQLite file."""
+"""Read and write rows for copies: the Copier protocol on an SQLite file."""
 
 # ruff: noqa: S608 - statements are composed of names that records.py fixes
 

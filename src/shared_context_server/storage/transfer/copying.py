@@ -1,4 +1,4 @@
-"""What moving data needs of a store, beside `Storage`: all of its rows, in order, and writing them.
+"""The contract of copies: read all rows of a store in order, and write rows to another.
 
 These docstrings are the contract every store is tested on. Rows, keys and kinds are those of
 records.py; the lines and checksums made of them are the same whatever the store.

@@ -1,4 +1,4 @@
-"""Records as lines of JSON, each in one canonical spelling, so that equal records are equal bytes."""
+"""Write records as lines of JSON, and read them: equal records are equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of records that are moved between stores, and how their fields are stored.
+"""The kinds of records that are exported, imported and copied, and how their fields are encoded.
 
 Tables and columns are called the same in every backend. A row is a tuple of a kind's columns as they
 are stored: times in whole microseconds since 1970, JSON as text, booleans

@@ -1,4 +1,4 @@
-"""Which row may take the place of which, when a store is copied again after it went on."""
+"""Decide whether a row may replace another, when a store is copied again after more was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the database has fallen silent, so that callers need not find out one by one."""
+"""A circuit breaker: refuse calls at once while the database does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far ids can be read without missing one that is committed later.
+"""The commit watermark: how far ids can be read without missing one that is committed later.
 
 A sequence gives out ids before their transactions commit, so a reader that meets ids 5 and 7 cannot
 tell whether 6 is about to come or was rolled back. It can tell once every transaction that might

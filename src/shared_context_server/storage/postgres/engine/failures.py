@@ -1,4 +1,4 @@
-"""Where asyncpg's errors become ours, once."""
+"""Translate the errors of asyncpg into ours, in one place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connecting to whichever of several hosts will do."""
+"""Connect to the first of several hosts that is suitable."""
 
 from __future__ import annotations
 

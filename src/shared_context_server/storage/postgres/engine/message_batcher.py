@@ -1,4 +1,4 @@
-"""Messages on their way to the database: those of one session share its statements.
+"""Append messages in batches: those of one session share statements.
 
 A session's row is locked until the commit, so that its writers would wait for the disk one after
 the other, each on a connection of its own. Here whoever comes while a statement of the session is

@@ -1,4 +1,4 @@
-"""LISTEN and NOTIFY: how the replicas on one database ring for each other."""
+"""LISTEN and NOTIFY: how the replicas on one database wake each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections, and what a unit of work on one of them comes to when something fails."""
+"""The connection pool: run units of work, and retry or translate what fails."""
 
 from __future__ import annotations
 

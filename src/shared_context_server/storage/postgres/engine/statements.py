@@ -1,4 +1,4 @@
-"""SQL with names for its parameters, which asyncpg numbers."""
+"""Statements with named parameters, for asyncpg, which numbers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes methods of a store out of functions on a connection: one unit of work each.
+"""Decorators that make methods of a store out of functions on a connection: one unit of work each.
 
 A method that is decorated with `writes`, `reads` or `reads_snapshot` takes the connection as its first
 argument; its callers leave it out.

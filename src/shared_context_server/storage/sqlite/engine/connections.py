@@ -1,4 +1,4 @@
-"""SQLite connections as we want them: where the file is, its rights, the PRAGMAs."""
+"""Open SQLite connections: the path of the file, its permissions, the PRAGMAs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Waking other processes of this host: whoever listens has a datagram socket in a directory that all
-know, and whoever has committed something sends a byte to each. What it was is not said.
+"""Wake other processes of this host by datagram sockets. Whoever listens has a socket in a directory
+that all know, and whoever has committed something sends a byte to each. What it was is not said.
 """
 
 from __future__ import annotations

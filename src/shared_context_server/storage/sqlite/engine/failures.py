@@ -1,4 +1,4 @@
-"""Where SQLite's errors become ours, and are logged, once."""
+"""Translate the errors of SQLite into ours, and log them, in one place."""
 
 from __future__ import annotations
 

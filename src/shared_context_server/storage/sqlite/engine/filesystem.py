@@ -1,4 +1,4 @@
-"""Whether a directory can hold an SQLite database that several processes share.
+"""Check whether a directory can hold an SQLite database that several processes share.
 
 SQLite relies on byte-range locks that exclude, and its WAL on memory shared by all who have the
 database open. A file system that fakes either loses data silently, so it is refused at the start.

@@ -1,4 +1,4 @@
-"""Whether the files of the opened database are still the ones at its path.
+"""Check that the files of the opened database are still the ones at its path.
 
 SQLite works on open files. Once another file has their name, what is committed is in a file that
 nobody finds, and a new opener would apply the old write-ahead log to the new database.

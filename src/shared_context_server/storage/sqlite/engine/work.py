@@ -1,4 +1,4 @@
-"""Makes methods of a store out of functions on a connection: one write, or one read, each.
+"""Decorators that make methods of a store out of functions on a connection: one write, or one read, each.
 
 A method that is decorated with `writes` or `reads` takes the connection as its first argument; its
 callers leave it out, and await the result.

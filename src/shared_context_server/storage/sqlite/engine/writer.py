@@ -1,4 +1,4 @@
-"""The one thread of the process that writes.
+"""The writer: the one thread of the process that writes, many operations to a commit.
 
 Operations queue up while a batch is being committed and then share the next commit, so that its
 cost is paid once for all of them: the busier, the cheaper.
