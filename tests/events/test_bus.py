@@ -32,8 +32,8 @@ class CountingLink:
     def listen(self) -> None:
         self.calls.append("listen")
 
-    def rest(self) -> None:
-        self.calls.append("rest")
+    def pause(self) -> None:
+        self.calls.append("pause")
 
 
 async def test_what_happens_between_subscribing_and_waiting_is_not_lost() -> None:
@@ -115,4 +115,4 @@ async def test_the_link_listens_while_there_are_subscribers() -> None:
         with bus.subscribe(want_all, session_id="session_1"):
             bus.deliver(added(2))
         assert bus.subscriber_count == 1
-    assert link.calls == ["announce 1", "listen", "rest"]
+    assert link.calls == ["announce 1", "listen", "pause"]

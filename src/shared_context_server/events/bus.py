@@ -89,7 +89,7 @@ class Link(Protocol):
     def listen(self) -> None:
         """Called when the first subscriber comes: from now on hand events of others to the bus."""
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Called when the last subscriber has gone: nobody listens, and listening costs something."""
 
 
@@ -102,7 +102,7 @@ class NoLink:
     def listen(self) -> None:
         pass
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         pass
 
 
@@ -169,7 +169,7 @@ class Bus:
                 del self._subscriptions[session_id]
             self._count -= 1
             if self._count == 0:
-                self._link.rest()
+                self._link.pause()
 
     def close(self) -> None:
         """The server is stopping: whoever waits is told at once, and so is whoever comes."""

@@ -78,12 +78,12 @@ class TailLink:
             self._resting.cancel()
             self._resting = None
         if self._listening is None and not self._is_closed:
-            is_heard = self._bell.hang_up()
+            is_heard = self._bell.start_listening()
             self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
             self._position = None
             self._listening = self._start(self._listen())
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         if self._listening is not None and not self._is_closed:
             self._resting = self._loop.call_later(LINGER_S, self._stop_listening)
 
@@ -106,7 +106,7 @@ class TailLink:
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        self._bell.take_down()
+        self._bell.stop_listening()
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
