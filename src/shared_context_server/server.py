@@ -95,10 +95,11 @@ async def open_server(
         bus = Bus()
         await stack.enter_async_context(open_link(storage, bus))
         stack.callback(bus.close)
+        identity = Identity(storage, settings)
         services = Services(
             settings=settings,
             storage=storage,
-            identity=Identity(storage, settings),
+            identity=identity,
             corpora=CorpusCache(storage),
             presence=Presence(storage, bus),
             clock=stack.enter_context(
@@ -108,7 +109,7 @@ async def open_server(
                 SensorReader(settings.clock_prefix, owner=settings.clock_owner)
             ),
             bus=bus,
-            shared_reads=SharedReads(storage),
+            shared_reads=SharedReads(storage, identity),
             limits=RateLimits(settings),
             slots=Slots(settings),
         )

@@ -13,7 +13,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
-from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
+from shared_context_server.services.follow import PROGRESS_INTERVAL_S
 from tests.surfaces.conftest import API_KEY, Answer, As, RestSurface, Surface, headers_of
 from tests.until import until
 
