@@ -163,7 +163,9 @@ def _end_as_by_interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     options = parse()
-    signal.signal(signal.SIGTERM, _end_as_by_interrupt)  # servers and folders are put away
+    # By either, servers and folders are put away; what starts this may have had SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end_as_by_interrupt)
     try:
         measured = run(options)
     except (RevisionError, StartError) as exc:

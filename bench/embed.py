@@ -30,7 +30,7 @@ from fastmcp import Client
 
 from bench.app import bench_settings
 from bench.load import http_request, run_load
-from bench.throughput import CONTENT, HEADERS, mcp_call
+from bench.throughput import CONTENT, HEADERS, MODERN, mcp_call
 from shared_context_server.embed import ControlRouter
 from shared_context_server.embed.sdk_server import make_agent, make_agents_own
 from shared_context_server.models import Permission
@@ -172,7 +172,7 @@ def http_path(name: str, port: int, session_id: str) -> Way:
     def request_of(tool: str) -> bytes:
         arguments = arguments_of(tool, session_id)
         if name == "HTTP, MCP":
-            return mcp_call(tool, arguments)
+            return mcp_call(tool, arguments, MODERN)
         return http_request(f"/mcp/tool/{tool}", arguments, HEADERS)
 
     async def measure(tool: str, _number: int) -> list[float]:

@@ -62,6 +62,8 @@ class _Connection(asyncio.Protocol):
         head, separator, body = self._buffer.partition(b"\r\n\r\n")
         if not separator or not _is_whole(head.lower(), body):
             return
+        if self.done.done():  # nobody waits for it any more
+            return
         now = time.perf_counter()
         if not head.startswith(b"HTTP/1.1 200") or b'"isError":true' in body:
             self.done.set_exception(RuntimeError(self._buffer.decode(errors="replace")[:2000]))

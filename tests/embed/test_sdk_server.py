@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.server.lowlevel import Server
 
 from shared_context_server.embed import McpServerAdapter, create_sdk_server
@@ -64,6 +67,70 @@ def test_the_host_s_own_variables_and_dotenv_are_not_read(
     monkeypatch.setenv("SCS_LOG_LEVEL", "loud")
     with pytest.raises(ConfigurationError, match="SCS_LOG_LEVEL in the environment"):
         create_sdk_server(agent_id="alice")
+
+
+class FastMCPCalls(Middleware):
+    """The tools whose calls FastMCP gets."""
+
+    def __init__(self) -> None:
+        self.tools: list[str] = []
+
+    async def on_call_tool(
+        self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
+    ) -> Any:
+        self.tools.append(context.message.name)
+        return await call_next(context)
+
+
+async def test_only_calls_that_wait_go_through_fastmcp(data_dir: Path) -> None:
+    entry = create_sdk_server(agent_id="alice", data_dir=data_dir)
+    calls = FastMCPCalls()
+    async with entry["instance"].open() as low_level:  # type: ignore[attr-defined]
+        low_level.fastmcp.add_middleware(calls)
+        async with McpServerAdapter(low_level) as adapter:
+            surface = EmbeddedSurface(adapter)
+            session_id = await new_session(surface)
+            await surface.call("add_message", session_id=session_id, content="x")
+            await surface.call("wait_for_messages", session_id=session_id, timeout_seconds=0)
+    assert calls.tools == ["wait_for_messages"]
+
+
+TRACED = """
+import asyncio, sys
+from opentelemetry import trace
+from shared_context_server.embed import McpServerAdapter, create_sdk_server
+
+class Tracer(trace.NoOpTracer):
+    def start_as_current_span(self, name, *args, **options):
+        print(name)
+        return super().start_as_current_span(name, *args, **options)
+
+class Provider(trace.NoOpTracerProvider):
+    def get_tracer(self, *args, **options):
+        return Tracer()
+
+async def main():
+    call = {"name": "list_sessions", "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    async with McpServerAdapter(create_sdk_server(agent_id="a", data_dir=sys.argv[1])) as adapter:
+        assert not (await adapter.handle_message(message))["result"]["isError"]
+
+trace.set_tracer_provider(Provider())
+asyncio.run(main())
+"""
+
+
+def test_a_host_that_records_traces_sees_each_call(data_dir: Path) -> None:
+    # In a process of its own: the provider cannot be taken back.
+    traced = subprocess.run(
+        [sys.executable, "-c", TRACED, str(data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert traced.returncode == 0, traced.stderr
+    assert any(line.startswith("tools/call") for line in traced.stdout.splitlines())
 
 
 def list_running() -> tuple[int, list[str]]:

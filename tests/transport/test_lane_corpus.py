@@ -27,6 +27,8 @@ def is_for_lane(recorded: Recorded) -> bool:
         return False
     message = json.loads(recorded.body)
     is_modern = dict(recorded.headers).get("mcp-protocol-version") == "2026-07-28"
+    if message.get("method") == "notifications/initialized":
+        return True
     if "id" not in message or message.get("method") not in LANE_METHODS:
         return False
     if message["method"] == "tools/call":

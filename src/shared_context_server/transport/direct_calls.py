@@ -12,6 +12,7 @@ from typing import Any, cast
 from fastmcp import FastMCP
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from opentelemetry import trace
 from pydantic_core import from_json
 
 from shared_context_server.tools.dispatch import Dispatcher
@@ -40,7 +41,8 @@ def answer_calls_directly(mcp: FastMCP[Any], dispatcher: Dispatcher) -> None:
 
 class DirectCalls:
     """Middleware of the SDK's server. Nothing behind it looks at what it answers: what the SDK would
-    refuse, and what is not known for certain to be ordinary, it hands on."""
+    refuse, and what is not known for certain to be ordinary, it hands on; all calls where the process
+    records traces, since it is FastMCP that makes their spans."""
 
     def __init__(self, dispatcher: Dispatcher, results: CallResults) -> None:
         self._dispatcher = dispatcher
@@ -61,7 +63,7 @@ class DirectCalls:
 
     def _find_call(self, ctx: ServerRequestContext[Any, Any]) -> OrdinaryCall | None:
         """The call, if the SDK would take it as it is."""
-        if ctx.method != "tools/call" or ctx.request_id is None:
+        if ctx.method != "tools/call" or ctx.request_id is None or _has_tracing():
             return None
         if not ctx.session._connection.initialize_accepted or not _has_text_keys(ctx.params):
             return None
@@ -71,6 +73,10 @@ class DirectCalls:
         version, envelope = ctx.protocol_version, select_envelope(call.meta)
         ask = partial(is_valid_call, version, call.tool, envelope)
         return call if self._envelopes.is_taken((call.tool, version), envelope, ask) else None
+
+
+def _has_tracing() -> bool:
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _has_text_keys(params: Any) -> bool:

@@ -20,7 +20,7 @@ from shared_context_server.jsonrpc import (
     parse_loosely,
     read_id,
 )
-from shared_context_server.transport.lane import DirectLane
+from shared_context_server.transport.lane import STREAM_HEADERS, DirectLane
 from shared_context_server.transport.mcp_sessions import SessionCaps
 from shared_context_server.transport.media_types import EVENT_STREAM, JSON, Accepted, read_accept
 from shared_context_server.transport.request import McpRequest, check_request
@@ -158,9 +158,7 @@ def _streamed(send: Send) -> Send:
             ]
             headers = [
                 *kept,
-                (b"content-type", EVENT_STREAM.encode()),
-                (b"cache-control", b"no-cache, no-transform"),
-                (b"x-accel-buffering", b"no"),
+                *STREAM_HEADERS,
                 (b"content-length", b"%d" % len(event)),
             ]
             await send({**start, "headers": headers})

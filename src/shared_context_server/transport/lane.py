@@ -1,14 +1,15 @@
 """The direct lane: ordinary requests of stateless mode, answered without the SDK's machinery.
 
 A tools/call goes from its parsed message to the dispatcher and from there to bytes. What everybody is
-answered alike (initialize, server/discover, tools/list, ping) is taken from the SDK once and sent again
-to whoever sends the same parameters. Whatever is not known for certain to be ordinary is left to the
+answered alike (initialize, server/discover, tools/list, ping, notifications/initialized) is taken from
+the SDK once and sent again to whoever sends the same parameters. Whatever is not known for certain to be ordinary is left to the
 SDK, which stays the judge of what MCP is; a test holds the answers of the two equal.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 from cachetools import LRUCache
@@ -38,11 +39,13 @@ from shared_context_server.transport.tool_calls import (
 )
 
 ALIKE_FOR_ALL: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
+INITIALIZED: Final = "notifications/initialized"
 MAX_ID_CHARS: Final = 256
 
 _MESSAGE_MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
+_NOTIFICATION_MEMBERS = frozenset({"jsonrpc", "method", "params"})
 _ROUTING_HEADERS: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
-_STREAM_HEADERS: Final[tuple[RawHeader, ...]] = (
+STREAM_HEADERS: Final[tuple[RawHeader, ...]] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -58,10 +61,14 @@ class DirectLane:
         self._dispatcher = dispatcher
         self._call_results = CallResults(server_info)
         self._results: LRUCache[bytes, bytes] = LRUCache(MAX_REMEMBERED)
+        # Answers to notifications, which have a status and headers and no body.
+        self._receipts: LRUCache[bytes, AsgiMessage] = LRUCache(MAX_REMEMBERED)
         self._envelopes = KnownEnvelopes()
 
     async def answer(self, request: McpRequest, send: Send) -> bool:
         """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
+        if request.message.kind == "notification":
+            return await self._acknowledge(request, send)
         if not _is_ordinary(request):
             return False
         if request.message.method == "tools/call":
@@ -75,8 +82,19 @@ class DirectLane:
         await _send(request, answer, send)
         return True
 
+    async def _acknowledge(self, request: McpRequest, send: Send) -> bool:
+        key = _receipt_key(request)
+        start = None if key is None else self._receipts.get(key)
+        if start is None:
+            return False
+        await send({**start, "headers": [*start["headers"]]})
+        await send({"type": "http.response.body", "body": b""})
+        return True
+
     def remembering(self, request: McpRequest, send: Send) -> Send:
-        """`send`, that also keeps a result of the SDK's which is the same for everybody."""
+        """`send`, that also keeps an answer of the SDK's which is the same for everybody."""
+        if request.message.kind == "notification":
+            return self._remembering_receipt(request, send)
         key = _result_key(request) if _is_ordinary(request) else None
         if key is None:
             return send
@@ -90,6 +108,22 @@ class DirectLane:
                     result = _read_result(b"".join(sent))
                     if result is not None:
                         self._results[key] = result
+
+        return keep
+
+    def _remembering_receipt(self, request: McpRequest, send: Send) -> Send:
+        key = _receipt_key(request)
+        if key is None:
+            return send
+        started: AsgiMessage = {}
+
+        async def keep(message: AsgiMessage) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = {**message, "headers": [*message["headers"]]}
+            elif started["status"] == HTTPStatus.ACCEPTED and not message.get("body"):
+                self._receipts[key] = started
+            await send(message)
 
         return keep
 
@@ -176,6 +210,17 @@ def _result_key(request: McpRequest) -> bytes | None:
     return key if len(key) <= MAX_KEY_BYTES else None
 
 
+def _receipt_key(request: McpRequest) -> bytes | None:
+    """All that the answer to a notification depends on; None for those that are left to the SDK."""
+    message, accepted = request.message, request.accepted
+    is_usual = request.is_strict and _NOTIFICATION_MEMBERS.issuperset(message.body)
+    if message.method != INITIALIZED or not is_usual or _is_ambiguous(request.head):
+        return None
+    routing = sorted(_read_routing(request.head).items())
+    key = to_json([routing, accepted.json, accepted.stream, message.body])
+    return key if len(key) <= MAX_KEY_BYTES else None
+
+
 def _read_result(body: bytes) -> bytes | None:
     """The result in an answer of the SDK's, which is JSON or the one event of a stream."""
     for line in body.splitlines():
@@ -195,7 +240,7 @@ async def _send(request: McpRequest, answer: bytes, send: Send) -> None:
             for separator, escape in _SEPARATORS:
                 answer = answer.replace(separator, escape)
         answer = b"event: message\r\ndata: %b\r\n\r\n" % answer
-        kind = _STREAM_HEADERS
+        kind = STREAM_HEADERS
     else:
         kind = _JSON_HEADERS
     headers = [*kind, (b"content-length", b"%d" % len(answer))]
