@@ -27,7 +27,7 @@ _COMMANDS = (
 )
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]
-    + ["shared_context_server.storage.postgres", __name__]
+    + ["shared_context_server.storage.sqlite", "shared_context_server.storage.postgres", __name__]
 )
 
 
