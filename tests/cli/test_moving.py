@@ -278,7 +278,7 @@ def call(url: str, headers: dict[str, str], tool: str, **arguments: object) -> d
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--to", "sqlite:///x.db"], "--to goes with --from"),
+        (["--to", "sqlite:///x.db"], "--to needs --from"),
         (["--from", "sqlite:///x.db", "--check"], "--check with neither"),
         (["--from", "sqlite:////tmp/x.db", "--to", "sqlite:////tmp/x.db"], "the same database"),
         (["--from", "sqlite:////nowhere/at/all.db"], "no database to copy from"),

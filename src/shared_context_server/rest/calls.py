@@ -109,7 +109,7 @@ class BatchEndpoint:
     async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
         if number:  # the first is counted as the request
             try:
-                self._dispatcher.services.limits.spend(connection)
+                self._dispatcher.services.limits.count_request(connection)
             except RateLimited as exc:
                 return failure(exc)
         return await self._dispatcher.call(call.tool, call.arguments, connection)

@@ -145,7 +145,7 @@ def _is_ordinary(request: McpRequest) -> bool:
 def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
     """The connection, under the client's own name where nothing else names the caller."""
     info = None if request.is_handshake_era else meta.get(CLIENT_INFO_META_KEY)
-    return request.connection if info is None else request.connection.named(info["name"])
+    return request.connection if info is None else request.connection.with_client_name(info["name"])
 
 
 def _is_ambiguous(head: RequestHead) -> bool:

@@ -98,4 +98,4 @@ def _name(connection: Connection, session_id: str | None, sessions: ClientSessio
     name = sessions.read_name(session_id)
     if name is None:
         raise McpSessionNotFound("This Mcp-Session-Id was not given by this server.")
-    return connection.named(name)
+    return connection.with_client_name(name)
