@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from shared_context_server.cli import clients
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.options import ServerOptions, load_secrets
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 
 
 def client_config(
@@ -24,7 +24,7 @@ def client_config(
     The output contains the API key. The working directory is usually a project, so its .env file and
     variables without the prefix SCS_ are ignored.
     """
-    settings = load_secrets(options.load(Surroundings.PROJECT))
+    settings = load_secrets(options.load(EnvironmentOwner.PROJECT))
     assert settings.api_key is not None
     access = clients.Access(
         url=base_url(settings.http_host, settings.http_port),

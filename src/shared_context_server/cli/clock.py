@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from shared_context_server.cli.options import load_options
 from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 
@@ -54,7 +54,7 @@ class ClockOptions:
             "clock_sources": self.source,
             "clock_sensor_interval": self.sensor_interval,
         }
-        return load_options(Surroundings.OURS, overrides)
+        return load_options(EnvironmentOwner.SERVER, overrides)
 
 
 def clock(options: ClockOptions = ClockOptions()) -> None:

@@ -23,7 +23,7 @@ from shared_context_server.cli.connection_limits import make_limits, raise_descr
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
 from shared_context_server.clock.signals import find_ending_signals
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
@@ -152,7 +152,7 @@ def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None
 def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | None) -> None:
     """Serve in a child process of the reloader, with the current source."""
     try:
-        settings, _ = ensure_secrets(load_settings(Surroundings.OURS, **overrides))
+        settings, _ = ensure_secrets(load_settings(EnvironmentOwner.SERVER, **overrides))
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)

@@ -12,24 +12,24 @@ from cyclopts import Parameter
 
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.display import show_printable
-from shared_context_server.environment import Surroundings, read_sources
+from shared_context_server.environment import EnvironmentOwner, read_sources
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.settings import Settings, find_unknown_variables, make_settings
 
 _log = get_logger("settings")
 
 
-def load_options(surroundings: Surroundings, overrides: Mapping[str, object]) -> Settings:
+def load_options(owner: EnvironmentOwner, overrides: Mapping[str, object]) -> Settings:
     """Load the settings, configure the logs, and warn about unknown settings.
 
     `overrides` are the given options. Raises ConfigurationError.
     """
-    sources = read_sources(surroundings)
+    sources = read_sources(owner)
     settings = make_settings(sources, overrides)
     configure_logs(settings)
     for unknown in find_unknown_variables(sources):
         _log.warning(
-            "unknown setting", variable=unknown.variable, place=unknown.place, hint=unknown.hint
+            "unknown setting", variable=unknown.variable, place=unknown.source, hint=unknown.hint
         )
     return settings
 
@@ -60,9 +60,9 @@ class StorageOptions:
     data_dir: Annotated[Path | None, Parameter(help="Directory of the data and the keys.")] = None
     database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
 
-    def load(self, surroundings: Surroundings = Surroundings.OURS) -> Settings:
+    def load(self, owner: EnvironmentOwner = EnvironmentOwner.SERVER) -> Settings:
         """The settings with these options; see load_options."""
-        return load_options(surroundings, self.overrides())
+        return load_options(owner, self.overrides())
 
     def overrides(self) -> dict[str, object]:
         return asdict(self)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from shared_context_server.cli.options import ServeOptions
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 
@@ -39,7 +39,9 @@ def serve(
     """Run the server until SIGTERM, SIGINT or SIGHUP, with stdio also until the input ends. With
     workers SIGHUP replaces the workers."""
     # An HTTP server has an environment of its own; a client starts a stdio server in a project.
-    settings = options.load(Surroundings.OURS if transport == "http" else Surroundings.PROJECT)
+    settings = options.load(
+        EnvironmentOwner.SERVER if transport == "http" else EnvironmentOwner.PROJECT
+    )
     if reload and transport == "stdio":
         raise ConfigurationError("--reload needs --transport http.")
     if options.workers is not None and transport == "stdio":

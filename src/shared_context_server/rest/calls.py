@@ -87,7 +87,8 @@ class BatchEndpoint:
             return
         batch = parse_batch(body)
         if not batch.calls and current_connection.get().caller.is_anonymous:
-            raise Unauthenticated("Nobody is calling.")  # as any other call would be answered
+            # As any other call would be answered.
+            raise Unauthenticated("The request has no credential.")
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
             await send_body(send, answered)

@@ -112,7 +112,7 @@ class Dispatcher:
         if tool.permission is not None:
             caller = await self._identify(arguments, connection)
             self.services.limits.count_argument_request(caller, connection)
-            policy.require(caller, tool.permission)
+            policy.require_permission(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
         result: BaseModel | Written[Any] = await tool.handler(
