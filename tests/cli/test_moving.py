@@ -278,8 +278,8 @@ def call(url: str, headers: dict[str, str], tool: str, **arguments: object) -> d
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--to", "sqlite:///x.db"], "--to goes with --from"),
-        (["--from", "sqlite:///x.db", "--check"], "--check with neither"),
+        (["--to", "sqlite:///x.db"], "--to needs --from"),
+        (["--from", "sqlite:///x.db", "--check"], "--check cannot be combined"),
         (["--from", "sqlite:////tmp/x.db", "--to", "sqlite:////tmp/x.db"], "the same database"),
         (["--from", "sqlite:////nowhere/at/all.db"], "no database to copy from"),
         (["--from", "oracle://user:hunter2@there/db"], "DATABASE_URL"),

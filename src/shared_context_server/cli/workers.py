@@ -1,4 +1,4 @@
-"""Several processes that serve one listener, under uvicorn's supervisor."""
+"""Runs several worker processes on one socket, under uvicorn's supervisor."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from shared_context_server.server import LifespanApp
 from shared_context_server.settings import Settings
 from shared_context_server.storage import StorageId
 
-START_S = 60.0  # for all workers to serve; imports on a busy machine take seconds
-ANSWER_S = 20  # for one to serve at a restart, and to answer the supervisor at any time
-METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
+START_S = 60.0  # until all workers serve; imports on a busy machine take seconds
+ANSWER_S = 20  # until a restarted worker serves, and until a worker answers the supervisor
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
 
 
 def serve_with_workers(
@@ -40,10 +40,11 @@ def serve_with_workers(
     announce: Callable[[], None],
     options: dict[str, Any],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called once, when all workers serve.
+    """Serve until SIGTERM or SIGINT. `announce` is called once, when all workers serve.
 
-    They serve the `expected` storage and no other. A worker that dies is replaced; SIGHUP replaces all, one after the other. `options` are those
-    of uvicorn's configuration. A worker that cannot start ends them all, with uvicorn's exit code.
+    The workers use only the `expected` storage. A worker that dies is replaced; SIGHUP replaces all,
+    one after the other. If a worker cannot start, all end with uvicorn's exit code. `options` are
+    options of uvicorn's configuration.
     """
     config = _WorkerConfig(
         settings,
@@ -51,7 +52,7 @@ def serve_with_workers(
         options | {"workers": settings.workers, "timeout_worker_healthcheck": ANSWER_S},
     )
     with tempfile.TemporaryDirectory(prefix="scs-metrics-") as metrics_dir:
-        # For the workers only: in this process prometheus_client keeps its numbers to itself.
+        # Only for the workers: this process has imported prometheus_client already.
         os.putenv(METRICS_VARIABLE, metrics_dir)
         try:
             supervisor = _Supervisor(config, listener, announce, Path(metrics_dir))
@@ -84,7 +85,7 @@ class _Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         pids = {process.pid for process in self.processes}
         for pid in self._pids - pids:
-            # Its gauges end with it, what it has counted stays.
+            # Removes its gauges and keeps its counters.
             mark_process_dead(pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]  # theirs
         self._pids = pids
 
@@ -101,7 +102,7 @@ class _Supervisor(Multiprocess):
 
 
 class _WorkerConfig(uvicorn.Config):
-    """Made in the supervisor, used in its workers."""
+    """Created in the supervisor, used in the workers."""
 
     def __init__(
         self, settings: Settings, expected: StorageId | None, options: dict[str, Any]
@@ -110,14 +111,14 @@ class _WorkerConfig(uvicorn.Config):
         super().__init__(_WorkerApp(settings, expected), **options)
 
     def configure_logging(self) -> None:
-        """What uvicorn calls first in each new process."""
+        """Uvicorn calls this first in each new process."""
         configure_logs(self._settings)
         super().configure_logging()  # no access log
 
 
 class _WorkerApp(LifespanApp):
-    """Begins to end at the signal, not only when all calls have been answered, since some wait; and
-    when the supervisor has gone without one."""
+    """Stops waiting calls as soon as a signal arrives, because uvicorn's shutdown waits for them. Also
+    stops if the supervisor has died."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
