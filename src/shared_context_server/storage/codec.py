@@ -138,8 +138,12 @@ SESSION = """
 SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
+_SESSION_COLUMNS = len(SESSION.split(","))
+
+
 def to_session(row: Row) -> Session:
-    *columns, last_seq = row
+    """Of a row that begins with SESSION; PostgreSQL's pages have another column behind it."""
+    *columns, last_seq = row[:_SESSION_COLUMNS]
     is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session
