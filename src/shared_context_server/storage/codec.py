@@ -131,19 +131,15 @@ def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
 
 SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
-    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1) AS last_seq
 """
 
 
 SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
-_SESSION_COLUMNS = len(SESSION.split(","))
-
-
 def to_session(row: Row) -> Session:
-    """Of a row that begins with SESSION; PostgreSQL's pages have another column behind it."""
-    *columns, last_seq = row[:_SESSION_COLUMNS]
+    *columns, last_seq = row
     is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session
