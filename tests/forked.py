@@ -143,8 +143,8 @@ def _run(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    sys.argv = arguments
-    sys.modules["__main__"] = import_module("shared_context_server.__main__")  # not pytest
+    sys.modules["__main__"] = program = import_module("shared_context_server.__main__")
+    sys.argv = [str(program.__file__), *arguments[1:]]
     if uid is None:
         main()
         return
