@@ -127,3 +127,18 @@ def test_each_store_is_registered_protected_and_tested() -> None:
     protected = contracts["backends"]["protected_modules"]
     assert sorted(module.rpartition(".")[2] for module in protected) == STORES
     assert {PACKAGES[scheme] for scheme in EMPTY_STORES} == set(STORES)
+
+
+def test_the_files_of_the_drawing_of_a_message_s_way_exist() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawing = page.split("## The way of a message", 1)[1].split("```")[1]
+    paths = re.findall(r"[\w/]+\.py\b", drawing)
+    assert len(paths) > 15
+    assert [path for path in paths if not (SOURCES / path).exists()] == []
+
+
+def test_each_module_that_the_page_of_the_architecture_names_exists() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`([\w/]+(?:\.py|/))`", page)
+    places = (ROOT, SOURCES, SOURCES / "storage", SOURCES / "storage/sqlite")
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
