@@ -91,9 +91,8 @@ async def write_log(
         if index < len(parents) and parents[index] < len(messages):
             candidate = messages[parents[index]]
             parent = candidate.id if policy.can_reply_to(new.sender, candidate) else None
-        fields = {name: getattr(new, name) for name in NewMessage.__slots__}
-        fields |= {"session_id": session_id, "parent_message_id": parent}
-        added = await store.messages.append(NewMessage(**fields), allow)
+        placed = new._replace(session_id=session_id, parent_message_id=parent)
+        added = await store.messages.append(placed, allow)
         messages.append(
             Message(
                 id=added.id,
