@@ -98,10 +98,11 @@ async def open_server(
         bus = Bus()
         await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
+        identity = Identity(store, settings)
         services = Services(
             settings=settings,
             store=store,
-            identity=Identity(store, settings),
+            identity=identity,
             corpora=CorpusCache(store),
             presence=Presence(store, bus),
             clock=stack.enter_context(
@@ -111,7 +112,7 @@ async def open_server(
                 SensorReader(settings.clock_prefix, owner=settings.clock_owner)
             ),
             bus=bus,
-            shared_reads=SharedReads(store),
+            shared_reads=SharedReads(store, identity),
             limits=RateLimits(settings),
             slots=Slots(settings),
         )

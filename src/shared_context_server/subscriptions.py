@@ -1,4 +1,4 @@
-"""MCP subscriptions: being told that a resource has changed, by whoever may read it.
+"""MCP subscriptions: notify callers of changes of the resources that they may read.
 
 Modern clients open a `subscriptions/listen` stream; legacy ones, where they have a session
 (MCP_SESSIONS=stateful), use resources/subscribe. Either way a notification says only that the caller
@@ -12,12 +12,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from fastmcp import FastMCP
-from mcp.server.connection import Connection as McpConnection
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated
 from mcp.shared.exceptions import MCPError
@@ -33,6 +31,7 @@ from mcp_types import (
 from shared_context_server import policy
 from shared_context_server.auth.connection import Connection
 from shared_context_server.errors import (
+    CursorLost,
     NotFound,
     RateLimited,
     SessionNotFound,
@@ -40,13 +39,12 @@ from shared_context_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from shared_context_server.events.bus import Subscription
-from shared_context_server.models import Caller, Event, EventKind, Permission
+from shared_context_server.events.bus import News, Subscription
+from shared_context_server.models import Caller, Event, EventKind, Permission, Session
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.services.context import Services
-from shared_context_server.services.feeds import CHECK_INTERVAL_S
+from shared_context_server.services.follow import Follow, SessionCursor
 from shared_context_server.settings import McpSessions
-from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_STREAMS = 1024  # open listen streams in a process
@@ -77,23 +75,21 @@ def add_subscriptions(
     mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None
 ) -> None:
     """Serve subscriptions to the resources of resources.py."""
-    subscriptions = Subscriptions(services, bindings)
+    handlers = SubscriptionHandlers(services, bindings)
     low = mcp._mcp_server
     low.add_request_handler(
-        "subscriptions/listen", SubscriptionsListenRequestParams, subscriptions.listen
+        "subscriptions/listen", SubscriptionsListenRequestParams, handlers.listen
     )
     if services.settings.mcp_sessions is McpSessions.STATEFUL:
+        low.add_request_handler("resources/subscribe", SubscribeRequestParams, handlers.subscribe)
         low.add_request_handler(
-            "resources/subscribe", SubscribeRequestParams, subscriptions.subscribe
-        )
-        low.add_request_handler(
-            "resources/unsubscribe", UnsubscribeRequestParams, subscriptions.unsubscribe
+            "resources/unsubscribe", UnsubscribeRequestParams, handlers.unsubscribe
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A resource that somebody watches: which events may have changed it."""
+class SubscribedResource:
+    """A resource that somebody subscribes to: which events may have changed it."""
 
     uri: str
     kinds: frozenset[EventKind]
@@ -101,7 +97,7 @@ class Watched:
     owner: str | None
 
     @classmethod
-    def parse(cls, uri: str) -> Watched:
+    def parse(cls, uri: str) -> SubscribedResource:
         """Raises NotFound for what is no resource."""
         if found := _SESSION.fullmatch(uri):
             return cls(uri, _KINDS[found["part"]], unquote(found["session_id"]), None)
@@ -110,34 +106,46 @@ class Watched:
             return cls(uri, frozenset({EventKind.MEMORY_CHANGED}), None, owner)
         raise NotFound(f"No resource {uri[:200]!r}.", field="uri")
 
+    @property
+    def shows_messages(self) -> bool:
+        """Whether it changes with messages, of which the caller may not see all."""
+        return EventKind.MESSAGE_ADDED in self.kinds
+
     def is_changed_by(self, event: Event) -> bool:
-        """Messages aside, which not everybody sees."""
+        """Whether the event changes it, for a caller who sees all messages."""
         if event.session_id != self.session_id or event.kind not in self.kinds:
             return False
         return event.kind is not EventKind.MEMORY_CHANGED or event.owner == self.owner
 
 
-class Watches:
-    """What one caller watches, and how far they have been told of each session's messages."""
+class SubscribedResources:
+    """The resources that one caller subscribes to, with a cursor for each session."""
 
     def __init__(self, services: Services, caller: Caller) -> None:
         self._services = services
         self.caller = caller
-        self._by_uri: dict[str, Watched] = {}
-        self._told_up_to: dict[str, int] = {}
+        self._by_uri: dict[str, SubscribedResource] = {}
+        self._cursors: dict[str, SessionCursor] = {}
 
     async def add(self, uri: str) -> None:
-        """Watch from now on. Raises what reading the resource would raise."""
-        watched = Watched.parse(uri)
+        """Subscribe from now on. Raises what reading the resource would raise."""
+        resource = SubscribedResource.parse(uri)
         if len(self._by_uri) >= MAX_URIS and uri not in self._by_uri:
             raise RateLimited(RETRY_AFTER_S)
-        if watched.session_id is not None:
-            session = await self._services.store.sessions.get(watched.session_id)
-            policy.require_session_read(self.caller, session)
-            self._told_up_to.setdefault(session.id, session.last_seq)
-        else:
-            policy.require_own_memory(self.caller, watched.owner or "")
-        self._by_uri[uri] = watched
+        session_id = resource.session_id
+        if session_id is None:
+            policy.require_own_memory(self.caller, resource.owner or "")
+            self._by_uri[uri] = resource
+            return
+        policy.require_session_read(self.caller, await self._get_session(session_id))
+        self._by_uri[uri] = resource
+        if session_id not in self._cursors:
+            # Read again, now that events count: what is behind this end has an event.
+            session = await self._get_session(session_id)
+            self._cursors.setdefault(session_id, self._open_cursor(session_id, session.last_seq))
+
+    async def _get_session(self, session_id: str) -> Session:
+        return await self._services.store.sessions.get(session_id)
 
     def remove(self, uri: str) -> None:
         self._by_uri.pop(uri, None)
@@ -146,77 +154,60 @@ class Watches:
     def uris(self) -> list[str]:
         return list(self._by_uri)
 
-    @property
-    def only_session_id(self) -> str | None:
-        """The session that everything watched belongs to, if it is one."""
-        sessions = {watched.session_id for watched in self._by_uri.values()}
-        return sessions.pop() if len(sessions) == 1 else None
-
     def wants(self, event: Event) -> bool:
-        return any(watched.is_changed_by(event) for watched in self._by_uri.values())
+        return any(resource.is_changed_by(event) for resource in self._by_uri.values())
 
-    async def find_changed(self, events: list[Event], *, is_certain: bool) -> list[str]:
-        """The URIs of what has changed for the caller; without `is_certain` the events may not tell
-        of all."""
-        others = [event for event in events if event.kind is not EventKind.MESSAGE_ADDED]
-        with_news = await self._find_news(events, is_certain=is_certain)
+    async def find_changed(self, news: News) -> list[str]:
+        """The URIs of what has changed for the caller, or may have."""
+        if news.is_set_back:
+            for session_id in tuple(self._cursors):
+                await self._restart_cursor(session_id)
+            return self.uris
+        others = [event for event in news.events if event.kind is not EventKind.MESSAGE_ADDED]
+        with_messages = await self._find_sessions_with_messages(news)
         return [
-            watched.uri
-            for watched in tuple(self._by_uri.values())
-            if any(watched.is_changed_by(event) for event in others)
-            or (watched.session_id in with_news and EventKind.MESSAGE_ADDED in watched.kinds)
-            or (not is_certain and EventKind.MESSAGE_ADDED not in watched.kinds)
+            resource.uri
+            for resource in tuple(self._by_uri.values())
+            if any(resource.is_changed_by(event) for event in others)
+            or (resource.shows_messages and resource.session_id in with_messages)
+            or (news.needs_resync and not resource.shows_messages)
         ]
 
-    async def begin_anew(self) -> list[str]:
-        """All URIs: the store was set back, and whatever they show may be another now."""
-        for session_id in tuple(self._told_up_to):
-            try:
-                session = await self._services.store.sessions.get(session_id)
-            except SessionNotFound:
-                self._told_up_to[session_id] = 0
-            else:
-                self._told_up_to[session_id] = session.last_seq
-        return self.uris
+    async def _find_sessions_with_messages(self, news: News) -> set[str]:
+        """The sessions with messages that the caller sees and was not told of."""
+        added_to = {e.session_id for e in news.events if e.kind is EventKind.MESSAGE_ADDED}
+        found: set[str] = set()
+        for session_id, cursor in tuple(self._cursors.items()):
+            if news.needs_resync or session_id in added_to:
+                with suppress(SessionNotFound):
+                    if await self._has_messages(cursor, news):
+                        found.add(session_id)
+        return found
 
-    async def _find_news(self, events: Iterable[Event], *, is_certain: bool) -> set[str]:
-        """The sessions with messages that the caller sees and has not been told of."""
-        newest: dict[str, int] = {}
-        for event in events:
-            if event.kind is EventKind.MESSAGE_ADDED and event.session_id in self._told_up_to:
-                known = newest.get(event.session_id, 0)
-                newest[event.session_id] = max(known, event.seq or 0)
-        with_news: set[str] = set()
-        for session_id in newest if is_certain else tuple(self._told_up_to):
-            with suppress(SessionNotFound):
-                if await self._has_news(session_id, newest[session_id] if is_certain else None):
-                    with_news.add(session_id)
-        return with_news
+    async def _has_messages(self, cursor: SessionCursor, news: News) -> bool:
+        try:
+            messages = await cursor.read(news)
+            while cursor.has_more and not messages:
+                messages = await cursor.read(news)
+        except CursorLost:
+            await self._restart_cursor(cursor.session_id)
+            return True
+        cursor.skip_to_end()  # one is enough to tell of
+        return bool(messages)
 
-    async def _has_news(self, session_id: str, newest: int | None) -> bool:
-        if newest is None:
-            return await self._look(session_id)
-        is_seen = False
-        while self._told_up_to[session_id] < newest:
-            piece = await self._services.shared_reads.read(session_id, self._told_up_to[session_id])
-            policy.require_session_read(self.caller, piece.session)
-            if not piece.messages:
-                return is_seen or await self._look(session_id)
-            is_seen |= any(policy.can_see_message(self.caller, m) for m in piece.messages)
-            self._told_up_to[session_id] = piece.messages[-1].seq
-        return is_seen
+    async def _restart_cursor(self, session_id: str) -> None:
+        """Go on from the end of the log as it is now."""
+        try:
+            last_seq = (await self._get_session(session_id)).last_seq
+        except SessionNotFound:
+            last_seq = 0
+        self._cursors[session_id] = self._open_cursor(session_id, last_seq)
 
-    async def _look(self, session_id: str) -> bool:
-        query = MessageQuery(limit=1, after_seq=self._told_up_to[session_id], is_counted=False)
-        guard = partial(policy.require_session_read, self.caller)
-        page = await self._services.store.messages.list_visible(
-            session_id, self.caller, query, guard
-        )
-        self._told_up_to[session_id] = max(self._told_up_to[session_id], page.last_seq)
-        return bool(page.messages)
+    def _open_cursor(self, session_id: str, after_seq: int) -> SessionCursor:
+        return SessionCursor(self._services, self.caller, session_id, after_seq, limit=1)
 
 
-class Subscriptions:
+class SubscriptionHandlers:
     """The handlers of one server."""
 
     def __init__(self, services: Services, bindings: SessionBindings | None) -> None:
@@ -247,39 +238,48 @@ class Subscriptions:
         caller: Caller,
     ) -> SubscriptionsListenResult:
         requested = params.notifications
-        watches = Watches(self._services, caller)
-        for uri in uris:
-            await _add(watches, uri)
-        honored = requested.model_copy(update={"resource_subscriptions": watches.uris or None})
-        if self._open_count >= MAX_STREAMS:
-            raise _to_mcp_error(Unavailable("Too many streams are open.", wait_s=RETRY_AFTER_S))
-        self._open_count += 1
-        try:
-            return await self._serve(
-                watches, context, params.model_copy(update={"notifications": honored})
+        resources = SubscribedResources(self._services, caller)
+        with self._services.bus.subscribe(
+            resources.wants, session_id=_find_only_session(uris)
+        ) as subscription:
+            for uri in uris:
+                await _add(resources, uri)
+            honored = requested.model_copy(
+                update={"resource_subscriptions": resources.uris or None}
             )
-        finally:
-            self._open_count -= 1
+            if self._open_count >= MAX_STREAMS:
+                raise _to_mcp_error(Unavailable("Too many streams are open.", wait_s=RETRY_AFTER_S))
+            self._open_count += 1
+            try:
+                return await self._serve(
+                    resources,
+                    subscription,
+                    context,
+                    params.model_copy(update={"notifications": honored}),
+                )
+            finally:
+                self._open_count -= 1
 
     async def _serve(
-        self, watches: Watches, context: Context, params: SubscriptionsListenRequestParams
+        self,
+        resources: SubscribedResources,
+        subscription: Subscription,
+        context: Context,
+        params: SubscriptionsListenRequestParams,
     ) -> SubscriptionsListenResult:
         # One of each for a stream: who is told of what depends on who listens.
         changes = InMemorySubscriptionBus()
         handler = ListenHandler(changes)
 
-        async def tell(uri: str) -> None:
+        async def notify(uri: str) -> None:
             await changes.publish(ResourceUpdated(uri))
 
-        with self._services.bus.subscribe(
-            watches.wants, session_id=watches.only_session_id
-        ) as subscription:
-            telling = asyncio.create_task(self._tell(watches, subscription, tell))
-            telling.add_done_callback(lambda _: handler.close())
-            try:
-                return await handler(context, params)
-            finally:
-                telling.cancel()
+        notifying = asyncio.create_task(self._notify(resources, subscription, notify))
+        notifying.add_done_callback(lambda _: handler.close())
+        try:
+            return await handler(context, params)
+        finally:
+            notifying.cancel()
 
     def _take_slot(self, caller: Caller) -> ExitStack:
         """A place for one stream, to be closed with it. Raises the protocol's error."""
@@ -294,58 +294,54 @@ class Subscriptions:
         """Legacy: notify on the session's own stream from now on."""
         caller = await self._identify(context)
         connection = context.session._connection
-        by_caller: dict[Caller, Watches] = connection.state.setdefault(_STATE, {})
-        watches = by_caller.get(caller)
-        if watches is not None:
-            await _add(watches, params.uri)
+        by_caller: dict[Caller, SubscribedResources] = connection.state.setdefault(_STATE, {})
+        resources = by_caller.get(caller)
+        if resources is not None:
+            await _add(resources, params.uri)
             return EmptyResult()
-        watches = Watches(self._services, caller)
+        resources = SubscribedResources(self._services, caller)
         with ExitStack() as stack:
             stack.enter_context(self._take_slot(caller))
-            await _add(watches, params.uri)
-            slot = stack.pop_all()
-        by_caller[caller] = watches
-        telling = asyncio.create_task(self._notify(watches, connection))
+            subscription = stack.enter_context(self._services.bus.subscribe(resources.wants))
+            await _add(resources, params.uri)
+            held = stack.pop_all()
+        by_caller[caller] = resources
+        notifying = asyncio.create_task(
+            self._notify(resources, subscription, connection.send_resource_updated)
+        )
 
         def forget(_task: asyncio.Task[None]) -> None:
             by_caller.pop(caller, None)
-            slot.close()
+            held.close()
 
-        telling.add_done_callback(forget)
-        connection.exit_stack.callback(telling.cancel)
+        notifying.add_done_callback(forget)
+        connection.exit_stack.callback(notifying.cancel)
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """Legacy: stop notifying, whoever of the session has subscribed."""
-        by_caller: dict[Caller, Watches] = context.session._connection.state.get(_STATE, {})
-        for watches in by_caller.values():
-            watches.remove(params.uri)
+        by_caller: dict[Caller, SubscribedResources] = context.session._connection.state.get(
+            _STATE, {}
+        )
+        for resources in by_caller.values():
+            resources.remove(params.uri)
         return EmptyResult()
 
-    async def _notify(self, watches: Watches, connection: McpConnection) -> None:
-        with self._services.bus.subscribe(watches.wants) as subscription:
-            await self._tell(watches, subscription, connection.send_resource_updated)
-
-    async def _tell(
+    async def _notify(
         self,
-        watches: Watches,
+        resources: SubscribedResources,
         subscription: Subscription,
-        tell: Callable[[str], Awaitable[None]],
+        notify: Callable[[str], Awaitable[None]],
     ) -> None:
         """Until the server stops, the storage fails or the credential ends: clients that come back
         read anew."""
+        follow = Follow(self._services, resources.caller, subscription, begins_with_look=False)
         try:
-            while True:
-                self._services.presence.note(watches.caller)
-                events = await subscription.wait(CHECK_INTERVAL_S)
-                is_certain = not subscription.take_missed()
-                if subscription.take_set_back():
-                    changed = await watches.begin_anew()
-                else:
-                    changed = await watches.find_changed(events, is_certain=is_certain)
-                await self._services.identity.require_current(watches.caller)
+            async for news in follow:
+                changed = await resources.find_changed(news)
+                await follow.require_current()
                 for uri in changed:
-                    await tell(uri)
+                    await notify(uri)
         except (Unavailable, Unauthenticated) as exc:
             _log.debug("a subscription ends", reason=exc.message)
         except Exception:  # noqa: BLE001 - a task of its own: the log is where it surfaces
@@ -367,9 +363,18 @@ def _require_reader(connection: Connection) -> Caller:
     return connection.caller
 
 
-async def _add(watches: Watches, uri: str) -> None:
+def _find_only_session(uris: Iterable[str]) -> str | None:
+    """The session that all the resources belong to, if it is one."""
+    sessions: set[str | None] = set()
+    with suppress(NotFound):  # is refused when it is added
+        for uri in uris:
+            sessions.add(SubscribedResource.parse(uri).session_id)
+    return sessions.pop() if len(sessions) == 1 else None
+
+
+async def _add(resources: SubscribedResources, uri: str) -> None:
     try:
-        await watches.add(uri)
+        await resources.add(uri)
     except NotFound as exc:
         message = f"Resource not found: {uri[:200]!r}"
         raise MCPError(INVALID_PARAMS, message, {"uri": uri}) from exc

@@ -16,6 +16,7 @@ from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
 from tests.events.conftest import open_linked
+from tests.events.news import next_events, wait_for_resync
 from tests.storage.builders import add_message
 
 
@@ -30,11 +31,10 @@ async def next_line() -> str:
 async def wait_for_news(store: Store, bus: Bus) -> None:
     """Prints the kind and seq of each event heard, for ever."""
     with bus.subscribe(lambda event: True) as subscription:
-        await subscription.wait(60)
-        subscription.take_missed()
+        await wait_for_resync(subscription)
         say("listening")
         while True:
-            for event in await subscription.wait(60):
+            for event in await next_events(subscription):
                 say(event.kind.value, event.seq)
 
 

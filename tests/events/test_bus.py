@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from shared_context_server.errors import Unavailable
-from shared_context_server.events.bus import MAX_PENDING, Bus
+from shared_context_server.events.bus import MAX_PENDING, Bus, News
 from shared_context_server.models import Event, EventKind
-from tests.events.conftest import PATIENCE_S
+from tests.events.news import PATIENCE_S, next_events
 
 
 def added(seq: int, session_id: str = "session_1") -> Event:
@@ -33,8 +33,8 @@ class CountingLink:
     def listen(self) -> None:
         self.calls.append("listen")
 
-    def rest(self) -> None:
-        self.calls.append("rest")
+    def pause(self) -> None:
+        self.calls.append("pause")
 
 
 async def test_what_happens_between_subscribing_and_waiting_is_not_lost() -> None:
@@ -42,14 +42,14 @@ async def test_what_happens_between_subscribing_and_waiting_is_not_lost() -> Non
     with bus.subscribe(want_all, session_id="session_1") as subscription:
         bus.publish(added(1))
         bus.publish(added(2))
-        assert await subscription.wait(PATIENCE_S) == [added(1), added(2)]
-        assert await subscription.wait(0) == []
+        assert await next_events(subscription) == [added(1), added(2)]
+        assert await subscription.wait(0) is None
 
 
 async def test_an_event_wakes_a_waiter() -> None:
     bus = Bus()
     with bus.subscribe(want_all, session_id="session_1") as subscription:
-        waiting = asyncio.create_task(subscription.wait(PATIENCE_S))
+        waiting = asyncio.create_task(next_events(subscription))
         await anyio.wait_all_tasks_blocked()
         bus.publish(added(1))
         assert await waiting == [added(1)]
@@ -65,9 +65,9 @@ async def test_a_subscription_hears_what_it_wants_only() -> None:
     ):
         for event in (added(1), added(2), added(2, "session_2"), shared_key):
             bus.publish(event)
-        assert await of_one.wait(0) == [added(1), added(2)]
-        assert await second_ones.wait(0) == [added(2), added(2, "session_2")]
-        assert len(await everything.wait(0)) == 4
+        assert await next_events(of_one, 0) == [added(1), added(2)]
+        assert await next_events(second_ones, 0) == [added(2), added(2, "session_2")]
+        assert len(await next_events(everything, 0)) == 4
 
 
 async def test_who_does_not_read_in_time_is_told_so() -> None:
@@ -75,12 +75,17 @@ async def test_who_does_not_read_in_time_is_told_so() -> None:
     with bus.subscribe(want_all, session_id="session_1") as subscription:
         for seq in range(MAX_PENDING):
             bus.publish(added(seq))
-        assert not subscription.has_missed
-        bus.publish(added(MAX_PENDING))
-        events = await subscription.wait(PATIENCE_S)
-        assert [event.seq for event in events] == list(range(1, MAX_PENDING + 1))
-        assert subscription.take_missed()
-        assert not subscription.take_missed()
+        news = await subscription.wait(PATIENCE_S)
+        assert news is not None
+        assert (len(news.events), news.needs_resync) == (MAX_PENDING, False)
+        for seq in range(MAX_PENDING + 1):
+            bus.publish(added(seq))
+        news = await subscription.wait(PATIENCE_S)
+        assert news is not None
+        assert [event.seq for event in news.events] == list(range(1, MAX_PENDING + 1))
+        assert news.needs_resync
+        bus.publish(added(MAX_PENDING + 1))
+        assert await subscription.wait(PATIENCE_S) == News((added(MAX_PENDING + 1),))
 
 
 async def test_the_unknown_wakes_everybody() -> None:
@@ -89,10 +94,29 @@ async def test_the_unknown_wakes_everybody() -> None:
         bus.subscribe(lambda event: False, session_id="session_1") as one,
         bus.subscribe(lambda event: False) as other,
     ):
-        bus.deliver_unknown()
+        bus.deliver_resync()
         for subscription in (one, other):
-            assert await subscription.wait(PATIENCE_S) == []
-            assert subscription.take_missed()
+            assert await subscription.wait(PATIENCE_S) == News(needs_resync=True)
+
+
+async def test_who_subscribes_learns_that_the_store_was_set_back() -> None:
+    bus = Bus()
+    with bus.subscribe(lambda event: False, session_id="session_1") as subscription:
+        bus.deliver_set_back()
+        news = await subscription.wait(PATIENCE_S)
+        assert news == News(needs_resync=True, is_set_back=True)
+        bus.deliver_resync()
+        assert await subscription.wait(PATIENCE_S) == News(needs_resync=True)
+
+
+async def test_the_bus_knows_whether_a_session_interests_anybody() -> None:
+    bus = Bus()
+    with bus.subscribe(want_all, session_id="session_1"):
+        assert bus.has_subscribers("session_1")
+        assert not bus.has_subscribers("session_2")
+    assert not bus.has_subscribers("session_1")
+    with bus.subscribe(want_all):
+        assert bus.has_subscribers("session_2")
 
 
 async def test_closing_wakes_who_waits_and_who_comes() -> None:
@@ -116,4 +140,4 @@ async def test_the_link_listens_while_there_are_subscribers() -> None:
         with bus.subscribe(want_all, session_id="session_1"):
             bus.deliver(added(2))
         assert bus.subscriber_count == 1
-    assert link.calls == ["announce 1", "listen", "rest"]
+    assert link.calls == ["announce 1", "listen", "pause"]

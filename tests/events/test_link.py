@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 import shared_context_server
-from shared_context_server.events.bus import Bus, Subscription
+from shared_context_server.events.bus import Bus
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
@@ -28,6 +28,7 @@ from shared_context_server.storage.sqlite.engine.doorbells import (
     doorbell_dir,
 )
 from tests.events.conftest import PATIENCE_S, open_linked
+from tests.events.news import next_events, wait_for_event, wait_for_resync
 from tests.storage.builders import ALICE, NOON, add_message, add_session, address, put
 from tests.until import until
 
@@ -93,18 +94,6 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-async def settle(subscription: Subscription) -> None:
-    """Wait until the link listens, which begins with news of unknown kind."""
-    while not subscription.take_missed():
-        await subscription.wait(PATIENCE_S)
-
-
-async def wait_for(subscription: Subscription, event: Event) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while event not in await subscription.wait(PATIENCE_S):
-            pass
-
-
 def meeting_dir_of(store: Store) -> Path:
     assert isinstance(store.changes, ChangeStream)
     return store.changes.engine.meeting_dir
@@ -122,11 +111,11 @@ async def test_what_one_process_writes_wakes_another(linked: Linked, start_peer:
     assert await hear(writer) == "ready"
     best_s = PATIENCE_S
     with bus.subscribe(want_all, session_id="session_1") as subscription:
-        await settle(subscription)
+        await wait_for_resync(subscription)
         for seq in range(1, 11):
             started = time.perf_counter()
             tell(writer, "hello")
-            await wait_for(subscription, added(seq))
+            await wait_for_event(subscription, added(seq))
             best_s = min(best_s, time.perf_counter() - started)
     assert best_s < PROMPT_S
 
@@ -155,9 +144,9 @@ async def test_a_writer_that_does_not_ring_is_heard_too(
     writer = start_peer("write")
     assert await hear(writer) == "ready"
     with bus.subscribe(want_all) as subscription:
-        await settle(subscription)
+        await wait_for_resync(subscription)
         tell(writer, "quietly")
-        await wait_for(subscription, added(1))
+        await wait_for_event(subscription, added(1))
 
 
 async def test_other_news_than_messages_crosses_too(linked: Linked, start_peer: StartPeer) -> None:
@@ -183,8 +172,7 @@ async def test_nothing_is_lost_while_listening_begins(linked: Linked, settings: 
                 for _ in range(seq % 7):
                     await asyncio.sleep(0)
                 while seen < seq:
-                    events = await subscription.wait(PATIENCE_S)
-                    assert events or subscription.take_missed(), "nothing woke it"
+                    assert await subscription.wait(PATIENCE_S) is not None, "nothing woke it"
                     seen = (await store.sessions.get("session_1")).last_seq
                 await writing
 
@@ -192,13 +180,13 @@ async def test_nothing_is_lost_while_listening_begins(linked: Linked, settings: 
 async def test_own_messages_are_heard_once(linked: Linked) -> None:
     store, bus = linked
     with bus.subscribe(want_all) as subscription:
-        await settle(subscription)
+        await wait_for_resync(subscription)
         await add_message(store)
         bus.publish(added(1))
         await store.memory.write(address("k"), ALICE, put(1), now=NOON, guard=None)
         heard: list[Event] = []
         while not heard or heard[-1].kind is not EventKind.MEMORY_CHANGED:
-            heard += await subscription.wait(PATIENCE_S)  # the link's own look, which sees both
+            heard += await next_events(subscription)  # the link's own look, which sees both
         assert [event.kind for event in heard].count(EventKind.MESSAGE_ADDED) == 1
 
 
@@ -224,18 +212,17 @@ async def test_while_nobody_waits_there_is_no_socket_and_nothing_is_read(
 async def test_who_waits_again_soon_keeps_the_socket(linked: Linked) -> None:
     store, bus = linked
     with bus.subscribe(want_all) as subscription:
-        await settle(subscription)
+        await wait_for_resync(subscription)
         bells = bells_of(store)
     with bus.subscribe(want_all) as subscription:
         assert bells_of(store) == bells
-        assert await subscription.wait(0) == []
-        assert not subscription.take_missed()
+        assert await subscription.wait(0) is None
 
 
 async def test_closing_leaves_no_socket(settings: Settings) -> None:
     async with open_linked(settings) as (store, bus):
         with bus.subscribe(want_all) as subscription:
-            await settle(subscription)
+            await wait_for_resync(subscription)
             assert len(bells_of(store)) == 1
     assert bells_of(store) == set()
 
@@ -264,12 +251,12 @@ async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None
         assert directory != meeting_dir_of(store)
         await add_session(store)
         with bus.subscribe(want_all) as subscription:
-            await settle(subscription)
+            await wait_for_resync(subscription)
             (bell,) = directory.iterdir()
             assert len(os.fsencode(bell)) <= MAX_PATH_BYTES
             await add_message(other)
             other_bus.publish(added(1))
-            await wait_for(subscription, added(1))
+            await wait_for_event(subscription, added(1))
     directory.rmdir()
 
 
@@ -280,11 +267,11 @@ async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: S
     assert await hear(writer) == "ready"
     best_s = PATIENCE_S
     with bus.subscribe(want_all) as subscription:
-        await settle(subscription)
+        await wait_for_resync(subscription)
         for seq in range(1, 6):
             started = time.perf_counter()
             tell(writer, "hello")
-            await wait_for(subscription, added(seq))
+            await wait_for_event(subscription, added(seq))
             best_s = min(best_s, time.perf_counter() - started)
     assert best_s < PROMPT_S
 
@@ -294,7 +281,7 @@ async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
     rings: list[None] = []
     receiver = Doorbells(tmp_path, lambda: rings.append(None))
     sender = Doorbells(tmp_path, lambda: None)
-    assert receiver.hang_up()
+    assert receiver.start_listening()
     for _ in range(5000):
         sender.ring()
     await until(lambda: bool(rings))
@@ -305,14 +292,14 @@ async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_bell_hung_up_in_the_same_tick_is_found(tmp_path: Path) -> None:
+async def test_who_begins_to_listen_in_the_same_tick_is_found(tmp_path: Path) -> None:
     """The directory's time does not tell two changes of one tick of the clock apart."""
     sender = Doorbells(tmp_path, lambda: None)
     for _ in range(50):
         rings: list[None] = []
         sender.ring()
         bell = Doorbells(tmp_path, lambda rings=rings: rings.append(None))
-        assert bell.hang_up()
+        assert bell.start_listening()
         sender.ring()
         await until(lambda rings=rings: bool(rings))
         bell.close()

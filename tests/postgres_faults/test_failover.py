@@ -16,6 +16,7 @@ from shared_context_server.events.link import open_link
 from shared_context_server.models import EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, open_storage
+from tests.events.news import wait_for_resync
 from tests.postgres import Cluster, open_cluster
 from tests.postgres_faults.replicas import Replicas, set_read_only, until
 from tests.storage.builders import ALICE, add_message, add_session, list_seqs
@@ -81,15 +82,15 @@ async def test_a_standby_that_takes_over_is_found_and_nothing_is_lost(
                 assert await list_seqs(other, ALICE) == acknowledged
                 # Who waits at the other one hears of what the new primary takes.
                 async with asyncio.timeout(PATIENCE_S):
-                    while not subscription.take_missed():
-                        await subscription.wait(PATIENCE_S)
+                    await wait_for_resync(subscription)
                     seq = await add_for_sure(one, "21")
-                    heard: list[int | None] = []
-                    while seq not in heard:
-                        events = await subscription.wait(PATIENCE_S)
-                        heard += [e.seq for e in events if e.kind is EventKind.MESSAGE_ADDED]
-                        if subscription.take_missed():  # it found the new primary after that
-                            heard += await list_seqs(other, ALICE)
+                    told: list[int | None] = []
+                    while seq not in told:
+                        news = await subscription.wait(PATIENCE_S)
+                        assert news is not None
+                        told += [e.seq for e in news.events if e.kind is EventKind.MESSAGE_ADDED]
+                        if news.needs_resync:  # it found the new primary after that
+                            told += await list_seqs(other, ALICE)
 
 
 async def test_a_primary_that_takes_no_writes_any_more_is_not_used(

@@ -431,7 +431,7 @@ async def test_a_quiet_stream_has_heartbeats(server: Server) -> None:
         assert [await anext(lines) for _ in range(4)] == [": alive", "", ": alive", ""]
 
 
-@pytest.mark.parametrize("cutter", ["patience_s", "reader_patience_s"])
+@pytest.mark.parametrize("cutter", ["send_timeout_s", "reader_patience_s"])
 async def test_a_slow_reader_is_cut_off_and_frees_what_it_held(
     server: Server, alice: httpx.AsyncClient, cutter: str
 ) -> None:

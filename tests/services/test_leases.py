@@ -15,9 +15,10 @@ import pytest
 from shared_context_server.auth.keys import AUTH_DISABLED
 from shared_context_server.models import Caller, Event, EventKind
 from shared_context_server.server import Server, open_server
-from shared_context_server.services import leases
+from shared_context_server.services import follow, leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.sqlite.engine.connections import database_path
+from tests.events.news import next_events
 from tests.settings import make_settings
 from tests.storage import builders
 
@@ -78,7 +79,7 @@ async def test_a_lease_granted_to_a_cancelled_call_is_given_back(
 ) -> None:
     with services.bus.subscribe(lambda event: True) as changes:
         await cancel_while_writing(services, outsider)
-        assert await changes.wait(PATIENCE_S) == [Event(EventKind.LEASE_CHANGED, name="deploy")]
+        assert await next_events(changes) == [Event(EventKind.LEASE_CHANGED, name="deploy")]
     attempt = await acquire(services, BOB)
     assert attempt.is_acquired
     assert attempt.lease.fencing_token == 2  # the cancelled call did have it
@@ -96,7 +97,7 @@ async def test_a_cancelled_renewal_keeps_the_lease(
 async def test_who_waits_is_told_that_the_call_is_alive(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "PROGRESS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(follow, "PROGRESS_INTERVAL_S", 0.01)
     await acquire(services)
     told: asyncio.Queue[tuple[float, float]] = asyncio.Queue()
 

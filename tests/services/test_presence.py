@@ -16,6 +16,7 @@ from shared_context_server.models import Agent, Caller, EventKind, Permission
 from shared_context_server.services.presence import GONE_AFTER, Presence
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, open_storage
+from tests.events.news import next_events
 
 ALICE = Caller("alice", "claude", frozenset({Permission.READ}), "key")
 
@@ -29,7 +30,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def hear(subscription: Subscription) -> list[tuple[EventKind, str | None]]:
     """What has been published, if anything."""
-    return [(event.kind, event.agent_id) for event in await subscription.wait(0)]
+    return [(event.kind, event.agent_id) for event in await next_events(subscription, 0)]
 
 
 async def test_coming_and_going_are_published_by_one_of_two_processes(store: Store) -> None:

@@ -11,13 +11,8 @@ import httpx
 import pytest
 
 from shared_context_server.server import Server
-from tests.settings import ADMIN_API_KEY
-from tests.surfaces.conftest import (
-    As,
-    RestSurface,
-    Surface,
-    headers_of,
-)
+from tests.settings import ADMIN_API_KEY, API_KEY
+from tests.surfaces.conftest import As, RestSurface, Surface, headers_of
 from tests.surfaces.test_contract import assert_refused, new_session
 from tests.surfaces.test_mcp import MODERN, client_of
 from tests.surfaces.test_waiting import PATIENCE_S, waiting
@@ -185,6 +180,19 @@ async def test_the_time_to_wait_runs_out(as_agent: As, server: Server) -> None:
     assert not answer.is_error
     assert answer.body == held.body | {"acquired": False, "fencing_token": None}
     assert server.services.bus.subscriber_count == 0
+
+
+async def test_a_token_revoked_meanwhile_takes_no_lease(as_agent: As, server: Server) -> None:
+    alice, nobody = await as_agent("alice"), await as_agent(None)
+    token = (await nobody.call("authenticate_agent", agent_id="bob", api_key=API_KEY))["token"]
+    held = await acquire(alice)
+    wait = {"name": "deploy", "wait_seconds": PATIENCE_S, "auth_token": token}
+    (task,) = await waiting(server, 1, nobody.call("acquire_lease", **wait))
+    await nobody.call("revoke_token", auth_token=token)
+    await alice.call("release_lease", name="deploy", fencing_token=held)
+    assert_refused(await task, "UNAUTHENTICATED")
+    assert (await alice.call("list_leases"))["count"] == 0
+    assert await acquire(alice) == held + 1  # bob had none in between
 
 
 async def test_an_invited_session_hides_its_leases_from_strangers(as_agent: As) -> None:

@@ -15,7 +15,7 @@ import pytest
 from shared_context_server.server import Server
 from shared_context_server.storage.sqlite.engine.connections import database_path
 from tests.surfaces.conftest import As, Surface, headers_of
-from tests.surfaces.test_subscriptions import watch_modern
+from tests.surfaces.test_subscriptions import subscribe_modern
 from tests.until import until
 
 PATIENCE_S = 30
@@ -96,7 +96,7 @@ async def test_who_waits_searches_or_watches_is_told_of_a_store_that_was_set_bac
     assert (await bob.call("search_context", **search))["count"] == 2
     wait = {"session_id": session_id, "after_seq": 3, "timeout_seconds": PATIENCE_S}
     leases = f"session://{session_id}/leases"
-    async with watch_modern(url, headers_of("eve"), leases) as eve:
+    async with subscribe_modern(url, headers_of("eve"), leases) as eve:
         waiting = asyncio.ensure_future(bob.call("wait_for_messages", **wait))
         await until(lambda: server.services.bus.subscriber_count == 2)
         await set_back(False)

@@ -17,9 +17,10 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 
 from shared_context_server import subscriptions
+from shared_context_server.events.bus import News
 from shared_context_server.models import Caller, Event, EventKind, Permission
 from shared_context_server.server import Server
-from shared_context_server.subscriptions import Watched, Watches
+from shared_context_server.subscriptions import SubscribedResource, SubscribedResources
 from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 from tests.surfaces.conftest import RestSurface, headers_of, serve
 from tests.until import until
@@ -34,7 +35,7 @@ pytestmark = [
 ]
 
 
-class Watcher:
+class Subscriber:
     """One client of either era, and the URIs it has been told of."""
 
     def __init__(self, client: Client, told: asyncio.Queue[str]) -> None:
@@ -66,7 +67,9 @@ async def connect(
 
 
 @asynccontextmanager
-async def watch_modern(url: str, headers: dict[str, str], *uris: str) -> AsyncIterator[Watcher]:
+async def subscribe_modern(
+    url: str, headers: dict[str, str], *uris: str
+) -> AsyncIterator[Subscriber]:
     told: asyncio.Queue[str] = asyncio.Queue()
     async with (
         connect(url, headers, MODERN) as client,
@@ -80,13 +83,15 @@ async def watch_modern(url: str, headers: dict[str, str], *uris: str) -> AsyncIt
 
         listening = asyncio.create_task(listen())
         try:
-            yield Watcher(client, told)
+            yield Subscriber(client, told)
         finally:
             listening.cancel()
 
 
 @asynccontextmanager
-async def watch_legacy(url: str, headers: dict[str, str], *uris: str) -> AsyncIterator[Watcher]:
+async def subscribe_legacy(
+    url: str, headers: dict[str, str], *uris: str
+) -> AsyncIterator[Subscriber]:
     told: asyncio.Queue[str] = asyncio.Queue()
 
     async def hear(message: Any) -> None:
@@ -96,15 +101,15 @@ async def watch_legacy(url: str, headers: dict[str, str], *uris: str) -> AsyncIt
     async with connect(url, headers, "legacy", message_handler=hear) as client:
         for uri in uris:
             await client.subscribe_resource(uri)
-        yield Watcher(client, told)
+        yield Subscriber(client, told)
 
 
-Watch = Callable[..., AbstractAsyncContextManager[Watcher]]
+Subscribe = Callable[..., AbstractAsyncContextManager[Subscriber]]
 
 
-@pytest.fixture(params=[watch_modern, watch_legacy], ids=["modern", "legacy"])
-def watch(request: pytest.FixtureRequest) -> Watch:
-    found: Watch = request.param
+@pytest.fixture(params=[subscribe_modern, subscribe_legacy], ids=["modern", "legacy"])
+def subscribe(request: pytest.FixtureRequest) -> Subscribe:
+    found: Subscribe = request.param
     return found
 
 
@@ -120,12 +125,14 @@ async def alice(url: str) -> AsyncIterator[RestSurface]:
         yield alice
 
 
-async def refusal(watch: Watch, url: str, headers: dict[str, str], uri: str) -> mcp_types.ErrorData:
-    """The error that asking to watch is answered with."""
-    mode = MODERN if watch is watch_modern else "legacy"
+async def refusal(
+    subscribe: Subscribe, url: str, headers: dict[str, str], uri: str
+) -> mcp_types.ErrorData:
+    """The error that asking to subscribe is answered with."""
+    mode = MODERN if subscribe is subscribe_modern else "legacy"
     async with connect(url, headers, mode) as client:
         try:
-            if watch is watch_legacy:
+            if subscribe is subscribe_legacy:
                 await client.subscribe_resource(uri)
             else:
                 async with client.listen(resource_subscriptions=[uri]):
@@ -140,12 +147,12 @@ async def new_session(surface: RestSurface, **arguments: Any) -> str:
     return session_id
 
 
-async def test_who_watches_a_session_is_told_of_another_s_writes(
-    watch: Watch, url: str, alice: RestSurface
+async def test_who_subscribes_to_a_session_is_told_of_another_s_writes(
+    subscribe: Subscribe, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
     here = f"session://{session_id}"
-    async with watch(url, headers_of("bob"), here, f"{here}/messages") as bob:
+    async with subscribe(url, headers_of("bob"), here, f"{here}/messages") as bob:
         await alice.call("add_message", session_id=session_id, content="hello")
         await bob.hear(here, f"{here}/messages")
         read = await bob.client.read_resource(f"{here}/messages")
@@ -155,18 +162,18 @@ async def test_who_watches_a_session_is_told_of_another_s_writes(
 
 
 async def test_memory_and_leases_are_told_by_place_and_owner(
-    watch: Watch, url: str, alice: RestSurface
+    subscribe: Subscribe, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
     here = f"session://{session_id}"
-    watched = (f"{here}/memory", f"{here}/leases", "agent://alice/memory")
-    async with watch(url, headers_of("alice"), *watched) as watcher:
+    uris = (f"{here}/memory", f"{here}/leases", "agent://alice/memory")
+    async with subscribe(url, headers_of("alice"), *uris) as subscriber:
         await alice.call("set_memory", key="k", value=1)
-        await watcher.hear("agent://alice/memory")
+        await subscriber.hear("agent://alice/memory")
         await alice.call("set_memory", key="k", value=1, session_id=session_id, scope="shared")
-        await watcher.hear(f"{here}/memory")
+        await subscriber.hear(f"{here}/memory")
         await alice.call("acquire_lease", name="l", session_id=session_id)
-        await watcher.hear(f"{here}/leases")
+        await subscriber.hear(f"{here}/leases")
 
 
 @pytest.mark.parametrize(
@@ -189,19 +196,19 @@ def test_a_resource_is_changed_by(uri: str, changing: set[str]) -> None:
         "shared": Event(EventKind.MEMORY_CHANGED, name="k"),
     }
     elsewhere = {f"{kind} in t": Event(kind, "t") for kind in EventKind}
-    watched = Watched.parse(uri)
+    resource = SubscribedResource.parse(uri)
     events = in_s | memory | elsewhere
-    assert {name for name, event in events.items() if watched.is_changed_by(event)} == changing
+    assert {name for name, event in events.items() if resource.is_changed_by(event)} == changing
 
 
 async def test_a_message_that_one_does_not_see_tells_nothing(
-    watch: Watch, url: str, alice: RestSurface
+    subscribe: Subscribe, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
     messages, memory = f"session://{session_id}/messages", f"session://{session_id}/memory"
     async with (
-        watch(url, headers_of("bob"), messages) as bob,
-        watch(url, headers_of("eve"), messages, memory) as eve,
+        subscribe(url, headers_of("bob"), messages) as bob,
+        subscribe(url, headers_of("eve"), messages, memory) as eve,
     ):
         private = {"visibility": "private", "recipients": ["bob"]}
         await alice.call("add_message", session_id=session_id, content="psst", **private)
@@ -213,22 +220,24 @@ async def test_a_message_that_one_does_not_see_tells_nothing(
         await eve.hear(messages)
 
 
-@pytest.mark.parametrize("is_certain", [True, False])
+@pytest.mark.parametrize("needs_resync", [True, False])
 async def test_only_visible_messages_that_are_new_are_a_change(
-    server: Server, alice: RestSurface, is_certain: bool
+    server: Server, alice: RestSurface, needs_resync: bool
 ) -> None:
     session_id = await new_session(alice)
     uri = f"session://{session_id}/messages"
     bob, eve = (
-        Watches(server.services, Caller(name, "generic", frozenset({Permission.READ}), "key"))
+        SubscribedResources(
+            server.services, Caller(name, "generic", frozenset({Permission.READ}), "key")
+        )
         for name in ("bob", "eve")
     )
     await bob.add(uri)
     await eve.add(uri)
 
-    async def tell(watches: Watches, seq: int) -> list[str]:
+    async def tell(resources: SubscribedResources, seq: int) -> list[str]:
         event = Event(EventKind.MESSAGE_ADDED, session_id, seq=seq)
-        return await watches.find_changed([event], is_certain=is_certain)
+        return await resources.find_changed(News([event], needs_resync))
 
     private = {"visibility": "private", "recipients": ["bob"]}
     await alice.call("add_message", session_id=session_id, content="psst", **private)
@@ -239,44 +248,46 @@ async def test_only_visible_messages_that_are_new_are_a_change(
 
 
 async def test_each_resource_is_refused_as_reading_it_is(
-    watch: Watch, url: str, alice: RestSurface
+    subscribe: Subscribe, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice, access="invited")
     missing = [f"session://{session_id}", f"session://{session_id}/leases", "session://x", "no://x"]
     for uri in missing:
-        error = await refusal(watch, url, headers_of("eve"), uri)
+        error = await refusal(subscribe, url, headers_of("eve"), uri)
         assert error.code == mcp_types.INVALID_PARAMS
         assert "not found" in error.message
         assert error.data == {"uri": uri}
-    denied = await refusal(watch, url, headers_of("eve"), "agent://alice/memory")
+    denied = await refusal(subscribe, url, headers_of("eve"), "agent://alice/memory")
     assert denied.data["code"] == "PERMISSION_DENIED"
-    async with watch(url, headers_of("the-admin", api_key=ADMIN_API_KEY), missing[0]) as admin:
+    async with subscribe(url, headers_of("the-admin", api_key=ADMIN_API_KEY), missing[0]) as admin:
         await alice.call("add_message", session_id=session_id, content="hello")
         await admin.hear(missing[0])
 
 
-async def test_the_anonymous_watch_nothing(watch: Watch, url: str, alice: RestSurface) -> None:
+async def test_the_anonymous_subscribe_to_nothing(
+    subscribe: Subscribe, url: str, alice: RestSurface
+) -> None:
     session_id = await new_session(alice)
-    error = await refusal(watch, url, {}, f"session://{session_id}")
+    error = await refusal(subscribe, url, {}, f"session://{session_id}")
     assert error.data["code"] == "UNAUTHENTICATED"
 
 
 async def test_who_goes_frees_the_subscription(
-    watch: Watch, server: Server, url: str, alice: RestSurface
+    subscribe: Subscribe, server: Server, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
-    async with watch(url, headers_of("bob"), f"session://{session_id}"):
+    async with subscribe(url, headers_of("bob"), f"session://{session_id}"):
         await until(lambda: server.services.bus.subscriber_count == 1)
     await until(lambda: server.services.bus.subscriber_count == 0)
 
 
 async def test_a_revoked_token_is_told_nothing_more(
-    watch: Watch, server: Server, url: str, alice: RestSurface
+    subscribe: Subscribe, server: Server, url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
     granted = await alice.call("authenticate_agent", agent_id="bob", api_key=API_KEY)
     bearer = {"Authorization": f"Bearer {granted['token']}"}
-    async with watch(url, bearer, f"session://{session_id}"):
+    async with subscribe(url, bearer, f"session://{session_id}"):
         await until(lambda: server.services.bus.subscriber_count == 1)
         await alice.call("revoke_token", auth_token=granted["token"])
         await alice.call("add_message", session_id=session_id, content="secret")
@@ -308,7 +319,7 @@ async def test_listen_streams_end_as_closed_when_the_server_stops(
 async def test_unsubscribing_ends_the_telling(url: str, alice: RestSurface) -> None:
     session_id = await new_session(alice)
     messages, memory = f"session://{session_id}/messages", f"session://{session_id}/memory"
-    async with watch_legacy(url, headers_of("bob"), messages, memory) as bob:
+    async with subscribe_legacy(url, headers_of("bob"), messages, memory) as bob:
         await bob.client.unsubscribe_resource(messages)
         await alice.call("add_message", session_id=session_id, content="hello")
         await alice.call("set_memory", key="k", value=1, session_id=session_id, scope="shared")
@@ -320,7 +331,7 @@ async def test_a_session_bound_by_authenticating_may_subscribe(tmp_path: Path) -
     async with (
         serve(settings) as (_, url),
         RestSurface(url, headers_of("alice")) as alice,
-        watch_legacy(url, {}) as bob,
+        subscribe_legacy(url, {}) as bob,
     ):
         session_id = await new_session(alice)
         await bob.client.call_tool("authenticate_agent", {"agent_id": "bob", "api_key": API_KEY})
@@ -347,10 +358,10 @@ async def test_events_that_were_forgotten_are_made_good_under_one_s_own_rights(
 ) -> None:
     session_id = await new_session(alice)
     messages, leases = f"session://{session_id}/messages", f"session://{session_id}/leases"
-    async with watch_modern(url, headers_of("eve"), messages, leases) as eve:
+    async with subscribe_modern(url, headers_of("eve"), messages, leases) as eve:
         private = {"visibility": "private", "recipients": ["bob"]}
         await alice.call("add_message", session_id=session_id, content="psst", **private)
-        server.services.bus.deliver_unknown()
+        server.services.bus.deliver_resync()
         await eve.hear(leases, but_not=messages)
         await alice.call("add_message", session_id=session_id, content="all")
         await eve.hear(messages)
@@ -361,8 +372,8 @@ async def test_open_streams_are_limited(
 ) -> None:
     monkeypatch.setattr(subscriptions, "MAX_STREAMS", 1)
     uri = f"session://{await new_session(alice)}"
-    async with watch_modern(url, headers_of("bob"), uri) as bob:
-        error = await refusal(watch_modern, url, headers_of("eve"), uri)
+    async with subscribe_modern(url, headers_of("bob"), uri) as bob:
+        error = await refusal(subscribe_modern, url, headers_of("eve"), uri)
         assert error.data["code"] == "UNAVAILABLE"
         await alice.call("add_message", session_id=uri.removeprefix("session://"), content="x")
         await bob.hear(uri)

@@ -13,15 +13,9 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
-from shared_context_server.services.waiting import PROGRESS_INTERVAL_S
+from shared_context_server.services.follow import PROGRESS_INTERVAL_S
 from tests.settings import API_KEY
-from tests.surfaces.conftest import (
-    Answer,
-    As,
-    RestSurface,
-    Surface,
-    headers_of,
-)
+from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of
 from tests.until import until
 
 PATIENCE_S = 30

@@ -193,6 +193,12 @@ class Identity:
             )
         return caller
 
+    async def refresh_state(self) -> None:
+        """Ask the store which keys and tokens count, unless that was asked a moment ago: for what
+        will soon call `require_current`."""
+        if self._states.find_recent() is None:
+            await self._states.get()
+
     async def require_current(self, caller: Caller) -> None:
         """Raise Unauthenticated if the credential behind this caller has ended since it was read:
         for what outlives the request that presented it."""

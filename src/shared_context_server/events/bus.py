@@ -1,24 +1,36 @@
-"""The bus: who waits for what, in this process. Events from elsewhere come in by a link.
+"""Deliver events to the subscribers of this process. Events of other processes come in by a link.
 
-An event says only that something was committed. It may be heard twice (from this process and from
-a link), and a subscription that is not read in time forgets events; both are harmless, since
-readers go by their cursor: they subscribe first, then look, then wait.
+An event says only that something was committed. It may come twice (from this process and from a
+link), and a subscription that is not read in time drops events. Both are harmless, since readers go
+by their cursor: they subscribe first, then look, then wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from shared_context_server.errors import Unavailable
 from shared_context_server.models import Event
 
-MAX_PENDING = 256  # events a subscription keeps; older ones are forgotten, and `has_missed` says so
+MAX_PENDING = 256  # events a subscription keeps; it drops older ones, and then needs a resync
 
 Wanted = Callable[[Event], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a subscription was told since it was last read. `needs_resync`: the events are not
+    everything that happened, so the subscriber has to look in the store. `is_set_back`: the store is in
+    an earlier state than the one that was read; `needs_resync` is set then, too."""
+
+    events: Sequence[Event] = ()
+    needs_resync: bool = False
+    is_set_back: bool = False
 
 
 class Subscription:
@@ -28,56 +40,47 @@ class Subscription:
         self._wants = wants
         self._pending: deque[Event] = deque(maxlen=MAX_PENDING)
         self._arrived = asyncio.Event()
+        self._needs_resync = False
+        self._is_set_back = False
         self._is_closed = False
-        self.has_missed = False
-        self.was_set_back = False
 
     def offer(self, event: Event) -> None:
         """Keep the event if it is wanted, and wake the subscriber."""
         if self._wants(event):
-            self.has_missed |= len(self._pending) == MAX_PENDING
+            self._needs_resync |= len(self._pending) == MAX_PENDING
             self._pending.append(event)
             self._arrived.set()
 
-    def miss(self) -> None:
-        """Wake the subscriber to look for itself: something may have happened unheard."""
-        self.has_missed = True
+    def require_resync(self) -> None:
+        """Wake the subscriber: something may have happened that no event tells."""
+        self._needs_resync = True
         self._arrived.set()
 
     def set_back(self) -> None:
         """Wake the subscriber: the store is in an earlier state than the one it has read."""
-        self.was_set_back = True
-        self.miss()
+        self._is_set_back = True
+        self.require_resync()
 
     def close(self) -> None:
         """Wake the subscriber for the last time."""
         self._is_closed = True
         self._arrived.set()
 
-    async def wait(self, timeout_s: float) -> list[Event]:
-        """The events since the last call, as soon as there are any (or has_missed is set); none
-        after `timeout_s`. Raises Unavailable when the server is stopping."""
+    async def wait(self, timeout_s: float) -> News | None:
+        """Return the news since the last call, as soon as there is any; None after `timeout_s`.
+        Raises Unavailable when the server is stopping."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._arrived.wait()
         except TimeoutError:
-            return []
+            return None
         if self._is_closed:
             raise Unavailable("The server is stopping.")
+        news = News(tuple(self._pending), self._needs_resync, self._is_set_back)
         self._arrived.clear()
-        events = list(self._pending)
         self._pending.clear()
-        return events
-
-    def take_missed(self) -> bool:
-        """Whether events may have been missed since the last call."""
-        missed, self.has_missed = self.has_missed, False
-        return missed
-
-    def take_set_back(self) -> bool:
-        """Whether the store was set back since the last call."""
-        set_back, self.was_set_back = self.was_set_back, False
-        return set_back
+        self._needs_resync = self._is_set_back = False
+        return news
 
 
 class Link(Protocol):
@@ -89,7 +92,7 @@ class Link(Protocol):
     def listen(self) -> None:
         """Called when the first subscriber comes: from now on hand events of others to the bus."""
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Called when the last subscriber has gone: nobody listens, and listening costs something."""
 
 
@@ -102,7 +105,7 @@ class NoLink:
     def listen(self) -> None:
         pass
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         pass
 
 
@@ -124,6 +127,10 @@ class Bus:
     def subscriber_count(self) -> int:
         return self._count
 
+    def has_subscribers(self, session_id: str) -> bool:
+        """Whether an event of this session may interest anybody in this process."""
+        return session_id in self._subscriptions or None in self._subscriptions
+
     def publish(self, event: Event) -> None:
         """An event of this process, after its commit."""
         self.deliver(event)
@@ -137,11 +144,11 @@ class Bus:
             for subscription in tuple(self._subscriptions.get(None, ())):
                 subscription.offer(event)
 
-    def deliver_unknown(self) -> None:
-        """Something may have happened that no event tells: everybody has to look for themselves."""
+    def deliver_resync(self) -> None:
+        """Something may have happened that no event tells: every subscriber has to look."""
         for subscriptions in tuple(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
-                subscription.miss()
+                subscription.require_resync()
 
     def deliver_set_back(self) -> None:
         """The store was set back to an earlier state: what anybody remembers of it may be lost."""
@@ -169,7 +176,7 @@ class Bus:
                 del self._subscriptions[session_id]
             self._count -= 1
             if self._count == 0:
-                self._link.rest()
+                self._link.pause()
 
     def close(self) -> None:
         """The server is stopping: whoever waits is told at once, and so is whoever comes."""

@@ -1,5 +1,7 @@
-"""Events between the processes that serve one store: each reads the store's tail while somebody
-waits in it, as soon as another process rings, and now and then in any case.
+"""Carry events between the processes that serve one store.
+
+Each process reads the end of the store while somebody waits in it: as soon as another process rings,
+and at intervals in any case.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ LOOK_INTERVAL_S = 0.25  # for writers that do not ring, such as commands; and a 
 LOOK_INTERVAL_WITHOUT_BELL_S = 0.02
 # Between two reads of the tail, so that a busy neighbour costs this process little.
 PAUSE_S = 0.002
-# Between the last subscriber's going and the end of listening: who waits in turns soon waits again.
+# Between the last subscriber's end and the end of listening: a client that waits often soon waits again.
 LINGER_S = 1.0
 READ_LIMIT = 500
 MAX_OWN_MESSAGES = 10_000
@@ -55,7 +57,7 @@ class TailLink:
         self._interval_s = LOOK_INTERVAL_WITHOUT_BELL_S
         self._listening: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks("events-link")
-        self._resting: asyncio.TimerHandle | None = None
+        self._pausing: asyncio.TimerHandle | None = None
         self._is_ring_due = False
         self._is_closed = False
         self._position: TailPosition | None = None
@@ -74,18 +76,18 @@ class TailLink:
             self._loop.call_soon(self._ring)
 
     def listen(self) -> None:
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
         if self._listening is None and not self._is_closed:
-            is_heard = self._bell.hang_up()
-            self._interval_s = LOOK_INTERVAL_S if is_heard else LOOK_INTERVAL_WITHOUT_BELL_S
+            can_hear = self._bell.start_listening()
+            self._interval_s = LOOK_INTERVAL_S if can_hear else LOOK_INTERVAL_WITHOUT_BELL_S
             self._position = None
             self._listening = self._tasks.start(self._listen())
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         if self._listening is not None and not self._is_closed:
-            self._resting = self._loop.call_later(LINGER_S, self._stop_listening)
+            self._pausing = self._loop.call_later(LINGER_S, self._stop_listening)
 
     async def aclose(self) -> None:
         """Stop listening, and wait until nothing of it runs any more."""
@@ -95,16 +97,16 @@ class TailLink:
         await self._tasks.wait()
 
     def _stop_listening(self) -> None:
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
-        self._bell.take_down()
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        self._bell.stop_listening()
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
         self._own_messages.clear()
 
-    # Telling the others
+    # Events for the other processes
 
     def _ring(self) -> None:
         self._is_ring_due = False
@@ -119,13 +121,13 @@ class TailLink:
             await self._store.changes.add(events)
         self._bell.ring()
 
-    # Hearing of the others
+    # Events of the other processes
 
     def _expect_own(self, event: Event) -> None:
         if self._listening is None:
             return
         if len(self._own_messages) >= MAX_OWN_MESSAGES:
-            self._own_messages.clear()  # heard twice is harmless
+            self._own_messages.clear()  # an event that comes twice is harmless
         self._own_messages.add((event.session_id, event.seq))
 
     async def _listen(self) -> None:
@@ -140,7 +142,7 @@ class TailLink:
                     else await self._read_on(self._position)
                 )
                 # What was committed while nobody read, and before that position was taken.
-                self._bus.deliver_unknown()
+                self._bus.deliver_resync()
                 if is_failing:
                     is_failing = False
                     _log.info("the tail can be read again")
@@ -180,7 +182,7 @@ class TailLink:
             self._own_messages.clear()
             self._bus.deliver_set_back()
         elif not changes.is_complete:
-            self._bus.deliver_unknown()
+            self._bus.deliver_resync()
         for event in changes.events:
             message = (event.session_id, event.seq)
             if event.kind is EventKind.MESSAGE_ADDED and message in self._own_messages:

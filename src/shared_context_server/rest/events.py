@@ -26,7 +26,7 @@ EVENTS_PATH = "/events"
 HEARTBEAT_S = 15.0  # proxies cut what is silent for longer: 30 to 60 s are usual
 # A reader that takes nothing for so long is cut off; it comes back with Last-Event-ID. `serve` itself
 # is stricter (cli.connections), this is for other ASGI servers.
-PATIENCE_S = 30.0
+SEND_TIMEOUT_S = 30.0
 LAST_EVENT_ID = "Last-Event-ID"
 _MESSAGE_ITEM = TypeAdapter(MessageItem)
 
@@ -53,11 +53,11 @@ class EventsEndpoint:
         services: Services,
         *,
         heartbeat_s: float = HEARTBEAT_S,
-        patience_s: float = PATIENCE_S,
+        send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         self._services = services
         self._heartbeat_s = heartbeat_s
-        self._patience_s = patience_s
+        self._send_timeout_s = send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -65,16 +65,16 @@ class EventsEndpoint:
         policy.require(caller, Permission.READ)
         session_id = _read_session_id(request)
         last_id = _read_last_event_id(request)
-        log: feeds.Log
+        feed: feeds.Feed
         if session_id is None:
-            log = await feeds.open_common_log(self._services, caller, last_id)
+            feed = await feeds.open_common_feed(self._services, caller, last_id)
         else:
-            log = await feeds.open_session_log(self._services, caller, session_id, last_id)
+            feed = await feeds.open_session_feed(self._services, caller, session_id, last_id)
         response = EventSourceResponse(
-            _encode(feeds.follow(self._services, caller, log), is_common=session_id is None),
+            _encode(feeds.stream(self._services, caller, feed), is_common=session_id is None),
             ping=self._heartbeat_s,
             ping_message_factory=_make_heartbeat,
-            send_timeout=self._patience_s,
+            send_timeout=self._send_timeout_s,
             sep=_NEWLINE,
         )
         with self._services.slots.take(caller):

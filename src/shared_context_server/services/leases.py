@@ -13,11 +13,10 @@ import anyio
 
 from shared_context_server import policy
 from shared_context_server.errors import SessionClosed, SharedContextError
-from shared_context_server.events.bus import Subscription
 from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
 from shared_context_server.services.context import Services
+from shared_context_server.services.follow import Follow, ReportProgress
 from shared_context_server.services.paging import decode_cursor, encode_cursor
-from shared_context_server.services.waiting import PROGRESS_INTERVAL_S, ReportProgress
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import LeaseAttempt, SessionGuard
 
@@ -50,37 +49,20 @@ async def acquire_lease(
     policy.require(caller, Permission.WRITE)
     if request.wait_seconds == 0:
         return await _try(services, caller, request)
-    # Subscribed before the first try, so that a release right behind it is heard of.
     with (
         services.slots.take(caller),
-        services.bus.subscribe(_concerns(request), session_id=request.session_id) as changes,
+        services.bus.subscribe(_concerns(request), session_id=request.session_id) as subscription,
     ):
-        return await _keep_trying(services, caller, request, changes, report_progress)
-
-
-async def _keep_trying(
-    services: Services,
-    caller: Caller,
-    request: LeaseRequest,
-    changes: Subscription,
-    report_progress: ReportProgress | None,
-) -> LeaseAttempt:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    attempt = await _try(services, caller, request)
-    while not attempt.is_acquired:
-        left_s = started + request.wait_seconds - loop.time()
-        if left_s <= 0:
-            break
-        # Nobody tells of an expiry: every waiter looks at the clock.
-        free_in_s = max((attempt.lease.expires_at - utc_now()).total_seconds(), 0)
-        events = await changes.wait(min(left_s, free_in_s, PROGRESS_INTERVAL_S))
-        if events or changes.take_missed() or attempt.lease.expires_at <= utc_now():
-            await services.identity.require_current(caller)
+        follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)
+        attempt = None
+        async for _ in follow:
+            await follow.require_current()  # before the attempt, which writes
             attempt = await _try(services, caller, request)
-        elif report_progress is not None:
-            await report_progress(loop.time() - started, request.wait_seconds)
-    return attempt
+            if attempt.is_acquired:
+                break
+            follow.look_again_at = attempt.lease.expires_at  # nobody tells of an expiry
+        assert attempt is not None  # since it begins with a look
+        return attempt
 
 
 async def _try(services: Services, caller: Caller, request: LeaseRequest) -> LeaseAttempt:

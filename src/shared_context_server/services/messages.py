@@ -64,7 +64,26 @@ async def add_message(
     added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
     if not added.duplicate:
         services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
+        if services.bus.has_subscribers(session_id):
+            services.shared_reads.keep_committed(_to_message(new, added))
     return added
+
+
+def _to_message(new: NewMessage, added: AddedMessage) -> Message:
+    """The message as a store would read it."""
+    return Message(
+        added.id,
+        new.session_id,
+        added.seq,
+        new.sender.agent_id,
+        new.sender.agent_type,
+        new.content,
+        new.visibility,
+        list(new.recipients),
+        new.metadata,
+        new.parent_message_id,
+        added.timestamp,
+    )
 
 
 async def get_messages(

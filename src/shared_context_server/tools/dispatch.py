@@ -29,8 +29,8 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
+from shared_context_server.services.follow import ReportProgress
 from shared_context_server.services.json_rules import find_name_of_overlong_integer
-from shared_context_server.services.waiting import ReportProgress
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import Call, Tool

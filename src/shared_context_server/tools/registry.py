@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from shared_context_server.auth.connection import Connection
 from shared_context_server.models import Caller, Permission
 from shared_context_server.services.context import Services
-from shared_context_server.services.waiting import ReportProgress
+from shared_context_server.services.follow import ReportProgress
 from shared_context_server.tools.arguments import Arguments, Result
 from shared_context_server.tools.schemas import (
     JsonSchema,

@@ -14,6 +14,7 @@ from shared_context_server.events.link import open_link
 from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_storage
+from tests.events.news import wait_for_event, wait_for_resync
 from tests.postgres import open_cluster, open_pooler
 from tests.storage.builders import (
     ALICE,
@@ -68,10 +69,8 @@ async def test_replicas_behind_a_pooler_wake_each_other(settings: Settings) -> N
             await add_session(one)
             with other_bus.subscribe(lambda event: True, session_id="session_1") as subscription:
                 async with asyncio.timeout(PATIENCE_S):
-                    while not subscription.take_missed():
-                        await subscription.wait(PATIENCE_S)
+                    await wait_for_resync(subscription)
                     added = await add_message(one)
                     event = Event(EventKind.MESSAGE_ADDED, "session_1", seq=added.seq)
                     one_bus.publish(event)
-                    while event not in await subscription.wait(PATIENCE_S):
-                        pass
+                    await wait_for_event(subscription, event)

@@ -47,10 +47,10 @@ class Bell(Protocol):
     """How processes that serve one store wake each other. What happened is not said: who hears a
     ring reads the tail. A ring may get lost, so whoever listens looks now and then in any case."""
 
-    def hang_up(self) -> bool:
+    def start_listening(self) -> bool:
         """Listen from now on; False if rings cannot be heard, and looking is all there is."""
 
-    def take_down(self) -> None:
+    def stop_listening(self) -> None:
         """Stop listening."""
 
     def ring(self) -> None:

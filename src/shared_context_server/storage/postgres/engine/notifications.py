@@ -56,12 +56,12 @@ class NotifyBell:
         self._is_ring_due = False
         self._is_closed = False
 
-    def hang_up(self) -> bool:
+    def start_listening(self) -> bool:
         if self._listening is None and not self._is_closed:
             self._listening = self._tasks.start(self._keep_listening())
         return True
 
-    def take_down(self) -> None:
+    def stop_listening(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
             self._listening = None
@@ -74,7 +74,7 @@ class NotifyBell:
 
     def close(self) -> None:
         self._is_closed = True
-        self.take_down()
+        self.stop_listening()
 
     async def aclose(self) -> None:
         """Close, and wait until nothing of it runs any more."""

@@ -37,7 +37,7 @@ def doorbell_dir(meeting_dir: Path) -> Path:
 
 
 class Doorbells:
-    """The bell of this process, while it is hung up, and those of the others. For one loop."""
+    """The bell of this process, while it listens, and those of the others. For one loop."""
 
     def __init__(self, meeting_dir: Path, on_ring: Callable[[], None]) -> None:
         self._dir = doorbell_dir(meeting_dir)
@@ -49,8 +49,8 @@ class Doorbells:
         self._names: tuple[str, ...] = ()
         self._names_of_mtime_ns = -1
 
-    def hang_up(self) -> bool:
-        """Be heard from now on: `on_ring` is called after others have rung, once for any number.
+    def start_listening(self) -> bool:
+        """Listen from now on: `on_ring` is called after others have rung, once for any number.
         False if there can be no socket here."""
         name = f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -68,8 +68,8 @@ class Doorbells:
         self._loop.add_reader(receiver.fileno(), self._hear)
         return True
 
-    def take_down(self) -> None:
-        """Be heard no more, and leave nothing behind."""
+    def stop_listening(self) -> None:
+        """Stop listening, and leave nothing behind."""
         if self._receiver is None:
             return
         self._loop.remove_reader(self._receiver.fileno())
@@ -86,7 +86,7 @@ class Doorbells:
                 self._ring_at(self._dir / name)
 
     def close(self) -> None:
-        self.take_down()
+        self.stop_listening()
         if self._sender is not None:
             self._sender.close()
             self._sender = None
