@@ -139,7 +139,7 @@ SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
-    *columns, last_seq = row
+    columns, last_seq = row[:9], row[9]  # behind them a store may have columns of its own
     is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session

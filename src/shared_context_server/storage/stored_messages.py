@@ -21,6 +21,12 @@ class StoredMessages(Sequence[Message]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the messages are the same, in a list too."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
     def __iter__(self) -> Iterator[Message]:
         return map(to_message, self.rows)
 

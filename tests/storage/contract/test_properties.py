@@ -91,8 +91,8 @@ async def write_log(
         if index < len(parents) and parents[index] < len(messages):
             candidate = messages[parents[index]]
             parent = candidate.id if policy.can_reply_to(new.sender, candidate) else None
-        placed = new._replace(session_id=session_id, parent_message_id=parent)
-        added = await store.messages.append(placed, allow)
+        new = new._replace(session_id=session_id, parent_message_id=parent)
+        added = await store.messages.append(new, allow)
         messages.append(
             Message(
                 id=added.id,
@@ -283,8 +283,7 @@ def test_reading_by_cursor_sees_each_visible_message_once_in_order(
             after_seq = page.messages[-1].seq if page.messages else after_seq
             new = next(arriving, None)
             if new is not None:
-                fields = {name: getattr(new, name) for name in NewMessage.__slots__}
-                await add_message(store, **fields | {"session_id": log.session_id})
+                await add_message(store, **new._asdict() | {"session_id": log.session_id})
             elif not page.has_more:
                 break
         written = await store.messages.read_log(log.session_id, after_seq=0, limit=100, guard=allow)

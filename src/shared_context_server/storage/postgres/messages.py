@@ -269,7 +269,8 @@ class Messages(Subject):
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
-            messages=StoredMessages(rows),
+            # Without bytes_before, which within_bytes has added.
+            messages=StoredMessages([row[:-1] for row in rows]),
             total_count=total_count,
             has_more=has_more,
             last_seq=session.last_seq,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_context_server.storage.sqlite import function_connection, readers
+from shared_context_server.storage.sqlite.engine import function_connection, readers
 from shared_context_server.storage.sqlite.engine.function_connection import (
     is_open,
     open_function_connection,
