@@ -1,7 +1,7 @@
 """Convert rows to models and back, and encode the fields of a row: times, JSON, permissions.
 
-A list of columns stands beside the function that reads them by their positions. Who adds a column to
-one adds it at its end, or changes all positions of the function.
+A list of columns stands beside the functions that read and make its rows by position. A new column
+is added at the end of the list; anywhere else it changes the positions in these functions.
 """
 
 from __future__ import annotations
@@ -197,6 +197,18 @@ def to_message(row: Row) -> Message:
         metadata=decode_json(row[8]),
         parent_message_id=row[9],
         timestamp=decode_time(row[10]),
+    )
+
+
+def from_message(message: Message) -> Row:
+    """The row that to_message reads as this message."""
+    return (
+        *message[:6],
+        message.visibility.value,
+        encode_json(tuple(message.recipients)),
+        encode_json(message.metadata),
+        message.parent_message_id,
+        encode_time(message.timestamp),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from shared_context_server.models import Message
-from shared_context_server.storage.codec import Row, encode_json, encode_time, to_message
+from shared_context_server.storage.codec import Row, from_message, to_message
 
 
 class StoredMessages(Sequence[Message]):
@@ -46,15 +46,4 @@ def rows_of(messages: Iterable[Message]) -> Iterable[Row]:
     """The rows that the messages are read from, or would be stored as."""
     if isinstance(messages, StoredMessages):
         return messages.rows
-    return map(_to_row, messages)
-
-
-def _to_row(message: Message) -> Row:
-    return (
-        *message[:6],
-        message.visibility.value,
-        encode_json(tuple(message.recipients)),
-        encode_json(message.metadata),
-        message.parent_message_id,
-        encode_time(message.timestamp),
-    )
+    return map(from_message, messages)
