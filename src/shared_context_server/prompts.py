@@ -26,7 +26,7 @@ Shared messages and memory for agents that work together.
 4. set_memory stores values: private, or scope="shared"; use expected_version to not overwrite others.
 Retrying a write? Send the same idempotency_key. Errors say in "suggestion" what to do.
 """
-_HIDDEN = frozenset({"auth_token"})  # of every tool, and of no prompt: they hold no data
+_HIDDEN = frozenset({"auth_token"})  # an argument of all tools that prompts do not need
 
 
 class SetUpCollaboration(Arguments):
@@ -88,7 +88,7 @@ A = TypeVar("A", bound=Arguments)
 
 
 class TextPrompt(Prompt):
-    """A prompt whose arguments are a model's fields, held to them as a tool's are."""
+    """A prompt whose arguments are the fields of a model. They are checked like a tool's."""
 
     _model: type[Arguments] = PrivateAttr()
     _compose: Callable[[Any], str] = PrivateAttr()
@@ -106,7 +106,7 @@ class TextPrompt(Prompt):
         return made
 
     def to_mcp_prompt(self, **overrides: Any) -> McpPrompt:
-        """Without FastMCP's own _meta, as for tools."""
+        """As FastMCP does, but without its own _meta."""
         return super().to_mcp_prompt(**{"_meta": None} | overrides)
 
     @property
@@ -114,7 +114,7 @@ class TextPrompt(Prompt):
         return frozenset(argument.name for argument in self.arguments or ())
 
     def check(self, arguments: Mapping[str, Any]) -> BaseModel:
-        """The arguments as the model has them. Raises InvalidArgument that names a wrong one."""
+        """The validated arguments. Raises InvalidArgument, which names the wrong one."""
         for name in arguments:
             if name in _HIDDEN:
                 raise InvalidArgument(f"Unknown argument {name!r}.", field=name)
@@ -135,7 +135,7 @@ PROMPTS: Mapping[str, TextPrompt] = {
 
 
 class PromptErrorMiddleware(Middleware):
-    """Answers wrong arguments with INVALID_PARAMS that names them, before FastMCP logs a failure."""
+    """Answers wrong arguments with INVALID_PARAMS, before FastMCP logs them as a failure."""
 
     async def on_get_prompt(
         self,
@@ -152,7 +152,7 @@ class PromptErrorMiddleware(Middleware):
 
 
 def add_prompts(mcp: FastMCP[Any]) -> None:
-    """Serve all prompts of PROMPTS."""
+    """Add all prompts to the server."""
     mcp.add_middleware(PromptErrorMiddleware())
     for prompt in PROMPTS.values():
         mcp.add_prompt(prompt)

@@ -87,7 +87,8 @@ class BatchEndpoint:
             return
         batch = parse_batch(body)
         if not batch.calls and current_connection.get().caller.is_anonymous:
-            raise Unauthenticated("Nobody is calling.")  # as any other call would be answered
+            # As any other call would be answered.
+            raise Unauthenticated("The request has no credential.")
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
             await send_body(send, answered)
@@ -109,7 +110,7 @@ class BatchEndpoint:
     async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
         if number:  # the first is counted as the request
             try:
-                self._dispatcher.services.limits.spend(connection)
+                self._dispatcher.services.limits.count_request(connection)
             except RateLimited as exc:
                 return failure(exc)
         return await self._dispatcher.call(call.tool, call.arguments, connection)

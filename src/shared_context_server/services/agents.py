@@ -48,7 +48,7 @@ async def list_agents(
 ) -> AgentPage:
     """One page of the agents of a session, or of all that the server has heard of; newest sign of life
     first. Who is heard of while the pages are read moves to the first of them."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
     before = None if cursor is None else decode_moment(cursor)
@@ -75,7 +75,7 @@ async def get_audit_log(
     cursor: str | None = None,
 ) -> AuditPage:
     """One page of what operators account with, newest first; for admins."""
-    policy.require(caller, Permission.ADMIN)
+    policy.require_permission(caller, Permission.ADMIN)
     before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
     found = await services.store.audit.list_newest(
         AuditQuery(

@@ -63,7 +63,7 @@ async def open_common_feed(services: Services, caller: Caller, after_id: int | N
 
     Raises CursorLost if no message has had this id.
     """
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     if after_id == 0:
         return CommonFeed(services, caller, after_id)
     newest = await services.store.messages.get_newest_id()

@@ -46,7 +46,7 @@ async def acquire_lease(
     Unauthenticated when the caller's token or key has ended, and Unavailable when the server is
     stopping.
     """
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     if request.wait_seconds == 0:
         return await _try(services, caller, request)
     with (
@@ -109,7 +109,7 @@ async def release_lease(
     services: Services, caller: Caller, *, session_id: str | None, name: str, fencing_token: int
 ) -> bool:
     """End the caller's holding; False if it had ended already. A closed session does not matter."""
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     is_released = await services.store.leases.release(
         session_id,
         name,
@@ -138,7 +138,7 @@ async def list_leases(
     cursor: str | None = None,
 ) -> LeasePage:
     """One page of what is held now, by name: of the session, or server-wide."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     found = await services.store.leases.list_held(
         session_id,
         limit=limit + 1,

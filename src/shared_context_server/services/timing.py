@@ -34,7 +34,7 @@ class TimeNow:
 
 def get_time(services: Services, caller: Caller) -> TimeNow:
     """The time of the clock daemon; of the system clock when no living daemon keeps one."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     clock = services.clock
     try:
         now = clock.now()
@@ -51,7 +51,7 @@ def get_time(services: Services, caller: Caller) -> TimeNow:
 
 def get_sensors(services: Services, caller: Caller) -> SensorReading:
     """The latest values of all sensors. Raises ClockNotRunning if no daemon has written any."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     sensors = services.sensors
     try:
         return sensors.now()

@@ -131,7 +131,7 @@ def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
 
 SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
-    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1) AS last_seq
 """
 
 
@@ -139,7 +139,7 @@ SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
-    columns, last_seq = row[:9], row[9]  # behind them a store may have columns of its own
+    *columns, last_seq = row
     is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session

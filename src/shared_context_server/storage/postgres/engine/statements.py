@@ -9,12 +9,14 @@ from typing import Any
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
 
 
-def within_bytes(query: str, wide: Sequence[str], order: str) -> str:
+def within_bytes(columns: str, query: str, wide: Sequence[str], order: str) -> str:
     """The rows of a query up to the first that takes the texts in the columns `wide` beyond
-    :max_bytes, in this order, and the one behind a first that does; the others are not read from where PostgreSQL keeps long texts."""
+    :max_bytes, in this order, and the one behind a first that does; the others are not read from where
+    PostgreSQL keeps long texts. `columns`: those that the query selects, and this one too."""
+    names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", columns))
     size = " + ".join(f"octet_length({column})" for column in wide)
     return f"""
-    SELECT * FROM (
+    SELECT {names} FROM (
         SELECT *, coalesce(sum(least({size}, :max_bytes)) OVER (
             ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 0) AS bytes_before
