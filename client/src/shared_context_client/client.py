@@ -10,7 +10,7 @@ from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.answers import read_result
 from shared_context_client.batches import Batch
-from shared_context_client.breaker import CircuitBreaker, OnStateChange, State
+from shared_context_client.circuit_breaker import CircuitBreaker, OnStateChange, State
 from shared_context_client.connection import TOOL_PATH, Connection
 from shared_context_client.credentials import Credentials
 from shared_context_client.leases import HeldLease, hold_lease

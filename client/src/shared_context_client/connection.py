@@ -21,7 +21,7 @@ from shared_context_client.answers import (
     is_worth_repeating,
     read_result,
 )
-from shared_context_client.breaker import PROBE_S, CircuitBreaker
+from shared_context_client.circuit_breaker import PROBE_S, CircuitBreaker
 from shared_context_client.credentials import Credentials, Headers
 from shared_context_client.errors import (
     CircuitOpen,
@@ -29,8 +29,8 @@ from shared_context_client.errors import (
     SharedContextError,
     UnexpectedAnswer,
 )
-from shared_context_client.exchanges import Exchanges
 from shared_context_client.options import Limits, Retries, direct_mounts
+from shared_context_client.request_tasks import RequestTasks
 from shared_context_client.wire import encode_json
 
 TOOL_PATH = "/mcp/tool/"
@@ -74,10 +74,10 @@ class Connection:
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
         )
-        self._exchanges = Exchanges(self._http)
+        self._requests = RequestTasks(self._http)
 
     async def close(self) -> None:
-        await self._exchanges.close()
+        await self._requests.close()
 
     async def authenticate(self, permissions: list[Permission] | None) -> TokenResult:
         """Trade the key for a token, which is used from now on."""
@@ -130,7 +130,7 @@ class Connection:
         not let /ready through answers something else, which will do."""
         try:
             request = self._http.build_request("GET", "/ready", timeout=httpx.Timeout(PROBE_S))
-            response = await self._exchanges.send(request)
+            response = await self._requests.send(request)
         except httpx.RequestError as exc:
             return error_of_network(exc)
         is_well = response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
@@ -177,12 +177,12 @@ class Connection:
             timeout=self._timeout(self.limits.stream_silence_s),
         )
         try:
-            response = await self._exchanges.send(request, stream=True)
+            response = await self._requests.send(request, stream=True)
             try:
                 await self._check_stream(response, credentials)
                 yield response
             finally:
-                await self._exchanges.end(response)
+                await self._requests.end(response)
         except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 
@@ -221,7 +221,7 @@ class Connection:
             "POST", path, content=body, headers=headers, timeout=self._timeout(answer_s)
         )
         try:
-            return await self._exchanges.send(request)
+            return await self._requests.send(request)
         except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from shared_context_client._generated.results import MessageItem, Permission, TokenResult
 from shared_context_client._generated.tools import SyncTools
 from shared_context_client.batches import Batch
-from shared_context_client.breaker import OnStateChange, State
+from shared_context_client.circuit_breaker import OnStateChange, State
 from shared_context_client.client import SharedContextClient
 from shared_context_client.leases import HeldLease
 from shared_context_client.loop_thread import LoopThread

@@ -67,11 +67,11 @@ class EventsEndpoint:
         last_id = _read_last_event_id(request)
         feed: feeds.Feed
         if session_id is None:
-            feed = await feeds.open_common_feed(self._services, caller, last_id)
+            feed = await feeds.open_all_sessions_feed(self._services, caller, last_id)
         else:
             feed = await feeds.open_session_feed(self._services, caller, session_id, last_id)
         response = EventSourceResponse(
-            _encode(feeds.stream(self._services, caller, feed), is_common=session_id is None),
+            _encode(feeds.stream(self._services, caller, feed), is_all_sessions=session_id is None),
             ping=self._heartbeat_s,
             ping_message_factory=_make_heartbeat,
             send_timeout=self._send_timeout_s,
@@ -121,22 +121,22 @@ def _make_heartbeat() -> ServerSentEvent:
 
 
 async def _encode(
-    items: AsyncGenerator[Message | Event], *, is_common: bool
+    items: AsyncGenerator[Message | Event], *, is_all_sessions: bool
 ) -> AsyncIterator[ServerSentEvent]:
     # Closed here, not when the garbage collector comes by: that ends the subscription.
     async with aclosing(items):
         async for item in items:
             if isinstance(item, Message):
-                yield _encode_message(item, is_common=is_common)
+                yield _encode_message(item, is_all_sessions=is_all_sessions)
             else:
                 yield _encode_hint(item)
 
 
-def _encode_message(message: Message, *, is_common: bool) -> ServerSentEvent:
+def _encode_message(message: Message, *, is_all_sessions: bool) -> ServerSentEvent:
     return ServerSentEvent(
         _to_line(_MESSAGE_ITEM.dump_python(MessageItem.of(message), mode="json")),
         event="message",
-        id=str(message.id if is_common else message.seq),
+        id=str(message.id if is_all_sessions else message.seq),
         sep=_NEWLINE,
     )
 

@@ -17,14 +17,14 @@ from shared_context_server.models import Permission
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.wire import FixedAnswer, send_body
-from shared_context_server.services import timing
+from shared_context_server.services import clock
 from shared_context_server.services.context import Services
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 
 FRESH_S = 1.0  # an answer of the storage counts for so long
-PATIENCE_S = 1.0  # and is waited for so long
+PING_TIMEOUT_S = 1.0  # and is waited for so long
 
 _log = get_logger("probes")
 
@@ -38,15 +38,15 @@ class Readiness:
     """Whether the storage has answered within the last second.
 
     However many ask, one ping is under way at a time; one that hangs is waited for no longer
-    than `patience_s`, and is not repeated until it has ended.
+    than `ping_timeout_s`, and is not repeated until it has ended.
     """
 
     def __init__(
-        self, store: Store, *, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S
+        self, store: Store, *, fresh_s: float = FRESH_S, ping_timeout_s: float = PING_TIMEOUT_S
     ) -> None:
         self._store = store
         self._fresh_s = fresh_s
-        self._patience_s = patience_s
+        self._ping_timeout_s = ping_timeout_s
         self._answered_at = -math.inf
         self._ping: asyncio.Task[None] | None = None
 
@@ -58,7 +58,7 @@ class Readiness:
             self._ping = asyncio.create_task(self._store.maintenance.ping())
             self._ping.add_done_callback(self._note)
         ping = self._ping
-        await asyncio.wait([ping], timeout=self._patience_s)
+        await asyncio.wait([ping], timeout=self._ping_timeout_s)
         if not ping.done():
             raise Unavailable("The storage does not answer in time.")
         if ping.cancelled():
@@ -103,7 +103,7 @@ class MetricsEndpoint:
 async def refresh_gauges(services: Services, metrics: Metrics) -> None:
     """From the clock, and from the storage; without it, counters are still worth reading, and gauges are unknown."""
     metrics.waiters.set(services.bus.subscriber_count)
-    metrics.clock_age_s.set(timing.measure_clock_age_s(services.clock))
+    metrics.clock_age_s.set(clock.measure_clock_age_s(services.clock))
     try:
         stats = await services.store.maintenance.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
     except SharedContextError as exc:

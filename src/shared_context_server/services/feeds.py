@@ -23,7 +23,7 @@ from shared_context_server.errors import (
 from shared_context_server.events.bus import News
 from shared_context_server.models import Caller, Event, EventKind, Message, Permission
 from shared_context_server.services.context import Services
-from shared_context_server.services.follow import CommonCursor, Cursor, Follow, SessionCursor
+from shared_context_server.services.follow import AllSessionsCursor, Cursor, Follow, SessionCursor
 
 MAX_REMEMBERED = 1024  # sessions of which a stream knows whether its caller sees them
 
@@ -58,18 +58,20 @@ async def open_session_feed(
     )
 
 
-async def open_common_feed(services: Services, caller: Caller, after_id: int | None) -> CommonFeed:
+async def open_all_sessions_feed(
+    services: Services, caller: Caller, after_id: int | None
+) -> AllSessionsFeed:
     """The messages of all sessions from behind this message id on, None: from now on.
 
     Raises CursorLost if no message has had this id.
     """
     policy.require(caller, Permission.READ)
     if after_id == 0:
-        return CommonFeed(services, caller, after_id)
+        return AllSessionsFeed(services, caller, after_id)
     newest = await services.store.messages.get_newest_id()
     if after_id is not None and after_id > newest:
         raise CursorLost(after_id)
-    return CommonFeed(services, caller, newest if after_id is None else after_id)
+    return AllSessionsFeed(services, caller, newest if after_id is None else after_id)
 
 
 async def stream(services: Services, caller: Caller, feed: Feed) -> AsyncGenerator[Message | Event]:
@@ -114,7 +116,7 @@ class SessionFeed(SessionCursor):
         return event.kind in (EventKind.SESSION_CLOSED, EventKind.LEASE_CHANGED)
 
 
-class CommonFeed(CommonCursor):
+class AllSessionsFeed(AllSessionsCursor):
     """All sessions' messages by id, and hints of everything."""
 
     session_id = None
@@ -131,7 +133,7 @@ class CommonFeed(CommonCursor):
         )
 
     async def read(self, news: News) -> list[Message]:
-        messages = await CommonCursor.read(self, news)
+        messages = await AllSessionsCursor.read(self, news)
         for message in messages:
             self._visible[message.session_id] = True
         return messages

@@ -133,7 +133,7 @@ class SessionCursor:
 
 
 @dataclass(slots=True, eq=False)
-class CommonCursor:
+class AllSessionsCursor:
     """A position among the messages of all sessions, by message id."""
 
     services: Services

@@ -135,12 +135,12 @@ SESSION = """
 """
 
 
-SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
+SESSION_TEXT_COLUMNS = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
     columns, last_seq = row[:9], row[9]  # behind them a store may have columns of its own
-    is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
+    is_small = sum(len(row[at]) for at in SESSION_TEXT_COLUMNS) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session
 
@@ -180,7 +180,7 @@ MESSAGE = """
 """
 
 
-MESSAGE_WIDE = _find_positions(MESSAGE, "content", "recipients", "metadata")
+MESSAGE_TEXT_COLUMNS = _find_positions(MESSAGE, "content", "recipients", "metadata")
 """The columns of MESSAGE that may be long."""
 
 
@@ -231,7 +231,7 @@ MEMORY_LISTING = (
 )
 
 
-MEMORY_LISTING_WIDE = _find_positions(MEMORY_LISTING, "key", "metadata")
+MEMORY_LISTING_TEXT_COLUMNS = _find_positions(MEMORY_LISTING, "key", "metadata")
 
 
 def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from shared_context_server.clock import SensorReading
 from shared_context_server.models import Permission
-from shared_context_server.services import timing
+from shared_context_server.services import clock
+from shared_context_server.services.clock import TimeNow
 from shared_context_server.services.context import Services
-from shared_context_server.services.timing import TimeNow
 from shared_context_server.tools.arguments import Arguments, Result, Time
 from shared_context_server.tools.registry import READS, Call, Tool
 
@@ -100,13 +100,13 @@ def _item(reading: SensorReading, value: float | None, unit: str) -> SensorItem:
 
 
 def _single(sensor: str, services: Services, call: Call) -> SensorResult:
-    found = sensors_result(timing.get_sensors(services, call.caller)).sensors[sensor]
+    found = sensors_result(clock.get_sensors(services, call.caller)).sensors[sensor]
     return SensorResult(**found.model_dump())
 
 
 async def get_time(services: Services, call: Call, arguments: NoArguments) -> TimeResult:
     """The time now, with bounds where known. All agents on this machine read the same clock."""
-    return time_result(timing.get_time(services, call.caller))
+    return time_result(clock.get_time(services, call.caller))
 
 
 async def get_temperature(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
@@ -121,7 +121,7 @@ async def get_humidity(services: Services, call: Call, arguments: NoArguments) -
 
 async def get_all_sensors(services: Services, call: Call, arguments: NoArguments) -> SensorsResult:
     """Temperature, humidity, cpu, memory and load of the machine, by name."""
-    return sensors_result(timing.get_sensors(services, call.caller))
+    return sensors_result(clock.get_sensors(services, call.caller))
 
 
 TOOLS = (

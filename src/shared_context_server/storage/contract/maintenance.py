@@ -34,7 +34,7 @@ class Maintenance(Protocol):
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
     ) -> int:
         """Remove expired memory and credentials, old idempotency and audit rows, and the older part
-        of the tail, in bounded steps that do not hold up other writers; return how many rows went."""
+        of the change stream, in bounded steps that do not hold up other writers; return how many rows went."""
 
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         """Counts of active sessions and of agents seen since then."""

@@ -12,7 +12,7 @@ from shared_context_server.models import AuditEntry, Caller, MemoryAddress, Memo
 from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
-    MEMORY_LISTING_WIDE,
+    MEMORY_LISTING_TEXT_COLUMNS,
     clamp,
     encode_json,
     encode_optional_time,
@@ -169,7 +169,7 @@ class Memory(Subject):
         }
         statement = _LIST if after_key is None else _LIST_ON
         found = await connection.fetch(*statement(**parameters))
-        rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+        rows, has_more = take_page(found, limit, MEMORY_LISTING_TEXT_COLUMNS)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
     @writes

@@ -11,7 +11,7 @@ from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
-    MESSAGE_WIDE,
+    MESSAGE_TEXT_COLUMNS,
     Row,
     clamp,
     encode_json,
@@ -99,7 +99,7 @@ _APPEND_SEVERAL = Statement("""
 _FIND = Statement(
     f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
 )
-_WIDE = ("content", "recipients", "metadata")
+_TEXT_COLUMNS = ("content", "recipients", "metadata")
 _READ_LOG, _READ_LOG_BACK = (
     Statement(
         within_bytes(
@@ -107,7 +107,7 @@ _READ_LOG, _READ_LOG_BACK = (
     SELECT {MESSAGE} FROM messages AS m
     WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
     ORDER BY m.seq {order} LIMIT :limit""",
-            _WIDE,
+            _TEXT_COLUMNS,
             f"seq {order}",
         )
     )
@@ -136,7 +136,7 @@ _SOUGHT_MESSAGES = {
 
 
 def _page(query: str, order: str) -> Statement:
-    return Statement(within_bytes(query, _WIDE, f"seq {order}"))
+    return Statement(within_bytes(query, _TEXT_COLUMNS, f"seq {order}"))
 
 
 # For those who hear by name the seqs are chosen first and the messages fetched then, so that no
@@ -265,7 +265,7 @@ class Messages(Subject):
     ) -> MessagePage:
         session = await use_session(connection, session_id, guard)
         found, total_count = await _find_page(connection, session, caller, query)
-        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
@@ -310,7 +310,7 @@ class Messages(Subject):
         }
         statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
         found = await connection.fetch(*statement(**parameters))
-        rows, _ = take_page(found, limit, MESSAGE_WIDE)
+        rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         if before_seq is not None:
             rows.reverse()
         return [to_message(row) for row in rows]
@@ -360,7 +360,7 @@ class Messages(Subject):
             **audience_keys(caller),
         }
         found = await connection.fetch(*_LIST_NEW(**parameters))
-        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         messages = [to_message(row) for row in rows]
         if has_more:
             return NewMessages(messages, rows[-1]["id"], has_more=True)

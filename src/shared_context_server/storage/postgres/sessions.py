@@ -20,7 +20,7 @@ from shared_context_server.models import (
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
-    SESSION_WIDE,
+    SESSION_TEXT_COLUMNS,
     decode_time,
     encode_json,
     encode_time,
@@ -166,7 +166,7 @@ class Sessions(Subject):
             "max_bytes": page_budget(limit),
         }
         found = await connection.fetch(*statement(**parameters))
-        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        rows, has_more = take_page(found, limit, SESSION_TEXT_COLUMNS)
         return Page(
             await summarize(connection, [to_session(row) for row in rows], caller), has_more
         )

@@ -27,14 +27,14 @@ def page_budget(limit: int) -> int:
     return min(max(DEFAULT_PAGE_BYTES, limit * BYTES_PER_ITEM), MAX_PAGE_BYTES)
 
 
-def take_page(rows: Iterable[R], limit: int, wide: tuple[int, ...]) -> tuple[list[R], bool]:
+def take_page(rows: Iterable[R], limit: int, text_columns: tuple[int, ...]) -> tuple[list[R], bool]:
     """The rows that fit on one page, one at least, and whether there are more. `rows` may hold one
-    more than `limit`, and is read no further than needed. `wide`: the columns whose texts count."""
+    more than `limit`, and is read no further than needed. `text_columns`: the columns whose texts count."""
     left = page_budget(limit)
     taken: list[R] = []
     for row in rows:
         left -= ITEM_OVERHEAD_BYTES
-        for column in wide:
+        for column in text_columns:
             text = row[column]
             left -= len(text) if text.isascii() else count_bytes(text)  # a call for each is dear
         if len(taken) == limit or (left < 0 and taken):

@@ -12,7 +12,7 @@ from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
-    MESSAGE_WIDE,
+    MESSAGE_TEXT_COLUMNS,
     Row,
     clamp,
     decode_json,
@@ -242,7 +242,7 @@ class Messages(Subject):
         found, total_count = _find_page(connection, session, caller, query)
         # In the order they were chosen in, which SQLite does not promise to keep through the join.
         found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
-        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
@@ -289,7 +289,7 @@ class Messages(Subject):
             },
         )
         rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
-        page, _ = take_page(rows, limit, MESSAGE_WIDE)
+        page, _ = take_page(rows, limit, MESSAGE_TEXT_COLUMNS)
         return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
 
     @reads
@@ -335,7 +335,7 @@ class Messages(Subject):
                 **audience_keys(caller),
             },
         )
-        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         messages = [to_message(row) for row in rows]
         if has_more:
             return NewMessages(messages, rows[-1][0], has_more=True)

@@ -19,7 +19,7 @@ from shared_context_server.models import (
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
-    SESSION_WIDE,
+    SESSION_TEXT_COLUMNS,
     decode_time,
     encode_json,
     encode_time,
@@ -126,7 +126,7 @@ class Sessions(Subject):
                 "limit": limit + 1,
             },
         )
-        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        rows, has_more = take_page(found, limit, SESSION_TEXT_COLUMNS)
         return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
 
     @writes

@@ -17,7 +17,7 @@ from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import Unavailable
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.postgres.engine.breaker import Breaker
+from shared_context_server.storage.postgres.engine.circuit_breaker import CircuitBreaker
 from shared_context_server.storage.postgres.engine.failures import (
     COLLISIONS,
     DRIVER_ERRORS,
@@ -102,7 +102,7 @@ class Pool:
 
     def __init__(self, pool: asyncpg.Pool[Any], connector: Connector, settings: Settings) -> None:
         self._pool = pool
-        self._breaker = Breaker(
+        self._breaker = CircuitBreaker(
             connector, on_silent=self._end_waits, on_answer=pool.expire_connections
         )
         self._timeout_s = settings.postgres_timeout
@@ -129,7 +129,7 @@ class Pool:
         task = self._tasks.start(self._run(mode, work))
         task.add_done_callback(_ignore_failure)
         is_closing = self._close_at is not None
-        wait = asyncio.timeout(self._find_patience() if is_closing else self._timeout_s)
+        wait = asyncio.timeout(self._find_timeout_s() if is_closing else self._timeout_s)
         self._waits.add(wait)
         try:
             async with wait:
@@ -146,7 +146,7 @@ class Pool:
             self._close_at = time.monotonic() + LAST_WAIT_S
             self._end_waits(within_s=LAST_WAIT_S)
 
-    def _find_patience(self) -> float:
+    def _find_timeout_s(self) -> float:
         """How long a call that begins now may take, seconds."""
         if self._close_at is None:
             return self._timeout_s
@@ -163,7 +163,7 @@ class Pool:
         self._is_closed = True
         self.begin_closing()
         try:
-            async with asyncio.timeout(0 if self._breaker.is_open else self._find_patience()):
+            async with asyncio.timeout(0 if self._breaker.is_open else self._find_timeout_s()):
                 await self._tasks.wait()
                 await self._pool.close()
         except DRIVER_ERRORS:

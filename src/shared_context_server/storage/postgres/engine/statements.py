@@ -9,10 +9,10 @@ from typing import Any
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
 
 
-def within_bytes(query: str, wide: Sequence[str], order: str) -> str:
-    """The rows of a query up to the first that takes the texts in the columns `wide` beyond
+def within_bytes(query: str, text_columns: Sequence[str], order: str) -> str:
+    """The rows of a query up to the first that takes the texts in the columns `text_columns` beyond
     :max_bytes, in this order, and the one behind a first that does; the others are not read from where PostgreSQL keeps long texts."""
-    size = " + ".join(f"octet_length({column})" for column in wide)
+    size = " + ".join(f"octet_length({column})" for column in text_columns)
     return f"""
     SELECT * FROM (
         SELECT *, coalesce(sum(least({size}, :max_bytes)) OVER (

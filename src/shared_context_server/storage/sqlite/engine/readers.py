@@ -1,11 +1,11 @@
 """The pool of read connections: reads run as functions in the threads of aiosqlite's connections.
 
-A caller queues its read. Lanes, tasks that nobody cancels, each hold a connection of the pool and let
+A caller queues its read. Reader tasks, tasks that nobody cancels, each hold a connection of the pool and let
 its thread take reads off the queue until there are none: at most one thread hop for a read. Callers do
 not touch the pool, because one that is cancelled while it holds a connection, or waits for one, takes
 the slot with it, and because acquiring and releasing cost three to nine times what a read does: 100 to
-175 µs of processor time a read, against 13 to 30 µs through a lane (one SELECT on a warm file, one and
-twenty callers). A lane closes its connection before it gives it back, because one that dies in the pool
+175 µs of processor time a read, against 13 to 30 µs through a task (one SELECT on a warm file, one and
+twenty callers). A task closes its connection before it gives it back, because one that dies in the pool
 takes its slot with it too.
 """
 
@@ -41,7 +41,7 @@ from shared_context_server.storage.sqlite.engine.opened_file import OpenedFile
 T = TypeVar("T")
 
 WAIT_S = 10.0  # how long a read may take, from `run` to its answer
-LANE_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
+READER_TASK_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
 MAX_WAITING = 10_000  # reads; more than that is refused at once instead of growing for ever
 
 # What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the
@@ -74,7 +74,7 @@ class _Read:
         except sqlite3.Error as exc:
             self.error = wrap_error(exc)
             raise
-        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
+        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the task
             self.error = exc
         finally:
             self.connection = None
@@ -119,10 +119,10 @@ class Readers:
         self._waiting: deque[_Read] = deque()
         self._finished: deque[_Read] = deque()
         self._is_settling = False  # the loop has been asked to settle what is finished
-        self._lanes: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
-        self._parked: list[asyncio.Future[None]] = []  # one of each lane that has nothing to do
+        self._tasks: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
+        self._parked: list[asyncio.Future[None]] = []  # one of each task that has nothing to do
         self._is_closing = False
-        # There are as many lanes as slots, so none ever waits inside the pool.
+        # There are as many tasks as slots, so none ever waits inside the pool.
         self._pool = SQLiteConnectionPool(
             partial(open_function_connection, connect), pool_size=size
         )
@@ -138,9 +138,9 @@ class Readers:
         loop = asyncio.get_running_loop()
         read = _Read(function, loop.create_future())
         self._waiting.append(read)
-        # Else a lane has finished its reads, and looks here again before it parks.
-        if not self._wake_lane() and len(self._lanes) < self._size:
-            self._start_lane()
+        # Else a task has finished its reads, and looks here again before it parks.
+        if not self._wake_task() and len(self._tasks) < self._size:
+            self._start_task()
         expiry = loop.call_later(self._wait_s, read.expire)
         try:
             result: T = await read.future
@@ -152,28 +152,30 @@ class Readers:
         """Finish the reads under way, then close the connections; those whose disk does not answer are
         left behind."""
         self._is_closing = True
-        while self._wake_lane():
+        while self._wake_task():
             pass
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=self._wait_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._wait_s)
         await asyncio.wait([asyncio.ensure_future(self._pool.close())], timeout=self._wait_s)
 
-    def _wake_lane(self) -> bool:
-        """Whether there was a parked lane."""
+    def _wake_task(self) -> bool:
+        """Whether there was a parked task."""
         while self._parked:
             wake = self._parked.pop()
-            if not wake.done():  # else the loop is shutting down and has cancelled the lane
+            if not wake.done():  # else the loop is shutting down and has cancelled the task
                 wake.set_result(None)
                 return True
         return False
 
-    def _start_lane(self) -> None:
-        # An empty context: a lane serves many callers and must not log as the first of them.
-        lane = asyncio.create_task(self._run_lane(), name=LANE_NAME, context=contextvars.Context())
-        self._lanes.add(lane)
-        lane.add_done_callback(self._lanes.discard)
+    def _start_task(self) -> None:
+        # An empty context: a task serves many callers and must not log as the first of them.
+        task = asyncio.create_task(
+            self._run_task(), name=READER_TASK_NAME, context=contextvars.Context()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _run_lane(self) -> None:
+    async def _run_task(self) -> None:
         while await self._has_work():
             try:
                 async with self._pool.connection() as connection:
@@ -230,7 +232,7 @@ class Readers:
             finally:
                 self._finished.append(read)
             if not self._waiting:
-                return  # the lane settles it
+                return  # the task settles it
             if not self._is_settling:
                 self._is_settling = True
                 read.future.get_loop().call_soon_threadsafe(self._settle)

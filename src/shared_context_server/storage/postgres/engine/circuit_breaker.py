@@ -15,14 +15,14 @@ from shared_context_server.storage.postgres.engine.hosts import Connector
 ASK_INTERVAL_S = 1.0
 # Longer than the interval, so that a database which is far away, or busy, is heard too. What is
 # still waiting when the database wakes up is answered at once.
-ASK_PATIENCE_S = 10.0
+ASK_TIMEOUT_S = 10.0
 
 _NO_ANSWER = (TimeoutError, asyncpg.TargetServerAttributeNotMatched)
 
 _log = get_logger("storage")
 
 
-class Breaker:
+class CircuitBreaker:
     """Open while the database is silent: while nobody gets even a connection and `SELECT 1`.
 
     A call without an answer is only a reason to ask: it may have waited for somebody's lock. From
@@ -92,7 +92,7 @@ class Breaker:
 
     async def _ask(self, answered: asyncio.Event) -> None:
         try:
-            async with asyncio.timeout(ASK_PATIENCE_S):
+            async with asyncio.timeout(ASK_TIMEOUT_S):
                 connection = await self._connector.connect()
                 try:
                     await connection.execute("SELECT 1")  # up to here a pooler answers by itself

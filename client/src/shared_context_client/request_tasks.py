@@ -17,7 +17,7 @@ _WAITING = ("receive_response_headers", "receive_response_body")
 _CLOSING = "response_closed"
 
 
-class Exchanges:
+class RequestTasks:
     """For the tasks of one loop."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:

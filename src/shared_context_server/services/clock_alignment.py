@@ -6,27 +6,27 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.steady_time import SteadyClock
 from shared_context_server.storage import Store
 
-SHARE_INTERVAL_S = 5.0
-NOTED_STEP_US = 1_000_000  # less than this is not worth a write
+ALIGN_INTERVAL_S = 5.0
+MIN_STEP_US = 1_000_000  # less than this is not worth a write
 # Beyond it a difference is not believed to be that of this machine: two that were copied while they
 # ran have the same boot id. It is also how far a clock that was wrong for a while can be ahead.
 MAX_STEP_US = 86_400 * 1_000_000
-TOLD_LEAD_S = 5.0
+LOGGED_LEAD_S = 5.0
 
 _log = get_logger("server")
 
 
-class SharedTime:
+class ClockAlignment:
     """Keeps a process's clock level with what the others on this machine have given."""
 
     def __init__(self, store: Store, clock: SteadyClock) -> None:
         self._store = store
         self._clock = clock
-        self._is_told = False
+        self._is_lead_logged = False
 
-    async def share(self) -> None:
+    async def align(self) -> None:
         """Learn how far others have been, and note how far this process has been."""
-        self._tell()
+        self._log_lead()
         boot_id = self._clock.boot_id
         if boot_id is None:
             return
@@ -34,14 +34,14 @@ class SharedTime:
         noted = await self._store.maintenance.find_clock_offset(boot_id)
         if noted is not None and own < noted <= own + MAX_STEP_US:
             self._clock.keep_up_with(noted)
-        elif noted is None or own >= noted + NOTED_STEP_US:
+        elif noted is None or own >= noted + MIN_STEP_US:
             await self._store.maintenance.note_clock_offset(boot_id, own)
 
-    def _tell(self) -> None:
+    def _log_lead(self) -> None:
         lead_s = self._clock.lead_s
-        if lead_s > TOLD_LEAD_S and not self._is_told:
+        if lead_s > LOGGED_LEAD_S and not self._is_lead_logged:
             _log.warning(
                 "the system clock was set back: times that are stored go on from before",
                 ahead_s=round(lead_s, 3),
             )
-        self._is_told = lead_s > TOLD_LEAD_S
+        self._is_lead_logged = lead_s > LOGGED_LEAD_S
