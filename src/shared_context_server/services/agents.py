@@ -33,8 +33,8 @@ async def list_agents(
     limit: int,
     cursor: str | None,
 ) -> AgentPage:
-    """One page of the agents of a session, or of all that the server has heard of; newest sign of life
-    first. Who is heard of while the pages are read moves to the first of them."""
+    """Return one page of a session's agents, or of all agents, the last seen first. An agent that
+    is seen between two pages moves to the first one."""
     policy.require(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)

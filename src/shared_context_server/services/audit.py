@@ -29,7 +29,7 @@ async def get_audit_log(
     limit: int,
     cursor: str | None = None,
 ) -> AuditPage:
-    """One page of what operators account with, newest first; for admins."""
+    """Return one page of the audit log, newest first. Requires the permission admin."""
     policy.require(caller, Permission.ADMIN)
     before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
     found = await services.store.audit.list_newest(

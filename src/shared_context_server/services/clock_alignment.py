@@ -1,4 +1,4 @@
-"""The time of a server beside that of the others on the same machine, when its clock is set back."""
+"""Keep the clocks of all servers on one machine aligned when the system clock is set back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared_context_server.storage import Store
 
 ALIGN_INTERVAL_S = 5.0
 MIN_STEP_US = 1_000_000  # less than this is not worth a write
-# Beyond it a difference is not believed to be that of this machine: two that were copied while they
+# A larger difference is taken for another machine's: two that were copied while they
 # ran have the same boot id. It is also how far a clock that was wrong for a while can be ahead.
 MAX_STEP_US = 86_400 * 1_000_000
 LOGGED_LEAD_S = 5.0
@@ -17,7 +17,8 @@ _log = get_logger("server")
 
 
 class ClockAlignment:
-    """Keeps a process's clock level with what the others on this machine have given."""
+    """Keeps the clock of this process from falling behind the times that others on this machine
+    gave."""
 
     def __init__(self, store: Store, clock: SteadyClock) -> None:
         self._store = store
@@ -25,7 +26,7 @@ class ClockAlignment:
         self._is_lead_logged = False
 
     async def align(self) -> None:
-        """Learn how far others have been, and note how far this process has been."""
+        """Read how far ahead the others are, and store how far ahead this process is."""
         self._log_lead()
         boot_id = self._clock.boot_id
         if boot_id is None:

@@ -93,7 +93,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A place that keeps everything: one port a subject."""
+    """A store: one port for each subject."""
 
     sessions: Sessions
     messages: Messages

@@ -1,4 +1,4 @@
-"""Sessions, their participants, and the cursors of agents."""
+"""Sessions, participants and read cursors on PostgreSQL."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -140,7 +140,7 @@ class Sessions(Subject):
             "invited": encode_json(new.invited),
         }
         if await connection.fetchrow(*_ADD(**parameters)) is None:
-            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+            raise Conflict(f"A session {new.id!r} already exists.", field="session_id")
         await add_audit(connection, audit)
         return await use_session(connection, new.id)
 
@@ -191,7 +191,7 @@ class Sessions(Subject):
     async def _mark_deleted(
         self, connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
     ) -> None:
-        """Gone for every caller from now on; removal.py removes the rows."""
+        """Hide the session from all callers from now on; removal.py removes the rows."""
         await use_session(connection, session_id, guard, lock="UPDATE")
         await connection.execute(*_MARK_DELETED(id=session_id))
         await add_audit(connection, audit)
@@ -248,7 +248,7 @@ class Sessions(Subject):
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         await self._mark_deleted(session_id, guard, audit)
         self.engine.batcher.forget(session_id)
-        # From here on it is deleted. What cannot be removed just now, purge removes.
+        # The session is now deleted. Rows that cannot be removed now are removed by purge.
         with contextlib.suppress(Unavailable):
             await remove_session(self.engine.pool, session_id)
 
@@ -265,8 +265,8 @@ async def use_session(
     *,
     lock: Lock | None = None,
 ) -> Session:
-    """The session as it is in this transaction, if there is one and the guard lets it pass. With
-    `lock`, what it promises holds to the end of the transaction."""
+    """Return the session as it is in this transaction. Raises SessionNotFound and what the guard
+    raises. With `lock`, it stays so to the end of the transaction."""
     if lock == "NO KEY UPDATE":
         # By itself, because a statement that had to wait for a row goes on with the other tables,
         # here the log's end, as they were before it waited.
@@ -284,7 +284,7 @@ async def use_session(
 async def use_optional_session(
     connection: Connection, session_id: str | None, guard: SessionGuard | None, lock: Lock | None
 ) -> Session | None:
-    """use_session for what may be server-wide, which is None."""
+    """Do the same as use_session; None stands for server-wide."""
     if session_id is None:
         return None
     return await use_session(connection, session_id, guard, lock=lock)
@@ -293,7 +293,7 @@ async def use_optional_session(
 async def summarize(
     connection: Connection, sessions: Sequence[Session], caller: Caller
 ) -> list[SessionSummary]:
-    """Its cost does not depend on how many messages there are."""
+    """Return the summaries. The cost does not depend on the number of messages."""
     statement = _TALLIES_OF_ALL if caller.is_admin else _TALLIES
     parameters = {
         "session_ids": [session.id for session in sessions],

@@ -1,4 +1,4 @@
-"""API keys, issued credentials, and a number that changes whenever they do."""
+"""API keys and issued credentials on SQLite, with a generation that grows when they change."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -109,7 +109,8 @@ class Credentials(Subject):
     def add(
         self, connection: sqlite3.Connection, credential: Credential, audit: AuditEntry
     ) -> None:
-        """The generation stays: a new credential changes nothing that get_auth_state answers."""
+        """The generation stays the same: a new credential does not change what get_auth_state
+        returns."""
         origin_id = credential.origin_id
         if origin_id is not None and connection.execute(_IS_REVOKED, {"id": origin_id}).fetchone():
             raise Unauthenticated("The token has been revoked meanwhile.")

@@ -1,4 +1,4 @@
-"""Memory entries: versions, expiry, listing by prefix."""
+"""Memory entries on SQLite: versions, expiry, listing by prefix."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -70,7 +70,7 @@ _LIST = f"""
       AND key >= :from_key AND key < :end_key AND {_UNEXPIRED}
     ORDER BY key LIMIT :limit"""
 
-_BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB behind every TEXT
+_BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB after every TEXT
 
 
 class Memory(Subject):

@@ -1,12 +1,14 @@
-"""The pool of read connections: reads run as functions in the threads of aiosqlite's connections.
+"""A pool of read connections: runs reads as functions in the threads of aiosqlite connections.
 
-A caller queues its read. Reader tasks, tasks that nobody cancels, each hold a connection of the pool and let
-its thread take reads off the queue until there are none: at most one thread hop for a read. Callers do
-not touch the pool, because one that is cancelled while it holds a connection, or waits for one, takes
-the slot with it, and because acquiring and releasing cost three to nine times what a read does: 100 to
-175 µs of processor time a read, against 13 to 30 µs through a task (one SELECT on a warm file, one and
-twenty callers). A task closes its connection before it gives it back, because one that dies in the pool
-takes its slot with it too.
+A caller puts its read into a queue. Reader tasks, which nobody cancels, each hold a connection of
+the pool and let its thread take reads from the queue until it is empty. So a read costs one thread
+hop at most.
+
+Callers do not use the pool themselves for two reasons. A caller that is cancelled while it holds a
+connection, or waits for one, would keep the slot for ever. And acquiring and releasing cost three
+to nine times what a read does: 100 to 175 µs of processor time, against 13 to 30 µs through a
+reader task (one SELECT on a warm file, one and twenty callers). A reader task closes its connection
+before it returns it, because a connection that fails inside the pool keeps its slot too.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ T = TypeVar("T")
 
 WAIT_S = 10.0  # how long a read may take, from `run` to its answer
 READER_TASK_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
-MAX_WAITING = 10_000  # reads; more than that is refused at once instead of growing for ever
+MAX_WAITING = 10_000  # reads; more are refused at once
 
-# What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the
-# pool's, and ours of a file that is not in place.
+# Errors of opening a connection: from SQLite, the system (descriptors, threads), the
+# pool, and ours for a file that is not in place.
 _OPEN_ERRORS = (
     sqlite3.Error,
     SharedContextError,
@@ -65,7 +67,8 @@ class _Read:
     error: BaseException | None = None
 
     def run(self, connection: sqlite3.Connection, file: OpenedFile | None) -> None:
-        """In the thread of a connection, which is used up when sqlite3.Error is raised."""
+        """Run in a connection's thread. sqlite3.Error means that the connection must not be used
+        again."""
         self.connection = connection
         try:
             if file is not None:
@@ -80,7 +83,7 @@ class _Read:
             self.connection = None
 
     def settle(self) -> None:
-        if self.future.done():  # its caller was cancelled, or told that it had waited too long
+        if self.future.done():  # its caller was cancelled, or got a time-out
             return
         if self.error is None:
             self.future.set_result(self.value)
@@ -88,7 +91,7 @@ class _Read:
             self.future.set_exception(self.error)
 
     def expire(self) -> None:
-        """Its caller waits no longer, and the connection is freed from it as soon as it can be."""
+        """Give up the read. The connection is freed from it as soon as possible."""
         if self.future.done():
             return
         self.future.set_exception(too_late())
@@ -99,9 +102,10 @@ class _Read:
 
 
 class Readers:
-    """Runs functions on read connections, as many at a time as the pool is large, in the order of
-    `run`. All statements of a function read one snapshot. Connections are opened when first
-    needed. Belongs to the loop that uses it.
+    """Runs functions on read connections, at most `size` at a time, in the order of `run`.
+
+    All statements of a function read one snapshot. Connections are opened on first use. For one
+    event loop.
     """
 
     def __init__(
@@ -118,8 +122,10 @@ class Readers:
         # Both are used by the loop and by the threads: appending and popping are atomic.
         self._waiting: deque[_Read] = deque()
         self._finished: deque[_Read] = deque()
-        self._is_settling = False  # the loop has been asked to settle what is finished
-        self._tasks: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
+        self._is_settling = False  # a call of _settle is scheduled
+        self._tasks: set[asyncio.Task[None]] = (
+            set()
+        )  # the references keep tasks from being collected
         self._parked: list[asyncio.Future[None]] = []  # one of each task that has nothing to do
         self._is_closing = False
         # There are as many tasks as slots, so none ever waits inside the pool.
@@ -128,9 +134,9 @@ class Readers:
         )
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The function's result. Raises what it raises, sqlite3.Error wrapped, and Unavailable if it
-        is not there in time. A cancelled caller's read is skipped, or finished for nobody.
-        """
+        """Return the function's result. Raises what it raises, with sqlite3.Error wrapped, and
+        Unavailable if the result is not there in time. A cancelled caller's read is skipped or its
+        result dropped."""
         if self._is_closing:
             raise Unavailable("The storage is closed.")
         if len(self._waiting) >= MAX_WAITING:
@@ -149,8 +155,8 @@ class Readers:
         return result
 
     async def aclose(self) -> None:
-        """Finish the reads under way, then close the connections; those whose disk does not answer are
-        left behind."""
+        """Finish the reads in progress, then close the connections. Those whose disk does not
+        answer are abandoned."""
         self._is_closing = True
         while self._wake_task():
             pass
@@ -168,7 +174,7 @@ class Readers:
         return False
 
     def _start_task(self) -> None:
-        # An empty context: a task serves many callers and must not log as the first of them.
+        # An empty context, because a task serves many callers and must not log in the name of the first.
         task = asyncio.create_task(
             self._run_task(), name=READER_TASK_NAME, context=contextvars.Context()
         )
@@ -184,11 +190,11 @@ class Readers:
                     finally:
                         await connection.close()
             except _OPEN_ERRORS as exc:
-                # One read is told; the next may find that a connection can be opened again.
+                # One read gets the error; for the next one a connection may open again.
                 self._fail_one(storage_error(exc))
 
     async def _has_work(self) -> bool:
-        """Wait until a read waits: True; or until closing: False."""
+        """Wait for a read and return True; return False when closing."""
         while not self._waiting:
             if self._is_closing:
                 return False
@@ -203,23 +209,23 @@ class Readers:
             try:
                 await run_function(connection, self._work)
             except sqlite3.Error:
-                return  # its caller is told
+                return  # its caller gets the error
             finally:
                 self._settle()
 
     def _fail_one(self, error: SharedContextError) -> None:
-        with contextlib.suppress(IndexError):  # a thread may have been quicker
+        with contextlib.suppress(IndexError):  # another thread may have taken it
             read = self._waiting.popleft()
             read.error = error
             read.settle()
 
     def _settle(self) -> None:
-        self._is_settling = False  # first: what is finished from now on asks again
+        self._is_settling = False  # first, so that a read that finishes from now on schedules again
         while self._finished:
             self._finished.popleft().settle()
 
     def _work(self, connection: sqlite3.Connection) -> None:
-        """Reads, in a connection's thread, until none waits. Raises sqlite3.Error."""
+        """Run reads in a connection's thread until none waits. Raises sqlite3.Error."""
         while True:
             try:
                 read = self._waiting.popleft()
