@@ -1,4 +1,4 @@
-"""Tools about agents and what they did."""
+"""Tools for agents and for the audit log."""
 
 from __future__ import annotations
 

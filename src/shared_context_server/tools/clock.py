@@ -1,4 +1,4 @@
-"""Tools about the time and the machine's sensors."""
+"""Tools for the time and the machine's sensors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def time_result(now: TimeNow) -> TimeResult:
 
 
 def sensors_result(reading: SensorReading) -> SensorsResult:
-    """All channels by name, those that this machine lacks too."""
+    """Return all channels by name, also those that this machine does not have."""
     return SensorsResult(
         sensors={
             "temperature": _item(reading, reading.temperature, "°C"),
