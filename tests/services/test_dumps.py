@@ -210,7 +210,7 @@ def name_no_kind(lines: list[bytes]) -> None:
         (swap_lines, "not in its place"),
         (drop_line, "footer has other counts or checksums, of: counter"),
         (double_line, "not in its place"),
-        (add_behind, "behind the footer"),
+        (add_behind, "data after its footer"),
         (use_spaces, "Line 2: is not written in the canonical form"),
         (add_field, "Line 2: is not a valid session: missing or unknown extra"),
         (add_nan, "Line 2: is not JSON"),
