@@ -17,7 +17,7 @@ INSTALLER := requirements/install.py requirements/uv.txt requirements/pip.txt
 # or whose interpreter is gone, is made anew.
 VENV_STAMP := $(VENV)/.made
 ifneq ($(wildcard $(VENV_STAMP)),)
-ifneq ($(shell cat $(VENV_STAMP); $(BIN)/python -c '' 2>&1),$(CURDIR))
+ifneq ($(shell cat $(VENV_STAMP); $(BIN)/python -c '' 2>&1 || echo gone),$(CURDIR))
 $(shell rm -f $(VENV_STAMP))
 endif
 endif

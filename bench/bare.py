@@ -9,6 +9,7 @@ import gc
 import json
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from bench.app import bench_settings
+from shared_context_server.cli.http import make_options
 
 _kept: dict[str, bytes] = {}
 
@@ -47,10 +51,9 @@ async def main() -> None:
             Route("/kept/{name}", answer_kept, methods=["POST"]),
         ]
     )
-    # What the server's own UVICORN_OPTIONS have, so that the two differ in the app only.
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none"
-    )
+    # As the server itself is served, so that the two differ in the app only.
+    options = make_options(bench_settings(Path())) | {"lifespan": "off"}
+    config = uvicorn.Config(app, **options)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         print(json.dumps({"health": f"{url}/health"}), file=sys.stderr, flush=True)

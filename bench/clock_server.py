@@ -28,7 +28,7 @@ from fastmcp import Client, FastMCP
 from bench.app import bench_settings
 from bench.keys import API_KEY
 from bench.load import Load, run_load
-from bench.throughput import mcp_call
+from bench.throughput import MODERN, mcp_call
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.server import Server, open_server
 
@@ -126,7 +126,7 @@ async def measure_over_http(port: int) -> Figures:
     """One connection, one call at a time."""
 
     async def call(tool: str) -> list[float]:
-        request = mcp_call(tool, {})
+        request = mcp_call(tool, {}, MODERN)
         load: Load = await run_load(port, lambda: request, connections=1, seconds=SECONDS)
         return load.latencies
 

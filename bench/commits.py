@@ -21,8 +21,8 @@ import asyncpg
 from bench.tables import print_table
 from bench.throughput import CONTENT
 from shared_context_server.models import Access, AuditEntry, Caller, Permission, Session, Visibility
-from shared_context_server.services.context import utc_now
 from shared_context_server.settings import Settings
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import NewMessage, NewSession
 from shared_context_server.storage.postgres import messages, open_postgres

@@ -32,7 +32,7 @@ from bench.app import bench_settings
 from bench.load import http_request, run_load
 from bench.throughput import CONTENT, HEADERS, MODERN, mcp_call
 from shared_context_server.embed import ControlRouter
-from shared_context_server.embed.sdk_server import make_agent, make_agents_own
+from shared_context_server.embed.sdk_server import bind_to_agent, make_agent
 from shared_context_server.models import Permission
 from shared_context_server.server import Server, open_server
 from shared_context_server.services.context import Services
@@ -199,7 +199,7 @@ async def measure(data_dir: Path, prefix: str, port: int) -> list[Way]:
     sessions = [await fill_session(port) for _ in PATHS]
     agent = make_agent("bench", "generic", ("read", "write"))
     async with open_bench_server(data_dir, prefix) as server:
-        low_level = await make_agents_own(server, agent)
+        low_level = await bind_to_agent(server, agent)
         async with ControlRouter({"bench": low_level}) as router, Client(server.mcp) as client:
             paths = [
                 embedded_path(router, sessions[0]),

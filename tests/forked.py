@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +28,7 @@ _COMMANDS = (
 )
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]
-    + ["shared_context_server.storage.postgres", __name__]
+    + ["shared_context_server.storage.sqlite", "shared_context_server.storage.postgres", __name__]
 )
 
 
@@ -58,9 +59,7 @@ class ForkedProcess:
             Connection(write_err, readable=False) as stderr,
         ):
             streams = (stdin, stdout, stderr)
-            self._process = _CONTEXT.Process(
-                target=_run, args=(self.args, env, cwd, streams, uid), daemon=True
-            )
+            self._process = _CONTEXT.Process(target=_run, args=(self.args, env, cwd, streams, uid))
             self._process.start()
         if not has_stdin:
             self.stdin.close()
@@ -144,7 +143,8 @@ def _run(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    sys.argv = arguments
+    sys.modules["__main__"] = program = import_module("shared_context_server.__main__")
+    sys.argv = [str(program.__file__), *arguments[1:]]
     if uid is None:
         main()
         return

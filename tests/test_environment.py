@@ -1,4 +1,4 @@
-"""Which variables and env files count, in whose surroundings."""
+"""Which variables and env files count, by the owner of the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.environment import (
-    Surroundings,
+    EnvironmentOwner,
     detach_libraries,
     read_env_file,
     read_sources,
@@ -26,27 +26,27 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def find(surroundings: Surroundings, name: str = "LOG_LEVEL") -> tuple[str, str] | None:
+def find(owner: EnvironmentOwner, name: str = "LOG_LEVEL") -> tuple[str, str] | None:
     """What the first source that has it says of a setting."""
-    found = (source.find(name) for source in read_sources(surroundings))
+    found = (source.find(name) for source in read_sources(owner))
     return next((answer for answer in found if answer), None)
 
 
-@pytest.mark.parametrize("surroundings", Surroundings)
+@pytest.mark.parametrize("owner", EnvironmentOwner)
 def test_a_prefixed_name_counts_everywhere(
-    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    owner: EnvironmentOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
     monkeypatch.setenv("SCS_LOG_LEVEL", "DEBUG")
-    assert find(surroundings) == ("SCS_LOG_LEVEL", "DEBUG")
+    assert find(owner) == ("SCS_LOG_LEVEL", "DEBUG")
 
 
-def test_an_unprefixed_name_counts_in_our_surroundings_only(
+def test_an_unprefixed_name_counts_in_the_servers_environment_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
-    assert find(Surroundings.OURS) == ("LOG_LEVEL", "ERROR")
-    assert find(Surroundings.PROJECT) is None
+    assert find(EnvironmentOwner.SERVER) == ("LOG_LEVEL", "ERROR")
+    assert find(EnvironmentOwner.PROJECT) is None
 
 
 def test_an_environment_can_be_said_to_be_the_server_s_own(
@@ -55,14 +55,14 @@ def test_an_environment_can_be_said_to_be_the_server_s_own(
     monkeypatch.setenv("SCS_READ_UNPREFIXED", "true")
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
     (tmp_path / ".env").write_text("WORKERS=3\n")
-    assert find(Surroundings.PROJECT) == ("LOG_LEVEL", "ERROR")
-    assert find(Surroundings.PROJECT, "WORKERS") is None
+    assert find(EnvironmentOwner.PROJECT) == ("LOG_LEVEL", "ERROR")
+    assert find(EnvironmentOwner.PROJECT, "WORKERS") is None
 
 
 def test_the_dotenv_of_a_project_is_not_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SCS_LOG_LEVEL=DEBUG\nLOG_LEVEL=ERROR\n")
-    assert find(Surroundings.OURS) == ("SCS_LOG_LEVEL", "DEBUG")
-    assert find(Surroundings.PROJECT) is None
+    assert find(EnvironmentOwner.SERVER) == ("SCS_LOG_LEVEL", "DEBUG")
+    assert find(EnvironmentOwner.PROJECT) is None
 
 
 NOT_UTF_8 = {
@@ -78,8 +78,8 @@ def test_a_dotenv_that_is_not_utf_8_is_named_where_it_is_read(
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8"):
-        read_sources(Surroundings.OURS)
-    assert find(Surroundings.PROJECT) is None
+        read_sources(EnvironmentOwner.SERVER)
+    assert find(EnvironmentOwner.PROJECT) is None
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert read_env_file(tmp_path / ".env") == {"LOG_LEVEL": "ERROR"}
 
 
-@pytest.mark.parametrize("surroundings", Surroundings)
+@pytest.mark.parametrize("owner", EnvironmentOwner)
 def test_the_file_that_is_named_counts_with_both_names(
-    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    owner: EnvironmentOwner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.env").write_text("LOG_LEVEL=ERROR\nSCS_WORKERS=2\n")
     monkeypatch.setenv("SCS_ENV_FILE", "mine.env")
-    assert find(surroundings) == ("LOG_LEVEL", "ERROR")
-    assert find(surroundings, "WORKERS") == ("SCS_WORKERS", "2")
+    assert find(owner) == ("LOG_LEVEL", "ERROR")
+    assert find(owner, "WORKERS") == ("SCS_WORKERS", "2")
 
 
 def test_the_unprefixed_name_of_the_file_may_be_the_project_s(
@@ -102,20 +102,20 @@ def test_the_unprefixed_name_of_the_file_may_be_the_project_s(
 ) -> None:
     (tmp_path / "theirs.env").write_text("LOG_LEVEL=ERROR\n")
     monkeypatch.setenv("ENV_FILE", "theirs.env")
-    assert find(Surroundings.OURS) == ("LOG_LEVEL", "ERROR")
-    assert find(Surroundings.PROJECT) is None
+    assert find(EnvironmentOwner.SERVER) == ("LOG_LEVEL", "ERROR")
+    assert find(EnvironmentOwner.PROJECT) is None
 
 
 def test_a_named_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCS_ENV_FILE", "/no/such/file")
     with pytest.raises(ConfigurationError, match=r"SCS_ENV_FILE names /no/such/file"):
-        read_sources(Surroundings.PROJECT)
+        read_sources(EnvironmentOwner.PROJECT)
 
 
 def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCS_LOG_LEVEL", "")
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
-    assert find(Surroundings.OURS) == ("LOG_LEVEL", "ERROR")
+    assert find(EnvironmentOwner.SERVER) == ("LOG_LEVEL", "ERROR")
 
 
 def test_libraries_are_told_nothing_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

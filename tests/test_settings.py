@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.environment import Surroundings, read_sources
+from shared_context_server.environment import EnvironmentOwner, read_sources
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings, find_unknown_variables, load_settings
 
@@ -56,10 +56,10 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("surroundings", Surroundings)
+@pytest.mark.parametrize("owner", EnvironmentOwner)
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_a_prefixed_name_that_counts_everywhere_and_wins(
-    name: str, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    name: str, owner: EnvironmentOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = VALUES.get(name, NUMBER)
     default: Any = getattr(Settings(), name)
@@ -67,7 +67,7 @@ def test_every_setting_has_a_prefixed_name_that_counts_everywhere_and_wins(
     needed = NEEDED.get(name, {})
     for variable, with_value in {name: value, **needed}.items():
         monkeypatch.setenv(f"SCS_{variable.upper()}", with_value)
-    found = getattr(load_settings(surroundings), name)
+    found = getattr(load_settings(owner), name)
     assert found == getattr(Settings.model_validate({name: value, **needed}), name) != default
 
 
@@ -77,7 +77,7 @@ def test_the_first_source_that_has_a_value_wins(
     """Each step takes the strongest source away."""
 
     def workers(**overrides: Any) -> int:
-        return load_settings(Surroundings.OURS, data_dir=tmp_path, **overrides).workers
+        return load_settings(EnvironmentOwner.SERVER, data_dir=tmp_path, **overrides).workers
 
     (tmp_path / "named.env").write_text("WORKERS=5\n")
     (tmp_path / ".env").write_text("WORKERS=6\n")
@@ -101,7 +101,7 @@ def test_the_first_source_that_has_a_value_wins(
 
 def test_the_prefixed_name_wins_in_a_file_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SCS_WORKERS=3\nWORKERS=4\n")
-    assert load_settings(Surroundings.OURS).workers == 3
+    assert load_settings(EnvironmentOwner.SERVER).workers == 3
 
 
 def test_making_settings_reads_no_environment(
@@ -118,13 +118,13 @@ def test_a_wrong_value_is_told_with_the_variable_and_the_place(
     (tmp_path / ".env").write_text("API_KEY=short-secret\nHTTP_PORT=many\n")
     monkeypatch.setenv("SCS_LOG_LEVEL", "loud")
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(Surroundings.OURS, workers=1000)
+        load_settings(EnvironmentOwner.SERVER, workers=1000)
     text = str(caught.value)
     for told in (
         "SCS_LOG_LEVEL in the environment: ",
         f"API_KEY in {tmp_path / '.env'}: must be at least 16 characters",
         f"HTTP_PORT in {tmp_path / '.env'}: ",
-        "WORKERS, as it was given: ",
+        "WORKERS, given as an option: ",
     ):
         assert told in text
     assert "\n" not in text
@@ -136,18 +136,18 @@ def test_a_blank_value_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("SCS_DATA_DIR", " ")
     monkeypatch.setenv("SCS_HTTP_PORT", "\t")
     (tmp_path / ".env").write_text("SCS_WORKERS=' '\n")
-    assert load_settings(Surroundings.OURS) == Settings()
+    assert load_settings(EnvironmentOwner.SERVER) == Settings()
 
 
 def test_an_empty_host_is_not_every_address() -> None:
-    with pytest.raises(ConfigurationError, match="HTTP_HOST, as it was given"):
-        load_settings(Surroundings.OURS, http_host="")
+    with pytest.raises(ConfigurationError, match="HTTP_HOST, given as an option"):
+        load_settings(EnvironmentOwner.SERVER, http_host="")
 
 
 def test_a_data_dir_in_the_home_of_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCS_DATA_DIR", "~nobody-at-all/data")
     with pytest.raises(ConfigurationError, match=r"SCS_DATA_DIR in the environment: .* user"):
-        load_settings(Surroundings.OURS)
+        load_settings(EnvironmentOwner.SERVER)
 
 
 def test_two_keys_that_are_the_same_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +157,9 @@ def test_two_keys_that_are_the_same_are_refused(monkeypatch: pytest.MonkeyPatch)
         load_settings()
 
 
-def hints(surroundings: Surroundings) -> dict[str, str]:
+def hints(owner: EnvironmentOwner) -> dict[str, str]:
     return {
-        unknown.variable: unknown.hint
-        for unknown in find_unknown_variables(read_sources(surroundings))
+        unknown.variable: unknown.hint for unknown in find_unknown_variables(read_sources(owner))
     }
 
 
@@ -169,15 +168,15 @@ def hints(surroundings: Surroundings) -> dict[str, str]:
     [
         ("SCS_LOG_LEVLE", "Did you mean SCS_LOG_LEVEL?"),
         ("SCS_PORT", "Did you mean SCS_HTTP_PORT?"),
-        ("SCS_NOTHING_OF_THE_KIND_XYZ", "The page on configuration lists all."),
+        ("SCS_NOTHING_OF_THE_KIND_XYZ", "See docs/configuration.md for all settings."),
     ],
 )
-@pytest.mark.parametrize("surroundings", Surroundings)
+@pytest.mark.parametrize("owner", EnvironmentOwner)
 def test_a_prefixed_name_that_is_unknown_is_told_with_the_nearest(
-    variable: str, hint: str, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    variable: str, hint: str, owner: EnvironmentOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "x")
-    assert hints(surroundings) == {variable: hint}
+    assert hints(owner) == {variable: hint}
 
 
 @pytest.mark.parametrize(
@@ -193,8 +192,8 @@ def test_an_unprefixed_name_that_looks_like_ours_is_told_where_such_names_count(
     variable: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "x")
-    assert hints(Surroundings.OURS) == {variable: hint}
-    assert hints(Surroundings.PROJECT) == {}
+    assert hints(EnvironmentOwner.SERVER) == {variable: hint}
+    assert hints(EnvironmentOwner.PROJECT) == {}
 
 
 def test_names_that_have_nothing_to_do_with_us_are_not_told(
@@ -204,4 +203,4 @@ def test_names_that_have_nothing_to_do_with_us_are_not_told(
         monkeypatch.setenv(variable, "x")
     for variable in ("SCS_URL", "SCS_AGENT_ID", "SCS_READ_UNPREFIXED"):
         monkeypatch.setenv(variable, "x")
-    assert hints(Surroundings.OURS) == {}
+    assert hints(EnvironmentOwner.SERVER) == {}

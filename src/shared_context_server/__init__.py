@@ -1,3 +1,3 @@
-"""A record that several AI agents keep together, served over MCP and plain HTTP."""
+"""A server for shared sessions, messages and memory of AI agents, over MCP and plain HTTP."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m shared_context_server` is the command line."""
+"""`python -m shared_context_server` runs the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that run beside their caller, held until they end."""
+"""Background tasks of asyncio, with a reference to each until it ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class BackgroundTasks:
-    """The running tasks of one owner, for one event loop.
+    """The running background tasks of one owner, for one event loop.
 
-    The loop itself refers to tasks weakly only, so that one which nobody holds may be collected
-    before it ends. Tasks begin in an empty context: they serve many callers, and must not log in
-    the name of the first of them. What a task raises is reported by asyncio.
+    The loop has only weak references to tasks: without another reference a task can be collected
+    before it ends. Tasks start in an empty context, because they serve many callers and must not log
+    the first one's name. asyncio reports the errors of tasks.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,13 +26,13 @@ class BackgroundTasks:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run the coroutine as a task, and hold the task until it ends."""
+        """Run the coroutine as a task."""
         task = asyncio.create_task(work, name=self._name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until those that run now have ended, for no longer than `timeout_s`."""
+        """Wait until the current tasks have ended, at most `timeout_s`."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""Completion of the arguments of prompts and resource templates: ids that the caller may see."""
+"""MCP completion: suggests values for the arguments of prompts and resource templates."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from shared_context_server.services.context import Services
 from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
 MAX_VALUES = 100  # the protocol's limit for one answer
-MAX_SEARCHED = 200  # sessions, or agents: the newest ones
-MAX_VALUE_CHARS = 2_000  # no id is longer; nothing begins with what is
+MAX_SEARCHED = 200  # of the newest sessions or agents
+MAX_VALUE_CHARS = 2_000  # no id is longer
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
 
@@ -38,7 +38,7 @@ def add_completions(
 ) -> None:
     """Serve completion/complete for the prompts and the resource templates.
 
-    On the SDK's server: FastMCP answers for what is not served that it has no values.
+    It is added to the SDK's server: FastMCP answers an unknown prompt with no values, not an error.
     """
 
     async def complete(
@@ -60,7 +60,7 @@ def add_completions(
 
 
 class Completer:
-    """Finds the values that an argument may have; what the caller may not see is not among them."""
+    """Finds values of an argument that the caller may see."""
 
     def __init__(self, services: Services, templates: Iterable[str]) -> None:
         self._services = services
@@ -73,16 +73,16 @@ class Completer:
         argument: CompletionArgument,
         given: dict[str, str],
     ) -> Completion:
-        """The first values that begin with what was typed. Raises InvalidArgument for a prompt, a
-        template or an argument that is not served, and what reading the values would raise."""
+        """The first values that begin with the typed text. Raises InvalidArgument for an unknown prompt,
+        template or argument, and the errors of reading the values."""
         name, value = argument.name, argument.value
-        policy.require(caller, Permission.READ)
+        policy.require_permission(caller, Permission.READ)
         self._require_served(ref, name)
         if len(value) > MAX_VALUE_CHARS:
             return Completion(values=[], total=0, has_more=False)
         if name == "session_id":
             return await self._sessions(caller, value)
-        if name == "agent_id":  # an agent's memory, which nobody else may read
+        if name == "agent_id":  # of private memory, which only the agent itself may read
             return _complete(_beginning_with(value, [caller.agent_id]))
         if name == "to_agent":
             return await self._agents(caller, value, given.get("session_id"))
@@ -114,7 +114,7 @@ class Completer:
             )
 
     async def _sessions(self, caller: Caller, value: str) -> Completion:
-        """By id, or by words of the purpose: nobody knows an id by heart."""
+        """Find sessions by their id or by words of their purpose."""
         page = await sessions.list_sessions(
             self._services, caller, status=None, created_by=None, limit=MAX_SEARCHED, cursor=None
         )
@@ -139,7 +139,7 @@ def _beginning_with(value: str, candidates: Iterable[str]) -> list[str]:
 
 
 def _complete(found: list[str], *, is_all: bool = True) -> Completion:
-    """The answer of these values; without `is_all` there may be more that were not looked at."""
+    """The answer with these values. `is_all` false: there may be more values."""
     return Completion(
         values=found[:MAX_VALUES],
         total=len(found) if is_all else None,

@@ -1,7 +1,7 @@
-"""What a process is told by variables: its environment and env files. The only reader of either.
+"""Reads the environment variables and env files. No other module reads them.
 
-A variable counts under its prefixed name everywhere. Whether it counts without the prefix depends
-on whose surroundings the process finds itself in.
+A variable with the prefix SCS_ is always used. Without the prefix it is used only if the environment
+belongs to the server, see `EnvironmentOwner`.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ PREFIX = "SCS_"
 DOTENV = ".env"
 ENV_FILE = "ENV_FILE"
 READ_UNPREFIXED = "SCS_READ_UNPREFIXED"
-"""Set to true where the environment is the server's own whatever is started in it: in our image."""
+"""true in our container image: there the environment always belongs to the server."""
 
 CLIENT_VARIABLES = frozenset({"SCS_URL", "SCS_API_KEY", "SCS_AGENT_ID", "SCS_AGENT_TYPE"})
-"""What clients of a server are told; SCS_API_KEY is a setting of the server's, too."""
+"""Variables of clients. SCS_API_KEY is also a setting of the server."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
-# Libraries that read the environment, and an .env, for themselves: nothing of it is meant for us.
-_OF_LIBRARIES = ("FASTMCP_", "PROMETHEUS_MULTIPROC_DIR")
+# Libraries read these variables themselves. They are not meant for this server.
+_LIBRARY_VARIABLES = ("FASTMCP_", "PROMETHEUS_MULTIPROC_DIR")
 
 
-class Surroundings(StrEnum):
-    """Whose the environment and the working directory of a process are.
+class EnvironmentOwner(StrEnum):
+    """To whom the environment and the working directory of the process belong.
 
-    OURS: whoever set them up runs a server. Unprefixed names count, and so does `.env`.
-    PROJECT: somebody's project, in which a client started the process. Prefixed names only.
+    SERVER: they were set up for this server. Unprefixed names and `.env` are used.
+    PROJECT: a client started the process in a user's project. Only prefixed names are used.
     """
 
-    OURS = "ours"
+    SERVER = "server"
     PROJECT = "project"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Variables of one place, by name in upper case; none of them is blank."""
+    """The variables of one source, by name in upper case. Blank ones are left out."""
 
-    place: str
+    name: str
     values: Mapping[str, str]
     has_unprefixed: bool
 
     def find(self, name: str) -> tuple[str, str] | None:
-        """The variable that sets `name`, and its value."""
+        """The variable that sets `name`, and its value; None if there is none."""
         candidates = (PREFIX + name, name) if self.has_unprefixed else (PREFIX + name,)
         for variable in candidates:
             if variable in self.values:
@@ -59,13 +59,13 @@ class Source:
         return None
 
 
-def read_sources(surroundings: Surroundings) -> list[Source]:
-    """The environment, the file that SCS_ENV_FILE names, and `.env`: the first that has a value wins.
+def read_sources(owner: EnvironmentOwner) -> list[Source]:
+    """Read the environment, the file that SCS_ENV_FILE names, and `.env`. Earlier sources win.
 
-    Raises ConfigurationError for a file that is not there or cannot be read.
+    Raises ConfigurationError for a file that does not exist or cannot be read.
     """
-    values = _present(os.environ)
-    is_ours = surroundings is Surroundings.OURS
+    values = _drop_blank(os.environ)
+    is_ours = owner is EnvironmentOwner.SERVER
     has_unprefixed = is_ours or values.get(READ_UNPREFIXED, "").lower() in _TRUE
     environment = Source("the environment", values, has_unprefixed)
     sources = [environment]
@@ -80,40 +80,40 @@ def read_sources(surroundings: Surroundings) -> list[Source]:
 
 
 def read_source(path: Path) -> Source:
-    """The variables of an env file, which count with and without the prefix."""
+    """The variables of an env file, with and without the prefix."""
     return Source(str(path.absolute()), read_env_file(path), has_unprefixed=True)
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The variables of an env file. Raises ConfigurationError if it cannot be read or is not UTF-8."""
+    """Read an env file. Raises ConfigurationError if it cannot be read or is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # an editor may have put a BOM before it
+        text = path.read_text(encoding="utf-8-sig")  # an editor may have added a BOM
     except OSError as exc:
         raise ConfigurationError(f"{path.absolute()} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path.absolute()} is not UTF-8 text; save it as UTF-8.") from exc
+        raise ConfigurationError(f"{path.absolute()} is not UTF-8 text. Save it as UTF-8.") from exc
     if "\0" in text:  # UTF-16 without its BOM
-        raise ConfigurationError(f"{path.absolute()} is not UTF-8 text; save it as UTF-8.")
-    return _present(dotenv_values(stream=StringIO(text)))
+        raise ConfigurationError(f"{path.absolute()} is not UTF-8 text. Save it as UTF-8.")
+    return _drop_blank(dotenv_values(stream=StringIO(text)))
 
 
 def detach_libraries() -> None:
-    """Take what libraries would read for themselves out of this process's environment.
+    """Remove variables from the environment that libraries would read.
 
-    For processes that are ours alone, before the libraries are imported: fastmcp takes settings
-    from FASTMCP_ names and from `.env`, prometheus_client writes where its variable says.
+    Call it before these libraries are imported, and only in a process of the server's own: fastmcp
+    reads FASTMCP_ variables and `.env`, prometheus_client writes files where its variable says.
     """
-    for name in [name for name in os.environ if name.upper().startswith(_OF_LIBRARIES)]:
+    for name in [name for name in os.environ if name.upper().startswith(_LIBRARY_VARIABLES)]:
         del os.environ[name]
     os.environ["FASTMCP_ENV_FILE"] = os.devnull
 
 
-def _present(values: Mapping[str, str | None]) -> dict[str, str]:
+def _drop_blank(values: Mapping[str, str | None]) -> dict[str, str]:
     return {name.upper(): value for name, value in values.items() if value and not value.isspace()}
 
 
 def _is_readable_kind(path: Path) -> bool:
-    """Whether there is a file or a pipe; one that may not be looked at is tried, and told of, later."""
+    """Whether this is a file or a pipe. If that cannot be determined, reading it reports the error."""
     try:
         return path.is_file() or path.is_fifo()
     except OSError:

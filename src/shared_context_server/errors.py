@@ -1,8 +1,7 @@
-"""Every failure a caller can be told about, as typed leaves of one base.
+"""All errors that a caller can get, as subclasses of SharedContextError.
 
-Each class fixes its wire `code` (stable, clients match on it), its HTTP `status`
-and whether the same call may succeed later (`retryable`). Ids travel as attributes
-and in `details`; `details["field"]` names the offending argument where there is one.
+Each class has a `code` (stable: clients compare it), an HTTP `status`, and whether the same call may
+succeed later (`retryable`). `details` has the ids; `details["field"]` names the wrong argument.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from typing import Any, ClassVar
 
 
 class SharedContextError(Exception):
-    """The base of all failures that are part of the contract."""
+    """Base class of all errors that callers can get."""
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
-    suggestion: ClassVar[str] = "Try again; if it persists, the server's log has the cause."
+    suggestion: ClassVar[str] = "Try again. If it fails again, see the server's log for the cause."
 
     def __init__(
         self,
@@ -33,11 +32,11 @@ class SharedContextError(Exception):
 
     @property
     def retry_after_s(self) -> int | None:
-        """Seconds a client should wait before it tries again; None when waiting does not help."""
+        """Seconds to wait before another attempt; None if waiting does not help."""
         return None
 
     def body(self) -> dict[str, Any]:
-        """The one error shape of every surface."""
+        """The error as JSON, the same on all surfaces."""
         return {
             "success": False,
             "error": self.message,
@@ -49,13 +48,13 @@ class SharedContextError(Exception):
 
 
 class InternalError(SharedContextError):
-    """A defect of ours; the message says nothing of its cause, the log does."""
+    """An error in the server. Only its log shows the cause."""
 
     retryable = True
 
 
 class InvalidArgument(SharedContextError):
-    """An argument is missing, unknown, of a wrong type or out of range."""
+    """An argument is missing, unknown, of the wrong type or out of range."""
 
     code = "INVALID_ARGUMENT"
     status = 400
@@ -63,7 +62,7 @@ class InvalidArgument(SharedContextError):
 
 
 class ContentTooLarge(SharedContextError):
-    """A text, a value or a whole request body is over its limit."""
+    """A text, a value or a request body is larger than its limit."""
 
     code = "CONTENT_TOO_LARGE"
     status = 413
@@ -71,23 +70,20 @@ class ContentTooLarge(SharedContextError):
 
 
 class AnswerTooLarge(ContentTooLarge):
-    """The calls before this one have used up what one answer may have; this one was not run."""
+    """The answers to earlier calls of the batch reached the size limit; this call was not run."""
 
     retryable = True
-    suggestion = (
-        "Nothing of this call was done. Send it again in a request of its own, or ask for smaller "
-        "pages."
-    )
+    suggestion = "This call was not run. Send it again in a separate request, or use smaller pages."
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(
-            f"The answers before this one reach {limit_bytes} bytes, the limit of a batch.",
+            f"The earlier answers of this batch reached the limit of {limit_bytes} bytes.",
             limit_bytes=limit_bytes,
         )
 
 
 class Unauthenticated(SharedContextError):
-    """Nobody is calling, or the credential is not valid (any more)."""
+    """The request has no credential, or one that is not valid (any more)."""
 
     code = "UNAUTHENTICATED"
     status = 401
@@ -99,7 +95,7 @@ class Unauthenticated(SharedContextError):
 
 
 class PermissionDenied(SharedContextError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but may not do this."""
 
     code = "PERMISSION_DENIED"
     status = 403
@@ -107,78 +103,80 @@ class PermissionDenied(SharedContextError):
 
 
 class NotFound(SharedContextError):
-    """Base of the not-found errors; what a caller may not see is not found either."""
+    """Base class of the not-found errors, also used for data that the caller may not see."""
 
     code = "NOT_FOUND"
     status = 404
 
 
 class SessionNotFound(NotFound):
-    """There is no such session, or the caller may not know of it."""
+    """The session does not exist, or the caller may not see it."""
 
     code = "SESSION_NOT_FOUND"
     suggestion = "list_sessions shows the sessions you may read."
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"No session {session_id!r}.", field="session_id", session_id=session_id)
+        super().__init__(
+            f"There is no session {session_id!r}.", field="session_id", session_id=session_id
+        )
 
 
 class MessageNotFound(NotFound):
-    """There is no such message in this session, or the caller may not see it."""
+    """The message does not exist in this session, or the caller may not see it."""
 
     code = "MESSAGE_NOT_FOUND"
     suggestion = "get_messages shows the messages of the session and their ids."
 
     def __init__(self, message_id: int, *, field: str = "message_id") -> None:
         super().__init__(
-            f"No message {message_id} in this session.", field=field, message_id=message_id
+            f"This session has no message {message_id}.", field=field, message_id=message_id
         )
 
 
 class MemoryNotFound(NotFound):
-    """There is no entry of this key in this place, or it has expired."""
+    """There is no memory entry with this key, session and scope, or it has expired."""
 
     code = "MEMORY_NOT_FOUND"
-    suggestion = "list_memory shows the keys; check session_id and scope."
+    suggestion = "Check session_id and scope; list_memory shows the keys."
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"No memory entry {key!r} here.", field="key", key=key)
+        super().__init__(f"There is no memory entry {key!r}.", field="key", key=key)
 
 
 class ToolNotFound(NotFound):
-    """No tool of this name is served."""
+    """There is no tool with this name."""
 
     code = "TOOL_NOT_FOUND"
     suggestion = "tools/list over MCP, or /docs, shows the tools."
 
     def __init__(self, tool: str, *, question: str = "") -> None:
-        """`question` asks whether another tool was meant; it stands before the usual suggestion."""
+        """`question` asks whether another tool was meant. It is put before the suggestion."""
         hint = f"{question} {self.suggestion}".lstrip()
-        super().__init__(f"No tool {tool!r}.", suggestion=hint, tool=tool)
+        super().__init__(f"There is no tool {tool!r}.", suggestion=hint, tool=tool)
 
 
 class RouteNotFound(NotFound):
-    """Nothing is served at this path."""
+    """There is no route for this path."""
 
-    suggestion = "/docs lists what is served; tools are at POST /mcp/tool/{name}, MCP is at /mcp."
+    suggestion = "/docs lists all routes; tools are at POST /mcp/tool/{name}, MCP is at /mcp."
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"Nothing is served at {path!r}.", path=path)
+        super().__init__(f"There is no route {path!r}.", path=path)
 
 
 class MethodNotAllowed(SharedContextError):
-    """The path is served, with other methods; `allowed` are those."""
+    """The route has other methods, which are in `allowed`."""
 
     code = "METHOD_NOT_ALLOWED"
     status = 405
     suggestion = "Use one of the methods in details.allowed."
 
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
-        super().__init__(f"{path!r} does not answer {method}.", path=path, allowed=allowed)
+        super().__init__(f"{path!r} does not support {method}.", path=path, allowed=allowed)
 
 
 class NotAcceptable(SharedContextError):
-    """The Accept header allows none of the forms in which this can be answered."""
+    """The Accept header allows none of the available media types."""
 
     code = "NOT_ACCEPTABLE"
     status = 406
@@ -186,7 +184,7 @@ class NotAcceptable(SharedContextError):
 
 
 class UnsupportedMediaType(SharedContextError):
-    """The body is declared to be something else than JSON."""
+    """The content type of the body is not JSON."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
@@ -194,18 +192,18 @@ class UnsupportedMediaType(SharedContextError):
 
 
 class MalformedRequest(SharedContextError):
-    """The request is not HTTP as this server speaks it, or can be read in two ways."""
+    """The request is not valid HTTP/1.1, or it is ambiguous."""
 
     code = "MALFORMED_REQUEST"
     status = 400
-    suggestion = "Send HTTP/1.1 through a common client library; details.reason says what is wrong."
+    suggestion = "Use a common HTTP/1.1 library; details.reason says what is wrong."
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The request cannot be read: {reason}.", reason=reason)
 
 
 class RequestTimeout(SharedContextError):
-    """The client began a request and did not send the rest of it in time."""
+    """The client did not send the whole request in time."""
 
     code = "REQUEST_TIMEOUT"
     status = 408
@@ -214,15 +212,15 @@ class RequestTimeout(SharedContextError):
 
 
 class TargetTooLong(SharedContextError):
-    """The request's target, which is its path and query, is over its limit."""
+    """The request target, which is its path and query, is longer than its limit."""
 
     code = "TARGET_TOO_LONG"
     status = 414
-    suggestion = "Send what is long in the body of a POST."
+    suggestion = "Send long values in the body of a POST."
 
 
 class HeadersTooLarge(SharedContextError):
-    """The request has too many header lines, or too many bytes of them."""
+    """The request has too many header lines, or they are too long."""
 
     code = "HEADERS_TOO_LARGE"
     status = 431
@@ -238,45 +236,45 @@ class InvalidMessage(SharedContextError):
 
 
 class McpSessionNotFound(NotFound):
-    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+    """This server did not issue the Mcp-Session-Id that should name the caller."""
 
     code = "MCP_SESSION_NOT_FOUND"
-    suggestion = "Send initialize again: its answer carries a new one. X-Agent-ID names you too."
+    suggestion = "Send initialize again to get a new id, or name your agent with X-Agent-ID."
 
 
 class Conflict(SharedContextError):
-    """The thing is in another state than the call expects; details tell which."""
+    """The current state differs from what the call expects. It is in the details."""
 
     code = "CONFLICT"
     status = 409
-    suggestion = "Read the current state (it is in details), then decide and call again."
+    suggestion = "Read the current state in details, then decide and call again."
 
 
 class CursorLost(SharedContextError):
-    """What the reader's cursor points behind is not in the log (any more).
+    """The reader's cursor does not belong to the current log.
 
-    Either the log ends before it, or the store has been set back to an earlier state while the
-    reader was reading: what stands behind the cursor now may not be what the reader has read.
+    Either the log ends before the cursor, or the store was restored to an earlier state while the
+    reader was reading. Then the messages up to the cursor may not be those that the reader has read.
     """
 
     code = "CURSOR_LOST"
     status = 409
     suggestion = (
-        "The store was set back to an earlier state, or this cursor is of another log. Read again "
-        "without a cursor, or from after_seq=0, and mind what is not there any more."
+        "The store was restored to an earlier state, or the cursor is of another log. Read again "
+        "without a cursor, or from after_seq=0. Messages that you have read may be missing now."
     )
 
     def __init__(self, cursor: int, *, field: str = "after_seq", is_beyond: bool = True) -> None:
         reason = (
             f"The log ends before {cursor}."
             if is_beyond
-            else f"The log was set back to an earlier state while it was followed behind {cursor}."
+            else f"The log was restored to an earlier state while it was read from {cursor} on."
         )
         super().__init__(reason, field=field, cursor=cursor)
 
 
 class SessionClosed(SharedContextError):
-    """The session is closed: it can be read and not written."""
+    """The session is closed, so it is read-only."""
 
     code = "SESSION_CLOSED"
     status = 409
@@ -289,10 +287,10 @@ class SessionClosed(SharedContextError):
 
 
 class LeaseLost(SharedContextError):
-    """The lease that a write requires is not held by the caller with this token (any more).
+    """The caller does not hold the lease of a write with this token (any more).
 
-    `holder` and `current_token` are those of whoever holds it now, None when it is free, and when
-    the caller may not know (`is_told` false).
+    `holder` and `current_token` are the current ones. They are None if the lease is free, or if the
+    caller may not see them (`is_told` false).
     """
 
     code = "LEASE_LOST"
@@ -309,9 +307,9 @@ class LeaseLost(SharedContextError):
     ) -> None:
         if not is_told:
             holder = current_token = None
-        now_held_by = ": nobody holds it" if holder is None else f": held by {holder!r}"
+        now_held_by = ": nobody holds it" if holder is None else f": {holder!r} holds it"
         super().__init__(
-            f"The lease {lease!r} is not yours with this token{now_held_by if is_told else ''}.",
+            f"You do not hold the lease {lease!r} with this token{now_held_by if is_told else ''}.",
             field="fencing_token",
             lease=lease,
             holder=holder,
@@ -320,12 +318,12 @@ class LeaseLost(SharedContextError):
 
 
 class RateLimited(SharedContextError):
-    """The caller has sent more calls, or holds more streams or connections, than a limit allows."""
+    """The caller has reached a limit of calls, streams or connections."""
 
     code = "RATE_LIMITED"
     status = 429
     retryable = True
-    suggestion = "Wait retry_after_s seconds, then call again; batch calls where you can."
+    suggestion = "Wait retry_after_s seconds, then call again. Use batches for many calls."
 
     def __init__(self, retry_after_s: int, message: str = "Too many calls.") -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -337,12 +335,12 @@ class RateLimited(SharedContextError):
 
 
 class Unavailable(SharedContextError):
-    """The storage does not answer just now; a write was made wholly or not at all."""
+    """The storage does not answer at the moment. A write was made completely or not at all."""
 
     code = "UNAVAILABLE"
     status = 503
     retryable = True
-    suggestion = "Try again in a moment; use an idempotency_key so that a retry never doubles."
+    suggestion = "Try again later, with an idempotency_key so that a write is not made twice."
 
     def __init__(self, message: str = "The storage does not answer.", *, wait_s: int = 1) -> None:
         super().__init__(message)
@@ -354,13 +352,13 @@ class Unavailable(SharedContextError):
 
 
 class StorageDamaged(SharedContextError):
-    """What is stored cannot be read: the database file is damaged. Nothing was written."""
+    """The database file is damaged and cannot be read. Nothing was written."""
 
     code = "STORAGE_DAMAGED"
     status = 500
     suggestion = (
-        "Do not repeat the call. Tell whoever runs the server: the database is damaged, its log has "
-        "the cause, and a backup can be put back with `scs restore`."
+        "Do not repeat the call. Tell the operator of the server that the database is damaged: the "
+        "log has the cause, and `scs restore` restores a backup."
     )
 
     def __init__(self) -> None:
@@ -368,7 +366,7 @@ class StorageDamaged(SharedContextError):
 
 
 class ClockNotRunning(SharedContextError):
-    """No clock daemon has written what was asked for; `details.command` starts one."""
+    """There is no data from a clock daemon. `details.command` starts one."""
 
     code = "CLOCK_NOT_RUNNING"
     status = 503
@@ -380,12 +378,12 @@ class ClockNotRunning(SharedContextError):
 
     @property
     def retry_after_s(self) -> int:
-        return 5  # somebody has to start it
+        return 5  # someone has to start it
 
 
 class ConfigurationError(Exception):
-    """The server cannot start as it is configured; the message says what to change."""
+    """The server cannot start with this configuration. The message says what to change."""
 
 
 class CopyError(Exception):
-    """Data cannot be moved from one store to another; the message says why and what to do."""
+    """Data cannot be copied from one store to another. The message says why and what to do."""

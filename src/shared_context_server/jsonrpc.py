@@ -1,4 +1,4 @@
-"""The envelope of MCP's messages: JSON-RPC 2.0 read strictly, its errors, and their codes."""
+"""Parses and validates JSON-RPC 2.0 messages, and makes JSON-RPC errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
-# From the range for implementations, with the meaning they have in the MCP SDKs.
+# Codes for implementations, with their meaning in the MCP SDKs.
 CONNECTION_CLOSED = -32000
 OVERLOADED = -32001
 REQUEST_CANCELLED = -32800
@@ -34,7 +34,7 @@ RequestId = int | str
 
 
 class Refused(Exception):
-    """A message that goes no further; `answer` is the JSON-RPC error that says why."""
+    """A message is refused. `answer` is the JSON-RPC error with the reason."""
 
     def __init__(self, code: int, message: str, request_id: RequestId | None = None) -> None:
         super().__init__(message)
@@ -46,8 +46,8 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Message:
-    """A valid envelope. `id` is None but for requests; a `response` needs no answer. `count` is the
-    number of JSON values at most, where it was counted."""
+    """A valid message. Only requests have an `id`. `count` is an upper bound of the number of JSON
+    values, if they were counted."""
 
     kind: Literal["request", "notification", "response"]
     body: JsonObject
@@ -62,7 +62,7 @@ class Message:
 def error_answer(
     request_id: RequestId | None, code: int, message: str, data: JsonObject | None = None
 ) -> JsonObject:
-    """The response that refuses a request, or with None a message whose id nobody could read."""
+    """A JSON-RPC error response. `request_id` is None if the id could not be read."""
     error: JsonObject = {"code": code, "message": message}
     if data is not None:
         error["data"] = data
@@ -70,13 +70,13 @@ def error_answer(
 
 
 def parse_json(raw: bytes | str, max_bytes: int, count: int | None = None) -> Any:
-    """Strict JSON. Raises Refused with PARSE_ERROR, or INVALID_REQUEST for what is too long or has too
-    many values.
+    """Parse strict JSON. Raises Refused with PARSE_ERROR, or with INVALID_REQUEST if the text is too
+    long or has too many values.
 
-    What is JSON but for NaN, Infinity or lone surrogates is refused under its id.
+    If NaN, Infinity or lone surrogates are the only error, Refused has the id of the message.
     """
     try:
-        data = raw.encode() if isinstance(raw, str) else raw  # refuses lone surrogates
+        data = raw.encode() if isinstance(raw, str) else raw  # ValueError for lone surrogates
         if len(data) > max_bytes:
             raise Refused(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes")
         if has_too_many_values(data, count):
@@ -87,8 +87,8 @@ def parse_json(raw: bytes | str, max_bytes: int, count: int | None = None) -> An
 
 
 def parse_loosely(raw: bytes | str) -> Any:
-    """The JSON with NaN, Infinity and lone surrogates let in; None for what is no JSON at all, or has
-    too many values to be looked at."""
+    """Parse JSON that may contain NaN, Infinity and lone surrogates. None if it is not JSON or has too
+    many values."""
     data = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
     if has_too_many_values(data):
         return None
@@ -100,12 +100,14 @@ def parse_loosely(raw: bytes | str) -> Any:
 
 def _describe(raw: bytes | str, exc: ValueError) -> str:
     if raw[:3] == _BOM or raw[:1] == "\ufeff":
-        return "Parse error: it begins with a byte order mark, which JSON does not have (RFC 8259)"
-    return f"Parse error: {printable(str(exc))}"
+        return (
+            "Parse error: the message begins with a byte order mark, which JSON forbids (RFC 8259)"
+        )
+    return f"Parse error: {replace_surrogates(str(exc))}"
 
 
 def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
-    """The message in this JSON, or in this object. Raises Refused."""
+    """Read a message from JSON or from an object. Raises Refused."""
     if isinstance(raw, bytes):
         count = count_values(raw)
         return classify(parse_json(raw, max_bytes, count), count)
@@ -124,11 +126,11 @@ def read_message(raw: bytes | str | JsonObject, max_bytes: int) -> Message:
 
 
 def classify(body: Any, count: int | None = None) -> Message:
-    """The message that this value is, of `count` values at most. Raises Refused."""
+    """Validate a parsed message, which has at most `count` values. Raises Refused."""
     if not isinstance(body, dict):
         raise Refused(
             INVALID_REQUEST,
-            "A message is one JSON object; batches are not supported: send each message by itself",
+            "The message must be one JSON object. Batches are not supported: send each message alone",
         )
     request_id = read_id(body)
     if body.get("jsonrpc") != "2.0":
@@ -137,7 +139,7 @@ def classify(body: Any, count: int | None = None) -> Message:
     if not is_small and is_envelope_too_large(body):
         raise Refused(
             INVALID_REQUEST,
-            f"The message has more than {MAX_ENVELOPE_VALUES} JSON values beside a tool's arguments",
+            f"The message has more than {MAX_ENVELOPE_VALUES} JSON values outside a tool's arguments",
             request_id,
         )
     if "method" not in body:
@@ -156,15 +158,15 @@ def classify(body: Any, count: int | None = None) -> Message:
 
 
 def read_id(body: Any) -> RequestId | None:
-    """The id an answer to this carries: None where there is none that may be used."""
+    """The id for the answer to this message; None if it has no valid one."""
     found = body.get("id") if isinstance(body, dict) else None
     if isinstance(found, str):
         if found.isascii():
             return found
-        return found if printable(found) == found else None  # what is echoed has to be sent
+        return found if replace_surrogates(found) == found else None  # the answer must be encodable
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-def printable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text with a question mark for each lone surrogate."""
     return text.encode(errors="replace").decode()

@@ -1,7 +1,6 @@
-"""The things the server is about, as plain immutable records.
+"""The data model: sessions, messages, memory, leases, callers and events as immutable records.
 
-Times are aware UTC datetimes with microseconds. JSON values are Python values as
-`json.loads` gives them.
+Times are aware UTC datetimes with microseconds. JSON values are Python values as from `json.loads`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ JsonObject = dict[str, JsonValue]
 
 
 class Permission(StrEnum):
-    """What a caller may do at all; visibility decides on what."""
+    """What a caller may do in general. Visibility and access decide for each message and session."""
 
     READ = "read"
     WRITE = "write"
@@ -28,7 +27,7 @@ class Permission(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Who sees a message among those who may read its session."""
+    """Which readers of a session see a message."""
 
     PUBLIC = "public"
     PRIVATE = "private"
@@ -51,7 +50,7 @@ class SessionStatus(StrEnum):
 
 
 class MemoryScope(StrEnum):
-    """Whose an entry is: the agent's own, or everybody's."""
+    """Whether an entry belongs to one agent or to all."""
 
     PRIVATE = "private"
     SHARED = "shared"
@@ -69,11 +68,11 @@ class MemoryMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling, as one credential says.
+    """The agent that calls, with the permissions of its credential.
 
-    `key_id` is the API key behind the credential, `credential_id` the id of the token, which
-    clients know as its jti (None when the key itself was presented), `origin_id` that of the token
-    that it was refreshed from, by however many steps. The anonymous caller has no permissions.
+    `key_id` is the API key of the credential. `credential_id` is the id (jti) of the token, None if
+    the key itself was presented. `origin_id` is the first token of the login, if this token was
+    refreshed. The anonymous caller has no permissions.
     """
 
     agent_id: str
@@ -85,7 +84,7 @@ class Caller:
 
     @property
     def family_id(self) -> str | None:
-        """The id of the first token of the login, which all that are refreshed from it share."""
+        """The id of the first token of the login, which all its refreshed tokens share."""
         return self.origin_id or self.credential_id
 
     @property
@@ -101,8 +100,8 @@ ANONYMOUS = Caller(agent_id="", agent_type="", permissions=frozenset(), key_id="
 
 
 class Session(NamedTuple):
-    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if none. A tuple
-    as messages are: one is made for each call that uses a session."""
+    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if there is none.
+    A tuple, like Message, because each call that uses a session makes one."""
 
     id: str
     purpose: str
@@ -118,7 +117,7 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """A session as one caller sees it; counts and activity cover only what that caller may see."""
+    """A session as one caller sees it: counts and activity include only messages visible to them."""
 
     session: Session
     message_count: int
@@ -127,8 +126,8 @@ class SessionSummary:
 
 
 class Message(NamedTuple):
-    """One entry of a session's log; it never changes. A tuple, because they are made by the
-    thousand, and a frozen dataclass sets its fields one call each."""
+    """One message of a session's log. It never changes. A tuple, because thousands are made, and a
+    frozen dataclass is slow to create."""
 
     id: int
     session_id: str
@@ -145,7 +144,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemoryAddress:
-    """Where an entry lives. `owner` None means shared, `session_id` None means server-wide."""
+    """The address of a memory entry. `owner` None means shared, `session_id` None server-wide."""
 
     key: str
     session_id: str | None
@@ -158,10 +157,10 @@ class MemoryAddress:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEntry:
-    """A stored value; `version` counts its writes from 1.
+    """A stored value. `version` counts its writes from 1.
 
-    `is_readable` False: the value is None here, since what is stored cannot be read: it has an
-    integer of more digits than Python and most parsers read, which earlier versions let come about.
+    `is_readable` False: the stored value has an integer with more digits than Python reads, and is
+    None here. Earlier versions accepted such integers.
     """
 
     address: MemoryAddress
@@ -177,10 +176,9 @@ class MemoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An exclusive right for a time: held until `expires_at`, or until it is released.
+    """A lock with an expiry: it is held until `expires_at`, or until it is released.
 
-    `session_id` None means server-wide. `fencing_token` is larger than that of every earlier
-    holding of the same name in the same place.
+    `session_id` None means server-wide. `fencing_token` grows each time the lease is acquired.
     """
 
     session_id: str | None
@@ -193,7 +191,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent the server has heard of."""
+    """An agent that has called the server."""
 
     agent_id: str
     agent_type: str
@@ -203,8 +201,8 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key bound to an agent id and a ceiling of permissions, and to an agent type unless that is
-    None; only its hash is kept."""
+    """An API key that is bound to an agent id, to a type unless that is None, and to permissions. Only
+    the hash of the key is stored."""
 
     id: str
     agent_id: str
@@ -217,8 +215,8 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An issued token (by its jti) and the agent handle that goes with it. `origin_id`: the token
-    that it was refreshed from, by however many steps; None if a key was traded for it."""
+    """An issued token and its agent handle. `id` is the jti. `origin_id` is the first token of the
+    login, None if this is the first one."""
 
     id: str
     agent_id: str
@@ -239,7 +237,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Something an operator may have to account for later. Never holds a secret."""
+    """One entry of the audit log. It never contains a secret."""
 
     event_type: str
     agent_id: str
@@ -256,7 +254,7 @@ AGENT_NAME_PATTERN = f"^{_AGENT_NAME.pattern}$"
 
 def _require_agent_name(value: str) -> str:
     if _AGENT_NAME.fullmatch(value) is None:
-        raise ValueError("must not have control characters, nor spaces around it")
+        raise ValueError("must not have control characters or spaces at its start or end")
     return value
 
 
@@ -269,15 +267,15 @@ AgentId = Annotated[
     ),
     AfterValidator(_require_agent_name),
 ]
-"""1–128 characters without control characters; inner spaces are fine. What names a new agent has to
-keep to the narrower rules of auth.agent_names; what exists is found by this."""
+"""1–128 characters without control characters, with inner spaces. For new agents the stricter rules of
+auth.agent_names apply too."""
 
 AgentType = AgentId
 """The same form as an agent's id."""
 
 
 class EventKind(StrEnum):
-    """What has happened, and is committed."""
+    """The kinds of committed changes."""
 
     MESSAGE_ADDED = "message_added"
     SESSION_CREATED = "session_created"
@@ -292,10 +290,10 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that is committed, by ids only: whoever hears of it reads under their own rights.
+    """A committed change. It has only ids: each receiver reads the data with its own permissions.
 
-    `seq`: of the message. `name`: the memory key or the lease. `owner`: of private memory, None for
-    shared. `agent_id`: who joined or left.
+    `seq`: the message's. `name`: the memory key or the lease. `owner`: of private memory, None for
+    shared memory. `agent_id`: the agent that joined or left.
     """
 
     kind: EventKind

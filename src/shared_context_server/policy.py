@@ -1,7 +1,7 @@
-"""The one place that decides who may see and do what.
+"""Authorization: all rules of who may see and do what.
 
-Every surface asks here, directly or through a service. Stores repeat `can_see_message`
-once, as an SQL condition; a property test holds the two together.
+Every surface uses these rules, directly or through a service. Each store repeats `can_see_message`
+once as an SQL condition; a property test compares both.
 """
 
 from __future__ import annotations
@@ -28,38 +28,39 @@ from shared_context_server.models import (
 )
 
 
-def require(caller: Caller, permission: Permission) -> None:
-    """Raise Unauthenticated for the anonymous, PermissionDenied for lack of `permission`.
+def require_permission(caller: Caller, permission: Permission) -> None:
+    """Raise Unauthenticated for an anonymous caller, PermissionDenied without `permission`.
 
     Admin includes read and write.
     """
     if caller.is_anonymous:
-        raise Unauthenticated("Nobody is calling: no credential was presented.")
+        raise Unauthenticated("The request has no credential.")
     if permission not in caller.permissions and not caller.is_admin:
         raise PermissionDenied(
-            f"This needs the permission {permission.value!r}.",
+            f"This call needs the permission {permission.value!r}.",
             permission=permission.value,
-            suggestion=f"Call with a key or token that has {permission.value!r}; whoever runs the "
-            "server gives them out.",
+            suggestion=f"Use a key or token with {permission.value!r}; the operator of the server "
+            "issues them.",
         )
 
 
 def permissions_without_authentication(
     key_permissions: frozenset[Permission] | None,
 ) -> frozenset[Permission]:
-    """What AUTH_ENABLED=false allows who presents a key of these permissions, None: no valid key.
-    Everyone may read and write; admin still takes a key that allows it."""
-    everyones = frozenset({Permission.READ, Permission.WRITE})
-    return everyones if key_permissions is None else everyones | key_permissions
+    """The permissions of a caller under AUTH_ENABLED=false, with a key of `key_permissions` (None: no
+    valid key). Everyone may read and write; admin still needs a key with that permission."""
+    read_write = frozenset({Permission.READ, Permission.WRITE})
+    return read_write if key_permissions is None else read_write | key_permissions
 
 
 def may_read(caller: Caller) -> bool:
-    """Whether the caller may be told anything that somebody else has written."""
+    """Whether the caller may read data that others have written."""
     return caller.is_admin or Permission.READ in caller.permissions
 
 
 def can_see_session(caller: Caller, session: Session) -> bool:
-    """Open sessions: whoever may read. Invited ones: creator, participants, admins."""
+    """Whether the caller may know of the session. Open sessions: every caller with read or write.
+    Invited sessions: the creator, the participants and admins."""
     if caller.is_admin:
         return True
     if Permission.READ not in caller.permissions and Permission.WRITE not in caller.permissions:
@@ -68,20 +69,20 @@ def can_see_session(caller: Caller, session: Session) -> bool:
 
 
 def is_member(caller: Caller, session: Session) -> bool:
-    """Whether the caller created the session or is one of its invited participants."""
+    """Whether the caller is the creator or an invited participant of the session."""
     return caller.agent_id == session.created_by or caller.agent_id in session.invited
 
 
 def require_session_read(caller: Caller, session: Session) -> None:
-    """Raise SessionNotFound unless the caller may read: existence is not disclosed either."""
-    require(caller, Permission.READ)
+    """Raise SessionNotFound unless the caller may read the session: its existence is secret, too."""
+    require_permission(caller, Permission.READ)
     if not can_see_session(caller, session):
         raise SessionNotFound(session.id)
 
 
 def require_session_write(caller: Caller, session: Session) -> None:
     """Raise SessionNotFound, PermissionDenied or SessionClosed unless the caller may write."""
-    require(caller, Permission.WRITE)
+    require_permission(caller, Permission.WRITE)
     if not can_see_session(caller, session):
         raise SessionNotFound(session.id)
     if session.status is not SessionStatus.ACTIVE:
@@ -89,8 +90,8 @@ def require_session_write(caller: Caller, session: Session) -> None:
 
 
 def require_session_control(caller: Caller, session: Session) -> None:
-    """Closing and deleting is for the creator and admins."""
-    require(caller, Permission.WRITE)
+    """Raise an error unless the caller may close and delete the session: the creator and admins."""
+    require_permission(caller, Permission.WRITE)
     if not can_see_session(caller, session):
         raise SessionNotFound(session.id)
     if not caller.is_admin and caller.agent_id != session.created_by:
@@ -100,7 +101,7 @@ def require_session_control(caller: Caller, session: Session) -> None:
 
 
 def can_see_message(caller: Caller, message: Message) -> bool:
-    """Whether one who may read the session sees this message in it."""
+    """Whether the caller, who may read the session, sees this message."""
     if caller.is_admin:
         return True
     match message.visibility:
@@ -115,8 +116,8 @@ def can_see_message(caller: Caller, message: Message) -> bool:
 
 
 def can_reply_to(caller: Caller, message: Message) -> bool:
-    """Whether one who may write in the session may name this message as a parent: what the caller
-    may read, and what it wrote itself and would see."""
+    """Whether the caller, who may write to the session, may reply to this message: it must be visible
+    to them, and they need read permission or must be its sender."""
     return can_see_message(caller, message) and (
         may_read(caller) or message.sender == caller.agent_id
     )
@@ -125,25 +126,27 @@ def can_reply_to(caller: Caller, message: Message) -> bool:
 def memory_address(
     caller: Caller, key: str, session_id: str | None, scope: MemoryScope
 ) -> MemoryAddress:
-    """The place `scope` means for this caller: private memory is only ever the caller's own."""
+    """The address of an entry. Private memory always belongs to the caller."""
     owner = caller.agent_id if scope is MemoryScope.PRIVATE else None
     return MemoryAddress(key=key, session_id=session_id, owner=owner)
 
 
 def require_own_memory(caller: Caller, agent_id: str) -> None:
-    """Private memory stays the agent's own, admins included."""
-    require(caller, Permission.READ)
+    """Raise PermissionDenied for another agent's private memory, also for admins."""
+    require_permission(caller, Permission.READ)
     if caller.agent_id != agent_id:
-        raise PermissionDenied("Private memory is the agent's own.", agent_id=agent_id)
+        raise PermissionDenied(
+            "Only the agent itself may read its private memory.", agent_id=agent_id
+        )
 
 
 def hide_private_names(entry: AuditEntry) -> AuditEntry:
-    """The audit entry as admins may see it: what an agent calls its private memory is its own."""
+    """The audit entry without the key of private memory, which admins may not see."""
     if entry.details.get("scope") != MemoryScope.PRIVATE or "key" not in entry.details:
         return entry
     return replace(entry, details={n: v for n, v in entry.details.items() if n != "key"})
 
 
 def can_manage_credential(caller: Caller, agent_id: str, key_id: str) -> bool:
-    """Own tokens, that is those of the same agent under the same key, or any for an admin."""
+    """Whether the caller may revoke a token: one of the same agent and key, or any as an admin."""
     return caller.is_admin or (caller.agent_id == agent_id and caller.key_id == key_id)

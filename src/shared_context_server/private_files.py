@@ -1,4 +1,4 @@
-"""Files and directories that their owner alone may use: made so, or refused."""
+"""Makes files private to their owner, and refuses files and directories of other users."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from shared_context_server.errors import ConfigurationError
 
 ROOT = 0
 _log = logging.getLogger(__name__)
-_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def require_private_file(path: Path) -> None:
-    """Take the rights of other users from a file, if there is one, and log that they had some.
+    """Remove the permissions of other users from a file, if it exists, and log that.
 
-    What is no regular file is left as it is, and a file of root's: it may have been mounted. Raises ConfigurationError for one
-    of a third user, and where this cannot be done.
+    A file of root may be a mount and is not changed, nor is anything but a regular file. Raises
+    ConfigurationError if the file belongs to another user, or if its mode cannot be changed.
     """
     info = _find_own(path)
     mode = 0 if info is None else stat.S_IMODE(info.st_mode)
-    if info is None or not stat.S_ISREG(info.st_mode) or not mode & _OF_OTHERS:
+    if info is None or not stat.S_ISREG(info.st_mode) or not mode & _OTHERS:
         return
     if info.st_uid != os.geteuid():
-        _log.warning("%s is root's, and other users may use it (mode %04o)", path, mode)
+        _log.warning("%s belongs to root, and other users can access it (mode %04o)", path, mode)
         return
     try:
-        path.chmod(mode & ~_OF_OTHERS)
+        path.chmod(mode & ~_OTHERS)
     except OSError as exc:
         raise ConfigurationError(
             f"{path} is open to other users (mode {mode:04o}) and cannot be made private: "
@@ -40,17 +40,17 @@ def require_private_file(path: Path) -> None:
 
 
 def require_own_directory(path: Path) -> None:
-    """Raise ConfigurationError for a directory of a third user; log it if everybody may write to it.
+    """Raise ConfigurationError if the directory belongs to another user. Log it if all can write to it.
 
-    Its rights stay as they are: it may hold other things, too.
+    Its mode is not changed, because it may contain other files.
     """
     info = _find_own(path)
     if info is not None and info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
-        _log.warning("every user may write to %s and replace what is in it", path)
+        _log.warning("every user can write to %s and replace its files", path)
 
 
 def _find_own(path: Path) -> os.stat_result | None:
-    """What there is, if it is this user's or root's; None if there is nothing."""
+    """The state of a file of this user or of root; None if it does not exist."""
     try:
         info = path.stat()
     except FileNotFoundError:
@@ -59,8 +59,8 @@ def _find_own(path: Path) -> os.stat_result | None:
         raise ConfigurationError(f"{path} cannot be used: {exc.strerror}.") from exc
     if info.st_uid not in (os.geteuid(), ROOT):
         raise ConfigurationError(
-            f"{path} belongs to the user {_name(info.st_uid)}, and this process runs as "
-            f"{_name(os.geteuid())}: run it as that user, or choose another place."
+            f"{path} belongs to the user {_name(info.st_uid)}, but this process runs as "
+            f"{_name(os.geteuid())}. Run it as that user, or choose another path."
         )
     return info
 

@@ -1,4 +1,4 @@
-"""MCP prompts: texts that get agents going; they hold no data of the store."""
+"""MCP prompts: texts that tell agents which tools to call for a task; they contain no stored data."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from shared_context_server.tools.arguments import Arguments, SessionId
 from shared_context_server.tools.dispatch import parse_arguments
 
 INSTRUCTIONS = """\
-Shared memory and messages for agents that work together.
-1. No identity yet? authenticate_agent(agent_id, api_key) once; its `next` says what auth_token to send with each call.
+Shared messages and memory for agents that work together.
+1. No identity yet? Call authenticate_agent(agent_id, api_key) once; its `next` says which auth_token to send with each call.
 2. list_sessions, or create_session(purpose). Share findings with add_message; catch up with get_digest.
-3. Read on with get_messages(after_seq=next_after_seq), then mark_read. Find things with search_context.
-4. set_memory keeps values: private, or scope="shared"; use expected_version so that no one is overwritten.
-Retrying a write? Repeat its idempotency_key. Errors say what to do in "suggestion".
+3. Continue with get_messages(after_seq=next_after_seq), then mark_read. Search with search_context.
+4. set_memory stores values: private, or scope="shared"; use expected_version to not overwrite others.
+Retrying a write? Send the same idempotency_key. Errors say in "suggestion" what to do.
 """
-_HIDDEN = frozenset({"auth_token"})  # of every tool, and of no prompt: they hold no data
+_HIDDEN = frozenset({"auth_token"})  # an argument of all tools that prompts do not need
 
 
 class SetUpCollaboration(Arguments):
@@ -45,7 +45,7 @@ class CatchUp(Arguments):
 class HandOver(Arguments):
     session_id: Annotated[SessionId, Field(description="The session that the work belongs to.")]
     to_agent: Annotated[
-        str, Field(max_length=128, description="Who goes on; without it, everybody is told.")
+        str, Field(max_length=128, description="Who continues; without it, everybody is told.")
     ] = ""
 
 
@@ -64,21 +64,21 @@ def set_up_collaboration(given: SetUpCollaboration) -> str:
 
 
 def catch_up(given: CatchUp) -> str:
-    """Read what happened in a session since last time."""
+    """Read what happened in a session since you last read it."""
     return (
-        f"Catch up on session {show_name(given.session_id)}: call get_digest; if it leaves something"
-        " open, read it with get_messages or search_context. Answer open questions that are yours with"
+        f"Catch up on session {show_name(given.session_id)}: call get_digest; if something is"
+        " unclear, use get_messages or search_context. Answer open questions to you with"
         " add_message and parent_message_id. Then call mark_read with next_after_seq, and tell"
         " me in a few sentences what changed and what is expected of you."
     )
 
 
 def hand_over(given: HandOver) -> str:
-    """Leave your work so that another agent can go on."""
+    """Hand over your work so that another agent can continue."""
     to = f" with recipients [{show_quoted(given.to_agent)}]" if given.to_agent else ""
     return (
         f"Hand over your work in session {show_name(given.session_id)}: add one message{to} that says"
-        " what is done, what is open, what you tried that failed, and where files and results are;"
+        " what is done, what is open, what failed, and where files and results are;"
         ' give it metadata {"type": "handover"}. Store machine-readable state with set_memory'
         " (session_id, scope=shared) under the key handover. Be brief and concrete."
     )
@@ -88,7 +88,7 @@ A = TypeVar("A", bound=Arguments)
 
 
 class TextPrompt(Prompt):
-    """A prompt whose arguments are a model's fields, held to them as a tool's are."""
+    """A prompt whose arguments are the fields of a model. They are checked like a tool's."""
 
     _model: type[Arguments] = PrivateAttr()
     _compose: Callable[[Any], str] = PrivateAttr()
@@ -106,7 +106,7 @@ class TextPrompt(Prompt):
         return made
 
     def to_mcp_prompt(self, **overrides: Any) -> McpPrompt:
-        """Without FastMCP's own _meta, as for tools."""
+        """As FastMCP does, but without its own _meta."""
         return super().to_mcp_prompt(**{"_meta": None} | overrides)
 
     @property
@@ -114,7 +114,7 @@ class TextPrompt(Prompt):
         return frozenset(argument.name for argument in self.arguments or ())
 
     def check(self, arguments: Mapping[str, Any]) -> BaseModel:
-        """The arguments as the model has them. Raises InvalidArgument that names a wrong one."""
+        """The validated arguments. Raises InvalidArgument, which names the wrong one."""
         for name in arguments:
             if name in _HIDDEN:
                 raise InvalidArgument(f"Unknown argument {name!r}.", field=name)
@@ -135,7 +135,7 @@ PROMPTS: Mapping[str, TextPrompt] = {
 
 
 class PromptErrorMiddleware(Middleware):
-    """Answers wrong arguments with INVALID_PARAMS that names them, before FastMCP logs a failure."""
+    """Answers wrong arguments with INVALID_PARAMS, before FastMCP logs them as a failure."""
 
     async def on_get_prompt(
         self,
@@ -152,7 +152,7 @@ class PromptErrorMiddleware(Middleware):
 
 
 def add_prompts(mcp: FastMCP[Any]) -> None:
-    """Serve all prompts of PROMPTS."""
+    """Add all prompts to the server."""
     mcp.add_middleware(PromptErrorMiddleware())
     for prompt in PROMPTS.values():
         mcp.add_prompt(prompt)

@@ -1,4 +1,4 @@
-"""MCP resources: sessions, their messages and an agent's own memory, under the same policy."""
+"""MCP resources: sessions with their messages, memory and leases, an agent's memory, and the clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_ENTRIES = 100
 
 
 def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindings | None) -> None:
-    """Serve the resources: sessions, their messages, an agent's memory, the clock and the sensors."""
+    """Add all resources to the server."""
     read = partial(_read, bindings)
     mcp.add_middleware(ResourceErrorMiddleware())
 
@@ -97,7 +97,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
 
 
 class ReadRefused(FastMCPError):
-    """Carries a failure through FastMCP, which would log another exception as a crash of ours."""
+    """Wraps an error for FastMCP, which would log any other exception as a crash."""
 
     def __init__(self, error: SharedContextError) -> None:
         super().__init__(error.message, log_level=logging.DEBUG)
@@ -105,7 +105,7 @@ class ReadRefused(FastMCPError):
 
 
 class ResourceErrorMiddleware(Middleware):
-    """Answers a refused read with the protocol's error, our shape in its data.
+    """Answers a refused read with an MCP error whose data is the common error shape.
 
     A missing resource is INVALID_PARAMS with the uri in its data (MCP 2026-07-28, SEP-2164).
     """
@@ -175,7 +175,7 @@ async def _sensors(services: Services, caller: Caller) -> BaseModel:
 async def _read(
     bindings: SessionBindings | None, use: Callable[[Caller], Awaitable[BaseModel | Written[Any]]]
 ) -> ResourceResult:
-    """The JSON of what `use` finds; errors become the protocol's, our shape in their data."""
+    """The JSON of the result of `use`. Raises ReadRefused for its errors."""
     connection = await mcp_connection(get_context(), bindings)
     try:
         if connection.refused is not None:

@@ -1,4 +1,4 @@
-"""The composition root: opens every part of a server on one exit stack, closes them in reverse."""
+"""The composition root: opens all parts of a server on one exit stack, which closes them in reverse."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.application import McpApplication
 from shared_context_server.transport.http import McpEndpoint
 from shared_context_server.transport.lane import DirectLane
-from shared_context_server.transport.mcp_sessions import SessionCaps
+from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
 
 PURGE_INTERVAL_S = 60.0
-GAUGES_INTERVAL_S = 5.0  # of workers; a process of its own looks when it is asked
+GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
 
 _log = get_logger("server")
 
@@ -77,8 +77,7 @@ class Server:
     app: ASGIApp
 
     def stop(self) -> None:
-        """Answer everybody who waits, since a shutdown waits for calls under way. Calls that do not
-        wait are served as before."""
+        """Answer all waiting calls, because a shutdown waits for them. Other calls are still served."""
         self.services.bus.close()
         self.services.store.maintenance.begin_closing()
 
@@ -87,10 +86,10 @@ class Server:
 async def open_server(
     settings: Settings, expected: StorageId | None = None
 ) -> AsyncIterator[Server]:
-    """Everything of one server, ready to serve, for a with block.
+    """Open a server for a with block.
 
-    Makes missing keys on a first start, and the database, unless one is `expected`. Raises
-    ConfigurationError where it cannot run as configured.
+    At the first start this creates the keys and the database, unless a storage is `expected`. Raises
+    ConfigurationError if the server cannot run with this configuration.
     """
     settings, _ = ensure_secrets(settings)
     async with AsyncExitStack() as stack:
@@ -117,7 +116,7 @@ async def open_server(
             slots=Slots(settings),
         )
         clock_alignment = ClockAlignment(store, MACHINE_CLOCK)
-        with suppress(SharedContextError):  # it is tried again
+        with suppress(SharedContextError):  # it is repeated below
             await clock_alignment.align()
         await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
         metrics = Metrics()
@@ -154,12 +153,12 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
 
 
 def make_lane(mcp: FastMCP[Any], dispatcher: Dispatcher) -> DirectLane:
-    """The direct lane beside this MCP server."""
+    """The direct lane of this MCP server."""
     return DirectLane(dispatcher, mcp._mcp_server.server_info_stamp)
 
 
 async def purge(services: Services) -> None:
-    """Remove what has expired and what retention no longer keeps."""
+    """Remove data that has expired, or is older than its retention."""
     settings, now = services.settings, utc_now()
     await services.store.maintenance.purge(
         expired_before=now,
@@ -175,34 +174,34 @@ async def make_app(
     metrics: Metrics,
     lane: DirectLane | None,
 ) -> ASGIApp:
-    """All routes of one server; what they need is opened on the stack."""
+    """The ASGI app with all routes. Its resources are opened on the stack."""
     settings = dispatcher.services.settings
     is_stateless = settings.mcp_sessions is McpSessions.STATELESS
     streaming = await _start_manager(stack, mcp, settings, json_response=False)
-    plain = await _start_manager(stack, mcp, settings, json_response=True)
-    caps = SessionCaps(
-        (streaming, plain),
+    json_only = await _start_manager(stack, mcp, settings, json_response=True)
+    limits = McpSessionLimits(
+        (streaming, json_only),
         by_caller=settings.max_mcp_sessions_per_caller,
         by_key=max(1, settings.max_mcp_sessions * 3 // 4),
         total=settings.max_mcp_sessions,
     )
     endpoint = McpEndpoint(
         streaming,
-        plain,
+        json_only,
         sessions=_client_sessions(settings) if is_stateless else None,
-        caps=None if is_stateless else caps,
+        limits=None if is_stateless else limits,
         lane=lane if is_stateless else None,
     )
-    # Stateless, there is no stream to GET and no session to DELETE.
+    # In stateless mode there is no stream to GET and no session to DELETE.
     methods = {"POST"} if is_stateless else {"GET", "POST", "DELETE"}
     mcp_route = Route(MCP_PATH, endpoint)
-    mcp_route.methods = methods  # Starlette itself would add HEAD, which MCP does not have
+    mcp_route.methods = methods  # Starlette would add HEAD, which MCP does not have
     routes = [
         mcp_route,
         *make_routes(dispatcher, metrics),
     ]
     starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
-    starlette.router.redirect_slashes = False  # a slash at the end is taken away in auth.middleware
+    starlette.router.redirect_slashes = False  # auth.middleware removes a slash at the end
     app = protect(
         HotPaths(starlette, mcp=endpoint, tools=ToolEndpoint(dispatcher)),
         settings=settings,
@@ -214,7 +213,7 @@ async def make_app(
 
 
 def _client_sessions(settings: Settings) -> ClientSessions:
-    assert settings.jwt_secret_key is not None  # Identity has required it
+    assert settings.jwt_secret_key is not None  # Identity requires it
     return ClientSessions(settings.jwt_secret_key.get_secret_value().encode())
 
 
@@ -237,10 +236,12 @@ async def _start_manager(
 
 @asynccontextmanager
 async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Run `job` again and again in the background; a failure is logged and tried again."""
+    """Run `job` periodically in the background. A failure is logged, and the next run follows."""
 
     function = job.func if isinstance(job, partial) else job
-    name = getattr(function, "__name__", type(function).__name__)  # a repr would tell all settings
+    name = getattr(
+        function, "__name__", type(function).__name__
+    )  # a repr would contain all settings
 
     async def repeat() -> None:
         while True:
@@ -249,7 +250,7 @@ async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> Asy
                 await job()
             except SharedContextError as exc:
                 _log.warning("background job failed", job=name, code=exc.code, error=exc.message)
-            except Exception:  # noqa: BLE001 - it has no caller to tell; the log is where it surfaces
+            except Exception:  # noqa: BLE001 - it has no caller; the log shows it
                 _log.exception("background job failed", job=name)
 
     task = asyncio.create_task(repeat())
@@ -282,7 +283,7 @@ class LifespanApp:
             await self._serve(scope, receive, send)
 
     def stop(self) -> None:
-        """Begin to end: to be called at the signal, from whatever thread or handler."""
+        """Begin the shutdown. Can be called from a signal handler and from any thread."""
         if self._server is not None and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended already
                 self._loop.call_soon_threadsafe(self._server.stop)
@@ -293,8 +294,8 @@ class LifespanApp:
             async with open_server(self._settings, self._expected) as server:
                 self._serve = server.app
                 self._server, self._loop = server, asyncio.get_running_loop()
-                # The imported stack never goes away: without this each full collection walks it,
-                # which is most of the latency tail.
+                # Imported modules are never freed. Without this, each full collection scans them,
+                # which causes most of the slowest calls.
                 gc.collect()
                 gc.freeze()
                 await send({"type": "lifespan.startup.complete"})

@@ -1,8 +1,8 @@
-"""The frozen settings, and how they are made from their sources.
+"""The settings and how they are loaded.
 
-Sources, the first that has a value wins: what is given in the program (options of a command,
-arguments), the environment, the file that SCS_ENV_FILE names, `.env` in the working directory,
-`<data dir>/secrets.env`. `environment.py` says which names count where.
+The sources, the first that has a value wins: options and arguments, the environment, the file that
+SCS_ENV_FILE names, `.env` in the working directory, `<data dir>/secrets.env`. `environment.py` defines
+which variable names are read.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from shared_context_server.environment import (
     ENV_FILE,
     PREFIX,
     READ_UNPREFIXED,
+    EnvironmentOwner,
     Source,
-    Surroundings,
     read_env_file,
     read_source,
     read_sources,
@@ -43,14 +43,14 @@ from shared_context_server.environment import (
 from shared_context_server.errors import ConfigurationError
 
 SECRETS_FILE = "secrets.env"
-MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: HS256 wants a key of at least the hash's size
+MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key for HS256 is at least as long as the hash
 MIN_API_KEY_CHARS = 16
 
-# What a variable that is none of ours is taken for a mistaken one by: the word it begins with, or
-# so much likeness to one of ours (as difflib counts it).
-_OUR_WORDS = ("MCP_", "SQLITE_", "CLOCK_", "JWT_", "CORS_")
-_MISSPELT = 0.88
-_INSTEAD = {
+# An unknown variable is reported if it has one of these prefixes, or if its name is this similar to
+# that of a setting (ratio of difflib).
+_SETTING_PREFIXES = ("MCP_", "SQLITE_", "CLOCK_", "JWT_", "CORS_")
+_MIN_SIMILARITY = 0.88
+_REPLACEMENT_HINTS = {
     "MCP_TRANSPORT": "Use the option --transport of serve.",
     "SCS_TRANSPORT": "Use the option --transport of serve.",
     "SCS_HOST": "Did you mean SCS_HTTP_HOST?",
@@ -60,7 +60,7 @@ _INSTEAD = {
 
 
 class LogFormat(StrEnum):
-    """AUTO is human-readable on a terminal and JSON elsewhere."""
+    """AUTO means HUMAN on a terminal and JSON elsewhere."""
 
     AUTO = "auto"
     HUMAN = "human"
@@ -75,7 +75,7 @@ class LogLevel(StrEnum):
 
 
 class Synchronous(StrEnum):
-    """SQLite's PRAGMA synchronous: NORMAL survives a killed process, FULL a power cut too."""
+    """SQLite's PRAGMA synchronous. NORMAL is safe if the process dies, FULL also at a power failure."""
 
     NORMAL = "NORMAL"
     FULL = "FULL"
@@ -92,7 +92,7 @@ class ToolSet(StrEnum):
 
 
 def _split(value: Any) -> Any:
-    """Read `a, b` from an environment variable as a tuple."""
+    """Split the value `a, b` of a variable into a tuple."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -102,8 +102,8 @@ CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
-    """Everything that can be set. Names in upper case, with or without SCS_ before them, are the
-    variables that load_settings reads; making one of these reads none."""
+    """All settings. load_settings reads them from variables of the same names in upper case, with or
+    without the prefix SCS_. The constructor reads no variables."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -123,34 +123,34 @@ class Settings(BaseModel):
         default=Synchronous.NORMAL, description="NORMAL or FULL (fsync at every commit)."
     )
     sqlite_busy_timeout_ms: int = Field(
-        default=5_000, ge=0, description="Wait for another process's write lock, ms."
+        default=5_000, ge=0, description="How long to wait for another process's write lock, ms."
     )
     sqlite_timeout: float = Field(
         default=10, gt=0, le=600, description="How long a call waits for SQLite, seconds."
     )
     sqlite_cache_mb: int = Field(
-        default=16, ge=1, le=4096, description="Page cache of a connection, MiB."
+        default=16, ge=1, le=4096, description="Page cache of each connection, MiB."
     )
     sqlite_mmap_mb: int = Field(
         default=256, ge=0, le=65536, description="Memory-mapped part of the database, MiB."
     )
     sqlite_readers: int = Field(
-        default=4, ge=1, le=64, description="Pooled read connections in a process."
+        default=4, ge=1, le=64, description="Read connections of each process."
     )
 
     postgres_pool_size: int = Field(
-        default=10, ge=2, le=1000, description="Most connections of a process to PostgreSQL."
+        default=10, ge=2, le=1000, description="Maximum connections of a process to PostgreSQL."
     )
     postgres_timeout: float = Field(
         default=10, gt=0, le=600, description="How long a call waits for PostgreSQL, seconds."
     )
     postgres_prepare: bool = Field(
         default=True,
-        description="false: behind a pooler that cannot keep prepared statements.",
+        description="Set to false behind a pooler that does not support prepared statements.",
     )
     postgres_listen_url: str | None = Field(
         default=None,
-        description="The database itself, where DATABASE_URL goes through a pooler: for LISTEN.",
+        description="For LISTEN: the URL of the database itself if DATABASE_URL is that of a pooler.",
     )
 
     # Identity
@@ -164,10 +164,11 @@ class Settings(BaseModel):
         default=None, description="Signs tokens, at least 32 bytes; generated on the first start."
     )
     jwt_expires_in: int = Field(
-        default=86_400, ge=60, le=31_536_000, description="Life of a token, seconds."
+        default=86_400, ge=60, le=31_536_000, description="Lifetime of a token, seconds."
     )
     auth_enabled: bool = Field(
-        default=True, description="false: everyone is who they say; loopback only."
+        default=True,
+        description="false: callers choose their agent id without a key; only on loopback.",
     )
     auth_disabled_off_loopback: bool = Field(
         default=False, description="true: allow AUTH_ENABLED=false on other addresses too."
@@ -189,46 +190,48 @@ class Settings(BaseModel):
     rate_limit: str = Field(
         default="120000/minute",
         description=(
-            "Requests that all holders of a key and of its tokens together (or an anonymous address) "
-            "may make, per process; 'off' for none."
+            "Requests per process for each key with all its tokens (or each anonymous address); 'off' "
+            "for no limit."
         ),
     )
     failed_auth_limit: str = Field(
         default="600/minute",
-        description="Wrong credentials an address may present, per process; 'off' for no limit.",
+        description="Wrong credentials per process for each address; 'off' for no limit.",
     )
     max_connections: int | None = Field(
         default=None,
         ge=16,
         le=1_000_000,
-        description="Most connections of a process; default: from the limit of open files.",
+        description="Maximum connections of a process; default: from the limit of open files.",
     )
     max_connections_per_address: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Of them from one address, loopback and TRUSTED_PROXIES aside; default: half.",
+        description=(
+            "Maximum of these from one address, except loopback and TRUSTED_PROXIES; default: half."
+        ),
     )
     max_streams: int = Field(
         default=4096,
         ge=1,
         le=1_000_000,
-        description="Most open streams and waiting calls of a process.",
+        description="Maximum open streams and waiting calls of a process.",
     )
     max_streams_per_agent: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Of them those of one agent."
+        default=1024, ge=1, le=1_000_000, description="Maximum of these for one agent."
     )
     max_streams_per_key: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Of them those of all agents of one key; default: three quarters.",
+        description="Maximum of these for all agents of one key; default: three quarters.",
     )
     trusted_proxies: CommaSeparated = Field(
         default=(),
         description=(
             "Addresses and networks of reverse proxies whose X-Forwarded-For and X-Forwarded-Proto "
-            "are believed, comma-separated."
+            "are trusted, comma-separated."
         ),
     )
     metrics_public: bool = Field(default=False, description="true: /metrics without a key.")
@@ -236,32 +239,33 @@ class Settings(BaseModel):
     # MCP
     mcp_sessions: McpSessions = Field(
         default=McpSessions.STATELESS,
-        description="stateful: legacy clients keep a session in the process (one worker).",
+        description="stateful: the process keeps sessions of legacy clients (one worker).",
     )
     mcp_session_identity: bool = Field(
         default=False,
         description=(
-            "true: after authenticate_agent the Mcp-Session-Id alone calls as the agent, for an hour. "
-            "The protocol advises against it; MCP_SESSIONS=stateful on loopback only."
+            "true: after authenticate_agent the Mcp-Session-Id is enough to call as the agent, for an "
+            "hour. The protocol advises against it. Only with MCP_SESSIONS=stateful on loopback."
         ),
     )
     mcp_session_idle: int = Field(
         default=1800,
         ge=1,
         le=604_800,
-        description="stateful: a session without use ends after so long, seconds.",
+        description="stateful: an unused session ends after this time, seconds.",
     )
     max_mcp_sessions: int = Field(
-        default=1000, ge=1, le=100_000, description="stateful: most sessions of the process."
+        default=1000, ge=1, le=100_000, description="stateful: maximum sessions of the process."
     )
     max_mcp_sessions_per_caller: int = Field(
         default=100,
         ge=1,
         le=100_000,
-        description="stateful: of them those of one agent, or of one anonymous address.",
+        description="stateful: maximum of these for one agent, or one anonymous address.",
     )
     tools: ToolSet = Field(
-        default=ToolSet.ALL, description="core: only auth, sessions, messages, search, memory."
+        default=ToolSet.ALL,
+        description="core: only tools for auth, sessions, messages, search and memory.",
     )
 
     # Logs
@@ -278,31 +282,34 @@ class Settings(BaseModel):
         default=168, ge=1, description="How long a repeated idempotency_key is recognised."
     )
 
-    # Clock: where tools read it; the others are what `clock` and `serve --with-clock` run it with
+    # Clock: the tools use prefix and owner; the others are for `clock` and `serve --with-clock`
     clock_prefix: str = Field(
-        default="", description="Put before the clock's shared memory names, to have several."
+        default="", description="Prefix of the clock's shared memory names, to run several clocks."
     )
     clock_owner: str = Field(
         default="",
-        description="User, by name or number, whose clock is believed beside the server's own "
-        "user's and root's.",
+        description="User (name or number) whose clock is trusted, besides the server's own user "
+        "and root.",
     )
     clock_hz: float = Field(default=1000, ge=0.1, le=10_000, description="Ticks a second.")
     clock_ntp: CommaSeparated = Field(
         default=(), description="Time servers as HOST[:PORT], comma-separated; or kernel; or none."
     )
     clock_ntp_interval: float = Field(
-        default=64, ge=0.1, le=86_400, description="Between questions to a time server, seconds."
+        default=64, ge=0.1, le=86_400, description="Time between queries to a time server, seconds."
     )
     clock_ntp_hold: float = Field(
-        default=3600, ge=0, le=1e7, description="How long an answer keeps it synchronized, seconds."
+        default=3600,
+        ge=0,
+        le=1e7,
+        description="How long the clock counts as synchronized after an answer, seconds.",
     )
     clock_sources: CommaSeparated = Field(
         default=("hwmon", "iio", "psutil"),
-        description="Where sensor values come from, comma-separated; see the page on the clock.",
+        description="Sources of sensor values, comma-separated; see the page on the clock.",
     )
     clock_sensor_interval: float = Field(
-        default=1, ge=0.01, le=86_400, description="Between readings of the sensors, seconds."
+        default=1, ge=0.01, le=86_400, description="Time between readings of the sensors, seconds."
     )
 
     _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)
@@ -328,7 +335,7 @@ class Settings(BaseModel):
     def _one_rate(cls, value: str) -> str:
         if value == "off":
             return value
-        # Imported here since it takes longer than all else of this module, and few set a rate.
+        # Imported here, because the import is slow and most users do not set a rate.
         from limits import parse_many  # noqa: PLC0415
 
         try:
@@ -344,10 +351,10 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         try:
             return value.expanduser().absolute()
-        except RuntimeError as exc:  # of ~somebody
-            raise ValueError("names the home of a user that there is not") from exc
+        except RuntimeError as exc:  # ~somebody
+            raise ValueError("names the home directory of an unknown user") from exc
         except FileNotFoundError as exc:
-            raise ValueError("is relative, and the working directory has been removed") from exc
+            raise ValueError("is relative, but the working directory was removed") from exc
 
     @field_validator("jwt_secret_key", mode="after")
     @classmethod
@@ -386,18 +393,19 @@ class Settings(BaseModel):
 
 
 def load_settings(
-    surroundings: Surroundings = Surroundings.PROJECT, /, **overrides: Any
+    owner: EnvironmentOwner = EnvironmentOwner.PROJECT, /, **overrides: Any
 ) -> Settings:
-    """Read all sources that count in these surroundings; `overrides` (None means: not given) win.
+    """Load the settings from all sources. `overrides` take precedence; None means not given.
 
-    Raises ConfigurationError naming each setting that is wrong and where its value is from, never
-    showing the value, and for a file that cannot be read.
+    Raises ConfigurationError if a file cannot be read, or with the names of all wrong settings and
+    the sources of their values. It does not show the values.
     """
-    return make_settings(read_sources(surroundings), overrides)
+    return make_settings(read_sources(owner), overrides)
 
 
 def make_settings(sources: Sequence[Source], overrides: Mapping[str, Any]) -> Settings:
-    """The same from sources that have been read. Each is read once: one may be a pipe."""
+    """Make the settings from sources that were read before. A source can be a pipe, so it is read only
+    once."""
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = _make(given, sources)
     if _exists(settings.secrets_path):
@@ -407,12 +415,12 @@ def make_settings(sources: Sequence[Source], overrides: Mapping[str, Any]) -> Se
 
 def _make(given: Mapping[str, Any], sources: Iterable[Source]) -> Settings:
     values = dict(given)
-    origins = {name: f"{name.upper()}, as it was given" for name in given}
+    origins = {name: f"{name.upper()}, given as an option" for name in given}
     for source in sources:
         for name in Settings.model_fields:
             if name not in values and (found := source.find(name.upper())):
                 variable, values[name] = found
-                origins[name] = f"{variable} in {source.place}"
+                origins[name] = f"{variable} in {source.name}"
     try:
         return Settings.model_validate(values)
     except ValidationError as exc:
@@ -423,14 +431,14 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
     lines: list[str] = []
     for error in exc.errors(include_input=False, include_url=False):
         field = str(error["loc"][0]) if error["loc"] else ""
-        # A validator of ours speaks for itself, without pydantic's "Value error, ".
+        # For our own validators, without pydantic's prefix "Value error, ".
         reason = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]
         lines.append(f"{origins.get(field, field.upper())}: {reason}" if field else str(reason))
     return "The configuration is not valid. " + "; ".join(lines)
 
 
 def read_secrets(path: Path) -> dict[str, str]:
-    """The name=value pairs of a secrets file; empty when there is none. Raises ConfigurationError."""
+    """The variables of a secrets file; empty if it does not exist. Raises ConfigurationError."""
     return read_env_file(path) if _exists(path) else {}
 
 
@@ -441,24 +449,24 @@ def _exists(path: Path) -> bool:
         raise ConfigurationError(f"DATA_DIR: {path} cannot be read: {exc.strerror}.") from exc
 
 
-# Names that look like ours
+# Unknown variables
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownVariable:
-    """A variable that looks like a setting and is none; `hint` says what there is instead."""
+    """A variable that looks like a setting but is not one. `hint` suggests the right name."""
 
     variable: str
-    place: str
+    source: str
     hint: str
 
 
 def find_unknown_variables(sources: Iterable[Source]) -> list[UnknownVariable]:
-    """Variables that look like settings of ours and are none, misspelt ones for example."""
+    """Find variables that look like settings but are not, such as misspelt ones."""
     known = {name.upper() for name in Settings.model_fields} | {ENV_FILE}
     prefixed = {PREFIX + name for name in known} | CLIENT_VARIABLES | {READ_UNPREFIXED}
     return [
-        UnknownVariable(variable, source.place, hint)
+        UnknownVariable(variable, source.name, hint)
         for source in sources
         for variable in source.values
         if (hint := _find_hint(variable, known, prefixed, source))
@@ -466,20 +474,22 @@ def find_unknown_variables(sources: Iterable[Source]) -> list[UnknownVariable]:
 
 
 def _find_hint(variable: str, known: set[str], prefixed: set[str], source: Source) -> str | None:
-    """None: it is one of ours, or has nothing to do with us."""
+    """The hint for an unknown variable; None for a setting, and for a variable of something else."""
     if variable in prefixed or variable in known:
         return None
     bare = variable.removeprefix(PREFIX)
     if bare == variable and not source.has_unprefixed:
         return None
-    if variable in _INSTEAD:
-        return _INSTEAD[variable]
+    if variable in _REPLACEMENT_HINTS:
+        return _REPLACEMENT_HINTS[variable]
     if bare != variable:
         nearest = difflib.get_close_matches(variable, sorted(prefixed), n=1)
-    elif variable.startswith(_OUR_WORDS):
+    elif variable.startswith(_SETTING_PREFIXES):
         nearest = difflib.get_close_matches(variable, sorted(known), n=1)
     else:
-        nearest = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=_MISSPELT)
+        nearest = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=_MIN_SIMILARITY)
         if not nearest:
             return None
-    return f"Did you mean {nearest[0]}?" if nearest else "The page on configuration lists all."
+    return (
+        f"Did you mean {nearest[0]}?" if nearest else "See docs/configuration.md for all settings."
+    )

@@ -1,9 +1,9 @@
-"""The time that is stored: of the system clock, but it never goes back, whoever sets that clock back.
+"""A clock for stored times: it follows the system clock, but never goes back.
 
-Leases, entries and tokens expire by times that were stored earlier. If the system clock is set back
-by an hour, they would live an hour longer. So the time is that of a clock that nobody sets (it runs
-on while the machine sleeps), plus the largest difference to the system clock that was ever seen. A
-clock that is set forward is followed at once; one that is set back is waited for.
+Leases, entries and tokens expire by stored times. If someone sets the system clock back by an hour,
+they would live an hour longer. So the time is the time since boot (which also counts while the
+machine is suspended) plus the largest difference to the system clock that was ever seen. If the
+system clock is set forward, this clock follows at once. If it is set back, this clock goes on.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ def _read_elapsed_ns() -> int:
 
 
 class SteadyClock:
-    """Gives times of which none is earlier than the one before it. Safe for any number of threads.
+    """A clock that never goes back. Thread-safe.
 
-    `boot_id` names the run of this machine that `read_elapsed_ns` counts from; None if the system
-    does not tell.
+    `boot_id` identifies the boot from which `read_elapsed_ns` counts; None if it is unknown.
     """
 
     def __init__(
@@ -39,13 +38,13 @@ class SteadyClock:
             _read_elapsed_ns if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns
         )
         self.boot_id = boot_id
-        # What the elapsed time lacks to the time of day.
+        # The largest difference between the system clock and the elapsed time.
         self._offset_ns = read_system_ns() - self._read_elapsed_ns()
 
     @property
     def offset_us(self) -> int:
-        """What the elapsed time of this boot lacks to the time that is given, microseconds."""
-        self._look()
+        """The difference between this clock and the time since boot, in microseconds."""
+        self._update_offset()
         return self._offset_ns // 1000
 
     def now(self) -> datetime:
@@ -53,21 +52,22 @@ class SteadyClock:
 
     def now_us(self) -> int:
         """Microseconds since the epoch."""
-        return (self._look() + self._offset_ns) // 1000
+        return (self._update_offset() + self._offset_ns) // 1000
 
     def keep_up_with(self, offset_us: int) -> None:
-        """Give no earlier times than another process with this offset, in the same boot."""
+        """Use at least this offset, which another process of the same boot has used."""
         self._offset_ns = max(self._offset_ns, offset_us * 1000)
 
     @property
     def lead_s(self) -> float:
-        """How far it is ahead of the system clock, which has been set back by so much."""
+        """How far this clock is ahead of the system clock: by how much that was set back."""
         system_ns = self._read_system_ns()
-        return max(0.0, (self._look() + self._offset_ns - system_ns) / 1e9)
+        return max(0.0, (self._update_offset() + self._offset_ns - system_ns) / 1e9)
 
-    def _look(self) -> int:
-        # The system clock first: whoever is held up in between sees too small a difference, which
-        # does no harm, and never too large a one, which would stay.
+    def _update_offset(self) -> int:
+        """Return the time since boot, in ns."""
+        # The system clock is read first. If the thread is paused between both readings, the
+        # difference is too small, which does no harm. A difference that is too large would stay.
         system_ns = self._read_system_ns()
         elapsed_ns = self._read_elapsed_ns()
         self._offset_ns = max(self._offset_ns, system_ns - elapsed_ns)
@@ -75,7 +75,7 @@ class SteadyClock:
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """The time so long after the epoch, in UTC."""
+    """The UTC time of this number of microseconds since the epoch."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
@@ -87,9 +87,9 @@ def _read_boot_id() -> str | None:
 
 
 MACHINE_CLOCK = SteadyClock(boot_id=_read_boot_id())
-"""Of this process; there is one machine, however many servers are in it."""
+"""The clock of this process, shared by all its servers."""
 
 
 def utc_now() -> datetime:
-    """The time to store, and to compare with what was stored."""
+    """The current time, to store it or to compare it with stored times."""
     return MACHINE_CLOCK.now()

@@ -359,7 +359,7 @@ class SubscriptionHandlers:
 def _require_reader(connection: Connection) -> Caller:
     if connection.refused is not None:
         raise connection.refused
-    policy.require(connection.caller, Permission.READ)
+    policy.require_permission(connection.caller, Permission.READ)
     return connection.caller
 
 

@@ -64,11 +64,11 @@ async def test_an_admin_key_grants_admin_too(identity: Identity) -> None:
 async def test_an_unnamed_connection_takes_the_clients_name(identity: Identity) -> None:
     connection = await connect(identity, API_KEY)
     assert (connection.caller.agent_id, connection.caller.agent_type) == ("api-key", "generic")
-    named = connection.named(" Claude\nCode ")
+    named = connection.with_client_name(" Claude\nCode ")
     assert named.caller.agent_id == "Claude Code"
-    assert named.named("another").caller.agent_id == "Claude Code"
-    assert connection.named(None) is connection
-    assert connection.named("\x00") is connection
+    assert named.with_client_name("another").caller.agent_id == "Claude Code"
+    assert connection.with_client_name(None) is connection
+    assert connection.with_client_name("\x00") is connection
 
 
 async def test_a_clients_name_never_replaces_a_named_agent(identity: Identity) -> None:
@@ -80,7 +80,7 @@ async def test_a_clients_name_never_replaces_a_named_agent(identity: Identity) -
         await connect(identity, token=issued.token),
         Connection(),
     ):
-        assert connection.named("client") is connection
+        assert connection.with_client_name("client") is connection
 
 
 @pytest.mark.parametrize("key", ["wrong", API_KEY[:-1], API_KEY + "x", API_KEY.upper(), "ключ"])
@@ -215,7 +215,7 @@ async def test_without_auth_everyone_is_who_they_say(tmp_path: Path) -> None:
         assert nobody.caller.agent_id == "anonymous-agent"
         assert nobody.caller.key_id == "auth-disabled"
         assert nobody.caller.permissions == {READ, WRITE}
-        assert nobody.named("claude-code").caller.agent_id == "claude-code"
+        assert nobody.with_client_name("claude-code").caller.agent_id == "claude-code"
         assert (await connect(identity, agent_id="worker-7")).caller.agent_id == "worker-7"
         assert (await connect(identity, "wrong-key")).caller == nobody.caller
         assert (await connect(identity, ADMIN_API_KEY)).caller.is_admin

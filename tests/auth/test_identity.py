@@ -83,7 +83,7 @@ async def test_the_connections_key_authenticates_any_agent(identity: Identity) -
 async def test_a_token_alone_does_not_authenticate_another_agent(identity: Identity) -> None:
     issued = await authenticate(identity)
     connection = await connect(identity, token=issued.token)
-    with pytest.raises(Unauthenticated, match="A token does not authenticate") as raised:
+    with pytest.raises(Unauthenticated, match="A token cannot authenticate") as raised:
         await authenticate(identity, "sub-1", api_key=None, connection=connection)
     assert "api_key" in raised.value.hint
 

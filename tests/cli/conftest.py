@@ -63,7 +63,7 @@ def scs(env: dict[str, str], tmp_path: Path) -> Run:
 class ServerProcess:
     """A `serve` process, and what it has said on stderr so far.
 
-    It is forked, unless it is wanted executed or starts processes that do as it was started.
+    It is forked, unless it is wanted executed or starts processes that are executed as it was.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ServerProcess:
         self.data_dir = Path(env["DATA_DIR"])
         self.url = ""
         self.process: subprocess.Popen[str] | ForkedProcess
-        if is_executed or {"--reload", "--workers"} & set(arguments):
+        if is_executed or "--reload" in arguments:
             self.process = subprocess.Popen(
                 [*COMMAND, "serve", *arguments],
                 env=env,

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared_context_server.cli import connections
-from shared_context_server.cli.admission import Caps
+from shared_context_server.cli.connection_limits import ConnectionLimits
 from shared_context_server.cli.connections import MAX_HEAD_BYTES, MAX_HEADER_LINES, Connection
 from tests.until import PATIENCE_S, until
 
@@ -53,11 +53,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def serving(caps: Caps | None = None, **patience: float) -> AsyncIterator[Peer]:
+async def serving(limits: ConnectionLimits | None = None, **timeouts: float) -> AsyncIterator[Peer]:
     class Timed(Connection):
         pass
 
-    for name, value in patience.items():
+    for name, value in timeouts.items():
         setattr(Timed, name, value)
 
     async def echo(request: Request) -> Response:
@@ -83,7 +83,7 @@ async def serving(caps: Caps | None = None, **patience: float) -> AsyncIterator[
     ]
     config = uvicorn.Config(
         Starlette(routes=routes),
-        http=partial(Timed, caps=caps),  # type: ignore[arg-type]  # whatever makes a protocol
+        http=partial(Timed, limits=limits),  # type: ignore[arg-type]  # whatever makes a protocol
         log_config=None,
         lifespan="off",
         ws="none",
@@ -319,20 +319,20 @@ async def test_a_client_that_leaves_ends_the_request_that_runs_and_those_behind_
     [GET[:10], GET[:-2], CHUNKED[:-2], POST + b"Content-Length: 9\r\n\r\n12", CHUNKED + b"5\r\n12"],
 )
 async def test_a_request_that_is_not_finished_in_time_is_408(begun: bytes) -> None:
-    async with serving(head_patience_s=0.1, body_patience_s=0.1) as peer:
+    async with serving(head_timeout_s=0.1, body_timeout_s=0.1) as peer:
         assert_refused(await peer.send(begun), 408, "REQUEST_TIMEOUT")
 
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n", GET + b"\r\n"])
 async def test_a_connection_that_asks_nothing_is_closed_without_an_answer(begun: bytes) -> None:
-    async with serving(head_patience_s=0.1) as peer:
+    async with serving(head_timeout_s=0.1) as peer:
         answer = await peer.send(begun)
         assert answer.count(b"HTTP/1.1") == begun.count(b"GET")
         assert b"408" not in answer
 
 
 async def test_a_head_that_drips_in_is_not_given_more_time() -> None:
-    async with serving(head_patience_s=0.5) as peer:
+    async with serving(head_timeout_s=0.5) as peer:
         reader, writer = await peer.dial()
 
         async def drip() -> None:
@@ -353,7 +353,7 @@ async def test_a_body_that_keeps_the_least_rate_has_the_time_it_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "MIN_BODY_RATE", 1)
-    async with serving(body_patience_s=0.05) as peer:
+    async with serving(body_timeout_s=0.05) as peer:
         reader, writer = await peer.dial()
         writer.write(POST + b"Connection: close\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1000)
         state = peer.server.server_state
@@ -362,7 +362,7 @@ async def test_a_body_that_keeps_the_least_rate_has_the_time_it_needs(
         assert isinstance(connection, Connection)
         await until(lambda: connection._body_bytes == 1000)
         # As if a minute had gone by: for a thousand bytes there are a thousand seconds.
-        connection.check_time(connection.loop.time() + 60)
+        connection.check_timeout(connection.loop.time() + 60)
         writer.write(b"x")
         async with asyncio.timeout(PATIENCE_S):
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
@@ -370,7 +370,7 @@ async def test_a_body_that_keeps_the_least_rate_has_the_time_it_needs(
 
 
 async def test_the_rest_of_a_body_that_nobody_reads_has_an_end() -> None:
-    async with serving(discard_patience_s=0.1) as peer:
+    async with serving(discard_timeout_s=0.1) as peer:
         request = b"POST /unread HTTP/1.1\r\n" + HOST + b"Content-Length: 100000000000\r\n\r\nx"
         answer = await peer.send(request)
         assert answer.startswith(b"HTTP/1.1 200")
@@ -378,7 +378,7 @@ async def test_the_rest_of_a_body_that_nobody_reads_has_an_end() -> None:
 
 
 async def test_a_client_that_never_reads_its_answer_is_cut_off() -> None:
-    async with serving(reader_patience_s=0.2) as peer:
+    async with serving(read_timeout_s=0.2) as peer:
         for version in (b"1.0", b"1.1"):
             _, writer = await peer.dial()
             writer.write(GET.replace(b"/ ", b"/large ").replace(b"1.1", version))
@@ -391,7 +391,7 @@ async def test_a_client_that_never_reads_its_answer_is_cut_off() -> None:
 
 
 async def test_who_sends_nothing_or_half_a_request_makes_room_for_who_asks() -> None:
-    async with serving(Caps(total=20)) as peer:
+    async with serving(ConnectionLimits(total=20)) as peer:
         silent = []
         for number in range(60):
             _, writer = await peer.dial()
@@ -406,7 +406,7 @@ async def test_who_sends_nothing_or_half_a_request_makes_room_for_who_asks() -> 
 
 
 async def test_idle_connections_make_room_first() -> None:
-    async with serving(Caps(total=2)) as peer:
+    async with serving(ConnectionLimits(total=2)) as peer:
         beginner, begun = await peer.dial()
         begun.write(GET[:20])
         idle, asked = await peer.dial()
@@ -423,7 +423,7 @@ async def test_idle_connections_make_room_first() -> None:
 
 
 async def test_who_is_being_served_is_not_sent_away_for_another() -> None:
-    async with serving(Caps(total=2)) as peer:
+    async with serving(ConnectionLimits(total=2)) as peer:
         waiting = [await peer.dial() for _ in range(2)]
         for _, writer in waiting:
             writer.write(GET.replace(b"/ ", b"/wait "))

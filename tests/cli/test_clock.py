@@ -177,4 +177,4 @@ def test_a_source_the_clock_lacks_is_told_and_not_tried_again(serve: Serve, pref
     settings = {"CLOCK_PREFIX": prefix, "CLOCK_SOURCES": "thermometer"}
     with serve("--with-clock", is_ready=False, **settings) as server:
         server.wait_for("the clock daemon cannot run with these options")
-    assert server.stderr.count("'thermometer' is none of") == 1
+    assert server.stderr.count("'thermometer' is not a source") == 1

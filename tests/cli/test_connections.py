@@ -25,16 +25,16 @@ async def answer(request: Request) -> PlainTextResponse:
 
 @asynccontextmanager
 async def ending_server(
-    begun: bytes, last_request_s: float
+    begun: bytes, shutdown_delay_s: float
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A client that has sent `begun` to a server that ends."""
 
-    class Patient(Connection):
+    class DelayedShutdown(Connection):
         pass
 
-    Patient.last_request_s = last_request_s
+    DelayedShutdown.shutdown_delay_s = shutdown_delay_s
     app = Starlette(routes=[Route("/", answer)])
-    config = uvicorn.Config(app, http=Patient, log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(app, http=DelayedShutdown, log_config=None, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -55,7 +55,7 @@ async def ending_server(
 
 async def test_a_request_that_meets_the_end_is_answered_and_told_so() -> None:
     for begun in (b"", REQUEST[:20], REQUEST):
-        async with ending_server(begun, last_request_s=PATIENCE_S) as (reader, writer):
+        async with ending_server(begun, shutdown_delay_s=PATIENCE_S) as (reader, writer):
             writer.write(REQUEST if begun == REQUEST else REQUEST[len(begun) :])
             answered = await reader.read()
             assert answered.startswith(b"HTTP/1.1 200 OK")
@@ -64,5 +64,5 @@ async def test_a_request_that_meets_the_end_is_answered_and_told_so() -> None:
 
 
 async def test_a_connection_without_a_request_does_not_hold_up_the_end() -> None:
-    async with ending_server(b"", last_request_s=0.05) as (reader, _):
+    async with ending_server(b"", shutdown_delay_s=0.05) as (reader, _):
         assert await reader.read() == b""

@@ -84,6 +84,19 @@ def test_every_client_is_in_the_readme() -> None:
         assert client.value in page
 
 
+def test_the_changelog_has_one_list_of_each_kind_and_no_entry_twice() -> None:
+    page = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    section = page.split("\n## [Unreleased]\n", 1)[1].split("\n## ", 1)[0]
+    assert re.findall(r"^### (.*)$", section, re.MULTILINE) == ["Added", "Changed", "Fixed"]
+    for part in section.split("\n### ")[1:]:
+        entries = part.split("\n\n", 1)[1].strip()
+        assert entries.startswith("- ")
+        assert "\n\n" not in entries
+        assert re.findall(r"^(?!- |  ).+$", entries, re.MULTILINE) == []
+    starts = re.findall(r"^- (.*)$", section, re.MULTILINE)
+    assert sorted(starts) == sorted(set(starts))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ import pytest
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_storage
 from tests.cli.conftest import COMMAND, PATIENCE_S, STOP_S, Run, Serve
+from tests.forked import ForkedProcess
 from tests.storage.builders import add_message, add_session
 from tests.storage.filled import fill
 
@@ -212,13 +213,7 @@ def test_what_was_killed_is_completed_by_running_it_again(
     scs("migrate")
     destination = database_of(tmp_path / "data")
     arguments = ["import", "dump"] if command == "import" else ["migrate", "--from", url_of(source)]
-    running = subprocess.Popen(
-        [*COMMAND, *arguments],
-        env=env | {"SQLITE_BUSY_TIMEOUT_MS": "60000"},
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    running = ForkedProcess(arguments, env | {"SQLITE_BUSY_TIMEOUT_MS": "60000"}, tmp_path)
     try:
         with closing(sqlite3.connect(destination, timeout=PATIENCE_S)) as connection:
             hold_when_begun(connection)
@@ -228,6 +223,8 @@ def test_what_was_killed_is_completed_by_running_it_again(
     finally:
         running.kill()
         running.wait(STOP_S)
+        running.stdout.close()
+        running.stderr.close()
     assert 0 < count_messages(destination) < MANY
     answer = scs(*arguments)
     assert answer.returncode == 0, answer.stderr
@@ -278,8 +275,8 @@ def call(url: str, headers: dict[str, str], tool: str, **arguments: object) -> d
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["--to", "sqlite:///x.db"], "--to goes with --from"),
-        (["--from", "sqlite:///x.db", "--check"], "--check with neither"),
+        (["--to", "sqlite:///x.db"], "--to needs --from"),
+        (["--from", "sqlite:///x.db", "--check"], "--check cannot be combined"),
         (["--from", "sqlite:////tmp/x.db", "--to", "sqlite:////tmp/x.db"], "the same database"),
         (["--from", "sqlite:////nowhere/at/all.db"], "no database to copy from"),
         (["--from", "oracle://user:hunter2@there/db"], "DATABASE_URL"),

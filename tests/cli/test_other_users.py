@@ -166,11 +166,11 @@ def test_a_data_dir_that_everybody_may_write_to_is_told(scs: Run, tmp_path: Path
     (tmp_path / "data").chmod(0o777)
     answer = scs("token", "--agent-id", "a")
     assert answer.returncode == 0
-    assert f"every user may write to {tmp_path / 'data'}" in answer.stderr
+    assert f"every user can write to {tmp_path / 'data'}" in answer.stderr
     assert mode_of(tmp_path / "data") == 0o777
 
 
 def test_a_directory_for_all_that_protects_its_files_is_not_told(scs: Run, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o1777)
-    assert "every user may write" not in scs("token", "--agent-id", "a").stderr
+    assert "every user can write" not in scs("token", "--agent-id", "a").stderr

@@ -84,11 +84,13 @@ def test_the_printed_commands_work_when_pasted(
         assert words[-1] == f"{server.url}/mcp"
 
 
-@pytest.mark.parametrize("options", [[], ["--data-dir", "a 'quoted' place"]])
+@pytest.mark.parametrize(
+    "options, is_executed", [([], False), (["--data-dir", "a 'quoted' place"], True)]
+)
 def test_the_printed_command_for_other_clients_finds_this_server_when_pasted(
-    serve: Serve, env: dict[str, str], tmp_path: Path, options: list[str]
+    serve: Serve, env: dict[str, str], tmp_path: Path, options: list[str], is_executed: bool
 ) -> None:
-    with serve(*options, is_executed=True) as server:
+    with serve(*options, is_executed=is_executed) as server:
         command = server.wait_for(r"^Other clients: (.*)$")[1].replace(
             "cursor|vscode|gemini|codex", "env"
         )
@@ -199,7 +201,8 @@ def test_other_addresses_without_authentication_when_it_is_meant(serve: Serve) -
 @pytest.mark.usefixtures("hangup_counts")
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_with_success(serve: Serve, sig: signal.Signals) -> None:
-    with serve(is_executed=True) as server, httpx.Client(base_url=server.url) as kept_alive:
+    is_executed = sig == signal.SIGHUP  # one of them also as the interpreter ends
+    with serve(is_executed=is_executed) as server, httpx.Client(base_url=server.url) as kept_alive:
         assert kept_alive.get("/ready").status_code == 200
         assert server.stop(sig) == 0
     assert "Traceback" not in server.stderr
@@ -214,12 +217,14 @@ def test_under_nohup_a_closed_terminal_does_not_end_the_server(serve: Serve) -> 
         assert server.stop() == 0
 
 
-def test_nothing_goes_to_stdout(serve: Serve) -> None:
-    with serve(is_executed=True) as server:
+def test_nothing_goes_to_stdout_and_nothing_but_the_log_to_stderr(serve: Serve) -> None:
+    with serve(is_executed=True, LOG_FORMAT="json") as server:
         call(server.url, "list_sessions", {"X-API-Key": server.secrets["API_KEY"]})
         assert server.stop() == 0
         assert server.process.stdout is not None
         assert server.process.stdout.read() == ""
+    for line in server.stderr.splitlines():
+        json.loads(line)
 
 
 def test_answers_do_not_tell_what_serves_them(serve: Serve) -> None:
@@ -228,7 +233,7 @@ def test_answers_do_not_tell_what_serves_them(serve: Serve) -> None:
 
 
 def test_json_logs_are_json_and_hold_no_credential(serve: Serve) -> None:
-    with serve(is_executed=True, LOG_FORMAT="json", LOG_LEVEL="DEBUG") as server:
+    with serve(LOG_FORMAT="json", LOG_LEVEL="DEBUG") as server:
         key = server.secrets["API_KEY"]
         with_key = {"X-API-Key": key}
         issued = call(server.url, "authenticate_agent", with_key, agent_id="alice").json()
@@ -263,7 +268,7 @@ def test_reload_serves_the_source_as_it_is_now(
     serve: Serve, tmp_path: Path, env: dict[str, str]
 ) -> None:
     source = tmp_path / "reloaded"  # counted as src, see [tool.coverage.paths]
-    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, source / PACKAGE.name)
     with serve("--reload", PYTHONPATH=str(source)) as server:
         server.wait_for("Application startup complete")
         init = source / PACKAGE.name / "__init__.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import COMMAND, PATIENCE_S
+from tests.cli.conftest import COMMAND, PATIENCE_S, Run
 
 FULL = Path("/dev/full")
 
@@ -36,9 +35,9 @@ def execute(
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["keys create --agent-id a", "export -", "--help"])
 def test_output_that_cannot_be_written_is_one_line_and_a_failure(
-    env: dict[str, str], tmp_path: Path, command: str, unbuffered: str
+    env: dict[str, str], tmp_path: Path, scs: Run, command: str, unbuffered: str
 ) -> None:
-    execute("migrate", "", env, tmp_path)
+    scs("migrate")
     answer = execute(command, f"> {FULL}", env | {"PYTHONUNBUFFERED": unbuffered}, tmp_path)
     assert answer.returncode == 1
     reason = "standard output cannot be written: No space left on device."
@@ -58,21 +57,27 @@ def test_a_reader_that_has_seen_enough_is_told_nothing(
 @pytest.mark.parametrize("redirection", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("command", ["export -", "keys create --agent-id a"])
 def test_closed_streams_are_as_the_null_device(
-    env: dict[str, str], tmp_path: Path, command: str, redirection: str
+    env: dict[str, str], tmp_path: Path, scs: Run, command: str, redirection: str
 ) -> None:
-    execute("migrate", "", env, tmp_path)
+    scs("migrate")
     answer = execute(command, redirection, env, tmp_path)
     assert answer.returncode == 0
     assert "Traceback" not in answer.stderr
 
 
 def test_characters_that_the_encoding_lacks_are_shown_as_escapes(
-    env: dict[str, str], tmp_path: Path
+    env: dict[str, str], tmp_path: Path, scs: Run
 ) -> None:
-    execute("keys create --agent-id é", "", env, tmp_path)
+    scs("keys", "create", "--agent-id", "é")
     answer = execute("keys list", "", env | {"PYTHONIOENCODING": "ascii"}, tmp_path)
     assert answer.returncode == 0
     assert answer.stdout.split("\t")[1] == r"\xe9"
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens at the port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -86,12 +91,9 @@ def test_a_server_whose_log_is_on_a_full_disk_serves(env: dict[str, str], tmp_pa
         )
     try:
         deadline = time.monotonic() + PATIENCE_S
-        answer = None
-        while answer is None and server.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(httpx.ConnectError):
-                answer = httpx.get(f"http://127.0.0.1:{port}/health")
-        assert answer is not None
-        assert answer.status_code == 200
+        while not is_open(port) and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     finally:
         server.kill()
         server.wait()

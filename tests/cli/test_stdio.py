@@ -103,6 +103,20 @@ def by_hand(env: dict[str, str], cwd: Path, *arguments: str) -> Iterator[ForkedP
             process.kill()
 
 
+def ask(process: Process, method: str, **params: Any) -> dict[str, Any]:
+    """The result of one request. The process has been initialized."""
+    send(process, {"jsonrpc": "2.0", "id": 3, "method": method, "params": params})
+    result: dict[str, Any] = receive(process)["result"]
+    return result
+
+
+def use(process: Process, tool: str, **arguments: Any) -> dict[str, Any]:
+    """The same of one call."""
+    result = ask(process, "tools/call", name=tool, arguments=arguments)
+    content: dict[str, Any] = result["structuredContent"]
+    return content
+
+
 def send(process: Process, *messages: dict[str, Any]) -> None:
     assert process.stdin is not None
     process.stdin.writelines(json.dumps(message) + "\n" for message in messages)
@@ -137,24 +151,30 @@ def test_the_client_is_who_it_is_started_as(
         assert receive(process)["result"]["structuredContent"]["created_by"] == agent_id
 
 
-async def test_a_local_client_may_read_and_write_but_not_administer(connect: Connect) -> None:
-    async with connect() as client:
-        session_id = (await call(client, "create_session", purpose="x"))["session_id"]
-        assert (await call(client, "add_message", session_id=session_id, content="hi"))["seq"] == 1
-        assert (await call(client, "get_audit_log"))["code"] == "PERMISSION_DENIED"
+def test_a_local_client_may_read_and_write_but_not_administer(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    with by_hand(env, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        session_id = use(process, "create_session", purpose="x")["session_id"]
+        assert use(process, "add_message", session_id=session_id, content="hi")["seq"] == 1
+        assert use(process, "get_audit_log")["code"] == "PERMISSION_DENIED"
 
 
-async def test_the_agent_type_decides_on_agent_only_messages(connect: Connect) -> None:
-    async with (
-        connect("--agent-id", "a", "--agent-type", "claude") as claude,
-        connect("--agent-id", "b", SCS_AGENT_TYPE="claude") as alike,
-        connect("--agent-id", "c") as other,
+def test_the_agent_type_decides_on_agent_only_messages(env: dict[str, str], tmp_path: Path) -> None:
+    with (
+        by_hand(env, tmp_path, "--agent-id", "a", "--agent-type", "claude") as claude,
+        by_hand(env | {"SCS_AGENT_TYPE": "claude"}, tmp_path, "--agent-id", "b") as alike,
+        by_hand(env, tmp_path, "--agent-id", "c") as other,
     ):
-        session_id = (await call(claude, "create_session", purpose="x"))["session_id"]
-        where = {"session_id": session_id}
-        await call(claude, "add_message", content="hi", visibility="agent_only", **where)
-        assert (await call(alike, "get_messages", **where))["count"] == 1
-        assert (await call(other, "get_messages", **where))["count"] == 0
+        for process in (claude, alike, other):
+            send(process, INITIALIZE, INITIALIZED)
+            receive(process)
+        where = {"session_id": use(claude, "create_session", purpose="x")["session_id"]}
+        use(claude, "add_message", content="hi", visibility="agent_only", **where)
+        assert use(alike, "get_messages", **where)["count"] == 1
+        assert use(other, "get_messages", **where)["count"] == 0
 
 
 async def test_processes_that_share_a_data_dir_share_a_session(connect: Connect) -> None:
@@ -173,23 +193,30 @@ async def test_processes_that_share_a_data_dir_share_a_session(connect: Connect)
     assert {m["sender"] for m in seen[0]["messages"]} == {"a", "b"}
 
 
-async def test_a_process_and_a_server_share_a_data_dir(connect: Connect, serve: Serve) -> None:
+def test_a_process_and_a_server_share_a_data_dir(
+    env: dict[str, str], tmp_path: Path, serve: Serve
+) -> None:
     with serve() as server:
-        async with connect("--agent-id", "alice") as client:
-            session_id = (await call(client, "create_session", purpose="x"))["session_id"]
-            await call(client, "add_message", session_id=session_id, content="over stdio")
-        async with httpx.AsyncClient(
-            base_url=server.url, headers={"X-API-Key": server.secrets["API_KEY"]}
-        ) as http:
-            answer = await http.post("/mcp/tool/get_messages", json={"session_id": session_id})
+        with by_hand(env, tmp_path) as process:
+            send(process, INITIALIZE, INITIALIZED)
+            receive(process)
+            session_id = use(process, "create_session", purpose="x")["session_id"]
+            use(process, "add_message", session_id=session_id, content="over stdio")
+        answer = httpx.post(
+            f"{server.url}/mcp/tool/get_messages",
+            headers={"X-API-Key": server.secrets["API_KEY"]},
+            json={"session_id": session_id},
+        )
     assert [m["content"] for m in answer.json()["messages"]] == ["over stdio"]
 
 
-async def test_resources_are_those_of_the_client(connect: Connect) -> None:
-    async with connect("--agent-id", "alice") as client:
-        await call(client, "set_memory", key="mine", value=1)
-        listed = await client.read_resource("agent://alice/memory")
-    assert '"key":"mine"' in listed.contents[0].text  # type: ignore[union-attr]
+def test_resources_are_those_of_the_client(env: dict[str, str], tmp_path: Path) -> None:
+    with by_hand(env, tmp_path, "--agent-id", "alice") as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        use(process, "set_memory", key="mine", value=1)
+        listed = ask(process, "resources/read", uri="agent://alice/memory")
+    assert '"key":"mine"' in listed["contents"][0]["text"]
 
 
 def test_stdout_carries_the_protocol_only(env: dict[str, str], tmp_path: Path) -> None:
@@ -266,46 +293,44 @@ LONG = 1_048_576  # MAX_BODY_BYTES
 PING = '{"jsonrpc": "2.0", "id": 9, "method": "ping"}'
 
 
-@pytest.mark.parametrize(
-    "line, code, message_id",
-    [
-        (b"this is no JSON", -32700, None),
-        (b"\xff\xfe", -32700, None),
-        (b"\xef\xbb\xbf" + PING.encode(), -32700, 9),
-        (rb'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": "\ud800"}}', -32700, 5),
-        (rb'{"jsonrpc": "2.0", "id": "\ud800", "method": "ping"}', -32700, None),
-        (b'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": NaN}}', -32700, 5),
-        (f"[{PING}]".encode(), -32600, None),
-        (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}', -32600, None),
-        (b'{"jsonrpc": "2.0", "id": 5, "method": 7}', -32600, 5),
-        (b'{"jsonrpc": "2.0", "id": 5, "error": "what"}', -32600, None),
-        (b"[" * 40_000, -32700, None),
-        (b'{"a": "' + b"x" * LONG + b'"}', -32600, None),
-        (b'{"a": "' + b"x" * 5 * LONG + b'"}', -32600, None),
-    ],
-    ids=lambda value: str(value)[:40],
-)
+WRONG = [
+    (b"this is no JSON", -32700, None),
+    (b"\xff\xfe", -32700, None),
+    (b"\xef\xbb\xbf" + PING.encode(), -32700, 9),
+    (rb'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": "\ud800"}}', -32700, 5),
+    (rb'{"jsonrpc": "2.0", "id": "\ud800", "method": "ping"}', -32700, None),
+    (b'{"jsonrpc": "2.0", "id": 5, "method": "ping", "params": {"a": NaN}}', -32700, 5),
+    (f"[{PING}]".encode(), -32600, None),
+    (b'{"jsonrpc": "2.0", "id": null, "method": "ping"}', -32600, None),
+    (b'{"jsonrpc": "2.0", "id": 5, "method": 7}', -32600, 5),
+    (b'{"jsonrpc": "2.0", "id": 5, "error": "what"}', -32600, None),
+    (b"[" * 40_000, -32700, None),
+    (b'{"a": "' + b"x" * LONG + b'"}', -32600, None),
+    (b'{"a": "' + b"x" * 5 * LONG + b'"}', -32600, None),
+]
+"""Lines, and the code and the id that each is answered with."""
+
+
 def test_a_line_that_is_no_message_is_answered_and_logged_and_the_server_lives_on(
-    env: dict[str, str], tmp_path: Path, line: bytes, code: int, message_id: int | None
+    env: dict[str, str], tmp_path: Path
 ) -> None:
     with by_hand(env, tmp_path) as process:
         send(process, INITIALIZE, INITIALIZED)
         receive(process)
-        assert process.stdin is not None
-        process.stdin.flush()
-        process.stdin.buffer.write(line + b"\n")
-        process.stdin.buffer.flush()
-        refused = receive(process)
-        assert (refused["id"], refused["error"]["code"]) == (message_id, code)
-        send(process, CREATE_SESSION)
-        assert receive(process)["result"]["structuredContent"]["success"] is True
+        for line, code, message_id in WRONG:
+            process.stdin.buffer.write(line + b"\n")
+            process.stdin.buffer.flush()
+            refused = receive(process)
+            assert (refused["id"], refused["error"]["code"]) == (message_id, code), line[:40]
+            assert use(process, "create_session", purpose="lives on")["success"] is True
         process.stdin.close()
         assert process.wait(STOP_S) == 0
-        assert process.stderr is not None
         errors = process.stderr.read()
-        assert "a line of stdin is no message" in errors
-        assert str(code) in errors
-        assert "Traceback" not in errors
+    logged = [line for line in errors.splitlines() if "a line of stdin is no message" in line]
+    assert len(logged) == len(WRONG)
+    for line, (_, code, _) in zip(logged, WRONG, strict=True):
+        assert str(code) in line
+    assert "Traceback" not in errors
 
 
 def test_blank_lines_are_no_fault(env: dict[str, str], tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ from shared_context_server.clock.errors import (
 from shared_context_server.clock.timesync import exchange
 from shared_context_server.clock.timesync.exchange import (
     ServerAddress,
-    ask_server,
     parse_server,
+    query_server,
 )
 
 NS = 1_000_000_000
 
 
 def ask(server):
-    return ask_server(ServerAddress("127.0.0.1", server.port))
+    return query_server(ServerAddress("127.0.0.1", server.port))
 
 
 @pytest.mark.parametrize("offset_s", [0.0, 0.05, -3.0, 86_400.0])
@@ -65,7 +65,7 @@ def test_a_silent_server_is_an_error_after_a_bounded_wait(start_ntp_server, monk
 
 def test_a_name_that_does_not_resolve_is_an_error():
     with pytest.raises(TimeServerError, match=r"x\.invalid:123"):
-        ask_server(ServerAddress("x.invalid", 123))
+        query_server(ServerAddress("x.invalid", 123))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from shared_context_server.clock import ClockReader
 from shared_context_server.clock.errors import TimeServerError
-from shared_context_server.clock.timesync.exchange import ServerAddress, ask_server
+from shared_context_server.clock.timesync.exchange import ServerAddress, query_server
 
 CHRONYD = shutil.which("chronyd", path="/usr/sbin:/usr/bin")
 
@@ -53,7 +53,7 @@ def start_chronyd(tmp_path, wait_until):
 
 def answers(port: int) -> bool:
     try:
-        ask_server(ServerAddress("127.0.0.1", port))
+        query_server(ServerAddress("127.0.0.1", port))
     except TimeServerError:
         return False
     return True

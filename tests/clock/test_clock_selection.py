@@ -1,118 +1,110 @@
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from shared_context_server.clock.timesync.selection import Sample, choose, grow
+from shared_context_server.clock.timesync.clock_selection import ClockSelection
+from shared_context_server.clock.timesync.intersection import Sample
 
 MS = 1_000_000
 S = 1_000_000_000
-NOW_NS = 1000 * S
+SILENT_AFTER_NS = 100 * S
 
 
-def sample(server: str, base_ns: int, distance_ns: int, monotonic_ns: int = NOW_NS) -> Sample:
-    return Sample(server, base_ns, distance_ns, monotonic_ns)
+@pytest.fixture
+def selection() -> ClockSelection:
+    return ClockSelection(["a", "b", "c"], SILENT_AFTER_NS)
 
 
-@st.composite
-def honest_servers(draw, truth_ns: int, count: int) -> list[Sample]:
-    """Servers that are off by less than they admit."""
-    servers = []
-    for index in range(count):
-        distance_ns = draw(st.integers(0, S))
-        error_ns = draw(st.integers(-distance_ns, distance_ns))
-        servers.append(sample(f"honest{index}", truth_ns + error_ns, distance_ns))
-    return servers
+def say(server: str, base_ns: int, at_ns: int = 0, distance_ns: int = MS) -> Sample:
+    return Sample(server, base_ns, distance_ns, at_ns)
 
 
-@st.composite
-def votes(draw) -> tuple[int, list[Sample], list[Sample]]:
-    """A truth, a majority of honest servers, and a minority of liars far from all of them."""
-    truth_ns = draw(st.integers(-(10**18), 10**18))
-    honest = draw(st.integers(1, 6).flatmap(lambda n: honest_servers(truth_ns, n)))
-    liars = []
-    for index in range(draw(st.integers(0, len(honest) - 1))):
-        lie_ns = draw(st.integers(4 * S, 10**15)) * draw(st.sampled_from((-1, 1)))
-        liars.append(sample(f"liar{index}", truth_ns + lie_ns, draw(st.integers(0, S))))
-    return truth_ns, honest, liars
+def test_the_first_of_three_is_not_believed_before_the_others_had_their_chance(selection):
+    selection.add_answer(say("a", 10 * S))
+    assert selection.select(0) is None
+    selection.add_failure("b")
+    assert selection.select(0) is None
+    selection.add_failure("c")
+    assert selection.select(0) is not None
 
 
-@given(votes(), st.randoms(use_true_random=False))
-def test_a_minority_of_liars_is_outvoted_and_the_bound_holds_the_truth(vote, random):
-    truth_ns, honest, liars = vote
-    everyone = honest + liars
-    random.shuffle(everyone)
-    choice = choose(everyone, NOW_NS)
-    assert choice is not None
-    assert {s.server for s in choice.outvoted} == {s.server for s in liars}
-    assert choice.best in honest
-    assert abs(choice.best.base_ns - truth_ns) <= choice.bound_ns
+def test_two_of_three_that_agree_are_believed_at_once(selection):
+    selection.add_answer(say("a", 0))
+    selection.add_answer(say("b", 0))
+    selected = selection.select(0)
+    assert selected is not None
+    assert selected.estimate.base_ns == 0
 
 
-@given(votes())
-def test_the_best_by_root_distance_is_chosen_of_those_that_agree(vote):
-    _, honest, liars = vote
-    choice = choose(honest + liars, NOW_NS)
-    assert choice is not None
-    assert choice.best.distance_ns == min(s.distance_ns for s in honest)
-    assert choice.bound_ns >= choice.best.distance_at(NOW_NS)
+def test_a_liar_that_answers_first_is_outvoted_when_the_others_come(selection):
+    selection.add_answer(say("a", 10 * S))
+    selection.add_answer(say("b", 0))
+    assert selection.select(0) is None
+    selection.add_answer(say("c", 0))
+    selected = selection.select(0)
+    assert selected is not None
+    assert selected.estimate.base_ns == 0
+    assert [s.server for s in selected.agreement.outvoted] == ["a"]
 
 
-@given(st.lists(st.tuples(st.integers(-S, S), st.integers(0, S)), min_size=1, max_size=8))
-def test_whoever_answers_a_choice_is_of_a_majority_with_a_point_in_common(servers):
-    everyone = [sample(str(i), base, distance) for i, (base, distance) in enumerate(servers)]
-    choice = choose(everyone, NOW_NS)
-    points = {s.base_ns - s.distance_at(NOW_NS) for s in everyone}
-    deepest = max(
-        sum(abs(s.base_ns - point) <= s.distance_at(NOW_NS) for s in everyone) for point in points
-    )
-    assert (choice is not None) == (2 * deepest > len(everyone))
-    if choice is not None:
-        assert len(choice.agreeing) >= deepest
-        assert len(choice.agreeing) + len(choice.outvoted) == len(everyone)
+def test_a_lone_liar_is_not_believed_when_the_honest_ones_fall_silent(selection):
+    for server in "ab":
+        selection.add_answer(say(server, 0))
+    selection.add_answer(say("c", 10 * S))
+    assert selection.select(0) is not None
+    later_ns = SILENT_AFTER_NS + S
+    selection.add_answer(say("c", 10 * S, later_ns))
+    assert selection.select(later_ns) is None
 
 
-def test_without_a_majority_nobody_is_believed():
-    assert choose([], NOW_NS) is None
-    assert choose([sample("a", 0, MS), sample("b", S, MS)], NOW_NS) is None
-    apart = [sample("a", 0, MS), sample("b", S, MS), sample("c", 2 * S, MS)]
-    assert choose(apart, NOW_NS) is None
+def test_an_honest_one_is_still_believed_when_the_others_fall_silent(selection):
+    for server in "abc":
+        selection.add_answer(say(server, 0))
+    assert selection.select(0) is not None
+    later_ns = SILENT_AFTER_NS + S
+    selection.add_answer(say("c", MS // 2, later_ns))
+    selected = selection.select(later_ns)
+    assert selected is not None
+    assert selected.estimate.base_ns == MS // 2
 
 
-def test_intervals_that_only_touch_agree():
-    choice = choose([sample("a", 0, 5), sample("b", 12, 5)], NOW_NS)
-    assert choice is not None
-    assert choice.outvoted == ()
+def test_silent_servers_have_no_vote(selection):
+    selection.add_answer(say("a", 0))
+    selection.add_answer(say("b", 0))
+    assert selection.select(SILENT_AFTER_NS) is not None
+    assert selection.select(SILENT_AFTER_NS + 1) is None
 
 
-def test_a_boastful_server_among_modest_ones_widens_the_bound_to_what_they_reckon():
-    """It hides within their margins and claims to be far better: its word alone is not enough."""
-    servers = [sample("a", 0, 50 * MS), sample("b", MS, 50 * MS), sample("boast", 20 * MS, 1000)]
-    choice = choose(servers, NOW_NS)
-    assert choice is not None
-    assert choice.best.server == "boast"
-    assert choice.bound_ns >= 20 * MS
+def test_the_best_of_a_servers_last_answers_speaks_for_it():
+    selection = ClockSelection(["a"], SILENT_AFTER_NS)
+    selection.add_answer(say("a", 3 * MS, at_ns=0, distance_ns=2 * MS))
+    selection.add_answer(say("a", 9 * MS, at_ns=S, distance_ns=30 * MS))
+    selected = selection.select(S)
+    assert selected is not None
+    assert selected.estimate.base_ns == 3 * MS
+    assert selected.synced_at_ns == S
 
 
-def test_two_camps_that_share_a_member_widen_the_bound_over_both():
-    servers = [
-        sample("wide", 0, 10 * S),
-        sample("left", -7 * S, 2 * S),
-        sample("right", 7 * S, 2 * S),
-    ]
-    choice = choose(servers, NOW_NS)
-    assert choice is not None
-    assert choice.best.base_ns - choice.bound_ns <= -9 * S
-    assert choice.best.base_ns + choice.bound_ns >= 9 * S
+def test_a_server_that_contradicts_itself_is_taken_at_its_last_word():
+    selection = ClockSelection(["a"], SILENT_AFTER_NS)
+    selection.add_answer(say("a", 0, at_ns=0, distance_ns=MS))
+    selection.add_answer(say("a", 5 * S, at_ns=S, distance_ns=30 * MS))
+    selected = selection.select(S)
+    assert selected is not None
+    assert selected.estimate.base_ns == 5 * S
 
 
-@given(st.integers(0, S), st.integers(0, 10**15), st.integers(0, 10**15))
-def test_a_samples_distance_grows_with_its_age(distance_ns, younger_ns, older_ns):
-    assume(younger_ns <= older_ns)
-    one = sample("a", 0, distance_ns)
-    assert one.distance_at(NOW_NS + younger_ns) <= one.distance_at(NOW_NS + older_ns)
-    assert one.distance_at(NOW_NS + older_ns) >= distance_ns + older_ns * 50e-6
+def test_nothing_said_before_it_forgot_counts(selection):
+    for server in "abc":
+        selection.add_answer(say(server, 0))
+    selection.reset()
+    assert selection.select(0) is None
+    selection.add_answer(say("a", 10 * S))
+    assert selection.select(0) is not None
 
 
-@pytest.mark.parametrize("elapsed_ns, at_least_ns", [(0, 0), (S, 50_000), (3600 * S, 180 * MS)])
-def test_drift_is_fifty_parts_in_a_million(elapsed_ns, at_least_ns):
-    assert at_least_ns <= grow(elapsed_ns) <= at_least_ns + 1
+def test_the_last_sync_is_the_last_answer_of_a_server_that_is_believed(selection):
+    selection.add_answer(say("a", 0, at_ns=S))
+    selection.add_answer(say("b", 0, at_ns=2 * S))
+    selection.add_answer(say("c", 60 * S, at_ns=3 * S))
+    selected = selection.select(4 * S)
+    assert selected is not None
+    assert selected.synced_at_ns == 2 * S

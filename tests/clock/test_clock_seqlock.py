@@ -82,8 +82,8 @@ def test_a_reader_gives_up_on_an_unfinished_write_within_a_bound_and_then_at_onc
 
 def test_a_reader_keeps_its_last_record_for_the_time_of_an_unfinished_write():
     view = memoryview(bytearray(RECORD_SIZE))
-    write, kept = seqlock.open_writer(view), seqlock.Kept()
-    read = seqlock.open_reader(view, payload_of, lambda _: kept.value, kept)
+    write, last = seqlock.open_writer(view), seqlock.LastCopy()
+    read = seqlock.open_reader(view, payload_of, lambda _: last.value, last)
     write(fill(1))
     write(fill(2))
     assert set(read()) == {2}

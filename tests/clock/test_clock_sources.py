@@ -182,7 +182,7 @@ def test_a_commands_object_is_read():
     "script, message",
     [
         ("print(21)", "not an object"),
-        ("print(str())", "no JSON"),
+        ("print(str())", "not JSON"),
         ("raise SystemExit(3)", "exit status 3"),
         ("print(chr(120) * 100000)", "more than"),
     ],

@@ -13,7 +13,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import uvicorn
 
+from shared_context_server.cli.workers import Worker
 from tests.cli.conftest import PATIENCE_S, STOP_S, Run, Serve, ServerProcess
 from tests.processes.test_load import call, headers_of, read_all
 
@@ -22,12 +24,22 @@ MESSAGES = 60  # of each agent
 MAX_CONNECTIONS = 200  # until one is with the worker that is wanted
 
 
-def worker_pids(server: ServerProcess) -> set[int]:
-    """Of those that live, without multiprocessing's resource tracker, which is a child too."""
-    pids: set[int] = set()
+def find_origin(server: ServerProcess) -> psutil.Process | None:
+    """The process that the workers are forked from."""
     for child in psutil.Process(server.process.pid).children():
         with suppress(psutil.NoSuchProcess):  # a zombie is one of these
-            if "spawn_main" in " ".join(child.cmdline()):
+            if "forkserver" in " ".join(child.cmdline()):
+                return child
+    return None
+
+
+def worker_pids(server: ServerProcess) -> set[int]:
+    """Of those that live."""
+    pids: set[int] = set()
+    origin = find_origin(server)
+    for child in origin.children() if origin is not None else ():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
                 pids.add(child.pid)
     return pids
 
@@ -238,9 +250,13 @@ async def test_a_worker_killed_under_load_costs_its_clients_a_retry(serve: Serve
     assert "Traceback" not in server.stderr
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sig, is_for_all",
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
+    ids=["SIGTERM", "SIGTERM to all, as of systemd", "SIGINT to all, as of a terminal"],
+)
 async def test_a_signal_ends_all_workers_with_success_though_some_wait(
-    serve: Serve, sig: signal.Signals
+    serve: Serve, sig: signal.Signals, is_for_all: bool
 ) -> None:
     with serve("--workers", "2") as server:
         pids = worker_pids(server)
@@ -257,6 +273,9 @@ async def test_a_signal_ends_all_workers_with_success_though_some_wait(
                 for client in clients.values()
             ]
             await asyncio.sleep(0.2)
+            if is_for_all:
+                for process in psutil.Process(server.process.pid).children(recursive=True):
+                    process.send_signal(sig)
             assert await asyncio.to_thread(server.stop, sig) == 0
             assert [(await answer).status_code for answer in waiting] == [503, 503]
         assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -284,6 +303,31 @@ async def test_workers_end_with_a_supervisor_that_was_killed(serve: Serve) -> No
         server.process.wait(STOP_S)
         _, alive = await asyncio.to_thread(psutil.wait_procs, workers, STOP_S)
         assert not alive
+
+
+async def test_workers_are_replaced_when_the_process_that_they_are_forked_from_was_killed(
+    serve: Serve,
+) -> None:
+    with serve("--workers", "2") as server:
+        workers = [psutil.Process(pid) for pid in worker_pids(server)]
+        origin = find_origin(server)
+        assert origin is not None
+        origin.kill()
+        await until_replaced(server, {worker.pid for worker in workers}, 2)
+        async with client_of(server, "alice") as client:
+            await call(client, "list_sessions")
+        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, PATIENCE_S)
+        assert not alive
+        assert server.stop() == 0
+
+
+def test_the_end_of_a_worker_is_heard_by_whoever_waits_for_its_answer() -> None:
+    worker = Worker(uvicorn.Config("none:none"), [])
+    worker.start()
+    worker.process.kill()
+    assert worker.parent_conn.poll(PATIENCE_S)
+    assert not worker.is_ready()
+    worker.join()
 
 
 def test_a_session_in_a_process_and_several_processes_are_refused(scs: Run) -> None:

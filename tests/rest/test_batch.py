@@ -183,6 +183,6 @@ async def test_a_batch_is_answered_up_to_a_size_and_what_is_behind_it_is_not_run
     assert set(statuses) == {200, 413}
     refused = results[-1]["result"]
     assert (refused["code"], refused["retryable"]) == ("CONTENT_TOO_LARGE", True)
-    assert refused["suggestion"].startswith("Nothing of this call was done")
+    assert refused["suggestion"].startswith("This call was not run")
     assert (await agent.post("/mcp/tool/get_memory", json={"key": "k"})).status_code == 404
     assert (await run(agent, write))[0]["status"] == 200

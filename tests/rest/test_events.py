@@ -400,8 +400,8 @@ async def test_a_head_request_opens_no_stream(url: str, server: Server) -> None:
 async def serve_events(server: Server, **options: float) -> AsyncIterator[str]:
     """The route alone, with times of the test's own and connections that are soon cut off."""
 
-    class Impatient(Connection):
-        reader_patience_s = options.pop("reader_patience_s", 600.0)
+    class ShortTimeout(Connection):
+        read_timeout_s = options.pop("read_timeout_s", 600.0)
 
     services = server.services
     app = protect(
@@ -410,7 +410,7 @@ async def serve_events(server: Server, **options: float) -> AsyncIterator[str]:
         identity=services.identity,
         public_paths=(),
     )
-    config = uvicorn.Config(app, http=Impatient, log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(app, http=ShortTimeout, log_config=None, lifespan="off", ws="none")
     runner = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(runner.serve(sockets=[listener]))
@@ -431,7 +431,7 @@ async def test_a_quiet_stream_has_heartbeats(server: Server) -> None:
         assert [await anext(lines) for _ in range(4)] == [": alive", "", ": alive", ""]
 
 
-@pytest.mark.parametrize("cutter", ["send_timeout_s", "reader_patience_s"])
+@pytest.mark.parametrize("cutter", ["send_timeout_s", "read_timeout_s"])
 async def test_a_slow_reader_is_cut_off_and_frees_what_it_held(
     server: Server, alice: httpx.AsyncClient, cutter: str
 ) -> None:
@@ -454,7 +454,7 @@ async def test_a_slow_reader_is_cut_off_and_frees_what_it_held(
                 while chunk := await reader.read(65_536):
                     received += len(chunk)
         except ConnectionResetError:
-            assert cutter == "reader_patience_s"
+            assert cutter == "read_timeout_s"
         assert received < 150 * 100_000
         writer.close()
 

@@ -61,7 +61,7 @@ def services(server: Server) -> Services:
 @pytest.fixture
 async def session_id(services: Services) -> str:
     made = await sessions.create_session(
-        services, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, participants=()
+        services, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, invited=()
     )
     return made.id
 
@@ -301,7 +301,7 @@ drafts = st.fixed_dictionaries(
 def test_what_was_committed_is_kept_as_the_store_reads_it(given: list[dict[str, Any]]) -> None:
     async def compare(services: Services) -> None:
         made = await sessions.create_session(
-            services, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, participants=()
+            services, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, invited=()
         )
         kept: list[Message] = []
         with services.bus.subscribe(lambda _: True, session_id=made.id):
@@ -422,7 +422,7 @@ async def play(data_dir: Path, taken: list[tuple[str, int, int]], **overrides: A
         servers = [await stack.enter_async_context(open_server(settings)) for _ in range(SERVERS)]
         first = servers[0].services
         made = await sessions.create_session(
-            first, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, participants=()
+            first, ALICE, purpose="x", metadata={}, access=builders.Access.OPEN, invited=()
         )
         seen: list[list[int]] = []
 

@@ -100,9 +100,13 @@ def test_pip_is_used_where_uv_does_not_reach_the_index(ready: Project) -> None:
     ]
 
 
-def test_what_keeps_a_first_setup_from_its_end_is_told_in_one_line_and_a_second_goes_on(
+def test_what_keeps_a_setup_from_its_end_is_told_in_one_line_and_a_second_goes_on(
     project: Project,
 ) -> None:
+    """Also where an environment is whose interpreter is gone: it is made anew."""
+    environment = project.folder / ".venv/pyvenv.cfg"
+    lay_environment_without_interpreter(project)
+
     ended = project.setup(python="/nowhere/python3")
     assert ended.code != 0
     (line,) = ended.lines
@@ -119,7 +123,7 @@ def test_what_keeps_a_first_setup_from_its_end_is_told_in_one_line_and_a_second_
     assert ended.code != 0
     (line,) = ended.lines
     assert line.startswith("setup: no package index could be reached for uv; connect this machine")
-    environment = project.folder / ".venv/pyvenv.cfg"
+    assert "setup: making .venv" in ended.out
     made_at = environment.stat().st_mtime_ns
 
     assert project.setup().code == 0
@@ -153,17 +157,19 @@ def test_a_full_disk_is_told_in_one_line(project: Project) -> None:
     assert "setup: the disk is full" in lines[0]
 
 
-@pytest.mark.parametrize("what", ["moved", "without its interpreter"])
-def test_an_environment_that_cannot_run_is_made_anew(project: Project, what: str) -> None:
+def lay_environment_without_interpreter(project: Project) -> None:
     stamp = project.folder / ".venv/.made"
     stamp.parent.mkdir()
-    if what == "moved":
-        stamp.write_text("/where/it/was/before\n")
-        subprocess.run([INTERPRETER, "-m", "venv", "--without-pip", stamp.parent], check=True)
-    else:
-        stamp.write_text(f"{project.folder}\n")
-        (stamp.parent / "bin").mkdir()
-        (stamp.parent / "bin/python").symlink_to("/nowhere/python3")
+    stamp.write_text(f"{project.folder}\n")
+    (stamp.parent / "bin").mkdir()
+    (stamp.parent / "bin/python").symlink_to("/nowhere/python3")
+
+
+def test_an_environment_of_a_folder_that_was_moved_is_made_anew(project: Project) -> None:
+    stamp = project.folder / ".venv/.made"
+    stamp.parent.mkdir()
+    stamp.write_text("/where/it/was/before\n")
+    subprocess.run([INTERPRETER, "-m", "venv", "--without-pip", stamp.parent], check=True)
 
     ended = project.setup()
 

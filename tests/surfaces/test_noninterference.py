@@ -399,6 +399,7 @@ async def record(world: World) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(300)  # some hundred calls on two servers
+@pytest.mark.no_cover  # each of its calls is what other tests are about
 @pytest.mark.parametrize("store, seed", [("sqlite", 1), ("postgresql", 3)])
 async def test_what_is_hidden_from_a_caller_changes_nothing_the_caller_is_told(
     store: str, seed: int, tmp_path: Path, request: pytest.FixtureRequest

@@ -13,7 +13,7 @@ from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
-from shared_context_server.services.follow import PROGRESS_INTERVAL_S
+from shared_context_server.services import follow
 from tests.settings import API_KEY
 from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of
 from tests.until import until
@@ -169,14 +169,14 @@ async def test_no_message_is_missed_between_looking_and_waiting(url: str) -> Non
         session_id = await new_session(alice)
 
         async def write() -> None:
-            for number in range(200):
+            for number in range(100):
                 await alice.call("add_message", session_id=session_id, content=f"m{number}")
 
         writer = asyncio.create_task(write())
         seen: list[str] = []
         after_seq = 0
         async with asyncio.timeout(60):
-            while len(seen) < 200:
+            while len(seen) < 100:
                 answer = await bob.call(
                     "wait_for_messages",
                     session_id=session_id,
@@ -187,7 +187,7 @@ async def test_no_message_is_missed_between_looking_and_waiting(url: str) -> Non
                 seen += contents(answer)
                 after_seq = answer["next_after_seq"]
         await writer
-        assert seen == [f"m{number}" for number in range(200)]
+        assert seen == [f"m{number}" for number in range(100)]
 
 
 async def test_hundreds_waiting_for_one_session_are_all_woken(server: Server, url: str) -> None:
@@ -202,9 +202,9 @@ async def test_hundreds_waiting_for_one_session_are_all_woken(server: Server, ur
         body = {"session_id": session_id, "timeout_seconds": PATIENCE_S}
         tasks = [
             asyncio.create_task(http.post("/mcp/tool/wait_for_messages", json=body))
-            for _ in range(300)
+            for _ in range(200)
         ]
-        await until(lambda: server.services.bus.subscriber_count == 300)
+        await until(lambda: server.services.bus.subscriber_count == 200)
         await alice.call("add_message", session_id=session_id, content="now")
         answers = [(await task).json() for task in tasks]
         assert all(answer["messages"][0]["content"] == "now" for answer in answers)
@@ -249,8 +249,10 @@ async def vanish(url: str, kind: str, arguments: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 async def test_a_client_that_asked_for_progress_hears_that_the_call_is_alive(
-    url: str, mode: str
+    url: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    interval_s = 1.0
+    monkeypatch.setattr(follow, "PROGRESS_INTERVAL_S", interval_s)
     heard: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
@@ -261,10 +263,10 @@ async def test_a_client_that_asked_for_progress_hears_that_the_call_is_alive(
         made = await client.call_tool("create_session", {"purpose": "x"})
         arguments = {
             "session_id": made.structured_content["session_id"],  # type: ignore[index]
-            "timeout_seconds": PROGRESS_INTERVAL_S + 0.3,
+            "timeout_seconds": interval_s + 0.5,
         }
         answer = await client.call_tool("wait_for_messages", arguments, progress_handler=hear)
     assert answer.structured_content["timed_out"] is True  # type: ignore[index]
     assert len(heard) == 1
-    assert heard[0][0] >= PROGRESS_INTERVAL_S
-    assert heard[0][1] == PROGRESS_INTERVAL_S + 0.3
+    assert heard[0][0] >= interval_s
+    assert heard[0][1] == interval_s + 0.5

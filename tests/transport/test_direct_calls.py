@@ -182,7 +182,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
             counting = CountCalls()
             server.mcp.add_middleware(counting)
             known = {
-                caller: await server.services.identity.connect(
+                caller: await server.services.identity.authenticate_headers(
                     authorization=None,
                     api_key=key,
                     agent_id=agent_id,

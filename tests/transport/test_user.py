@@ -1,4 +1,4 @@
-"""The caller as mcp's and FastMCP's own code finds them."""
+"""The caller in the form of the MCP SDK and of FastMCP."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who is calling: keys, tokens, handles, and the ASGI middleware that reads them."""
+"""Authentication: keys, tokens, handles, and the ASGI middleware that reads them."""

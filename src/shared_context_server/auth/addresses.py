@@ -1,16 +1,16 @@
-"""Client addresses as limits count them."""
+"""Client addresses: the unit that limits count, and membership in networks."""
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
 
-_IPV6_PREFIX_BITS = 64  # what one subscriber has of addresses: each of them would be a caller else
+_IPV6_PREFIX_BITS = 64  # one subscriber has a /64, and could use all its addresses
 
 
 @lru_cache(maxsize=4096)
 def network_of(address: str) -> str:
-    """The name under which a client's address is counted: itself, or the /64 of an IPv6 address."""
+    """The unit by which an address is counted: the IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -26,7 +26,7 @@ def network_of(address: str) -> str:
 
 @lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
-    """Whether only this machine has the address, or name."""
+    """Whether this is a loopback address or localhost."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -35,7 +35,7 @@ def is_loopback(address: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_within(address: str, networks: tuple[str, ...]) -> bool:
-    """Whether the address is one of these, or in one of these networks."""
+    """Whether the address is in one of these networks."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The names agents go by, as they come from headers and clients.
+"""Checks and cleans agent names from headers and clients.
 
-The rules for new names are those of the IdentifierClass of PRECIS (RFC 8264), and inner spaces: no
-character that is not seen, that reorders its neighbours, or that is another one's compatibility form.
+New names must follow the IdentifierClass of PRECIS (RFC 8264), and may have inner spaces. So no
+character is invisible, changes the direction of the text, or is a compatibility form of another one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _UNSEEN_CATEGORIES = {
     "Zl": "a line separator",
     "Zp": "a paragraph separator",
 }
-# Letters, marks and symbols that are drawn as nothing: Default_Ignorable_Code_Point of Unicode's
-# DerivedCoreProperties.txt beyond the categories above, and the empty Braille pattern.
+# Invisible characters of other categories: Default_Ignorable_Code_Point in Unicode's
+# DerivedCoreProperties.txt, and the empty Braille pattern.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -34,7 +34,7 @@ _INVISIBLE = re.compile(
 
 
 def check_agent_name(name: str, field: str) -> InvalidArgument | None:
-    """What is wrong with `name` as a new agent's id or type, said of `field`; None if nothing is."""
+    """The error if `name` may not be the id or type of a new agent, naming `field`; else None."""
     wrong = check_name_form(name, field)
     if wrong is not None:
         return wrong
@@ -44,12 +44,12 @@ def check_agent_name(name: str, field: str) -> InvalidArgument | None:
     return InvalidArgument(
         f"{field}: {reason}.",
         field=field,
-        suggestion="Use letters, digits, spaces and punctuation that are seen as what they are.",
+        suggestion="Use visible letters, digits, spaces and punctuation.",
     )
 
 
 def check_name_form(name: str, field: str) -> InvalidArgument | None:
-    """What is wrong with `name` even as that of an agent that exists; None if nothing is."""
+    """The error if not even an existing agent may have this name; else None."""
     try:
         _AGENT_ID.validate_python(name, strict=True)
     except ValidationError as exc:
@@ -59,7 +59,7 @@ def check_name_form(name: str, field: str) -> InvalidArgument | None:
 
 
 def _find_misleading(name: str) -> str | None:
-    """Why `name`, of a valid form, could be taken for another one, or None."""
+    """Why `name` could be confused with another name; None if it cannot."""
     if name.isascii():
         return None
     for char in name:
@@ -82,10 +82,10 @@ def _find_misleading(name: str) -> str | None:
 
 
 def clean_agent_name(name: str) -> str | None:
-    """The nearest acceptable name to what a client calls itself; None if nothing is left."""
+    """The most similar acceptable name; None if nothing is left."""
     normal = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name))
     seen = "".join(" " if _is_unseen(char) else char for char in normal)
-    # Again, because what stood between two characters may have kept them from composing.
+    # Again: a removed character may have separated two characters that compose.
     composed = unicodedata.normalize("NFKC", " ".join(seen.split()))
     cleaned = composed[:MAX_AGENT_ID_CHARS].rstrip()
     is_acceptable = cleaned and check_agent_name(cleaned, "name") is None

@@ -1,8 +1,8 @@
-"""Mcp-Session-Id in stateless mode: the client's own name, signed, so that no process keeps it.
+"""Mcp-Session-Id in stateless mode: it contains the client's own name, signed.
 
-Clients of the handshake era say their name once, in initialize. The id they are given there comes
-back with every later request and holds the name. It is a name and no credential: it names only who
-has already shown a key, and with a key everybody may choose a name.
+Older clients send their name only once, in initialize. They send the session id with every later
+request, so no process has to keep the name. The id is not a credential: it only names a caller who
+also presents a key, and with a key every caller may choose a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared_context_server.models import MAX_AGENT_ID_CHARS
 
 _PREFIX = "scs-"
 _MAC_BYTES = 16
-_NONCE_BYTES = 6  # ids of clients with one name differ, as the protocol asks
+_NONCE_BYTES = 6  # clients of the same name get different ids, as the protocol requires
 _PURPOSE = b"shared-context-server mcp session id"
 MAX_ID_CHARS = 768  # a name of 128 characters of 4 bytes each, nonce and MAC, in base64
 assert (
@@ -27,14 +27,14 @@ assert (
 
 
 class ClientSessions:
-    """Makes and reads the ids of one secret: every process that has it reads them, at any time."""
+    """Makes and reads session ids. Every process with the same secret can read them."""
 
     def __init__(self, secret: bytes) -> None:
-        # A key of its own: nothing that is signed here counts as anything signed elsewhere.
+        # A separate key, so that a signature is not valid for any other purpose.
         self._key = hmac.new(secret, _PURPOSE, hashlib.sha256).digest()
 
     def make_id(self, client_name: object) -> str | None:
-        """An id that holds the agent id a client of this name has; None for what names nobody."""
+        """An id that contains the agent id for this client name; None if there is none."""
         agent_id = clean_agent_name(client_name) if isinstance(client_name, str) else None
         if agent_id is None:
             return None
@@ -46,7 +46,7 @@ class ClientSessions:
         return _PREFIX + base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
     def read_name(self, session_id: str) -> str | None:
-        """The name in an id that was made with this secret; None for every other text."""
+        """The name in an id of this secret; None for any other text."""
         if len(session_id) > MAX_ID_CHARS or not session_id.startswith(_PREFIX):
             return None
         encoded = session_id.removeprefix(_PREFIX)

@@ -1,4 +1,4 @@
-"""What a connection has established about its caller, before any tool looks at arguments."""
+"""The identity of a connection: its caller and its API key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ ARGUMENT_FIELDS = ("agent_id", "agent_type")
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """What an API key itself allows.
+    """What an API key allows.
 
-    `agent_id` is the id a created key is bound to, None for API_KEY and ADMIN_API_KEY.
-    `default_agent_id` is used when nothing names the agent. `agent_type` is the type that a created
-    key is bound to, None if it is bound to none.
+    `agent_id` and `agent_type` are those that a created key is bound to, None if it is not bound;
+    API_KEY and ADMIN_API_KEY are not. `default_agent_id` is used when nothing names the agent.
     """
 
     key_id: str
@@ -29,18 +28,18 @@ class KeyGrant:
     agent_type: str | None = None
 
     def choose_type(self, claimed: str | None) -> str:
-        """The agent type of who calls by this key and says to be of that type, or of none."""
+        """The agent type of a caller with this key who claims this type (None: no claim)."""
         return claimed or self.agent_type or DEFAULT_AGENT_TYPE
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a request's headers, or a stdio or embedding host, established.
+    """The identity from a request's headers, or from a stdio or embedding host.
 
-    `grant` is set when a valid API key was presented, beside a token too: it is what
-    authenticate_agent works with. `refused`: a credential was presented and is not valid;
-    every tool but authenticate_agent raises it. `is_named`: X-Agent-ID, a bound key or a token
-    names the agent. `address` is the client's, for rate limits of the anonymous.
+    `grant` is that of the API key, if a valid one was sent, also beside a token; authenticate_agent
+    uses it. `refused` is the error of an invalid credential; every tool except authenticate_agent
+    raises it. `is_named`: X-Agent-ID, a bound key or a token names the agent. `address` is the
+    client's, for the rate limits of anonymous callers.
     """
 
     caller: Caller = ANONYMOUS
@@ -49,8 +48,8 @@ class Connection:
     is_named: bool = False
     address: str = ""
 
-    def named(self, client_name: str | None) -> Connection:
-        """This connection with the client's own name as agent id, where nothing else names it."""
+    def with_client_name(self, client_name: str | None) -> Connection:
+        """The connection with the client's own name as agent id, if nothing else names the agent."""
         if self.is_named or self.caller.is_anonymous or client_name is None:
             return self
         agent_id = clean_agent_name(client_name)
@@ -62,7 +61,7 @@ class Connection:
 def connect_by_key(
     grant: KeyGrant, agent_id: str | None, agent_type: str | None, address: str
 ) -> Connection:
-    """The connection of a key whose holder gives these names, and may."""
+    """The connection of a key and of names that were already checked."""
     caller = Caller(
         agent_id or grant.default_agent_id,
         grant.choose_type(agent_type),
@@ -79,8 +78,8 @@ def check_binding(
     agent_type: str | None,
     fields: tuple[str, str] = ARGUMENT_FIELDS,
 ) -> SharedContextError | None:
-    """What is wrong with claiming this id and type, None for no claim, under a key that may be bound
-    to others. `fields` are what the claims are called."""
+    """The error if the key is bound to another id or type than the claimed ones (None: no claim), else
+    None. `fields` are the names of the two claims in errors."""
     for claimed, bound, what, field in (
         (agent_id, grant.agent_id, "agent", fields[0]),
         (agent_type, grant.agent_type, "agent type", fields[1]),
@@ -89,6 +88,6 @@ def check_binding(
             return PermissionDenied(
                 f"This API key is bound to the {what} {bound!r}.",
                 field=field,
-                suggestion=f"Give that one as {field}, or leave it out; or use a key of your own.",
+                suggestion=f"Send {bound!r} as {field}, or leave {field} out, or use another key.",
             )
     return None

@@ -1,4 +1,4 @@
-"""Who a credential stands for, and how credentials are issued and taken back."""
+"""Authenticates credentials, and issues and revokes tokens and keys."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from shared_context_server.auth.connection import (
     KeyGrant,
     connect_by_key,
 )
+from shared_context_server.auth.key_cache import KeyCache, KeySnapshot
 from shared_context_server.auth.keys import (
     ALL_PERMISSIONS,
     AUTH_DISABLED,
     configured_keys,
-    everyones_grant,
     generate_key,
+    grant_without_authentication,
     hash_key,
     make_key_id,
 )
-from shared_context_server.auth.known_keys import KeyStates, KnownKeys
 from shared_context_server.auth.name_claims import NameClaims
 from shared_context_server.auth.tokens import (
     HANDLE_PREFIX,
@@ -57,23 +57,23 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import Store
 
 _CORRECT_KEY = (
-    "Correct the X-API-Key header; whoever runs the server has the keys. Without the header you "
-    "may list tools and call authenticate_agent(agent_id, api_key=...)."
+    "Correct the X-API-Key header; the operator of the server has the keys. Without the header you "
+    "can list tools and call authenticate_agent(agent_id, api_key=...)."
 )
 _HOW_TO_RENEW = (
-    "Get a new token with an API key, from authenticate_agent (POST /mcp/tool/authenticate_agent "
-    "takes an expired bearer), or send the key itself as X-API-Key instead of Authorization."
+    "Get a new token from authenticate_agent with an API key (POST /mcp/tool/authenticate_agent "
+    "accepts an expired bearer token), or send the key as X-API-Key instead of Authorization."
 )
 _HOW_TO_AUTHENTICATE = (
-    "Pass api_key=... or send an X-API-Key header; whoever runs the server has the keys."
+    "Pass api_key=... or send an X-API-Key header; the operator of the server has the keys."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A new token and its handle, shown this once. `expires_in` is in seconds. `agent_handle` is
-    None where it would open nothing: on a connection that presents neither the key behind the token
-    nor a token of that key."""
+    """A new token and its handle, which are shown only once. `expires_in` is in seconds.
+    `agent_handle` is None if the connection presents neither the key of the token nor a token of that
+    key: the handle would not work there."""
 
     token: str = field(repr=False)
     agent_handle: str | None = field(repr=False)
@@ -91,8 +91,8 @@ _Headers = tuple[str | None, str | None, str | None, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
-    """The headers that say who is calling, trimmed; None for those that are missing or blank."""
+class IdentityHeaders:
+    """The headers that identify the caller, trimmed; None for missing or blank ones."""
 
     authorization: str | None = field(repr=False)
     api_key: str | None = field(repr=False)
@@ -103,10 +103,10 @@ class Presented:
 
 
 class Identity:
-    """Turns credentials into callers, for one server.
+    """Authenticates the callers of one server, for the tasks of one loop.
 
-    Every method that is awaited may raise Unavailable. A revocation counts at once in the process
-    that makes it, and within a second in all others. For the tasks of one loop.
+    Every async method may raise Unavailable. A revocation applies at once in its own process, and
+    within a second in all others.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:
@@ -119,12 +119,12 @@ class Identity:
         self._life_s = settings.jwt_expires_in
         self._signer = TokenSigner(secret)
         self._verifier = Verifier(store, self._signer)
-        self._by_headers: LRUCache[_Headers, tuple[KnownKeys, Connection]] = LRUCache(
+        self._by_headers: LRUCache[_Headers, tuple[KeySnapshot, Connection]] = LRUCache(
             MAX_REMEMBERED
         )
         self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
-        everyones = () if settings.auth_enabled else (AUTH_DISABLED,)
-        self._states = KeyStates(store, configured_keys(settings, secret), everyones)
+        always = () if settings.auth_enabled else (AUTH_DISABLED,)
+        self._keys = KeyCache(store, configured_keys(settings, secret), always)
 
     # Who is calling
 
@@ -138,18 +138,18 @@ class Identity:
         address: str = "",
         fields: tuple[str, str] = HEADER_FIELDS,
     ) -> Connection:
-        """Return who these headers say is calling; None and blank are the same as no header. `fields`: what
-        errors call agent_id and agent_type.
+        """Return the connection that these headers identify. None and blank mean no header. `fields`
+        are the names of agent_id and agent_type in errors.
 
-        A bearer token wins over an API key, and names the agent: X-Agent-ID and X-Agent-Type count
-        beside a key only. A bad credential is not raised but returned as `refused`.
+        A bearer token takes precedence over an API key. It names the agent, so X-Agent-ID and
+        X-Agent-Type are used only with a key. An invalid credential is returned as `refused`.
         """
-        known = self._states.find_recent() or await self._states.get()
-        headers = (authorization, api_key, agent_id, agent_type, address)
-        remembered = self._by_headers.get(headers)
-        if remembered is not None and remembered[0] is known:
-            return remembered[1]
-        presented = Presented(
+        snapshot = self._keys.find_recent() or await self._keys.get()
+        cache_key = (authorization, api_key, agent_id, agent_type, address)
+        cached = self._by_headers.get(cache_key)
+        if cached is not None and cached[0] is snapshot:
+            return cached[1]
+        headers = IdentityHeaders(
             _trim(authorization),
             _trim(api_key),
             _trim(agent_id),
@@ -157,22 +157,22 @@ class Identity:
             address,
             fields,
         )
-        connection = await self._authenticate(presented, known)
-        if presented.authorization is None and connection.refused is None:
-            # Nothing but another state of the keys can change this; a token would expire.
-            self._by_headers[headers] = known, connection
+        connection = await self._authenticate(headers, snapshot)
+        if headers.authorization is None and connection.refused is None:
+            # Only a change of the keys can change this result. A token could expire.
+            self._by_headers[cache_key] = snapshot, connection
         if isinstance(connection.refused, Unauthenticated):
-            latest = await self._states.get(max_age_s=0)
-            if latest is not known:  # it may be the credential of a key made just now
-                connection = await self._authenticate(presented, latest)
+            latest = await self._keys.get(max_age_s=0)
+            if latest is not snapshot:  # the key may have been created just now
+                connection = await self._authenticate(headers, latest)
         return connection
 
     async def resolve(self, auth_token: str, connection: Connection) -> Caller:
-        """Who the argument auth_token stands for on this connection.
+        """The caller that the argument auth_token identifies on this connection.
 
-        A token is a credential by itself. A handle selects its identity where the connection
-        presents the key that issued it, or a token of that key; elsewhere PermissionDenied.
-        Anything else, expired or revoked: Unauthenticated.
+        A token is enough by itself. A handle needs a connection that presents the key that issued
+        it, or a token of that key; otherwise this raises PermissionDenied. Raises Unauthenticated if
+        auth_token is not valid.
         """
         presented = auth_token.strip()
         if presented.count(".") == 2:
@@ -186,26 +186,26 @@ class Identity:
         caller = await self._retry(partial(require_valid, handle, field="auth_token"))
         if caller.key_id not in _key_ids(connection):
             raise PermissionDenied(
-                "This handle belongs to another connection.",
+                "This handle was issued with another API key.",
                 field="auth_token",
-                suggestion="A handle works where the connection presents the API key that issued "
-                "it, or a token of that key. Elsewhere pass the token itself.",
+                suggestion="A handle works only on connections that present the API key that issued "
+                "it, or a token of that key. Otherwise pass the token itself.",
             )
         return caller
 
     async def refresh_state(self) -> None:
         """Ask the store which keys and tokens count, unless that was asked a moment ago: for what
         will soon call `require_current`."""
-        if self._states.find_recent() is None:
-            await self._states.get()
+        if self._keys.find_recent() is None:
+            await self._keys.get()
 
     async def require_current(self, caller: Caller) -> None:
-        """Raise Unauthenticated if the credential behind this caller has ended since it was read:
-        for what outlives the request that presented it."""
-        known = self._states.find_recent() or await self._states.get()
+        """Raise Unauthenticated if this caller's credential is no longer valid. Streams and waiting
+        calls use this: they can outlive their credential."""
+        snapshot = self._keys.find_recent() or await self._keys.get()
         credential_id = caller.credential_id
-        is_revoked = caller.family_id in known.revoked_families
-        is_current = caller.key_id in known.grants and not is_revoked
+        is_revoked = caller.family_id in snapshot.revoked_families
+        is_current = caller.key_id in snapshot.grants and not is_revoked
         if is_current and credential_id is not None:
             expires_at = self._expiries.get(credential_id)
             if expires_at is None:
@@ -228,11 +228,11 @@ class Identity:
         api_key: str | None,
         requested_permissions: Sequence[Permission],
     ) -> IssuedToken:
-        """Trade an API key, the argument or else the connection's, for a token of this agent.
+        """Issue a token for this agent, with `api_key` or else the connection's API key.
 
-        It has the requested permissions that the key allows. Unauthenticated without a valid key
-        (a token is none: it does not let one agent become another); PermissionDenied for an agent or
-        a type other than those the key is bound to.
+        The token has those requested permissions that the key allows. Raises Unauthenticated without
+        a valid key (a token is not enough: an agent must not become another one), PermissionDenied
+        if the key is bound to another agent or type.
         """
         grant = await self._choose_grant(connection, api_key)
         if wrong := await self.names.check_claim(grant, agent_id, agent_type):
@@ -245,10 +245,10 @@ class Identity:
         )
 
     async def refresh(self, caller: Caller, connection: Connection) -> IssuedToken:
-        """A new token of the same identity, with no more than its key still allows."""
-        known = await self._states.get(max_age_s=0)
-        grant = known.grants.get(caller.key_id)
-        if grant is None or caller.family_id in known.revoked_families:
+        """Issue a new token of the same identity, with no more permissions than its key has now."""
+        snapshot = await self._keys.get(max_age_s=0)
+        grant = snapshot.grants.get(caller.key_id)
+        if grant is None or caller.family_id in snapshot.revoked_families:
             raise Unauthenticated("The credential is not valid any more.")
         refreshed = replace(
             caller,
@@ -259,32 +259,31 @@ class Identity:
         return await self._issue("token_refreshed", refreshed, connection)
 
     async def revoke(self, caller: Caller, credential_id: str | None) -> str:
-        """End a token, those that were refreshed from it or that it was refreshed from, and their
-        handles: the calling one, or another by its jti. Return the jti.
+        """Revoke a token with all tokens of its login and their handles. Return its jti.
 
-        Revoking twice is no error. InvalidArgument for a jti that was never issued, or none when
-        the key itself calls; PermissionDenied for somebody else's.
+        None means the calling token. Revoking twice is no error. Raises InvalidArgument for an
+        unknown jti, or for None if an API key is calling; PermissionDenied for another agent's token.
         """
         if credential_id is None:
             credential_id = caller.credential_id
         if credential_id is None:
             raise InvalidArgument(
-                "An API key is calling, not a token.",
+                "You called with an API key, not with a token.",
                 field="jti",
-                suggestion="Name the token to revoke by its jti.",
+                suggestion="Pass the jti of the token to revoke.",
             )
         credential = await self._store.credentials.find(credential_id)
         if credential is None:
-            raise InvalidArgument("No token of this jti has been issued.", field="jti")
+            raise InvalidArgument("There is no token with this jti.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
-            raise PermissionDenied("This token is another agent's.", field="jti")
+            raise PermissionDenied("This token belongs to another agent.", field="jti")
         audit = AuditEntry(
             "token_revoked",
             caller.agent_id,
             details={"credential_id": credential_id, "of_agent_id": credential.agent_id},
         )
         await self._store.credentials.revoke_family(credential.family_id, utc_now(), audit)
-        await self._states.get(max_age_s=0)
+        await self._keys.get(max_age_s=0)
         return credential_id
 
     # Keys
@@ -296,10 +295,10 @@ class Identity:
         *,
         agent_type: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key bound to the agent, and to the type unless it is None, and the key itself, which
-        is kept nowhere.
+        """Create a key that is bound to the agent, and to the type unless that is None. Return its
+        record and the key itself, which is not stored.
 
-        `permissions` is its ceiling; admin includes read and write.
+        `permissions` are the most that the key allows; admin includes read and write.
         """
         if wrong := await self.names.check_agent_ids([agent_id], "agent_id"):
             raise wrong
@@ -309,7 +308,7 @@ class Identity:
             raise wrong
         ceiling = frozenset(permissions)
         if not ceiling:
-            raise InvalidArgument("A key needs a permission.", field="permissions")
+            raise InvalidArgument("A key needs at least one permission.", field="permissions")
         if Permission.ADMIN in ceiling:
             ceiling = ALL_PERMISSIONS
         key = generate_key()
@@ -329,33 +328,33 @@ class Identity:
         await self._store.credentials.add_key(
             record, AuditEntry("key_created", agent_id, details=details)
         )
-        await self._states.get(max_age_s=0)
+        await self._keys.get(max_age_s=0)
         return record, key
 
     async def list_keys(self) -> list[ApiKey]:
-        """All created keys, revoked ones too, by creation."""
+        """All created keys with the revoked ones, the oldest first."""
         return await self._store.credentials.list_keys()
 
     async def revoke_key(self, key_id: str) -> bool:
-        """End a created key and all its tokens; False if there is no such active key."""
+        """Revoke a created key and all its tokens. Return False if there is no such active key."""
         keys = {key.id: key for key in await self._store.credentials.list_keys()}
         if key_id not in keys:
             return False
         audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
         is_revoked = await self._store.credentials.revoke_key(key_id, utc_now(), audit)
-        await self._states.get(max_age_s=0)
+        await self._keys.get(max_age_s=0)
         return is_revoked
 
     # Headers
 
-    async def _authenticate(self, presented: Presented, known: KnownKeys) -> Connection:
-        key, address = presented.api_key, presented.address
-        grant = known.find_grant(key) if key else None
-        if presented.authorization:
+    async def _authenticate(self, headers: IdentityHeaders, snapshot: KeySnapshot) -> Connection:
+        key, address = headers.api_key, headers.address
+        grant = snapshot.find_grant(key) if key else None
+        if headers.authorization:
             try:
-                caller = self._read_authorization(presented.authorization, known)
+                caller = self._read_authorization(headers.authorization, snapshot)
             except SharedContextError as exc:
-                # Without its traceback, whose frames hold the credential.
+                # Without its traceback: its frames contain the credential.
                 refused = exc.with_traceback(None)
                 if isinstance(refused, Unauthenticated):
                     refused.hint = _HOW_TO_RENEW
@@ -363,13 +362,13 @@ class Identity:
             return Connection(caller, grant, None, True, address)
         if not self._is_enabled:
             named = replace(
-                presented,
-                agent_id=presented.agent_id or (grant.agent_id if grant else None),
-                agent_type=presented.agent_type or (grant.agent_type if grant else None),
+                headers,
+                agent_id=headers.agent_id or (grant.agent_id if grant else None),
+                agent_type=headers.agent_type or (grant.agent_type if grant else None),
             )
-            return await self._connect_by_key(everyones_grant(grant), named)
+            return await self._connect_by_key(grant_without_authentication(grant), named)
         if grant is not None:
-            return await self._connect_by_key(grant, presented)
+            return await self._connect_by_key(grant, headers)
         if key is not None:
             wrong_key = Unauthenticated(
                 "The API key is not valid.", field="X-API-Key", suggestion=_CORRECT_KEY
@@ -377,52 +376,52 @@ class Identity:
             return Connection(refused=wrong_key, address=address)
         return Connection(address=address)
 
-    async def _connect_by_key(self, grant: KeyGrant, presented: Presented) -> Connection:
-        agent_id, agent_type = presented.agent_id, presented.agent_type
-        wrong = await self.names.check_claim(grant, agent_id, agent_type, presented.fields)
+    async def _connect_by_key(self, grant: KeyGrant, headers: IdentityHeaders) -> Connection:
+        agent_id, agent_type = headers.agent_id, headers.agent_type
+        wrong = await self.names.check_claim(grant, agent_id, agent_type, headers.fields)
         if wrong is not None:
-            return Connection(grant=grant, refused=wrong, address=presented.address)
-        return connect_by_key(grant, agent_id, agent_type, presented.address)
+            return Connection(grant=grant, refused=wrong, address=headers.address)
+        return connect_by_key(grant, agent_id, agent_type, headers.address)
 
-    def _read_authorization(self, authorization: str, known: KnownKeys) -> Caller:
+    def _read_authorization(self, authorization: str, snapshot: KeySnapshot) -> Caller:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("Authorization must be 'Bearer <token>'.", field="Authorization")
         verified = self._verifier.read_token(token.strip(), field="Authorization")
-        return require_valid(verified, known, field="Authorization")
+        return require_valid(verified, snapshot, field="Authorization")
 
-    async def _retry(self, check: Callable[[KnownKeys], Caller]) -> Caller:
-        """The check's answer; what the recent state refuses, the latest is asked about."""
-        known = self._states.find_recent() or await self._states.get()
+    async def _retry(self, check: Callable[[KeySnapshot], Caller]) -> Caller:
+        """The result of the check. If it fails, it is repeated with the latest keys."""
+        snapshot = self._keys.find_recent() or await self._keys.get()
         try:
-            return check(known)
+            return check(snapshot)
         except Unauthenticated:
-            latest = await self._states.get(max_age_s=0)
-            if latest is known:
+            latest = await self._keys.get(max_age_s=0)
+            if latest is snapshot:
                 raise
         return check(latest)
 
     async def _choose_grant(self, connection: Connection, api_key: str | None) -> KeyGrant:
-        known = await self._states.get(max_age_s=0)
+        snapshot = await self._keys.get(max_age_s=0)
         if api_key is not None:
-            grant = known.find_grant(api_key.strip())
+            grant = snapshot.find_grant(api_key.strip())
             if not self._is_enabled:
-                return everyones_grant(grant)
+                return grant_without_authentication(grant)
             if grant is None:
                 raise Unauthenticated(
                     "The API key is not valid.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
                 )
             return grant
-        # The connection may be older than the key's revocation.
-        if connection.grant is not None and connection.grant.key_id in known.grants:
+        # The key may have been revoked since the connection was authenticated.
+        if connection.grant is not None and connection.grant.key_id in snapshot.grants:
             return connection.grant
         if not self._is_enabled:
             return AUTH_DISABLED
         if connection.grant is None and not connection.caller.is_anonymous:
             raise Unauthenticated(
-                "A token does not authenticate another agent; an API key does.",
+                "A token cannot authenticate another agent; an API key can.",
                 field="api_key",
-                suggestion=f"{_HOW_TO_AUTHENTICATE} refresh_token renews the token you have.",
+                suggestion=f"{_HOW_TO_AUTHENTICATE} refresh_token renews your own token.",
             )
         raise Unauthenticated(
             "No valid API key was presented.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
@@ -431,7 +430,7 @@ class Identity:
     async def _issue(
         self, event_type: str, identity: Caller, connection: Connection
     ) -> IssuedToken:
-        """Record a new token of this identity, which has no credential yet, and sign it."""
+        """Store and sign a new token of this identity."""
         issued_at_s = int(utc_now().timestamp())
         handle = make_handle()
         credential = Credential(
@@ -454,8 +453,8 @@ class Identity:
         await self._store.credentials.add(
             credential, AuditEntry(event_type, credential.agent_id, details=details)
         )
-        is_handle_of_use = credential.key_id in _key_ids(connection)
-        return self._sign(credential, handle if is_handle_of_use else None)
+        is_handle_usable = credential.key_id in _key_ids(connection)
+        return self._sign(credential, handle if is_handle_usable else None)
 
     def _sign(self, credential: Credential, handle: str | None) -> IssuedToken:
         claims = TokenClaims(
@@ -489,6 +488,6 @@ def _list_names(permissions: frozenset[Permission]) -> list[JsonValue]:
 
 
 def _key_ids(connection: Connection) -> tuple[str, ...]:
-    """The keys that a connection presents, or whose token it presents."""
+    """The ids of the keys whose key or token the connection presents."""
     own = connection.caller.key_id
     return (own,) if connection.grant is None else (own, connection.grant.key_id)

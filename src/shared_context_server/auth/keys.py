@@ -1,4 +1,4 @@
-"""API keys: how they are made, kept, recognised and called by an id that gives nothing away."""
+"""API keys: generates and hashes them, and derives their ids and grants."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ READ_WRITE = frozenset({Permission.READ, Permission.WRITE})
 AUTH_DISABLED = KeyGrant(
     "auth-disabled", None, policy.permissions_without_authentication(None), "anonymous-agent"
 )
-"""Stands in for a key under AUTH_ENABLED=false: everyone holds it."""
+"""The grant of every caller under AUTH_ENABLED=false."""
 
 
-def everyones_grant(grant: KeyGrant | None) -> KeyGrant:
-    """What holds under AUTH_ENABLED=false for who presents this key, or none or a wrong one, which
-    is the same: everyone is who they say. What a key adds stays its own, and ends with it."""
+def grant_without_authentication(grant: KeyGrant | None) -> KeyGrant:
+    """The grant under AUTH_ENABLED=false of a caller with this key. None: no key, or an invalid one.
+    A key can only add permissions, which end when it is revoked."""
     allowed = policy.permissions_without_authentication(
         None if grant is None else grant.permissions
     )
@@ -44,39 +44,39 @@ def generate_key() -> str:
 
 
 def hash_key(key: str) -> str:
-    """The SHA-256 of a key, hex. A fast hash is enough to keep a created key by: 256 random bits
-    cannot be guessed however cheap a guess is, and a slow one would cost every request."""
+    """The SHA-256 of a key in hex. A fast hash is enough: 256 random bits cannot be guessed, and a
+    slow hash would cost time at every request."""
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
 def make_key_id() -> str:
-    """The id of a key to be created."""
+    """A new key id."""
     return KEY_ID_PREFIX + secrets.token_hex(KEY_ID_HEX_CHARS // 2)
 
 
 def derive_key_id(key: str, secret: bytes) -> str:
-    """The id of a configured key: the same in every process, another one for another key, so that
-    changing API_KEY ends the tokens of the old one. It is a MAC under the token secret, since
-    tokens carry it and a plain hash would let their holders try guesses at a weak key."""
+    """The id of a configured key. It is the same in every process. Another key has another id, so
+    changing API_KEY invalidates the tokens of the old key. Tokens contain the id: it is a MAC under
+    the token secret, because a simple hash would let holders of tokens test guesses of a weak key."""
     mac = hmac.new(secret, b"shared-context-server key id\0" + key.encode(), hashlib.sha256)
     return KEY_ID_PREFIX + mac.hexdigest()[:KEY_ID_HEX_CHARS]
 
 
 def grant_of(key: ApiKey) -> KeyGrant:
-    """What a created key allows."""
+    """The grant of a created key."""
     return KeyGrant(key.id, key.agent_id, key.permissions, key.agent_id, key.agent_type)
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredKey:
-    """API_KEY or ADMIN_API_KEY: its hash and what it allows."""
+    """The hash and the grant of API_KEY or ADMIN_API_KEY."""
 
     secret_hash: str
     grant: KeyGrant
 
 
 def configured_keys(settings: Settings, secret: bytes) -> tuple[ConfiguredKey, ...]:
-    """The keys that the settings hold."""
+    """The keys of the settings."""
     holders = (
         (settings.api_key, READ_WRITE, "api-key"),
         (settings.admin_api_key, ALL_PERMISSIONS, "admin-api-key"),
@@ -91,7 +91,7 @@ def configured_keys(settings: Settings, secret: bytes) -> tuple[ConfiguredKey, .
 def _configure(
     value: SecretStr, permissions: frozenset[Permission], name: str, secret: bytes
 ) -> ConfiguredKey:
-    key = value.get_secret_value().strip()  # as a header's value arrives
+    key = value.get_secret_value().strip()  # header values are trimmed too
     return ConfiguredKey(
         hash_key(key), KeyGrant(derive_key_id(key, secret), None, permissions, name)
     )

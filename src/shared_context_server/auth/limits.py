@@ -1,4 +1,4 @@
-"""How many requests a caller may make: by the key behind the credential, by address without one."""
+"""Rate limits per key, or per address for callers without a key."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from shared_context_server.errors import RateLimited
 from shared_context_server.models import Caller
 from shared_context_server.settings import Settings
 
-MAX_COUNTED = 50_000  # names in one window; whoever comes after them shares one count
+MAX_COUNTED = 50_000  # subjects in one window; all further ones share one count
 _OTHERS = ("others", "")
 
-_Name = tuple[str, str]
+_Subject = tuple[str, str]
 
 
 class RateLimits:
-    """The limits of one process.
+    """The rate limits of one process.
 
-    A key and all tokens of it are one caller, whatever agent they name: a name costs nothing.
+    A key and all its tokens share one count, for all agents: a new agent id must not raise the limit.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._requests = _Window(settings.rate_limit)
         self._failures = _Window(settings.failed_auth_limit)
 
-    def spend(self, connection: Connection) -> None:
-        """Count one request; raise RateLimited when there were too many."""
-        self._requests.spend(_name_of(connection.caller, connection.address))
+    def count_request(self, connection: Connection) -> None:
+        """Count one request. Raises RateLimited over the limit."""
+        self._requests.count(_subject_of(connection.caller, connection.address))
 
-    def spend_argument(self, caller: Caller, connection: Connection) -> None:
-        """Count one request of a caller whom only the argument auth_token names."""
+    def count_argument_request(self, caller: Caller, connection: Connection) -> None:
+        """Count one request of a caller that only the argument auth_token identifies."""
         if connection.caller.is_anonymous:
-            self._requests.spend(_name_of(caller, connection.address))
+            self._requests.count(_subject_of(caller, connection.address))
 
-    def fail(self, address: str) -> None:
-        """Count a wrong credential; raise RateLimited when the address has presented too many.
+    def count_failure(self, address: str) -> None:
+        """Count a wrong credential. Raises RateLimited over the limit of the address.
 
-        A valid credential is served all the same: who shares an address with an attacker is not
-        locked out.
+        Valid credentials of that address still work: an attacker must not lock out others who share
+        it.
         """
         if address:
-            self._failures.spend(("address", network_of(address)), "Too many wrong credentials.")
+            self._failures.count(("address", network_of(address)), "Too many wrong credentials.")
 
 
-def _name_of(caller: Caller, address: str) -> _Name:
+def _subject_of(caller: Caller, address: str) -> _Subject:
     if caller.is_anonymous or caller.key_id == AUTH_DISABLED.key_id:
         return ("address", network_of(address))
     return ("key", caller.key_id)
@@ -70,29 +70,29 @@ def _read_rate(text: str) -> _Rate:
 
 
 class _Window:
-    """Counts by name in fixed windows. The windows of all begin together: counting is a dictionary
-    write, and the counts of a window go with it.
+    """Counts in fixed windows, which start at the same time for all subjects. So counting is one
+    dictionary write, and the end of a window clears the dictionary.
 
-    `limits` reads the rates, and its storages in memory are not used: they walk all names at each
-    hit to find the expired ones (10 ms of the event loop at MAX_COUNTED names), hold any number of
-    names, and tell the time by a clock that can be set.
+    The library `limits` parses the rates. Its in-memory storages are not used: at each hit they
+    search all entries for expired ones (10 ms of the event loop at MAX_COUNTED entries), their
+    number of entries has no limit, and they use the system clock, which can be set.
     """
 
     def __init__(self, rate: str) -> None:
         self._rate = None if rate == "off" else _read_rate(rate)
-        self._counts: dict[_Name, int] = {}
+        self._counts: dict[_Subject, int] = {}
         self._ends_at = 0.0
 
-    def spend(self, name: _Name, message: str = "Too many calls.") -> None:
+    def count(self, subject: _Subject, message: str = "Too many calls.") -> None:
         if self._rate is None:
             return
         now = time.monotonic()
         if now >= self._ends_at:
             self._counts.clear()
             self._ends_at = now + self._rate.seconds
-        if name not in self._counts and len(self._counts) >= MAX_COUNTED:
-            name = _OTHERS
-        count = self._counts.get(name, 0) + 1
+        if subject not in self._counts and len(self._counts) >= MAX_COUNTED:
+            subject = _OTHERS
+        count = self._counts.get(subject, 0) + 1
         if count > self._rate.calls:
             raise RateLimited(max(1, math.ceil(self._ends_at - now)), message)
-        self._counts[name] = count
+        self._counts[subject] = count

@@ -1,4 +1,4 @@
-"""Check of the names that callers claim for themselves and give to others."""
+"""Checks agent names that callers claim for themselves or give to others."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from shared_context_server.storage.contract import Store
 
 
 class NameClaims:
-    """Says what is wrong with names. Every method may raise Unavailable.
+    """Checks names. Every method may raise Unavailable.
 
-    The rules are those for new names: agents and types that the server has heard of may be named as
-    they are.
+    The rules are those for new names. Names of agents and types that the server already knows are
+    always accepted.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def check_agent_ids(self, names: Sequence[str], field: str) -> SharedContextError | None:
-        """What is wrong with these agents' ids, said of `field`; None if nothing is."""
+        """The first error in these agent ids, naming `field`; None if all are valid."""
         wrong = {name: error for name in names if (error := check_agent_name(name, field))}
         known = await self._store.agents.find_known(list(wrong)) if wrong else frozenset()
         return next((error for name, error in wrong.items() if name not in known), None)
 
     async def check_agent_type(self, agent_type: str, field: str) -> SharedContextError | None:
-        """What is wrong with an agent's type, said of `field`; None if nothing is."""
+        """The error in an agent type, naming `field`; None if it is valid."""
         wrong = check_agent_name(agent_type, field)
         if wrong is not None and await self._store.agents.is_type_known(agent_type):
             return None
@@ -40,9 +40,9 @@ class NameClaims:
         agent_type: str | None,
         fields: tuple[str, str] = ARGUMENT_FIELDS,
     ) -> SharedContextError | None:
-        """What is wrong with the id and the type that the holder of a key claims; None if nothing
-        is. Those that the key is bound to are right, and others are not. `fields`: what errors
-        call them."""
+        """The error in the id and type that the holder of a key claims; None if both are valid. If
+        the key is bound to an id or type, only that one is valid. `fields` are their names in
+        errors."""
         if wrong := check_binding(grant, agent_id, agent_type, fields):
             return wrong
         if agent_id not in (None, grant.agent_id) and (

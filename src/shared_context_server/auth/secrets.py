@@ -1,4 +1,4 @@
-"""The keys of a server that was given none: made on its first start, kept beside its data."""
+"""Generates the missing keys of a server on its first start and stores them in its data dir."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.private_files import require_own_directory, require_private_file
 from shared_context_server.settings import Settings, read_secrets
 
-LOCK_TIMEOUT_S = 30.0  # writing the file takes milliseconds; longer than this is a stuck process
+LOCK_TIMEOUT_S = 30.0  # writing takes milliseconds: after this time the other process hangs
 
 _HEADER = "# Made on the first start. Whoever reads these keys can read and write everything.\n"
 _MAKERS: dict[str, Callable[[], str]] = {
@@ -28,13 +28,13 @@ _MAKERS: dict[str, Callable[[], str]] = {
 
 
 def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
-    """The settings with all keys, and whether this call generated any of them.
+    """Return the settings with all keys, and whether this call generated any of them.
 
-    What is missing from the settings is taken from `<data dir>/secrets.env`, or generated and
-    added there (0600; the directory is made 0700). Entries that are there stay as they are, keys
-    that come from elsewhere are not written. Any number of processes may do this at once: all get
-    the same keys. Rights of others in the file are taken away. Raises ConfigurationError when the
-    file cannot be written, and when it or its directory is another user's.
+    A key that is missing in the settings is read from `<data dir>/secrets.env`, or generated and
+    added to that file. Existing entries stay, and keys from other sources are not written. Several
+    processes can do this at once: all get the same keys. The file gets mode 0600, a new directory
+    0700. Raises ConfigurationError if the file cannot be written, or if it or its directory belongs
+    to another user.
     """
     missing = [name for name in _MAKERS if getattr(settings, name.lower()) is None]
     path = settings.secrets_path
@@ -52,10 +52,12 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
             if generated:
                 _append(path, generated)
     except Timeout:
-        raise ConfigurationError(f"Another process holds the lock of {path}.") from None
+        raise ConfigurationError(
+            f"Another process holds the lock of {path}. Stop it, then try again."
+        ) from None
     except (FileExistsError, NotADirectoryError) as exc:
         raise ConfigurationError(
-            f"DATA_DIR: {path.parent} cannot be a directory, since it or a part of its path is a file."
+            f"DATA_DIR: {path.parent} cannot be a directory: it or a part of its path is a file."
         ) from exc
     except OSError as exc:
         raise ConfigurationError(
@@ -68,7 +70,7 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
 
 
 def _append(path: Path, entries: Mapping[str, str]) -> None:
-    """Replace the file by one that holds `entries` too: a reader sees the old one or the new one."""
+    """Add entries to the file. It is replaced at once, so readers see the old or the new content."""
     text = path.read_text() if path.is_file() else _HEADER
     if text and not text.endswith("\n"):
         text += "\n"

@@ -1,4 +1,4 @@
-"""Tokens (JWT, RFC 7519, HS256) and agent handles: how they are made and read."""
+"""Creates and reads tokens (JWT, RFC 7519, HS256) and creates agent handles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALGORITHM = "HS256"
 ISSUER = "shared-context-server"
 AUDIENCE = "shared-context"
 REQUIRED_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti"]
-MAX_TOKEN_CHARS = 8192  # the longest agent names, escaped and in base64, stay below it
+MAX_TOKEN_CHARS = 8192  # enough for the longest agent names, escaped and in base64
 
 HANDLE_PREFIX = "agt_"
 _HANDLE_BYTES = 16  # 22 url-safe characters
@@ -26,8 +26,8 @@ _HANDLE_BYTES = 16  # 22 url-safe characters
 
 @dataclass(frozen=True, slots=True)
 class TokenClaims:
-    """What a token says. `credential_id` is the claim jti. `issued_at` and `expires_at` are epoch
-    seconds. `origin_id`: the credential that this one was refreshed from, by however many steps."""
+    """The content of a token. `credential_id` is the claim jti. `issued_at` and `expires_at` are
+    seconds since the epoch. `origin_id`: the first token of the login, if this one was refreshed."""
 
     credential_id: str
     agent_id: str
@@ -66,11 +66,11 @@ class TokenSigner:
         return jwt.encode(payload, self._secret, algorithm=ALGORITHM)
 
     def decode(self, token: str, *, field: str) -> TokenClaims:
-        """Raise Unauthenticated, said of `field`, for a token that has expired or is not ours."""
+        """Read a token. Raises Unauthenticated, naming `field`, if it has expired or is not valid."""
         claims = None
         problem = "is not valid"
-        # The errors are raised outside the except clauses: as a context, PyJWT's error would
-        # carry the token along in its traceback.
+        # Errors are raised outside the except clauses. Otherwise PyJWT's error would be their
+        # context, and its traceback contains the token.
         if len(token) <= MAX_TOKEN_CHARS:
             try:
                 claims = self._read(token)
@@ -89,8 +89,8 @@ class TokenSigner:
             algorithms=[ALGORITHM],
             audience=AUDIENCE,
             issuer=ISSUER,
-            # A replica whose clock is a little ahead issues tokens "from the future": not a fault.
-            # The expiry is checked below, by the time that is not set back.
+            # A replica whose clock is slightly ahead issues tokens "from the future": no error.
+            # The expiry is checked below, with the time that never goes back.
             options={"require": REQUIRED_CLAIMS, "verify_iat": False, "verify_exp": False},
         )
         if int(payload["exp"]) <= utc_now().timestamp():
@@ -110,20 +110,20 @@ class TokenSigner:
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError("a claim is not text")
-    value.encode()  # a lone surrogate raises ValueError: no store holds it
+    value.encode()  # raises ValueError for a lone surrogate, which stores do not accept
     return value
 
 
 def make_credential_id() -> str:
-    """A new id of a credential, the jti of its token: 128 random bits."""
+    """A new credential id, the jti of its token: 128 random bits."""
     return secrets.token_hex(16)
 
 
 def make_handle() -> str:
-    """A new agent handle: short enough to be passed around between sub-agents."""
+    """A new agent handle. It is short, because sub-agents pass it on."""
     return HANDLE_PREFIX + secrets.token_urlsafe(_HANDLE_BYTES)
 
 
 def hash_handle(handle: str) -> str:
-    """The SHA-256 of a handle, hex: all that is kept of it. 128 random bits need no slow hash."""
+    """The SHA-256 of a handle in hex; only this is stored. 128 random bits need no slow hash."""
     return hashlib.sha256(handle.encode(errors="surrogatepass")).hexdigest()

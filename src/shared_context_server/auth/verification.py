@@ -1,4 +1,4 @@
-"""From a presented token or agent handle to the caller it stands for."""
+"""Verifies tokens and agent handles, and returns their callers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
-from shared_context_server.auth.known_keys import KnownKeys
+from shared_context_server.auth.key_cache import KeySnapshot
 from shared_context_server.auth.tokens import TokenSigner, hash_handle
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import Caller
@@ -18,22 +18,22 @@ MAX_REMEMBERED = 10_000  # tokens, and handles: about 1 KiB each
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A genuine credential: whom it names and until when. Whether it still counts, `require_valid`
-    says at every use, so that one may be remembered for as long as there is room."""
+    """A genuine credential with its caller and its expiry. It can be cached without a time limit,
+    because `require_valid` checks at every use whether it is still valid."""
 
     caller: Caller
     expires_at_s: float
     what: str
 
 
-def require_valid(verified: Verified, known: KnownKeys, field: str) -> Caller:
-    """The caller; Unauthenticated if the credential has expired or been revoked, by itself or
-    with its key. It never allows more than its key does now."""
+def require_valid(verified: Verified, snapshot: KeySnapshot, field: str) -> Caller:
+    """The caller, with no more permissions than the key has now. Raises Unauthenticated if the
+    credential has expired, or if it or its key was revoked."""
     caller = verified.caller
     if verified.expires_at_s <= utc_now().timestamp():
         raise Unauthenticated(f"The {verified.what} has expired.", field=field)
-    grant = known.grants.get(caller.key_id)
-    if grant is None or caller.family_id in known.revoked_families:
+    grant = snapshot.grants.get(caller.key_id)
+    if grant is None or caller.family_id in snapshot.revoked_families:
         raise Unauthenticated(f"The {verified.what} is not valid any more.", field=field)
     if caller.permissions <= grant.permissions:
         return caller
@@ -41,7 +41,7 @@ def require_valid(verified: Verified, known: KnownKeys, field: str) -> Caller:
 
 
 class Verifier:
-    """Reads tokens and handles, and remembers the genuine ones."""
+    """Reads tokens and handles, and caches the genuine ones."""
 
     def __init__(self, store: Store, signer: TokenSigner) -> None:
         self._store = store
@@ -50,7 +50,7 @@ class Verifier:
         self._handles: LRUCache[str, Verified] = LRUCache(MAX_REMEMBERED)
 
     def read_token(self, token: str, *, field: str) -> Verified:
-        """Raise Unauthenticated, said of `field`, unless we signed it."""
+        """Raises Unauthenticated, naming `field`, unless this server signed the token."""
         verified = self._tokens.get(token)
         if verified is None:
             claims = self._signer.decode(token, field=field)
@@ -66,7 +66,7 @@ class Verifier:
         return verified
 
     async def read_handle(self, handle: str, *, field: str) -> Verified:
-        """Raise Unauthenticated, said of `field`, unless we issued it and it is not revoked."""
+        """Raises Unauthenticated, naming `field`, if the handle is unknown or revoked."""
         handle_hash = hash_handle(handle)
         verified = self._handles.get(handle_hash)
         if verified is None:

@@ -1,4 +1,4 @@
-"""The command line: `shared-context-server`, or `scs` for short."""
+"""The command line `shared-context-server`, or `scs` for short."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared_context_server.errors import (
     SharedContextError,
 )
 
-MISTAKEN = 2  # the command line or the configuration; cyclopts uses the same code
+USAGE_ERROR = 2  # of the command line or the configuration; cyclopts uses the same code
 FAILED = 1
 
 app = App(
@@ -27,18 +27,18 @@ app = App(
     version_flags=["--version"],
 )
 
-# By import path: a command's module, and what it needs, is imported when the command is run.
+# Import paths: a command's module is imported only when the command runs.
 _COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
-    "status": ("status:status", "Ask the running server how it is."),
-    "client-config": ("client_config:client_config", "Print what connects a client."),
+    "status": ("status:status", "Print the state of the running server."),
+    "client-config": ("client_config:client_config", "Print the configuration of a client."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
     "backup": ("backup:backup", "Copy the database to a file, while servers run."),
-    "restore": ("backup:restore", "Put such a copy back."),
-    "export": ("moving:export", "Write all that is stored to a file."),
+    "restore": ("backup:restore", "Restore the database from such a copy."),
+    "export": ("moving:export", "Write all data to a file."),
     "import": ("moving:import_", "Read such a file into an empty store."),
 }
 for _name, (_path, _help) in _COMMANDS.items():
@@ -46,7 +46,7 @@ for _name, (_path, _help) in _COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command of sys.argv; what the user can put right is one line on stderr."""
+    """Run the command in sys.argv. Errors that the user can fix are one line on stderr."""
     detach_libraries()
     prepare_streams()
     try:
@@ -55,7 +55,7 @@ def main() -> None:
         failure = find_output_failure(exc)
         if failure is None or (isinstance(exc, SystemExit) and exc.code):
             raise
-        if not isinstance(failure, BrokenPipeError):  # as where `head` has seen enough
+        if not isinstance(failure, BrokenPipeError):  # the reader has ended, as `head` does
             reason = failure.strerror
             print(
                 f"shared-context-server: standard output cannot be written: {reason}.",
@@ -70,12 +70,12 @@ def _run() -> None:
         app()
     except ConfigurationError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
-        sys.exit(MISTAKEN)
+        sys.exit(USAGE_ERROR)
     except CopyError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(FAILED)
     except SharedContextError as exc:
-        # The hint for all wrong arguments speaks of details, which are not shown here.
+        # The default hint refers to details, which are not shown here.
         hint = "" if exc.hint == InvalidArgument.suggestion else f" {exc.hint}"
         print(f"shared-context-server: {show_printable(exc.message)}{hint}", file=sys.stderr)
-        sys.exit(MISTAKEN if isinstance(exc, InvalidArgument) else FAILED)
+        sys.exit(USAGE_ERROR if isinstance(exc, InvalidArgument) else FAILED)

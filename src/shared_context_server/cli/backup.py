@@ -1,4 +1,4 @@
-"""`backup` and `restore`: the whole database as one file, and back."""
+"""The commands `backup` and `restore`: copy the database to a file, and replace it by such a file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ async def backup(
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a checked copy of the database, as of one moment; servers may go on running."""
+    """Write a consistent copy of the database and check it. Servers can keep running."""
     settings = options.load()
     size = await asyncio.to_thread(back_up_storage, settings, file, force=force)
     _say(
         f"Copied {without_password(settings.storage_url)} to {file} ({size / _BYTES_PER_MB:.1f} MB)."
     )
-    _say(f"Keep {settings.secrets_path} with it: without its keys all tokens end.")
+    _say(f"Keep {settings.secrets_path} with it: without its keys no token is valid any more.")
 
 
 async def restore(
     file: Annotated[Path, Parameter(help="A file that backup has written.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Put such a file in the place of the database, which is kept under another name.
+    """Replace the database by such a file. The old database is kept under another name.
 
     Stop all servers first. The file is checked before anything is changed.
     """
@@ -43,7 +43,7 @@ async def restore(
     restored = await asyncio.to_thread(restore_storage, settings, file)
     _say(f"Restored {without_password(settings.storage_url)} from {file}.")
     if restored.aside is not None:
-        _say(f"What was there is now {restored.aside}.")
+        _say(f"The old database is now {restored.aside}.")
     if restored.schema.current < restored.schema.latest:
         _say("Its schema is older: the next start brings it up to date.")
 

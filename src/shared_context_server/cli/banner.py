@@ -1,6 +1,6 @@
-"""What a server says when it starts: where it listens, where its data is, how to connect.
+"""The text a server prints at its start: its addresses, its data, and how to connect clients.
 
-It holds no key: the commands read it from the secrets file when they are run.
+It contains no key: the commands in it read the key from the secrets file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROGRAM = "shared-context-server"
 
 
 def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[str, str]:
-    """What there is to know, by name. `port` is the real one."""
+    """Addresses and paths of the server, by name. `port` is the port it listens on."""
     url = base_url(settings.http_host, port)
     return {
         "mcp": f"{url}/mcp",
@@ -40,7 +40,7 @@ def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[
 
 
 def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
-    """The shell commands that connect Claude Code: directly, and through mcp-proxy."""
+    """The shell commands that connect Claude Code, directly and through mcp-proxy."""
     direct, proxied = (
         client_config(
             client,
@@ -56,7 +56,7 @@ def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
 
 
 def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
-    """The text for a person to read."""
+    """The startup text for people."""
     facts = startup_facts(settings, port, are_keys_new=are_keys_new)
     direct, proxied = connect_commands(settings, port)
     others = f"{Client.CURSOR}|{Client.VSCODE}|{Client.GEMINI}|{Client.CODEX}"
@@ -76,7 +76,7 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
 
 
 def _program() -> str:
-    """The word of a shell that starts this program, wherever it is installed."""
+    """The shell command that starts this program."""
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m {__package__.partition('.')[0]}"
@@ -87,8 +87,8 @@ def _program() -> str:
 
 
 def _options(settings: Settings, port: int) -> str:
-    """What another command has to be told to find this server, each option behind a space. It reads
-    only what the environment has by the prefixed names, so all else is named."""
+    """The options with which another command finds this server, each after a space. Such a command
+    reads only prefixed variables, so all other settings must be given as options."""
     usual = Settings.model_construct()
     data_dir = settings.data_dir.absolute()
     options = {
@@ -100,7 +100,7 @@ def _options(settings: Settings, port: int) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """The URL with its password replaced and without its query."""
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -110,7 +110,7 @@ def without_password(url: str) -> str:
 
 def _describe_keys(settings: Settings, *, are_keys_new: bool) -> str:
     if not settings.auth_enabled:
-        return "not asked for (AUTH_ENABLED=false)"
+        return "not required (AUTH_ENABLED=false)"
     if are_keys_new:
         return f"generated in {settings.secrets_path} (mode 0600)"
     kept = read_secrets(settings.secrets_path).get("API_KEY")

@@ -1,7 +1,7 @@
-"""The part of the Python client that follows from the registry and the errors: `make docs`.
+"""Generates the part of the Python client that follows from the tools and the errors: `make docs`.
 
-Results as models, one method a tool that makes the call, the forms of it (async, sync, batch,
-outbox), what may be repeated, and the errors by code. A test fails while the committed files and their sources differ.
+These are models of the results, one method for each tool in all forms (async, sync, batch, outbox),
+which calls can be repeated, and the errors by code. A test fails while the files are out of date.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from shared_context_server.tools.registry import Tool
 
 DIRECTORY = Path("client/src/shared_context_client/_generated")
 HEADER = "# Written by `make docs` from the server's registry of tools. Do not edit.\n"
-# What a tool that waits calls the argument that says how long.
+# Names of the argument that tells a waiting tool how long to wait.
 WAIT_ARGUMENTS = ("timeout_seconds", "wait_seconds")
 KEY_ARGUMENT = "idempotency_key"
-# The client has a class of its own for a server that does not answer; this is a case of it.
+# Unavailable is a subclass of the client's own error for a server that does not answer.
 OTHER_BASES: dict[type[errors.SharedContextError], str] = {errors.Unavailable: "ServerUnavailable"}
-# They hand out and end credentials, which are the client's affair and not a model's.
+# The client manages its credentials itself, so models do not get these tools.
 CREDENTIAL_TOOLS = ("authenticate_agent", "refresh_token", "revoke_token")
-# What is public of the modules that are written by hand.
+# Public names of the modules that are written by hand.
 PUBLIC = {
     "batch_item": ["BatchItem"],
     "batches": ["Batch"],
@@ -65,11 +65,11 @@ def _constant(tool: Tool[Any, Any]) -> str:
 
 
 def _type_name(annotation: Any, *, is_argument: bool) -> str:
-    """The annotation as source, without its constraints: the server checks them."""
+    """The annotation as source code, without its constraints: the server checks these."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _type_name(get_args(annotation)[0], is_argument=is_argument)
-    if annotation in (Any, JsonValue):  # what our tools take and answer is JSON
+    if annotation in (Any, JsonValue):  # arguments and results are JSON
         return "Any" if is_argument else "JsonValue"
     if annotation is None or annotation is types.NoneType:
         return "None"
@@ -104,7 +104,7 @@ def _enums(annotation: Any) -> Iterator[type[StrEnum]]:
 
 
 def _models(annotation: Any) -> Iterator[type]:
-    """The models and dataclasses an annotation is made of, what one consists of before it."""
+    """The models and dataclasses of an annotation, the parts of each one before it."""
     if isinstance(annotation, type) and (
         issubclass(annotation, BaseModel) or is_dataclass(annotation)
     ):
@@ -126,7 +126,7 @@ def _fields(model: type) -> dict[str, Any]:
 
 
 def results() -> str:
-    """Answers as models, and the choices that arguments and answers share."""
+    """The module of the results' models, and of the enumerations of arguments and results."""
     models = list(dict.fromkeys(model for tool in TOOLS for model in _models(tool.result)))
     enums = _all_enums()
     lines = [
@@ -169,7 +169,7 @@ def _result(model: type) -> str:
 
 
 def registry() -> str:
-    """What the client has to know of each tool, to know what it may repeat."""
+    """The module of the tools' properties: which calls the client can repeat."""
     lines = [
         '"""What may be repeated, by the server\'s own hints."""',
         "from __future__ import annotations",
@@ -198,7 +198,7 @@ def _facts(tool: Tool[Any, Any]) -> str:
 
 
 def model_tools() -> str:
-    """What adapters of agent frameworks show a model, and what they make of the answer."""
+    """The module of tool descriptions and results for the adapters of agent frameworks."""
     tools = [tool for tool in TOOLS if tool.name not in CREDENTIAL_TOOLS]
     results = sorted({tool.result.__name__ for tool in tools})
     lines = [
@@ -215,7 +215,7 @@ def model_tools() -> str:
 
 def _model_tool(tool: Tool[Any, Any]) -> str:
     schema = dict(tool.input_schema)
-    # The client says whose call it is.
+    # The client adds auth_token itself.
     schema["properties"] = {
         name: part for name, part in schema["properties"].items() if name != "auth_token"
     }
@@ -226,7 +226,7 @@ def _model_tool(tool: Tool[Any, Any]) -> str:
 
 
 def calls() -> str:
-    """Each tool described once: its arguments, and the call they make."""
+    """The module with one method for each tool, which makes the call but does not send it."""
     names = sorted(_names_in_signatures())
     # Annotations are evaluated here: forms.py reads them.
     lines = [
@@ -244,7 +244,7 @@ def calls() -> str:
 
 
 def tools() -> str:
-    """Those methods in the forms that users call."""
+    """The module with these methods in all forms."""
     keyed = [tool for tool in TOOLS if KEY_ARGUMENT in tool.arguments.model_fields]
     lines = [
         '"""The methods of clients, batches and outboxes."""',
@@ -309,7 +309,7 @@ def _docstring(tool: Tool[Any, Any], fields: dict[str, FieldInfo]) -> str:
 
 
 def _note(field: FieldInfo) -> str:
-    """What the server says of an argument, and what it takes if nothing is given."""
+    """The description and the default of an argument."""
     notes = [field.description] if field.description else []
     default = field.default
     if default is not None and default is not PydanticUndefined:
@@ -324,7 +324,7 @@ def _note(field: FieldInfo) -> str:
 
 
 def error_classes() -> str:
-    """The failures that the server names, each under its code."""
+    """The module of the error classes, by code."""
     found = _error_kinds()
     rows = ", ".join(f"{kind.__name__}.code: {kind.__name__}" for kind in found)
     lines = [
@@ -339,8 +339,8 @@ def error_classes() -> str:
 
 
 def _error_kinds() -> list[type[errors.SharedContextError]]:
-    """Those with a code of their own."""
-    # The surfaces define some: only what is imported is found.
+    """The error classes that have their own code."""
+    # Some are defined in the surfaces, so these must be imported.
     assert server.open_server is not None
     return [kind for kind in _subclasses(errors.SharedContextError) if "code" in vars(kind)]
 
@@ -367,7 +367,7 @@ def _error_class(kind: type[errors.SharedContextError]) -> str:
 
 
 def exports() -> str:
-    """The client's public names: what is written by hand, and all results and errors."""
+    """The module of the client's public names: hand-written ones, and all results and errors."""
     models = list(dict.fromkeys(model for tool in TOOLS for model in _models(tool.result)))
     modules = PUBLIC | {
         "_generated.errors": [kind.__name__ for kind in _error_kinds()],
@@ -389,11 +389,11 @@ FILES: dict[str, Callable[[], str]] = {
     "calls.py": calls,
     "tools.py": tools,
 }
-"""By file: what writes it."""
+"""The function that generates each file."""
 
 
 def source_of(name: str) -> str:
-    """The file as it is committed: formatted, its imports in order and used."""
+    """The content of a file: formatted, with sorted imports and without unused ones."""
     path = DIRECTORY / name
     source = FILES[name]()
     for command in (["check", "--fix", "--select", "F401,I,RUF022"], ["format"]):
@@ -408,7 +408,7 @@ def source_of(name: str) -> str:
 
 
 def main() -> None:
-    """Write the files under the working directory, which is the repository's."""
+    """Write the files. The working directory must be the repository's root."""
     for name in FILES:
         path = DIRECTORY / name
         new = source_of(name)

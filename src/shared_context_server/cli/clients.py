@@ -1,4 +1,4 @@
-"""How each client is connected: the commands and configuration files they understand.
+"""Makes the command or the configuration file that connects each kind of client.
 
 Formats: `claude mcp add --help` of Claude Code 2.1.329, `mcp-proxy --help` of 0.13.0,
 https://cursor.com/docs/mcp, https://code.visualstudio.com/docs/copilot/reference/mcp-configuration,
@@ -22,7 +22,7 @@ SERVER_NAME = "shared-context"
 
 
 class Expression(str):
-    """Text that a POSIX shell expands inside double quotes, to a value that is not shown."""
+    """Shell code that expands to a secret inside double quotes (POSIX)."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class Client(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client needs: the server's URL, and the key (None: it asks for none)."""
+    """What a client needs: the server's URL, and the key (None if the server requires none)."""
 
     url: str
     key: str | None
@@ -57,14 +57,14 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """`text` is a shell's input if `file` is None, else what belongs into `file`."""
+    """`text` is a shell command if `file` is None, else the content for `file`."""
 
     text: str
     file: str | None = None
 
 
 def key_expression(settings: Settings) -> Expression:
-    """API_KEY as a shell on this machine reads it from where it is kept, without showing it."""
+    """The shell expression that reads API_KEY from its file or variable."""
     assert settings.api_key is not None
     names = (f"{PREFIX}API_KEY", "API_KEY")
     for path in (settings.secrets_path, Path(DOTENV)):
@@ -76,12 +76,12 @@ def key_expression(settings: Settings) -> Expression:
 
 
 def client_config(client: Client, access: Access) -> ClientConfig:
-    """What connects this client."""
+    """The configuration of this client."""
     return _MAKERS[client](access)
 
 
 def default_agent_id(client: Client) -> str:
-    """The agent id a client gets when its user names none."""
+    """The agent id of a client if its user gives none."""
     return "claude-code" if client in (Client.CLAUDE, Client.CLAUDE_PROXY) else client.value
 
 
@@ -113,7 +113,7 @@ def _gemini(access: Access) -> ClientConfig:
 
 
 def _codex(access: Access) -> ClientConfig:
-    # A basic string of TOML is written as JSON writes a string, U+007F aside.
+    # A basic string of TOML looks like a string of JSON, except for U+007F.
     headers = ", ".join(f"{_toml(name)} = {_toml(value)}" for name, value in access.headers.items())
     lines = [
         f"[mcp_servers.{SERVER_NAME}]",
@@ -149,7 +149,7 @@ def _toml(text: str) -> str:
 
 
 def _word(*parts: str) -> str:
-    """One word of a POSIX shell's input that means these texts, expressions expanded."""
+    """These texts as one word of a POSIX shell. Expressions are expanded, other texts are quoted."""
     text = "".join(parts)
     if any(isinstance(part, Expression) for part in parts):
         quoted = (part if isinstance(part, Expression) else _escape(part) for part in parts)

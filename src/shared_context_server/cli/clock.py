@@ -1,4 +1,4 @@
-"""`clock`: keeps time and sensors in shared memory, for servers and anybody else on the machine."""
+"""The command `clock`: runs the clock daemon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from shared_context_server.cli.options import load_options
 from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 
@@ -20,17 +20,18 @@ from shared_context_server.settings import Settings
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ClockOptions:
-    """What the daemon does; each option is a setting CLOCK_…"""
+    """Options of the clock daemon. Each one sets the setting CLOCK_… of the same name."""
 
-    prefix: Annotated[str | None, Parameter(help="Before the segments' names.")] = None
+    prefix: Annotated[str | None, Parameter(help="Prefix of the segments' names.")] = None
     hz: Annotated[float | None, Parameter(help="Ticks a second.")] = None
     ntp: Annotated[
         tuple[str, ...] | None,
         Parameter(negative="", help="HOST[:PORT], repeatable; or kernel; or none."),
     ] = None
-    ntp_interval: Annotated[float | None, Parameter(help="Between questions, s.")] = None
+    ntp_interval: Annotated[float | None, Parameter(help="Seconds between queries.")] = None
     ntp_hold: Annotated[
-        float | None, Parameter(help="How long an answer counts as synchronized, s.")
+        float | None,
+        Parameter(help="Seconds that the clock counts as synchronized after an answer."),
     ] = None
     source: Annotated[
         tuple[str, ...] | None,
@@ -40,10 +41,10 @@ class ClockOptions:
             "or none; repeatable.",
         ),
     ] = None
-    sensor_interval: Annotated[float | None, Parameter(help="Between readings, s.")] = None
+    sensor_interval: Annotated[float | None, Parameter(help="Seconds between readings.")] = None
 
     def load(self) -> Settings:
-        """The settings, with the options that were given. Raises ConfigurationError."""
+        """The settings with these options. Raises ConfigurationError."""
         overrides = {
             "clock_prefix": self.prefix,
             "clock_hz": self.hz,
@@ -53,23 +54,23 @@ class ClockOptions:
             "clock_sources": self.source,
             "clock_sensor_interval": self.sensor_interval,
         }
-        return load_options(Surroundings.OURS, overrides)
+        return load_options(EnvironmentOwner.SERVER, overrides)
 
 
 def clock(options: ClockOptions = ClockOptions()) -> None:
-    """Keep time and sensors in shared memory until it is told to stop (SIGTERM, SIGINT, SIGHUP).
+    """Keep time and sensors in shared memory until SIGTERM, SIGINT or SIGHUP.
 
-    One daemon a prefix: a second one refuses to start.
+    Only one daemon can run under each prefix.
     """
     command = daemon_command(options.load())
-    # Instead of this process: the daemon needs none of what the command line has loaded.
+    # Replaces this process: the daemon does not need the modules of the command line.
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)  # noqa: S606 - no shell is wanted
+    os.execv(command[0], command)  # noqa: S606 - no shell is needed
 
 
 def daemon_command(settings: Settings) -> list[str]:
-    """The command that runs the daemon as the settings say. Raises ConfigurationError."""
+    """The command that runs the daemon with these settings. Raises ConfigurationError."""
     try:
         options = DaemonOptions(
             prefix=settings.clock_prefix,

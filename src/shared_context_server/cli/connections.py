@@ -1,7 +1,8 @@
-"""A client's connection: HTTP/1.1 with a bound on everything that it can send and leave unsent.
+"""HTTP/1.1 connections with size limits and timeouts.
 
-What uvicorn and its parser leave open is decided here: the size of a head, how long one may take, how
-much may come besides a body, whose turn a refusal is, and what of a request is ambiguous.
+uvicorn and its parser do not limit the size of the request head, the time it takes, and the bytes of
+chunk framing. Here these are limited, ambiguous requests are refused, and errors are answered in the
+order of the requests.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from shared_context_server.auth.middleware.answers import error_headers
-from shared_context_server.cli.admission import Caps, Door
-from shared_context_server.cli.slow_readers import ReaderLimit
+from shared_context_server.cli.connection_limits import ConnectionLimiter, ConnectionLimits
+from shared_context_server.cli.slow_readers import ReadTimeout
 from shared_context_server.errors import (
     HeadersTooLarge,
     MalformedRequest,
@@ -32,16 +33,16 @@ from shared_context_server.observability.logs import get_logger
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADER_LINES = 100
 MAX_TARGET_BYTES = 16 * 1024
-# Chunk sizes, their extensions and trailers: so many bytes more than the body has, which lets even a
-# short body come byte by byte.
+# Chunk sizes, chunk extensions and trailers may have this many bytes more than the body. So a short
+# body can even be sent byte by byte.
 MAX_FRAMING_BYTES = 64 * 1024
-# What the parser gets at once. One piece may hold some hundred small requests; they are served before
-# it gets the next.
+# The parser gets this much at once. One piece can contain some hundred small requests; they are served
+# before the parser gets the next piece.
 PIECE_BYTES = 16 * 1024
-# Of a request that is refused, or answered before it was read, so much is still read: who is cut off
-# while sending sees a reset and not the answer.
+# How much is still read of a request that is refused or already answered: a client whose connection is
+# closed while it sends gets a reset and not the answer.
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
-MAX_HELD_BYTES = 1024 * 1024  # requests that were sent ahead of the answers to those before
+MAX_PIPELINED_BYTES = 1024 * 1024  # requests that were sent before earlier ones were answered
 MIN_BODY_RATE = 1024  # bytes a second
 METHODS = ["DELETE", "GET", "HEAD", "POST"]  # of all routes
 
@@ -51,40 +52,40 @@ _log = get_logger("connections")
 
 
 class _Refused(Exception):
-    """Stops the parser from within; the reason is in the connection."""
+    """Stops the parser in one of its callbacks. The reason is in the connection."""
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection with more and with less patience.
+    """uvicorn's connection with timeouts and limits.
 
-    A head has `head_patience_s` from the connection or from its first byte on; a body
-    `body_patience_s` and as much more as MIN_BODY_RATE asks for. Aborted when its client has left a
-    full buffer unread for `reader_patience_s`: closing it would wait for the client to read the
-    rest. At a shutdown it stays open for `last_request_s` though nothing is under way, since a
-    request may be: closed under it, the client gets a reset and cannot know what became of its call.
+    `head_timeout_s` counts from the connection or from the first byte of a head. `body_timeout_s`
+    grows with the size of the body, by MIN_BODY_RATE. A connection is aborted if its client does not
+    read for `read_timeout_s`: closing it would wait until the client has read all data. At a
+    shutdown an idle connection stays open for `shutdown_delay_s`, because a request may be on its
+    way: if the connection closes, the client gets a reset and does not know the result of its call.
     """
 
-    head_patience_s = 10.0
-    body_patience_s = 20.0
-    discard_patience_s = 10.0
-    reader_patience_s = 20.0
-    last_request_s = 0.5
+    head_timeout_s = 10.0
+    body_timeout_s = 20.0
+    discard_timeout_s = 10.0
+    read_timeout_s = 20.0
+    shutdown_delay_s = 0.5
 
     address = ""
-    _reader_limit: ReaderLimit
+    _read_timeout: ReadTimeout
     _is_ending = False
-    _is_refused = False  # what still comes is read and thrown away
+    _is_refused = False  # further data is read and discarded
     _refusal: SharedContextError | None = None
     _deadline: float | None = None
     _running: RequestResponseCycle | None = None
     _discarded_bytes = 0
-    _held = b""  # has come, and waits until what came before it has been answered
+    _pipelined = b""  # received data that waits until earlier requests are answered
 
-    # Of the request that is arriving
+    # State of the request that is being received
     _is_in_head = True
     _has_begun = False
-    _has_begun_now = False  # within the piece that the parser has now
-    _fed_bytes = 0  # since the beginning of the head, or of the body, but for the piece it began in
+    _has_begun_now = False  # within the current piece
+    _fed_bytes = 0  # since the start of the head or the body, without the piece it started in
     _head_bytes = 0
     _header_lines = 0
     _body_bytes = 0
@@ -100,33 +101,33 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        caps: Caps | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._door = Door.of(server_state, caps or Caps(), self.loop)
+        self._limiter = ConnectionLimiter.of(server_state, limits or ConnectionLimits(), self.loop)
         self._codings, self._hosts = [], []
 
-    # Connecting and ending
+    # Start and end of the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
-        self._reader_limit = ReaderLimit(
-            self.loop, transport, patience_s=self.reader_patience_s, address=self.address
+        self._read_timeout = ReadTimeout(
+            self.loop, transport, timeout_s=self.read_timeout_s, address=self.address
         )
-        self._deadline = self.loop.time() + self.head_patience_s
-        refused = self._door.enter(self)
+        self._deadline = self.loop.time() + self.head_timeout_s
+        refused = self._limiter.add(self)
         if refused is not None:
             self._is_refused = True
             transport.write(_compose_answer(refused))
             self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.leave(self)
-        self._reader_limit.stop()
-        self._deadline, self._held = None, b""
+        self._limiter.remove(self)
+        self._read_timeout.stop()
+        self._deadline, self._pipelined = None, b""
         self._unset_keepalive_if_required()
-        if self._running is not None:  # uvicorn tells the newest request only
+        if self._running is not None:  # uvicorn notifies only the newest request
             self._running.disconnected = True
             self._running.message_event.set()
         self.pipeline.clear()
@@ -136,11 +137,11 @@ class Connection(HttpToolsProtocol):
         self._is_ending = True
         is_new = self.cycle is None
         if is_new or self.cycle.response_complete:
-            self.loop.call_later(self.last_request_s, super().shutdown)
+            self.loop.call_later(self.shutdown_delay_s, super().shutdown)
         else:
             super().shutdown()
 
-    def make_room(self) -> None:
+    def abort(self) -> None:
         self.transport.abort()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -148,27 +149,27 @@ class Connection(HttpToolsProtocol):
 
     def _close(self) -> None:
         self.transport.close()
-        self._reader_limit.start_while_closing()
+        self._read_timeout.start_while_closing()
 
-    # What arrives
+    # Received data
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._is_refused:
             self._discard(len(data))
-        elif self._held:
-            self._hold(data)
+        elif self._pipelined:
+            self._buffer(data)
         else:
             if self._is_in_head and self._deadline is None:
                 self._begin_head()
             self._feed(data)
 
-    def _hold(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) > MAX_HEAD_BYTES:
+    def _buffer(self, data: bytes) -> None:
+        self._pipelined += data
+        if len(self._pipelined) > MAX_HEAD_BYTES:
             self.flow.pause_reading()
-        if len(self._held) > MAX_HELD_BYTES:  # an app that waits for a disconnect reads on
-            self._held, self._is_refused = b"", True
+        if len(self._pipelined) > MAX_PIPELINED_BYTES:  # a waiting app has resumed reading
+            self._pipelined, self._is_refused = b"", True
             self._end_after(self.pipeline[0][0] if self.pipeline else self.cycle)
 
     def eof_received(self) -> None:
@@ -176,14 +177,14 @@ class Connection(HttpToolsProtocol):
             self._close()
 
     def _feed(self, data: bytes | memoryview) -> None:
-        """Give the parser what has come, piece by piece, until a request has to wait for its turn."""
+        """Give the parser the data in pieces, until a request has to wait for an earlier one."""
         if len(data) <= PIECE_BYTES and not self.pipeline:
             self._feed_piece(data)
             return
         view, offset = memoryview(data), 0
         while offset < len(view) and not self._is_refused:
             if self.pipeline:
-                self._held = bytes(view[offset:])
+                self._pipelined = bytes(view[offset:])
                 return
             self._feed_piece(view[offset : offset + PIECE_BYTES])
             offset += PIECE_BYTES
@@ -193,7 +194,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as exc:
-            self._go_on_after_upgrade(memoryview(piece)[exc.args[0] :])
+            self._ignore_upgrade(memoryview(piece)[exc.args[0] :])
             return
         except httptools.HttpParserError:
             self._refuse(self._refusal or MalformedRequest("it is not valid HTTP/1.1"))
@@ -203,16 +204,16 @@ class Connection(HttpToolsProtocol):
             self._check_size()
 
     def _check_size(self) -> None:
-        """Count what the parser keeps to itself until it is complete."""
+        """Check the size of data that the parser buffers."""
         if self._is_in_head:
             if self._fed_bytes > MAX_HEAD_BYTES:
                 self._refuse(_too_large())
         elif self._fed_bytes - self._body_bytes > MAX_FRAMING_BYTES + self._body_bytes:
             self._refuse(_too_much_framing())
 
-    def _go_on_after_upgrade(self, rest: memoryview) -> None:
-        """No protocol is spoken but HTTP/1.1: the request was read as one of those. Behind an offer
-        of WebSocket nothing of HTTP would follow."""
+    def _ignore_upgrade(self, rest: memoryview) -> None:
+        """Serve a request with an Upgrade header as HTTP/1.1. After an upgrade to WebSocket no HTTP
+        would follow, so that connection ends."""
         _log.info("an upgrade was not made", throttle=True)
         if any(
             name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers
@@ -220,20 +221,20 @@ class Connection(HttpToolsProtocol):
             self._is_refused = True
             self._end_after(self.cycle)
             return
-        if not self._is_in_head:  # the parser takes the body for the other protocol
-            self._parse_body_anew()
+        if not self._is_in_head:  # the parser treats the body as the other protocol
+            self._restart_parser_in_body()
         if len(rest):
             self._feed(rest)
 
-    def _parse_body_anew(self) -> None:
-        """Go on with a parser that believes to have read the head of the request without its offer."""
+    def _restart_parser_in_body(self) -> None:
+        """Continue with a new parser that gets the head without the Upgrade header."""
         name, value = next(line for line in self.headers if line[0] in _FRAMING)
         self._is_resuming = True
         self.parser = httptools.HttpRequestParser(self)
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b: %b\r\n\r\n" % (name, value))
         self._is_resuming = False
 
-    # The parser's calls
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         if self._is_resuming:
@@ -266,7 +267,7 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES or self._header_lines > MAX_HEADER_LINES:
             self._fail(_too_large())
         if not self._is_in_head:
-            return  # a trailer: it came too late to say who calls, or anything else
+            return  # trailers are ignored: a credential there would come too late
         name = name.lower()
         if name == b"host":
             self._hosts.append(value)
@@ -279,19 +280,19 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._is_resuming:
             return
-        self._require_one_meaning()
+        self._require_unambiguous()
         super().on_headers_complete()
         if self._running is None or self._running.response_complete:
             self._running = self.cycle
         if self.pipeline:
-            self.flow.resume_reading()  # uvicorn pauses it, and would not hear of a disconnect
+            self.flow.resume_reading()  # uvicorn pauses it and would not notice a disconnect
         if self._is_ending:
-            self.cycle.keep_alive = False  # and the answer says so
+            self.cycle.keep_alive = False  # the answer gets the header Connection: close
         self._is_in_head, self._has_begun_now = False, True
         self._fed_bytes = 0
         self._body_began_at = self.loop.time()
-        self._deadline = self._body_began_at + self.body_patience_s
-        self._door.note_busy(self)
+        self._deadline = self._body_began_at + self.body_timeout_s
+        self._limiter.mark_busy(self)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -301,13 +302,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self._has_body():
-            return  # nothing of it has been read
+            return  # the body has not been read yet
         super().on_message_complete()
         self._is_in_head, self._has_begun, self._has_begun_now = True, False, True
         self._fed_bytes = 0
         self._deadline = None
         if self.cycle.response_complete:
-            self._door.note_idle(self)
+            self._limiter.mark_idle(self)
 
     def _has_body(self) -> bool:
         return any(name in _FRAMING and value.strip(b" \t0") for name, value in self.headers)
@@ -317,25 +318,25 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         self._running = following
         if self.transport.is_closing():
-            self._reader_limit.start_while_closing()
+            self._read_timeout.start_while_closing()
         elif self._is_refused:
             if following is None:
                 self._close()
-        elif not self.pipeline and self._held:
-            held, self._held = self._held, b""
-            self._feed(held)
+        elif not self.pipeline and self._pipelined:
+            pipelined, self._pipelined = self._pipelined, b""
+            self._feed(pipelined)
         elif following is None and self._is_in_head:
             if self._deadline is None:
-                self._door.note_idle(self)
-        elif following is None:  # the rest of a body that nobody has read
-            self._deadline = self.loop.time() + self.discard_patience_s
+                self._limiter.mark_idle(self)
+        elif following is None:  # the app did not read the whole body
+            self._deadline = self.loop.time() + self.discard_timeout_s
 
     def _begin_head(self) -> None:
-        self._deadline = self.loop.time() + self.head_patience_s
-        self._door.note_beginning(self)
+        self._deadline = self.loop.time() + self.head_timeout_s
+        self._limiter.mark_in_head(self)
 
-    def _require_one_meaning(self) -> None:
-        """Refuse what a proxy in front of us could have read in another way."""
+    def _require_unambiguous(self) -> None:
+        """Refuse a request that a proxy in front of this server could read in another way."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._fail(MalformedRequest("it is not HTTP/1.1 or HTTP/1.0"))
@@ -350,10 +351,11 @@ class Connection(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT":
             self._fail(MethodNotAllowed("CONNECT", "*", METHODS))
         if not self.url.startswith(b"/"):
-            self._take_apart_target()
+            self._parse_target()
 
-    def _take_apart_target(self) -> None:
-        """`*` is for OPTIONS; a URL has to name the host that Host names (RFC 9112 section 3.2)."""
+    def _parse_target(self) -> None:
+        """Reduce a URL as target to its path. `*` is only for OPTIONS, and the URL and Host must name
+        the same host (RFC 9112 section 3.2)."""
         if self.url == b"*":
             if self.parser.get_method() == b"OPTIONS":
                 self._fail(MethodNotAllowed("OPTIONS", "*", METHODS))
@@ -372,10 +374,10 @@ class Connection(HttpToolsProtocol):
         self._refusal = error
         raise _Refused
 
-    # Refusing
+    # Refusals
 
     def _refuse(self, error: SharedContextError) -> None:
-        """Answer what cannot be read as a request when it is its turn, and end the connection."""
+        """Answer an unreadable request after the earlier ones, and end the connection."""
         _log.info(
             "a request was refused",
             code=error.code,
@@ -384,7 +386,7 @@ class Connection(HttpToolsProtocol):
             throttle=True,
         )
         self._is_refused = True
-        self._held = b""
+        self._pipelined = b""
         faulty = None if self._is_in_head else self.cycle
         if faulty is not None and self.pipeline and self.pipeline[0][0] is faulty:
             self.pipeline.popleft()
@@ -398,19 +400,19 @@ class Connection(HttpToolsProtocol):
         if faulty is None or not faulty.response_started:
             self.transport.write(_compose_answer(error))
         if faulty is not None and not faulty.response_complete:
-            faulty.disconnected = True  # for the app that reads it
+            faulty.disconnected = True  # for the app that reads the body
             faulty.message_event.set()
             if faulty.response_started:
-                self.transport.abort()  # a cut answer, not one that looks whole
+                self.transport.abort()  # so that the client sees that the answer is incomplete
                 return
         self._discarded_bytes = 0
-        self._deadline = self.loop.time() + self.discard_patience_s
-        self._door.note_beginning(self)
+        self._deadline = self.loop.time() + self.discard_timeout_s
+        self._limiter.mark_in_head(self)
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _end_after(self, last: RequestResponseCycle) -> None:
-        """Close the connection when this request has been answered."""
+        """Close the connection after the answer to this request."""
         last.keep_alive = False
         self._deadline = None
         if last.response_complete:
@@ -421,30 +423,30 @@ class Connection(HttpToolsProtocol):
         if self._discarded_bytes > MAX_DISCARDED_BYTES:
             self.transport.abort()
 
-    # Time
+    # Timeouts
 
-    def check_time(self, now: float) -> None:
+    def check_timeout(self, now: float) -> None:
         if self._deadline is None or now < self._deadline:
             return
         if self._is_refused or self._is_answered:
             self.transport.abort()
         elif self._is_in_head and not self._has_begun:
-            self._close()  # nothing was asked
+            self._close()  # there is no request to answer
         elif self._is_in_head:
             self._refuse(RequestTimeout("The head of the request did not come in time."))
         else:
-            self._check_body_time(now)
+            self._check_body_timeout(now)
 
     @property
     def _is_answered(self) -> bool:
-        """Whether only the rest of a body is awaited, of which nobody wants anything."""
+        """Whether the request is answered, and only the rest of its body is still to come."""
         return not self._is_in_head and self.cycle.response_complete
 
-    def _check_body_time(self, now: float) -> None:
+    def _check_body_timeout(self, now: float) -> None:
         earned_s = self._body_bytes / MIN_BODY_RATE
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-            self._body_began_at = now - earned_s  # it is us who keep the client waiting
-        self._deadline = self._body_began_at + self.body_patience_s + earned_s
+            self._body_began_at = now - earned_s  # the client is waiting for the server
+        self._deadline = self._body_began_at + self.body_timeout_s + earned_s
         if now >= self._deadline:
             self._refuse(RequestTimeout("The body of the request did not come in time."))
 
@@ -452,10 +454,10 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reader_limit.start()
+        self._read_timeout.start()
 
     def resume_writing(self) -> None:
-        self._reader_limit.stop()
+        self._read_timeout.stop()
         super().resume_writing()
 
 
@@ -475,7 +477,7 @@ def _too_much_framing() -> HeadersTooLarge:
 
 
 def _compose_answer(error: SharedContextError) -> bytes:
-    """The error as a whole HTTP answer, for where no application answers."""
+    """The error as a complete HTTP answer, for a request that does not reach the app."""
     body = to_json(error.body())
     headers = [
         (b"content-type", b"application/json"),

@@ -1,5 +1,4 @@
-"""The server over HTTP: one uvicorn process, several, or one that is restarted when the source
-changes."""
+"""Runs the server over HTTP with uvicorn: one process, several workers, or one with reload."""
 
 from __future__ import annotations
 
@@ -19,22 +18,21 @@ from uvicorn.supervisors import ChangeReload
 
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.addresses import listen, require_safe_exposure
-from shared_context_server.cli.admission import make_caps, raise_descriptor_limit
 from shared_context_server.cli.banner import compose_banner, startup_facts
+from shared_context_server.cli.connection_limits import make_limits, raise_descriptor_limit
 from shared_context_server.cli.connections import Connection
 from shared_context_server.cli.workers import serve_with_workers
 from shared_context_server.clock.signals import find_ending_signals
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import LogFormat, McpSessions, Settings, load_settings
 from shared_context_server.storage import StorageId, identify_storage, open_storage
 
-GRACE_S = 5  # for calls under way at a shutdown; what is acknowledged is durable in any case
-# For connections between two calls: longer than the proxies and clients in use keep them (60 s and
-# less). The one who closes first must not be the server: a call that is on its way is lost then, and
-# a POST is not sent again by itself.
+GRACE_S = 5  # for running calls at a shutdown; acknowledged writes are durable in any case
+# How long an idle connection stays open. It is longer than in common proxies and clients (60 s or
+# less): if the server closes first, a request that is on its way is lost, and a POST is not repeated.
 KEEP_ALIVE_S = 75
 PACKAGE = Path(__file__).parents[1]
 UVICORN_OPTIONS: dict[str, Any] = {
@@ -42,7 +40,7 @@ UVICORN_OPTIONS: dict[str, Any] = {
     "ws": "none",
     "lifespan": "on",
     "log_config": None,
-    "access_log": False,  # the app has its own, which shows no queries
+    "access_log": False,  # the app has its own, without query strings
     "server_header": False,
     "timeout_graceful_shutdown": GRACE_S,
     "timeout_keep_alive": KEEP_ALIVE_S,
@@ -52,9 +50,10 @@ _log = get_logger("cli")
 
 
 def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: bool) -> None:
-    """Serve until SIGTERM or SIGINT; without workers SIGHUP ends it too. Raises ConfigurationError before anything is served.
+    """Serve until SIGTERM or SIGINT, without workers also SIGHUP.
 
-    `overrides` made the settings; a reloaded process makes its own with them.
+    `overrides` are the options that made the settings: a reloaded process makes its own settings
+    from them. Raises ConfigurationError before anything is served.
     """
     require_safe_exposure(settings)
     _require_possible_workers(settings, is_reloading=is_reloading)
@@ -71,7 +70,7 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
             serve_with_workers(settings, found, listener, announce, make_options(settings))
         else:
             server = _Server(settings, announce, found)
-            for sig in find_ending_signals():  # uvicorn leaves SIGHUP, which would kill
+            for sig in find_ending_signals():  # uvicorn does not handle SIGHUP
                 signal.signal(sig, server.handle_exit)
             server.run([listener])
 
@@ -81,15 +80,15 @@ def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None
         return
     if settings.mcp_sessions is McpSessions.STATEFUL:
         raise ConfigurationError(
-            f"MCP_SESSIONS=stateful and WORKERS={settings.workers}: a client's session lives in one "
-            "process and would not be found in the others. Use one worker, or MCP_SESSIONS=stateless."
+            f"MCP_SESSIONS=stateful and WORKERS={settings.workers}: other workers would not find the "
+            "session of a client. Set WORKERS=1 or MCP_SESSIONS=stateless."
         )
     if is_reloading:
-        raise ConfigurationError("--reload is for one worker.")
+        raise ConfigurationError("--reload cannot be combined with several workers.")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it serves, and for which ending as asked is a success."""
+    """uvicorn's server that reports its start, and whose exit code is 0 after a signal."""
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class _Server(uvicorn.Server):
             self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own notes the signal, and kills the process with it after the shutdown.
+        # uvicorn's own handler raises the signal again after the shutdown, which kills the process.
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
@@ -115,17 +114,17 @@ class _Server(uvicorn.Server):
 
 
 def make_options(settings: Settings) -> dict[str, Any]:
-    """How uvicorn serves with these settings; to be called in a process with their open files."""
+    """Uvicorn's options for these settings. Call it in a process with the final limit of open files."""
     return UVICORN_OPTIONS | {
-        "http": partial(Connection, caps=make_caps(settings)),
+        "http": partial(Connection, limits=make_limits(settings)),
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
     }
 
 
 async def _check_storage(settings: Settings) -> StorageId | None:
-    """Open the storage once, so that what is wrong with it is told before anybody connects; which one
-    it is, so that no process of this server ever takes another."""
+    """Open the storage once, to report errors before anyone connects. Return its identity: no process
+    of this server may use another storage."""
     async with open_storage(settings):
         return identify_storage(settings)
 
@@ -135,13 +134,13 @@ def _announce(settings: Settings, port: int, are_keys_new: bool) -> None:
         _log.info("serving", **startup_facts(settings, port, are_keys_new=are_keys_new))
     else:
         banner = compose_banner(settings, port, are_keys_new=are_keys_new)
-        with contextlib.suppress(OSError):  # a log on a full disk is no reason not to serve
+        with contextlib.suppress(OSError):  # the server runs even if its log cannot be written
             print(banner, file=sys.stderr, flush=True)
 
 
 def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None:
     config = uvicorn.Config(
-        "shared_context_server.server:LifespanApp",  # what uvicorn asks for; the target serves it
+        "shared_context_server.server:LifespanApp",  # required by uvicorn; not used by the target
         log_config=None,
         reload=True,
         reload_dirs=[str(PACKAGE)],
@@ -151,9 +150,9 @@ def _serve_reloading(overrides: dict[str, Any], listener: socket.socket) -> None
 
 
 def _serve_reloaded(overrides: dict[str, Any], sockets: list[socket.socket] | None) -> None:
-    """The life of one child of the reloader, in a process with the source as it is now."""
+    """Serve in a child process of the reloader, with the current source."""
     try:
-        settings, _ = ensure_secrets(load_settings(Surroundings.OURS, **overrides))
+        settings, _ = ensure_secrets(load_settings(EnvironmentOwner.SERVER, **overrides))
     except ConfigurationError as exc:
         sys.exit(f"shared-context-server: {exc}")
     configure_logs(settings)

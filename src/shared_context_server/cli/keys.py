@@ -1,4 +1,4 @@
-"""`keys`: API keys bound to an agent and a ceiling of permissions."""
+"""The command `keys`: creates, lists and revokes API keys of single agents."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def create(
     agent_id: Annotated[str, Parameter(help="The only agent the key may be used for.")],
     agent_type: Annotated[
         str | None,
-        Parameter(help="The only type that agent may be of; without it any, as it says."),
+        Parameter(help="The only agent type the key may be used with; default: any."),
     ] = None,
     permissions: PermissionList = "read,write",
 ) -> None:
-    """Create a key and print it to stdout. It is shown this once; only its hash is kept."""
+    """Create a key and print it to stdout. It is shown only once; the server keeps its hash."""
     ceiling = parse_permissions(permissions)
     async with _open_identity(options, may_create=True) as identity:
         record, key = await identity.create_key(agent_id, ceiling, agent_type=agent_type)
@@ -45,8 +45,7 @@ async def create(
 
 @app.command(name="list")
 async def list_(options: StorageOptions = StorageOptions()) -> None:  # noqa: B008 - frozen
-    """List the keys that were created: id, agent, permissions, when, whether revoked, type (- for
-    any)."""
+    """List the created keys: id, agent, permissions, time, status, agent type (- for any)."""
     async with _open_identity(options) as identity:
         for key in await identity.list_keys():
             created = key.created_at.isoformat(timespec="seconds")
@@ -79,12 +78,12 @@ async def _open_identity(
     if not may_create and find_schema_status(settings).current == 0:
         raise ConfigurationError(
             f"There is no database at {without_password(settings.storage_url)}, so there are no keys. "
-            "The first start of serve makes it; --data-dir or --database-url names another one."
+            "Name another one with --data-dir or --database-url; the first start of serve creates it."
         )
     settings, are_keys_new = ensure_secrets(settings)
     async with open_storage(settings) as store:
         yield Identity(store, settings)
-    if are_keys_new:  # behind the lines of the command, which scripts read
+    if are_keys_new:  # after the command's own output
         tell_generated_keys(settings)
 
 

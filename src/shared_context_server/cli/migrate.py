@@ -1,4 +1,4 @@
-"""`migrate`: brings the database's schema up to date, or copies one database to another."""
+"""The command `migrate`: updates the database's schema, or copies one database to another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def migrate(
         str | None, Parameter(name="--from", help="Copy all data from this database.")
     ] = None,
     to_url: Annotated[
-        str | None, Parameter(name="--to", help="Where to; without it, to DATABASE_URL.")
+        str | None, Parameter(name="--to", help="Destination; default: DATABASE_URL.")
     ] = None,
 ) -> int:
-    """Apply the migrations that are missing and print their names.
+    """Apply the missing migrations and print their names.
 
-    With --from: copy that database to another one, which is empty or holds a part of the copy, and
-    compare them. Stop the servers of both first.
+    With --from: copy that database to another one and compare them. The destination must be empty
+    or hold a part of this copy. Stop the servers of both first.
     """
     if from_url is not None and not check:
         source = replace(options, database_url=from_url)
@@ -38,7 +38,7 @@ async def migrate(
         await copy_database(source.load(), destination.load())
         return 0
     if from_url is not None or to_url is not None:
-        raise ConfigurationError("--to goes with --from, and --check with neither.")
+        raise ConfigurationError("--to needs --from, and --check cannot be combined with either.")
     settings = options.load()
     if check:
         status = await asyncio.to_thread(find_schema_status, settings)

@@ -1,4 +1,5 @@
-"""`export`, `import` and `migrate --from`: a whole store to a file, from a file, to another store."""
+"""The commands `export`, `import` and `migrate --from`: copy a whole store to or from a file, or to
+another store."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ from shared_context_server.storage.transfer.lines import Tally
 from shared_context_server.storage.transfer.records import COUNTER, RecordKind
 
 STANDARD_STREAM = "-"
-_DIGEST_CHARS = 12  # of a checksum in the table: enough to see that two differ
+_DIGEST_CHARS = 12  # shown of a checksum: enough to see a difference
 
 
 async def export(
@@ -48,7 +49,7 @@ async def export(
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write all that is stored to a file, as of one moment; the server may go on running."""
+    """Write a consistent snapshot of all data to a file. The server can keep running."""
     settings = options.load()
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
         with _writing(file, force=force) as out, ProgressBar() as bar:
@@ -63,9 +64,9 @@ async def import_(
     ],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
 ) -> None:
-    """Read such a file into a store that is empty, or that an import of it was begun in.
+    """Read such a file into a store that is empty or holds a part of the same import.
 
-    The file is checked before anything is written, the store afterwards.
+    The file is checked before anything is written. The store is checked afterwards.
     """
     with _reading(file) as dump, ProgressBar() as bar:
         source = DumpSource(dump)
@@ -89,7 +90,7 @@ async def copy_database(source: Settings, destination: Settings) -> None:
 
 
 class ProgressBar:
-    """A Watcher on stderr, where that is a terminal."""
+    """Shows the progress on stderr if that is a terminal."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -124,8 +125,8 @@ class ProgressBar:
 
 @contextmanager
 def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
-    """A new file that gets its name when it is whole. Raises ConfigurationError, and CopyError where
-    it cannot be written to the end."""
+    """A new file that gets its name once it is complete. Raises ConfigurationError, or CopyError if
+    writing fails."""
     if name == STANDARD_STREAM:
         with _explain_failure("standard output"):
             yield sys.stdout.buffer
@@ -133,15 +134,15 @@ def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
         return
     path = Path(name)
     if path.exists() and not force:
-        raise ConfigurationError(f"{path} exists; name another file, or use --force.")
+        raise ConfigurationError(f"{path} exists. Name another file, or use --force.")
     try:
-        # 0600, as the database is: all private messages are in it.
+        # Mode 0600, like the database: it contains all private messages.
         descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written: {exc.strerror}.") from exc
     try:
         with _explain_failure(name):
-            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, no path
+            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
                 yield out
                 out.flush()
                 os.fsync(out.fileno())
@@ -153,7 +154,7 @@ def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _reading(name: str) -> Iterator[BinaryIO]:
-    """A file that can be rewound. Raises ConfigurationError and CopyError."""
+    """An input file that can be read twice. Raises ConfigurationError and CopyError."""
     if name == STANDARD_STREAM:
         with tempfile.TemporaryFile() as spool:
             with _explain_failure(f"a temporary file in {tempfile.gettempdir()}"):
@@ -170,7 +171,7 @@ def _reading(name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _explain_failure(what: str) -> Iterator[None]:
-    """A disk that is full, or a pipe that nobody reads, is not ours to trace."""
+    """Report a full disk or a broken pipe as CopyError, without a traceback."""
     try:
         yield
     except OSError as exc:
@@ -187,17 +188,20 @@ def _report(moved: Moved) -> None:
             checksum = f"{ours.sha256[:_DIGEST_CHARS]} DIFFERS {theirs.sha256[:_DIGEST_CHARS]}"
         print(f"{comparison.kind.name:<12} {ours.count:>10} {theirs.count:>12}  {checksum}")
     total = _count({comparison.kind: comparison.source for comparison in moved.comparisons})
-    _say(f"{total} records: {moved.written} written or renewed, the others were there.")
+    _say(f"{total} records: {moved.written} written or updated, the others were already there.")
     if moved.replaced_nul:
-        _say(f"{moved.replaced_nul} characters U+0000 became U+FFFD: it cannot be stored there.")
+        _say(
+            f"{moved.replaced_nul} characters U+0000 were replaced by U+FFFD: the destination cannot "
+            "store them."
+        )
     if not moved.is_equal:
         raise CopyError(
-            "The destination is not what the source is: somebody else has written to it meanwhile. "
+            "The destination differs from the source: something else wrote to it during the copy. "
             "Stop the servers of both, then run this again."
         )
     if moved.has_source_gone_on:
         raise CopyError(
-            "The source was written to meanwhile: the copy is what it was at the start. Stop its "
+            "The source changed during the copy: the destination has its state at the start. Stop its "
             "servers, then run this again to copy the rest."
         )
 

@@ -1,4 +1,4 @@
-"""Options that several commands have; each is a setting of the same name."""
+"""Options shared by several commands. Each one sets the setting of the same name."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from cyclopts import Parameter
 
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.display import show_printable
-from shared_context_server.environment import Surroundings, read_sources
+from shared_context_server.environment import EnvironmentOwner, read_sources
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.settings import Settings, find_unknown_variables, make_settings
 
 _log = get_logger("settings")
 
 
-def load_options(surroundings: Surroundings, overrides: Mapping[str, object]) -> Settings:
-    """The settings that count in these surroundings, with the options that were given. Logs are
-    written as they say from now on, first of variables that look like settings and are none.
+def load_options(owner: EnvironmentOwner, overrides: Mapping[str, object]) -> Settings:
+    """Load the settings, configure the logs, and warn about unknown settings.
 
-    Raises ConfigurationError.
+    `overrides` are the given options. Raises ConfigurationError.
     """
-    sources = read_sources(surroundings)
+    sources = read_sources(owner)
     settings = make_settings(sources, overrides)
-    configure_logs(settings)  # of what a database says that a command waits for
+    configure_logs(settings)
     for unknown in find_unknown_variables(sources):
         _log.warning(
-            "unknown setting", variable=unknown.variable, place=unknown.place, hint=unknown.hint
+            "unknown setting", variable=unknown.variable, place=unknown.source, hint=unknown.hint
         )
     return settings
 
 
 def load_secrets(settings: Settings) -> Settings:
-    """The settings with all keys, for a command beside a server. Where this had to generate keys no
-    server has been started yet, or the data dir is another one than the server's: it is said."""
+    """The settings with all keys, for a command that is used beside a server. If the keys had to be
+    generated, print so: the data dir may be the wrong one."""
     settings, are_new = ensure_secrets(settings)
     if are_new:
         tell_generated_keys(settings)
@@ -45,10 +44,10 @@ def load_secrets(settings: Settings) -> Settings:
 
 
 def tell_generated_keys(settings: Settings) -> None:
-    """Say on stderr that keys were generated, and what that may mean."""
+    """Print to stderr that keys were generated, and what that may mean."""
     print(
-        f"Keys were generated in {show_printable(str(settings.secrets_path))}: no server had "
-        "been started with this data dir. If yours uses another one, name it with --data-dir.",
+        f"Keys were generated in {show_printable(str(settings.secrets_path))}: no server has used "
+        "this data dir before. If your server uses another one, name it with --data-dir.",
         file=sys.stderr,
     )
 
@@ -61,9 +60,9 @@ class StorageOptions:
     data_dir: Annotated[Path | None, Parameter(help="Directory of the data and the keys.")] = None
     database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
 
-    def load(self, surroundings: Surroundings = Surroundings.OURS) -> Settings:
-        """The settings, with the options that were given, as load_options makes them."""
-        return load_options(surroundings, self.overrides())
+    def load(self, owner: EnvironmentOwner = EnvironmentOwner.SERVER) -> Settings:
+        """The settings with these options; see load_options."""
+        return load_options(owner, self.overrides())
 
     def overrides(self) -> dict[str, object]:
         return asdict(self)
@@ -85,7 +84,7 @@ class ServerOptions(StorageOptions):
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions(ServerOptions):
-    """What a server can be told beside that."""
+    """All options of a server."""
 
     workers: Annotated[int | None, Parameter(help="Processes that serve; HTTP only.")] = None
     clock_prefix: Annotated[

@@ -1,4 +1,4 @@
-"""Permissions as they are written on a command line."""
+"""Parses permissions on the command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PermissionList = Annotated[str, Parameter(help="Of read, write, admin; comma-sep
 
 
 def parse_permissions(text: str) -> list[Permission]:
-    """`read,write` as permissions. Raises InvalidArgument for any other word."""
+    """Parse a list such as `read,write`. Raises InvalidArgument for an unknown permission."""
     try:
         return [Permission(name.strip()) for name in text.split(",")]
     except ValueError:
         raise InvalidArgument(
             f"--permissions {text!r}: each must be one of {', '.join(Permission)}.",
             field="permissions",
-            suggestion="Separate them by commas.",
+            suggestion="Separate them with commas.",
         ) from None

@@ -1,4 +1,4 @@
-"""`serve`: runs the server."""
+"""The command `serve`: runs the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from shared_context_server.cli.options import ServeOptions
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
 
@@ -18,7 +18,7 @@ def serve(
     options: ServeOptions = ServeOptions(),  # noqa: B008 - frozen
     *,
     transport: Annotated[
-        Literal["http", "stdio"], Parameter(help="stdio: for one client, which starts this.")
+        Literal["http", "stdio"], Parameter(help="stdio: for one client that starts the server.")
     ] = "http",
     reload: Annotated[
         bool, Parameter(negative="", help="Restart when the source changes.")
@@ -28,20 +28,24 @@ def serve(
     ] = False,
     agent_id: Annotated[
         str | None,
-        Parameter(env_var="SCS_AGENT_ID", help="stdio: who the client is; default: its own name."),
+        Parameter(
+            env_var="SCS_AGENT_ID", help="stdio: the client's agent id; default: its own name."
+        ),
     ] = None,
     agent_type: Annotated[
-        str | None, Parameter(env_var="SCS_AGENT_TYPE", help="stdio: what kind of agent it is.")
+        str | None, Parameter(env_var="SCS_AGENT_TYPE", help="stdio: the client's agent type.")
     ] = None,
 ) -> None:
-    """Run the server until it is told to stop (SIGTERM, SIGINT, SIGHUP; for stdio also end of
-    input; with workers SIGHUP replaces these)."""
-    # Whatever starts the one is set up for it; the other is started in somebody's project.
-    settings = options.load(Surroundings.OURS if transport == "http" else Surroundings.PROJECT)
+    """Run the server until SIGTERM, SIGINT or SIGHUP, with stdio also until the input ends. With
+    workers SIGHUP replaces the workers."""
+    # An HTTP server has an environment of its own; a client starts a stdio server in a project.
+    settings = options.load(
+        EnvironmentOwner.SERVER if transport == "http" else EnvironmentOwner.PROJECT
+    )
     if reload and transport == "stdio":
-        raise ConfigurationError("--reload is for --transport http.")
+        raise ConfigurationError("--reload needs --transport http.")
     if options.workers is not None and transport == "stdio":
-        raise ConfigurationError("--workers is for --transport http.")
+        raise ConfigurationError("--workers needs --transport http.")
     with _clock_beside(settings) if with_clock else nullcontext():
         if transport == "http":
             from shared_context_server.cli.http import serve_http  # noqa: PLC0415 - see below
@@ -57,8 +61,8 @@ def serve(
 
 
 def _clock_beside(settings: Settings) -> AbstractContextManager[None]:
-    # Each of these imports takes seconds and tens of megabytes: --help, a wrong setting, and the
-    # other transport need none of it.
+    # These imports take seconds and tens of megabytes. --help, a wrong setting and the other
+    # transport do not need them.
     from shared_context_server.cli.clock_child import supervised_clock  # noqa: PLC0415
 
     return supervised_clock(settings)

@@ -1,4 +1,4 @@
-"""Time limit for clients that do not read what is written to them."""
+"""Read timeout: aborts connections whose clients do not read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 
 from shared_context_server.observability.logs import get_logger
 
-MIN_READ_BYTES = 16 * 1024  # of what waits for a slow reader, within its patience
+MIN_READ_BYTES = 16 * 1024  # that a client must read within the timeout
 
 _log = get_logger("connections")
 
 
-class ReaderLimit:
-    """Aborts a connection whose client has left a full buffer unread for `patience_s`.
+class ReadTimeout:
+    """Aborts a connection if its write buffer stays full for `timeout_s`.
 
-    A client that has read MIN_READ_BYTES meanwhile is given as long again.
+    If the client has read MIN_READ_BYTES in that time, the timeout starts again.
     """
 
     def __init__(
@@ -22,24 +22,24 @@ class ReaderLimit:
         loop: asyncio.AbstractEventLoop,
         transport: asyncio.Transport,
         *,
-        patience_s: float,
+        timeout_s: float,
         address: str,
     ) -> None:
         self._loop = loop
         self._transport = transport
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._address = address
         self._unread_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to count, anew if it has begun."""
+        """Start the timeout, again if it is running."""
         self.stop()
         self._unread_bytes = self._transport.get_write_buffer_size()
-        self._timer = self._loop.call_later(self._patience_s, self._check)
+        self._timer = self._loop.call_later(self._timeout_s, self._check)
 
     def start_while_closing(self) -> None:
-        """Begin to count if it has not begun: closing waits until all is written, not for ever."""
+        """Start the timeout if data is unsent: closing waits until all data is sent."""
         if self._transport.get_write_buffer_size() and self._timer is None:
             self.start()
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, cannot be written, or whose encoding lacks a character."""
+"""Handles standard streams that are closed, cannot be written, or have a limited encoding."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import os
 import sys
 
-# Of a stream. Where a file cannot be written, the command says so itself, with the name.
+# Errors of a stream. A command reports errors of a file itself, with the file's name.
 _WRITE_FAILURES = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _STREAMS = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def prepare_streams() -> None:
-    """Open those that are closed on the null device, since the next file that is opened would take
-    their number; and have characters that an encoding lacks written as escapes."""
+    """Open closed streams on the null device, because the next opened file would get their number.
+    Write characters that the encoding lacks as escapes."""
     for number, name, mode in _STREAMS:
         if getattr(sys, name) is None:
             _open_null(number)
@@ -25,14 +25,14 @@ def prepare_streams() -> None:
 
 
 def find_output_failure(raised: BaseException) -> OSError | None:
-    """Write what stdout still holds; why it cannot be written, or could not where that is what a
-    command has `raised`. The rest is dropped then, so that the interpreter does not try at its end."""
+    """Flush stdout. Return the error if that fails, or if `raised` is an error of writing to it.
+    After a failed flush the data is dropped, so that the interpreter does not try again at its end."""
     try:
         sys.stdout.flush()
     except OSError as exc:
         _open_null(1)
         return exc
-    # Under PYTHONUNBUFFERED nothing is held back, and print() has failed.
+    # Under PYTHONUNBUFFERED there is no buffer, and print() itself has failed.
     if isinstance(raised, OSError) and raised.filename is None and raised.errno in _WRITE_FAILURES:
         return raised
     return None

@@ -1,4 +1,4 @@
-"""`status`: asks the running server how it is."""
+"""The command `status`: prints the health of the running server and its data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 5.0
 
 
 def status(options: ServerOptions = ServerOptions()) -> int:  # noqa: B008 - frozen
-    """Print how the server and its data are; exit code 0 if the server is up and ready, else 1."""
+    """Print the state of the server and its data. Exit code 0 if the server is ready, else 1."""
     settings = options.load()
     url = base_url(settings.http_host, settings.http_port)
     is_healthy, health = _ask(url, "/health")
@@ -34,7 +34,7 @@ def status(options: ServerOptions = ServerOptions()) -> int:  # noqa: B008 - fro
 
 
 def _ask(url: str, path: str) -> tuple[bool, str]:
-    """Whether this path answers 200, and what it says in words."""
+    """Whether this path answers 200, and its status in words."""
     address = urlsplit(url)
     try:
         with contextlib.closing(

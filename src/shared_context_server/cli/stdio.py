@@ -1,6 +1,6 @@
-"""The server for one client that has started this process and speaks MCP over its stdin and stdout.
+"""Runs the server over stdio, for the one client that has started this process.
 
-Several such processes may share a data dir, with each other and with a server over HTTP.
+Several such processes can share a data dir with each other and with a server over HTTP.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ _log = get_logger("stdio")
 
 @dataclass(frozen=True, slots=True)
 class LocalClient:
-    """Who starts the process; None: the client's own name, and the generic type."""
+    """The agent of the client. None: the client's own name, and the type generic."""
 
     agent_id: str | None
     agent_type: str | None
 
     def require_valid_names(self) -> None:
-        """Raise ConfigurationError for what no agent can be called, new or known."""
+        """Raise ConfigurationError for a name of invalid form."""
         for option, name in zip(NAME_OPTIONS, (self.agent_id, self.agent_type), strict=True):
             if name is not None and (wrong := check_name_form(name, option)):
                 raise ConfigurationError(wrong.message)
 
 
 async def serve_stdio(settings: Settings, client: LocalClient) -> None:
-    """Serve until the input ends or SIGTERM, SIGINT or SIGHUP ends it. stdout carries the protocol only.
+    """Serve until the input ends, or until SIGTERM, SIGINT or SIGHUP. Only the protocol is written to
+    stdout.
 
     Raises ConfigurationError for names that the client's agent may not have.
     """
@@ -69,13 +70,13 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
                     await run_stdio(server.mcp, settings.max_body_bytes)
                 except* BrokenPipeError:
                     _log.debug(CLIENT_GONE)
-    # Not before: the task groups of an open server would wrap it.
+    # Raised here, because the task groups of an open server would wrap it.
     if connection.refused is not None:
         raise ConfigurationError(connection.refused.message)
 
 
 def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """What the transport could not write it tries to write once more when it is collected."""
+    """Log errors in destructors: a collected stream tries once more to write its buffer."""
     if isinstance(unraisable.exc_value, BrokenPipeError):
         _log.debug(CLIENT_GONE)
     else:
@@ -83,8 +84,8 @@ def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 async def _connect(server: Server, client: LocalClient) -> Connection:
-    """The client's connection: whoever can start this process can read the key, so it presents it.
-    `refused` for names that no new agent may have."""
+    """The client's connection, with the server's API key: a user who can start this process can also
+    read the key. It is `refused` for names that a new agent may not have."""
     key = server.settings.api_key
     return await server.services.identity.authenticate_headers(
         authorization=None,
@@ -97,10 +98,10 @@ async def _connect(server: Server, client: LocalClient) -> Connection:
 
 @contextlib.contextmanager
 def endable_stdin() -> Iterator[Callable[[], None]]:
-    """Put a pipe before the process's stdin; the yielded function makes it end.
+    """Read stdin through a pipe. The yielded function ends the input.
 
-    Stdin is read in a thread, since it may be a file or a terminal, and nothing interrupts a thread
-    in read(). With this a signal is to the transport the same as the client's own end of input.
+    A thread copies stdin to the pipe, because stdin may be a file or a terminal, and a thread in
+    read() cannot be interrupted. So a signal looks to the transport like the end of the input.
     """
     source = os.dup(STDIN)
     read_end, write_end = os.pipe()
@@ -108,7 +109,7 @@ def endable_stdin() -> Iterator[Callable[[], None]]:
     os.close(read_end)
 
     def end_input() -> None:
-        # Replacing the descriptor instead of closing it: the thread may be about to write to it.
+        # The descriptor is replaced, not closed: the thread may be about to write to it.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, write_end)
         os.close(devnull)

@@ -1,4 +1,4 @@
-"""`token`: issues a token without a running server."""
+"""The command `token`: issues a token without a running server."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from shared_context_server.storage import open_storage
 async def token(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
-    agent_id: Annotated[str, Parameter(help="Whom the token is for.")],
-    agent_type: Annotated[str, Parameter(help="What kind of agent it is.")] = "generic",
+    agent_id: Annotated[str, Parameter(help="The agent that the token is for.")],
+    agent_type: Annotated[str, Parameter(help="The type of that agent.")] = "generic",
     permissions: PermissionList = "read,write",
     as_json: Annotated[
-        bool, Parameter(name="--json", negative="", help="Print all there is to know of it.")
+        bool, Parameter(name="--json", negative="", help="Print the token's details as JSON.")
     ] = False,
 ) -> None:
-    """Issue a token and print it, and nothing else, to stdout.
+    """Issue a token and print only the token to stdout.
 
-    It is signed with the keys of the data dir: valid at every server that uses them.
+    It is signed with the keys of the data dir, and valid for every server that uses these keys.
     """
     requested = parse_permissions(permissions)
     settings = load_secrets(options.load())

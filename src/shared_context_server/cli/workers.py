@@ -1,4 +1,4 @@
-"""Several processes that serve one listener, under uvicorn's supervisor."""
+"""Runs several worker processes on one socket, under uvicorn's supervisor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,16 +23,23 @@ import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import multiprocess
 
 from shared_context_server.observability.logs import configure_logs
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import Settings
 from shared_context_server.storage import StorageId
 
-START_S = 60.0  # for all workers to serve; imports on a busy machine take seconds
-ANSWER_S = 20  # for one to serve at a restart, and to answer the supervisor at any time
-METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported
+START_S = 60.0  # until all workers serve; imports on a busy machine take seconds
+ANSWER_S = 20  # until a restarted worker serves, and until a worker answers the supervisor
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when it is imported
+# The process that workers are forked from blocks these. A signal to all processes of a server (systemd
+# sends one) must not end it before the workers and the supervisor: it reports when a worker has ended.
+ENDING_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
+
+PACKAGE = "shared_context_server."
+IMPORTED_LAST = "shared_context_server.cli.worker_origin"
+_forking = multiprocessing.get_context("forkserver")
 
 
 def serve_with_workers(
@@ -40,18 +49,23 @@ def serve_with_workers(
     announce: Callable[[], None],
     options: dict[str, Any],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called once, when all workers serve.
+    """Serve until SIGTERM or SIGINT. `announce` is called once, when all workers serve.
 
-    They serve the `expected` storage and no other. A worker that dies is replaced; SIGHUP replaces all, one after the other. `options` are those
-    of uvicorn's configuration. A worker that cannot start ends them all, with uvicorn's exit code.
+    The workers use only the `expected` storage. A worker that dies is replaced; SIGHUP replaces all,
+    one after the other. If a worker cannot start, all end with uvicorn's exit code. `options` are
+    options of uvicorn's configuration.
     """
     config = _WorkerConfig(
         settings,
         expected,
         options | {"workers": settings.workers, "timeout_worker_healthcheck": ANSWER_S},
     )
+    # What this process has imported by now: the program with its one storage backend.
+    imported = [name for name in sys.modules if name.startswith(PACKAGE)]
+    _forking.set_forkserver_preload([*imported, IMPORTED_LAST])
+    multiprocess.Process = Worker  # type: ignore[misc]  # uvicorn has no setting for it
     with tempfile.TemporaryDirectory(prefix="scs-metrics-") as metrics_dir:
-        # For the workers only: in this process prometheus_client keeps its numbers to itself.
+        # Only for the workers: this process has imported prometheus_client already.
         os.putenv(METRICS_VARIABLE, metrics_dir)
         try:
             supervisor = _Supervisor(config, listener, announce, Path(metrics_dir))
@@ -62,7 +76,44 @@ def serve_with_workers(
         sys.exit(STARTUP_FAILURE)
 
 
-class _Supervisor(Multiprocess):
+class Worker(multiprocess.Process):
+    """A worker that is forked from a process which has imported the program, and does nothing else.
+
+    So a worker is there at once, also the one that replaces another, and all share the memory of
+    what is imported.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.process = _forking.Process(target=_serve, args=(self, sockets))  # type: ignore[assignment]
+
+    def start(self) -> None:
+        with _inheriting_blocked(ENDING_SIGNALS):
+            super().start()
+        # Only the worker has this end now, so whoever waits for its answer hears when it has died.
+        self.child_conn.close()
+
+
+@contextmanager
+def _inheriting_blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """The process that workers are forked from, if it is started here, blocks these signals."""
+    resource_tracker.ensure_running()  # it unblocks SIGTERM when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(worker: Worker, sockets: list[socket.socket]) -> None:
+    """The life of a worker, in its process."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    worker.config.configure_logging()
+    with suppress(KeyboardInterrupt):  # uvicorn raises SIGINT once more when it has ended
+        worker.target(sockets)
+
+
+class _Supervisor(multiprocess.Multiprocess):
     def __init__(
         self,
         config: uvicorn.Config,
@@ -84,7 +135,7 @@ class _Supervisor(Multiprocess):
         super().keep_subprocess_alive()
         pids = {process.pid for process in self.processes}
         for pid in self._pids - pids:
-            # Its gauges end with it, what it has counted stays.
+            # Removes its gauges and keeps its counters.
             mark_process_dead(pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]  # theirs
         self._pids = pids
 
@@ -101,7 +152,7 @@ class _Supervisor(Multiprocess):
 
 
 class _WorkerConfig(uvicorn.Config):
-    """Made in the supervisor, used in its workers."""
+    """Created in the supervisor, used in the workers."""
 
     def __init__(
         self, settings: Settings, expected: StorageId | None, options: dict[str, Any]
@@ -110,14 +161,14 @@ class _WorkerConfig(uvicorn.Config):
         super().__init__(_WorkerApp(settings, expected), **options)
 
     def configure_logging(self) -> None:
-        """What uvicorn calls first in each new process."""
+        """Called first in each new process."""
         configure_logs(self._settings)
         super().configure_logging()  # no access log
 
 
 class _WorkerApp(LifespanApp):
-    """Begins to end at the signal, not only when all calls have been answered, since some wait; and
-    when the supervisor has gone without one."""
+    """Stops waiting calls as soon as a signal arrives, because uvicorn's shutdown waits for them. Also
+    stops if the supervisor has died."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -1,6 +1,6 @@
-"""A clock and sensors in shared memory, kept by one small daemon and read without a call.
+"""Readers for the clock and the sensors that a daemon keeps in shared memory.
 
-Readers import only this; the daemon is `shared_context_server.clock.daemon`.
+A program that only reads imports this package. `shared_context_server.clock.daemon` is the daemon.
 """
 
 from shared_context_server.clock.errors import (

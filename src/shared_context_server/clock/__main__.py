@@ -1,4 +1,4 @@
-"""`python -m shared_context_server.clock`: the daemon by itself, without the server's CLI."""
+"""`python -m shared_context_server.clock`: runs the clock daemon without the server's CLI."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from shared_context_server.clock.sources.registry import DEFAULT_SOURCES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until it is told to end. The exit status is 0 then, 1 if it cannot run, 2 for bad options."""
+    """Run the daemon. Exit status: 0 after a normal end, 1 if it cannot run, 2 for bad options."""
     parser = build_parser()
     given = parser.parse_args(arguments)
     logging.basicConfig(
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def announce(options: DaemonOptions) -> None:
-    """One line on standard output, for whoever started the daemon and waits for it."""
+    """Print that the daemon is ready, for a parent process that waits for it."""
     print(f"ready: prefix {options.prefix!r}, {options.hz:g} Hz, pid {os.getpid()}", flush=True)
 
 
@@ -65,15 +65,17 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="HOST[:PORT]",
-        help="a time server, repeatable; or 'kernel': what the kernel says of the system clock",
+        help="a time server, repeatable; or 'kernel': the kernel's estimate of the system clock",
     )
-    add("--ntp-interval", type=float, default=64.0, metavar="S", help="between questions (64)")
+    add(
+        "--ntp-interval", type=float, default=64.0, metavar="S", help="seconds between queries (64)"
+    )
     add(
         "--ntp-hold",
         type=float,
         default=3600.0,
         metavar="S",
-        help="after the last good answer, until no longer called synchronized (3600)",
+        help="how long the clock counts as synchronized after the last good answer (3600)",
     )
     add(
         "--source",
@@ -82,9 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="hwmon[:CHIP], iio[:DEVICE], psutil, simulated, python:package.module:function, "
         f"exec:COMMAND or none; repeatable (default {' '.join(DEFAULT_SOURCES)})",
     )
-    add("--sensor-interval", type=float, default=1.0, metavar="S", help="between readings (1)")
-    add("--prefix", default="", help="put before the segments' names, to run several")
-    add("--until-eof", action="store_true", help="end when standard input does, as a child")
+    add(
+        "--sensor-interval",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="seconds between readings (1)",
+    )
+    add("--prefix", default="", help="prefix of the segments' names, to run several daemons")
+    add("--until-eof", action="store_true", help="stop at the end of standard input")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The daemon: keeps the two segments of one prefix until it is told to stop."""
+"""The clock daemon: writes the time and the sensor values of one prefix to shared memory."""
 
 import gc
 import logging
@@ -26,9 +26,9 @@ from shared_context_server.clock.writer_lock import hold_writer_lock
 
 logger = logging.getLogger(__name__)
 
-LOOK_AFTER_EVERY_NS = NS // 10
+CHECK_SEGMENTS_EVERY_NS = NS // 10
 SWITCH_INTERVAL_S = 0.0005
-"""A busy sensor function gives the interpreter back to the ticks within this, instead of 5 ms."""
+"""Python's default is 5 ms: a busy sensor function could delay the ticks for that long."""
 
 VALID_ONLY = int(ClockFlag.VALID)
 VALID_AND_SYNCHRONIZED = int(ClockFlag.VALID | ClockFlag.SYNCHRONIZED)
@@ -40,11 +40,11 @@ def run_daemon(
     stop: threading.Event | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> None:
-    """Keep time and sensors in shared memory until `stop` is set or a signal says so.
+    """Run the daemon until `stop` is set.
 
-    In the main thread SIGINT, SIGTERM and SIGHUP set `stop`. However it returns or raises, no
-    segment is left. `on_ready` is called once, when readers can attach. Raises
-    DaemonAlreadyRunningError, OptionError, or SegmentAccessError.
+    In the main thread SIGINT, SIGTERM and SIGHUP set `stop`. The segments are removed at the end,
+    after an error too. `on_ready` is called once, when readers can attach. Raises
+    DaemonAlreadyRunningError, OptionError or SegmentAccessError.
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
@@ -52,7 +52,7 @@ def run_daemon(
         timekeeper = open_timekeeper(options)
         sources = open_sources(options)
         stack.enter_context(hold_writer_lock(options.prefix))
-        stack.enter_context(_quiet_interpreter())
+        stack.enter_context(_reduce_interpreter_pauses())
         clock = PublishedSegment(clock_segment_name(options.prefix))
         stack.callback(clock.close)
         sensors = PublishedSegment(sensor_segment_name(options.prefix))
@@ -64,15 +64,15 @@ def run_daemon(
         stack.callback(loop.stop)
         timekeeper.start()
         stack.callback(timekeeper.stop)
-        logger.info("clock daemon of prefix %r runs at %g Hz", options.prefix, options.hz)
+        logger.info("clock daemon started: prefix %r, %g Hz", options.prefix, options.hz)
         if on_ready is not None:
             on_ready()
         run_ticks(options.period_ns, ticker.tick, stop.is_set)
-    logger.info("clock daemon of prefix %r has stopped", options.prefix)
+    logger.info("clock daemon stopped: prefix %r", options.prefix)
 
 
 class _Ticker:
-    """One tick: ask for the time, write it down, and now and then look after the segments."""
+    """Publishes the time at each tick, and restores segments that another process removed."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class _Ticker:
         self._pid = os.getpid()
         self._tick_period_us = max(1, round(options.period_ns / 1000))
         self._sensor_interval_ms = max(1, round(options.sensor_interval_s * 1000))
-        self._look_after_at_ns = 0
+        self._check_segments_at_ns = 0
 
     def tick(self) -> None:
         tick = self._timekeeper.tick()
@@ -104,8 +104,8 @@ class _Ticker:
                 sensor_interval_ms=self._sensor_interval_ms,
             )
         )
-        if tick.monotonic_ns >= self._look_after_at_ns:
-            self._look_after_at_ns = tick.monotonic_ns + LOOK_AFTER_EVERY_NS
+        if tick.monotonic_ns >= self._check_segments_at_ns:
+            self._check_segments_at_ns = tick.monotonic_ns + CHECK_SEGMENTS_EVERY_NS
             self._clock.restore()
             self._sensors.restore()
 
@@ -128,8 +128,8 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_interpreter() -> Iterator[None]:
-    """Keep the interpreter's own pauses out of the ticks."""
+def _reduce_interpreter_pauses() -> Iterator[None]:
+    """Switch threads sooner and keep garbage collections short, so that ticks are on time."""
     switch_interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     reduce_timer_slack()

@@ -1,50 +1,50 @@
-"""Errors of the clock and its sensors. Everything raised on purpose here is a ClockError."""
+"""Errors of the clock and its sensors. Their base class is ClockError."""
 
 
 class ClockError(Exception):
-    """Something about the clock or its sensors is not as it should be."""
+    """Base class of all errors of this package."""
 
 
 class ClockNotRunningError(ClockError):
-    """No daemon keeps time under this prefix."""
+    """No clock daemon runs under this prefix."""
 
     def __init__(self, prefix: str, segment: str) -> None:
         self.prefix = prefix
         self.segment = segment
         self.command = start_command(prefix)
         super().__init__(
-            f"no clock daemon is running: there is no record in shared memory segment "
-            f"{segment!r}. Start one with: {self.command}"
+            f"no clock daemon is running: shared memory segment {segment!r} has no record. "
+            f"Start one with: {self.command}"
         )
 
 
 class UnstableRecordError(ClockError):
-    """No whole record could be read within the allowed attempts, nor had been before."""
+    """All attempts to read a complete record failed, and this reader has no earlier one."""
 
     def __init__(self, segment: str, prefix: str, sequence: int) -> None:
         self.segment = segment
         self.sequence = sequence
         self.command = start_command(prefix)
         super().__init__(
-            f"segment {segment!r} gave no stable record (sequence word {sequence}): its daemon was "
-            f"stopped or killed in the middle of a write. Start it again with: {self.command}"
+            f"segment {segment!r} has no complete record (sequence word {sequence}): its daemon "
+            f"was stopped or killed in the middle of a write. Start it again with: {self.command}"
         )
 
 
 class SegmentLayoutError(ClockError):
-    """The segment has a size or version that this program does not know."""
+    """This program does not support the segment's size or layout version."""
 
     def __init__(self, segment: str, reason: str) -> None:
         self.segment = segment
-        super().__init__(f"segment {segment!r} has a foreign layout: {reason}")
+        super().__init__(f"segment {segment!r} has an unsupported layout: {reason}")
 
 
 class SegmentAccessError(ClockError):
-    """The segment may not be used: the system refuses it, or it is not trusted."""
+    """The system denies access to the segment, or its owner is not trusted."""
 
     def __init__(self, segment: str, reason: str) -> None:
         self.segment = segment
-        super().__init__(f"segment {segment!r} may not be used: {reason}")
+        super().__init__(f"segment {segment!r} cannot be used: {reason}")
 
 
 class ReaderClosedError(ClockError):
@@ -56,20 +56,20 @@ class ReaderClosedError(ClockError):
 
 
 class DaemonAlreadyRunningError(ClockError):
-    """Another living daemon serves this prefix."""
+    """Another clock daemon is running under this prefix."""
 
     def __init__(self, prefix: str, pid: int | None) -> None:
         self.prefix = prefix
         self.pid = pid
-        holder = f"pid {pid}" if pid else "of unknown pid"
+        holder = f"pid {pid}" if pid else "unknown pid"
         super().__init__(
-            f"a clock daemon already serves prefix {prefix!r} ({holder}); "
-            f"stop it first or choose another prefix with --prefix"
+            f"a clock daemon already runs under prefix {prefix!r} ({holder}). "
+            f"Stop it, or choose another prefix with --prefix"
         )
 
 
 class OptionError(ClockError, ValueError):
-    """An option has a value that cannot be used."""
+    """An option has an invalid value."""
 
     def __init__(self, option: str, reason: str) -> None:
         self.option = option
@@ -77,7 +77,7 @@ class OptionError(ClockError, ValueError):
 
 
 class SourceError(ClockError):
-    """A sensor source could not give a reading."""
+    """A sensor source could not be read."""
 
     def __init__(self, source: str, reason: str) -> None:
         self.source = source
@@ -93,7 +93,7 @@ class TimeServerError(ClockError):
 
 
 class TimeServerRefusedError(TimeServerError):
-    """The server answered with a kiss-o'-death (RFC 5905, section 7.4)."""
+    """The server answered with a kiss-o'-death packet (RFC 5905, section 7.4)."""
 
     def __init__(self, server: str, code: str) -> None:
         self.code = code
@@ -101,6 +101,6 @@ class TimeServerRefusedError(TimeServerError):
 
 
 def start_command(prefix: str) -> str:
-    """The shell command that starts the daemon readers of `prefix` wait for."""
+    """The shell command that starts the daemon of `prefix`."""
     command = "shared-context-server clock"
     return f"{command} --prefix {prefix}" if prefix else command

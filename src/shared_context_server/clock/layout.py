@@ -1,7 +1,7 @@
-"""The bytes of the two segments: 64 each, little-endian, described in docs/clock.md.
+"""The binary layout of the two segments: 64 bytes each, little-endian. docs/clock.md describes it.
 
-Pure: nothing here knows where the bytes live. A record type maps every field by name; the
-`Struct` beside it packs and unpacks the same fields as one tuple, which is faster.
+A record type gives access to the fields by name. The `Struct` of the same fields packs and unpacks
+them as one tuple, which is faster.
 """
 
 import ctypes
@@ -23,8 +23,8 @@ INTERVALS_UNTIL_STALE = 3
 SENSOR_STALE_FLOOR_NS = 2_000_000_000
 
 DRIFT = 50e-6
-"""How far an undisciplined clock may run off, in seconds a second: what PC crystals stay within,
-and what other clock-bound daemons assume."""
+"""The largest frequency error of a free-running clock, in seconds a second. PC crystals stay within
+it, and other clock-bound daemons assume the same."""
 
 
 class ClockFlag(IntFlag):
@@ -49,10 +49,10 @@ class _Record(ctypes.LittleEndianStructure):
 
 
 class ClockRecord(_Record):
-    """One record of the clock segment, copied out of it.
+    """A copy of the record of the clock segment.
 
-    `tick_period_us` and `sensor_interval_ms` share what version 1 calls its reserved word: they
-    tell a reader how old is too old. A writer that leaves them 0 means 1000 Hz and 1 s.
+    `tick_period_us` and `sensor_interval_ms` tell a reader when a record is stale. They stand in
+    the reserved word of version 1; 0 means 1000 Hz and 1 s.
     """
 
     time_s: float
@@ -83,7 +83,7 @@ class ClockRecord(_Record):
 
 
 class SensorRecord(_Record):
-    """One record of the sensor segment. An absent channel is NaN with its flag clear."""
+    """A copy of the record of the sensor segment. An absent channel is NaN, and its flag is clear."""
 
     temperature_c: float
     humidity_percent: float
@@ -124,7 +124,7 @@ def clock_stale_after_ns(tick_period_us: int) -> int:
 
 
 def sensor_stale_after_ns(sensor_interval_ms: int) -> int:
-    """Age at which a sensor record is stale: 3 intervals (1 s if not told), at least 2 s."""
+    """Age at which a sensor record is stale: 3 intervals (of 1 s by default), at least 2 s."""
     interval_ns = (sensor_interval_ms or 1000) * 1_000_000
     return max(INTERVALS_UNTIL_STALE * interval_ns, SENSOR_STALE_FLOOR_NS)
 
@@ -141,7 +141,7 @@ def encode_clock(
     tick_period_us: int,
     sensor_interval_ms: int,
 ) -> bytes:
-    """A clock record whose sequence word is 0, for a seqlock writer to fill in."""
+    """A clock record with sequence word 0. The seqlock's writer fills it in."""
     return CLOCK_STRUCT.pack(
         time_s,
         last_sync_s,
@@ -168,7 +168,7 @@ def encode_sensors(
     monotonic_ns: int,
     pid: int,
 ) -> bytes:
-    """A sensor record whose sequence word is 0; the flags follow from which channels are NaN."""
+    """A sensor record with sequence word 0. A channel that is NaN has no flag."""
     channels = (
         (temperature_c, SensorFlag.TEMPERATURE),
         (humidity_percent, SensorFlag.HUMIDITY),

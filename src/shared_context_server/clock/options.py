@@ -1,4 +1,4 @@
-"""What the daemon can be told, checked. The command line maps onto this one to one."""
+"""The options of the clock daemon and their checks."""
 
 import math
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonOptions:
-    """Options of the clock daemon. Creating one raises OptionError if a value cannot be used.
+    """Options of the clock daemon. The constructor raises OptionError for an invalid value.
 
-    `ntp`: servers as HOST[:PORT], or ("kernel",), or () for the system clock as it is.
-    `sources`: see `sources.registry`; earlier ones win, later ones fill channels they lack.
+    `ntp`: servers as HOST[:PORT], or ("kernel",), or () for the system clock.
+    `sources`: see `sources.registry`. A channel comes from the first source that has it.
     """
 
     prefix: str = ""
@@ -41,11 +41,11 @@ class DaemonOptions:
         for option, words in (("--ntp", self.ntp), ("--source", self.sources)):
             _check_is_tuple(option, words)
             if NONE in words and len(words) > 1:
-                raise OptionError(option, "'none' excludes all others")
+                raise OptionError(option, "'none' cannot be combined with other values")
         if KERNEL in self.ntp and len(self.ntp) > 1:
-            raise OptionError("--ntp", "'kernel' excludes servers: the kernel has its own")
+            raise OptionError("--ntp", "'kernel' cannot be combined with servers")
         if len(set(self.ntp)) < len(self.ntp):
-            raise OptionError("--ntp", "a server is named twice, and would have two votes")
+            raise OptionError("--ntp", "each server may be named only once")
         if self.ntp not in ((KERNEL,), (NONE,)):
             for server in self.ntp:
                 parse_server(server)
@@ -56,7 +56,7 @@ class DaemonOptions:
 
 
 def open_timekeeper(options: DaemonOptions) -> Timekeeper:
-    """Raises OptionError if this machine has no such thing."""
+    """The time source of these options. Raises OptionError if this machine does not have it."""
     if options.ntp in ((), (NONE,)):
         return SystemTime()
     if options.ntp == (KERNEL,):
@@ -66,7 +66,7 @@ def open_timekeeper(options: DaemonOptions) -> Timekeeper:
 
 
 def open_sources(options: DaemonOptions) -> list[Source]:
-    """Raises OptionError for a source there is no such kind of."""
+    """The sensor sources of these options. Raises OptionError for an unknown kind."""
     if options.sources == (NONE,):
         return []
     return [open_source(source) for source in options.sources]
@@ -74,7 +74,7 @@ def open_sources(options: DaemonOptions) -> list[Source]:
 
 def _check_is_tuple(option: str, words: object) -> None:
     if not isinstance(words, tuple):
-        raise OptionError(option, "takes a tuple of texts")
+        raise OptionError(option, "must be a tuple of strings")
 
 
 def _check_range(option: str, value: float, low: float, high: float) -> None:

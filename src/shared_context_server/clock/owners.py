@@ -1,6 +1,7 @@
-"""Whose segments are believed: the reader's own user's, root's, and one more user's if it is named.
+"""Checks which user owns a shared memory segment.
 
-Anybody may make a segment of any name in shared memory, so its name says nothing about its writer.
+A reader trusts segments of its own user, of root, and of the user that `owner` names. The name of
+a segment is no proof: every user of the machine can create a segment of any name.
 """
 
 import os
@@ -14,18 +15,18 @@ if sys.platform != "win32":
 
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 ROOT = 0
-MAX_USER = 2**32 - 2  # the number after it means "no user" to the system
+MAX_USER = 2**32 - 2  # 2**32 - 1 means "no user"
 
 
 def check_owner(owner: str) -> str:
-    """`owner` itself if it is empty or names a user of this system. Raises OptionError."""
+    """Return `owner` if it is empty or names a user of this system. Raises OptionError."""
     if owner:
         _find_user(owner)
     return owner
 
 
 def find_trusted_users(owner: str | int | None) -> frozenset[int]:
-    """The numbers of the users whose segments are believed. Raises OptionError."""
+    """The numbers of the users whose segments are trusted. Raises OptionError."""
     if sys.platform == "win32":
         return frozenset()
     trusted = {os.geteuid(), ROOT}
@@ -35,19 +36,20 @@ def find_trusted_users(owner: str | int | None) -> frozenset[int]:
 
 
 def require_trusted(name: str, state: os.stat_result, trusted_users: frozenset[int]) -> None:
-    """Raise SegmentAccessError unless one of `trusted_users`, and nobody else, may write to it."""
-    # 0: macOS does not say what kind of file a segment is.
+    """Raise SegmentAccessError unless a trusted user owns the segment and only the owner can
+    write to it."""
+    # 0: macOS does not tell the file type of a segment.
     if stat.S_IFMT(state.st_mode) not in (stat.S_IFREG, 0):
-        raise SegmentAccessError(name, "it is no shared memory")
+        raise SegmentAccessError(name, "it is not shared memory")
     if state.st_uid not in trusted_users:
         raise SegmentAccessError(
             name,
-            f"it belongs to user {state.st_uid}, who is not trusted. If this is right, set "
+            f"its owner, user {state.st_uid}, is not trusted. To trust this user, set "
             f"CLOCK_OWNER={state.st_uid} (in Python: owner={state.st_uid})",
         )
     if state.st_mode & WRITABLE_BY_OTHERS:
         mode = stat.S_IMODE(state.st_mode)
-        raise SegmentAccessError(name, f"others than its owner may write to it (mode {mode:04o})")
+        raise SegmentAccessError(name, f"other users can write to it (mode {mode:04o})")
 
 
 def _find_user(owner: str | int | None) -> int:
@@ -60,4 +62,4 @@ def _find_user(owner: str | int | None) -> int:
             return pwd.getpwnam(text).pw_uid
         except (KeyError, ValueError):
             pass
-    raise OptionError("owner", f"there is no user {text[:100]!r} on this system")
+    raise OptionError("owner", f"this system has no user {text[:100]!r}")

@@ -1,4 +1,4 @@
-"""The daemon's side of a segment: written, kept where readers find it, unlinked at the end."""
+"""Publishes records in a shared memory segment. Used by the daemon."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ NO_FLAGS = bytes(4)
 
 
 class PublishedSegment:
-    """One segment under its name. The caller holds the writer's lock of its prefix."""
+    """One segment that this process writes. The caller holds the writer lock of its prefix."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -22,7 +22,7 @@ class PublishedSegment:
         self._write = open_writer(self._segment.view)
         self._record: bytes | None = None
         if not self._segment.was_created:
-            logger.info("took over segment %r from a daemon that is gone", name)
+            logger.info("took over segment %r from a daemon that no longer runs", name)
 
     def write(self, record: bytes) -> None:
         with self._lock:
@@ -30,20 +30,20 @@ class PublishedSegment:
             self._write(record)
 
     def restore(self) -> bool:
-        """Publish anew if the name was taken away; whether it was.
+        """Create the segment again if another process unlinked it. Return whether that was so.
 
-        A foreign reader on Python before 3.13 does that when it exits: its resource tracker
-        unlinks what it had attached to.
+        A reader with `multiprocessing.shared_memory` on Python before 3.13 does that at its exit:
+        its resource tracker unlinks the segments that it had attached.
         """
         if is_current(self._segment, if_unknown=True):
             return False
         logger.warning(
-            "segment %r was unlinked by another process: making it again. (A reader that uses "
+            "another process unlinked segment %r: creating it again. (A reader that uses "
             "multiprocessing.shared_memory on Python < 3.13 does this when it exits.)",
             self.name,
         )
         with self._lock:
-            self._retire()
+            self._clear_flags()
             self._segment = create_segment(self.name)
             self._write = open_writer(self._segment.view)
             if self._record is not None:
@@ -51,11 +51,11 @@ class PublishedSegment:
         return True
 
     def close(self) -> None:
-        """Tell attached readers that this is over, and leave nothing behind."""
+        """Mark the record as invalid for attached readers, and unlink the segment."""
         with self._lock:
-            self._retire()
+            self._clear_flags()
             unlink_segment(self._segment)
 
-    def _retire(self) -> None:
+    def _clear_flags(self) -> None:
         if self._record is not None:
             self._write(self._record[: FLAGS.start] + NO_FLAGS + self._record[FLAGS.stop :])

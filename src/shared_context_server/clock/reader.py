@@ -1,8 +1,8 @@
-"""Reading the clock and the sensors: a copy out of shared memory, some hundred nanoseconds.
+"""Reads the clock and the sensors from shared memory in a few hundred nanoseconds.
 
-A reader attaches at its first read and stays attached. When a record is old it looks whether
-another segment has the name now, so it outlives restarts of the daemon. It never writes and never
-unlinks. One reader may serve several threads.
+A reader attaches at its first read and stays attached. When a record is old, it checks whether a
+new segment has the name. So a restart of the daemon does not disturb it. It never writes and never
+unlinks. Several threads may share one reader.
 """
 
 from collections.abc import Callable
@@ -35,21 +35,21 @@ from shared_context_server.clock.layout import (
 )
 from shared_context_server.clock.owners import find_trusted_users
 from shared_context_server.clock.segment import Segment, attach_segment, check_prefix, is_current
-from shared_context_server.clock.seqlock import Kept, open_reader
+from shared_context_server.clock.seqlock import LastCopy, open_reader
 
 Fields = tuple[Any, ...]
 RecordT = TypeVar("RecordT", ClockRecord, SensorRecord)
 
 INFINITE = float("inf")
 new_tuple = tuple.__new__
-"""What a NamedTuple's constructor calls, without its checks: half the time."""
+"""Makes a NamedTuple without the checks of its constructor, in half the time."""
 
 
 class ClockReading(NamedTuple):
-    """What the time is now; times are seconds since 1970 UTC.
+    """The time now. Times are seconds since 1970 UTC.
 
-    The true time lies between `earliest` and `latest`, which are None while the daemon does not
-    know how far off it may be. `sequence` counts the daemon's ticks, modulo 2**31.
+    The true time lies between `earliest` and `latest`. Both are None while the daemon does not
+    know the error of its clock. `sequence` counts the daemon's ticks, modulo 2**31.
     """
 
     time: float
@@ -62,10 +62,10 @@ class ClockReading(NamedTuple):
 
 
 class SensorReading(NamedTuple):
-    """The latest values: °C, % relative humidity, %, %, processes.
+    """The latest values, in °C, % relative humidity, %, % and processes.
 
-    None where there is no such sensor, or it gives nothing at present. A stale reading keeps its
-    last values. `sequence` counts the daemon's writes, modulo 2**31.
+    A value is None if there is no such sensor, or if it has no reading now. A stale reading keeps
+    its last values. `sequence` counts the daemon's writes, modulo 2**31.
     """
 
     temperature: float | None
@@ -80,7 +80,7 @@ class SensorReading(NamedTuple):
 
 
 class _Reader(Generic[RecordT]):
-    """Attaching, re-attaching and raw reads: the same for both segments."""
+    """Attaches to a segment and reads its records. Base class of both readers."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class _Reader(Generic[RecordT]):
         self._trusted_users = find_trusted_users(owner)
         self._copy_view: Callable[[memoryview | bytes], RecordT] = record_type.from_buffer_copy
         self._struct = struct
-        self._kept = Kept()
+        self._last = LastCopy()
         self._trusted_for_ns = trusted_for_ns
         self._attached: Segment | None = None
         self._check_at_ns = 0
@@ -104,8 +104,8 @@ class _Reader(Generic[RecordT]):
         self._copy_fields: Callable[[], Fields] = self._attach_and_copy_fields
 
     def read(self) -> RecordT:
-        """One whole record as it stands in the segment. While the writer stands, or has died, in
-        the middle of a write: the last one that this reader has read.
+        """A copy of the record. If the writer stopped in the middle of a write, this is the last
+        record that this reader has read.
 
         Raises ClockNotRunningError, UnstableRecordError or another ClockError.
         """
@@ -115,7 +115,7 @@ class _Reader(Generic[RecordT]):
         return self._check_age(record)
 
     def close(self) -> None:
-        """Let go of the segment. The segment itself stays, for its daemon and other readers."""
+        """Detach from the segment. The segment stays, for its daemon and other readers."""
         self._attached = None
         self._copy_record = self._copy_fields = self._refuse
 
@@ -150,14 +150,14 @@ class _Reader(Generic[RecordT]):
             segment = attach_segment(self.segment, self._trusted_users)
         except FileNotFoundError as exc:
             raise ClockNotRunningError(self.prefix, self.segment) from exc
-        if not self._adopt(segment):
+        if not self._attach(segment):
             raise ClockNotRunningError(self.prefix, self.segment)
 
     def _reattach(self) -> bool:
-        """Move to the segment that has the name now, if it is another one with a record in it.
+        """Attach to the segment that has the name now, if it is a new one and has a record.
 
-        One that may not be used is no successor: whoever puts it there does not take a reader's
-        last record away.
+        A segment that cannot be used is ignored. Otherwise any user could stop a reader by
+        creating one.
         """
         attached = self._attached
         try:
@@ -166,52 +166,52 @@ class _Reader(Generic[RecordT]):
             segment = attach_segment(self.segment, self._trusted_users)
         except (FileNotFoundError, SegmentAccessError):
             return False
-        return self._adopt(segment)
+        return self._attach(segment)
 
-    def _adopt(self, segment: Segment) -> bool:
+    def _attach(self, segment: Segment) -> bool:
         version = self._struct.unpack_from(segment.view)[8]
         if version == 0:
             return False
         if version != LAYOUT_VERSION:
-            reason = f"version {version}, this program knows {LAYOUT_VERSION}"
+            reason = f"it has version {version}, this program reads version {LAYOUT_VERSION}"
             raise SegmentLayoutError(self.segment, reason)
         self._attached = segment
         self._check_at_ns = 0
         self._copy_record = open_reader(
-            segment.view, self._copy_view, self._recall_record, self._kept
+            segment.view, self._copy_view, self._get_last_record, self._last
         )
         self._copy_fields = open_reader(
-            segment.view, self._struct.unpack_from, self._recall_fields, self._kept
+            segment.view, self._struct.unpack_from, self._get_last_fields, self._last
         )
         return True
 
-    def _recall_record(self, sequence: int) -> RecordT:
-        """What to give while the writer stands in the middle of a write: its age tells the rest."""
+    def _get_last_record(self, sequence: int) -> RecordT:
+        """The result while the writer is in the middle of a write. Its age shows that it is old."""
         if self._reattach():
             return self._copy_record()
-        return self._copy_view(self._find_kept(sequence))
+        return self._copy_view(self._get_last_bytes(sequence))
 
-    def _recall_fields(self, sequence: int) -> Fields:
+    def _get_last_fields(self, sequence: int) -> Fields:
         if self._reattach():
             return self._copy_fields()
-        return self._struct.unpack_from(self._find_kept(sequence))
+        return self._struct.unpack_from(self._get_last_bytes(sequence))
 
-    def _find_kept(self, sequence: int) -> bytes:
-        """The bytes of the last record that was read, by `read` or `now`."""
-        kept: RecordT | Fields | None = self._kept.value
-        if kept is None:
+    def _get_last_bytes(self, sequence: int) -> bytes:
+        """The bytes of the last record that `read` or `now` has read."""
+        last: RecordT | Fields | None = self._last.value
+        if last is None:
             raise UnstableRecordError(self.segment, self.prefix, sequence)
-        return self._struct.pack(*kept) if isinstance(kept, tuple) else bytes(kept)
+        return self._struct.pack(*last) if isinstance(last, tuple) else bytes(last)
 
     def _refuse(self) -> NoReturn:
         raise ReaderClosedError(self.segment)
 
 
 class ClockReader(_Reader[ClockRecord]):
-    """Reads the clock of `prefix`. Creating one is free; the first read attaches.
+    """Reads the clock of `prefix`. The first read attaches to the segment.
 
-    Only segments of this process's user, of root and of `owner`, a user's name or number, are
-    believed, and only if nobody else may write to them.
+    The segment must belong to this process's user, to root or to `owner` (a user's name or
+    number), and no other user may be able to write to it.
     """
 
     def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
@@ -219,18 +219,18 @@ class ClockReader(_Reader[ClockRecord]):
         super().__init__(prefix, name, owner, ClockRecord, CLOCK_STRUCT, CLOCK_STALE_FLOOR_NS)
 
     def now(self) -> ClockReading:
-        """The time at this moment: the time at the last tick and the monotonic time since then.
+        """The time now: the time of the last tick plus the monotonic time since then.
 
-        A dead daemon makes it stale, not wrong: the time goes on and the bounds widen, from the
-        last record that this reader has read if the daemon died in the middle of a write. Raises
-        ClockNotRunningError if there was no daemon to attach to, UnstableRecordError if it stands
-        in the middle of a write and this reader has read nothing before, or another ClockError.
+        If the daemon has died, the result is stale but not wrong: the time goes on and the bounds
+        widen. If it died in the middle of a write, this uses the last record that this reader has
+        read. Raises ClockNotRunningError if there is no segment, UnstableRecordError if there is
+        no complete record, or another ClockError.
         """
         fields = self._copy_fields()
         age_ns = monotonic_ns() - fields[4]
         stale = False
         if not 0 <= age_ns < CLOCK_STALE_FLOOR_NS or not fields[3] & 1:
-            fields, age_ns, stale = self._judge(fields)
+            fields, age_ns, stale = self._refresh(fields)
         age_s = age_ns * 1e-9
         time = fields[0] + age_s
         bound = fields[6] + age_s * DRIFT
@@ -244,8 +244,9 @@ class ClockReader(_Reader[ClockRecord]):
             ClockReading, (time, None, None, age_s, stale, synchronized, fields[2] >> 1)
         )
 
-    def _judge(self, fields: Fields) -> tuple[Fields, int, bool]:
-        """The record to use, its age in ns, and whether it is stale, after a look for a new one."""
+    def _refresh(self, fields: Fields) -> tuple[Fields, int, bool]:
+        """Look for a new segment if the record is stale. Return the record to use, its age in ns,
+        and whether it is stale."""
         if self._is_stale(fields) and self._reattach():
             fields = self._copy_fields()
         return fields, max(0, monotonic_ns() - fields[4]), self._is_stale(fields)
@@ -256,9 +257,9 @@ class ClockReader(_Reader[ClockRecord]):
 
 
 class SensorReader(_Reader[SensorRecord]):
-    """Reads the sensors of `prefix`. Creating one is free; the first read attaches.
+    """Reads the sensors of `prefix`. The first read attaches to the segment.
 
-    It believes the segments that a ClockReader of this `owner` believes.
+    `owner` is as for ClockReader.
     """
 
     def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
@@ -272,7 +273,7 @@ class SensorReader(_Reader[SensorRecord]):
         age_ns = monotonic_ns() - fields[4]
         stale = False
         if not 0 <= age_ns < SENSOR_STALE_FLOOR_NS:
-            fields, age_ns, stale = self._judge(fields)
+            fields, age_ns, stale = self._refresh(fields)
         flags = fields[3]
         return new_tuple(
             SensorReading,
@@ -293,7 +294,7 @@ class SensorReader(_Reader[SensorRecord]):
         self._clock.close()
         super().close()
 
-    def _judge(self, fields: Fields) -> tuple[Fields, int, bool]:
+    def _refresh(self, fields: Fields) -> tuple[Fields, int, bool]:
         stale_after_ns = sensor_stale_after_ns(self._find_interval_ms())
         if not 0 <= monotonic_ns() - fields[4] < stale_after_ns and self._reattach():
             fields = self._copy_fields()
@@ -301,7 +302,7 @@ class SensorReader(_Reader[SensorRecord]):
         return fields, max(0, age_ns), not 0 <= age_ns < stale_after_ns
 
     def _find_interval_ms(self) -> int:
-        """What the daemon says in its other segment; 0 if that one does not tell."""
+        """The sensor interval from the clock's segment; 0 if that cannot be read."""
         try:
             return self._clock.read().sensor_interval_ms
         except ClockError:

@@ -1,8 +1,8 @@
-"""Named shared memory of one record: create, take over, attach, unlink.
+"""Creates, attaches and unlinks named shared memory segments of one record.
 
-The names are those of `multiprocessing.shared_memory`, but not its class: before Python 3.13 that
-registers even attached segments with the resource tracker, which unlinks them when the reader
-exits. Here nothing is registered, and only the daemon unlinks.
+The names are compatible with `multiprocessing.shared_memory`. Its class is not used on POSIX: before
+Python 3.13 it registers attached segments with the resource tracker, which unlinks them when the
+reader exits. Here only the daemon unlinks.
 """
 
 import mmap
@@ -16,7 +16,7 @@ from shared_context_server.clock.layout import RECORD_SIZE
 from shared_context_server.clock.owners import find_trusted_users, require_trusted
 
 MODE = 0o644
-"""Everyone may read, the daemon's user may write."""
+"""Every user can read, only the daemon's user can write."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
 
@@ -25,8 +25,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
 class Segment:
     """A mapped segment. It is unmapped when the last reference to `view` goes.
 
-    `identity` tells a segment from another one of the same name that replaced it; its second
-    number, the inode, is 0 where the system does not say.
+    `identity` is the device and inode. It differs if another segment got the same name. The inode
+    is 0 where the system does not tell it.
     """
 
     name: str
@@ -36,17 +36,19 @@ class Segment:
 
 
 def check_prefix(prefix: str) -> str:
-    """`prefix` itself if it can begin the name of a segment. Raises OptionError."""
+    """Return `prefix` if a segment's name can begin with it. Raises OptionError."""
     if not _PREFIX.fullmatch(prefix):
-        raise OptionError("prefix", f"{prefix!r} has other than letters, digits, '.', '_' and '-'")
+        raise OptionError(
+            "prefix", f"{prefix!r} must be at most 200 letters, digits, '.', '_' or '-'"
+        )
     return prefix
 
 
 if sys.platform == "win32":
     from multiprocessing.shared_memory import SharedMemory
 
-    # On Windows a segment has no owner that could be asked, and lives as long as anyone maps it:
-    # nothing can replace it under a reader, and there is nothing to unlink.
+    # On Windows a segment has no owner to check. It exists as long as a process maps it, so nothing
+    # can replace it under a reader, and there is nothing to unlink.
 
     def attach_segment(name: str, trusted_users: frozenset[int] | None = None) -> Segment:
         """Map `name`. Raises FileNotFoundError if there is none."""
@@ -71,15 +73,15 @@ if sys.platform == "win32":
         return Segment(memory.name, view[:RECORD_SIZE], (0, 0), was_created)
 
 else:
-    # What multiprocessing.shared_memory itself is made of; typeshed does not describe it.
+    # The module that multiprocessing.shared_memory uses; typeshed has no stubs for it.
     from _posixshmem import shm_open, shm_unlink  # type: ignore[import-not-found, unused-ignore]
 
     def attach_segment(name: str, trusted_users: frozenset[int] | None = None) -> Segment:
         """Map `name` read-only.
 
-        Raises FileNotFoundError if there is none yet, SegmentLayoutError if it is too small,
-        SegmentAccessError if this user may not read it, or if others than `trusted_users` (None:
-        this user and root) may write to it.
+        Raises FileNotFoundError if it does not exist yet, SegmentLayoutError if it is too small,
+        SegmentAccessError if this user cannot read it, or if a user who is not in `trusted_users`
+        (None: this user and root) can write to it.
         """
         if trusted_users is None:
             trusted_users = find_trusted_users(None)
@@ -88,7 +90,7 @@ else:
             state = os.fstat(fd)
             require_trusted(name, state, trusted_users)
             if state.st_size == 0:
-                # Its daemon has created it and is about to give it a size.
+                # The daemon has just created it and has not set its size yet.
                 raise FileNotFoundError(name)
             if state.st_size < RECORD_SIZE:
                 raise SegmentLayoutError(name, f"{state.st_size} bytes instead of {RECORD_SIZE}")
@@ -98,10 +100,10 @@ else:
         return Segment(name, view, (state.st_dev, state.st_ino))
 
     def create_segment(name: str) -> Segment:
-        """Map `name` for writing: a new one, or the one that a dead daemon left.
+        """Map `name` for writing: a new segment, or the one that a dead daemon left.
 
-        One that others than this user may write to is not trusted: it is replaced if this user may
-        do so. The caller holds the writer's lock. Raises SegmentAccessError.
+        A segment that another user can write to is replaced. The caller holds the writer lock.
+        Raises SegmentAccessError.
         """
         fd, was_created = _take_or_create(name)
         try:
@@ -129,7 +131,7 @@ else:
         return _open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def _reserve(name: str, fd: int) -> None:
-        """Give the segment its size, and the memory for it: who writes where there is none dies."""
+        """Set the size and allocate the memory: writing to unallocated memory can kill a process."""
         try:
             if sys.platform == "linux":
                 os.posix_fallocate(fd, 0, RECORD_SIZE)
@@ -145,10 +147,9 @@ else:
             raise SegmentAccessError(name, _describe(exc)) from exc
 
     def is_current(segment: Segment, *, if_unknown: bool) -> bool:
-        """Whether the segment's name still leads to it: not unlinked, not replaced.
+        """Whether the segment still has its name: it was neither unlinked nor replaced.
 
-        `if_unknown` is the answer if the name leads to some segment and the system does not say
-        to which (macOS numbers no shared memory).
+        `if_unknown` is the result where the system does not tell the inode (macOS).
         """
         try:
             fd = _open(segment.name, os.O_RDONLY)
@@ -163,14 +164,14 @@ else:
         return segment.identity == (state.st_dev, state.st_ino)
 
     def unlink_segment(segment: Segment) -> None:
-        """Take the name away, if it still leads to this segment. Whoever has mapped it keeps it."""
+        """Remove the name if it still belongs to this segment. Existing mappings stay valid."""
         if is_current(segment, if_unknown=True):
             _unlink(segment.name)
 
     def _open(name: str, flags: int) -> int:
         try:
-            # O_NONBLOCK: a pipe under this name must not make anybody wait for its other end.
-            # Symbolic links are not followed: shm_open sees to that.
+            # O_NONBLOCK: opening a pipe of this name must not block. shm_open does not follow
+            # symbolic links.
             fd: int = shm_open(f"/{name}", flags | os.O_NONBLOCK, mode=MODE)
             return fd
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Reading the sources and publishing what they give.
+"""Reads the sensor sources and publishes their values.
 
-Every source is read in a thread of its own, so one that hangs or fails takes only its channels
-with it, and never the clock.
+Each source is read in its own thread. So a source that hangs or fails affects neither the other
+sources nor the clock.
 """
 
 import logging
@@ -20,11 +20,12 @@ BACK_OFF_LIMIT_S = 60.0
 
 
 class SensorLoop:
-    """Merges the sources' latest readings; earlier sources win, later ones fill what they lack.
+    """Merges the latest readings of all sources into one record.
 
-    `publish` is called with a sensor record whenever a reading comes in or a source fails, by one
-    thread at a time, and not after `stop`. A record is as old as the oldest reading in it, and a
-    reading that would make it stale is left out.
+    A channel that several sources have is taken from the first of them. `publish` gets a sensor
+    record after each reading and each failure; one thread at a time calls it, and none after
+    `stop`. The time of a record is that of its oldest reading. A reading so old that the record
+    would be stale is left out.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class SensorLoop:
             ).start()
 
     def stop(self) -> None:
-        """End all reading. A source that hangs is left behind; its thread ends with the process."""
+        """Stop all readings. Does not wait for a source that hangs: its thread is a daemon thread."""
         with self._lock:
             self._stopping.set()
         for source in self._sources:
@@ -60,7 +61,7 @@ class SensorLoop:
             started_ns = time.monotonic_ns()
             try:
                 channels = source.read()
-            except (Exception, SystemExit) as exc:  # noqa: BLE001 - a source runs foreign code
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - a source runs the user's code
                 failures += 1
                 if failures == 1 and not self._stopping.is_set():
                     logger.warning("%s; trying again", str(exc) or type(exc).__name__)

@@ -1,10 +1,11 @@
-"""One writer, any number of readers, no locks: the sequence word is odd while writing.
+"""A seqlock: one writer and many readers share a record without locks.
 
-A reader copies the record between two looks at the sequence word and keeps the copy only if both
-saw the same even number. So it never returns a mix of two records, and never holds up the writer.
+The sequence word is odd while the writer writes. A reader reads the word, copies the record, and
+reads the word again. The copy counts only if both times the word had the same even value. So a
+reader never returns a mix of two records, and it never blocks the writer.
 
-The word is stored by one aligned 32-bit store (`memoryview.cast("I")`): `struct.pack_into` zeroes
-its target before it writes, and readers would see the zero.
+The word is written by one aligned 32-bit store (`memoryview.cast("I")`). `struct.pack_into` would
+first store a zero, which readers could see.
 """
 
 import platform
@@ -21,19 +22,19 @@ SEQUENCE_MASK = 0xFFFFFFFF
 ROUNDS = 40
 SPINS = 200
 PAUSE_S = 0.0005
-"""A write takes a fraction of a microsecond, so a round of attempts outlasts many. Only a writer
-that lost its core in the middle of one makes readers wait; it gets it back within milliseconds."""
+"""A write takes less than a microsecond, so one round of attempts spans many writes. Readers wait
+only if the writer was descheduled in the middle of a write; it runs again within milliseconds."""
 
 ORDERS_STORES_AND_LOADS = platform.machine().lower() in {"x86_64", "amd64", "i386", "i686"}
-"""x86 cores see each other's stores, and make loads, in program order. Others need fences."""
+"""x86 keeps stores in order and loads in order. Other processors need memory fences."""
 
 
 def open_writer(view: memoryview) -> Callable[[bytes], None]:
-    """A function that replaces the record in `view`, all but its sequence word, atomically.
+    """A function that replaces the record in `view` atomically.
 
-    It goes on from the sequence word it finds, so readers attached to a segment that a dead
-    writer left, even in the middle of a write, see the numbers grow. Only one thread of one
-    process may use it. Bytes 16 to 19 of what it is given are ignored.
+    It continues from the sequence word in `view`. So readers of a segment see the word grow even
+    if an earlier writer died in the middle of a write. Only one thread of one process may call it.
+    It ignores bytes 16 to 19 of the given record, where the sequence word is.
     """
     word = _sequence_word(view)
     head, tail = view[:16], view[20:RECORD_SIZE]
@@ -63,8 +64,8 @@ def open_writer(view: memoryview) -> Callable[[bytes], None]:
     return write if ORDERS_STORES_AND_LOADS else write_fenced
 
 
-class Kept:
-    """What was copied last, for the time when nothing whole can be copied. None at first."""
+class LastCopy:
+    """The last complete copy of a record; None before the first one."""
 
     __slots__ = ("value",)
 
@@ -76,24 +77,24 @@ def open_reader(
     view: memoryview,
     copy: Callable[[memoryview], T],
     give_up: Callable[[int], T],
-    kept: Kept | None = None,
+    last: LastCopy | None = None,
 ) -> Callable[[], T]:
-    """A function that returns `copy(view)` of one whole record, and keeps it in `kept`.
+    """A function that returns `copy(view)` of one complete record, and stores it in `last`.
 
-    After about 25 ms without one it returns `give_up(sequence word)`, which may raise. It does so
-    at once when it is called again while the writer still stands in the middle of the same write.
+    If it gets no complete record for about 25 ms, it returns `give_up(sequence word)`, which may
+    raise. While the writer stays in the middle of the same write, further calls do so at once.
     """
-    kept = kept or Kept()
+    last = last or LastCopy()
     word = _sequence_word(view)
     if not ORDERS_STORES_AND_LOADS:
-        copy = _put_between_fences(copy)
+        copy = _add_fences(copy)
     abandoned = -1
 
     def read() -> T:
         sequence = word[0]
         value = copy(view)
         if word[0] == sequence and not sequence & 1:
-            kept.value = value
+            last.value = value
             return value
         return retry()
 
@@ -109,7 +110,7 @@ def open_reader(
                     continue
                 value = copy(view)
                 if word[0] == sequence:
-                    kept.value = value
+                    last.value = value
                     return value
             time.sleep(PAUSE_S)
         abandoned = sequence if sequence & 1 else -1
@@ -122,7 +123,7 @@ def _sequence_word(view: memoryview) -> memoryview:
     return view.cast("B").cast("I")[SEQUENCE_WORD : SEQUENCE_WORD + 1]
 
 
-def _put_between_fences(copy: Callable[[memoryview], T]) -> Callable[[memoryview], T]:
+def _add_fences(copy: Callable[[memoryview], T]) -> Callable[[memoryview], T]:
     fence = _make_fence()
 
     def copy_fenced(view: memoryview) -> T:
@@ -135,7 +136,7 @@ def _put_between_fences(copy: Callable[[memoryview], T]) -> Callable[[memoryview
 
 
 def _make_fence() -> Callable[[], None]:
-    """A full barrier from what Python has: releasing a lock and taking it again are ordered."""
+    """A full memory barrier made of a lock: Python has no other one."""
     lock = threading.Lock()
     acquire, release = lock.acquire, lock.release
 

@@ -6,8 +6,8 @@ import signal
 
 
 def find_ending_signals() -> list[signal.Signals]:
-    """SIGINT, SIGTERM, and where there are such: SIGHUP, which a closed terminal sends, and
-    SIGBREAK. SIGHUP is left out where it is ignored, as it is under nohup."""
+    """SIGINT and SIGTERM; SIGHUP (sent by a terminal that closes) and SIGBREAK where the system has
+    them and does not ignore them. nohup ignores SIGHUP."""
     found = [signal.SIGINT, signal.SIGTERM]
     for name in ("SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)

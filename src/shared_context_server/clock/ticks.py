@@ -1,4 +1,4 @@
-"""Calling a function at a steady rate, without drift and without keeping a core busy."""
+"""Calls a function at a steady rate, without drift and without busy waiting."""
 
 import ctypes
 import sys
@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 NS = 1_000_000_000
 LONGEST_SLEEP_NS = NS // 10
-"""A signal only sets a flag; at slow rates it would otherwise wait for the next tick."""
+"""A signal only sets a flag. At slow rates the flag would otherwise wait for the next tick."""
 PR_SET_TIMERSLACK = 29
 
 
 def run_ticks(period_ns: int, tick: Callable[[], None], is_stopping: Callable[[], bool]) -> None:
-    """Call `tick` now and at every multiple of `period_ns` from now on, until `is_stopping`.
+    """Call `tick` now and then once every `period_ns`, until `is_stopping()`.
 
-    Deadlines are absolute: a late tick does not delay the ones after it. Ticks that were missed
-    altogether are left out, not made up for.
+    Deadlines are absolute: a late tick does not delay later ones. Missed ticks are skipped.
     """
     deadline_ns = time.monotonic_ns()
     while not is_stopping():
@@ -25,12 +24,12 @@ def run_ticks(period_ns: int, tick: Callable[[], None], is_stopping: Callable[[]
 
 
 def find_next_deadline(deadline_ns: int, period_ns: int, now_ns: int) -> int:
-    """The first point after `now_ns` that is a whole number of periods after `deadline_ns`."""
+    """The first deadline after `now_ns`, a whole number of periods after `deadline_ns`."""
     return deadline_ns + max(1, (now_ns - deadline_ns) // period_ns + 1) * period_ns
 
 
 def reduce_timer_slack() -> None:
-    """Ask Linux not to delay this thread's wake-ups by its usual 50 µs."""
+    """Tell Linux not to delay this thread's wake-ups by the default timer slack of 50 µs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
 

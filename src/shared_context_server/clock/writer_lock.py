@@ -1,8 +1,7 @@
-"""At most one daemon a prefix, decided by the kernel.
+"""A file lock that allows one daemon for each prefix.
 
-A lock on an open file ends with the process that holds it, however that ends. A pid in shared
-memory could not tell a living daemon from a stranger who was given the dead one's number, nor
-from a process of another container.
+The kernel releases the lock when the process ends, also after a crash. A pid in shared memory would
+not do: the pid of a dead daemon can be used again, and other containers have other pids.
 """
 
 import os
@@ -18,10 +17,10 @@ from shared_context_server.clock.errors import DaemonAlreadyRunningError, Segmen
 
 @contextmanager
 def hold_writer_lock(prefix: str) -> Iterator[None]:
-    """Be the only daemon of `prefix` until the block ends; then leave no file behind.
+    """Hold the lock of `prefix` until the block ends, then remove its file.
 
-    Raises DaemonAlreadyRunningError at once if another one holds the lock, SegmentAccessError if
-    it is another user's.
+    Does not wait: raises DaemonAlreadyRunningError if another daemon holds the lock, and
+    SegmentAccessError if the file belongs to another user.
     """
     path = lock_path(prefix)
     fd = _acquire(path, prefix)
@@ -31,13 +30,13 @@ def hold_writer_lock(prefix: str) -> Iterator[None]:
         yield
     finally:
         if sys.platform != "win32":
-            # Before the lock goes, so that nobody can be given it on a file without a name.
+            # Before the lock is released, so that nobody can lock a file that has no name any more.
             path.unlink(missing_ok=True)
         os.close(fd)
 
 
 def lock_path(prefix: str) -> Path:
-    """Beside the segments where they have a directory, so that whoever shares them shares it."""
+    """The path of the lock. Containers that share the segments' directory share the lock too."""
     shared = Path("/dev/shm")  # noqa: S108 - the segments are there too
     directory = shared if shared.is_dir() else Path(tempfile.gettempdir())
     return directory / f"{prefix}time_daemon_lock"
@@ -49,13 +48,13 @@ def _acquire(path: Path, prefix: str) -> int:
         try:
             fd = os.open(path, flags, 0o600)
         except PermissionError as exc:
-            reason = f"a daemon of another user holds it, or has left it behind in {path.parent}"
+            reason = f"the lock file in {path.parent} belongs to another user"
             raise SegmentAccessError(path.name, reason) from exc
         except OSError as exc:
             raise SegmentAccessError(path.name, f"the system says {exc.strerror!r}") from exc
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise SegmentAccessError(path.name, f"what lies in {path.parent} is no file")
+            raise SegmentAccessError(path.name, f"the one in {path.parent} is not a regular file")
         try:
             _lock(fd)
             if _is_same_file(fd, path):
@@ -64,7 +63,7 @@ def _acquire(path: Path, prefix: str) -> int:
             pid = _read_pid(fd)
             os.close(fd)
             raise DaemonAlreadyRunningError(prefix, pid) from exc
-        # The previous holder unlinked it between our open and our lock: begin again.
+        # The previous holder unlinked the file between our open and our lock: try again.
         os.close(fd)
 
 

@@ -1,13 +1,13 @@
-"""The server, its clock or functions of yours inside a process of yours, without any socket."""
+"""Embeds the server, the clock or your own functions in your process, without sockets."""
 
 from shared_context_server.embed.adapter import McpServerAdapter
 from shared_context_server.embed.agent import agent_options, tool_timings
+from shared_context_server.embed.call_durations import ToolTiming, ToolTimings
 from shared_context_server.embed.clock_server import create_clock_server
 from shared_context_server.embed.control import ControlRouter, servers_for_cli
 from shared_context_server.embed.entry import SdkServerEntry
 from shared_context_server.embed.functions import tool_server
 from shared_context_server.embed.sdk_server import create_sdk_server
-from shared_context_server.embed.timings import ToolTiming, ToolTimings
 
 __all__ = [
     "ControlRouter",

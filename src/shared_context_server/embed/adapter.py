@@ -1,4 +1,4 @@
-"""Any MCP server object as a function from message to answer: no socket, no process, one session."""
+"""Connects a host to an MCP server object in the same process, message by message."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from shared_context_server.jsonrpc import (
 from shared_context_server.observability.logs import get_logger
 
 MAX_IN_FLIGHT = 256
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # what MCP over HTTP takes by default
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # the default of MCP over HTTP
 CLOSE_GRACE_S = 5.0  # for tools that do not react to their cancellation
-LEGACY_VERSION = "2025-06-18"  # spoken for hosts that send requests without a handshake
+LEGACY_VERSION = "2025-06-18"  # for hosts that send requests without a handshake
 MODERN_MARK = "io.modelcontextprotocol/protocolVersion"
 
 _log = get_logger("embed")
@@ -43,7 +43,7 @@ _log = get_logger("embed")
 
 @runtime_checkable
 class RunsOnStreams(Protocol):
-    """What is asked of a low-level MCP server."""
+    """What the adapter needs of a low-level MCP server."""
 
     def create_initialization_options(self) -> Any: ...
 
@@ -53,7 +53,8 @@ class RunsOnStreams(Protocol):
 
 
 def find_low_level_server(server: object) -> RunsOnStreams:
-    """The low-level server of a FastMCP or MCPServer object, of an `mcp_servers` entry, or itself.
+    """The low-level server of a FastMCP or MCPServer object or an `mcp_servers` entry, or the object
+    itself if it is one.
 
     Raises TypeError for anything else.
     """
@@ -68,8 +69,8 @@ def find_low_level_server(server: object) -> RunsOnStreams:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A request on its way to the server, or there. Its slot is taken until the server is done with
-    it, which may be after its caller has stopped waiting. The handshake's has no `request_id`."""
+    """A request to the server. It keeps its slot until the server has finished it, even if its caller
+    no longer waits. The request of the handshake has no `request_id`."""
 
     request_id: RequestId | None
     answer: asyncio.Future[JsonObject]
@@ -79,10 +80,9 @@ class _Call:
 class McpServerAdapter:
     """One MCP session with a server object in this process.
 
-    `handle_message` takes requests, notifications and responses in any order and any number at
-    once. What the server asks of its client is refused (but for pings) and what it notifies of is
-    dropped: there is nobody to carry it to. Requests that come without a handshake get one made
-    for them. For the tasks of one asyncio loop.
+    `handle_message` takes requests, notifications and responses in any order, and many at once.
+    Requests of the server to its client are refused, except pings, and its notifications are dropped.
+    If a host sends requests without a handshake, the adapter makes it. For the tasks of one loop.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class McpServerAdapter:
         max_in_flight: int = MAX_IN_FLIGHT,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        """Raises TypeError if this is no MCP server object. Nothing of it is started yet."""
+        """Raises TypeError if `server` is not an MCP server object. Does not start it."""
         self._server = find_low_level_server(server)
         self._max_in_flight = max_in_flight
         self._max_message_bytes = max_message_bytes
@@ -108,11 +108,11 @@ class McpServerAdapter:
 
     @property
     def is_connected(self) -> bool:
-        """False too once the server has ended by itself; `connect` starts it again."""
+        """Also false after the server has ended by itself. `connect` starts it again."""
         return self._session is not None and not self._session.is_over
 
     async def connect(self) -> None:
-        """Start a session; nothing if there is one. A server that cannot start answers so."""
+        """Start a session if there is none. If the server cannot start, its answers say so."""
         async with self._connecting:
             if not self.is_connected:
                 if self._session is not None:
@@ -123,18 +123,18 @@ class McpServerAdapter:
             await session.ready.wait()
 
     async def close(self) -> None:
-        """End the session: calls in flight are answered with an error. The server object stays
-        usable, and so does this adapter after another `connect`."""
+        """End the session. Running calls get an error. The server object and this adapter can be used
+        again after another `connect`."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def handle_message(self, raw: bytes | str | JsonObject) -> JsonObject | None:
-        """The response to a request, None for anything that takes none.
+        """Return the response to a request; None for other messages.
 
-        Never raises for what a message or the server can cause: broken input, an unknown method, a
-        failing server and a closed session are JSON-RPC errors, a failing tool is a result with
-        isError. Cancelling the caller's task cancels the call in the server.
+        Errors do not raise: invalid input, an unknown method, a failing server and a closed session
+        are JSON-RPC errors, a failing tool is a result with isError. Cancelling the caller's task
+        cancels the call in the server.
         """
         try:
             message = read_message(raw, self._max_message_bytes)
@@ -147,7 +147,7 @@ class McpServerAdapter:
 
 
 class _Session:
-    """One `run` of the server over a pair of memory streams, in a task of its own."""
+    """One `run` of the server over a pair of memory streams, in its own task."""
 
     def __init__(self, server: RunsOnStreams, max_in_flight: int) -> None:
         self._server = server
@@ -176,14 +176,14 @@ class _Session:
                 serving = asyncio.create_task(self._serve(*server), name="mcp-server")
                 try:
                     async for item in from_server:
-                        self._take(item)
-                    self._finish()  # what is unanswered now stays so; the server may still tidy up
+                        self._receive(item)
+                    self._finish()  # no more answers will come; the server may still clean up
                     await serving
                 finally:
                     serving.cancel()
                     with suppress(asyncio.CancelledError):
                         await serving
-        except Exception as exc:  # noqa: BLE001 - any server's any failure: its callers are told
+        except Exception as exc:  # noqa: BLE001 - a server can raise anything; the callers get the error
             self._end = f"The server has failed: {_describe(exc)}"
             _log.warning("an embedded server failed", error=self._end)
 
@@ -198,7 +198,7 @@ class _Session:
             await write_stream.aclose()
             await read_stream.aclose()
 
-    def _take(self, item: SessionMessage | Exception) -> None:
+    def _receive(self, item: SessionMessage | Exception) -> None:
         if isinstance(item, Exception):
             return
         body: JsonObject = item.message.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -208,7 +208,7 @@ class _Session:
             self._tasks.start(self._answer_server(body))
 
     async def _answer_server(self, request: JsonObject) -> None:
-        """Nobody is there to ask; refusing at once is better than a server that waits for ever."""
+        """Refuse a request of the server, so that it does not wait forever."""
         answer = {"jsonrpc": "2.0", "id": request["id"], "result": {}}
         if request["method"] != "ping":
             text = f"{request['method']} is not supported by this client"
@@ -217,7 +217,7 @@ class _Session:
             await self._send(SessionMessage(jsonrpc_message_adapter.validate_python(answer)))
 
     def _settle(self, internal_id: Any, answer: JsonObject) -> None:
-        """The server is done with a request."""
+        """Set the answer of a request that the server has finished."""
         call = self._calls.pop(internal_id, None)
         if call is not None and not call.answer.done():
             call.answer.set_result(answer | {"id": call.request_id})
@@ -233,7 +233,7 @@ class _Session:
     async def handle(self, message: Message) -> JsonObject | None:
         await self.ready.wait()
         if message.kind == "response":
-            return None  # the session answers the server by itself
+            return None  # the session itself answers requests of the server
         if self.is_over:
             raise Refused(CONNECTION_CLOSED, self._end, message.id)
         if message.kind == "notification":
@@ -249,23 +249,25 @@ class _Session:
                 self._calls.pop(internal_id, None)
 
     async def _ensure_handshake(self, message: Message, call: _Call) -> None:
-        """A session begins with `initialize`, or with a request of the era that has none. For a
-        host that begins with neither, as the control protocol allows, the handshake is made here:
-        once for all who wait for it, however many of them are cancelled."""
+        """Make the handshake if the host does not. The control protocol allows that.
+
+        A session normally begins with `initialize`, or with a request of a version without handshake.
+        There is one handshake for all waiting requests, and it goes on if some are cancelled.
+        """
         if self._has_opened:
             return
         if self._handshake is None:
             if message.method == "initialize" or _is_modern(message):
                 self._has_opened = True
                 return
-            self._handshake = asyncio.create_task(self._shake_hands(), name="mcp-handshake")
+            self._handshake = asyncio.create_task(self._initialize(), name="mcp-handshake")
         handshake = self._handshake
         await asyncio.wait({handshake, call.answer}, return_when=asyncio.FIRST_COMPLETED)
         if not call.answer.done() and (error := handshake.result().get("error")) is not None:
             raise Refused(error["code"], error["message"], message.id)
 
-    async def _shake_hands(self) -> JsonObject:
-        """The answer to `initialize`; after an error the next request tries again."""
+    async def _initialize(self) -> JsonObject:
+        """Send `initialize` and return its answer. After an error the next request tries again."""
         params = {
             "protocolVersion": LEGACY_VERSION,
             "capabilities": {},
@@ -283,7 +285,7 @@ class _Session:
         return answer
 
     async def _request(self, internal_id: int, call: _Call, body: JsonObject) -> JsonObject:
-        """The answer to this call, also when it has one before it could be sent."""
+        """Send the call and return its answer. If it already has an answer, it is not sent."""
         if not call.answer.done():
             await self._send_request(internal_id, call, body)
         try:
@@ -303,15 +305,17 @@ class _Session:
             raise Refused(INVALID_REQUEST, "Not a valid request", call.request_id) from exc
         await self._send(SessionMessage(request, metadata), call.request_id)
         call.is_sent = True
-        if call.answer.done() and internal_id in self._calls:  # cancelled while it was on its way
+        if call.answer.done() and internal_id in self._calls:  # cancelled while it was being sent
             await self._cancel(internal_id, "")
 
     def _take_slot(self, request_id: RequestId) -> tuple[int, _Call]:
         for call in self._calls.values():
             if call.request_id == request_id:
-                raise Refused(INVALID_REQUEST, "A request of this id is in flight", request_id)
+                raise Refused(
+                    INVALID_REQUEST, "A request with this id is still running", request_id
+                )
         if len(self._calls) >= self._max_in_flight:
-            text = f"{self._max_in_flight} requests are in flight; try again later"
+            text = f"{self._max_in_flight} requests are running; try again later"
             raise Refused(OVERLOADED, text, request_id)
         return self._add_call(request_id)
 
@@ -338,7 +342,7 @@ class _Session:
         await self._send(SessionMessage(notification))
 
     async def _cancel_for_host(self, params: JsonObject) -> None:
-        """End a request for who waits for it at once; the server learns of it and may take longer."""
+        """Answer a cancelled request at once, and tell the server, which may take longer."""
         wanted = params.get("requestId")
         for internal_id, call in self._calls.items():
             if wanted is not None and call.request_id == wanted:
@@ -365,13 +369,13 @@ class _Session:
             raise Refused(CONNECTION_CLOSED, self._end, request_id) from exc
 
     async def close(self) -> None:
-        """Answer what is in flight, tell the server that its input has ended, and wait for it."""
+        """Answer all running calls with an error, end the server's input, and wait for the server."""
         self._finish()
         if self._to_server is not None:
             await self._to_server.aclose()
         done, _ = await asyncio.wait({self._task}, timeout=CLOSE_GRACE_S)
         if not done:
-            _log.warning("an embedded server does not end; it is cancelled and left to itself")
+            _log.warning("an embedded server did not end in time and was cancelled")
             self._task.cancel()
 
 

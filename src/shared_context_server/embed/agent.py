@@ -1,4 +1,4 @@
-"""Ready options for an agent of the Claude Agent SDK (extra `agent`)."""
+"""Makes options for an agent of the Claude Agent SDK with the server embedded (extra `agent`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared_context_server.embed.call_durations import ToolTimings
 from shared_context_server.embed.sdk_server import READ_WRITE, create_sdk_server, make_agent
-from shared_context_server.embed.timings import ToolTimings
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.settings import load_settings
@@ -20,7 +20,7 @@ from shared_context_server.tools.catalog import served_tools
 if TYPE_CHECKING:
     from claude_agent_sdk import ClaudeAgentOptions
 
-# What a tool's full name is made of: `mcp__{key}__{tool}` has to come apart again.
+# A tool's full name is `mcp__{key}__{tool}`. A key must not make it ambiguous.
 _KEY = re.compile(r"[A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)*")
 _ENDS = ("PostToolUse", "PostToolUseFailure")
 
@@ -38,17 +38,17 @@ def agent_options(
 ) -> ClaudeAgentOptions:
     """ClaudeAgentOptions for an agent with the whole server in its process, under `key`.
 
-    Its tools, those that the permissions allow, are in `allowed_tools` as `mcp__{key}__{tool}`.
-    `options` are ClaudeAgentOptions' own; mcp_servers, allowed_tools and hooks are added to.
-    `timing`: True, or a record of yours, times every tool call; `tool_timings` finds the record.
-    Raises ConfigurationError, also without the extra `agent`, and for a key that is taken.
+    The tools that the permissions allow are in `allowed_tools` as `mcp__{key}__{tool}`. `options` are
+    those of ClaudeAgentOptions; mcp_servers, allowed_tools and hooks are extended. `timing`: True or
+    a record of yours measures every tool call; `tool_timings` returns the record. Raises
+    ConfigurationError, also if the extra `agent` is missing or the key is already used.
     """
     sdk = _import_sdk()
     if not _KEY.fullmatch(key):
-        raise ConfigurationError("key: letters, digits, '-' and single '_' only.")
+        raise ConfigurationError("key: must be letters, digits, '-' and single '_'.")
     servers = _read_servers(options.pop("mcp_servers", None) or {})
     if key in servers:
-        raise ConfigurationError(f"mcp_servers has an entry {key!r} already; pass another key.")
+        raise ConfigurationError(f"mcp_servers already has an entry {key!r}. Pass another key.")
     entry = create_sdk_server(
         key,
         agent_id=agent_id,
@@ -73,10 +73,10 @@ def agent_options(
 
 
 def list_allowed_tools(key: str, permissions: Collection[Permission]) -> list[str]:
-    """The full names of the tools that these permissions let an agent call."""
+    """The full names of the tools that these permissions allow."""
     return [
         f"mcp__{key}__{tool.name}"
-        for tool in served_tools(load_settings(Surroundings.PROJECT).tools)
+        for tool in served_tools(load_settings(EnvironmentOwner.PROJECT).tools)
         if tool.permission is None
         or tool.permission in permissions
         or Permission.ADMIN in permissions
@@ -90,20 +90,20 @@ def tool_timings(options: ClaudeAgentOptions) -> ToolTimings:
             record = getattr(hook, "__self__", None)
             if isinstance(record, ToolTimings):
                 return record
-    raise LookupError("These options time nothing; make them with timing=True.")
+    raise LookupError("These options have no timings. Make them with timing=True.")
 
 
 def _add_timing(
     hooks: Mapping[str, list[Any]], record: ToolTimings, matcher: Any
 ) -> dict[str, list[Any]]:
-    # First before a call and last after it would be fairest, but hooks of one event run at once.
+    # The order does not matter: hooks of one event run at the same time.
     added = {"PreToolUse": record.before, **dict.fromkeys(_ENDS, record.after)}
     timed = {event: [*hooks.get(event, ()), matcher(hooks=[hook])] for event, hook in added.items()}
     return {**hooks, **timed}
 
 
 def _read_servers(servers: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
-    """The user's own servers, of a dict or, as the SDK takes them too, of JSON or a file of it."""
+    """The user's own servers: a dict, JSON text, or the path of a JSON file, as the SDK takes them."""
     if isinstance(servers, Mapping):
         return dict(servers)
     text = os.fspath(servers)
@@ -120,8 +120,8 @@ def _import_sdk() -> Any:
         import claude_agent_sdk  # noqa: PLC0415 - an optional extra
     except ImportError as exc:
         raise ConfigurationError(
-            "agent_options needs the Claude Agent SDK: pip install claude-agent-sdk, or the extra agent "
-            "from where the server came from: pip install 'CHECKOUT[agent]', or 'WHEEL[agent]', with "
-            "the path of either."
+            "agent_options needs the Claude Agent SDK: pip install claude-agent-sdk, or install the "
+            "server with its extra: pip install 'CHECKOUT[agent]' or 'WHEEL[agent]', with the path of "
+            "the checkout or the wheel."
         ) from exc
     return claude_agent_sdk

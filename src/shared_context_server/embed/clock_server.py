@@ -1,4 +1,4 @@
-"""The clock and sensor tools alone: a server without storage, for agents that only need the time."""
+"""An embedded MCP server with only the clock and sensor tools, without storage."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from shared_context_server.tools.dispatch import Outcome, failure
 from shared_context_server.tools.mcp import tool_result
 from shared_context_server.tools.registry import Call, Tool
 
-# The time is no secret of anybody: who shares the machine's memory may read it.
+# No authentication: everyone on the machine can read the time from shared memory.
 _READER = Caller("embedded", "generic", frozenset({Permission.READ}), key_id="embedded")
-# auth_token, which all tools of the whole server take, would say nothing here.
+# Without auth_token, which all tools of the whole server have.
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _CALL = Call(_READER, Connection(_READER, is_named=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """What the clock tools use of a server's services."""
+    """The services that the clock tools use."""
 
     clock: ClockReader
     sensors: SensorReader
@@ -68,7 +68,7 @@ class ClockTool(FastMCPTool):
         try:
             for name in arguments:
                 raise InvalidArgument(f"Unknown argument {name[:100]!r}.", field=name[:100])
-            # The four handlers touch the two readers only.
+            # The handlers of the four tools use only the two readers.
             services = cast("Services", self._readers)
             result = await self._tool.handler(services, _CALL, self._tool.arguments())
             outcome = Outcome(200, result)
@@ -78,7 +78,7 @@ class ClockTool(FastMCPTool):
 
 
 class ClockServer(ServerPerRun):
-    """Attaches readers when it is run: a closed reader could not be used again."""
+    """Creates its readers at each run, because a closed reader cannot be used again."""
 
     def __init__(self, name: str, prefix: str, owner: str | int | None) -> None:
         super().__init__(name)
@@ -98,7 +98,7 @@ def make_server(name: str, readers: Readers) -> LowLevelServer[Any]:
     mcp: FastMCP[Any] = FastMCP(name, version=__version__)
     for tool in TOOLS:
         mcp.add_tool(ClockTool.of(tool, readers))
-    # As in the whole server: without it every modern call would list the tools first.
+    # As in the whole server: otherwise every call of the stateless versions would list the tools.
     mcp._mcp_server.get_tool_input_schema = lambda _name: None
     return mcp._mcp_server
 
@@ -106,12 +106,12 @@ def make_server(name: str, readers: Readers) -> LowLevelServer[Any]:
 def create_clock_server(
     name: str = "clock", *, prefix: str = "", owner: str | int | None = None
 ) -> SdkServerEntry:
-    """An `mcp_servers` entry with get_time and the sensor tools only: no storage, no identity.
+    """An `mcp_servers` entry with only get_time and the sensor tools, without storage and identity.
 
-    It reads the segments that `shared-context-server clock --prefix …` writes; without that daemon
-    the time is the system clock's and the sensors answer CLOCK_NOT_RUNNING. `owner` is the user, by
-    name or number, whose daemon is believed beside this process's user's and root's. Raises
-    ConfigurationError for a prefix that no segment can have, or a user there is none of.
+    It reads the segments that `shared-context-server clock --prefix …` writes. Without that daemon
+    the time is the system clock's, and the sensors answer CLOCK_NOT_RUNNING. `owner` is a user (name
+    or number) whose daemon is trusted, besides this process's user and root. Raises
+    ConfigurationError for an invalid prefix or an unknown user.
     """
     try:
         check_prefix(prefix)

@@ -1,7 +1,7 @@
-"""The control protocol of Claude Code's hosts: MCP messages inside lines of JSON.
+"""The control protocol of Claude Code: MCP messages inside lines of JSON.
 
-A host that starts the command line itself gets `control_request` lines for the servers that live
-in its own process, and writes a `control_response` line for each.
+A host that starts the Claude Code command line gets `control_request` lines for the servers in its own
+process, and writes a `control_response` line for each.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from shared_context_server.jsonrpc import (
     Refused,
     error_answer,
     parse_json,
-    printable,
     read_id,
+    replace_surrogates,
 )
 
 SUBTYPES = frozenset({"mcp_message", "sdk_mcp_request"})
-ENVELOPE_BYTES = 64 * 1024  # beside the message itself
+ENVELOPE_BYTES = 64 * 1024  # of a line, in addition to the message
 
-# A notification has no response; the control request that carried it still gets one.
+# The response to a control request with a notification, which itself has no response.
 _ACKNOWLEDGED: JsonObject = {"jsonrpc": "2.0", "result": {}}
 
 
 class ControlRouter:
     """Answers the control requests for servers of this process, by name.
 
-    `servers`: name → FastMCP object, low-level server, or an `mcp_servers` entry of type "sdk".
-    A server is started by the first message for it, and again after it has failed.
+    `servers`: name → FastMCP object, low-level server, or an `mcp_servers` entry of type "sdk". The
+    first message for a server starts it, also again after it has failed.
     """
 
     def __init__(self, servers: Mapping[str, object]) -> None:
         self._adapters = {name: McpServerAdapter(server) for name, server in servers.items()}
-        self._under_way: dict[str, asyncio.Task[JsonObject | None]] = {}
+        self._running: dict[str, asyncio.Task[JsonObject | None]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,15 +51,15 @@ class ControlRouter:
         await self.close()
 
     async def close(self) -> None:
-        """End all sessions; calls in flight are answered with an error."""
+        """End all sessions. Running calls get an error."""
         await asyncio.gather(*(adapter.close() for adapter in self._adapters.values()))
 
     async def handle(self, line: bytes | str | JsonObject) -> str | None:
-        """The line to write for this one, its newline included; None when there is none to write.
+        """Return the response line with its newline; None if there is no response.
 
-        Lines of other types, and control requests of other subtypes, are the host's own business:
-        None. A `control_cancel_request` ends the request it names, which is then not answered.
-        Never raises for what a line can contain; may run for many lines at once.
+        Lines of other types, and control requests of other subtypes, are for the host: None. A
+        `control_cancel_request` cancels the named request, which then gets no response. The content
+        of a line never makes this raise. It may run for many lines at once.
         """
         try:
             envelope = self._parse(line)
@@ -83,7 +83,7 @@ class ControlRouter:
         if isinstance(line, bytes | bytearray | str):
             envelope = parse_json(line, MAX_MESSAGE_BYTES + ENVELOPE_BYTES)
         if not isinstance(envelope, dict):
-            raise Refused(INVALID_REQUEST, "A control line is a JSON object")
+            raise Refused(INVALID_REQUEST, "A control line must be a JSON object")
         return envelope
 
     async def _answer(self, request_id: Any, request: JsonObject) -> str | None:
@@ -93,13 +93,13 @@ class ControlRouter:
             return _respond(request_id, refused.answer)
         asking = asyncio.create_task(_ask(adapter, message))
         if isinstance(request_id, str):
-            self._under_way[request_id] = asking
+            self._running[request_id] = asking
         try:
             await asyncio.wait({asking})
         finally:
             asking.cancel()
-            if isinstance(request_id, str) and self._under_way.get(request_id) is asking:
-                del self._under_way[request_id]
+            if isinstance(request_id, str) and self._running.get(request_id) is asking:
+                del self._running[request_id]
         if asking.cancelled():
             return None
         answer = asking.result()
@@ -109,7 +109,7 @@ class ControlRouter:
         name = request.get("server_name", request.get("serverName"))
         message = request.get("message")
         if not isinstance(name, str) or not isinstance(message, dict | str):
-            text = "server_name and message are needed"
+            text = "server_name and message are required"
             raise Refused(INVALID_REQUEST, text, read_id(message))
         adapter = self._adapters.get(name)
         if adapter is None:
@@ -118,7 +118,7 @@ class ControlRouter:
         return adapter, message
 
     def _cancel(self, request_id: Any) -> None:
-        asking = self._under_way.get(request_id) if isinstance(request_id, str) else None
+        asking = self._running.get(request_id) if isinstance(request_id, str) else None
         if asking is not None:
             asking.cancel()
 
@@ -137,15 +137,15 @@ def _respond(request_id: Any, answer: JsonObject) -> str:
     line = {"type": "control_response", "response": response}
     try:
         return to_json(line, inf_nan_mode="null").decode() + "\n"
-    except PydanticSerializationError:  # a tool may answer text that is no Unicode
-        return printable(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
+    except PydanticSerializationError:  # a tool may answer with lone surrogates
+        return replace_surrogates(json.dumps(line, ensure_ascii=False, default=str)) + "\n"
 
 
 def servers_for_cli(config: Mapping[str, Any] | str | os.PathLike[str]) -> str:
-    """What `--mcp-config` takes for these `mcp_servers`: JSON, or the path of a file as it is.
+    """The value of `--mcp-config` for these `mcp_servers`: JSON. The path of a file stays as it is.
 
-    Servers of this process go without their object; the command line only learns their names.
-    Raises TypeError for an entry that is no configuration.
+    Servers of this process are named without their object. Raises TypeError for an entry that is not
+    a configuration.
     """
     if not isinstance(config, Mapping):
         return os.fspath(config)

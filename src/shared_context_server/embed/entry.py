@@ -1,4 +1,4 @@
-"""An entry of `mcp_servers` for a server that lives in the agent's own process."""
+"""The `mcp_servers` entry of a server in the agent's own process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mcp.server.lowlevel import Server
 
 
 class SdkServerEntry(TypedDict):
-    """The shape of the Claude Agent SDK's McpSdkServerConfig. `instance` is the low-level server."""
+    """McpSdkServerConfig of the Claude Agent SDK. `instance` is the low-level server."""
 
     type: Literal["sdk"]
     name: str

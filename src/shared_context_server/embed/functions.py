@@ -1,4 +1,4 @@
-"""Plain functions as tools of a server that lives in this process."""
+"""An embedded MCP server whose tools are Python functions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def tool_server(
 ) -> SdkServerEntry:
     """An `mcp_servers` entry whose tools are these functions, under their own names.
 
-    Their signatures are the schemas and their docstrings the descriptions; they may be async. What
-    one raises becomes a result with isError that carries the text. Raises ValueError for two
-    functions of one name and for `*args`, TypeError for what is no function.
+    Their signatures are the schemas, their docstrings the descriptions. They may be async. An
+    exception becomes a result with isError and its text. Raises ValueError for two functions of the
+    same name and for `*args`, TypeError for an object that is not a function.
     """
     mcp: FastMCP[Any] = FastMCP(name, version=version, on_duplicate="error")
     for function in tools:
-        if not callable(function):  # FastMCP would take a text for a name, and make no tool
+        if not callable(function):  # FastMCP would treat a string as a name, and make no tool
             raise TypeError(f"{type(function).__name__} is not a function")
         mcp.tool(function)
     mcp._mcp_server.get_tool_input_schema = lambda _name: None

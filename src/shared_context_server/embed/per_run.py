@@ -1,4 +1,4 @@
-"""Servers that can be run several times, also at the same time."""
+"""A base class of MCP servers that can run several times, also at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared_context_server import __version__
 
 
 class ServerPerRun(LowLevelServer[Any]):
-    """A low-level MCP server of which each `run` opens one of its own and closes it at its end."""
+    """A low-level MCP server that opens a new server for each `run`, and closes it at the end."""
 
     def __init__(self, name: str, *, instructions: str | None = None) -> None:
         super().__init__(name, version=__version__, instructions=instructions)
@@ -28,8 +28,8 @@ class ServerPerRun(LowLevelServer[Any]):
         initialization_options: Any = None,
         raise_exceptions: bool = False,
     ) -> None:
-        """Serve one client until its stream ends. `initialization_options` are this server's own:
-        what there is to announce is known only once it is open."""
+        """Serve one client until its stream ends. `initialization_options` is ignored: the server's
+        features are known only after it is opened."""
         async with self.open() as served:
             options = served.create_initialization_options()
             options = options.model_copy(update={"server_name": self.name})

@@ -1,4 +1,4 @@
-"""The whole server inside an agent's process, for the Claude Agent SDK or an adapter of ours."""
+"""The whole server embedded in an agent's process, for the Claude Agent SDK or a ControlRouter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared_context_server.auth.connection import ARGUMENT_FIELDS, Connection
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
 from shared_context_server.embed.per_run import ServerPerRun
-from shared_context_server.environment import Surroundings
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.models import Permission
 from shared_context_server.prompts import INSTRUCTIONS
@@ -30,7 +30,7 @@ READ_WRITE = ("read", "write")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedAgent:
-    """Who every call of an embedded server is by."""
+    """The agent that makes all calls of an embedded server."""
 
     agent_id: str
     agent_type: str
@@ -38,19 +38,19 @@ class EmbeddedAgent:
 
 
 def make_agent(agent_id: str, agent_type: str, permissions: Collection[str]) -> EmbeddedAgent:
-    """Raises ConfigurationError for names and permissions that no agent can have, new or known."""
+    """Check the values. Raises ConfigurationError for invalid names and permissions."""
     for field, name in (("agent_id", agent_id), ("agent_type", agent_type)):
         if wrong := check_name_form(name, field):
             raise ConfigurationError(wrong.message)
     known = {permission.value for permission in Permission}
     if isinstance(permissions, str) or not permissions or not set(permissions) <= known:
-        raise ConfigurationError(f"permissions: must be some of {', '.join(sorted(known))}.")
+        raise ConfigurationError(f"permissions: must be one or more of {', '.join(sorted(known))}.")
     return EmbeddedAgent(agent_id, agent_type, frozenset(map(Permission, permissions)))
 
 
 class EmbeddedServer(ServerPerRun):
-    """Opens storage and everything else when it is run. Runs at the same time share nothing but the
-    data directory, like processes."""
+    """Opens the whole server for each run. Several runs share only the data directory, like
+    processes."""
 
     def __init__(self, name: str, settings: Settings, agent: EmbeddedAgent) -> None:
         super().__init__(name, instructions=INSTRUCTIONS)
@@ -60,12 +60,12 @@ class EmbeddedServer(ServerPerRun):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[LowLevelServer[Any]]:
         async with open_server(self._settings) as server:
-            yield await make_agents_own(server, self._agent)
+            yield await bind_to_agent(server, self._agent)
 
 
 class _Identify:
-    """Makes every message the agent's. A handler runs in the context of who sent the message,
-    which is the host's: a variable set around `run` would not be seen."""
+    """Middleware that sets the agent's connection for every message. A handler runs in the context of
+    the sender, which is the host, so it would not see a variable that is set around `run`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -80,20 +80,20 @@ class _Identify:
             current_connection.reset(reset)
 
 
-async def make_agents_own(server: Server, agent: EmbeddedAgent) -> LowLevelServer[Any]:
-    """The server's low-level MCP server, from now on with every call by this agent."""
+async def bind_to_agent(server: Server, agent: EmbeddedAgent) -> LowLevelServer[Any]:
+    """The server's low-level MCP server. From now on this agent makes all its calls."""
     low_level: LowLevelServer[Any] = server.mcp._mcp_server
     answer_calls_directly(server.mcp, server.dispatcher)
-    # Before it: what answers looks at whose the message is.
+    # Inserted before the fast path, which reads the connection.
     low_level.middleware.insert(0, _Identify(await connect_agent(server, agent)))
     return low_level
 
 
 async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
-    """The connection of this agent, by the key that the process can read anyway.
+    """The connection of this agent, with the server's API key, which this process can read.
 
-    It is bound to the agent, its type and its permissions: authenticate_agent gives neither another
-    identity nor more. Raises ConfigurationError for names that no new agent may have.
+    It is bound to the agent, its type and its permissions, so authenticate_agent gives no other
+    identity and no more permissions. Raises ConfigurationError for names a new agent may not have.
     """
     settings = server.settings
     key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
@@ -131,17 +131,17 @@ def create_sdk_server(
 ) -> SdkServerEntry:
     """An `mcp_servers` entry with the whole server, for `ClaudeAgentOptions` or a ControlRouter.
 
-    Nothing is opened or written before the SDK starts it. `data_dir` and `database_url` default to
-    the settings SCS_DATA_DIR and SCS_DATABASE_URL, so that agents in several processes share one
-    store and wake each other. The host's `.env`, and its variables without SCS_ before their names,
-    are the host's own and not read. Every call is by `agent_id`. Raises ConfigurationError.
+    All calls are made by `agent_id`. Nothing is opened or written before the SDK starts the server.
+    `data_dir` and `database_url` default to the settings SCS_DATA_DIR and SCS_DATABASE_URL, so that
+    agents in several processes share one store. The host's `.env` and variables without the prefix
+    SCS_ are not read. Raises ConfigurationError.
     """
     agent = make_agent(agent_id, agent_type, permissions)
     settings = load_settings(
-        Surroundings.PROJECT,
+        EnvironmentOwner.PROJECT,
         data_dir=None if data_dir is None else Path(data_dir),
         database_url=database_url,
-        # One run is one session; what a session is bound to is known from the start.
+        # One run is one session, and its agent is fixed.
         mcp_sessions=McpSessions.STATELESS,
         mcp_session_identity=False,
     )

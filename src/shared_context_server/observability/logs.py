@@ -1,7 +1,7 @@
-"""Logging: one format for our lines and the libraries', without credentials, never to stdout.
+"""Configures logging: one format for all lines, without credentials, to stderr.
 
-Modules take their logger from `get_logger`; a process that serves calls `configure_logs` once.
-Until it does, lines go wherever the host program sends its own.
+Modules get their logger from `get_logger`. A server process calls `configure_logs` once. Without that
+call, the logging of the host program applies.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from shared_context_server.observability.throttle import Throttle
 ROOT = "shared_context_server"
 THROTTLE = Throttle(ROOT)
 
-_MULTILINE = frozenset({"exception", "stack"})  # the rest of an event stays on its line
-# fastmcp brings handlers of its own, which wrap lines and print tracebacks in boxes; uvicorn's
-# are there when it was imported with its default log_config.
+_MULTILINE = frozenset({"exception", "stack"})  # other fields stay on one line
+# fastmcp adds handlers that wrap lines and print tracebacks in boxes. uvicorn adds handlers with its
+# default log_config.
 _LIBRARIES = ("fastmcp", "mcp", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 class LogSettings(Protocol):
-    """The part of the settings that logging needs."""
+    """The settings of logging."""
 
     @property
     def log_level(self) -> str: ...
@@ -63,17 +63,17 @@ _COMMON: tuple[Processor, ...] = (
 _OURS: tuple[Processor, ...] = (
     filter_by_level,
     *_COMMON,
-    Redactor(),  # for the lines of a program that embeds the server and has a format of its own
+    Redactor(),  # for programs that embed the server and use their own format
     ProcessorFormatter.wrap_for_formatter,
 )
 
 
 def get_logger(name: str) -> BoundLogger:
-    """The logger of one of our modules; cheap enough to make at import."""
-    plain = logging.getLogger(f"{ROOT}.{name}")
-    plain.addFilter(THROTTLE)
+    """The logger of a module of this package. It is cheap enough to create at import."""
+    stdlib_logger = logging.getLogger(f"{ROOT}.{name}")
+    stdlib_logger.addFilter(THROTTLE)
     logger: BoundLogger = structlog.wrap_logger(
-        plain,
+        stdlib_logger,
         processors=_OURS,
         wrapper_class=BoundLogger,
         cache_logger_on_first_use=True,
@@ -82,11 +82,11 @@ def get_logger(name: str) -> BoundLogger:
 
 
 def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> None:
-    """Send all lines of this process to `stream` (default: stderr), ours and the libraries'.
+    """Send all log lines of this process, also those of libraries, to `stream` (default: stderr).
 
-    Call it after fastmcp was imported, which gives itself handlers. It may be called again.
-    LOG_LEVEL is ours: libraries speak from WARNING up, under DEBUG from INFO up, and never at
-    DEBUG, where they would write arguments. uvicorn's start and stop lines stay at INFO.
+    Call it after the import of fastmcp, which adds handlers. It may be called again. LOG_LEVEL applies
+    to this package. Libraries log from WARNING, with LOG_LEVEL=DEBUG from INFO; never at DEBUG, because
+    they would log arguments. uvicorn's start and stop lines are logged at INFO.
     """
     stream = stream or sys.stderr
     is_human = settings.log_format == "human" or (settings.log_format == "auto" and stream.isatty())
@@ -113,7 +113,7 @@ def configure_logs(settings: LogSettings, *, stream: TextIO | None = None) -> No
 
 
 def _take_over(handler: logging.Handler) -> None:
-    """Make `handler` the only one there is, for warnings too."""
+    """Make `handler` the only handler, also for warnings."""
     logging.captureWarnings(True)
     for name in _LIBRARIES:
         library = logging.getLogger(name)
@@ -140,7 +140,7 @@ def _human(stream: TextIO) -> list[Processor]:
 
 
 def _escape_controls(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """A caller's line breaks and escape sequences must not pass for lines of ours."""
+    """Escape line breaks and control sequences of callers, which could imitate log lines."""
     return {
         name: _escaped(value, "\n" if name in _MULTILINE else "")
         if isinstance(value, str)
@@ -159,7 +159,7 @@ def _escaped(text: str, allowed: str) -> str:
 
 
 def _is_no_answer(record: logging.LogRecord) -> bool:
-    """Drop tracebacks of errors that are the answer to a call: FastMCP logs those as its own."""
+    """Drop FastMCP's tracebacks of errors that are answers to a call."""
     error = record.exc_info[1] if record.exc_info else None
     cause = None if error is None else error.__cause__
     return not (isinstance(cause, SharedContextError) and cause.status < 500)
@@ -167,6 +167,6 @@ def _is_no_answer(record: logging.LogRecord) -> bool:
 
 class _Handler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        # The default prints the record as it is, before redaction.
+        # logging's default would print the record without redaction.
         with suppress(OSError, ValueError):
             self.stream.write(f"a line of the logger {record.name} could not be written\n")

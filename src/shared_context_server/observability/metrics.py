@@ -28,10 +28,10 @@ BUCKETS_S = (
 
 
 class Metrics:
-    """Counters of what was served. One registry an instance, so that two servers do not meet.
+    """The metrics of one server. Each instance has its own registry, so that servers do not share one.
 
-    With PROMETHEUS_MULTIPROC_DIR in the environment the numbers are in files there: `is_shared`.
-    Gauges about the store are then as the worker that read it last has it, others are added up.
+    `is_shared`: with PROMETHEUS_MULTIPROC_DIR the values are in files of all workers. Gauges of the
+    store then have the value of the worker that read it last. Other gauges are added up.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Metrics:
         self._timers: dict[str, Histogram] = {}
 
     def observe(self, tool: str, status: int, seconds: float) -> None:
-        """Account for one finished call."""
+        """Count one finished call."""
         counter = self._children.get((tool, status))
         if counter is None:
             counter = self._children[tool, status] = self._requests.labels(tool, str(status))
@@ -97,7 +97,7 @@ class Metrics:
         timer.observe(seconds)
 
     def set_gauge(self, name: str, value: float) -> None:
-        """Set a gauge that a backend reports by name; made when first seen."""
+        """Set a gauge of the storage backend. It is created at its first value."""
         gauge = self._extra.get(name)
         if gauge is None:
             gauge = self._extra[name] = Gauge(

@@ -1,4 +1,4 @@
-"""Keeps credentials out of whatever is written to a log."""
+"""Removes credentials from log events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from structlog.typing import EventDict
 
 REDACTED = "[redacted]"
-MAX_DEPTH = 8  # deeper values are written as their repr, which is text and redacted as such
+MAX_DEPTH = 8  # deeper values are logged as their repr, which is redacted as text
 
 _NAME = (
     r"(?:api[_-]?key|token|secret(?:[_-]?key)?|passw(?:or)?d|authorization|agent[_-]?handle"
@@ -21,8 +21,8 @@ _NAME = (
 _SENSITIVE_KEY = re.compile(_NAME + "$", re.IGNORECASE)
 _SCHEME = re.compile(r"\b(bearer|basic)(\s+)[^\s\"',;\\]+", re.IGNORECASE)
 _HEADER = re.compile(r"(authorization\s*[:=]\s*)[^\s\"'][^\r\n\"']*", re.IGNORECASE)
-# A sensitive name and what is assigned to it: name=value, "name": "value", (b'name', b'value'),
-# and the same inside a string that has been escaped once more.
+# A sensitive name and its value: name=value, "name": "value", (b'name', b'value'), and the same inside
+# an escaped string.
 _ASSIGNED = re.compile(
     _NAME
     + r"""(?:\\*["']\s*[:=,]\s*|\s*[:=]\s*)"""
@@ -33,12 +33,14 @@ _ASSIGNED = re.compile(
 )
 _SHAPES = (
     re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,4}"),  # a JWT: {"… in base64
-    re.compile(r"agt_[A-Za-z0-9_-]{8,}"),  # our agent handles, of 22 characters behind the prefix
-    re.compile(r"scs_[A-Za-z0-9_-]{20,}"),  # our API keys, of 43: the names of metrics are shorter
+    re.compile(r"agt_[A-Za-z0-9_-]{8,}"),  # an agent handle: 22 characters after the prefix
+    re.compile(
+        r"scs_[A-Za-z0-9_-]{20,}"
+    ),  # an API key: 43 characters; names of metrics are shorter
 )
-# How the MCP SDK's own log lines name the session of a client: "session ID: …", "Terminating session: …",
-# "Session … crashed", "request for session …: credential does not match". What the SDK made is 32 hex
-# digits; behind "ID:" may stand what a client made up.
+# Session ids in log lines of the MCP SDK: "session ID: …", "Terminating session: …", "Session … crashed",
+# "request for session …: credential does not match". An id of the SDK has 32 hex digits. After "ID:" any
+# text of a client may follow.
 _MCP_SESSION = re.compile(
     r"(\bsession\b(?:\s+(?:for\s+|with\s+)?ID:\s*|:?\s+(?=[0-9a-f]{32}\b)))[^\s\"',;:\\]+",
     re.IGNORECASE,
@@ -47,10 +49,10 @@ _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+(?=@)")
 
 
 class Redactor:
-    """A structlog processor after which an event holds plain JSON values without credentials.
+    """A structlog processor that removes credentials and converts all values to JSON values.
 
-    What is hidden: everything under a name that means a credential, whatever looks like a
-    credential of ours or like a JWT, passwords in URLs, and the `known` secrets anywhere.
+    It removes values with the name of a credential, texts that look like a credential of this server
+    or a JWT, passwords in URLs, and the `known` secrets.
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
@@ -66,7 +68,7 @@ class Redactor:
         return {self.redact_text(str(name)): self._named(name, event[name], 0) for name in event}
 
     def redact_text(self, text: str) -> str:
-        """The text with every credential in it replaced."""
+        """The text with all credentials replaced."""
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
         for shape in _SHAPES:
@@ -110,7 +112,7 @@ def _hide_value(found: re.Match[str]) -> str:
 
 
 def _spellings(secret: str) -> tuple[str, ...]:
-    """The secret as it may stand in a text: as it is, in a repr, in JSON, in a URL."""
+    """The forms of a secret in a text: itself, in a repr, in JSON, in a URL."""
     return secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")
 
 
@@ -119,5 +121,5 @@ def _shown(value: object) -> str:
         return value
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - any object may be logged, and its repr is code of others
+    except Exception:  # noqa: BLE001 - any object may be logged, and its repr may raise anything
         return f"<{type(value).__name__} without a repr>"

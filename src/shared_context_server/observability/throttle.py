@@ -1,10 +1,9 @@
-"""A log filter that lets a kind of line through once a minute and counts the others.
+"""A log filter that passes one line of each kind per minute and counts the others.
 
-For what strangers can cause, and what fails again and again: without it whoever sends malformed
-requests, or a full disk, fills the log. Lines of libraries are of one kind when the same place in
-the code writes them at WARNING or above. A line of ours says by `throttle=True` that it may be held
-back, and its kind is its event; `throttle="…"` tells kinds of one event apart, and has to be one of
-a few texts of ours. So there are only as many kinds as places that log, and reasons they know.
+Otherwise malformed requests, or a failure that repeats, could fill the log. Lines of libraries have the
+same kind if the same line of code logs them, at WARNING or above. Lines of this package are throttled
+only with `throttle=True`, and the event is their kind. `throttle="…"` distinguishes kinds of one event;
+it must be a constant. So the number of kinds is limited.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from types import TracebackType
 
 INTERVAL_S = 60.0
 FIELD = "throttle"
-_DUE = "is_due"  # of a record that was held back: written now, whatever its kind
-_PLACES_OF_A_TRACEBACK = 1  # the innermost: another fault is another kind
+_DUE = "is_due"  # marks a record that was held back and is now written
+_TRACEBACK_FRAMES = 1  # the innermost one: another failure is another kind
 
 
 @dataclass(slots=True)
@@ -30,11 +29,11 @@ class _Kind:
 
 
 class Throttle(logging.Filter):
-    """Lets the first line of a kind pass, and one more for each interval, with `held_back` saying how
-    many others there were. `flush` writes what is still held back; it is called by a timer.
+    """Passes the first line of a kind, and one line for each further interval. `held_back` is the number
+    of the other lines. A timer calls `flush`, which writes lines that are still held back.
 
-    Of our loggers it is the filter, so that it also works where another program takes our lines; of
-    the libraries' lines the filter of our handler.
+    It is a filter of this package's loggers, so that it also works with the handlers of a host
+    program, and of this package's handler, for the lines of libraries.
     """
 
     def __init__(self, own_root: str, interval_s: float = INTERVAL_S) -> None:
@@ -46,7 +45,7 @@ class Throttle(logging.Filter):
         self._timer: threading.Timer | None = None
 
     def forget(self) -> None:
-        """Begin anew, as in a process of one's own: the next line of every kind passes."""
+        """Reset the filter: the next line of every kind passes."""
         with self._lock:
             self._kinds.clear()
             if self._timer is not None:
@@ -73,7 +72,7 @@ class Throttle(logging.Filter):
         return False
 
     def flush(self) -> None:
-        """Write the latest line of each kind of which lines were held back for a whole interval."""
+        """Write the latest line of each kind whose lines were held back for an interval."""
         now = time.monotonic()
         due: list[logging.LogRecord] = []
         with self._lock:
@@ -92,7 +91,7 @@ class Throttle(logging.Filter):
             logging.getLogger(record.name).callHandlers(record)
 
     def _find_kind(self, record: logging.LogRecord) -> tuple[object, ...] | None:
-        """None: it is never held back."""
+        """The kind of the line; None if it is never held back."""
         if not record.name.startswith(self._own_root):
             if record.levelno < logging.WARNING:
                 return None
@@ -125,13 +124,13 @@ def _note(record: logging.LogRecord, held_back: int) -> None:
 
 
 def _find_fault(record: logging.LogRecord) -> tuple[object, ...]:
-    """The exception that the record carries, by its type, its cause's and where it was raised."""
+    """The exception of a record: its type, its cause's type, and where it was raised."""
     if not record.exc_info or record.exc_info[0] is None:
         return ()
     kind, error, traceback = record.exc_info
-    return (kind, type(error.__cause__), *_innermost_place(traceback))
+    return (kind, type(error.__cause__), *_innermost_frames(traceback))
 
 
-def _innermost_place(traceback: TracebackType | None) -> tuple[object, ...]:
-    places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(traceback)]
-    return tuple(places[-_PLACES_OF_A_TRACEBACK:])
+def _innermost_frames(traceback: TracebackType | None) -> tuple[object, ...]:
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(traceback)]
+    return tuple(frames[-_TRACEBACK_FRAMES:])

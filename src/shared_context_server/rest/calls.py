@@ -89,9 +89,8 @@ class BatchEndpoint:
             return
         batch = parse_batch(body)
         if not batch.calls and current_connection.get().caller.is_anonymous:
-            raise Unauthenticated(
-                "The request has no valid credentials."
-            )  # the same answer as for any other call
+            # As any other call would be answered.
+            raise Unauthenticated("The request has no credential.")
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
             await send_body(send, answered)
@@ -113,7 +112,7 @@ class BatchEndpoint:
     async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
         if number:  # the first call is counted as the request
             try:
-                self._dispatcher.services.limits.spend(connection)
+                self._dispatcher.services.limits.count_request(connection)
             except RateLimited as exc:
                 return failure(exc)
         return await self._dispatcher.call(call.tool, call.arguments, connection)

@@ -62,7 +62,7 @@ class EventsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         caller = current_connection.get().caller
-        policy.require(caller, Permission.READ)
+        policy.require_permission(caller, Permission.READ)
         session_id = _read_session_id(request)
         last_id = _read_last_event_id(request)
         feed: feeds.Feed

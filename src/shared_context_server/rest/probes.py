@@ -94,7 +94,7 @@ class MetricsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._services.settings.metrics_public:
-            policy.require(current_connection.get().caller, Permission.READ)
+            policy.require_permission(current_connection.get().caller, Permission.READ)
         await refresh_gauges(self._services, self._metrics)
         await send_body(
             send, self._metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4.encode()

@@ -35,7 +35,7 @@ async def list_agents(
 ) -> AgentPage:
     """Return one page of a session's agents, or of all agents, the last seen first. An agent that
     is seen between two pages moves to the first one."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
     before = None if cursor is None else decode_moment(cursor)

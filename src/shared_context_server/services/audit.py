@@ -30,7 +30,7 @@ async def get_audit_log(
     cursor: str | None = None,
 ) -> AuditPage:
     """Return one page of the audit log, newest first. Requires the permission admin."""
-    policy.require(caller, Permission.ADMIN)
+    policy.require_permission(caller, Permission.ADMIN)
     before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
     found = await services.store.audit.list_newest(
         AuditQuery(

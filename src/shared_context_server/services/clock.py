@@ -35,7 +35,7 @@ class TimeNow:
 
 def get_time(services: Services, caller: Caller) -> TimeNow:
     """Return the daemon's time, or the system clock's if no daemon runs."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     clock = services.clock
     try:
         now = clock.now()
@@ -52,7 +52,7 @@ def get_time(services: Services, caller: Caller) -> TimeNow:
 
 def get_sensors(services: Services, caller: Caller) -> SensorReading:
     """Return the latest values of all sensors. Raises ClockNotRunning if no daemon has written any."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     sensors = services.sensors
     try:
         return sensors.now()

@@ -65,7 +65,7 @@ async def open_all_sessions_feed(
 
     Raises CursorLost if this id has not been given out yet.
     """
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     if after_id == 0:
         return AllSessionsFeed(services, caller, after_id)
     newest = await services.store.messages.get_newest_id()

@@ -46,7 +46,7 @@ async def acquire_lease(
     Unauthenticated when the caller's token or key has ended, and Unavailable when the server is
     stopping.
     """
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     if request.wait_seconds == 0:
         return await _try(services, caller, request)
     with (
@@ -110,7 +110,7 @@ async def release_lease(
 ) -> bool:
     """Release the caller's lease; return False if it had ended already. Works in closed sessions
     too."""
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     is_released = await services.store.leases.release(
         session_id,
         name,
@@ -139,7 +139,7 @@ async def list_leases(
     cursor: str | None = None,
 ) -> LeasePage:
     """Return one page of the leases held now, by name: of the session, or server-wide."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     found = await services.store.leases.list_held(
         session_id,
         limit=limit + 1,

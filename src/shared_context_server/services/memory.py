@@ -78,7 +78,7 @@ async def set_memory(
     `fence` is a lease of the same session, or a server-wide one if there is no session. Raises
     LeaseLost if the caller does not hold it.
     """
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
         raise InvalidArgument("value is missing.", field="value")
     if change.mode is MemoryMode.MERGE and not isinstance(change.value, dict):
@@ -105,7 +105,7 @@ async def set_memory(
 
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
     """Return the entry. Raises MemoryNotFound, and Conflict if its value cannot be read."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     entry = await services.store.memory.get(
         address,
         now=utc_now(),
@@ -126,7 +126,7 @@ async def list_memory(
     cursor: str | None,
 ) -> MemoryPage:
     """Return one page of the entries of a session or of the server, without values, by key."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
     page = await services.store.memory.list_entries(
         session_id=session_id,
@@ -145,7 +145,7 @@ async def delete_memory(
     services: Services, caller: Caller, address: MemoryAddress, expected_version: int | None
 ) -> None:
     """Remove the entry. Raises MemoryNotFound, and Conflict if it has another version."""
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     await services.store.memory.delete(
         address,
         _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),

@@ -57,7 +57,7 @@ async def create_session(
     invited: Sequence[str],
 ) -> Session:
     """Create an active session with an unguessable id; the agents in `invited` may read it too."""
-    policy.require(caller, Permission.WRITE)
+    policy.require_permission(caller, Permission.WRITE)
     names = tuple(dict.fromkeys(invited))
     if wrong := await services.identity.names.check_agent_ids(names, "participants"):
         raise wrong
@@ -88,7 +88,7 @@ async def list_sessions(
     cursor: str | None,
 ) -> SessionList:
     """Return one page, newest first. next_cursor is None on the last page."""
-    policy.require(caller, Permission.READ)
+    policy.require_permission(caller, Permission.READ)
     before = None
     if cursor is not None:
         before = decode_moment(cursor)

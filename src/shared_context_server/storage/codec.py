@@ -1,7 +1,7 @@
 """Convert rows to models and back, and encode fields: times, JSON, permissions.
 
-Each list of columns stands next to the function that reads them by position. Add a new column at
-the end of its list, or change all positions in the function.
+Each list of columns stands next to the functions that read and make its rows by position. Add a new
+column at the end of its list; anywhere else it changes the positions in these functions.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
 
 SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
-    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1)
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1) AS last_seq
 """
 
 
@@ -138,7 +138,7 @@ SESSION_TEXT_COLUMNS = _find_positions(SESSION, "purpose", "metadata", "invited"
 
 
 def to_session(row: Row) -> Session:
-    columns, last_seq = row[:9], row[9]  # a store may add columns of its own after these
+    *columns, last_seq = row
     is_small = sum(len(row[at]) for at in SESSION_TEXT_COLUMNS) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session
@@ -196,6 +196,18 @@ def to_message(row: Row) -> Message:
         metadata=decode_json(row[8]),
         parent_message_id=row[9],
         timestamp=decode_time(row[10]),
+    )
+
+
+def from_message(message: Message) -> Row:
+    """The row that to_message reads as this message."""
+    return (
+        *message[:6],
+        message.visibility.value,
+        encode_json(tuple(message.recipients)),
+        encode_json(message.metadata),
+        message.parent_message_id,
+        encode_time(message.timestamp),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from shared_context_server.models import Message
-from shared_context_server.storage.codec import Row, encode_json, encode_time, to_message
+from shared_context_server.storage.codec import Row, from_message, to_message
 
 
 class StoredMessages(Sequence[Message]):
@@ -20,6 +20,12 @@ class StoredMessages(Sequence[Message]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the messages are the same, in a list too."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def __iter__(self) -> Iterator[Message]:
         return map(to_message, self.rows)
@@ -40,15 +46,4 @@ def rows_of(messages: Iterable[Message]) -> Iterable[Row]:
     """Return the rows that the messages were read from, or would be stored as."""
     if isinstance(messages, StoredMessages):
         return messages.rows
-    return map(_to_row, messages)
-
-
-def _to_row(message: Message) -> Row:
-    return (
-        *message[:6],
-        message.visibility.value,
-        encode_json(tuple(message.recipients)),
-        encode_json(message.metadata),
-        message.parent_message_id,
-        encode_time(message.timestamp),
-    )
+    return map(from_message, messages)

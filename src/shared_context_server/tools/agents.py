@@ -66,7 +66,7 @@ class AuditList(Result):
 
 
 async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
-    """Agents of a session, or all; active means heard of in the last 5 minutes."""
+    """List the agents of a session, or all; active means seen in the last 5 minutes."""
     page = await agents.list_agents(
         services,
         call.caller,
@@ -87,7 +87,7 @@ async def list_agents(services: Services, call: Call, arguments: ListAgents) -> 
 
 
 async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
-    """Who did what, newest first. For admins."""
+    """List who did what, newest first. Only for admins."""
     page = await audit.get_audit_log(
         services,
         call.caller,

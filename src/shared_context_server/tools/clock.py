@@ -105,22 +105,22 @@ def _single(sensor: str, services: Services, call: Call) -> SensorResult:
 
 
 async def get_time(services: Services, call: Call, arguments: NoArguments) -> TimeResult:
-    """The time now, with bounds where known. All agents on this machine read the same clock."""
+    """Get the time, with error bounds where known. All agents on this machine read the same clock."""
     return time_result(clock.get_time(services, call.caller))
 
 
 async def get_temperature(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
-    """The machine's temperature; null when it has no thermometer."""
+    """Get the temperature; null without a thermometer."""
     return _single("temperature", services, call)
 
 
 async def get_humidity(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
-    """Relative humidity; null when the machine has no hygrometer."""
+    """Get the relative humidity; null without a hygrometer."""
     return _single("humidity", services, call)
 
 
 async def get_all_sensors(services: Services, call: Call, arguments: NoArguments) -> SensorsResult:
-    """Temperature, humidity, cpu, memory and load of the machine, by name."""
+    """Get the machine's temperature, humidity, cpu, memory and load, by name."""
     return sensors_result(clock.get_sensors(services, call.caller))
 
 

@@ -111,8 +111,8 @@ class Dispatcher:
         caller = connection.caller
         if tool.permission is not None:
             caller = await self._identify(arguments, connection)
-            self.services.limits.spend_argument(caller, connection)
-            policy.require(caller, tool.permission)
+            self.services.limits.count_argument_request(caller, connection)
+            policy.require_permission(caller, tool.permission)
             self.services.presence.note(caller)
         parsed = parse_arguments(tool.arguments, arguments)
         result: BaseModel | Written[Any] = await tool.handler(
@@ -127,7 +127,7 @@ class Dispatcher:
         arguments. Those in headers are counted where headers are read."""
         if isinstance(error, Unauthenticated) and error.details.get("field") in _CREDENTIALS:
             try:
-                self.services.limits.fail(connection.address)
+                self.services.limits.count_failure(connection.address)
             except RateLimited as limited:
                 return limited
         return error

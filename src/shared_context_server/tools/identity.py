@@ -46,9 +46,9 @@ class RefreshToken(Arguments):
 
 
 class RevokeToken(Arguments):
-    jti: Annotated[
-        str | None, Field(max_length=64, description="Default: the token that calls.")
-    ] = None
+    jti: Annotated[str | None, Field(max_length=64, description="Default: the calling token.")] = (
+        None
+    )
 
 
 class RevokeResult(Result):
@@ -76,8 +76,8 @@ def _token_result(issued: IssuedToken) -> TokenResult:
 async def authenticate_agent(
     services: Services, call: Call, arguments: AuthenticateAgent
 ) -> TokenResult:
-    """Trade an API key for a token. `next` says what to send with each call from then on. You get
-    the requested permissions that the key allows."""
+    """Exchange an API key for a token. `next` says what to send with each later call. You get the
+    requested permissions that the key allows."""
     return _token_result(
         await services.identity.authenticate(
             connection=call.connection,
@@ -90,14 +90,13 @@ async def authenticate_agent(
 
 
 async def refresh_token(services: Services, call: Call, arguments: RefreshToken) -> TokenResult:
-    """A new token for the calling identity; the old one stays valid until it expires or either is
-    revoked."""
+    """Get a new token; the old one stays valid until it expires or either is revoked."""
     return _token_result(await services.identity.refresh(call.caller, call.connection))
 
 
 async def revoke_token(services: Services, call: Call, arguments: RevokeToken) -> RevokeResult:
-    """End the calling token, or another one of yours by its jti, with all that were refreshed from
-    one another and their handles."""
+    """Revoke the calling token, or another of yours by its jti, with all tokens of the same login
+    and their handles."""
     jti = await services.identity.revoke(call.caller, arguments.jti)
     return RevokeResult(revoked=True, jti=jti)
 

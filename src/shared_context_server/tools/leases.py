@@ -33,7 +33,7 @@ class AcquireLease(Arguments):
     session_id: Annotated[SessionId | None, Field(description="Default: server-wide.")] = None
     ttl_seconds: Annotated[Integer, Field(ge=1, le=ONE_DAY_S)] = 60
     wait_seconds: Annotated[
-        Number, Field(ge=0, le=120, description="For another holder to finish.")
+        Number, Field(ge=0, le=120, description="How long to wait for the holder.")
     ] = 0
 
 
@@ -112,8 +112,8 @@ def lease_list(page: leases.LeasePage) -> LeaseList:
 
 
 async def acquire_lease(services: Services, call: Call, arguments: AcquireLease) -> LeaseAcquired:
-    """Become the only holder of a name for a while; call again to renew. Pass lease and
-    fencing_token to your writes: they are refused once you have lost it."""
+    """Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token
+    to your writes: they are refused once you have lost the lease."""
     attempt = await leases.acquire_lease(
         services,
         call.caller,
@@ -137,7 +137,7 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
 
 
 async def release_lease(services: Services, call: Call, arguments: ReleaseLease) -> LeaseReleased:
-    """Let the next one in; released is false if it was no longer yours."""
+    """Release a lease; released is false if you no longer held it."""
     is_released = await leases.release_lease(
         services,
         call.caller,
@@ -149,7 +149,7 @@ async def release_lease(services: Services, call: Call, arguments: ReleaseLease)
 
 
 async def list_leases(services: Services, call: Call, arguments: ListLeases) -> LeaseList:
-    """Who holds what: in a session, or server-wide."""
+    """List held leases of a session, or server-wide."""
     return lease_list(
         await leases.list_leases(
             services,

@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.middleware import current_connection
-from shared_context_server.auth.middleware.authentication_path import AUTHENTICATE
+from shared_context_server.auth.middleware.authentication_requests import AUTHENTICATE
 from shared_context_server.errors import InvalidArgument, Unauthenticated
 from shared_context_server.tools.dispatch import (
     Dispatcher,
@@ -119,7 +119,7 @@ async def mcp_connection(context: Context, bindings: SessionBindings | None) -> 
     connection = current_connection.get()
     if bindings is not None and connection.caller.is_anonymous:
         return await bindings.connect(context.session_id, connection)
-    return connection.named(_client_name(context))
+    return connection.with_client_name(_client_name(context))
 
 
 async def low_level_connection(
@@ -131,7 +131,7 @@ async def low_level_connection(
     if bindings is not None and connection.caller.is_anonymous and session_id is not None:
         return await bindings.connect(session_id, connection)
     params = session.client_params
-    return connection.named(None if params is None else params.client_info.name)
+    return connection.with_client_name(None if params is None else params.client_info.name)
 
 
 def _client_name(context: Context) -> str | None:

@@ -175,7 +175,7 @@ def _memory_item(listing: MemoryListing) -> MemoryItem:
 
 
 async def set_memory(services: Services, call: Call, arguments: SetMemory) -> MemorySet:
-    """Store a JSON value under a key; your own unless scope is shared. Versions count from 1."""
+    """Store a JSON value under a key; private unless scope is shared. Versions count from 1."""
     written = await memory.set_memory(
         services,
         call.caller,
@@ -208,7 +208,7 @@ async def get_memory(services: Services, call: Call, arguments: GetMemory) -> Me
 
 
 async def list_memory(services: Services, call: Call, arguments: ListMemory) -> MemoryList:
-    """Keys and versions, without values."""
+    """List keys and versions, without values."""
     return memory_list(
         await memory.list_memory(
             services,

@@ -90,7 +90,7 @@ class GetMessages(Arguments):
     session_id: SessionId
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
     offset: Annotated[Integer, Field(ge=0, le=2**31)] = 0
-    after_seq: Annotated[Seq | None, Field(description="Oldest first behind it.")] = None
+    after_seq: Annotated[Seq | None, Field(description="Oldest first after it.")] = None
     before_seq: Seq | None = None
     sender: AgentId | None = None
     visibility: Visibility | None = None
@@ -113,7 +113,7 @@ class WaitForMessages(Arguments):
     timeout_seconds: Annotated[Number, Field(ge=0, le=120)] = 25
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
     mentions_me: Annotated[
-        bool, Field(description="Only with you as recipient, or @your-agent-id.")
+        bool, Field(description="Only messages to you, or with @your-agent-id.")
     ] = False
     sender: AgentId | None = None
     visibility: Visibility | None = None
@@ -190,7 +190,7 @@ def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]
 
 
 async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
-    """Add a message to a session. Answers once it is stored durably."""
+    """Add a message to a session. Returns once it is stored durably."""
     added = await messages.add_message(
         services,
         call.caller,
@@ -211,8 +211,8 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
 async def get_messages(
     services: Services, call: Call, arguments: GetMessages
 ) -> Written[MessageList]:
-    """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from
-    next_after_seq."""
+    """Get messages you may see, in seq order: the newest, or those after after_seq. Continue with
+    after_seq=next_after_seq."""
     query = MessageQuery(
         limit=arguments.limit,
         offset=arguments.offset,
@@ -229,14 +229,14 @@ async def get_messages(
 
 
 async def mark_read(services: Services, call: Call, arguments: MarkRead) -> MarkedRead:
-    """Store how far you have read; it never moves back."""
+    """Store how far you have read; your cursor never moves back."""
     position = await messages.mark_read(services, call.caller, arguments.session_id, arguments.seq)
     return MarkedRead(seq=position.seq, unread=position.unread)
 
 
 async def get_digest(services: Services, call: Call, arguments: GetDigest) -> DigestResult:
-    """What happened since your cursor, in few tokens: who, decisions, open questions, newest
-    messages in full. Mark messages with metadata type "decision" or "question"."""
+    """Get what happened since your cursor, in few tokens: who wrote, decisions, open questions,
+    newest messages in full. Mark messages with metadata type "decision" or "question"."""
     found = await digest.get_digest(
         services,
         call.caller,
@@ -253,7 +253,7 @@ async def get_digest(services: Services, call: Call, arguments: GetDigest) -> Di
 
 
 async def search_context(services: Services, call: Call, arguments: SearchContext) -> SearchResults:
-    """Fuzzy search in all of a session's messages you may see, best match first. Typos are fine."""
+    """Search the messages of a session you may see, best match first. Tolerates typos."""
     answer = await search.search_context(
         services,
         call.caller,
@@ -289,8 +289,8 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
 async def wait_for_messages(
     services: Services, call: Call, arguments: WaitForMessages
 ) -> Written[WaitResult]:
-    """Wait until there are messages behind after_seq that you may see; no need to ask again and
-    again. Then read on from next_after_seq, and mark_read what you have dealt with."""
+    """Wait until there are messages after after_seq that you may see; do not poll. Then continue
+    with after_seq=next_after_seq, and mark_read what you have handled."""
     waited = await waiting.wait_for_messages(
         services,
         call.caller,

@@ -128,7 +128,7 @@ def session_details(detail: sessions.SessionDetail) -> Written[SessionDetails]:
 async def create_session(
     services: Services, call: Call, arguments: CreateSession
 ) -> CreatedSession:
-    """Start a session: a log of messages that agents share."""
+    """Start a session: a shared log of messages."""
     session = await sessions.create_session(
         services,
         call.caller,
@@ -143,7 +143,7 @@ async def create_session(
 
 
 async def list_sessions(services: Services, call: Call, arguments: ListSessions) -> SessionPage:
-    """Sessions you may read, newest first, with your unread count."""
+    """List the sessions you may read, newest first, with your unread count."""
     status = None if arguments.status == "all" else SessionStatus(arguments.status)
     page = await sessions.list_sessions(
         services,
@@ -162,18 +162,18 @@ async def list_sessions(services: Services, call: Call, arguments: ListSessions)
 async def get_session(
     services: Services, call: Call, arguments: OneSession
 ) -> Written[SessionDetails]:
-    """A session, who takes part, and its 50 newest messages you may see."""
+    """Get a session, its participants and its 50 newest messages you may see."""
     return session_details(await sessions.get_session(services, call.caller, arguments.session_id))
 
 
 async def close_session(services: Services, call: Call, arguments: OneSession) -> ClosedSession:
-    """Make a session read-only. Its creator or an admin may."""
+    """Make a session read-only. Only for its creator and admins."""
     session = await sessions.close_session(services, call.caller, arguments.session_id)
     return ClosedSession(session_id=session.id, status=session.status, closed_at=session.closed_at)
 
 
 async def delete_session(services: Services, call: Call, arguments: OneSession) -> DeletedSession:
-    """Delete a session with its messages and memory, for ever. Its creator or an admin may."""
+    """Delete a session with its messages and memory permanently. Only for its creator and admins."""
     await sessions.delete_session(services, call.caller, arguments.session_id)
     return DeletedSession(session_id=arguments.session_id, deleted=True)
 

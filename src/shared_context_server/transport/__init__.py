@@ -1,1 +1,1 @@
-"""What is ours in front of the MCP SDK's transports, streamable HTTP and stdio."""
+"""Checks and fast paths in front of the MCP SDK's transports, streamable HTTP and stdio."""

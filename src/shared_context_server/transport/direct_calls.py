@@ -1,7 +1,7 @@
-"""Ordinary tools/call over stdio and in process, answered without FastMCP's chain.
+"""Fast path for ordinary tools/call requests over stdio and in process, without FastMCP.
 
-Over HTTP `transport.lane` answers them before the SDK has read anything. Here the SDK has read the
-message and keeps the session; a middleware of its server gives the answer.
+Over HTTP `transport.lane` answers these requests before the SDK reads them. Here the SDK reads the
+message and keeps the session, and a middleware of its server answers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from shared_context_server.transport.tool_calls import (
 
 
 def answer_calls_directly(mcp: FastMCP[Any], dispatcher: Dispatcher) -> None:
-    """Answer ordinary calls of tools on this server without FastMCP, but where sessions are bound to
-    tokens: FastMCP knows the bindings."""
+    """Answer ordinary tool calls on this server without FastMCP. Not used if sessions are bound to
+    tokens, because FastMCP has the bindings."""
     if dispatcher.services.settings.mcp_session_identity:
         return
     low_level = mcp._mcp_server
@@ -40,9 +40,9 @@ def answer_calls_directly(mcp: FastMCP[Any], dispatcher: Dispatcher) -> None:
 
 
 class DirectCalls:
-    """Middleware of the SDK's server. Nothing behind it looks at what it answers: what the SDK would
-    refuse, and what is not known for certain to be ordinary, it hands on; all calls where the process
-    records traces, since it is FastMCP that makes their spans."""
+    """Middleware of the SDK's server. Nothing checks its answers, so it passes on all calls that the SDK
+    could refuse, and all that are not certainly ordinary. Where the process records traces it passes on
+    all calls, because FastMCP makes their spans."""
 
     def __init__(self, dispatcher: Dispatcher, results: CallResults) -> None:
         self._dispatcher = dispatcher
@@ -62,7 +62,7 @@ class DirectCalls:
         return cast("dict[str, Any]", from_json(result))
 
     def _find_call(self, ctx: ServerRequestContext[Any, Any]) -> OrdinaryCall | None:
-        """The call, if the SDK would take it as it is."""
+        """The call, if it is ordinary and the SDK would accept it."""
         if ctx.method != "tools/call" or ctx.request_id is None or _has_tracing():
             return None
         if not ctx.session._connection.initialize_accepted or not _has_text_keys(ctx.params):
@@ -80,7 +80,7 @@ def _has_tracing() -> bool:
 
 
 def _has_text_keys(params: Any) -> bool:
-    """Whether the members of the params' objects are named by text, as in JSON. A host in this process
-    may send any dict."""
+    """Whether all keys of the params are strings, as in JSON. A host in this process may send any
+    dict."""
     parts = (params, *params.values()) if isinstance(params, dict) else ()
     return all(isinstance(key, str) for part in parts if isinstance(part, dict) for key in part)

@@ -1,4 +1,4 @@
-"""/mcp: who answers a request, the direct lane or the SDK, and the form of the answer."""
+"""The endpoint /mcp: answers a request by the direct lane or by the SDK."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared_context_server.jsonrpc import (
     read_id,
 )
 from shared_context_server.transport.lane import STREAM_HEADERS, DirectLane
-from shared_context_server.transport.mcp_sessions import SessionCaps
+from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.media_types import EVENT_STREAM, JSON, Accepted, read_accept
 from shared_context_server.transport.request import McpRequest, check_request
 from shared_context_server.transport.user import Users
@@ -29,31 +29,31 @@ from shared_context_server.transport.user import Users
 _FORMS = {
     Accepted(json=True, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
     Accepted(json=True, stream=False): JSON.encode(),
-    # The SDK streams to those who accept both; what it answers in JSON is put into a stream here.
+    # The SDK only streams if the client accepts both. Its JSON answers are put into a stream here.
     Accepted(json=False, stream=True): f"{JSON}, {EVENT_STREAM}".encode(),
 }
 
 
 class McpEndpoint:
-    """Answers /mcp through the SDK, in a form that the client accepts.
+    """Answers requests on /mcp in a media type that the client accepts.
 
-    `streaming` and `plain` are the SDK's managers for clients with and without event streams.
-    `sessions` and `lane` are for stateless mode, where POST is the only method there is; `caps` is
-    for the other.
+    `streaming` and `json_only` are the SDK's managers for clients with and without event streams.
+    `sessions` and `lane` are for stateless mode, which has only the method POST. `limits` is for
+    stateful mode.
     """
 
     def __init__(
         self,
         streaming: StreamableHTTPSessionManager,
-        plain: StreamableHTTPSessionManager,
+        json_only: StreamableHTTPSessionManager,
         sessions: ClientSessions | None,
-        caps: SessionCaps | None = None,
+        limits: McpSessionLimits | None = None,
         lane: DirectLane | None = None,
     ) -> None:
         self._streaming = streaming
-        self._plain = plain
+        self._json_only = json_only
         self._sessions = sessions
-        self._caps = caps
+        self._limits = limits
         self._lane = lane
         self._users = Users()
 
@@ -61,15 +61,15 @@ class McpEndpoint:
         head = head_of(scope)
         if scope["method"] != "POST":
             accepted = read_accept(head.find_text(b"accept"))
-            is_plain = head.find_text(b"mcp-session-id") in self._plain._server_instances
-            manager = self._plain if is_plain else self._streaming  # where the session was opened
+            is_json_only = head.find_text(b"mcp-session-id") in self._json_only._server_instances
+            manager = self._json_only if is_json_only else self._streaming  # that has the session
             scope = _rewrite(scope, accepted)
             with self._users.set_user(scope, current_connection.get()):
                 await manager.handle_request(scope, receive, send)
             return
         body = await read_body(receive, self._streaming.max_request_body_size)
         if isinstance(body, Unread):
-            return  # the client has gone; what is too large was refused by the middleware
+            return  # the client has disconnected; the middleware refuses bodies that are too large
         try:
             request = check_request(head, body, current_connection.get(), self._sessions)
         except Refused as exc:
@@ -88,29 +88,29 @@ class McpEndpoint:
         if self._lane is not None:
             if await self._lane.answer(request, send):
                 return
-            send = self._lane.remembering(request, send)
+            send = self._lane.cache_result(request, send)
         reset = current_connection.set(request.connection)
         try:
-            await self._hand_over(request, scope, replay_body(body, receive), send)
+            await self._pass_to_sdk(request, scope, replay_body(body, receive), send)
         finally:
             current_connection.reset(reset)
 
-    async def _hand_over(
+    async def _pass_to_sdk(
         self, request: McpRequest, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """To the SDK."""
         if not request.accepted.json:
-            send = _streamed(send)
-        manager = self._streaming if request.accepted.stream else self._plain
+            send = _as_event_stream(send)
+        manager = self._streaming if request.accepted.stream else self._json_only
         scope = _rewrite(scope, request.accepted)
         with self._users.set_user(scope, request.connection):
-            if self._caps is not None and request.opens_session:
-                await self._caps.serve(manager, scope, receive, send)
+            if self._limits is not None and request.opens_session:
+                await self._limits.serve(manager, scope, receive, send)
             else:
                 await manager.handle_request(scope, receive, send)
 
     def _make_session_id(self, request: McpRequest) -> str | None:
-        """For a client whose name is needed later on: who has a key, and no other name."""
+        """A session id with the client's name, if later requests need it: the caller has a key, and
+        nothing else names the agent."""
         connection = request.connection
         if self._sessions is None or connection.is_named or connection.caller.is_anonymous:
             return None
@@ -118,7 +118,7 @@ class McpEndpoint:
 
 
 def _rewrite(scope: Scope, accepted: Accepted) -> Scope:
-    """The request with Accept and Content-Type as the SDK wants them spelled."""
+    """The request with Accept and Content-Type in the form that the SDK expects."""
     kept = [
         (name, value)
         for name, value in scope["headers"]
@@ -129,7 +129,7 @@ def _rewrite(scope: Scope, accepted: Accepted) -> Scope:
 
 
 def _with_header(send: Send, header: RawHeader) -> Send:
-    """Adds a header to what succeeds."""
+    """Adds a header to successful answers."""
 
     async def add(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start" and message["status"] < 400:
@@ -139,8 +139,8 @@ def _with_header(send: Send, header: RawHeader) -> Send:
     return add
 
 
-def _streamed(send: Send) -> Send:
-    """Makes an event stream of what succeeds in JSON; the SDK sends such an answer in one piece."""
+def _as_event_stream(send: Send) -> Send:
+    """Converts a successful JSON answer to an event stream. The SDK sends such an answer at once."""
     start: AsgiMessage | None = None
 
     async def convert(message: AsgiMessage) -> None:

@@ -1,9 +1,9 @@
-"""The direct lane: ordinary requests of stateless mode, answered without the SDK's machinery.
+"""The direct lane: a fast path for ordinary MCP requests over HTTP in stateless mode.
 
-A tools/call goes from its parsed message to the dispatcher and from there to bytes. What everybody is
-answered alike (initialize, server/discover, tools/list, ping, notifications/initialized) is taken from
-the SDK once and sent again to whoever sends the same parameters. Whatever is not known for certain to be ordinary is left to the
-SDK, which stays the judge of what MCP is; a test holds the answers of the two equal.
+It passes a tools/call directly to the dispatcher and writes the answer. For requests whose answer is
+the same for all callers (initialize, server/discover, tools/list, ping, notifications/initialized) it
+caches the SDK's answer by the parameters. All requests that are not certainly ordinary go to the SDK. A
+test compares the answers of both.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from shared_context_server.transport.tool_calls import (
     CallResults,
     KnownEnvelopes,
     OrdinaryCall,
-    asks_for_nothing,
     find_ordinary_call,
+    has_only_known_meta,
     is_valid_call,
     run_call,
     select_envelope,
 )
 
-ALIKE_FOR_ALL: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
+CACHEABLE_METHODS: Final = frozenset({"initialize", "ping", "server/discover", "tools/list"})
 INITIALIZED: Final = "notifications/initialized"
 MAX_ID_CHARS: Final = 256
 
@@ -55,7 +55,7 @@ _JSON_HEADERS: Final[tuple[RawHeader, ...]] = ((b"content-type", b"application/j
 
 
 class DirectLane:
-    """Answers what is ordinary. `server_info`: see CallResults."""
+    """Answers ordinary requests. `server_info`: see CallResults."""
 
     def __init__(self, dispatcher: Dispatcher, server_info: JsonObject) -> None:
         self._dispatcher = dispatcher
@@ -66,7 +66,7 @@ class DirectLane:
         self._envelopes = KnownEnvelopes()
 
     async def answer(self, request: McpRequest, send: Send) -> bool:
-        """Answer the request and return True; False, with nothing sent, if that is for the SDK."""
+        """Answer the request and return True. Return False, and send nothing, if the SDK must answer."""
         if request.message.kind == "notification":
             return await self._acknowledge(request, send)
         if not _is_ordinary(request):
@@ -91,10 +91,10 @@ class DirectLane:
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    def remembering(self, request: McpRequest, send: Send) -> Send:
-        """`send`, that also keeps an answer of the SDK's which is the same for everybody."""
+    def cache_result(self, request: McpRequest, send: Send) -> Send:
+        """Wrap `send` to cache the SDK's answer if it is the same for all callers."""
         if request.message.kind == "notification":
-            return self._remembering_receipt(request, send)
+            return self._cache_receipt(request, send)
         key = _result_key(request) if _is_ordinary(request) else None
         if key is None:
             return send
@@ -111,7 +111,7 @@ class DirectLane:
 
         return keep
 
-    def _remembering_receipt(self, request: McpRequest, send: Send) -> Send:
+    def _cache_receipt(self, request: McpRequest, send: Send) -> Send:
         key = _receipt_key(request)
         if key is None:
             return send
@@ -137,8 +137,8 @@ class DirectLane:
         return self._call_results.write(outcome, is_handshake_era=request.is_handshake_era)
 
     def _is_taken_by_sdk(self, request: McpRequest, call: OrdinaryCall) -> bool:
-        """Whether the SDK takes a call of this tool in this envelope: the headers, the tool's name and
-        the protocol's _meta are what it looks at."""
+        """Whether the SDK accepts a call of this tool. It checks the headers, the tool's name and the
+        protocol's part of _meta."""
         if _is_ambiguous(request.head):
             return False
         envelope = select_envelope(call.meta)
@@ -162,11 +162,11 @@ def _is_valid_call(request: McpRequest, tool: str, envelope: JsonObject) -> bool
 
 
 def _is_ordinary(request: McpRequest) -> bool:
-    """Whether it is a request of a method that is served here, in a usual envelope."""
+    """Whether this is a request of a method that is answered here, with the usual members and id."""
     message = request.message
     if message.kind != "request" or not request.is_strict:
         return False
-    if message.method != "tools/call" and message.method not in ALIKE_FOR_ALL:
+    if message.method != "tools/call" and message.method not in CACHEABLE_METHODS:
         return False
     request_id = message.id
     if isinstance(request_id, str):
@@ -177,18 +177,18 @@ def _is_ordinary(request: McpRequest) -> bool:
 
 
 def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
-    """The connection, under the client's own name where nothing else names the caller."""
+    """The connection, with the client's own name if nothing else names the agent."""
     info = None if request.is_handshake_era else meta.get(CLIENT_INFO_META_KEY)
-    return request.connection if info is None else request.connection.named(info["name"])
+    return request.connection if info is None else request.connection.with_client_name(info["name"])
 
 
 def _is_ambiguous(head: RequestHead) -> bool:
-    """Whether one of the headers that say what a request is for comes twice."""
+    """Whether one of the routing headers is repeated."""
     return bool(head.repeated) and not head.repeated.isdisjoint(_ROUTING_HEADERS)
 
 
 def _read_routing(head: RequestHead) -> dict[str, str]:
-    """The headers that say what a request is for."""
+    """The protocol version, the method and the name from the headers."""
     return {
         name.decode(): head.headers[name].decode("latin-1")
         for name in _ROUTING_HEADERS
@@ -197,12 +197,12 @@ def _read_routing(head: RequestHead) -> dict[str, str]:
 
 
 def _result_key(request: McpRequest) -> bytes | None:
-    """All that a result depends on which is alike for all; None for what is not remembered."""
-    if request.message.method not in ALIKE_FOR_ALL:
+    """The cache key: all that the result depends on. None if it is not cached."""
+    if request.message.method not in CACHEABLE_METHODS:
         return None
     params = request.message.body.get("params", {})
     meta = params.get("_meta", {})
-    if _is_ambiguous(request.head) or not isinstance(meta, dict) or not asks_for_nothing(meta):
+    if _is_ambiguous(request.head) or not isinstance(meta, dict) or not has_only_known_meta(meta):
         return None
     routing = _read_routing(request.head)
     said = {**params, "_meta": select_envelope(meta)} if "_meta" in params else params
@@ -222,7 +222,7 @@ def _receipt_key(request: McpRequest) -> bytes | None:
 
 
 def _read_result(body: bytes) -> bytes | None:
-    """The result in an answer of the SDK's, which is JSON or the one event of a stream."""
+    """The result in an answer of the SDK. The answer is JSON or a stream with one event."""
     for line in body.splitlines():
         data = line.removeprefix(b"data: ")
         if data.startswith(b"{"):
@@ -232,10 +232,10 @@ def _read_result(body: bytes) -> bytes | None:
 
 
 async def _send(request: McpRequest, answer: bytes, send: Send) -> None:
-    """In the form that the SDK chooses: a stream for handshake clients that accept one, else JSON."""
+    """Send as the SDK does: a stream to handshake clients that accept one, else JSON."""
     prefers_stream = request.is_handshake_era and request.accepted.stream
     if prefers_stream or not request.accepted.json:
-        # Some clients take these for ends of lines; in JSON they may stand as escapes.
+        # Some clients treat these characters as line ends. JSON allows to escape them.
         if not answer.isascii():
             for separator, escape in _SEPARATORS:
                 answer = answer.replace(separator, escape)

@@ -1,4 +1,4 @@
-"""MCP sessions of MCP_SESSIONS=stateful: how many a caller, and all together, may have open."""
+"""Limits of open MCP sessions, per caller and in total (MCP_SESSIONS=stateful)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ RETRY_AFTER_S = 30
 _SESSION_HEADER = b"mcp-session-id"
 
 
-class SessionCaps:
-    """Refuses a new session to whoever has as many as may be: an agent, or an anonymous address; and
-    all agents of a key, or all anonymous callers, who else could take the places of everybody; and to
-    everybody when all managers together have `total`."""
+class McpSessionLimits:
+    """Refuses new sessions over a limit.
+
+    `by_caller` is for one agent or one anonymous address. `by_key` is for all agents of one key, or
+    all anonymous callers: otherwise these could use up all sessions. `total` is for all managers.
+    """
 
     def __init__(
         self,
@@ -39,8 +41,8 @@ class SessionCaps:
     async def serve(
         self, manager: StreamableHTTPSessionManager, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Have the manager serve a request that opens a session. Raises RateLimited where the
-        caller has too many, Unavailable where there are too many."""
+        """Let the manager serve a request that opens a session. Raises RateLimited if the caller has
+        too many sessions, Unavailable if there are too many in total."""
         owner = _owner_of(current_connection.get())
         counts = self._count()
         of_key = sum(count for other, count in counts.items() if other[0] == owner[0])
@@ -65,7 +67,7 @@ class SessionCaps:
                 del self._opening[owner]
 
     def _count(self) -> Counter[tuple[str, str]]:
-        """How many sessions each owner has; those that have ended are forgotten."""
+        """The number of sessions of each owner. Removes sessions that have ended."""
         for other, session_ids in list(self._open.items()):
             session_ids &= {
                 session_id

@@ -1,4 +1,4 @@
-"""Which forms of an answer a request accepts (RFC 9110 section 12.5.1), and what its body is."""
+"""Content negotiation on /mcp: the headers Accept (RFC 9110 section 12.5.1) and Content-Type."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ MAX_SHOWN_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Whether plain JSON, and whether an event stream, may be the answer: one at least."""
+    """Whether the answer may be JSON, and whether it may be an event stream."""
 
     json: bool
     stream: bool
 
 
 def read_accept(header: str | None) -> Accepted:
-    """What this Accept header allows. Raises NotAcceptable for neither of the two.
+    """Parse an Accept header. Raises NotAcceptable if it allows neither of the two.
 
-    No header, or an empty one, is */*. A more exact range counts before a wider one.
+    A missing or empty header means */*. A specific range takes precedence over a wider one.
     """
     is_usual = len(header or "") <= MAX_SHOWN_CHARS
     accepted = _read_usual(header) if is_usual else _read(header)
     if not (accepted.json or accepted.stream):
         shown = (header or "")[:MAX_SHOWN_CHARS]
         raise NotAcceptable(
-            f"MCP is answered in {JSON} or {EVENT_STREAM}; Accept is {shown!r}.", field="Accept"
+            f"Accept must allow {JSON} or {EVENT_STREAM}, but it is {shown!r}.", field="Accept"
         )
     return accepted
 
 
 def require_json(header: str | None) -> None:
-    """Raise UnsupportedMediaType unless this Content-Type is JSON, whatever its parameters."""
+    """Raise UnsupportedMediaType unless the Content-Type is JSON. Its parameters do not matter."""
     if header == JSON:
         return
     media_type = (header or "").partition(";")[0].strip().lower()
     if media_type != JSON:
         shown = "missing" if header is None else repr(header[:MAX_SHOWN_CHARS])
         raise UnsupportedMediaType(
-            f"MCP's messages are {JSON}; Content-Type is {shown}.", field="Content-Type"
+            f"Content-Type must be {JSON}, but it is {shown}.", field="Content-Type"
         )
 
 
@@ -56,7 +56,7 @@ _read_usual = lru_cache(maxsize=256)(_read)
 
 
 def _parse_ranges(header: str | None) -> dict[str, float]:
-    """Media ranges with their weights; a weight that cannot be read is 1."""
+    """Media ranges with their weights. An invalid weight is 1."""
     ranges = {}
     for part in (header or "").split(","):
         media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))

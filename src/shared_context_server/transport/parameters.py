@@ -1,4 +1,4 @@
-"""What is wrong with a request's params, by name: the SDK says only that something is."""
+"""Adds the name of the wrong parameter to the SDK's errors about invalid params."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_FIELD_CHARS = 100
 
 
 def name_wrong_parameters(mcp: FastMCP[Any]) -> None:
-    """Make refusals of params that do not fit their method name the first one that is wrong."""
+    """Make errors about invalid params name the first wrong parameter."""
     mcp._mcp_server.middleware.insert(0, _name_wrong_parameter)
 
 
@@ -28,7 +28,7 @@ async def _name_wrong_parameter(
         return await call_next(ctx)
     except ValidationError:
         error = _find_wrong_parameter(ctx)
-        if error is None:  # not the request's fault
+        if error is None:  # the request is valid, so the error is elsewhere
             raise
     raise MCPError(INVALID_PARAMS, error.message, error.body())
 

@@ -1,4 +1,4 @@
-"""A request on /mcp: what is checked of it before anybody answers it."""
+"""Parses and checks a request on /mcp before it is answered."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from shared_context_server.transport.media_types import Accepted, read_accept, r
 
 @dataclass(slots=True)
 class McpRequest:
-    """A POST on /mcp that has passed every check of ours, for whoever answers it.
+    """A POST on /mcp that has passed all checks.
 
-    `connection` is the caller as their headers and their Mcp-Session-Id name them. `is_strict`: the
-    body is strict JSON, but for numbers that may be beyond a double.
+    `connection` is the caller, named by the headers and the Mcp-Session-Id. `is_strict`: the body is
+    strict JSON, except that numbers may exceed a double.
     """
 
     head: RequestHead
@@ -34,12 +34,12 @@ class McpRequest:
 
     @property
     def opens_session(self) -> bool:
-        """Whether it can succeed, where sessions are kept, only by opening one."""
+        """Whether the request opens a session in stateful mode."""
         return self.is_handshake_era and self.session_id is None
 
     @property
     def client_name(self) -> object:
-        """What the client calls itself, in an initialize."""
+        """The client's own name, if this is an initialize."""
         params = self.message.body.get("params") or {}
         info = params.get("clientInfo") if self.message.method == "initialize" else None
         return info.get("name") if isinstance(info, dict) else None
@@ -48,9 +48,9 @@ class McpRequest:
 def check_request(
     head: RequestHead, body: bytes, connection: Connection, sessions: ClientSessions | None
 ) -> McpRequest:
-    """The request, or a SharedContextError or Refused that says what is wrong with it.
+    """Parse and check the request. Raises SharedContextError or Refused.
 
-    With `sessions`, the ids of stateless mode name callers.
+    `sessions` reads the names in session ids of stateless mode; None in stateful mode.
     """
     accepted = read_accept(head.find_text(b"accept"))
     require_json(head.find_text(b"content-type"))
@@ -70,7 +70,7 @@ def _read(body: bytes, *, is_handshake_era: bool) -> tuple[Message, bool]:
     try:
         return read_message(body, len(body)), True
     except Refused:
-        # NaN, Infinity and lone surrogates in a tool's arguments: the tool names the argument.
+        # A tool call with NaN, Infinity or lone surrogates: the tool's error names the argument.
         message = parse_loosely(body)
         if not isinstance(message, dict) or message.get("method") != "tools/call":
             raise
@@ -88,14 +88,14 @@ def _is_readable_by_sdk(body: bytes) -> bool:
 
 
 def _name(connection: Connection, session_id: str | None, sessions: ClientSessions) -> Connection:
-    """The connection under the name in its session's id, where nothing else names it.
+    """The connection with the name in its session id, if nothing else names the agent.
 
-    An id that is not ours is told there, so that the client initializes anew instead of becoming
-    another agent. Where it would decide nothing it is ignored.
+    An unknown id is then an error, so that the client initializes again and does not become another
+    agent. If the id is not needed, it is ignored.
     """
     if session_id is None or connection.is_named or connection.caller.is_anonymous:
         return connection
     name = sessions.read_name(session_id)
     if name is None:
-        raise McpSessionNotFound("This Mcp-Session-Id was not given by this server.")
-    return connection.named(name)
+        raise McpSessionNotFound("This server did not issue this Mcp-Session-Id.")
+    return connection.with_client_name(name)

@@ -1,4 +1,4 @@
-"""MCP over stdin and stdout: what is no message is answered too, and costs nobody else anything."""
+"""MCP over stdin and stdout, with limits and error answers for invalid lines."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ _log = get_logger("stdio")
 async def run_stdio(mcp: FastMCP[Any], max_bytes: int) -> None:
     """Serve the client on stdin, which must be a pipe, and stdout, until the input ends.
 
-    A line that is not one JSON-RPC message of at most `max_bytes` is answered with the error, and
-    told in the log.
+    A line that is not one JSON-RPC message of at most `max_bytes` gets an error answer and is logged.
     """
     lines = InputLines(max_bytes)
     transport = await lines.open()
     token = set_transport("stdio")
     low = mcp._mcp_server
     try:
-        # The SDK wants a text file and only iterates over its lines.
+        # The SDK expects a text file, but only iterates over its lines.
         stdin = cast("anyio.AsyncFile[str]", lines)
         async with mcp._lifespan_manager(), stdio_server(stdin=stdin) as (read, write):
             lines.answer_through(write)
@@ -47,7 +46,7 @@ async def run_stdio(mcp: FastMCP[Any], max_bytes: int) -> None:
 
 
 class InputLines:
-    """The lines of stdin that are messages, each of a bounded size; the others are refused."""
+    """Reads lines of limited size from stdin. Yields the valid messages and refuses other lines."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -55,9 +54,9 @@ class InputLines:
         self._write: asyncio.Future[WriteStream[SessionMessage]] = asyncio.Future()
 
     async def open(self) -> asyncio.BaseTransport:
-        """Begin to read. To be closed by the caller."""
+        """Start reading. The caller closes the returned transport."""
         loop = asyncio.get_running_loop()
-        # Handlers and children must not read what the client sends: they get an end of input.
+        # Handlers and child processes must not read the client's input: their stdin is empty.
         source = os.fdopen(os.dup(STDIN), "rb", buffering=0)
         devnull = os.open(os.devnull, os.O_RDONLY)
         os.dup2(devnull, STDIN)
@@ -67,7 +66,7 @@ class InputLines:
         return transport
 
     def answer_through(self, write: WriteStream[SessionMessage]) -> None:
-        """Where refusals go, among the server's other answers."""
+        """Send refusals through this stream."""
         self._write.set_result(write)
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -89,11 +88,11 @@ class InputLines:
         try:
             jsonrpc_message_adapter.validate_python(message.body, by_name=False)
         except ValidationError as exc:
-            raise Refused(INVALID_REQUEST, "This is no JSON-RPC message", message.id) from exc
+            raise Refused(INVALID_REQUEST, "This is not a JSON-RPC message", message.id) from exc
         return line.decode()
 
     async def _read_line(self) -> bytes | None:
-        """The next line, b"" at the end of the input, None for one that was too long to keep."""
+        """The next line, b"" at the end of the input, None for a line that is too long."""
         is_too_long = False
         while True:
             try:

@@ -1,7 +1,6 @@
-"""What is common to the ways that answer tools/call without the SDK: which calls are ordinary, and the
-result they get.
+"""Finds ordinary tools/call requests, runs them, and writes their results without the SDK.
 
-Whatever is not known for certain to be ordinary is left to the SDK, which stays the judge of what MCP is.
+The fast paths over HTTP and stdio share it. A call that is not certainly ordinary is left to the SDK.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from shared_context_server.jsonrpc import JsonObject
 from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, require_strict_json
 
 MAX_REMEMBERED: Final = 256  # answers, and envelopes of requests
-MAX_KEY_BYTES: Final = 2048  # of the parameters that something is remembered for
+MAX_KEY_BYTES: Final = 2048  # of a cache key
 
 _MODERN_PREFIX = "io.modelcontextprotocol/"
 _MODERN_META = frozenset(
@@ -44,7 +43,7 @@ _CALL_MEMBERS = frozenset({"name", "arguments", "_meta"})
 
 @dataclass(slots=True)
 class OrdinaryCall:
-    """A call of a tool that is served and does not wait, with nothing in it that needs the SDK."""
+    """A call of an existing tool that does not wait and needs nothing of the SDK."""
 
     tool: str
     arguments: JsonObject
@@ -52,8 +51,8 @@ class OrdinaryCall:
 
 
 def find_ordinary_call(dispatcher: Dispatcher, params: Any) -> OrdinaryCall | None:
-    """The call in the params of a tools/call, if it is ordinary. Whether the SDK takes its envelope is
-    still to be asked."""
+    """The call in the params of a tools/call, if it is ordinary. Whether the SDK accepts its envelope is
+    not checked here."""
     if not isinstance(params, dict) or not _CALL_MEMBERS.issuperset(params):
         return None
     name, arguments = params.get("name"), params.get("arguments", {})
@@ -61,7 +60,7 @@ def find_ordinary_call(dispatcher: Dispatcher, params: Any) -> OrdinaryCall | No
     if tool is None or tool.is_waiting or not isinstance(arguments, dict):
         return None
     meta = params.get("_meta", {})
-    if not isinstance(meta, dict) or not asks_for_nothing(meta):
+    if not isinstance(meta, dict) or not has_only_known_meta(meta):
         return None
     return OrdinaryCall(tool.name, arguments, meta)
 
@@ -69,8 +68,8 @@ def find_ordinary_call(dispatcher: Dispatcher, params: Any) -> OrdinaryCall | No
 async def run_call(
     dispatcher: Dispatcher, call: OrdinaryCall, connection: Connection, *, is_strict: bool
 ) -> Outcome:
-    """Call the tool. `is_strict`: the arguments are known to be strict JSON; of others the first that
-    is not is refused by name."""
+    """Call the tool. `is_strict`: the arguments are known to be strict JSON. Otherwise they are checked,
+    and the error names the first wrong argument."""
     if not is_strict:
         try:
             require_strict_json(call.arguments)
@@ -79,10 +78,9 @@ async def run_call(
     return await dispatcher.call(call.tool, call.arguments, connection)
 
 
-def asks_for_nothing(meta: JsonObject) -> bool:
-    """Whether _meta only says things, and asks neither for a version of a tool nor for anything of the
-    protocol's own that is not known here. Progress and log messages may be asked for: what is answered
-    here has none."""
+def has_only_known_meta(meta: JsonObject) -> bool:
+    """Whether _meta requests nothing that needs the SDK: no version of a tool, and no unknown feature of
+    the protocol. A request for progress or log messages is fine, because ordinary calls send none."""
     for name, value in meta.items():
         if name.startswith(_MODERN_PREFIX):
             if name not in _MODERN_META:
@@ -96,14 +94,14 @@ def asks_for_nothing(meta: JsonObject) -> bool:
 
 
 def select_envelope(meta: JsonObject) -> JsonObject:
-    """What of _meta the SDK looks at."""
+    """The part of _meta that the SDK checks."""
     if not meta:
         return meta
     return {name: meta[name] for name in sorted(meta.keys() & _MODERN_META)}
 
 
 def is_valid_call(version: str, tool: str, envelope: JsonObject) -> bool:
-    """Whether the SDK takes a call of this tool in this envelope, whatever its arguments."""
+    """Whether the SDK accepts a call of this tool with this envelope, for any arguments."""
     params = {"name": tool, "arguments": {}, "_meta": envelope}
     try:
         validate_client_request("tools/call", version, params)
@@ -113,7 +111,7 @@ def is_valid_call(version: str, tool: str, envelope: JsonObject) -> bool:
 
 
 class KnownEnvelopes:
-    """Remembers which envelopes the SDK takes, so that it is asked once for each."""
+    """Caches which envelopes the SDK accepts."""
 
     def __init__(self) -> None:
         self._taken: LRUCache[tuple[str | bytes | None, ...], bool] = LRUCache(MAX_REMEMBERED)
@@ -121,7 +119,7 @@ class KnownEnvelopes:
     def is_taken(
         self, parts: tuple[str | bytes | None, ...], envelope: JsonObject, ask: Callable[[], bool]
     ) -> bool:
-        """The answer of `ask`, which must depend on these only; False for what is too long to keep."""
+        """The cached result of `ask`, which must depend only on the key. False if the key is too long."""
         key = (*parts, to_json(envelope) if envelope else None)
         is_taken = self._taken.get(key)
         if is_taken is None:
@@ -132,8 +130,8 @@ class KnownEnvelopes:
 
 
 class CallResults:
-    """Writes results of tools/call as the SDK does. `server_info` is what it says of the server in each
-    result of the stateless era."""
+    """Writes results of tools/call as the SDK does. `server_info` is the server information that the SDK
+    adds to each result in the stateless versions of MCP."""
 
     def __init__(self, server_info: JsonObject) -> None:
         self._modern_end = b',"resultType":"complete","_meta":%b}' % to_json(
@@ -141,7 +139,7 @@ class CallResults:
         )
 
     def write(self, outcome: Outcome, *, is_handshake_era: bool) -> bytes:
-        """The result as JSON: as tools.mcp.tool_result, with what the protocol's era adds to it."""
+        """The result as JSON, like tools.mcp.tool_result, with the members of the protocol version."""
         body = outcome.json()
         return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":%b%b' % (
             to_json(body.decode()),

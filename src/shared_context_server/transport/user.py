@@ -1,4 +1,4 @@
-"""The caller as mcp's and FastMCP's own code finds them."""
+"""Gives the caller to the MCP SDK and FastMCP in their own form."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from starlette.types import Scope
 
 from shared_context_server.auth.connection import Connection
 
-MAX_REMEMBERED = 1024  # connections whose user was made: about 2 KiB each
+MAX_REMEMBERED = 1024  # connections: about 2 KiB each
 
 
 class ConnectionToken(AccessToken):
-    """What get_access_token() answers: the connection, and no credential."""
+    """The result of get_access_token(): the connection, without a credential."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -26,15 +26,15 @@ class ConnectionToken(AccessToken):
 
 
 class Users:
-    """Gives callers with an identity to mcp, in `scope["user"]` and in its context, so that
-    get_access_token() works in tools, resources and listen handlers."""
+    """Sets the SDK's user in `scope["user"]` and its context variable, so that get_access_token() works
+    in tools, resources and listen handlers."""
 
     def __init__(self) -> None:
         self._users: LRUCache[Connection, AuthenticatedUser] = LRUCache(MAX_REMEMBERED)
 
     @contextmanager
     def set_user(self, scope: Scope, connection: Connection) -> Iterator[None]:
-        """For a request that is handed to mcp, while it is served."""
+        """Set the user while the SDK serves a request."""
         user = None if connection.caller.is_anonymous else self._get_user(connection)
         if user is not None:
             scope["user"] = user
@@ -52,7 +52,7 @@ class Users:
 
 
 def _make_user(connection: Connection) -> AuthenticatedUser:
-    """The principal as mcp knows it: key and agent, so that a session outlives a token's renewal."""
+    """The SDK's user: key and agent, so that a session stays valid when its token is renewed."""
     caller = connection.caller
     return AuthenticatedUser(
         ConnectionToken(

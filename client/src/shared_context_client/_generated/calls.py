@@ -52,7 +52,7 @@ class Calls:
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
     ) -> Call[TokenResult]:
-        """Trade an API key for a token. `next` says what to send with each call from then on. You get the requested permissions that the key allows.
+        """Exchange an API key for a token. `next` says what to send with each later call. You get the requested permissions that the key allows.
 
         agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
@@ -69,15 +69,15 @@ class Calls:
         )
 
     def refresh_token(self, *, auth_token: str | None = None) -> Call[TokenResult]:
-        """A new token for the calling identity; the old one stays valid until it expires or either is revoked."""
+        """Get a new token; the old one stays valid until it expires or either is revoked."""
         return make_call(registry.REFRESH_TOKEN, TokenResult, auth_token=auth_token)
 
     def revoke_token(
         self, *, jti: str | None = None, auth_token: str | None = None
     ) -> Call[RevokeResult]:
-        """End the calling token, or another one of yours by its jti, with all that were refreshed from one another and their handles.
+        """Revoke the calling token, or another of yours by its jti, with all tokens of the same login and their handles.
 
-        jti: Default: the token that calls.
+        jti: Default: the calling token.
         """
         return make_call(registry.REVOKE_TOKEN, RevokeResult, jti=jti, auth_token=auth_token)
 
@@ -90,7 +90,7 @@ class Calls:
         participants: Sequence[str] | None = None,
         auth_token: str | None = None,
     ) -> Call[CreatedSession]:
-        """Start a session: a log of messages that agents share.
+        """Start a session: a shared log of messages.
 
         access: invited: you, participants, admins. Default: open.
         """
@@ -113,7 +113,7 @@ class Calls:
         created_by: str | None = None,
         auth_token: str | None = None,
     ) -> Call[SessionPage]:
-        """Sessions you may read, newest first, with your unread count.
+        """List the sessions you may read, newest first, with your unread count.
 
         status: Default: active.
         limit: Default: 50.
@@ -131,7 +131,7 @@ class Calls:
     def get_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[SessionDetails]:
-        """A session, who takes part, and its 50 newest messages you may see."""
+        """Get a session, its participants and its 50 newest messages you may see."""
         return make_call(
             registry.GET_SESSION, SessionDetails, session_id=session_id, auth_token=auth_token
         )
@@ -139,7 +139,7 @@ class Calls:
     def close_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[ClosedSession]:
-        """Make a session read-only. Its creator or an admin may."""
+        """Make a session read-only. Only for its creator and admins."""
         return make_call(
             registry.CLOSE_SESSION, ClosedSession, session_id=session_id, auth_token=auth_token
         )
@@ -147,7 +147,7 @@ class Calls:
     def delete_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[DeletedSession]:
-        """Delete a session with its messages and memory, for ever. Its creator or an admin may."""
+        """Delete a session with its messages and memory permanently. Only for its creator and admins."""
         return make_call(
             registry.DELETE_SESSION, DeletedSession, session_id=session_id, auth_token=auth_token
         )
@@ -166,7 +166,7 @@ class Calls:
         fencing_token: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MessageAdded]:
-        """Add a message to a session. Answers once it is stored durably.
+        """Add a message to a session. Returns once it is stored durably.
 
         visibility: private: you and recipients. agent_only: your agent_type. Default: public.
         idempotency_key: Repeat it when you retry.
@@ -202,11 +202,11 @@ class Calls:
         parent_message_id: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MessageList]:
-        """Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.
+        """Get messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq.
 
         limit: Default: 50.
         offset: Default: 0.
-        after_seq: Oldest first behind it.
+        after_seq: Oldest first after it.
         """
         return make_call(
             registry.GET_MESSAGES,
@@ -236,12 +236,12 @@ class Calls:
         visibility: Visibility | None = None,
         auth_token: str | None = None,
     ) -> Call[WaitResult]:
-        """Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.
+        """Wait until there are messages after after_seq that you may see; do not poll. Then continue with after_seq=next_after_seq, and mark_read what you have handled.
 
         after_seq: Default: your stored cursor.
         timeout_seconds: Default: 25.
         limit: Default: 50.
-        mentions_me: Only with you as recipient, or @your-agent-id. Default: False.
+        mentions_me: Only messages to you, or with @your-agent-id. Default: False.
         """
         return make_call(
             registry.WAIT_FOR_MESSAGES,
@@ -259,7 +259,7 @@ class Calls:
     def mark_read(
         self, session_id: str, seq: int, *, auth_token: str | None = None
     ) -> Call[MarkedRead]:
-        """Store how far you have read; it never moves back."""
+        """Store how far you have read; your cursor never moves back."""
         return make_call(
             registry.MARK_READ, MarkedRead, session_id=session_id, seq=seq, auth_token=auth_token
         )
@@ -272,7 +272,7 @@ class Calls:
         max_tokens: int | None = None,
         auth_token: str | None = None,
     ) -> Call[DigestResult]:
-        """What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".
+        """Get what happened since your cursor, in few tokens: who wrote, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".
 
         after_seq: Default: your stored cursor.
         max_tokens: Default: 2000.
@@ -300,7 +300,7 @@ class Calls:
         end_time: Moment | None = None,
         auth_token: str | None = None,
     ) -> Call[SearchResults]:
-        """Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.
+        """Search the messages of a session you may see, best match first. Tolerates typos.
 
         fuzzy_threshold: Default: 60.
         limit: Default: 10.
@@ -338,7 +338,7 @@ class Calls:
         fencing_token: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MemorySet]:
-        """Store a JSON value under a key; your own unless scope is shared. Versions count from 1.
+        """Store a JSON value under a key; private unless scope is shared. Versions count from 1.
 
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
@@ -393,7 +393,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryList]:
-        """Keys and versions, without values.
+        """List keys and versions, without values.
 
         scope: Default: private.
         limit: Default: 50.
@@ -441,11 +441,11 @@ class Calls:
         wait_seconds: float | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseAcquired]:
-        """Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.
+        """Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.
 
         session_id: Default: server-wide.
         ttl_seconds: Default: 60.
-        wait_seconds: For another holder to finish. Default: 0.
+        wait_seconds: How long to wait for the holder. Default: 0.
         """
         return make_call(
             registry.ACQUIRE_LEASE,
@@ -465,7 +465,7 @@ class Calls:
         session_id: str | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseReleased]:
-        """Let the next one in; released is false if it was no longer yours."""
+        """Release a lease; released is false if you no longer held it."""
         return make_call(
             registry.RELEASE_LEASE,
             LeaseReleased,
@@ -483,7 +483,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseList]:
-        """Who holds what: in a session, or server-wide.
+        """List held leases of a session, or server-wide.
 
         limit: Default: 100.
         """
@@ -504,7 +504,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[AgentList]:
-        """Agents of a session, or all; active means heard of in the last 5 minutes.
+        """List the agents of a session, or all; active means seen in the last 5 minutes.
 
         limit: Default: 50.
         """
@@ -528,7 +528,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[AuditList]:
-        """Who did what, newest first. For admins.
+        """List who did what, newest first. Only for admins.
 
         limit: Default: 100.
         """
@@ -545,17 +545,17 @@ class Calls:
         )
 
     def get_time(self, *, auth_token: str | None = None) -> Call[TimeResult]:
-        """The time now, with bounds where known. All agents on this machine read the same clock."""
+        """Get the time, with error bounds where known. All agents on this machine read the same clock."""
         return make_call(registry.GET_TIME, TimeResult, auth_token=auth_token)
 
     def get_temperature(self, *, auth_token: str | None = None) -> Call[SensorResult]:
-        """The machine's temperature; null when it has no thermometer."""
+        """Get the temperature; null without a thermometer."""
         return make_call(registry.GET_TEMPERATURE, SensorResult, auth_token=auth_token)
 
     def get_humidity(self, *, auth_token: str | None = None) -> Call[SensorResult]:
-        """Relative humidity; null when the machine has no hygrometer."""
+        """Get the relative humidity; null without a hygrometer."""
         return make_call(registry.GET_HUMIDITY, SensorResult, auth_token=auth_token)
 
     def get_all_sensors(self, *, auth_token: str | None = None) -> Call[SensorsResult]:
-        """Temperature, humidity, cpu, memory and load of the machine, by name."""
+        """Get the machine's temperature, humidity, cpu, memory and load, by name."""
         return make_call(registry.GET_ALL_SENSORS, SensorsResult, auth_token=auth_token)

@@ -9,7 +9,7 @@ from shared_context_client.errors import ServerUnavailable, SharedContextError
 
 
 class InvalidArgument(SharedContextError):
-    """An argument is missing, unknown, of a wrong type or out of range."""
+    """An argument is missing, unknown, of the wrong type or out of range."""
 
     code = "INVALID_ARGUMENT"
     default_status: ClassVar[int | None] = 400
@@ -17,7 +17,7 @@ class InvalidArgument(SharedContextError):
 
 
 class ContentTooLarge(SharedContextError):
-    """A text, a value or a whole request body is over its limit."""
+    """A text, a value or a request body is larger than its limit."""
 
     code = "CONTENT_TOO_LARGE"
     default_status: ClassVar[int | None] = 413
@@ -25,7 +25,7 @@ class ContentTooLarge(SharedContextError):
 
 
 class Unauthenticated(SharedContextError):
-    """Nobody is calling, or the credential is not valid (any more)."""
+    """The request has no credential, or one that is not valid (any more)."""
 
     code = "UNAUTHENTICATED"
     default_status: ClassVar[int | None] = 401
@@ -33,7 +33,7 @@ class Unauthenticated(SharedContextError):
 
 
 class PermissionDenied(SharedContextError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but may not do this."""
 
     code = "PERMISSION_DENIED"
     default_status: ClassVar[int | None] = 403
@@ -41,7 +41,7 @@ class PermissionDenied(SharedContextError):
 
 
 class OriginNotAllowed(PermissionDenied):
-    """A page of another site is calling."""
+    """The request comes from a page of another site."""
 
     code = "ORIGIN_NOT_ALLOWED"
     default_status: ClassVar[int | None] = 403
@@ -49,7 +49,7 @@ class OriginNotAllowed(PermissionDenied):
 
 
 class NotFound(SharedContextError):
-    """Base of the not-found errors; what a caller may not see is not found either."""
+    """Base class of the not-found errors, also used for data that the caller may not see."""
 
     code = "NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -57,7 +57,7 @@ class NotFound(SharedContextError):
 
 
 class SessionNotFound(NotFound):
-    """There is no such session, or the caller may not know of it."""
+    """The session does not exist, or the caller may not see it."""
 
     code = "SESSION_NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -65,7 +65,7 @@ class SessionNotFound(NotFound):
 
 
 class MessageNotFound(NotFound):
-    """There is no such message in this session, or the caller may not see it."""
+    """The message does not exist in this session, or the caller may not see it."""
 
     code = "MESSAGE_NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -73,7 +73,7 @@ class MessageNotFound(NotFound):
 
 
 class MemoryNotFound(NotFound):
-    """There is no entry of this key in this place, or it has expired."""
+    """There is no memory entry with this key, session and scope, or it has expired."""
 
     code = "MEMORY_NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -81,7 +81,7 @@ class MemoryNotFound(NotFound):
 
 
 class ToolNotFound(NotFound):
-    """No tool of this name is served."""
+    """There is no tool with this name."""
 
     code = "TOOL_NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -89,7 +89,7 @@ class ToolNotFound(NotFound):
 
 
 class McpSessionNotFound(NotFound):
-    """The Mcp-Session-Id that would name the caller is none that this server has given."""
+    """This server did not issue the Mcp-Session-Id that should name the caller."""
 
     code = "MCP_SESSION_NOT_FOUND"
     default_status: ClassVar[int | None] = 404
@@ -97,7 +97,7 @@ class McpSessionNotFound(NotFound):
 
 
 class MethodNotAllowed(SharedContextError):
-    """The path is served, with other methods; `allowed` are those."""
+    """The route has other methods, which are in `allowed`."""
 
     code = "METHOD_NOT_ALLOWED"
     default_status: ClassVar[int | None] = 405
@@ -105,7 +105,7 @@ class MethodNotAllowed(SharedContextError):
 
 
 class NotAcceptable(SharedContextError):
-    """The Accept header allows none of the forms in which this can be answered."""
+    """The Accept header allows none of the available media types."""
 
     code = "NOT_ACCEPTABLE"
     default_status: ClassVar[int | None] = 406
@@ -113,7 +113,7 @@ class NotAcceptable(SharedContextError):
 
 
 class UnsupportedMediaType(SharedContextError):
-    """The body is declared to be something else than JSON."""
+    """The content type of the body is not JSON."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
     default_status: ClassVar[int | None] = 415
@@ -121,7 +121,7 @@ class UnsupportedMediaType(SharedContextError):
 
 
 class MalformedRequest(SharedContextError):
-    """The request is not HTTP as this server speaks it, or can be read in two ways."""
+    """The request is not valid HTTP/1.1, or it is ambiguous."""
 
     code = "MALFORMED_REQUEST"
     default_status: ClassVar[int | None] = 400
@@ -129,7 +129,7 @@ class MalformedRequest(SharedContextError):
 
 
 class RequestTimeout(SharedContextError):
-    """The client began a request and did not send the rest of it in time."""
+    """The client did not send the whole request in time."""
 
     code = "REQUEST_TIMEOUT"
     default_status: ClassVar[int | None] = 408
@@ -137,7 +137,7 @@ class RequestTimeout(SharedContextError):
 
 
 class TargetTooLong(SharedContextError):
-    """The request's target, which is its path and query, is over its limit."""
+    """The request target, which is its path and query, is longer than its limit."""
 
     code = "TARGET_TOO_LONG"
     default_status: ClassVar[int | None] = 414
@@ -145,7 +145,7 @@ class TargetTooLong(SharedContextError):
 
 
 class HeadersTooLarge(SharedContextError):
-    """The request has too many header lines, or too many bytes of them."""
+    """The request has too many header lines, or they are too long."""
 
     code = "HEADERS_TOO_LARGE"
     default_status: ClassVar[int | None] = 431
@@ -161,7 +161,7 @@ class InvalidMessage(SharedContextError):
 
 
 class Conflict(SharedContextError):
-    """The thing is in another state than the call expects; details tell which."""
+    """The current state differs from what the call expects. It is in the details."""
 
     code = "CONFLICT"
     default_status: ClassVar[int | None] = 409
@@ -169,7 +169,7 @@ class Conflict(SharedContextError):
 
 
 class CursorLost(SharedContextError):
-    """What the reader's cursor points behind is not in the log (any more)."""
+    """The reader's cursor does not belong to the current log."""
 
     code = "CURSOR_LOST"
     default_status: ClassVar[int | None] = 409
@@ -177,7 +177,7 @@ class CursorLost(SharedContextError):
 
 
 class SessionClosed(SharedContextError):
-    """The session is closed: it can be read and not written."""
+    """The session is closed, so it is read-only."""
 
     code = "SESSION_CLOSED"
     default_status: ClassVar[int | None] = 409
@@ -185,7 +185,7 @@ class SessionClosed(SharedContextError):
 
 
 class LeaseLost(SharedContextError):
-    """The lease that a write requires is not held by the caller with this token (any more)."""
+    """The caller does not hold the lease of a write with this token (any more)."""
 
     code = "LEASE_LOST"
     default_status: ClassVar[int | None] = 409
@@ -193,7 +193,7 @@ class LeaseLost(SharedContextError):
 
 
 class RateLimited(SharedContextError):
-    """The caller has sent more calls, or holds more streams or connections, than a limit allows."""
+    """The caller has reached a limit of calls, streams or connections."""
 
     code = "RATE_LIMITED"
     default_status: ClassVar[int | None] = 429
@@ -201,7 +201,7 @@ class RateLimited(SharedContextError):
 
 
 class Unavailable(ServerUnavailable):
-    """The storage does not answer just now; a write was made wholly or not at all."""
+    """The storage does not answer at the moment. A write was made completely or not at all."""
 
     code = "UNAVAILABLE"
     default_status: ClassVar[int | None] = 503
@@ -209,7 +209,7 @@ class Unavailable(ServerUnavailable):
 
 
 class StorageDamaged(SharedContextError):
-    """What is stored cannot be read: the database file is damaged. Nothing was written."""
+    """The database file is damaged and cannot be read. Nothing was written."""
 
     code = "STORAGE_DAMAGED"
     default_status: ClassVar[int | None] = 500
@@ -217,7 +217,7 @@ class StorageDamaged(SharedContextError):
 
 
 class ClockNotRunning(SharedContextError):
-    """No clock daemon has written what was asked for; `details.command` starts one."""
+    """There is no data from a clock daemon. `details.command` starts one."""
 
     code = "CLOCK_NOT_RUNNING"
     default_status: ClassVar[int | None] = 503
@@ -225,7 +225,7 @@ class ClockNotRunning(SharedContextError):
 
 
 class HostNotAllowed(SharedContextError):
-    """The Host header names none of the names of this server."""
+    """The Host header is not one of this server's names."""
 
     code = "HOST_NOT_ALLOWED"
     default_status: ClassVar[int | None] = 421

@@ -35,7 +35,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.CREATE_SESSION,
         CreatedSession,
-        "Start a session: a log of messages that agents share.",
+        "Start a session: a shared log of messages.",
         {
             "properties": {
                 "purpose": {"maxLength": 500, "minLength": 1, "type": "string"},
@@ -59,7 +59,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_SESSIONS,
         SessionPage,
-        "Sessions you may read, newest first, with your unread count.",
+        "List the sessions you may read, newest first, with your unread count.",
         {
             "properties": {
                 "status": {
@@ -77,7 +77,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_SESSION,
         SessionDetails,
-        "A session, who takes part, and its 50 newest messages you may see.",
+        "Get a session, its participants and its 50 newest messages you may see.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -87,7 +87,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.CLOSE_SESSION,
         ClosedSession,
-        "Make a session read-only. Its creator or an admin may.",
+        "Make a session read-only. Only for its creator and admins.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -97,7 +97,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.DELETE_SESSION,
         DeletedSession,
-        "Delete a session with its messages and memory, for ever. Its creator or an admin may.",
+        "Delete a session with its messages and memory permanently. Only for its creator and admins.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -107,7 +107,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.ADD_MESSAGE,
         MessageAdded,
-        "Add a message to a session. Answers once it is stored durably.",
+        "Add a message to a session. Returns once it is stored durably.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -150,14 +150,14 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_MESSAGES,
         MessageList,
-        "Messages you may see, in seq order: the newest, or those behind after_seq. Read on from next_after_seq.",
+        "Get messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "offset": {"default": 0, "minimum": 0, "maximum": 2147483648, "type": "integer"},
                 "after_seq": {
-                    "description": "Oldest first behind it.",
+                    "description": "Oldest first after it.",
                     "minimum": 0,
                     "maximum": 9223372036854775807,
                     "type": "integer",
@@ -193,7 +193,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.WAIT_FOR_MESSAGES,
         WaitResult,
-        "Wait until there are messages behind after_seq that you may see; no need to ask again and again. Then read on from next_after_seq, and mark_read what you have dealt with.",
+        "Wait until there are messages after after_seq that you may see; do not poll. Then continue with after_seq=next_after_seq, and mark_read what you have handled.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -207,7 +207,7 @@ MODEL_TOOLS = (
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "mentions_me": {
                     "default": False,
-                    "description": "Only with you as recipient, or @your-agent-id.",
+                    "description": "Only messages to you, or with @your-agent-id.",
                     "type": "boolean",
                 },
                 "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
@@ -223,7 +223,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.MARK_READ,
         MarkedRead,
-        "Store how far you have read; it never moves back.",
+        "Store how far you have read; your cursor never moves back.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -236,7 +236,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_DIGEST,
         DigestResult,
-        'What happened since your cursor, in few tokens: who, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".',
+        'Get what happened since your cursor, in few tokens: who wrote, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".',
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -260,7 +260,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SEARCH_CONTEXT,
         SearchResults,
-        "Fuzzy search in all of a session's messages you may see, best match first. Typos are fine.",
+        "Search the messages of a session you may see, best match first. Tolerates typos.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -294,7 +294,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SET_MEMORY,
         MemorySet,
-        "Store a JSON value under a key; your own unless scope is shared. Versions count from 1.",
+        "Store a JSON value under a key; private unless scope is shared. Versions count from 1.",
         {
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -371,7 +371,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_MEMORY,
         MemoryList,
-        "Keys and versions, without values.",
+        "List keys and versions, without values.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -406,7 +406,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.ACQUIRE_LEASE,
         LeaseAcquired,
-        "Become the only holder of a name for a while; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost it.",
+        "Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.",
         {
             "properties": {
                 "name": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -419,7 +419,7 @@ MODEL_TOOLS = (
                 "ttl_seconds": {"default": 60, "minimum": 1, "maximum": 86400, "type": "integer"},
                 "wait_seconds": {
                     "default": 0,
-                    "description": "For another holder to finish.",
+                    "description": "How long to wait for the holder.",
                     "minimum": 0,
                     "maximum": 120,
                     "type": "number",
@@ -432,7 +432,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.RELEASE_LEASE,
         LeaseReleased,
-        "Let the next one in; released is false if it was no longer yours.",
+        "Release a lease; released is false if you no longer held it.",
         {
             "properties": {
                 "name": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -446,7 +446,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_LEASES,
         LeaseList,
-        "Who holds what: in a session, or server-wide.",
+        "List held leases of a session, or server-wide.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -459,7 +459,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_AGENTS,
         AgentList,
-        "Agents of a session, or all; active means heard of in the last 5 minutes.",
+        "List the agents of a session, or all; active means seen in the last 5 minutes.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -472,7 +472,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_AUDIT_LOG,
         AuditList,
-        "Who did what, newest first. For admins.",
+        "List who did what, newest first. Only for admins.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -493,25 +493,25 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_TIME,
         TimeResult,
-        "The time now, with bounds where known. All agents on this machine read the same clock.",
+        "Get the time, with error bounds where known. All agents on this machine read the same clock.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_TEMPERATURE,
         SensorResult,
-        "The machine's temperature; null when it has no thermometer.",
+        "Get the temperature; null without a thermometer.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_HUMIDITY,
         SensorResult,
-        "Relative humidity; null when the machine has no hygrometer.",
+        "Get the relative humidity; null without a hygrometer.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_ALL_SENSORS,
         SensorsResult,
-        "Temperature, humidity, cpu, memory and load of the machine, by name.",
+        "Get the machine's temperature, humidity, cpu, memory and load, by name.",
         {"properties": {}, "type": "object"},
     ),
 )

@@ -1,4 +1,4 @@
-"""The ASGI layers in front of the app; each stands alone, `protect` puts them in order."""
+"""ASGI middleware for authentication, limits and request checks. `protect` puts it in order."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ def protect(
     public_paths: Collection[str],
     limits: RateLimits | None = None,
 ) -> ASGIApp:
-    """The app behind all layers. From the outside in: the head is read once, and is in its one spelling
-    before anyone looks at it; whoever refuses on /mcp, MCP's clients can read it; Host
-    and Origin are checked before anything is answered, and refusals carry CORS headers, so that a
-    page that may call also sees why it was refused."""
+    """Wrap the app in all middleware. From the outside in: the head is normalized first; errors on /mcp
+    become JSON-RPC; Host and Origin are checked; CORS headers are added, also to the errors of the
+    inner layers, so that an allowed page can read them; then the body limit and the caller."""
     app = IdentityMiddleware(
         app,
         identity,

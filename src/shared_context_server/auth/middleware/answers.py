@@ -1,4 +1,4 @@
-"""The one error shape, as an HTTP answer of a middleware."""
+"""Sends JSON and errors as HTTP answers from a middleware."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from starlette.types import Send
 
 from shared_context_server.errors import SharedContextError, Unauthenticated
 
-# RFC 9110 section 11.6.1: a 401 names a scheme that would do.
+# RFC 9110 section 11.6.1: a 401 must name an accepted scheme.
 _CHALLENGE = (b"www-authenticate", b"Bearer")
 
 
 async def send_error(send: Send, error: SharedContextError, *, closes: bool = False) -> None:
-    """Answer with `error`; `closes` tells the client that the connection ends with it."""
+    """Answer with `error`. `closes` adds the header Connection: close."""
     headers = error_headers(error.status, error.retry_after_s)
     if closes:
         headers.append((b"connection", b"close"))
@@ -36,7 +36,7 @@ async def send_json(
 
 
 def error_headers(status: int, retry_after_s: int | None) -> list[tuple[bytes, bytes]]:
-    """What goes with an error beside its body."""
+    """The headers of an error answer."""
     headers = [_CHALLENGE] if status == Unauthenticated.status else []
     if retry_after_s is not None:
         headers.append((b"retry-after", str(retry_after_s).encode()))

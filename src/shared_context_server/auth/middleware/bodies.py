@@ -1,4 +1,4 @@
-"""Reading a request's body ahead of the app, and handing it on."""
+"""Reads a request's body before the app does, and replays it for the app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Unread(Enum):
 
 
 async def read_body(receive: Receive, max_bytes: int) -> bytes | Unread:
-    """The whole body; of one that is too large, what comes after max_bytes is left unread."""
+    """Read the whole body. If it is larger than `max_bytes`, the rest stays unread."""
     body = bytearray()
     while True:
         message = await receive()
@@ -29,7 +29,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes | Unread:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """A channel that gives the body that was read, then what `receive` gives: the disconnect."""
+    """A receive function that returns the body first, and then calls `receive` (for the disconnect)."""
     is_given = False
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""A limit on request bodies, for every route."""
+"""Limits the size of request bodies on all routes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DRAIN_MAX_S = 10.0
 
 
 class BodyLimitMiddleware:
-    """Answers 413 to a body over the limit, once the client has sent it.
+    """Answers 413 to a body over the limit, after the client has sent it.
 
-    A client that is answered and cut off while it still sends sees a reset, not the answer, so the
-    rest is drained first: up to DRAIN_MAX_BYTES or DRAIN_MAX_S, after which it is cut off all the
-    same. A body whose length is known and within the limit passes untouched, the server holds it
-    to that length; one of unknown length is read before the app sees the request.
+    If the connection closes while a client sends, the client sees a reset and not the answer. So the
+    rest of the body is read first, up to DRAIN_MAX_BYTES or DRAIN_MAX_S. A body with a
+    Content-Length within the limit is passed on unread: the server enforces that length. A body of
+    unknown length is read before the app gets the request.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -42,7 +42,7 @@ class BodyLimitMiddleware:
             receive = replay_body(body, receive)
         elif head.body_length > self._max_bytes:
             if head.headers.get(b"expect", b"").lower() == b"100-continue":
-                # Nothing has been sent yet, and now nothing will be.
+                # The client has not sent the body yet, and will not send it after this answer.
                 await send_error(send, self._error(), closes=True)
             else:
                 await self._refuse(receive, send)
@@ -58,7 +58,7 @@ class BodyLimitMiddleware:
 
     def _error(self) -> ContentTooLarge:
         return ContentTooLarge(
-            f"The request's body is over the limit of {self._max_bytes} bytes.",
+            f"The request body is over the limit of {self._max_bytes} bytes.",
             limit_bytes=self._max_bytes,
         )
 
@@ -67,7 +67,7 @@ _DRAINED = b""
 
 
 async def _drain(receive: Receive) -> bytes | Unread:
-    """_DRAINED at the end of the body, read without being kept."""
+    """Read and discard the rest of the body. Return _DRAINED at its end."""
     read_bytes = 0
     while True:
         message = await receive()

@@ -1,4 +1,4 @@
-"""Who is calling, established once for every surface of the app."""
+"""Authenticates each HTTP request and counts it for the rate limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware.answers import error_headers, send_error, send_json
-from shared_context_server.auth.middleware.authentication_path import leads_to_authentication
+from shared_context_server.auth.middleware.authentication_requests import is_authentication
 from shared_context_server.auth.middleware.bodies import Unread, read_body, replay_body
 from shared_context_server.auth.middleware.head import head_of
 from shared_context_server.auth.middleware.mcp_errors import compose_failed_call
@@ -19,14 +19,14 @@ from shared_context_server.auth.middleware.paths import MCP_PATH, PROBE_PATHS
 from shared_context_server.errors import RateLimited, SharedContextError, Unauthenticated
 
 current_connection: ContextVar[Connection] = ContextVar("connection", default=Connection())  # noqa: B039
-"""The connection of the request that is being served; outside of requests an anonymous one."""
+"""The connection of the current request; outside of requests an anonymous one."""
 
 
 class IdentityMiddleware:
-    """Reads the headers that say who is calling, and refuses bad credentials.
+    """Reads the headers that identify the caller, and refuses invalid credentials.
 
-    The Connection goes into `current_connection`. A refused credential is answered here, unless the
-    request leads to authenticate_agent. On public paths nobody's identity is asked for.
+    It sets `current_connection`. A request with an invalid credential is refused, unless it calls
+    authenticate_agent. Public paths need no identity.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class IdentityMiddleware:
         path = head_of(scope).path
         if self._limits is not None and path not in PROBE_PATHS:
             try:
-                self._limits.spend(connection)
+                self._limits.count_request(connection)
             except RateLimited as exc:
                 await self._refuse_too_many(exc, scope, receive, send)
                 return
@@ -64,7 +64,7 @@ class IdentityMiddleware:
             body = await read_body(receive, self._max_body_bytes)
             if body is Unread.DISCONNECTED:
                 return
-            if isinstance(body, Unread) or not leads_to_authentication(scope["method"], path, body):
+            if isinstance(body, Unread) or not is_authentication(scope["method"], path, body):
                 await send_error(send, self._count_failure(connection))
                 return
             receive = replay_body(body, receive)
@@ -75,11 +75,11 @@ class IdentityMiddleware:
             current_connection.reset(reset)
 
     def _count_failure(self, connection: Connection) -> SharedContextError:
-        """Why the credential is refused, or that the address has presented too many wrong ones."""
+        """The refusal of the credential, or RateLimited if the address had too many wrong ones."""
         assert connection.refused is not None
         if self._limits is not None and isinstance(connection.refused, Unauthenticated):
             try:
-                self._limits.fail(connection.address)
+                self._limits.count_failure(connection.address)
             except RateLimited as exc:
                 return exc
         return connection.refused

@@ -1,4 +1,4 @@
-"""The head of a request, read once for all who look at it: path and headers in their one spelling."""
+"""Normalizes the path and the headers of a request, once for all layers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 RawHeader = tuple[bytes, bytes]
 
-_SPACE = b" \t"  # RFC 9110 section 5.5, optional whitespace; httptools leaves it at the end
+_SPACE = (
+    b" \t"  # optional whitespace, RFC 9110 section 5.5; httptools keeps it at the end of a value
+)
 _SCOPE_KEY = "shared_context.head"
-_MAX_LENGTH_DIGITS = 18  # beyond any limit; int() refuses thousands of them
+_MAX_LENGTH_DIGITS = 18  # larger than any limit; int() refuses thousands of digits
 _NONE: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """`path` is within the app, without slashes at its end. `headers` have lower-case names and no
-    spaces around their values; the values of a name that comes several times (`repeated`) are one
-    list (RFC 9110 section 5.3)."""
+    """`path` is relative to the app, without slashes at its end. `headers` have lower-case names and no
+    spaces around their values. Values of a `repeated` header are joined by commas (RFC 9110 section
+    5.3)."""
 
     path: str
     headers: dict[bytes, bytes]
     repeated: frozenset[bytes] = _NONE
 
     def find_text(self, name: bytes) -> str | None:
-        """A header as text: UTF-8, which is what clients send nowadays, or else Latin-1."""
+        """A header as text: UTF-8 if it is valid, else Latin-1."""
         value = self.headers.get(name)
         if value is None:
             return None
@@ -37,13 +39,13 @@ class RequestHead:
 
     @property
     def body_length(self) -> int:
-        """As announced, in bytes; 0 where nothing is."""
+        """The Content-Length in bytes; 0 without the header."""
         value = self.headers.get(b"content-length", b"")
         return int(value[:_MAX_LENGTH_DIGITS]) if value.isdigit() else 0
 
     @property
     def is_chunked(self) -> bool:
-        """Whether there is a body of unknown length."""
+        """Whether the body has an unknown length."""
         return b"transfer-encoding" in self.headers
 
 
@@ -56,9 +58,8 @@ def head_of(scope: Scope) -> RequestHead:
 
 
 class HeadMiddleware:
-    """Reads the head, and serves a path with one slash behind it as the path itself: the slash means
-    nothing here, and not all clients follow a redirect. The app gets header values without the spaces
-    and tabs around them, which are legal and mean nothing."""
+    """Reads the head once. Removes one slash at the end of the path, because not all clients follow a
+    redirect, and the spaces and tabs around header values."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -72,7 +73,7 @@ class HeadMiddleware:
 
 
 def _read(scope: Scope) -> Scope:
-    """The request in its one spelling, with its head."""
+    """The normalized request, with its head."""
     path: str = scope["path"]
     if path.endswith("/") and path[:-1].removeprefix(scope.get("root_path", "")):
         raw_path = scope.get("raw_path") or path.encode()
@@ -85,7 +86,7 @@ def _read(scope: Scope) -> Scope:
 
 
 def _read_head(scope: Scope) -> tuple[RequestHead, bool]:
-    """The head, and whether the request's headers are trimmed already."""
+    """The head, and whether the request's headers are already trimmed."""
     path: str = scope["path"]
     path = path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
     headers: dict[bytes, bytes] = {}

@@ -1,4 +1,5 @@
-"""Protection from DNS rebinding, from other sites' pages, and from requests of two meanings."""
+"""Checks Host and Origin against DNS rebinding and cross-site requests, and refuses repeated
+headers."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ from shared_context_server.errors import (
     UnsupportedMediaType,
 )
 
-MAX_REMEMBERED = 1024  # combinations of Host, Origin, scheme and server address that were let in
-_MAX_REMEMBERED_BYTES = 300  # of an Origin: any is let in where CORS_ORIGINS says so
+MAX_REMEMBERED = 1024  # accepted combinations of Host, Origin, scheme and server address
+_MAX_REMEMBERED_BYTES = 300  # of an Origin: CORS_ORIGINS may accept any
 _MAX_SHOWN_CHARS = 200
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 _UNSPECIFIED = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not bound
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing else (RFC 9110 section
-# 7.2), above all no userinfo and no list.
+# A name, an IPv4 address, or an IPv6 address in brackets, and a port (RFC 9110 section 7.2). A user name
+# or a list is not allowed.
 _HOST = re.compile(
     rb"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
 )
-# Whoever reads the first of several and whoever reads the last one see different requests.
+# If such a header is repeated, one program may use the first value and another one the last.
 _SINGLE = frozenset(
     {
         b"host",
@@ -50,28 +51,28 @@ _JSON = b"application/json"
 
 
 class HostNotAllowed(SharedContextError):
-    """The Host header names none of the names of this server."""
+    """The Host header is not one of this server's names."""
 
     code = "HOST_NOT_ALLOWED"
     status = 421
-    suggestion = "Use a loopback name, or have the operator add this one to ALLOWED_HOSTS."
+    suggestion = "Use a loopback name, or ask the operator to add this name to ALLOWED_HOSTS."
 
 
 class OriginNotAllowed(PermissionDenied):
-    """A page of another site is calling."""
+    """The request comes from a page of another site."""
 
     code = "ORIGIN_NOT_ALLOWED"
     suggestion = "The operator can add the origin to CORS_ORIGINS."
 
 
 class HostOriginMiddleware:
-    """Lets requests in that name this server, and pages that it has served itself.
+    """Accepts only requests for this server, from clients that are no pages or from allowed pages.
 
-    Accepted hosts: the loopback names, the address listened on, `allowed_hosts` (`*` for any, with
-    wildcards), and none where a probe asks in HTTP/1.0. Accepted origins: none, the same scheme, host and port as the request's, and
-    `allowed_origins`. Another port of the same machine is another origin. A header that may come
-    once only is refused when it comes twice. With `is_json_required` a POST has to declare JSON,
-    which a page of another origin cannot do unasked: for servers without authentication.
+    Accepted hosts: the loopback names, the address of the server, and `allowed_hosts` (with
+    wildcards, `*` for any). A probe in HTTP/1.0 needs no Host. Accepted origins: no Origin header, the
+    scheme, host and port of the request itself, and `allowed_origins`. With `is_json_required`, for
+    servers without authentication, a POST must have the content type JSON: a page of another origin
+    cannot send that without a CORS preflight.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class HostOriginMiddleware:
         for name in head.repeated & _SINGLE:
             return MalformedRequest(f"it has several {name.decode().title()} headers")
         host, origin = head.headers.get(b"host"), head.headers.get(b"origin")
-        if not host and _is_plain_probe(scope):
+        if not host and _is_http10_probe(scope):
             return None
         case = (host, origin, scope.get("scheme"), scope.get("server"))
         if case not in self._accepted:
@@ -118,7 +119,7 @@ class HostOriginMiddleware:
             media_type = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if media_type != _JSON:
                 return UnsupportedMediaType(
-                    "Without authentication a POST has to be declared as JSON.",
+                    "On a server without authentication a POST must have the content type JSON.",
                     field="Content-Type",
                 )
         return None
@@ -127,7 +128,7 @@ class HostOriginMiddleware:
         parsed = _HOST.fullmatch(host)
         shown = host.decode("latin-1")[:_MAX_SHOWN_CHARS]
         if host and parsed is None:
-            return MalformedRequest(f"{shown!r} is not a Host")
+            return MalformedRequest(f"{shown!r} is not a valid Host")
         server = scope.get("server")
         own = (server[0],) if server and server[0] not in _UNSPECIFIED else ()
         name = "" if parsed is None else _normalize_name(parsed["name"].decode())
@@ -156,9 +157,9 @@ class HostOriginMiddleware:
         return OriginNotAllowed(f"The Origin {shown!r} is not allowed.", field="Origin")
 
 
-def _is_plain_probe(scope: Scope) -> bool:
-    """Whether a load balancer asks in HTTP/1.0, which has no Host. Browsers do not speak it, so no
-    page can be behind it, and the answer tells nothing of the data."""
+def _is_http10_probe(scope: Scope) -> bool:
+    """Whether this is a health check in HTTP/1.0, which has no Host. Browsers do not use HTTP/1.0, and
+    the answer contains no data."""
     return bool(scope.get("http_version") == "1.0") and head_of(scope).path in PROBE_PATHS
 
 
@@ -167,7 +168,7 @@ def _has_body(head: RequestHead) -> bool:
 
 
 def _normalize_name(name: str) -> str:
-    """A host name in lower case, without brackets, and without the port of a setting."""
+    """A host name in lower case, without brackets and port."""
     name = name.strip().lower()
     if name.startswith("["):
         return name[1:].partition("]")[0]
@@ -175,15 +176,15 @@ def _normalize_name(name: str) -> str:
 
 
 def _normalize_origin(origin: str) -> str:
-    """Scheme, host and port, the port only if it is not the scheme's own."""
+    """Scheme, host and port. The default port of the scheme is left out."""
     origin = origin.strip().rstrip("/").lower()
     try:
         parsed = urlsplit(origin)
         port = parsed.port
     except ValueError:
         return origin
-    is_plain = parsed.hostname and not (parsed.path or parsed.query or parsed.fragment)
-    if not is_plain or "@" in parsed.netloc:
+    is_origin = parsed.hostname and not (parsed.path or parsed.query or parsed.fragment)
+    if not is_origin or "@" in parsed.netloc:
         return origin
     host = f"[{parsed.hostname}]" if ":" in (parsed.hostname or "") else parsed.hostname
     is_default = port is None or port == _DEFAULT_PORTS.get(parsed.scheme)

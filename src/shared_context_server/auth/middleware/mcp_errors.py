@@ -1,4 +1,4 @@
-"""Refusals on /mcp in the form that MCP clients read: a JSON-RPC error, our shape in its data."""
+"""Turns HTTP errors on /mcp into JSON-RPC errors, which MCP clients can read."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from shared_context_server.jsonrpc import (
 
 
 class McpErrorMiddleware:
-    """Gives every error status on /mcp a JSON-RPC body under the request's id.
+    """Gives every error answer on /mcp a JSON-RPC body with the request's id.
 
-    Whichever layer refuses: those in front of the app answer in the one error shape, which goes
-    into the error's data here. What is JSON-RPC already passes as it is. The id is null where the
-    request was refused before its body was read, or is larger than `max_body_bytes`.
+    The other layers answer in the common error shape, which becomes the error's data here. An answer
+    that is JSON-RPC already is not changed. The id is null if the body was not read before the
+    refusal, or is larger than `max_body_bytes`.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
@@ -38,12 +38,12 @@ class McpErrorMiddleware:
         if scope["type"] != "http" or head_of(scope).path != MCP_PATH or scope["method"] == "HEAD":
             await self.app(scope, receive, send)
             return
-        heard = _Heard(receive, self._max_body_bytes)
-        await self.app(scope, heard, _Answer(send, heard))
+        recorder = _BodyRecorder(receive, self._max_body_bytes)
+        await self.app(scope, recorder, _ErrorConverter(send, recorder))
 
 
-class _Heard:
-    """Hands a request's messages on, and keeps its body for the id."""
+class _BodyRecorder:
+    """Passes the messages of a request on, and keeps its body to read the id from it."""
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
@@ -65,12 +65,12 @@ class _Heard:
         return read_id(parse_loosely(b"".join(self._chunks)))
 
 
-class _Answer:
-    """Passes answers on; the parts of an error are held until its body is whole."""
+class _ErrorConverter:
+    """Passes successful answers on. Collects the body of an error answer and converts it."""
 
-    def __init__(self, send: Send, heard: _Heard) -> None:
+    def __init__(self, send: Send, recorder: _BodyRecorder) -> None:
         self._send = send
-        self._heard = heard
+        self._recorder = recorder
         self._start: Message | None = None
         self._body = b""
 
@@ -85,7 +85,7 @@ class _Answer:
         if message.get("more_body", False):
             return
         start, body = self._start, self._body
-        answer = compose_answer(start["status"], body, self._heard.read_id)
+        answer = compose_answer(start["status"], body, self._recorder.read_id)
         headers = [
             (name, value)
             for name, value in start.get("headers", [])
@@ -100,7 +100,7 @@ class _Answer:
 
 
 def compose_answer(status: int, body: bytes, find_id: Callable[[], RequestId | None]) -> bytes:
-    """The JSON-RPC error for a refusal of this status and body."""
+    """The JSON-RPC error for an error answer with this status and body."""
     try:
         content = from_json(body)
     except ValueError:
@@ -108,15 +108,15 @@ def compose_answer(status: int, body: bytes, find_id: Callable[[], RequestId | N
     if isinstance(content, dict) and "jsonrpc" in content:
         return body
     if not (isinstance(content, dict) and "suggestion" in content):
-        # The SDK's own refusals of what is not JSON-RPC have a line of text or nothing.
+        # Errors of the SDK that are not JSON-RPC have one line of text or no body.
         text = body.decode(errors="replace")[:200] or HTTPStatus(status).phrase
         content = InvalidArgument(text).body()
     return to_json(error_answer(find_id(), rpc_code(status), summarize(content), content))
 
 
 def compose_failed_call(error: SharedContextError, body: bytes) -> bytes | None:
-    """The answer to the tools/call in `body` whose result has failed, which the model that called
-    reads, whatever its client makes of HTTP's status; None where `body` is something else."""
+    """A failed result for the tools/call in `body`; None if `body` is no tools/call. Unlike an HTTP
+    error, every client shows such a result to its model."""
     request = parse_loosely(body)
     request_id = read_id(request)
     if request_id is None or request.get("method") != "tools/call":
@@ -132,10 +132,10 @@ def compose_failed_call(error: SharedContextError, body: bytes) -> bytes | None:
 
 
 def rpc_code(status: int) -> int:
-    """JSON-RPC's number: the caller's fault or ours. What it was, `code` in the data says."""
+    """The JSON-RPC code: an error of the client or of the server. `code` in the data is exact."""
     return INVALID_REQUEST if status < 500 else INTERNAL_ERROR
 
 
 def summarize(error: dict[str, Any]) -> str:
-    """What went wrong and what to do, for clients that show the message and not the data."""
+    """The error and the suggestion, for clients that show only the message."""
     return f"{error['error']} {error['suggestion']}"

@@ -1,4 +1,4 @@
-"""Paths that the layers in front of the app treat differently."""
+"""Paths that the middleware treats differently."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where sensor values come from. One file a kind; `registry` knows them all."""
+"""Sensor sources: one module for each kind. `registry` lists them."""

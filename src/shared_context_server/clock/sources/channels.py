@@ -1,4 +1,4 @@
-"""What a source gives: some of the sensor channels, each a finite number or absent."""
+"""The interface of sensor sources and the values they return."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ ABSOLUTE_ZERO_C = -273.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Values of one reading; None is "no such sensor here". Units: °C, %, %, %, processes."""
+    """Values of one reading; None if there is no such sensor. Units: °C, %, %, %, processes."""
 
     temperature: float | None = None
     humidity: float | None = None
@@ -23,11 +23,11 @@ class Channels:
 
 
 class Source(Protocol):
-    """One place to read sensors from.
+    """One source of sensor values.
 
-    `read` is called from one thread, again and again, and may block. It raises SourceError, or
-    anything else, when it cannot give a reading now; it is then called again later. `close` is
-    called from another thread, once, and may come in the middle of a `read`.
+    `read` is called repeatedly from one thread and may block. If it raises, SourceError or any
+    other error, it is called again later. `close` is called once from another thread, possibly
+    during a `read`.
     """
 
     name: str
@@ -38,15 +38,17 @@ class Source(Protocol):
 
 
 def take_channels(given: object, source: str) -> Channels:
-    """The temperature and humidity of a mapping, or of an object that has them as attributes.
+    """The temperature and humidity of a mapping, or of an object with these attributes.
 
-    What is missing, None or NaN is absent. Raises SourceError for anything else that is not a
-    number, or is one that no thermometer or hygrometer shows.
+    A value that is missing, None or NaN is absent. Raises SourceError for a value that is not a
+    number or is physically impossible.
     """
     if isinstance(given, Mapping):
         temperature, humidity = given.get("temperature"), given.get("humidity")
     elif given is None or isinstance(given, str | bytes | int | float | list | tuple):
-        raise SourceError(source, f"gave {type(given).__name__}, not an object with temperature")
+        raise SourceError(
+            source, f"returned {type(given).__name__}, not an object with temperature or humidity"
+        )
     else:
         temperature = getattr(given, "temperature", None)
         humidity = getattr(given, "humidity", None)
@@ -65,5 +67,5 @@ def _check_number(value: object, name: str, low: float, high: float, source: str
     if math.isnan(number):
         return None
     if not low <= number <= high or math.isinf(number):
-        raise SourceError(source, f"{name} is {number}, which cannot be")
+        raise SourceError(source, f"{name} is {number}, which is impossible")
     return number

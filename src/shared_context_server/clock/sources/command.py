@@ -1,4 +1,4 @@
-"""A command that prints one JSON object: `exec:COMMAND`."""
+"""Sensor source `exec:COMMAND`: a command that prints one JSON object."""
 
 import json
 import os
@@ -16,10 +16,10 @@ OUTPUT_LIMIT = 64 * 1024
 
 
 class CommandSource:
-    """Runs the command anew for every reading, without a shell, and takes what it prints.
+    """Runs the command for each reading, without a shell, and parses its output.
 
-    A command that runs longer than 10 s, or prints more than 64 KiB, is ended with everything it
-    has started.
+    A command that runs longer than 10 s, or prints more than 64 KiB, is killed with all processes
+    that it started.
     """
 
     def __init__(self, command: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -40,7 +40,7 @@ class CommandSource:
         try:
             given = json.loads(output)
         except ValueError as exc:
-            raise SourceError(self.name, f"printed no JSON: {output[:80]!r}") from exc
+            raise SourceError(self.name, f"its output is not JSON: {output[:80]!r}") from exc
         return take_channels(given, self.name)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class CommandSource:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the command and, where there are sessions, whatever it has started."""
+    """Kill the command and, on POSIX, all processes of its session."""
     if process.returncode is not None:
         return
     if sys.platform == "win32":

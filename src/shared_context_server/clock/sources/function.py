@@ -1,4 +1,4 @@
-"""A Python function of the user's: `python:package.module:function`."""
+"""Sensor source `python:package.module:function`: a Python function."""
 
 import importlib
 import sys
@@ -10,10 +10,10 @@ from shared_context_server.clock.sources.channels import Channels, take_channels
 
 
 class FunctionSource:
-    """Calls the function without arguments; modules of the current directory are found too.
+    """Calls the function without arguments. Modules of the current directory are found too.
 
-    The import happens at the first read, in the source's own thread, and is tried again if it
-    fails.
+    The first read imports the module, in the source's own thread. If the import fails, the next
+    read tries it again.
     """
 
     def __init__(self, target: str) -> None:

@@ -1,4 +1,4 @@
-"""The machine itself, through psutil: processor, memory, load, and a thermometer if it has one."""
+"""Sensor source `psutil`: processor, memory and load of the machine, and its temperature."""
 
 import time
 
@@ -7,7 +7,7 @@ import psutil
 from shared_context_server.clock.sources.channels import Channels
 
 CPU_WINDOW_S = 0.1
-"""psutil counts processor time between two calls; over less than this it is mostly rounding."""
+"""psutil measures processor time between two calls. In a shorter time rounding errors dominate."""
 
 
 class HostSource:

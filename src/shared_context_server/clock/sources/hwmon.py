@@ -1,4 +1,4 @@
-"""Linux hardware monitoring: /sys/class/hwmon/hwmonN/temp*_input, humidity*_input.
+"""Sensor source `hwmon`: /sys/class/hwmon/hwmonN/temp*_input and humidity*_input of Linux.
 
 Format: Documentation/hwmon/sysfs-interface.rst of the kernel; millidegrees and millipercent.
 """
@@ -15,9 +15,9 @@ HWMON_ROOT = Path("/sys/class/hwmon")
 
 
 class HwmonSource:
-    """The first working thermometer and hygrometer, or those of the chip called `chip`.
+    """The first working temperature and humidity sensors, of all chips or of the chip `chip`.
 
-    A chip with a hygrometer comes first: it measures the air, others measure a component.
+    Chips with a humidity sensor come first: they measure the air, others measure a component.
     """
 
     def __init__(self, chip: str = "", root: Path = HWMON_ROOT) -> None:
@@ -26,7 +26,7 @@ class HwmonSource:
         self._root = root
 
     def read(self) -> Channels:
-        """Raises SourceError if the chip is not there, or if every sensor there is fails."""
+        """Raises SourceError if the chip does not exist, or if no sensor can be read."""
         failures: list[OSError] = []
         chips = sorted(self._list_chips(), key=_prefer_air)
         if self._chip and not chips:

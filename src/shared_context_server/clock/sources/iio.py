@@ -1,8 +1,8 @@
-"""Linux industrial I/O: /sys/bus/iio/devices/iio:deviceN/in_temp_*, in_humidityrelative_*.
+"""Sensor source `iio`: Linux industrial I/O.
 
-Format: Documentation/ABI/testing/sysfs-bus-iio of the kernel. A channel gives either a processed
-value (`_input`) or a raw one, to which an offset is added before it is scaled; both come out in
-millidegrees and millipercent.
+Files: /sys/bus/iio/devices/iio:deviceN/in_temp_* and in_humidityrelative_*. Format:
+Documentation/ABI/testing/sysfs-bus-iio of the kernel. A channel has a processed value (`_input`) or
+a raw one; (raw + offset) * scale is the value. Both are in millidegrees and millipercent.
 """
 
 import re
@@ -17,9 +17,9 @@ IIO_ROOT = Path("/sys/bus/iio/devices")
 
 
 class IioSource:
-    """The first working thermometer and hygrometer, or those of the device called `device`.
+    """The first working temperature and humidity sensors, of all devices or of `device`.
 
-    A device with a hygrometer comes first: it measures the air.
+    Devices with a humidity sensor come first: they measure the air.
     """
 
     def __init__(self, device: str = "", root: Path = IIO_ROOT) -> None:
@@ -28,7 +28,7 @@ class IioSource:
         self._root = root
 
     def read(self) -> Channels:
-        """Raises SourceError if the device is not there, or if every channel there is fails."""
+        """Raises SourceError if the device does not exist, or if no channel can be read."""
         failures: list[OSError] = []
         devices = sorted(self._list_devices(), key=_prefer_air)
         if self._device and not devices:

@@ -1,4 +1,4 @@
-"""From the text of a --source option to the source."""
+"""Creates the sensor source that a --source option names."""
 
 from collections.abc import Callable
 
@@ -38,6 +38,6 @@ def open_source(text: str) -> Source:
         return _WITH_ARGUMENT[kind](argument)
     raise OptionError(
         "--source",
-        f"{text!r} is none of hwmon, hwmon:CHIP, iio, iio:DEVICE, psutil, simulated, "
-        f"python:package.module:function, exec:COMMAND",
+        f"{text!r} is not a source; use hwmon, hwmon:CHIP, iio, iio:DEVICE, psutil, simulated, "
+        f"python:package.module:function or exec:COMMAND",
     )

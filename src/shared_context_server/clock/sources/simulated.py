@@ -1,4 +1,4 @@
-"""Made-up values for demonstrations; every record that holds one says so."""
+"""Sensor source `simulated`: invented values for demonstrations. Records are marked as simulated."""
 
 import math
 import time
@@ -9,7 +9,7 @@ PERIOD_S = 600.0
 
 
 class SimulatedSource:
-    """A room that warms and cools within ten minutes: 21 ± 2 °C, 45 ± 5 % relative humidity."""
+    """A sine wave with a period of ten minutes: 21 ± 2 °C, 45 ± 5 % relative humidity."""
 
     name = "simulated"
 

@@ -1,10 +1,10 @@
-"""Numbers out of small files of /sys."""
+"""Reads numbers and words from files of /sys."""
 
 from pathlib import Path
 
 
 def read_number(path: Path) -> float | None:
-    """The number in a file; None if there is no such file. Raises OSError if it gives no value."""
+    """The number in a file; None if there is no such file. Raises OSError if it has no number."""
     try:
         text = path.read_text("ascii")
     except FileNotFoundError:
@@ -12,7 +12,7 @@ def read_number(path: Path) -> float | None:
     try:
         return float(text)
     except ValueError as exc:
-        raise OSError(f"{path} holds {text[:40]!r}, not a number") from exc
+        raise OSError(f"{path} contains {text[:40]!r}, not a number") from exc
 
 
 def read_word(path: Path) -> str:

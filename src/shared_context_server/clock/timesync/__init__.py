@@ -1,1 +1,1 @@
-"""Where the daemon's time comes from: the system clock, the kernel's word on it, or NTP servers."""
+"""Time sources of the daemon: the system clock, the kernel's estimate, or NTP servers."""

@@ -1,4 +1,4 @@
-"""One question to one NTP server, and the checks that its answer must pass."""
+"""Queries one NTP server and checks its answer."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,15 +6,15 @@ from typing import Protocol
 import ntplib  # type: ignore[import-untyped]
 
 from shared_context_server.clock.errors import OptionError, TimeServerError, TimeServerRefusedError
-from shared_context_server.clock.timesync.selection import Sample, grow
+from shared_context_server.clock.timesync.intersection import Sample, find_drift
 from shared_context_server.clock.timesync.timekeeper import NS, read_clock_pair
 
 DEFAULT_PORT = 123
 TIMEOUT_S = 3.0
 MAX_DISTANCE_S = 1.5
-"""ntpd's MAXDIST: a server that is less certain than this is of no use."""
+"""ntpd's MAXDIST: an answer with a larger root distance is not used."""
 LOCAL_RESOLUTION_NS = 1_000
-"""ntplib counts seconds since 1900 in a float: steps of 477 ns, twice."""
+"""ntplib has seconds since 1900 in a float, with a resolution of 477 ns, and uses two of them."""
 CLOCK_SET_NS = 500_000
 LEAP_UNSYNCHRONIZED = 3
 MODE_SERVER = 4
@@ -31,7 +31,7 @@ class ServerAddress:
 
 
 class _Answer(Protocol):
-    """What ntplib.NTPStats has; times are seconds since 1970, delays are seconds."""
+    """The attributes of ntplib.NTPStats. Times are seconds since 1970, delays are seconds."""
 
     leap: int
     mode: int
@@ -48,7 +48,7 @@ class _Answer(Protocol):
 
 
 def parse_server(text: str) -> ServerAddress:
-    """HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. Raises OptionError."""
+    """Parse HOST, HOST:PORT, an IPv6 address, or [IPv6]:PORT. Raises OptionError."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         is_well_formed = bool(bracket) and (not rest or rest.startswith(":"))
@@ -67,11 +67,11 @@ def parse_server(text: str) -> ServerAddress:
     return ServerAddress(host, int(port))
 
 
-def ask_server(server: ServerAddress) -> Sample:
-    """Ask once. Blocks for the name's look-up and up to 3 s for the answer.
+def query_server(server: ServerAddress) -> Sample:
+    """Send one query. Blocks for the name lookup and up to 3 s for the answer.
 
-    Raises TimeServerRefusedError if the server wants to be left alone, TimeServerError if there
-    is no answer or not one to rely on.
+    Raises TimeServerRefusedError if the server refuses service, TimeServerError if there is no
+    answer or an invalid one.
     """
     name = str(server)
     realtime_before_ns, monotonic_before_ns, _ = read_clock_pair()
@@ -84,7 +84,7 @@ def ask_server(server: ServerAddress) -> Sample:
     realtime_ns, monotonic_ns, _ = read_clock_pair()
     elapsed_ns = monotonic_ns - monotonic_before_ns
     was_set_by_ns = (realtime_ns - realtime_before_ns) - elapsed_ns
-    if abs(was_set_by_ns) > CLOCK_SET_NS + grow(elapsed_ns) * 10:
+    if abs(was_set_by_ns) > CLOCK_SET_NS + find_drift(elapsed_ns) * 10:
         raise TimeServerError(name, "the system clock was set while waiting for the answer")
     _check_origin(answer, name, realtime_before_ns, realtime_ns)
     _check_answer(answer, name)
@@ -94,8 +94,8 @@ def ask_server(server: ServerAddress) -> Sample:
 
 
 def _check_origin(answer: _Answer, name: str, sent_after_ns: int, sent_before_ns: int) -> None:
-    """The answer must name the moment of our question. ntplib takes any packet from the server's
-    address, one meant for an earlier question too."""
+    """Check that the answer repeats the time of our query. ntplib takes any packet from the
+    server's address, also the answer to an earlier query."""
     origin_ns = answer.orig_time * NS
     if not sent_after_ns - LOCAL_RESOLUTION_NS <= origin_ns <= sent_before_ns:
         raise TimeServerError(name, "the answer is not to this question")
@@ -103,22 +103,24 @@ def _check_origin(answer: _Answer, name: str, sent_after_ns: int, sent_before_ns
 
 def _check_answer(answer: _Answer, name: str) -> None:
     if answer.mode != MODE_SERVER:
-        raise TimeServerError(name, f"the answer has mode {answer.mode}, not a server's")
+        raise TimeServerError(
+            name, f"the answer has mode {answer.mode}, not the server mode {MODE_SERVER}"
+        )
     if answer.stratum == 0:
         code = answer.ref_id.to_bytes(4, "big").decode("ascii", "replace")
         raise TimeServerRefusedError(name, code.strip("\0 "))
     if answer.leap == LEAP_UNSYNCHRONIZED or answer.stratum > MAX_STRATUM:
         raise TimeServerError(name, "the server itself is not synchronized")
     if answer.tx_timestamp == 0:
-        raise TimeServerError(name, "the answer has no time in it")
+        raise TimeServerError(name, "the answer contains no time")
 
 
 def _find_distance(answer: _Answer, name: str) -> int:
-    """The root distance in ns, as in RFC 5905, section 11.1, for a sample as old as its answer."""
-    # A precision of a second or more (2**0) is not one: the field was left empty.
+    """The root distance in ns at the arrival of the answer, as in RFC 5905, section 11.1."""
+    # A precision of a second or more (2**0) means that the server left the field empty.
     precision_s = 2.0**answer.precision if answer.precision < 0 else 0.0
     delay_s = max(answer.delay, 0.0)
     distance_s = answer.root_dispersion + (answer.root_delay + delay_s) / 2 + precision_s
     if distance_s > MAX_DISTANCE_S:
         raise TimeServerError(name, f"the root distance is {distance_s:.3f} s")
-    return round(distance_s * NS) + grow(round(delay_s * NS)) + LOCAL_RESOLUTION_NS
+    return round(distance_s * NS) + find_drift(round(delay_s * NS)) + LOCAL_RESOLUTION_NS

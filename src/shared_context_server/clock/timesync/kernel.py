@@ -1,7 +1,8 @@
-"""The kernel's own word on the system clock: Linux adjtimex(2), kept by chronyd, ntpd or another.
+"""Reads the kernel's estimate of the system clock's error: adjtimex(2) of Linux.
 
-The kernel's maximum error grows by 500 ppm until whoever disciplines the clock renews it, and the
-kernel itself declares the clock unsynchronized when it reaches 16 s.
+chronyd, ntpd or another daemon disciplines that clock and sets its maximum error. Between two
+updates the kernel lets this error grow by 500 ppm. At 16 s the kernel declares the clock
+unsynchronized.
 """
 
 import ctypes
@@ -17,12 +18,12 @@ from shared_context_server.clock.timesync.timekeeper import NS, Tick, read_clock
 STA_UNSYNC = 0x0040
 TIME_ERROR = 5
 KERNEL_GROWTH = 500e-6
-"""What the kernel adds to its maximum error, in seconds a second (MAXFREQ)."""
+"""How fast the kernel's maximum error grows, in seconds a second (MAXFREQ)."""
 ASK_EVERY_NS = NS // 4
 
 
 class _Timex(ctypes.Structure):
-    """struct timex of <sys/timex.h> as far as it is read here, and room for the rest."""
+    """struct timex of <sys/timex.h>: the fields used here, and space for the others."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -41,7 +42,7 @@ class KernelState(NamedTuple):
 
 
 class KernelTime:
-    """The system clock, with the bound and the state that `ask_kernel` reports."""
+    """The system clock with the error bound and the state from `ask_kernel`."""
 
     def __init__(self, ask_kernel: Callable[[], KernelState]) -> None:
         self._ask_kernel = ask_kernel
@@ -70,7 +71,7 @@ class KernelTime:
 
 
 def open_kernel_clock() -> Callable[[], KernelState]:
-    """A function that asks this kernel. Raises OptionError where there is no adjtimex."""
+    """A function that reads this kernel's state. Raises OptionError where there is no adjtimex."""
     if sys.platform != "linux":
         raise OptionError("--ntp kernel", f"needs adjtimex(2), which {sys.platform} does not have")
     adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex

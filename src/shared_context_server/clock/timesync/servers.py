@@ -1,4 +1,4 @@
-"""Time from NTP servers: each is asked from a thread of its own, the ticks never wait for them."""
+"""Time from NTP servers. A thread for each server queries it, so ticks never wait for an answer."""
 
 import logging
 import math
@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from shared_context_server.clock.errors import TimeServerError, TimeServerRefusedError
-from shared_context_server.clock.timesync.ballot import Ballot, Verdict
-from shared_context_server.clock.timesync.discipline import SteeredClock
-from shared_context_server.clock.timesync.exchange import ServerAddress, ask_server
-from shared_context_server.clock.timesync.selection import Sample
+from shared_context_server.clock.timesync.clock_selection import ClockSelection, SelectedTime
+from shared_context_server.clock.timesync.discipline import DisciplinedClock
+from shared_context_server.clock.timesync.exchange import ServerAddress, query_server
+from shared_context_server.clock.timesync.intersection import Sample
 from shared_context_server.clock.timesync.timekeeper import NS, Tick, read_clock_pair
 
 logger = logging.getLogger(__name__)
 
 BURST_ANSWERS = 4
 BURST_INTERVAL_S = 2.0
-"""The first answers are asked for quickly, as ntpd's iburst does."""
+"""The first queries follow each other quickly, like ntpd's iburst."""
 MAX_INTERVAL_S = 1024.0
 SILENT_AFTER_INTERVALS = 4
 SILENT_AFTER_FLOOR_S = 12.0
@@ -27,23 +27,23 @@ SLEEP_NOTICED_NS = NS // 2
 
 
 def read_slept_ns() -> int | None:
-    """How long this machine has been suspended since boot; None if that cannot be told now.
+    """How long this machine was suspended since boot, in ns; None if unknown.
 
-    The monotonic clock stands still meanwhile, so a time kept by it falls behind.
+    The monotonic clock stops during a suspend.
     """
     if sys.platform != "linux":
         return None
     before_ns = time.monotonic_ns()
     slept_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - before_ns
-    # A process that was held up between the two readings must not look like a machine asleep.
+    # If this process was paused between the two readings, the difference is not a suspend.
     return slept_ns if time.monotonic_ns() - before_ns < SLEEP_NOTICED_NS // 10 else None
 
 
 class NtpTime:
-    """A clock steered towards what the majority of `servers` says.
+    """A clock that follows the majority of `servers`.
 
-    Until they have said anything it is the system clock, of unknown error. `hold_s` after the
-    last answer that was believed it no longer calls itself synchronized.
+    Before the first selected answer it is the system clock with unknown error. `hold_s` after the
+    last selected answer it is no longer synchronized.
     """
 
     def __init__(
@@ -58,13 +58,15 @@ class NtpTime:
         self._hold_ns = int(hold_s * NS)
         self._read_slept = read_slept
         silent_after_s = max(SILENT_AFTER_INTERVALS * interval_s, SILENT_AFTER_FLOOR_S)
-        self._ballot = Ballot([str(server) for server in servers], int(silent_after_s * NS))
+        self._selection = ClockSelection(
+            [str(server) for server in servers], int(silent_after_s * NS)
+        )
         self._lock = threading.Lock()
-        """Guards the ballot and the epoch. The ticks take it only after the machine slept."""
+        """Guards the selection and the epoch. Ticks take it only after a suspend."""
         self._epoch = 0
-        self._verdict: Verdict | None = None
-        self._applied: Verdict | None = None
-        self._clock: SteeredClock | None = None
+        self._selected: SelectedTime | None = None
+        self._applied: SelectedTime | None = None
+        self._clock: DisciplinedClock | None = None
         self._slept_ns = read_slept() or 0
         self._is_stopping = False
         self._wake_ups = [threading.Event() for _ in servers]
@@ -82,10 +84,10 @@ class NtpTime:
 
     def tick(self) -> Tick:
         realtime_ns, monotonic_ns, _ = read_clock_pair()
-        self._notice_sleep()
-        verdict = self._verdict
-        if verdict is not None and verdict is not self._applied:
-            self._apply(verdict, realtime_ns, monotonic_ns)
+        self._handle_suspend()
+        selected = self._selected
+        if selected is not None and selected is not self._applied:
+            self._apply(selected, realtime_ns, monotonic_ns)
         if self._clock is None:
             return Tick(realtime_ns / NS, monotonic_ns, 0.0, 0.0, math.inf, False)
         time_ns = self._clock.advance(monotonic_ns)
@@ -104,26 +106,28 @@ class NtpTime:
             is_synchronized,
         )
 
-    def _apply(self, verdict: Verdict, realtime_ns: int, monotonic_ns: int) -> None:
+    def _apply(self, selected: SelectedTime, realtime_ns: int, monotonic_ns: int) -> None:
         if self._clock is None:
-            self._clock = SteeredClock(realtime_ns - monotonic_ns)
+            self._clock = DisciplinedClock(realtime_ns - monotonic_ns)
         was_base_ns = self._clock.base_ns
-        if self._clock.steer(verdict.estimate, monotonic_ns):
+        if self._clock.steer(selected.estimate, monotonic_ns):
             by_s = (self._clock.base_ns - was_base_ns) / NS
             logger.warning("the time was stepped by %+.6f s", by_s)
-        self._applied = verdict
+        self._applied = selected
 
-    def _notice_sleep(self) -> None:
+    def _handle_suspend(self) -> None:
         slept_ns = self._read_slept()
         if slept_ns is None or slept_ns - self._slept_ns < SLEEP_NOTICED_NS:
             return
         by_ns = slept_ns - self._slept_ns
         self._slept_ns = slept_ns
-        logger.warning("the machine slept for %.1f s: asking the servers again", by_ns / NS)
+        logger.warning(
+            "the machine was suspended for %.1f s: querying the servers again", by_ns / NS
+        )
         with self._lock:
             self._epoch += 1
-            self._ballot.forget()
-            self._verdict = self._applied = None
+            self._selection.reset()
+            self._selected = self._applied = None
         if self._clock is not None:
             self._clock.shift(by_ns)
         self._wake_pollers()
@@ -138,10 +142,10 @@ class NtpTime:
         while not self._is_stopping:
             epoch = self._epoch
             try:
-                sample = ask_server(server)
+                sample = query_server(server)
             except TimeServerRefusedError as exc:
                 logger.warning("%s", exc)
-                self._note(None, server, epoch)
+                self._record(None, server, epoch)
                 if exc.code in {"DENY", "RSTR"}:
                     return
                 interval_s = max(interval_s, min(interval_s * 2, MAX_INTERVAL_S))
@@ -150,39 +154,39 @@ class NtpTime:
                 failures += 1
                 log = logger.warning if failures == 1 else logger.debug
                 log("%s", exc)
-                self._note(None, server, epoch)
+                self._record(None, server, epoch)
                 delay_s = min(interval_s, BURST_INTERVAL_S * 2 ** min(failures, 10))
             else:
                 answers, failures = answers + 1, 0
-                self._note(sample, server, epoch)
+                self._record(sample, server, epoch)
                 in_burst = answers < BURST_ANSWERS
                 delay_s = min(interval_s, BURST_INTERVAL_S) if in_burst else interval_s
-            wake_up.wait(delay_s * random.uniform(0.95, 1.05))  # noqa: S311 - servers are not asked in step
+            wake_up.wait(delay_s * random.uniform(0.95, 1.05))  # noqa: S311 - so that servers are not queried all at once
             wake_up.clear()
 
-    def _note(self, sample: Sample | None, server: ServerAddress, epoch: int) -> None:
-        """Add an answer, or the lack of one, and publish what follows from it."""
+    def _record(self, sample: Sample | None, server: ServerAddress, epoch: int) -> None:
+        """Add an answer or a failure, and select the time anew."""
         with self._lock:
             if epoch != self._epoch:
                 return
             if sample is None:
-                self._ballot.add_failure(str(server))
+                self._selection.add_failure(str(server))
             else:
-                self._ballot.add_answer(sample)
-            verdict = self._ballot.decide(time.monotonic_ns())
-            if verdict is not None:
-                self._verdict = verdict
-            self._report(verdict)
+                self._selection.add_answer(sample)
+            selected = self._selection.select(time.monotonic_ns())
+            if selected is not None:
+                self._selected = selected
+            self._report(selected)
 
-    def _report(self, verdict: Verdict | None) -> None:
-        """Log what is believed, when that changes."""
-        if verdict is None:
-            if not self._ballot.is_every_server_tried:
+    def _report(self, selected: SelectedTime | None) -> None:
+        """Log which server is followed, when that changes."""
+        if selected is None:
+            if not self._selection.is_every_server_tried:
                 return
-            text = "no majority of the time servers answers and agrees: keeping the time as it is"
+            text = "no majority of the time servers agrees: the time is not corrected"
         else:
-            outvoted = ", ".join(sample.server for sample in verdict.choice.outvoted)
-            text = f"following {verdict.choice.best.server}"
+            outvoted = ", ".join(sample.server for sample in selected.agreement.outvoted)
+            text = f"following {selected.agreement.best.server}"
             text += f"; outvoted: {outvoted}" if outvoted else ""
         if text != self._reported:
             self._reported = text

@@ -1,4 +1,4 @@
-"""What the daemon asks for at every tick, and the plainest answer to it: the system clock."""
+"""The interface of the daemon's time sources, and the simplest one: the system clock."""
 
 import math
 import time
@@ -10,7 +10,7 @@ PAIR_GOOD_NS = 5_000
 
 
 class Tick(NamedTuple):
-    """The time at a tick and what is known about it. Units as in the clock's record."""
+    """The time at a tick and its error. Units as in the clock's record."""
 
     time_s: float
     monotonic_ns: int
@@ -22,17 +22,17 @@ class Tick(NamedTuple):
 
 class Timekeeper(Protocol):
     def start(self) -> None:
-        """Begin whatever runs beside the ticks. Does not wait for it."""
+        """Start the background threads, if there are any. Does not wait for them."""
 
     def tick(self) -> Tick:
-        """The time now. Called by one thread, again and again; never blocks, never raises."""
+        """The time now. Always called from the same thread. Never blocks, never raises."""
 
     def stop(self) -> None:
-        """End what `start` began, without waiting for a server's answer."""
+        """Stop the background threads. Does not wait for a server's answer."""
 
 
 class SystemTime:
-    """The system clock as it is, with nobody to say how far off that may be."""
+    """The system clock, with unknown error."""
 
     def start(self) -> None:
         return None
@@ -46,10 +46,10 @@ class SystemTime:
 
 
 def read_clock_pair() -> tuple[int, int, int]:
-    """The system clock and the monotonic clock of one moment, and how far apart the two readings
-    may be at most; all in ns.
+    """The system clock and the monotonic clock at the same time, and the largest possible time
+    between both readings; all in ns.
 
-    A process may lose its core between two readings, so the closest of a few tries is taken.
+    The process may be descheduled between two readings, so the closest of a few pairs is used.
     """
     best = (0, 0, NS * NS)
     for _ in range(PAIR_ATTEMPTS):

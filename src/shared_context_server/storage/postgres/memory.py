@@ -72,7 +72,12 @@ _LISTED = f"""
       AND (expires_at IS NULL OR expires_at > :now)"""
 _LIST, _LIST_ON = (
     Statement(
-        within_bytes(f"{_LISTED} {bound} ORDER BY key LIMIT :limit", ("key", "metadata"), "key")
+        within_bytes(
+            MEMORY_LISTING,
+            f"{_LISTED} {bound} ORDER BY key LIMIT :limit",
+            ("key", "metadata"),
+            "key",
+        )
     )
     for bound in ("", "AND key > :after_key")
 )

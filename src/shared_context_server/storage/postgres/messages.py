@@ -103,6 +103,7 @@ _TEXT_COLUMNS = ("content", "recipients", "metadata")
 _READ_LOG, _READ_LOG_BACK = (
     Statement(
         within_bytes(
+            MESSAGE,
             f"""
     SELECT {MESSAGE} FROM messages AS m
     WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
@@ -136,7 +137,7 @@ _SOUGHT_MESSAGES = {
 
 
 def _page(query: str, order: str) -> Statement:
-    return Statement(within_bytes(query, _TEXT_COLUMNS, f"seq {order}"))
+    return Statement(within_bytes(MESSAGE, query, _TEXT_COLUMNS, f"seq {order}"))
 
 
 # For a scan of audiences the seqs are chosen first and the messages fetched then, so that no
@@ -182,6 +183,7 @@ SCANNED = 1000  # ids checked in one read, so that many invisible messages block
 _LIST_NEW_IDS = Statement("SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit")
 _LIST_NEW = Statement(
     within_bytes(
+        MESSAGE,
         f"""
     SELECT {MESSAGE} FROM messages AS m JOIN sessions AS s ON s.id = m.session_id
     WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
@@ -269,8 +271,7 @@ class Messages(Subject):
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
-            # Without bytes_before, which within_bytes has added.
-            messages=StoredMessages([row[:-1] for row in rows]),
+            messages=StoredMessages(rows),
             total_count=total_count,
             has_more=has_more,
             last_seq=session.last_seq,

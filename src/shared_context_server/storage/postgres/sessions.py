@@ -79,6 +79,7 @@ _NEWEST_VISIBLE = f"""
 _LISTINGS = {
     (is_of_status, is_of_creator): Statement(
         within_bytes(
+            SESSION,
             f"SELECT {SESSION} FROM sessions AS s WHERE {status} {creator} {_NEWEST_VISIBLE}",
             ("purpose", "metadata", "invited"),
             "created_at DESC, id DESC",

@@ -9,13 +9,14 @@ from typing import Any
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
 
 
-def within_bytes(query: str, text_columns: Sequence[str], order: str) -> str:
+def within_bytes(columns: str, query: str, text_columns: Sequence[str], order: str) -> str:
     """Return SQL for the rows of a query, in this order, up to the one with which the sizes of
     `text_columns` exceed :max_bytes. If the first row exceeds it, the second is included too. The
-    long texts of other rows are not read."""
+    long texts of other rows are not read. `columns`: those that the query selects."""
+    names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", columns))
     size = " + ".join(f"octet_length({column})" for column in text_columns)
     return f"""
-    SELECT * FROM (
+    SELECT {names} FROM (
         SELECT *, coalesce(sum(least({size}, :max_bytes)) OVER (
             ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 0) AS bytes_before

@@ -1,7 +1,7 @@
-"""Which of several servers to believe: intersection of their intervals, best by root distance.
+"""Finds the servers that agree on the time, by intersecting their intervals (RFC 5905).
 
-All times here are a `base`: UTC minus the monotonic clock, in ns. Unlike an offset to the system
-clock it stays the same when somebody sets that clock.
+A time here is a `base`: UTC minus the monotonic clock, in ns. Unlike an offset to the system clock
+it does not change when someone sets that clock.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from shared_context_server.clock.layout import DRIFT
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One exchange with one server: UTC - monotonic is `base_ns`, give or take `distance_ns`.
+    """The result of one query: UTC - monotonic is `base_ns` ± `distance_ns` at `monotonic_ns`.
 
-    The root distance was that small at `monotonic_ns`; it grows with the drift from then on.
+    The root distance `distance_ns` grows with the drift.
     """
 
     server: str
@@ -23,13 +23,13 @@ class Sample:
     monotonic_ns: int
 
     def distance_at(self, monotonic_ns: int) -> int:
-        """The root distance at a moment. Rounded up: a bound must not shrink by rounding."""
-        return self.distance_ns + grow(abs(monotonic_ns - self.monotonic_ns))
+        """The root distance at that time, rounded up: rounding must not make a bound smaller."""
+        return self.distance_ns + find_drift(abs(monotonic_ns - self.monotonic_ns))
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The outcome of a vote: the best sample, all that agree, all that were outvoted."""
+class Agreement:
+    """The result: the best sample, all that agree, and all that were outvoted."""
 
     best: Sample
     agreeing: tuple[Sample, ...]
@@ -37,22 +37,22 @@ class Choice:
     bound_ns: int
 
 
-def grow(elapsed_ns: int) -> int:
-    """How far a free-running clock may run off in that time, rounded up."""
+def find_drift(elapsed_ns: int) -> int:
+    """How far a free-running clock can drift in that time, in ns, rounded up."""
     return int(elapsed_ns * DRIFT) + 1
 
 
-def choose(samples: Sequence[Sample], monotonic_ns: int) -> Choice | None:
-    """The majority's choice at a moment; None if no majority agrees.
+def find_agreement(samples: Sequence[Sample], monotonic_ns: int) -> Agreement | None:
+    """The time on which a majority of the samples agrees; None if there is no majority.
 
-    As in RFC 5905, section 11.2.1 (Marzullo's algorithm, as ntpd runs it: without the midpoint
-    rule), the points that the most servers vouch for are found; servers whose interval holds none
-    of them are outvoted. If a majority tells the truth, and no liar comes near all of them, the
-    truth is within `bound_ns` of the best one's base.
+    This is the selection of RFC 5905, section 11.2.1 (Marzullo's algorithm, without the midpoint
+    rule, as in ntpd). It finds the interval that most servers have in common. Servers whose
+    interval does not overlap it are outvoted. If a majority is right, and no wrong server is close
+    to all of them, the true time is within `bound_ns` of the best sample.
 
-    The bound is the best one's root distance, or more where the others leave doubt: as far as
-    the agreed interval reaches, and as the farthest reckoning of an agreeing server is away
-    (RFC 5905's select jitter, at its worst).
+    `bound_ns` is the largest of these: the root distance of the best sample, its distance to both
+    ends of the common interval, and its distance to each agreeing sample (the worst case of the
+    RFC's select jitter).
     """
     agreed = _find_agreed_interval(samples, monotonic_ns)
     if agreed is None:
@@ -71,15 +71,15 @@ def choose(samples: Sequence[Sample], monotonic_ns: int) -> Choice | None:
         high - best.base_ns,
         *(abs(sample.base_ns - best.base_ns) for sample in agreeing),
     )
-    return Choice(best, tuple(agreeing), tuple(outvoted), bound_ns)
+    return Agreement(best, tuple(agreeing), tuple(outvoted), bound_ns)
 
 
 def _find_agreed_interval(samples: Sequence[Sample], monotonic_ns: int) -> tuple[int, int] | None:
-    """From the first to the last point that the most servers hold, if those are a majority."""
+    """The interval that most samples have in common; None if these are no majority."""
     edges = []
     for sample in samples:
         distance = sample.distance_at(monotonic_ns)
-        # At one point, opening sorts before closing: intervals that touch agree.
+        # At one point, a start sorts before an end: intervals that touch agree.
         edges.append((sample.base_ns - distance, 0))
         edges.append((sample.base_ns + distance, 1))
     depth = deepest = low = high = 0

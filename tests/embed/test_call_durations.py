@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared_context_server.embed import ToolTimings
-from shared_context_server.embed.timings import MAX_TOOLS, MAX_UNDER_WAY, SAMPLES_PER_TOOL
+from shared_context_server.embed.call_durations import MAX_RUNNING, MAX_TOOLS, SAMPLES_PER_TOOL
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_an_end_without_a_beginning_is_not_counted() -> None:
 
 async def test_nothing_grows_without_bound(clock: list[float]) -> None:
     timings = ToolTimings()
-    for n in range(MAX_UNDER_WAY + 1):
+    for n in range(MAX_RUNNING + 1):
         await timings.before({}, f"never ends {n}", None)
     await timings.after({"tool_name": "a"}, "never ends 0", None)  # forgotten
     assert timings.by_tool() == {}

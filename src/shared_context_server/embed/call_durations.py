@@ -1,4 +1,4 @@
-"""How long an agent's tool calls take, told by the hooks around them."""
+"""Measures the duration of an agent's tool calls, with hooks of the Claude Agent SDK."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
-SAMPLES_PER_TOOL = 1000  # of the latest calls; a percentile of more says little more
+SAMPLES_PER_TOOL = 1000  # the latest calls; enough for a p99
 MAX_TOOLS = 256
-MAX_UNDER_WAY = 1000  # calls that never end, such as denied ones, are forgotten oldest first
+MAX_RUNNING = 1000  # the oldest is dropped: denied calls, for example, never end
 
 
 @dataclass(frozen=True, slots=True)
 class ToolTiming:
-    """Of one tool, in milliseconds. `count` is of all calls, the percentiles of the latest 1000."""
+    """Durations of one tool in ms. `count` includes all calls, the percentiles the latest 1000."""
 
     count: int
     p50_ms: float
@@ -42,40 +42,40 @@ class _Samples:
 
 
 class ToolTimings:
-    """The record that the hooks fill; read it at any time.
+    """Records the durations of tool calls. It can be read at any time.
 
-    A call is measured from its PreToolUse to its PostToolUse or PostToolUseFailure hook, which
-    belong together by tool_use_id: permission prompts in between count. Bounded in every direction.
+    A duration is the time from the PreToolUse hook to the PostToolUse or PostToolUseFailure hook with
+    the same tool_use_id, including permission prompts. The number of records is limited.
     """
 
     def __init__(self) -> None:
-        self._under_way: OrderedDict[str, float] = OrderedDict()
+        self._running: OrderedDict[str, float] = OrderedDict()
         self._samples: OrderedDict[str, _Samples] = OrderedDict()
 
     def by_tool(self) -> dict[str, ToolTiming]:
-        """Of every tool that was called, by its full name (`mcp__…` for those of servers)."""
+        """The timing of every called tool, by its full name (`mcp__…` for tools of servers)."""
         return {name: samples.summarise() for name, samples in self._samples.items()}
 
     def __getitem__(self, tool_name: str) -> ToolTiming:
-        """Of one tool. Raises KeyError if no call of it has ended."""
+        """The timing of one tool. Raises KeyError if no call of it has ended."""
         return self._samples[tool_name].summarise()
 
     async def before(
         self, input_data: Any, tool_use_id: str | None, _context: Any
     ) -> dict[str, Any]:
-        """The PreToolUse hook; it has no opinion about the call."""
+        """The PreToolUse hook. It does not change the call."""
         if tool_use_id is not None:
-            self._under_way[tool_use_id] = time.perf_counter()
-            if len(self._under_way) > MAX_UNDER_WAY:
-                self._under_way.popitem(last=False)
+            self._running[tool_use_id] = time.perf_counter()
+            if len(self._running) > MAX_RUNNING:
+                self._running.popitem(last=False)
         return {}
 
     async def after(
         self, input_data: Any, tool_use_id: str | None, _context: Any
     ) -> dict[str, Any]:
-        """The PostToolUse and PostToolUseFailure hook; the end of an unknown call is not counted."""
+        """The PostToolUse and PostToolUseFailure hook. An unknown call is not counted."""
         ended_s = time.perf_counter()
-        started_s = None if tool_use_id is None else self._under_way.pop(tool_use_id, None)
+        started_s = None if tool_use_id is None else self._running.pop(tool_use_id, None)
         name = input_data.get("tool_name") if isinstance(input_data, dict) else None
         if started_s is not None and isinstance(name, str):
             self._add(name, (ended_s - started_s) * 1000)

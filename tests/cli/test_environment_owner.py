@@ -88,7 +88,7 @@ def test_a_dotenv_that_is_not_utf_8_ends_a_command_that_reads_it_with_one_line(
     answer = scs(*command.split())
     assert answer.returncode == 2
     assert answer.stderr == (
-        f"shared-context-server: {tmp_path / '.env'} is not UTF-8 text; save it as UTF-8.\n"
+        f"shared-context-server: {tmp_path / '.env'} is not UTF-8 text. Save it as UTF-8.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a client with a bad credential must still be able to do, to get a good one."""
+"""Finds the requests that a client with an invalid credential may still make: to get a valid one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TOOL_PATH = "/mcp/tool/"
 BATCH_PATH = "/mcp/batch"
 
 
-def leads_to_authentication(method: str, path: str, body: bytes) -> bool:
-    """Whether the request calls authenticate_agent over plain HTTP, and nothing else.
+def is_authentication(method: str, path: str, body: bytes) -> bool:
+    """Whether the request calls only authenticate_agent, over plain HTTP.
 
-    Not over MCP: there a client that is let in with a bad credential looks connected, and fails or
-    hangs at its first call. It can leave the credential out.
+    MCP is excluded: a client that gets in with an invalid credential looks connected, and then fails
+    or hangs at its first call. It can send no credential instead.
     """
     if method != "POST":
         return False
