@@ -89,7 +89,7 @@ def add_subscriptions(
 
 @dataclass(frozen=True, slots=True)
 class SubscribedResource:
-    """A resource that somebody subscribes to, and which events may have changed it."""
+    """A resource that a caller subscribes to, and the events that may have changed it."""
 
     uri: str
     kinds: frozenset[EventKind]

@@ -121,8 +121,8 @@ class Connection:
             attempt += 1
 
     def pause_s(self, attempt: int, retry_after_s: float | None = None) -> float:
-        """Exponential, with full jitter, so that those who failed together come back apart; behind
-        what the server asked for."""
+        """Return an exponential pause with full jitter, so that clients that failed together come
+        back apart. It is at least what the server asked for."""
         longest = self._retries.longest_pause_s
         bound = min(longest, self._retries.first_pause_s * 2.0 ** min(attempt, 30))
         return (retry_after_s or 0.0) + random.uniform(0, bound)  # noqa: S311 - no secret

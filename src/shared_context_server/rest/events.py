@@ -34,8 +34,8 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 MAX_EVENT_ID = 10**18 - 1  # what fits into it
 _NEWLINE = "\n"
 
-# Ends of lines to Unicode and to many a client's reader of lines, though not to server-sent events;
-# JSON may write them as escapes. The others that there are JSON has to escape.
+# Line ends in Unicode, and for many clients, but not in server-sent events. JSON may escape these
+# and has to escape all other line ends.
 _LINE_ENDS = str.maketrans({"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"})
 
 _log = get_logger("events")

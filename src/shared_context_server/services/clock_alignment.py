@@ -42,7 +42,7 @@ class ClockAlignment:
         lead_s = self._clock.lead_s
         if lead_s > LOGGED_LEAD_S and not self._is_lead_logged:
             _log.warning(
-                "the system clock was set back: times that are stored go on from before",
+                "the system clock was set back: stored times continue after the latest one",
                 ahead_s=round(lead_s, 3),
             )
         self._is_lead_logged = lead_s > LOGGED_LEAD_S

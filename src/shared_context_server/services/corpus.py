@@ -144,7 +144,7 @@ class CorpusCache:
         self._corpora.move_to_end(session_id)
         if corpus.next_refresh is None:
             corpus.next_refresh = asyncio.create_task(self._refresh(corpus, corpus.refreshing))
-            corpus.next_refresh.add_done_callback(_take_error)
+            corpus.next_refresh.add_done_callback(_retrieve_error)
         try:
             async with asyncio.timeout(_left_s(ends_at)):
                 session = await asyncio.shield(corpus.next_refresh)
@@ -199,7 +199,7 @@ class CorpusCache:
         time.monotonic() passes `ends_at`. Concurrent searches of a session share these reads."""
         while corpus.low > 0 and self._has_room(corpus):
             reading = asyncio.create_task(self._read_back(corpus, corpus.low))
-            reading.add_done_callback(_take_error)
+            reading.add_done_callback(_retrieve_error)
             try:
                 async with asyncio.timeout(_left_s(ends_at)):
                     await asyncio.shield(reading)
@@ -268,7 +268,7 @@ def _left_s(ends_at: float) -> float:
     return max(0.0, ends_at - time.monotonic())
 
 
-def _take_error(task: asyncio.Task[Any]) -> None:
+def _retrieve_error(task: asyncio.Task[Any]) -> None:
     """Mark the task's error as retrieved. Its waiters get it; without any, asyncio would log it."""
     if not task.cancelled():
         task.exception()

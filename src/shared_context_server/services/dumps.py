@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from shared_context_server import __version__
 from shared_context_server.errors import CopyError
 from shared_context_server.models import JsonObject
-from shared_context_server.services.moving import BATCH_ROWS, Watcher, read_batches
+from shared_context_server.services.moving import BATCH_ROWS, ProgressListener, read_batches
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.transfer.copying import RecordRefused, RowReader
 from shared_context_server.storage.transfer.lines import RECORD, Tally, parse_line, to_line, to_row
@@ -51,23 +51,23 @@ class DumpDamaged(CopyError):
 
 
 async def write_dump(
-    reader: RowReader, file: BinaryIO, watcher: Watcher, *, is_compressed: bool = False
+    reader: RowReader, file: BinaryIO, progress: ProgressListener, *, is_compressed: bool = False
 ) -> dict[RecordKind, Tally]:
     """Write all rows of a snapshot as a dump; return count and checksum by kind. `file` stays open."""
-    watcher.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
+    progress.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
     if not is_compressed:
-        return await _write_lines(reader, file, watcher)
+        return await _write_lines(reader, file, progress)
     with (
         # No name and no time in it, so that equal dumps are equal files.
         gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
         # A call of GzipFile costs more than a short line.
         io.BufferedWriter(packed, _BUFFER_BYTES) as buffered,
     ):
-        return await _write_lines(reader, buffered, watcher)
+        return await _write_lines(reader, buffered, progress)
 
 
 async def _write_lines(
-    reader: RowReader, file: BinaryIO | io.BufferedWriter, watcher: Watcher
+    reader: RowReader, file: BinaryIO | io.BufferedWriter, progress: ProgressListener
 ) -> dict[RecordKind, Tally]:
     tallies = {kind: Tally() for kind in KINDS}
     file.write(_header())
@@ -77,7 +77,7 @@ async def _write_lines(
                 line = to_line(kind, row)
                 tallies[kind].add(line)
                 file.write(line)
-            watcher.advance(len(rows))
+            progress.advance(len(rows))
     file.write(_footer(tallies))
     return tallies
 
@@ -118,15 +118,15 @@ class DumpSource:
         self._next: _Record | None = None
         self.counts: Mapping[RecordKind, int] = {}
 
-    def check(self, watcher: Watcher) -> None:
+    def check(self, progress: ProgressListener) -> None:
         """Read the whole dump and set `counts`. Raises DumpDamaged, which tells which part is
         intact."""
-        watcher.begin("checking", None)
+        progress.begin("checking", None)
         counts = dict.fromkeys(KINDS, 0)
         for number, record in enumerate(_read_dump(self._file), 1):
             counts[record.kind] += 1
             if number % _PROGRESS_LINES == 0:
-                watcher.advance(_PROGRESS_LINES)
+                progress.advance(_PROGRESS_LINES)
         self.counts = counts
 
     def rewind(self) -> None:
@@ -258,7 +258,7 @@ class _Checked:
         else:
             is_behind = KINDS.index(kind) > KINDS.index(last_kind)
         if not is_behind:
-            raise RecordRefused(f"the {kind.describe(row)} is not in its place")
+            raise RecordRefused(f"the {kind.describe(row)} is out of order")
 
     def _check_footer(self, footer: JsonObject) -> None:
         said = footer.get("kinds")
@@ -271,7 +271,7 @@ class _Checked:
             if not isinstance(said, dict) or said.get(name) != summary
         ]
         raise RecordRefused(
-            f"the footer has other counts or checksums, of: {', '.join(wrong) or 'unknown kinds'}"
+            f"the footer's counts or checksums do not match for: {', '.join(wrong) or 'unknown kinds'}"
         )
 
 
@@ -297,6 +297,6 @@ class _Logs:
         expected = self._ends[session_id] + 1
         if seq != expected:
             raise RecordRefused(
-                f"the session {session_id!r} goes on with the seq {seq} instead of {expected}"
+                f"the session {session_id!r} continues with seq {seq} instead of {expected}"
             )
         self._ends[session_id] = seq

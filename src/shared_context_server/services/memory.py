@@ -83,7 +83,7 @@ async def set_memory(
         raise InvalidArgument("value is missing.", field="value")
     if change.mode is MemoryMode.MERGE and not isinstance(change.value, dict):
         raise InvalidArgument(
-            "value must be a JSON object to be merged.",
+            "value must be a JSON object in the mode merge.",
             field="value",
             suggestion="Send the object itself, not as text; mode replace stores any other value.",
         )
@@ -91,7 +91,7 @@ async def set_memory(
     written = await services.store.memory.write(
         address,
         caller,
-        _tell_only_readers(caller, make_update(change, now)),
+        _hide_value_from_non_readers(caller, make_update(change, now)),
         now=now,
         guard=_guard(policy.require_session_write, caller, address.session_id),
         idempotency_key=idempotency_key,
@@ -148,7 +148,9 @@ async def delete_memory(
     policy.require_permission(caller, Permission.WRITE)
     await services.store.memory.delete(
         address,
-        _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),
+        _hide_value_from_non_readers(
+            caller, lambda entry: _require_version(entry, expected_version)
+        ),
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
         audit=policy.hide_private_names(
@@ -163,7 +165,7 @@ async def delete_memory(
     services.bus.publish(_changed(address))
 
 
-def _tell_only_readers(
+def _hide_value_from_non_readers(
     caller: Caller, check: Callable[[MemoryEntry | None], R]
 ) -> Callable[[MemoryEntry | None], R]:
     """Wrap `check` so that its errors show the stored value only to callers who may read it."""
@@ -179,7 +181,7 @@ def _tell_only_readers(
             raise
         except ContentTooLarge as exc:
             raise ContentTooLarge(
-                "value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
+                "The new value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
             ) from exc
 
     return checked
@@ -222,7 +224,7 @@ def _require_storable(value: JsonValue) -> None:
     text = to_json(value)
     if len(text) > MAX_VALUE_BYTES:
         raise ContentTooLarge(
-            f"value would be {len(text)} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
+            f"The new value would be {len(text)} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
             field="value",
             limit_bytes=MAX_VALUE_BYTES,
         )

@@ -30,7 +30,7 @@ class DestinationDiffers(CopyError):
     """The destination holds data that is not from this source. Nothing was overwritten."""
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Receives progress reports."""
 
     def begin(self, stage: str, total: int | None) -> None:
@@ -105,7 +105,7 @@ class Moved:
         return all(comparison.is_equal for comparison in self.comparisons)
 
 
-async def move(source: Source, destination: Copier, watcher: Watcher) -> Moved:
+async def move(source: Source, destination: Copier, progress: ProgressListener) -> Moved:
     """Copy the missing rows, then read the destination again and compare.
 
     Raises DestinationDiffers, having written nothing, if the destination holds other data. It may
@@ -113,35 +113,35 @@ async def move(source: Source, destination: Copier, watcher: Watcher) -> Moved:
     destination cannot keep.
     """
     if await _holds_anything(destination):
-        await _Walk(source, destination, watcher).look()
-    walk = _Walk(source, destination, watcher)
-    await walk.copy()
+        await _Comparer(source, destination, progress).require_part_of_source()
+    comparer = _Comparer(source, destination, progress)
+    await comparer.copy()
     async with destination.open_snapshot() as snapshot:
-        found = await tally(snapshot, watcher)
+        found = await tally(snapshot, progress)
     return Moved(
-        [Comparison(kind, walk.tallies[kind], found[kind]) for kind in KINDS],
-        walk.written,
-        walk.replaced_nul,
+        [Comparison(kind, comparer.tallies[kind], found[kind]) for kind in KINDS],
+        comparer.written,
+        comparer.replaced_nul,
     )
 
 
-async def copy_store(source: Copier, destination: Copier, watcher: Watcher) -> Moved:
+async def copy_store(source: Copier, destination: Copier, progress: ProgressListener) -> Moved:
     """Copy a store in its present state. Raises what `move` raises."""
     before = await source.get_position()
     async with source.open_snapshot() as snapshot:
-        moved = await move(await SnapshotSource.of(snapshot), destination, watcher)
+        moved = await move(await SnapshotSource.of(snapshot), destination, progress)
     return replace(moved, has_source_gone_on=await source.get_position() != before)
 
 
-async def tally(reader: RowReader, watcher: Watcher) -> dict[RecordKind, Tally]:
+async def tally(reader: RowReader, progress: ProgressListener) -> dict[RecordKind, Tally]:
     """Return count and checksum of all rows, by kind."""
-    watcher.begin("verifying", sum([await reader.count_rows(kind) for kind in KINDS]))
+    progress.begin("verifying", sum([await reader.count_rows(kind) for kind in KINDS]))
     tallies = {kind: Tally() for kind in KINDS}
     for kind in KINDS:
         async for rows in read_batches(reader, kind):
             for row in rows:
                 tallies[kind].add(to_line(kind, row))
-            watcher.advance(len(rows))
+            progress.advance(len(rows))
     return tallies
 
 
@@ -165,38 +165,38 @@ async def _holds_anything(store: RowReader) -> bool:
     return False
 
 
-class _Walk:
+class _Comparer:
     """Reads source and destination side by side."""
 
-    def __init__(self, source: Source, destination: Copier, watcher: Watcher) -> None:
+    def __init__(self, source: Source, destination: Copier, progress: ProgressListener) -> None:
         self._source = source
         self._destination = destination
-        self._watcher = watcher
+        self._progress = progress
         self.tallies = {kind: Tally() for kind in KINDS}
         self.written = 0
         self.replaced_nul = 0
 
-    async def look(self) -> None:
+    async def require_part_of_source(self) -> None:
         """Raise DestinationDiffers unless the destination holds a part of the source."""
         counts = {kind: await self._destination.count_rows(kind) for kind in KINDS}
-        self._watcher.begin("comparing", sum(counts.values()))
+        self._progress.begin("comparing", sum(counts.values()))
         self._source.rewind()
         for kind in KINDS:
             if left := counts[kind]:
-                left -= await self._look_at(kind, left)
+                left -= await self._count_present(kind, left)
             if left:
                 raise DestinationDiffers(
                     f"The destination has {left} records of the kind {kind.name} that the source "
                     f"does not have. {_ADVICE}"
                 )
 
-    async def _look_at(self, kind: RecordKind, enough: int) -> int:
+    async def _count_present(self, kind: RecordKind, enough: int) -> int:
         """Count the rows of a kind, but no further than to `enough`."""
         met = 0
         after = None
         async for rows in self._source.read(kind):
-            added, _ = await self._sort_out(kind, self._adapt(kind, rows), after)
-            self._watcher.advance(len(rows) - len(added))
+            added, _ = await self._find_missing_and_changed(kind, self._adapt(kind, rows), after)
+            self._progress.advance(len(rows) - len(added))
             met += len(rows) - len(added)
             if met >= enough:
                 break
@@ -205,7 +205,7 @@ class _Walk:
 
     async def copy(self) -> None:
         """Write the missing rows."""
-        self._watcher.begin("copying", sum(self._source.counts.values()))
+        self._progress.begin("copying", sum(self._source.counts.values()))
         self._source.rewind()
         for kind in KINDS:
             after = None
@@ -213,11 +213,11 @@ class _Walk:
                 adapted = self._adapt(kind, rows)
                 for row in adapted:
                     self.tallies[kind].add(to_line(kind, row))
-                added, changed = await self._sort_out(kind, adapted, after)
+                added, changed = await self._find_missing_and_changed(kind, adapted, after)
                 if added or changed:
                     await self._destination.write_rows(kind, added, changed)
                 self.written += len(added) + len(changed)
-                self._watcher.advance(len(rows))
+                self._progress.advance(len(rows))
                 after = kind.key_of(rows[-1])
 
     def _adapt(self, kind: RecordKind, rows: Sequence[Row]) -> Sequence[Row]:
@@ -231,7 +231,7 @@ class _Walk:
             adapted.append(row)
         return adapted
 
-    async def _sort_out(
+    async def _find_missing_and_changed(
         self, kind: RecordKind, rows: Sequence[Row], after: Key | None
     ) -> tuple[list[Row], list[Row]]:
         """Split the rows into those that are missing and those that are there in an earlier state."""

@@ -33,9 +33,11 @@ class Slots:
         slots, and Unavailable when there are none left."""
         agent = (caller.key_id, caller.agent_id)
         if self._agents[agent] >= self._by_agent or self._keys[caller.key_id] >= self._by_key:
-            raise RateLimited(RETRY_AFTER_S, "Too many streams and waiting calls are open.")
+            raise RateLimited(RETRY_AFTER_S, "You have too many open streams and waiting calls.")
         if self._count >= self._total:
-            raise Unavailable("Too many streams and calls are waiting.", wait_s=RETRY_AFTER_S)
+            raise Unavailable(
+                "The server has too many open streams and waiting calls.", wait_s=RETRY_AFTER_S
+            )
         self._count += 1
         self._agents[agent] += 1
         self._keys[caller.key_id] += 1

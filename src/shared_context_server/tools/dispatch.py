@@ -1,4 +1,4 @@
-"""The one way a tool is called, whatever the surface: identify, authorise, check, run, count."""
+"""Call a tool, the same way for every surface: identify, authorise, check, run, count."""
 
 from __future__ import annotations
 

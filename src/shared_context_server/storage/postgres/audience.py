@@ -86,19 +86,19 @@ _COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
 async def count_visible(
-    connection: Connection, session_id: str, names: Mapping[str, Any], *, up_to_seq: int
+    connection: Connection, session_id: str, keys: Mapping[str, Any], *, up_to_seq: int
 ) -> int:
     """Return how many messages of the session these keys see up to and including a seq."""
-    parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
+    parameters = {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
     count: int = await connection.fetchval(*_COUNT(**parameters))
     return count
 
 
 async def find_last_visible_seq(
-    connection: Connection, session_id: str, names: Mapping[str, str | None]
+    connection: Connection, session_id: str, keys: Mapping[str, str | None]
 ) -> int:
     """Return the seq of the newest message of the session that these keys see, 0 if there is none."""
-    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
+    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **keys}
     row = await connection.fetchrow(*_COUNT(**parameters))
     assert row is not None
     last_seq: int = row["last_seq"]

@@ -30,8 +30,8 @@ from shared_context_server.storage.postgres.engine.work import (
 )
 
 _GENERATION = Statement("SELECT generation FROM auth_generation")
-# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
-# the same number again by another change.
+# By a random step, so that a store that was set back to an earlier state does not reach the same
+# number again by another change.
 _NEXT_GENERATION = Statement("""
     UPDATE auth_generation SET generation = generation + 1 + (random() * 1000000000)::bigint""")
 

@@ -81,8 +81,8 @@ _APPEND = Statement("""
     SELECT id, seq FROM append_message(
         :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
         :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
-# Called for one row after the other, in order: that is how PostgreSQL joins two functions. For a
-# single message it would cost more than the call itself, since arrays are planned anew each time.
+# PostgreSQL joins the two functions by calling the second for one row after the other, in order.
+# Not used for a single message: arrays are planned at each call, which would cost more than it.
 _APPEND_SEVERAL = Statement("""
     SELECT new.number, added.id, added.seq
     FROM unnest(

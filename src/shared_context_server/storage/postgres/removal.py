@@ -15,8 +15,8 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 
 STEP_ROWS = 500  # of each table in one transaction: some milliseconds
 
-# By place, in the order of an index: joined to itself, or without an order, PostgreSQL may read all of
-# a table for each step.
+# By ctid, in the order of an index: with a self-join, or without an order, PostgreSQL may read the
+# whole table for each step.
 _CONTENTS_OF_SESSION = tuple(
     Statement(f"""
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -30,8 +30,8 @@ _CONTENTS_OF_SESSION = tuple(
         ("idempotency", "agent_id, key"),
     )
 )
-# Replicas that remove the same session take turns: one that met rows which the other is just removing
-# would find none left, and end the session before its rows.
+# A lock lets one replica at a time remove a session. Otherwise one that skips the rows which another
+# is removing would find none left, and delete the session before its rows.
 _TAKE_TURNS = Statement(
     "SELECT 1 FROM sessions WHERE id = :session_id AND status = 'deleting' FOR UPDATE"
 )
@@ -59,8 +59,8 @@ async def remove_step(connection: Connection, session_id: str) -> int:
     """Remove some rows of a session marked as deleted; return 0 when nothing is left of it."""
     if await connection.fetchrow(*_TAKE_TURNS(session_id=session_id)) is None:
         return 0
-    # Of all tables at once: one that was emptied before the next is begun would be looked through,
-    # past all that is dead in it, at each further step.
+    # From all tables at once. Otherwise each later step would scan the dead rows of the tables that
+    # were emptied before.
     removed = 0
     for statement in _CONTENTS_OF_SESSION:
         removed += await _delete(connection, statement, session_id)

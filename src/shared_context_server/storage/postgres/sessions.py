@@ -89,8 +89,8 @@ _LISTINGS = {
     for is_of_creator, creator in ((False, ""), (True, "AND s.created_by = :created_by"))
 }
 
-# What a page of sessions is summarized by, in one trip: how far the caller has read, what it sees of
-# each, and what of that it has read.
+# The summary of a page of sessions, in one round trip: the caller's cursor in each, the messages that
+# it sees, and those of them that it has read.
 _READ_UP_TO = """
     FROM unnest(:session_ids::text[]) WITH ORDINALITY AS listed (id, place)
     CROSS JOIN LATERAL (SELECT coalesce((
@@ -269,8 +269,8 @@ async def use_session(
     """Return the session as it is in this transaction. Raises SessionNotFound and what the guard
     raises. With `lock`, it stays so to the end of the transaction."""
     if lock == "NO KEY UPDATE":
-        # By itself, because a statement that had to wait for a row goes on with the other tables,
-        # here the log's end, as they were before it waited.
+        # A separate statement: one that waits for a row lock then reads the other tables, here the
+        # end of the log, as they were before the wait.
         await connection.execute(*_LOCK_LOG(id=session_id))
     find = _FIND if lock is None else _FIND_LOCKED[lock]
     row = await connection.fetchrow(*find(id=session_id))

@@ -83,12 +83,12 @@ class Tally:
 def tally_visible(
     connection: sqlite3.Connection,
     session_id: str,
-    names: Mapping[str, Any],
+    keys: Mapping[str, Any],
     *,
     up_to_seq: int = MAX_INTEGER,
 ) -> Tally:
     """Tally what these keys see up to and including a seq, with three index look-ups."""
     count, last_seq, newest_at = connection.execute(
-        _TALLY, {**names, "session_id": session_id, "up_to_seq": up_to_seq}
+        _TALLY, {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
     ).fetchone()
     return Tally(count, last_seq, None if newest_at is None else decode_time(newest_at))

@@ -26,8 +26,8 @@ from shared_context_server.storage.sqlite.engine.connections import database_pat
 from shared_context_server.storage.sqlite.engine.migrations import MIGRATIONS_DIR, read_status
 from shared_context_server.storage.sqlite.engine.opened_file import companions
 
-# The bytes that every open connection to a database in WAL mode holds a shared lock on, beside the
-# one by which such locks begin: PENDING_BYTE of https://www.sqlite.org/fileformat2.html
+# The lock bytes of a database. In WAL mode every open connection holds a shared lock on some of them.
+# They begin with PENDING_BYTE of https://www.sqlite.org/fileformat2.html
 _LOCK_START, _LOCK_LENGTH = 0x40000000, 512
 _START_WAIT_S = 5.0  # for another start, migration or restore
 
@@ -148,7 +148,7 @@ def _refuse_unfolded(source: Path) -> None:
     log = companions(source)[0]
     if log.exists() and log.stat().st_size:
         raise ConfigurationError(
-            f"{source} has a log beside it ({log.name}): it is a database in use, or one that was "
+            f"{source} has a log next to it ({log.name}): it is a database in use, or one that was "
             "copied without its log. Make the copy with `scs backup`."
         )
 

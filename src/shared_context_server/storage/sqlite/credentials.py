@@ -24,8 +24,8 @@ from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
 _GENERATION = "SELECT generation FROM auth_generation"
-# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
-# the same number again by another change.
+# By a random step, so that a store that was set back to an earlier state does not reach the same
+# number again by another change.
 _NEXT_GENERATION = """
     UPDATE auth_generation SET generation = generation + 1 + (random() & 1073741823)"""
 

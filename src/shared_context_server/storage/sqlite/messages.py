@@ -153,8 +153,8 @@ _SOUGHT_MESSAGES = {
     "sender": f"messages AS m INDEXED BY messages_by_sender WHERE m.sender = :sender AND {_FILTERS}",
     "filtered log": f"messages AS m INDEXED BY messages_by_seq WHERE {_FILTERS}",
 }
-# The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
-# the three ranges of VISIBLE_SEQS, never touches a message that is not on the page.
+# The seqs are chosen first, and then the messages are read. So skipping `offset` of them, or merging
+# the three ranges of VISIBLE_SEQS, reads no message that is not on the page.
 _PAGES = {
     (scan, order): _page(f"{seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset")
     for scan, seqs in _SOUGHT_SEQS.items()

@@ -15,6 +15,6 @@ async def test_it_closes_again_whatever_its_question_comes_to(settings: Settings
     connector = Connector("postgresql://127.0.0.1:nonsense/", settings)
     breaker = CircuitBreaker(connector, on_silent=lambda: None, on_answer=lambda: asyncio.sleep(0))
     breaker.open()
-    breaker.suspect()
+    breaker.start_probing()
     await until(lambda: not breaker.is_open)
     await breaker.aclose()

@@ -48,7 +48,7 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._opened_at is not None
 
-    def suspect(self) -> None:
+    def start_probing(self) -> None:
         """Start probing whether the database is silent."""
         if self._watching is None or self._watching.done():
             # An empty context, because it serves many callers and must not log in the name of the first.

@@ -60,7 +60,7 @@ async def read_end(connection: Connection, table: Table) -> int:
     later. Raises Unavailable if a transaction that began before does not end."""
     last = await read_last_given(connection, table)
     if not await have_writers_ended(connection, table):
-        raise Unavailable("A transaction has been open for too long.")
+        raise Unavailable("Another transaction has been writing for too long.")
     return last
 
 

@@ -52,8 +52,7 @@ class MessageBatcher:
         self._pool = pool
         self._get_session = get_session
         self._append_batch = append_batch
-        # Sessions as first read. The status may have changed since and is
-        # checked in the transaction.
+        # Sessions as first read. The transaction checks whether the status has changed since.
         self._sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
         self._queues: dict[str, _Queue] = {}
         self._senders = BackgroundTasks("postgres-message-batcher")

@@ -36,7 +36,7 @@ MAX_COLLISIONS = 20
 IDLE_LIFETIME_S = 300.0
 REPORT_INTERVAL_S = 10.0
 # The time left for a call when the server is about to stop: its answer has to reach the caller
-# within the time that the server gives calls under way.
+# within the time that the server gives to calls in progress.
 LAST_WAIT_S = 3.0
 MIN_WAIT_S = 0.5  # also for later calls: the work at the end takes milliseconds
 # While other calls are answered, one without an answer waits for something of its own.
@@ -208,7 +208,7 @@ class Pool:
             if self._close_at is not None:
                 self._breaker.open()  # there is no time left to ask
             else:
-                self._breaker.suspect()
+                self._breaker.start_probing()
 
     async def _run_until_done(self, mode: Mode, work: Work[T]) -> T:
         collisions = losses = 0

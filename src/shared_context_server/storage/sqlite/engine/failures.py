@@ -39,7 +39,7 @@ def wrap_error(exc: sqlite3.Error) -> SharedContextError:
     """Return InternalError for a mistake of ours: SQL that does not fit the schema, a broken
     constraint. Otherwise return storage_error."""
     if isinstance(exc, _DEFECTS) or _code(exc) == sqlite3.SQLITE_ERROR:
-        _tell("a defect", error=repr(exc))
+        _log_failure("a defect", error=repr(exc))
         error = InternalError("The storage failed.")
         error.__cause__ = exc
         return error
@@ -66,13 +66,13 @@ def storage_error(exc: BaseException) -> SharedContextError:
 
 def too_late() -> Unavailable:
     """Return the error for a call that has waited too long."""
-    _tell("it does not answer in time")
+    _log_failure("it does not answer in time")
     return Unavailable("The storage does not answer in time.")
 
 
 def not_in_place(message: str, path: str) -> Unavailable:
     """Return the error for a call to a database whose files were moved, replaced or removed."""
-    _tell(message, path=path)
+    _log_failure(message, path=path)
     return Unavailable(f"{message} The server has to be restarted.")
 
 
@@ -82,10 +82,10 @@ def is_locked(exc: BaseException) -> bool:
 
 def _report(reason: str, exc: BaseException) -> None:
     name = getattr(exc, "sqlite_errorname", type(exc).__name__)
-    _tell(reason, error=str(exc), sqlite=name)
+    _log_failure(reason, error=str(exc), sqlite=name)
 
 
-def _tell(reason: str, **facts: str) -> None:
+def _log_failure(reason: str, **facts: str) -> None:
     """Log the failure, at most once a minute for each reason."""
     _log.error("storage failed", reason=reason, throttle=reason, **facts)
 

@@ -28,7 +28,7 @@ if the file system does not do locks."""
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 # File systems that several hosts can mount. Each host would have its own shared memory for the WAL, see
-# https://www.sqlite.org/wal.html ("does not work over a network filesystem"). FUSE ones by daemon.
+# https://www.sqlite.org/wal.html ("does not work over a network filesystem"). FUSE ones are listed by daemon.
 _NETWORK_TYPES = frozenset(
     {
         "9p",

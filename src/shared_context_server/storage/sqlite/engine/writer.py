@@ -112,8 +112,8 @@ class Writer:
         self._last_batch_size = 0
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a program that ends without closing must not hang. What that cuts off has not
-        # been acknowledged, and SQLite recovers from it as from a killed process.
+        # A daemon, so that a program that ends without closing does not hang. Writes cut off that
+        # way were not acknowledged, and SQLite recovers as from a killed process.
         self._thread = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
 
     async def start(self) -> None:
