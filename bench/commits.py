@@ -26,7 +26,7 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import NewMessage, NewSession
 from shared_context_server.storage.postgres import messages, open_postgres
-from shared_context_server.storage.postgres.engine.notifications import CHANNEL, NotifyBell
+from shared_context_server.storage.postgres.engine.notifications import CHANNEL, NotifyChannel
 from shared_context_server.storage.postgres.engine.pool import open_pool
 
 CONNECTIONS = (1, 4, 16)
@@ -131,8 +131,8 @@ async def measure(url: str, delay_us: int) -> list[Way]:
         store = await stack.enter_async_context(open_postgres(settings))
         pool = await open_pool(settings)
         stack.push_async_callback(pool.aclose)
-        bell = NotifyBell(pool, settings, lambda: None)
-        stack.push_async_callback(bell.aclose)
+        channel = NotifyChannel(pool, settings, lambda: None)
+        stack.push_async_callback(channel.aclose)
         sessions = [
             await add_session(store, f"commits_{delay_us}_{n}") for n in range(max(CONNECTIONS))
         ]
@@ -140,18 +140,18 @@ async def measure(url: str, delay_us: int) -> list[Way]:
         for connection in connections:
             stack.push_async_callback(connection.close)
 
-        async def append_and_ring(connection: asyncpg.Connection, session: Session) -> None:
+        async def append_and_notify(connection: asyncpg.Connection, session: Session) -> None:
             await append(connection, session)
-            bell.ring()
+            channel.notify()
 
         async def append_together(_: asyncpg.Connection, session: Session) -> None:
             await store.messages.append(new_message(session.id), lambda _: None)
-            bell.ring()
+            channel.notify()
 
         ways = [
-            Way("rung after the commit", append_and_ring),
+            Way("rung after the commit", append_and_notify),
             Way("NOTIFY in the transaction", append_and_notify),
-            Way("all into one session, each for itself", append_and_ring, is_one_session=True),
+            Way("all into one session, each for itself", append_and_notify, is_one_session=True),
             Way("all into one session, as it is", append_together, is_one_session=True),
         ]
         for number in range(ROUNDS + 1):

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from shared_context_server import policy
 from shared_context_server.errors import NotFound, SharedContextError
 from shared_context_server.models import Caller, MemoryScope
-from shared_context_server.services import leases, memory, messages, sessions, timing
+from shared_context_server.services import clock, leases, memory, messages, sessions
 from shared_context_server.services.context import Services
 from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.clock import sensors_result, time_result
@@ -165,11 +165,11 @@ async def _memory_keys(
 
 
 async def _clock(services: Services, caller: Caller) -> BaseModel:
-    return time_result(timing.get_time(services, caller))
+    return time_result(clock.get_time(services, caller))
 
 
 async def _sensors(services: Services, caller: Caller) -> BaseModel:
-    return sensors_result(timing.get_sensors(services, caller))
+    return sensors_result(clock.get_sensors(services, caller))
 
 
 async def _read(

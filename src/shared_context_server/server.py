@@ -40,12 +40,12 @@ from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
+from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
-from shared_context_server.services.times import SHARE_INTERVAL_S, SharedTime
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
 from shared_context_server.storage import StorageId, open_storage
@@ -115,10 +115,10 @@ async def open_server(
             limits=RateLimits(settings),
             slots=Slots(settings),
         )
-        shared_time = SharedTime(store, MACHINE_CLOCK)
+        clock_alignment = ClockAlignment(store, MACHINE_CLOCK)
         with suppress(SharedContextError):  # it is repeated below
-            await shared_time.share()
-        await stack.enter_async_context(_every(SHARE_INTERVAL_S, shared_time.share))
+            await clock_alignment.align()
+        await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))

@@ -1,8 +1,8 @@
-"""MCP subscriptions: notify callers of changes of the resources that they may read.
+"""MCP subscriptions: notify callers when resources that they may read change.
 
-Modern clients open a `subscriptions/listen` stream; legacy ones, where they have a session
-(MCP_SESSIONS=stateful), use resources/subscribe. Either way a notification says only that the caller
-would now read something else.
+Modern clients open a `subscriptions/listen` stream. Older ones that have a session
+(MCP_SESSIONS=stateful) use resources/subscribe. Either way a notification says only that reading
+the resource would now give something else.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RETRY_AFTER_S = 5
 
 _SESSION = re.compile(r"session://(?P<session_id>[^/?#]+)(?:/(?P<part>messages|memory|leases))?")
 _AGENT_MEMORY = re.compile(r"agent://(?P<agent_id>[^/?#]+)/memory")
-_ALWAYS_CHANGING = re.compile(r"(?:clock|sensors)://.*")  # to be read, there is nothing to tell
+_ALWAYS_CHANGING = re.compile(r"(?:clock|sensors)://.*")  # to be read, there is nothing to notify
 
 _LOG_KINDS = frozenset(
     {EventKind.MESSAGE_ADDED, EventKind.SESSION_CLOSED, EventKind.SESSION_DELETED}
@@ -89,7 +89,7 @@ def add_subscriptions(
 
 @dataclass(frozen=True, slots=True)
 class SubscribedResource:
-    """A resource that somebody subscribes to: which events may have changed it."""
+    """A resource that a caller subscribes to, and the events that may have changed it."""
 
     uri: str
     kinds: frozenset[EventKind]
@@ -98,21 +98,21 @@ class SubscribedResource:
 
     @classmethod
     def parse(cls, uri: str) -> SubscribedResource:
-        """Raises NotFound for what is no resource."""
+        """Return the resource of a URI. Raises NotFound for an unknown one."""
         if found := _SESSION.fullmatch(uri):
             return cls(uri, _KINDS[found["part"]], unquote(found["session_id"]), None)
         if found := _AGENT_MEMORY.fullmatch(uri):
             owner = unquote(found["agent_id"])
             return cls(uri, frozenset({EventKind.MEMORY_CHANGED}), None, owner)
-        raise NotFound(f"No resource {uri[:200]!r}.", field="uri")
+        raise NotFound(f"There is no resource {uri[:200]!r}.", field="uri")
 
     @property
     def shows_messages(self) -> bool:
-        """Whether it changes with messages, of which the caller may not see all."""
+        """Whether it contains messages, of which the caller may not see all."""
         return EventKind.MESSAGE_ADDED in self.kinds
 
     def is_changed_by(self, event: Event) -> bool:
-        """Whether the event changes it, for a caller who sees all messages."""
+        """Whether the event changes the resource for a caller who sees all messages."""
         if event.session_id != self.session_id or event.kind not in self.kinds:
             return False
         return event.kind is not EventKind.MEMORY_CHANGED or event.owner == self.owner
@@ -128,7 +128,7 @@ class SubscribedResources:
         self._cursors: dict[str, SessionCursor] = {}
 
     async def add(self, uri: str) -> None:
-        """Subscribe from now on. Raises what reading the resource would raise."""
+        """Subscribe from now on. Raises what reading the resource raises."""
         resource = SubscribedResource.parse(uri)
         if len(self._by_uri) >= MAX_URIS and uri not in self._by_uri:
             raise RateLimited(RETRY_AFTER_S)
@@ -140,7 +140,7 @@ class SubscribedResources:
         policy.require_session_read(self.caller, await self._get_session(session_id))
         self._by_uri[uri] = resource
         if session_id not in self._cursors:
-            # Read again, now that events count: what is behind this end has an event.
+            # Read again, now that events are delivered: what comes after this end has an event.
             session = await self._get_session(session_id)
             self._cursors.setdefault(session_id, self._open_cursor(session_id, session.last_seq))
 
@@ -158,7 +158,7 @@ class SubscribedResources:
         return any(resource.is_changed_by(event) for resource in self._by_uri.values())
 
     async def find_changed(self, news: News) -> list[str]:
-        """The URIs of what has changed for the caller, or may have."""
+        """Return the URIs of the resources that have changed for the caller, or may have."""
         if news.is_set_back:
             for session_id in tuple(self._cursors):
                 await self._restart_cursor(session_id)
@@ -174,7 +174,7 @@ class SubscribedResources:
         ]
 
     async def _find_sessions_with_messages(self, news: News) -> set[str]:
-        """The sessions with messages that the caller sees and was not told of."""
+        """Return the sessions with new messages that the caller may see."""
         added_to = {e.session_id for e in news.events if e.kind is EventKind.MESSAGE_ADDED}
         found: set[str] = set()
         for session_id, cursor in tuple(self._cursors.items()):
@@ -192,11 +192,11 @@ class SubscribedResources:
         except CursorLost:
             await self._restart_cursor(cursor.session_id)
             return True
-        cursor.skip_to_end()  # one is enough to tell of
+        cursor.skip_to_end()  # one is enough for a notification
         return bool(messages)
 
     async def _restart_cursor(self, session_id: str) -> None:
-        """Go on from the end of the log as it is now."""
+        """Continue from the present end of the log."""
         try:
             last_seq = (await self._get_session(session_id)).last_seq
         except SessionNotFound:
@@ -208,7 +208,7 @@ class SubscribedResources:
 
 
 class SubscriptionHandlers:
-    """The handlers of one server."""
+    """The handlers of MCP's subscription methods, for one server."""
 
     def __init__(self, services: Services, bindings: SessionBindings | None) -> None:
         self._services = services
@@ -218,8 +218,8 @@ class SubscriptionHandlers:
     async def listen(
         self, context: Context, params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """Serve one stream. What always changes is left out of what is acknowledged; anything else
-        that may not be watched refuses the whole request."""
+        """Serve one stream. Resources that always change are left out of the acknowledgement. Any
+        other resource that cannot be watched refuses the whole request."""
         requested = params.notifications
         uris = [
             uri
@@ -267,7 +267,7 @@ class SubscriptionHandlers:
         context: Context,
         params: SubscriptionsListenRequestParams,
     ) -> SubscriptionsListenResult:
-        # One of each for a stream: who is told of what depends on who listens.
+        # One of each for a stream, because notifications depend on the listener's rights.
         changes = InMemorySubscriptionBus()
         handler = ListenHandler(changes)
 
@@ -282,7 +282,7 @@ class SubscriptionHandlers:
             notifying.cancel()
 
     def _take_slot(self, caller: Caller) -> ExitStack:
-        """A place for one stream, to be closed with it. Raises the protocol's error."""
+        """Take a slot for one stream, to be closed with it. Raises the protocol's error."""
         slot = ExitStack()
         try:
             slot.enter_context(self._services.slots.take(caller))
@@ -319,7 +319,7 @@ class SubscriptionHandlers:
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
-        """Legacy: stop notifying, whoever of the session has subscribed."""
+        """Legacy: stop notifying, whoever in the session has subscribed."""
         by_caller: dict[Caller, SubscribedResources] = context.session._connection.state.get(
             _STATE, {}
         )
@@ -333,8 +333,8 @@ class SubscriptionHandlers:
         subscription: Subscription,
         notify: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Until the server stops, the storage fails or the credential ends: clients that come back
-        read anew."""
+        """Notify until the server stops, the storage fails or the credential ends. Clients that
+        come back read again."""
         follow = Follow(self._services, resources.caller, subscription, begins_with_look=False)
         try:
             async for news in follow:
@@ -348,7 +348,7 @@ class SubscriptionHandlers:
             _log.exception("a subscription failed")
 
     async def _identify(self, context: Context) -> Caller:
-        """Who asks, as everywhere over MCP, and may read at all."""
+        """Return the caller, who has to be allowed to read."""
         connection = await low_level_connection(context, self._bindings)
         try:
             return _require_reader(connection)
@@ -364,9 +364,9 @@ def _require_reader(connection: Connection) -> Caller:
 
 
 def _find_only_session(uris: Iterable[str]) -> str | None:
-    """The session that all the resources belong to, if it is one."""
+    """Return the session that all the resources belong to, if it is the same one."""
     sessions: set[str | None] = set()
-    with suppress(NotFound):  # is refused when it is added
+    with suppress(NotFound):  # will be refused when it is added
         for uri in uris:
             sessions.add(SubscribedResource.parse(uri).session_id)
     return sessions.pop() if len(sessions) == 1 else None
@@ -383,5 +383,5 @@ async def _add(resources: SubscribedResources, uri: str) -> None:
 
 
 def _to_mcp_error(error: SharedContextError) -> MCPError:
-    """The protocol's error, our shape in its data."""
+    """Return the protocol's error with our error shape in its data."""
     return MCPError(INVALID_PARAMS, error.message, error.body())

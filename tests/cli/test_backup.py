@@ -198,7 +198,7 @@ def with_a_log(path: Path) -> None:
         (newer, "newer"),
         (truncated, "sound|damaged"),
         (text, "sound"),
-        (with_a_log, "log beside it"),
+        (with_a_log, "log next to it"),
         (Path.unlink, "not a file"),
     ],
 )

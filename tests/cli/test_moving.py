@@ -160,7 +160,7 @@ def test_nothing_is_imported_of_a_damaged_dump(scs: Run, source: Path, tmp_path:
     for name, says in {
         "cut": "cut off",
         "cut.gz": "cut off or altered",
-        "altered": "other counts or checksums, of: message",
+        "altered": "counts or checksums do not match for: message",
         "newer": "version 2",
     }.items():
         answer = scs("import", name)

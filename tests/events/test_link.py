@@ -22,10 +22,10 @@ from shared_context_server.models import Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
 from shared_context_server.storage.sqlite.changes import ChangeStream
-from shared_context_server.storage.sqlite.engine.doorbells import (
+from shared_context_server.storage.sqlite.engine.wakeup_sockets import (
     MAX_PATH_BYTES,
-    Doorbells,
-    doorbell_dir,
+    WakeupSockets,
+    find_socket_dir,
 )
 from tests.events.conftest import PATIENCE_S, open_linked
 from tests.events.news import next_events, wait_for_event, wait_for_resync
@@ -34,7 +34,7 @@ from tests.until import until
 
 PEER = Path(__file__).with_name("peer.py")
 ROOT = Path(__file__).parents[2]
-# Above what a wake-up by ring takes on a busy machine, below the interval of looking without one,
+# Above what a notified wake-up takes on a busy machine, below the interval of looking without one,
 # whose shortest waits are excluded by taking the best of several.
 PROMPT_S = 0.1
 
@@ -94,14 +94,14 @@ def tell(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
-def meeting_dir_of(store: Store) -> Path:
+def socket_dir_of(store: Store) -> Path:
     assert isinstance(store.changes, ChangeStream)
-    return store.changes.engine.meeting_dir
+    return store.changes.engine.socket_dir
 
 
-def bells_of(store: Store) -> set[str]:
+def sockets_of(store: Store) -> set[str]:
     with suppress(FileNotFoundError):
-        return {path.name for path in doorbell_dir(meeting_dir_of(store)).iterdir()}
+        return {path.name for path in find_socket_dir(socket_dir_of(store)).iterdir()}
     return set()
 
 
@@ -139,7 +139,7 @@ async def test_what_this_process_writes_wakes_the_other(
 async def test_a_writer_that_does_not_ring_is_heard_too(
     linked: Linked, start_peer: StartPeer
 ) -> None:
-    """A command, an older program, a ring that got lost."""
+    """A command, an older program, a wake-up that got lost."""
     _, bus = linked
     writer = start_peer("write")
     assert await hear(writer) == "ready"
@@ -194,10 +194,10 @@ async def test_while_nobody_waits_there_is_no_socket_and_nothing_is_read(
     linked: Linked,
 ) -> None:
     store, bus = linked
-    assert bells_of(store) == set()
+    assert sockets_of(store) == set()
     with bus.subscribe(want_all):
-        assert len(bells_of(store)) == 1
-    await until(lambda: bells_of(store) == set())
+        assert len(sockets_of(store)) == 1
+    await until(lambda: sockets_of(store) == set())
 
     def tasks() -> set[str]:
         return {task.get_name() for task in asyncio.all_tasks()}
@@ -206,16 +206,16 @@ async def test_while_nobody_waits_there_is_no_socket_and_nothing_is_read(
     await add_message(store)
     bus.publish(added(1))
     assert "events-link" not in tasks()
-    assert bells_of(store) == set()
+    assert sockets_of(store) == set()
 
 
 async def test_who_waits_again_soon_keeps_the_socket(linked: Linked) -> None:
     store, bus = linked
     with bus.subscribe(want_all) as subscription:
         await wait_for_resync(subscription)
-        bells = bells_of(store)
+        sockets = sockets_of(store)
     with bus.subscribe(want_all) as subscription:
-        assert bells_of(store) == bells
+        assert sockets_of(store) == sockets
         assert await subscription.wait(0) is None
 
 
@@ -223,8 +223,8 @@ async def test_closing_leaves_no_socket(settings: Settings) -> None:
     async with open_linked(settings) as (store, bus):
         with bus.subscribe(want_all) as subscription:
             await wait_for_resync(subscription)
-            assert len(bells_of(store)) == 1
-    assert bells_of(store) == set()
+            assert len(sockets_of(store)) == 1
+    assert sockets_of(store) == set()
 
 
 async def test_the_socket_of_a_killed_process_is_cleared_away(
@@ -235,25 +235,25 @@ async def test_the_socket_of_a_killed_process_is_cleared_away(
     assert await hear(listener) == "listening"
     survivor = start_peer("wait_for_news")
     assert await hear(survivor) == "listening"
-    assert len(bells_of(store)) == 2
+    assert len(sockets_of(store)) == 2
     listener.send_signal(signal.SIGKILL)
     listener.wait(PATIENCE_S)
     await add_message(store)
     bus.publish(added(1))
     assert await hear(survivor) == "message_added 1"
-    await until(lambda: len(bells_of(store)) == 1)
+    await until(lambda: len(sockets_of(store)) == 1)
 
 
 async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     deep = Settings(data_dir=tmp_path / ("d" * 100), database_url=None)
     async with open_linked(deep) as (store, bus), open_linked(deep) as (other, other_bus):
-        directory = doorbell_dir(meeting_dir_of(store))
-        assert directory != meeting_dir_of(store)
+        directory = find_socket_dir(socket_dir_of(store))
+        assert directory != socket_dir_of(store)
         await add_session(store)
         with bus.subscribe(want_all) as subscription:
             await wait_for_resync(subscription)
-            (bell,) = directory.iterdir()
-            assert len(os.fsencode(bell)) <= MAX_PATH_BYTES
+            (socket,) = directory.iterdir()
+            assert len(os.fsencode(socket)) <= MAX_PATH_BYTES
             await add_message(other)
             other_bus.publish(added(1))
             await wait_for_event(subscription, added(1))
@@ -262,7 +262,7 @@ async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None
 
 async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: StartPeer) -> None:
     store, bus = linked
-    meeting_dir_of(store).touch()  # a file where the directory should be
+    socket_dir_of(store).touch()  # a file where the directory should be
     writer = start_peer("write")
     assert await hear(writer) == "ready"
     best_s = PATIENCE_S
@@ -278,15 +278,15 @@ async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: S
 
 async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
     """A receiver that is full keeps nobody waiting."""
-    rings: list[None] = []
-    receiver = Doorbells(tmp_path, lambda: rings.append(None))
-    sender = Doorbells(tmp_path, lambda: None)
+    wakeups: list[None] = []
+    receiver = WakeupSockets(tmp_path, lambda: wakeups.append(None))
+    sender = WakeupSockets(tmp_path, lambda: None)
     assert receiver.start_listening()
     for _ in range(5000):
-        sender.ring()
-    await until(lambda: bool(rings))
+        sender.notify()
+    await until(lambda: bool(wakeups))
     await anyio.wait_all_tasks_blocked()
-    assert len(rings) < 10
+    assert len(wakeups) < 10
     sender.close()
     receiver.close()
     assert list(tmp_path.iterdir()) == []
@@ -294,15 +294,15 @@ async def test_a_flood_of_rings_is_taken_in_at_once(tmp_path: Path) -> None:
 
 async def test_who_begins_to_listen_in_the_same_tick_is_found(tmp_path: Path) -> None:
     """The directory's time does not tell two changes of one tick of the clock apart."""
-    sender = Doorbells(tmp_path, lambda: None)
+    sender = WakeupSockets(tmp_path, lambda: None)
     for _ in range(50):
-        rings: list[None] = []
-        sender.ring()
-        bell = Doorbells(tmp_path, lambda rings=rings: rings.append(None))
-        assert bell.start_listening()
-        sender.ring()
-        await until(lambda rings=rings: bool(rings))
-        bell.close()
+        wakeups: list[None] = []
+        sender.notify()
+        channel = WakeupSockets(tmp_path, lambda wakeups=wakeups: wakeups.append(None))
+        assert channel.start_listening()
+        sender.notify()
+        await until(lambda wakeups=wakeups: bool(wakeups))
+        channel.close()
     sender.close()
 
 

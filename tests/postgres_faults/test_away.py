@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from shared_context_server.storage.postgres.engine.breaker import ASK_INTERVAL_S
+from shared_context_server.storage.postgres.engine.circuit_breaker import ASK_INTERVAL_S
 from tests.postgres_faults.replicas import (
     DATABASE,
     PATIENCE_S,

@@ -235,9 +235,9 @@ async def test_much_that_is_not_visible_holds_no_stream_up(
         assert (await eve.next_message()).data["content"] == "here"
 
 
-@pytest.mark.parametrize("is_common", [False, True], ids=["session", "everything"])
+@pytest.mark.parametrize("is_all_sessions", [False, True], ids=["session", "everything"])
 async def test_nothing_is_lost_or_doubled_however_often_one_resumes(
-    server: Server, url: str, is_common: bool
+    server: Server, url: str, is_all_sessions: bool
 ) -> None:
     chance = random.Random(4)
     written = 150
@@ -255,7 +255,7 @@ async def test_nothing_is_lost_or_doubled_however_often_one_resumes(
     async def read() -> None:
         while len(seen) < written:
             last_id = seen[-1].id if seen else 0
-            where = None if is_common else session_id
+            where = None if is_all_sessions else session_id
             async with follow(url, "reader", where, last_id=last_id) as stream:
                 count = min(chance.randint(1, 25), written - len(seen))
                 seen.extend([await stream.next_message() for _ in range(count)])

@@ -26,6 +26,7 @@ class Pingable:
     """A storage as far as readiness goes: `ping` answers once the test says so."""
 
     def __init__(self) -> None:
+        self.maintenance = self  # the port that is asked
         self.pings = 0
         self.failure: Exception | None = None
         self.may_answer = asyncio.Event()
@@ -93,7 +94,7 @@ async def test_an_answer_counts_for_a_while_only() -> None:
 
 async def test_a_storage_that_hangs_is_not_ready_until_it_answers() -> None:
     store = Pingable()
-    readiness = Readiness(store, patience_s=0.01)  # type: ignore[arg-type]
+    readiness = Readiness(store, ping_timeout_s=0.01)  # type: ignore[arg-type]
     for _ in range(3):
         with pytest.raises(Unavailable):
             await readiness.check()

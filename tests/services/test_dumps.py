@@ -207,14 +207,14 @@ def name_no_kind(lines: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "alter, says",
     [
-        (swap_lines, "not in its place"),
-        (drop_line, "footer has other counts or checksums, of: counter"),
-        (double_line, "not in its place"),
-        (add_behind, "behind the footer"),
-        (use_spaces, "Line 2: is not spelled"),
-        (add_field, "Line 2: is no session: missing or unknown extra"),
+        (swap_lines, "is out of order"),
+        (drop_line, "counts or checksums do not match for: counter"),
+        (double_line, "is out of order"),
+        (add_behind, "data after its footer"),
+        (use_spaces, "Line 2: is not written in the canonical form"),
+        (add_field, "Line 2: is not a valid session: missing or unknown extra"),
         (add_nan, "Line 2: is not JSON"),
-        (name_no_kind, "Line 2: is of no known kind: 'sausage'"),
+        (name_no_kind, "Line 2: is of an unknown kind: 'sausage'"),
     ],
 )
 def test_a_dump_that_was_edited_is_refused(
@@ -257,9 +257,9 @@ def leave_the_sessions(line: bytes) -> bytes:
 @pytest.mark.parametrize(
     "alter, says",
     [
-        (swap_seqs, "session 'open' goes on with the seq 2 instead of 1"),
-        (skip_a_seq, "session 'open' goes on with the seq 9 instead of 2"),
-        (leave_the_sessions, "the message id=1 is of no session of the dump"),
+        (swap_seqs, "session 'open' continues with seq 2 instead of 1"),
+        (skip_a_seq, "session 'open' continues with seq 9 instead of 2"),
+        (leave_the_sessions, "the message id=1 has no session in the dump"),
     ],
 )
 def test_a_log_that_no_store_could_have_written_is_refused(

@@ -440,7 +440,7 @@ async def play(data_dir: Path, taken: list[tuple[str, int, int]], **overrides: A
             for server in servers
             for feed in (
                 await feeds.open_session_feed(server.services, BOB, made.id, 0),
-                await feeds.open_common_feed(server.services, BOB, 0),
+                await feeds.open_all_sessions_feed(server.services, BOB, 0),
             )
         ]
         for kind, number, count in taken:

@@ -58,8 +58,8 @@ def anyio_backend() -> str:
 
 
 @dataclass
-class Watched:
-    """A Watcher that remembers."""
+class RecordedProgress:
+    """A ProgressListener that remembers."""
 
     stages: list[str] = field(default_factory=list)
     done: dict[str, int] = field(default_factory=dict)
@@ -92,12 +92,14 @@ async def filled(settings: Settings) -> AsyncIterator[Store]:
         yield store
 
 
-async def copy(source: Settings, destination: Settings, watcher: Watched | None = None) -> Moved:
+async def copy(
+    source: Settings, destination: Settings, progress: RecordedProgress | None = None
+) -> Moved:
     async with (
         open_copier(source, read_only=True) as origin,
         open_copier(destination, read_only=False) as copier,
     ):
-        return await copy_store(origin, copier, watcher or Watched())
+        return await copy_store(origin, copier, progress or RecordedProgress())
 
 
 async def read_lines(settings: Settings) -> list[bytes]:
@@ -163,12 +165,12 @@ async def test_a_store_comes_back_from_postgresql_unchanged(
 
 
 async def test_copying_tells_how_far_it_is(source: Settings, destination: Settings) -> None:
-    watcher = Watched()
+    progress = RecordedProgress()
     async with filled(source):
-        moved = await copy(source, destination, watcher)
+        moved = await copy(source, destination, progress)
         total = sum(comparison.source.count for comparison in moved.comparisons)
-        assert watcher.done == {"copying": total, "verifying": total}
-        again = Watched()
+        assert progress.done == {"copying": total, "verifying": total}
+        again = RecordedProgress()
         assert (await copy(source, destination, again)).written == 0
     assert again.stages == ["comparing", "copying", "verifying"]
     assert again.done["comparing"] == total
@@ -277,7 +279,7 @@ async def test_a_record_that_differs_is_named_and_its_content_is_not(
 async def test_a_destination_that_others_write_to_is_found_out(
     source: Settings, destination: Settings
 ) -> None:
-    class Meddler(Watched):
+    class Meddler(RecordedProgress):
         def advance(self, count: int) -> None:
             if self.stages == ["copying"]:
                 with closing(sqlite3.connect(database_path(destination))) as connection, connection:
@@ -292,7 +294,7 @@ async def test_a_destination_that_others_write_to_is_found_out(
 async def test_a_source_that_is_written_to_meanwhile_is_found_out(
     source: Settings, destination: Settings
 ) -> None:
-    class Meddler(Watched):
+    class Meddler(RecordedProgress):
         def advance(self, count: int) -> None:
             if self.stages == ["copying"]:
                 with closing(sqlite3.connect(database_path(source))) as connection, connection:
@@ -355,9 +357,9 @@ async def test_a_store_that_cannot_hold_nul_gets_none_and_counts_it(
             open_copier(destination, read_only=False) as copier,
         ):
             rows = await SnapshotSource.of(origin)
-            moved = await move(rows, WithoutNul(copier), Watched())
+            moved = await move(rows, WithoutNul(copier), RecordedProgress())
             assert (moved.is_equal, moved.replaced_nul) == (True, 2)
-            again = await move(rows, WithoutNul(copier), Watched())
+            again = await move(rows, WithoutNul(copier), RecordedProgress())
             assert (again.is_equal, again.written) == (True, 0)
     lines = await read_lines(destination)
     assert sum(line.count("a\ufffdb\ufffd".encode()) for line in lines) == 1

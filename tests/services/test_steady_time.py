@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared_context_server.services.times import MAX_STEP_US, NOTED_STEP_US, SharedTime
+from shared_context_server.services.clock_alignment import MAX_STEP_US, MIN_STEP_US, ClockAlignment
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, SteadyClock
 from shared_context_server.storage import Store, open_storage
@@ -85,12 +85,12 @@ async def test_a_process_that_starts_after_the_clock_was_set_back_goes_on_with_t
     machine: Machine, store: Store
 ) -> None:
     first = machine.make_clock()
-    await SharedTime(store, first).share()
+    await ClockAlignment(store, first).align()
     machine.set_clock_by_s(-3600)
     machine.pass_s(5)
     second = machine.make_clock()
     assert second.now() < NOON
-    await SharedTime(store, second).share()
+    await ClockAlignment(store, second).align()
     assert second.now() == first.now() == NOON + timedelta(seconds=5)
 
 
@@ -98,22 +98,22 @@ async def test_a_step_forward_is_noted_for_processes_that_start_after_a_step_bac
     machine: Machine, store: Store
 ) -> None:
     first = machine.make_clock()
-    shared = SharedTime(store, first)
-    await shared.share()
+    alignment = ClockAlignment(store, first)
+    await alignment.align()
     machine.set_clock_by_s(600)
-    await shared.share()
+    await alignment.align()
     machine.set_clock_by_s(-600)
     second = machine.make_clock()
-    await SharedTime(store, second).share()
+    await ClockAlignment(store, second).align()
     assert second.now() == first.now() == NOON + timedelta(seconds=600)
 
 
 async def test_after_a_reboot_the_system_clock_counts(machine: Machine, store: Store) -> None:
-    await SharedTime(store, machine.make_clock("boot")).share()
+    await ClockAlignment(store, machine.make_clock("boot")).align()
     machine.set_clock_by_s(-3600)
     machine.elapsed_ns = 0
     clock = machine.make_clock("another boot")
-    await SharedTime(store, clock).share()
+    await ClockAlignment(store, clock).align()
     assert clock.now() == NOON - timedelta(hours=1)
 
 
@@ -121,21 +121,21 @@ async def test_more_than_a_day_is_not_taken_over(machine: Machine, store: Store)
     """It may be a copy of a machine, with the same boot id and another time since its start."""
     clock = machine.make_clock()
     await store.maintenance.note_clock_offset("boot", clock.offset_us + MAX_STEP_US + 1)
-    await SharedTime(store, clock).share()
+    await ClockAlignment(store, clock).align()
     assert clock.now() == NOON
 
 
 async def test_little_is_not_written(machine: Machine, store: Store) -> None:
     clock = machine.make_clock()
-    shared = SharedTime(store, clock)
-    await shared.share()
+    alignment = ClockAlignment(store, clock)
+    await alignment.align()
     noted = clock.offset_us
-    machine.set_clock_by_s(NOTED_STEP_US / 2e6)
-    await shared.share()
+    machine.set_clock_by_s(MIN_STEP_US / 2e6)
+    await alignment.align()
     assert await store.maintenance.find_clock_offset("boot") == noted
 
 
 async def test_a_system_that_names_no_boot_shares_nothing(machine: Machine, store: Store) -> None:
     clock = machine.make_clock(boot_id=None)
-    await SharedTime(store, clock).share()
+    await ClockAlignment(store, clock).align()
     assert clock.now() == NOON

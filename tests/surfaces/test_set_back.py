@@ -57,12 +57,12 @@ async def test_a_session_that_may_not_be_read_tells_nothing_of_its_end(as_agent:
     assert refused["code"] in ("SESSION_NOT_FOUND", "PERMISSION_DENIED")
 
 
-@pytest.mark.parametrize("is_common", [False, True])
+@pytest.mark.parametrize("is_all_sessions", [False, True])
 async def test_a_stream_is_not_resumed_behind_the_end(
-    as_agent: As, url: str, is_common: bool
+    as_agent: As, url: str, is_all_sessions: bool
 ) -> None:
     session_id = await new_session(await as_agent("alice"), "one")
-    params = {} if is_common else {"session_id": session_id}
+    params = {} if is_all_sessions else {"session_id": session_id}
     headers = headers_of("bob") | {"Last-Event-ID": "1000"}
     async with httpx.AsyncClient(base_url=url, headers=headers) as client:
         answer = await client.get("/events", params=params)

@@ -74,7 +74,7 @@ from shared_context_client._generated.results import (
 )
 from shared_context_client.batch_item import BatchItem
 from shared_context_client.batches import Batch
-from shared_context_client.breaker import State
+from shared_context_client.circuit_breaker import State
 from shared_context_client.client import SharedContextClient
 from shared_context_client.errors import (
     CircuitOpen,

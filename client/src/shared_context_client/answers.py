@@ -1,4 +1,4 @@
-"""What HTTP answers and failures of the network mean."""
+"""Interpret HTTP responses and network errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SHOWN_CHARS = 200
 
 
 def read_result(content: bytes, result: type[R]) -> R:
-    """Raises UnexpectedAnswer when the content is another thing."""
+    """Parse a result. Raises UnexpectedAnswer if the content is something else."""
     try:
         return result.model_validate_json(content)
     except ValidationError as exc:
@@ -29,7 +29,7 @@ def read_result(content: bytes, result: type[R]) -> R:
 
 
 def error_of(response: httpx.Response) -> SharedContextError:
-    """What an answer that is not 200 says; the body must have been read."""
+    """Return the error that a response other than 200 means. Its body must have been read."""
     retry_after_s = read_retry_after(response.headers.get("Retry-After"))
     try:
         body = json.loads(response.content)
@@ -37,7 +37,7 @@ def error_of(response: httpx.Response) -> SharedContextError:
         body = None
     if isinstance(body, dict) and isinstance(body.get("code"), str):
         return error_of_body(body, response.status_code, retry_after_s)
-    # Not the server but what stands before it, which may have passed the call on.
+    # Not from the server but from a proxy, which may have passed the call on.
     if response.status_code in AWAY:
         return ServerUnavailable(
             f"HTTP {response.status_code} from what stands before the server.",
@@ -53,7 +53,7 @@ def error_of(response: httpx.Response) -> SharedContextError:
 def error_of_body(
     body: dict[str, Any], status: int, retry_after_s: float | None = None
 ) -> SharedContextError:
-    """The server's own error shape as an exception; an unknown code is kept in the base class."""
+    """Return the exception for the server's error body. An unknown code is kept in the base class."""
     kind = BY_CODE.get(body["code"], SharedContextError)
     details = body.get("details")
     return kind(
@@ -69,32 +69,32 @@ def error_of_body(
 
 
 def error_of_network(exc: httpx.RequestError) -> ServerUnavailable:
-    """What to tell of a connection that failed."""
-    # Before there is a connection nothing can have been sent.
+    """Return the exception for a failed connection."""
+    # Without a connection nothing was sent.
     is_unsent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     reason = str(exc) or type(exc).__name__
     url = exc.request.url
-    origin = f"{url.scheme}://{url.netloc.decode()}"  # without a user's name and password
+    origin = f"{url.scheme}://{url.netloc.decode()}"  # without user name and password
     return ServerUnavailable(f"No answer: {reason} ({origin}).", is_outcome_unknown=not is_unsent)
 
 
 def is_away(error: SharedContextError) -> bool:
-    """Whether this counts as no answer, for the circuit breaker."""
+    """Whether the error counts as "no answer" for the circuit breaker."""
     if isinstance(error, ClockNotRunning):
         return False
     return isinstance(error, ServerUnavailable) or error.status in AWAY
 
 
 def is_worth_repeating(error: SharedContextError, *, may_repeat: bool) -> bool:
-    """Whether the same call should be sent again. `may_repeat`: twice is as good as once."""
-    # The clock starts when somebody starts it, which is nothing to wait for.
+    """Whether to send the same call again. `may_repeat`: the call is idempotent."""
+    # The clock daemon has to be started by a person, so waiting does not help.
     if not error.retryable or isinstance(error, ClockNotRunning):
         return False
     return may_repeat or not error.is_outcome_unknown
 
 
 def read_retry_after(value: str | None) -> float | None:
-    """Seconds, from seconds or an HTTP date (RFC 9110 section 10.2.3)."""
+    """Return seconds, from seconds or an HTTP date (RFC 9110 section 10.2.3)."""
     if value is None:
         return None
     if value.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""One call of a batch, and what came of it."""
+"""One call of a batch, with its result or error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared_context_client.wire import JsonObject, R_co, Tool, encode_json
 
 
 class BatchItem(Generic[R_co]):
-    """Filled when the batch has been sent."""
+    """A call of a batch. It gets its result or error when the batch has been sent."""
 
     def __init__(self, tool: Tool, arguments: JsonObject, result: type[R_co]) -> None:
         self.tool = tool
@@ -22,7 +22,7 @@ class BatchItem(Generic[R_co]):
 
     @property
     def result(self) -> R_co:
-        """What the tool answered; raises the call's error if it failed."""
+        """The call's result. Raises the call's error if it failed."""
         if self._result is None:
             assert self.error is not None
             raise self.error
@@ -32,7 +32,7 @@ class BatchItem(Generic[R_co]):
         return encode_json({"tool": self.tool.name, "arguments": self.arguments})
 
     def settle(self, status: int, body: Any) -> None:
-        """Take the server's answer to this call."""
+        """Store the server's answer to this call."""
         if status == 200:
             self._result, self.error = read_result(encode_json(body), self._type), None
         else:

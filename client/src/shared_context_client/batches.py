@@ -1,4 +1,4 @@
-"""Many calls in one request."""
+"""Send many calls in one request."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from shared_context_client.errors import SharedContextError, UnexpectedAnswer
 from shared_context_client.wire import Call, R
 
 BATCH_PATH = "/mcp/batch"
-MAX_CALLS = 100  # of one request
+MAX_CALLS = 100  # in one request
 MAX_BODY_BYTES = 900_000  # below the server's default limit of 1 MiB, with room for the frame
 
 
 class Batch(BatchTools):
     """Collects calls and sends them in order, in as few requests as the server's limits allow.
 
-    The server runs them in order, and one that fails does not stop the next: each item has its
-    result or its error. When a request as a whole fails, its calls and those after it have that
-    error, and `send` raises it.
+    The server runs the calls in order. If one fails, the next still runs: each item has its own
+    result or error. If a whole request fails, its calls and all later ones have that error, and
+    `send` raises it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -41,7 +41,7 @@ class Batch(BatchTools):
         return item
 
     async def send(self) -> list[BatchItem[Any]]:
-        """Send what has been collected since the last time; the items, in order."""
+        """Send the calls collected since the last time; return their items in order."""
         items, self._items = self._items, []
         unsent = list(items)
         try:
@@ -66,11 +66,13 @@ class Batch(BatchTools):
             for item, answer in zip(part, results, strict=True):
                 item.settle(answer["status"], answer["result"])
         except (ValueError, KeyError, TypeError) as exc:
-            raise UnexpectedAnswer("The answer to the batch is not one.", status=200) from exc
+            raise UnexpectedAnswer(
+                "The answer to a batch is not a list of results.", status=200
+            ) from exc
 
 
 def _split(items: list[BatchItem[Any]]) -> list[tuple[list[BatchItem[Any]], bytes]]:
-    """The calls of each request, with its body."""
+    """Yield the calls of each request, with its body."""
     parts: list[tuple[list[BatchItem[Any]], list[bytes]]] = []
     size = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""The async client."""
+"""The async client: every tool of the server as a coroutine method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.answers import read_result
 from shared_context_client.batches import Batch
-from shared_context_client.breaker import CircuitBreaker, OnStateChange, State
+from shared_context_client.circuit_breaker import CircuitBreaker, OnStateChange, State
 from shared_context_client.connection import TOOL_PATH, Connection
 from shared_context_client.credentials import Credentials
 from shared_context_client.leases import HeldLease, hold_lease
@@ -66,16 +66,17 @@ class SharedContextClient(AsyncTools):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections; the client is of no use afterwards."""
+        """Close all connections. The client cannot be used afterwards."""
         await self._connection.close()
 
     @property
     def state(self) -> State:
-        """OPEN while the server does not answer: calls fail at once with CircuitOpen."""
+        """The state of the circuit breaker. OPEN: calls fail at once with CircuitOpen."""
         return self._breaker.state
 
     async def authenticate(self, *, permissions: Sequence[Permission] | None = None) -> TokenResult:
-        """Trade the key for a token, which all calls use from now on; it is renewed by itself.
+        """Exchange the key for a token, which all calls use from now on. The token is renewed
+        automatically.
 
         Needs api_key and agent_id. Raises Unauthenticated when the key is not valid.
         """
@@ -84,23 +85,25 @@ class SharedContextClient(AsyncTools):
         )
 
     def session(self, session_id: str) -> Session:
-        """A handle for one session; asks the server nothing."""
+        """Return a handle for one session. Sends nothing."""
         return Session(self, self._connection, session_id)
 
     def lease(
         self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
     ) -> AbstractAsyncContextManager[HeldLease]:
-        """As Session.lease, for a lease of the whole server."""
+        """Hold a server-wide lease for an `async with` block. See Session.lease."""
         return hold_lease(
             self, name, session_id=None, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds
         )
 
     def batch(self) -> Batch:
-        """`async with client.batch() as batch:` collects calls and sends them at the end."""
+        """Make a batch: `async with client.batch() as batch:` collects calls and sends them at the
+        end."""
         return Batch(self._connection)
 
     def outbox(self, *, max_writes: int = 1000, drain_s: float = 5.0) -> Outbox:
-        """`async with client.outbox() as outbox:` takes writes even while the server is away."""
+        """Make an outbox: `async with client.outbox() as outbox:` accepts writes even while the
+        server is away."""
         return Outbox(self._connection, max_writes=max_writes, drain_s=drain_s)
 
     async def _call(self, call: Call[R]) -> R:

@@ -1,4 +1,4 @@
-"""One connection pool to one server: who is calling, when to try again, when to stop asking."""
+"""The connection pool to one server, with credentials, retries and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared_context_client.answers import (
     is_worth_repeating,
     read_result,
 )
-from shared_context_client.breaker import PROBE_S, CircuitBreaker
+from shared_context_client.circuit_breaker import PROBE_S, CircuitBreaker
 from shared_context_client.credentials import Credentials, Headers
 from shared_context_client.errors import (
     CircuitOpen,
@@ -29,24 +29,24 @@ from shared_context_client.errors import (
     SharedContextError,
     UnexpectedAnswer,
 )
-from shared_context_client.exchanges import Exchanges
 from shared_context_client.options import Limits, Retries, direct_mounts
+from shared_context_client.request_tasks import RequestTasks
 from shared_context_client.wire import encode_json
 
 TOOL_PATH = "/mcp/tool/"
 _TOOLS = {tool.name: tool for tool in registry.TOOLS}
-# Servers close idle connections after 5 s and more; ours have to be given up first, for a request
+# Servers close idle connections after 5 s or more. We close ours earlier, because a request
 # that meets the closing may or may not have been read.
 KEEP_ALIVE_S = 3.0
 NO_CREDENTIAL = (
     "Pass api_key= or token= to the client, or set SCS_API_KEY: `scs client-config env`, beside the "
     "server, prints it."
 )
-LEAST_ANSWER_S = 0.5  # that a last attempt gets, however near the deadline is
+LEAST_ANSWER_S = 0.5  # the least that the last attempt gets, however near the deadline is
 
 
 class Connection:
-    """For the tasks of one loop."""
+    """The connection pool to one server. For the tasks of one loop."""
 
     def __init__(
         self,
@@ -74,13 +74,13 @@ class Connection:
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
         )
-        self._exchanges = Exchanges(self._http)
+        self._requests = RequestTasks(self._http)
 
     async def close(self) -> None:
-        await self._exchanges.close()
+        await self._requests.close()
 
     async def authenticate(self, permissions: list[Permission] | None) -> TokenResult:
-        """Trade the key for a token, which is used from now on."""
+        """Exchange the key for a token, which is used from now on."""
         return await self._credentials.authenticate(self._trade, permissions)
 
     async def post(
@@ -92,9 +92,11 @@ class Connection:
         waiting_s: float = 0.0,
         headers: Headers | None = None,
     ) -> bytes:
-        """The body of the answer 200; every other one is raised, as is no answer. Tries again
-        where that may help and cannot do harm. `waiting_s`: the server may take so much longer.
-        `headers`: instead of the client's own credentials."""
+        """Return the body of an answer 200. Raises the error of any other answer, and of none.
+
+        Retries where that may help and does no harm. `waiting_s`: how much longer the server may
+        take. `headers`: used instead of the client's own credentials.
+        """
         deadline = time.monotonic() + self._retries.deadline_s + waiting_s
         answer_s = self.limits.answer_s + waiting_s
         attempt = 0
@@ -106,7 +108,7 @@ class Connection:
                 is_outcome_unknown |= exc.is_outcome_unknown
                 exc.is_outcome_unknown = is_outcome_unknown
                 pause_s = self.pause_s(attempt, exc.retry_after_s)
-                # A call that is under way when the circuit opens may wait; a new one fails at once.
+                # A call in progress when the circuit opens may wait; a new one fails at once.
                 if (
                     (attempt == 0 and isinstance(exc, CircuitOpen))
                     or self._retries.deadline_s == 0
@@ -119,18 +121,18 @@ class Connection:
             attempt += 1
 
     def pause_s(self, attempt: int, retry_after_s: float | None = None) -> float:
-        """Exponential, with full jitter, so that those who failed together come back apart; behind
-        what the server asked for."""
+        """Return an exponential pause with full jitter, so that clients that failed together come
+        back apart. It is at least what the server asked for."""
         longest = self._retries.longest_pause_s
         bound = min(longest, self._retries.first_pause_s * 2.0 ** min(attempt, 30))
         return (retry_after_s or 0.0) + random.uniform(0, bound)  # noqa: S311 - no secret
 
     async def probe(self) -> SharedContextError | None:
-        """None if the server answers and its storage too, else what has failed. A proxy that does
-        not let /ready through answers something else, which will do."""
+        """Return None if the server and its storage answer, else the failure. A proxy that does not
+        pass /ready through answers something else, which counts as an answer."""
         try:
             request = self._http.build_request("GET", "/ready", timeout=httpx.Timeout(PROBE_S))
-            response = await self._exchanges.send(request)
+            response = await self._requests.send(request)
         except httpx.RequestError as exc:
             return error_of_network(exc)
         is_well = response.status_code < httpx.codes.INTERNAL_SERVER_ERROR
@@ -140,12 +142,12 @@ class Connection:
     async def open_events(
         self, session_id: str, last_event_id: int
     ) -> AsyncIterator[httpx.Response]:
-        """The stream of a session's events behind this one, tried once. Failures of the network,
-        also while it is open, are raised as ServerUnavailable, answers as `post` raises them; one
-        stream more than the pool can hold is refused, for its other calls would wait for ever."""
+        """Open a session's event stream after this event; one attempt. Network failures, also while
+        the stream is open, are raised as ServerUnavailable, answers as in `post`. A stream more
+        than the pool has connections for is refused, because other calls would wait for ever."""
         if self._streams >= self.limits.max_connections - 1:
             raise SharedContextError(
-                f"{self._streams} streams are open, and the pool has {self.limits.max_connections}"
+                f"{self._streams} streams are open; the pool has only {self.limits.max_connections}"
                 " connections.",
                 code="TOO_MANY_STREAMS",
                 suggestion="Limits(max_connections=…) makes it larger.",
@@ -177,12 +179,12 @@ class Connection:
             timeout=self._timeout(self.limits.stream_silence_s),
         )
         try:
-            response = await self._exchanges.send(request, stream=True)
+            response = await self._requests.send(request, stream=True)
             try:
                 await self._check_stream(response, credentials)
                 yield response
             finally:
-                await self._exchanges.end(response)
+                await self._requests.end(response)
         except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 
@@ -194,14 +196,16 @@ class Connection:
         if response.status_code == httpx.codes.UNAUTHORIZED and (
             await self._credentials.renew_refused(used, self._trade)
         ):
-            raise ServerUnavailable("The token was renewed meanwhile.", retry_after_s=0)
+            raise ServerUnavailable(
+                "The token was renewed while the stream was opened.", retry_after_s=0
+            )
         raise self._note_error(response)
 
     async def _try(self, path: str, body: bytes, headers: Headers | None, answer_s: float) -> bytes:
         await self._breaker.admit(self.probe)
         used = headers or await self._credentials.get_headers(self._trade)
         response = await self._send(path, body, used, answer_s)
-        # A caller that is not known has not been let do anything: repeating is harmless.
+        # An unauthenticated call was not carried out, so repeating it is harmless.
         if (
             response.status_code == httpx.codes.UNAUTHORIZED
             and headers is None
@@ -221,19 +225,19 @@ class Connection:
             "POST", path, content=body, headers=headers, timeout=self._timeout(answer_s)
         )
         try:
-            return await self._exchanges.send(request)
+            return await self._requests.send(request)
         except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 
     def _timeout(self, read_s: float) -> httpx.Timeout:
-        # No limit for the wait for a free connection: that is our own doing, not the server's.
+        # No time-out for a free connection: we cause that wait, not the server.
         return httpx.Timeout(
             self.limits.answer_s, connect=self.limits.connect_s, read=read_s, pool=None
         )
 
     def _note_error(self, response: httpx.Response) -> SharedContextError:
         error = error_of(response)
-        # With a field it is about an auth_token that one call was given.
+        # With a field, the error is about an auth_token argument of the call.
         if (
             isinstance(error, Unauthenticated)
             and self._credentials.are_missing

@@ -1,4 +1,4 @@
-"""Who the client is: an API key, or a token that is renewed in time."""
+"""The client's credentials: an API key, or a token that is renewed before it expires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared_context_client._generated.errors import InvalidArgument, RateLimited
 from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client.errors import ServerUnavailable
 
-RENEWED_BEFORE_S = 300.0  # its expiry, or a fifth of its life if that is shorter
+RENEWED_BEFORE_S = 300.0  # before its expiry, or a fifth of its life if that is shorter
 RETRY_RENEWAL_S = 5.0  # while the old token is still good
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -26,8 +26,10 @@ Trade = Callable[[str, dict[str, object], Headers], Awaitable[TokenResult]]
 
 
 class Credentials:
-    """For the tasks of one loop. A renewal is under way once at a time. Raises InvalidArgument for
-    what no header can carry."""
+    """The credentials of one client. For the tasks of one loop.
+
+    One renewal runs at a time. Raises InvalidArgument for characters that a header cannot carry.
+    """
 
     def __init__(
         self, api_key: str | None, agent_id: str | None, agent_type: str | None, token: str | None
@@ -48,7 +50,7 @@ class Credentials:
     async def authenticate(
         self, trade: Trade, permissions: list[Permission] | None = None
     ) -> TokenResult:
-        """Trade the key for a token, which is used from now on. Raises Unauthenticated."""
+        """Exchange the key for a token, which is used from now on. Raises Unauthenticated."""
         if self._api_key is None or self._agent_id is None:
             missing = "api_key" if self._api_key is None else "agent_id"
             raise Unauthenticated(
@@ -61,7 +63,7 @@ class Credentials:
             return await self._trade_key(trade)
 
     async def get_headers(self, trade: Trade) -> Headers:
-        """What identifies the next request; renews the token first when it is time."""
+        """Return the headers that identify the next request. Renews the token first if it is due."""
         if self._token is None:
             return self._key_headers()
         if time.monotonic() >= self._renew_at:
@@ -69,12 +71,12 @@ class Credentials:
         return self._token_headers()
 
     async def renew_refused(self, refused: Headers, trade: Trade) -> bool:
-        """After a 401 to these headers: whether there are better ones now."""
+        """After a 401 to these headers: return whether there are newer credentials now."""
         if self._token is None or b"Authorization" not in refused:
             return False
         async with self._lock:
             if self._token_headers() != refused:
-                return True  # somebody else has renewed it
+                return True  # another call has renewed it
             if self._api_key is None:
                 return False
             await self._trade_key(trade)
@@ -124,8 +126,8 @@ class Credentials:
 
 
 def _read_header(field: str, value: str | None) -> str | None:
-    """Without the space around it, such as the end of the line of the file it comes from. The
-    error does not show the value, which may be a secret."""
+    """Return the value without surrounding space, such as a line end from a file. The error does
+    not show the value, which may be a secret."""
     value = (value or "").strip()
     try:
         value.encode()
@@ -135,7 +137,7 @@ def _read_header(field: str, value: str | None) -> str | None:
         is_sendable = _CONTROL.search(value) is None
     if not is_sendable:
         raise InvalidArgument(
-            f"{field} holds a character that no header can carry.", details={"field": field}
+            f"{field} has a character that an HTTP header cannot carry.", details={"field": field}
         )
     return value or None
 
@@ -145,8 +147,8 @@ def _lead_s(life_s: float) -> float:
 
 
 def _read_times(token: str | None) -> tuple[float, float]:
-    """When to renew a token that was given and when it ends, in monotonic seconds, by what it says
-    of itself; far away if it says nothing that we understand."""
+    """Return when to renew a token and when it expires, in monotonic seconds, from its claims; far
+    in the future if they cannot be read."""
     try:
         payload = (token or "").split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,5 +1,4 @@
-"""The errors that calls raise, as one hierarchy. Those that the server names by a code are in
-`_generated.errors`."""
+"""The exceptions that calls raise. Those for error codes of the server are in `_generated.errors`."""
 
 from __future__ import annotations
 
@@ -8,12 +7,12 @@ from typing import Any, ClassVar
 
 
 class SharedContextError(Exception):
-    """The base of all failures of this client.
+    """The base class of all errors of this client.
 
     `code` is stable: compare with it, or catch the class. `details["field"]` names the argument at
-    fault. `retryable`: the same call may succeed later. `status`: of the HTTP answer, None if there
-    was none. `retry_after_s`: seconds the server asks to wait, None if it says nothing.
-    `is_outcome_unknown`: the call may have been carried out all the same.
+    fault. `retryable`: the same call may succeed later. `status`: the HTTP status, None if there
+    was no answer. `retry_after_s`: how many seconds the server asks to wait, None if it does not
+    say. `is_outcome_unknown`: the call may have been carried out.
     """
 
     code: str = "INTERNAL_ERROR"
@@ -49,21 +48,21 @@ class SharedContextError(Exception):
 
 
 class ServerUnavailable(SharedContextError):
-    """The server does not answer, or says that it cannot just now."""
+    """The server does not answer, or answers that it is unavailable."""
 
     code = "SERVER_UNAVAILABLE"
     default_retryable = True
 
 
 class CircuitOpen(ServerUnavailable):
-    """The server has not answered lately and is left in peace: nothing was sent. `retry_after_s`
-    says when it is asked again."""
+    """The server has not answered lately, so the call was not sent. `retry_after_s`: when to try
+    again."""
 
     code = "CIRCUIT_OPEN"
 
 
 class UnexpectedAnswer(SharedContextError):
-    """Something answered that is not a Shared Context Server of a version we understand."""
+    """The answer is not from a Shared Context Server of a known version."""
 
     code = "UNEXPECTED_ANSWER"
 
@@ -76,7 +75,7 @@ class LeaseHeld(SharedContextError):
 
 
 class OutboxFull(SharedContextError):
-    """The outbox holds as many writes as it may; this one was not taken."""
+    """The outbox is full; this write was not accepted."""
 
     code = "OUTBOX_FULL"
     default_retryable = True

@@ -1,5 +1,6 @@
-"""Server-sent events, read as the HTML Living Standard says in "Parsing an event stream"
-and "Interpreting an event stream"."""
+"""Parse server-sent events, as the HTML Living Standard specifies in "Parsing an event stream" and
+"Interpreting an event stream".
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """`id` is the last one that was sent, with this event or before it."""
+    """An event. `id` is the last id that was sent, with this event or before it."""
 
     type: str
     data: str
@@ -21,9 +22,8 @@ class ServerEvent:
 
 
 class EventStreamParser:
-    """Turns the bytes of a stream, however they are cut, into events. An event that the end of the
-    stream cuts off is none. `retry` is ignored: the server sends none, and `Retries` says how long
-    the client waits."""
+    """Turns the chunks of a stream into events. An event that the end of the stream cuts off is
+    dropped. `retry` is ignored: the server sends none, and `Retries` sets the client's pauses."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -35,14 +35,14 @@ class EventStreamParser:
         self._id = ""
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """The events that these bytes complete."""
+        """Return the events that these bytes complete."""
         text = self._decoder.decode(chunk)
         if not text:
             return []
         if self._is_at_start:
             text = text.removeprefix(_BYTE_ORDER_MARK)
             self._is_at_start = False
-        if self._ended_with_cr:  # the line has ended already; a line feed belongs to that end
+        if self._ended_with_cr:  # a CR has ended the line already; the LF belongs to it
             text = text.removeprefix("\n")
         self._ended_with_cr = text.endswith("\r") or (self._ended_with_cr and not text)
         *lines, self._rest = _LINE_END.split(self._rest + text)
@@ -59,7 +59,7 @@ class EventStreamParser:
             self._data.append(value)
         elif name == "id" and "\0" not in value:
             self._id = value
-        return None  # a comment, whose name is empty, or a field that means nothing
+        return None  # a comment (empty name), or an unknown field
 
     def _dispatch(self) -> ServerEvent | None:
         event = ServerEvent(self._type or "message", "\n".join(self._data), self._id)

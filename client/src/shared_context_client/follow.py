@@ -1,4 +1,4 @@
-"""Every message of a session, once and in order, whatever happens to the connection."""
+"""Follow a session: every message once and in order, whatever happens to the connection."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from shared_context_client.errors import ServerUnavailable, SharedContextError, 
 from shared_context_client.event_stream import EventStreamParser, ServerEvent
 
 PAGE_SIZE = 200
-VAIN_STREAMS = 3  # in a row, each while the server answered: what stands between cuts them
+VAIN_STREAMS = 3  # in a row while the server answered: a proxy cuts the streams
 
 
 class _StreamUnusable(Exception):
-    """No event stream comes through here."""
+    """No event stream gets through from the server."""
 
 
 class Follower:
-    """Follows one session from behind `after_seq` on, None: from now on."""
+    """Follows one session after `after_seq`; None: from now on."""
 
     def __init__(
         self, tools: AsyncTools, connection: Connection, session_id: str, after_seq: int | None
@@ -41,10 +41,13 @@ class Follower:
         self._vain_streams = 0
 
     async def follow(self, patience_s: float | None) -> AsyncGenerator[MessageItem]:
-        """Until the session is closed. Raises SessionNotFound when it is deleted, CursorLost when
-        the server's store was set back to an earlier state, so that what was read may be there no
-        more, Unauthenticated when the credential has ended, ServerUnavailable when nothing was heard of the server for
-        `patience_s` (None: it may stay away for ever)."""
+        """Yield messages until the session is closed.
+
+        Raises SessionNotFound when it is deleted, CursorLost when the server's store was set back
+        to an earlier state, so that messages may be gone, Unauthenticated when the credential has
+        ended, and ServerUnavailable when the server did not answer for `patience_s` (None: no
+        limit).
+        """
         while True:
             try:
                 async with aclosing(self._follow_once()) as messages:
@@ -73,7 +76,7 @@ class Follower:
         try:
             async with aclosing(self._stream() if is_stream else self._poll()) as messages:
                 async for message in messages:
-                    # A stream that begins anew may go back; what has been seen is not shown again.
+                    # A reopened stream may start earlier; messages are not yielded twice.
                     if message.seq > self._seq:
                         self._seq = message.seq
                         yield message
@@ -89,14 +92,14 @@ class Follower:
         self._attempt = 0
 
     async def _stream(self) -> AsyncGenerator[MessageItem]:
-        """Returns when the session is closed and all has been read."""
+        """Read the event stream. Returns when the session is closed and all has been read."""
         assert self._seq is not None
         self._has_heard = False
         try:
             async with self._connection.open_events(self._session_id, self._seq) as response:
                 if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                     raise _StreamUnusable
-                # Behind the opening: what happens from here on the stream tells.
+                # After the opening, because the stream reports all that happens from here on.
                 if await self._is_closed():
                     async for message in self._read_rest():
                         yield message
@@ -126,14 +129,14 @@ class Follower:
         except UnexpectedAnswer as exc:
             raise _StreamUnusable from exc
         except ServerUnavailable as exc:
-            # The server was there, and sent nothing for longer than it ever is silent.
+            # The server was reachable, but sent nothing for longer than its heartbeat.
             if isinstance(exc.__cause__, httpx.ReadTimeout) and not self._has_heard:
                 raise _StreamUnusable from exc
             raise
         raise ServerUnavailable("The stream has ended.")
 
     async def _poll(self) -> AsyncGenerator[MessageItem]:
-        """Returns when the session is closed and all has been read."""
+        """Read by long polling. Returns when the session is closed and all has been read."""
         while True:
             waited = await self._tools.wait_for_messages(
                 self._session_id,
@@ -155,7 +158,7 @@ class Follower:
         return details.session.status == "closed"
 
     async def _read_rest(self) -> AsyncIterator[MessageItem]:
-        """What there is: of a closed session, that is all."""
+        """Read the messages that are there. For a closed session these are all."""
         has_more = True
         while has_more:
             page = await self._tools.get_messages(

@@ -1,4 +1,4 @@
-"""The four forms of a tool's method: awaited, blocking, in a batch, in an outbox.
+"""The four forms of a tool's method: async, blocking, in a batch, in an outbox.
 
 `Calls` describes each tool once, as a method that makes the call and sends nothing. A form is a
 decorator that turns such a method into one of its own class: the arguments stay the same, also for
@@ -24,28 +24,28 @@ _CALLS = Calls()
 
 
 class AsyncForm:
-    """Sends a call and returns its result as a coroutine."""
+    """Sends a call; its methods are coroutines that return the result."""
 
     async def _call(self, call: Call[R]) -> R:
         raise NotImplementedError
 
 
 class SyncForm:
-    """Sends a call and returns when it is answered."""
+    """Sends a call and returns its result."""
 
     def _call(self, call: Call[R]) -> R:
         raise NotImplementedError
 
 
 class BatchForm:
-    """Takes a call into a batch."""
+    """Adds a call to a batch."""
 
     def _call(self, call: Call[R]) -> BatchItem[R]:
         raise NotImplementedError
 
 
 class OutboxForm:
-    """Takes a call into an outbox."""
+    """Adds a call to an outbox."""
 
     def _call(self, call: Call[R]) -> Future[R]:
         raise NotImplementedError
@@ -54,7 +54,7 @@ class OutboxForm:
 def awaited(
     describe: Callable[Concatenate[Calls, P], Call[R]],
 ) -> Callable[Concatenate[AsyncForm, P], Coroutine[Any, Any, R]]:
-    """The method as a coroutine function."""
+    """Turn the method into a coroutine function."""
 
     async def method(self: AsyncForm, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self._call(describe(_CALLS, *args, **kwargs))
@@ -65,7 +65,7 @@ def awaited(
 def blocking(
     describe: Callable[Concatenate[Calls, P], Call[R]],
 ) -> Callable[Concatenate[SyncForm, P], R]:
-    """The method as one that waits for the answer."""
+    """Turn the method into one that waits for the answer."""
 
     def method(self: SyncForm, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._call(describe(_CALLS, *args, **kwargs))
@@ -76,7 +76,7 @@ def blocking(
 def batched(
     describe: Callable[Concatenate[Calls, P], Call[R]],
 ) -> Callable[Concatenate[BatchForm, P], BatchItem[R]]:
-    """The method as one that returns the item of a batch."""
+    """Turn the method into one that returns a batch item."""
 
     def method(self: BatchForm, /, *args: P.args, **kwargs: P.kwargs) -> BatchItem[R]:
         return self._call(describe(_CALLS, *args, **kwargs))
@@ -87,7 +87,7 @@ def batched(
 def queued(
     describe: Callable[Concatenate[Calls, P], Call[R]],
 ) -> Callable[Concatenate[OutboxForm, P], Future[R]]:
-    """The method as one that returns a future."""
+    """Turn the method into one that returns a future."""
 
     def method(self: OutboxForm, /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         return self._call(describe(_CALLS, *args, **kwargs))
@@ -96,10 +96,10 @@ def queued(
 
 
 def _present(method: F, describe: Callable[..., Any], container: Any = None) -> F:
-    """Give the method the name, the text and the signature that `inspect` and `help` show.
+    """Give the method the name, docstring and signature that `inspect` and `help` show.
 
-    Agent frameworks make tools from these, so the signature has to name what is returned:
-    the result, or a `container` of it.
+    Agent frameworks build tools from these, so the signature has to name the return type: the
+    result, or a `container` of it.
     """
     annotations = dict(describe.__annotations__)
     (result,) = get_args(annotations["return"])

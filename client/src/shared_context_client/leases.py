@@ -1,4 +1,4 @@
-"""A lease that is held while a block of code runs."""
+"""Hold a lease while a block of code runs, and renew it in the background."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shared_context_client._generated.results import LeaseAcquired
 from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.errors import LeaseHeld, ServerUnavailable, SharedContextError
 
-RENEWALS_A_TERM = 3  # two may fail and the lease is still held
+RENEWALS_A_TERM = 3  # two renewals may fail before the lease ends
 
 
 class HeldLease:
-    """A holding of a lease. Give it to writes as `lease=`: they are refused with LEASE_LOST once
-    it is not ours any more, whatever we believe."""
+    """A lease that is held. Pass it to writes as `lease=`: the server refuses them with LEASE_LOST
+    once the lease is lost."""
 
     def __init__(self, acquired: LeaseAcquired, ttl_s: float, asked_at: float) -> None:
         assert acquired.fencing_token is not None
@@ -30,13 +30,14 @@ class HeldLease:
 
     @property
     def is_held(self) -> bool:
-        """As far as we know, by our own clock; earlier than the server says rather than later."""
+        """Whether the lease is still held by our own clock, which ends it earlier than the server,
+        not later."""
         return not self._is_lost and time.monotonic() < self._ends_at
 
     def check(self) -> None:
         """Raise LeaseLost if the lease is not held any more."""
         if not self.is_held:
-            raise LeaseLost(f"The lease {self.name!r} is not held any more.")
+            raise LeaseLost(f"The lease {self.name!r} is no longer held.")
 
     def note_renewal(self, asked_at: float) -> None:
         self._ends_at = asked_at + self._ttl_s
@@ -67,7 +68,7 @@ async def hold_lease(
             f"{acquired.holder!r} holds the lease {name!r}.",
             details={"holder": acquired.holder, "expires_at": acquired.expires_at},
         )
-    if wait_seconds:  # most of that time may have gone by before the lease began
+    if wait_seconds:  # most of that time may have passed before the lease began
         asked_at = time.monotonic()
     lease = HeldLease(acquired, ttl_seconds, asked_at)
     renewing = asyncio.create_task(_renew(tools, lease, ttl_seconds))
@@ -94,7 +95,7 @@ async def _renew(tools: AsyncTools, lease: HeldLease, ttl_seconds: int) -> None:
             lease.note_renewal(asked_at)
             continue
         if renewed.fencing_token is not None:
-            # It had expired: this is a new holding, which nobody asked for.
+            # It had expired, so this is a new holding, which the caller did not ask for.
             with suppress(SharedContextError):
                 await tools.release_lease(
                     lease.name, renewed.fencing_token, session_id=lease.session_id
@@ -111,11 +112,11 @@ async def _release(tools: AsyncTools, lease: HeldLease, renewing: asyncio.Task[N
 
 
 async def _finish(task: asyncio.Task[None]) -> None:
-    """Wait for the task; if we are cancelled meanwhile, it still goes on."""
+    """Wait for the task. If the caller is cancelled meanwhile, the task still continues."""
     _UNDER_WAY.add(task)
     task.add_done_callback(_UNDER_WAY.discard)
     await asyncio.shield(task)
 
 
-# The loop keeps weak references only.
+# The loop keeps only weak references to tasks.
 _UNDER_WAY: set[asyncio.Task[None]] = set()

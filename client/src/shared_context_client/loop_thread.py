@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none."""
+"""An event loop in a thread of its own, for the sync client."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._is_closed = False
-        # A program that forgets to close still ends.
+        # A daemon, so that a program that does not close still ends.
         self._thread = threading.Thread(target=self._run, name="shared-context-client", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result. An interruption of the waiting thread cancels it. Raises
-        RuntimeError when it is closed, also meanwhile."""
+        """Return the coroutine's result. Interrupting the waiting thread cancels it. Raises
+        RuntimeError when the loop is closed, also while waiting."""
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("The sync client cannot be called from its own callbacks.")
@@ -39,7 +39,7 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what is under way, and end the thread. May be called twice."""
+        """Cancel the running coroutines and end the thread. May be called twice."""
         with self._lock:
             if self._is_closed:
                 return

@@ -1,4 +1,4 @@
-"""A tool as adapters of agent frameworks need it."""
+"""Describe a tool for the adapters of agent frameworks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from shared_context_client.wire import JsonObject, Record, Tool
 
 @dataclass(frozen=True, slots=True)
 class ModelTool:
-    """`description` and `schema` (JSON Schema of the arguments) are for a model to read; they are
-    the server's own, without credentials. `result` is what an answer is read into."""
+    """A tool for a model. `description` and `schema` (JSON Schema of the arguments) are the
+    server's own, without credentials. `result` is the type of the answer."""
 
     tool: Tool
     result: type[Any]
@@ -24,5 +24,5 @@ class ModelTool:
 
 
 def text_of(answer: Record) -> str:
-    """An answer as a model reads it: JSON."""
+    """Return an answer as JSON, for a model to read."""
     return answer.model_dump_json()

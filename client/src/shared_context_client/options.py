@@ -1,4 +1,4 @@
-"""How a client behaves, and what it takes from the environment."""
+"""The client's options, and the settings it reads from the environment."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import httpx
 
 from shared_context_client._generated.errors import InvalidArgument
 
-DEFAULT_URL = "http://127.0.0.1:23456"  # where `serve` listens if nobody says otherwise
+DEFAULT_URL = "http://127.0.0.1:23456"  # the default address of `serve`
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """Within `deadline_s` seconds a call is tried again, after a random part of a pause that
-    doubles from `first_pause_s` to `longest_pause_s`. deadline_s=0: it is tried once."""
+    """When calls are tried again: until `deadline_s` seconds have passed, after a random part of a
+    pause that doubles from `first_pause_s` to `longest_pause_s`. deadline_s=0: no retries."""
 
     deadline_s: float = 30.0
     first_pause_s: float = 0.1
@@ -25,8 +25,8 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """After `failures` calls in a row without an answer the client asks no more for `open_s`
-    seconds, twice as long after each vain look, up to `longest_open_s`."""
+    """When the circuit opens: after `failures` calls in a row without an answer, for `open_s`
+    seconds, twice as long after each failed probe, up to `longest_open_s`."""
 
     failures: int = 5
     open_s: float = 1.0
@@ -35,10 +35,10 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the one connection pool. `answer_s`: for how long an answer is waited, beside what a
-    tool may wait by itself. `stream_silence_s`: a stream of events in which nothing comes for so
-    long is broken; the server sends a sign of life every 15 s. `poll_s`: for how long a follower
-    asks to wait where no stream comes through; proxies give up after 30 to 60 s."""
+    """Limits of the connection pool. `answer_s`: time-out of an answer, in addition to a tool's own
+    waiting. `stream_silence_s`: time-out of a silent event stream; the server sends a heartbeat
+    every 15 s. `poll_s`: the waiting time of a follower's polls where streams do not get through;
+    proxies give up after 30 to 60 s."""
 
     max_connections: int = 100
     connect_s: float = 5.0
@@ -48,7 +48,8 @@ class Limits:
 
 
 def read_url(url: str | None) -> str:
-    """The server's base URL: as given, else SCS_URL, else the default. Raises InvalidArgument."""
+    """Return the server's base URL: the given one, else SCS_URL, else the default. Raises
+    InvalidArgument."""
     given = url or os.environ.get("SCS_URL") or DEFAULT_URL
     try:
         parsed = httpx.URL(given)
@@ -63,14 +64,13 @@ def read_url(url: str | None) -> str:
 
 
 def read_api_key(api_key: str | None) -> str | None:
-    """As given, else SCS_API_KEY."""
+    """Return the given key, else SCS_API_KEY."""
     return api_key or os.environ.get("SCS_API_KEY") or None
 
 
 def direct_mounts(url: str) -> dict[str, None]:
-    """Httpx's mounts that keep a server on this machine from being asked for through HTTP_PROXY:
-    a proxy elsewhere would look for it on its own machine. Other servers are reached as the
-    environment says."""
+    """Return httpx mounts that bypass HTTP_PROXY for a server on this machine: a proxy would look
+    for it on its own machine. Other servers follow the environment."""
     host = httpx.URL(url).host
     return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
 

@@ -1,4 +1,4 @@
-"""Writes that wait until the server is there."""
+"""Queue writes and send them in order, also across an outage of the server."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from shared_context_client.wire import Call, JsonObject, R, Record, encode_json
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
-    """A write that the outbox ended with. Its arguments have the idempotency_key: whoever sends
-    them later does not write twice."""
+    """A write that was not sent. Its arguments include the idempotency_key, so sending it later
+    does not write twice."""
 
     tool: str
     arguments: JsonObject
@@ -39,13 +39,13 @@ class _Write:
 
 
 class Outbox(OutboxTools):
-    """Takes writes without waiting for the server and sends them one by one, in order; while the
-    server is away it keeps them, in memory only.
+    """Accepts writes without waiting for the server and sends them one by one, in order. While the
+    server is away they are kept, in memory only.
 
-    A write method returns a future of its result and raises OutboxFull when `max_writes` are
-    waiting. A write that the server refuses fails its future, and the next ones go on. Leaving
-    the `async with` block waits up to `drain_s` seconds for the rest; what is left then is
-    in `unsent`, and its futures raise NotSent.
+    A write method returns a future of its result, and raises OutboxFull when `max_writes` are
+    waiting. A write that the server refuses fails its future, and the next ones continue. Leaving
+    the `async with` block waits up to `drain_s` seconds for the queue to empty. Writes left then
+    are in `unsent`, and their futures raise NotSent.
     """
 
     def __init__(self, connection: Connection, *, max_writes: int, drain_s: float) -> None:
@@ -67,16 +67,16 @@ class Outbox(OutboxTools):
         try:
             await self.flush(self._drain_s)
         except ServerUnavailable:
-            pass  # what is left is told of by `unsent` and by the futures
+            pass  # `unsent` and the futures report what is left
         finally:
             await self._stop()
 
     def __len__(self) -> int:
-        """How many writes wait."""
+        """Return the number of waiting writes."""
         return len(self._writes)
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until nothing waits; raises ServerUnavailable when the time is up."""
+        """Wait until no write waits. Raises ServerUnavailable when the time is up."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._is_empty.wait()
@@ -87,7 +87,7 @@ class Outbox(OutboxTools):
         if self._sender is None or self._sender.done():
             raise NotSent("The outbox is not open.", suggestion="Use it in `async with`.")
         if len(self._writes) >= self._max_writes:
-            raise OutboxFull(f"{len(self._writes)} writes are waiting already.")
+            raise OutboxFull(f"The outbox is full: {len(self._writes)} writes are waiting.")
         answer: Future[R] = asyncio.get_running_loop().create_future()
         self._writes.append(_Write(call, encode_json(call.arguments), answer))
         self._is_empty.clear()
@@ -138,6 +138,6 @@ def _settle(answer: Future[Any], outcome: Record | SharedContextError) -> None:
         return
     if isinstance(outcome, SharedContextError):
         answer.set_exception(outcome)
-        answer.exception()  # whoever does not await the future has not asked to be told
+        answer.exception()  # mark the error as retrieved, for callers that do not await the future
     else:
         answer.set_result(outcome)

@@ -1,4 +1,4 @@
-"""Agents that work together: a value that several change, a barrier, a queue of tasks.
+"""Patterns for agents that work together: a shared value, a barrier, a queue of tasks.
 
 All state is in the session: shared memory, messages, leases. Processes may come and go.
 """
@@ -17,8 +17,8 @@ from shared_context_client.errors import LeaseHeld
 from shared_context_client.leases import HeldLease
 from shared_context_client.session import Session
 
-LOOK_AGAIN_S = 25.0  # if whoever should have told us was killed before it could
-SHORTEST_WAIT_S = 0.25  # where our clock is ahead of the server's
+LOOK_AGAIN_S = 25.0  # in case the agent that should notify us was killed
+SHORTEST_WAIT_S = 0.25  # in case our clock is ahead of the server's
 
 
 async def update_memory(
@@ -29,8 +29,8 @@ async def update_memory(
     default: Any = None,
     lease: HeldLease | None = None,
 ) -> Any:
-    """Replace the shared value by change(value), or change(default) where there is none; returns
-    the new one. If another agent writes meanwhile, `change` is called again with its value."""
+    """Replace the shared value by change(value), or change(default) if there is none; return the
+    new value. If another agent writes meanwhile, `change` is called again with its value."""
     while True:
         try:
             found = await session.memory.get(key, scope="shared")
@@ -47,10 +47,14 @@ async def update_memory(
 
 
 async def wait_until(session: Session, key: str, is_reached: Callable[[Any], bool]) -> Any:
-    """The shared value (None: there is none), once it is as wanted.
+    """Return the shared value (None: there is none) once `is_reached` is true for it.
 
-    It is looked at after every message of the session: whoever changes it has to add one."""
-    seq = (await session.messages(limit=1)).next_after_seq  # before the look: nothing is missed
+    The value is checked after every message of the session, so whoever changes it has to add a
+    message.
+    """
+    seq = (
+        await session.messages(limit=1)
+    ).next_after_seq  # before the check, so that nothing is missed
     while True:
         try:
             value = (await session.memory.get(key, scope="shared")).value
@@ -63,7 +67,7 @@ async def wait_until(session: Session, key: str, is_reached: Callable[[Any], boo
 
 
 class Barrier:
-    """Nobody goes on before `parties` agents have come. A name serves once."""
+    """Lets no agent continue before `parties` agents have arrived. Use each name once."""
 
     def __init__(self, session: Session, name: str, parties: int) -> None:
         self._session = session
@@ -71,8 +75,8 @@ class Barrier:
         self._parties = parties
 
     async def wait(self) -> None:
-        """Arrive, and wait for the others. An agent that comes again, also after a restart, counts
-        once: the server knows its idempotency_key."""
+        """Arrive, and wait for the others. An agent that arrives again, also after a restart,
+        counts once, by its idempotency_key."""
         await self._session.memory.set(
             self._key, 1, scope="shared", mode="increment", idempotency_key=self._key
         )
@@ -82,7 +86,7 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task that is ours while `lease` is held."""
+    """A task, ours while `lease` is held."""
 
     message: MessageItem
     lease: HeldLease
@@ -90,8 +94,8 @@ class Task:
     _queue: str
 
     async def complete(self, content: str, metadata: dict[str, Any] | None = None) -> MessageAdded:
-        """Add the result, as a reply to the task. Raises LeaseLost if the task is another's by
-        now; then nothing is added."""
+        """Add the result as a reply to the task. Raises LeaseLost, and adds nothing, if the task
+        now belongs to another worker."""
         return await self._session.add(
             content,
             metadata=(metadata or {}) | {"queue": self._queue, "kind": "result"},
@@ -101,10 +105,10 @@ class Task:
 
 
 class WorkQueue:
-    """Tasks that several workers share: each gets one result, whoever dies meanwhile.
+    """Tasks that several workers share. Each task gets one result, even if workers die.
 
-    Tasks and results are messages; a task is worked on under a lease of its own. Each worker needs
-    an object and an agent id of its own, and takes one task at a time.
+    Tasks and results are messages. A worker holds a lease on the task it works on. Each worker
+    needs its own WorkQueue object and agent id, and takes one task at a time.
     """
 
     def __init__(self, session: Session, name: str, *, ttl_seconds: int = 60) -> None:
@@ -117,18 +121,20 @@ class WorkQueue:
         self._is_closed = False
 
     async def put(self, content: str, *, idempotency_key: str | None = None) -> int:
-        """Add a task; its id. With a key of yours it is added once even if you are restarted."""
+        """Add a task and return its id. With an idempotency_key it is added once, even if you
+        restart."""
         metadata = {"queue": self._name, "kind": "task"}
         added = await self._session.add(content, metadata=metadata, idempotency_key=idempotency_key)
         return added.message_id
 
     async def close(self) -> None:
-        """Say that there are no more tasks: workers end when all are done."""
+        """Declare that there are no more tasks: workers end when all are done."""
         metadata = {"queue": self._name, "kind": "end"}
         await self._session.add(f"No more tasks in {self._name}.", metadata=metadata)
 
     async def results(self) -> dict[int, MessageItem]:
-        """Wait until the queue is closed and all is done; the result of each task by its id."""
+        """Wait until the queue is closed and all tasks are done; return each task's result by its
+        id."""
         await self._read()
         while not self._is_over:
             await self._session.wait(after_seq=self._seq, timeout_seconds=LOOK_AGAIN_S)
@@ -137,9 +143,9 @@ class WorkQueue:
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Task | None]:
-        """`async with queue.take() as task:` waits for a task that nobody works on, and holds it
-        during the block; None when the queue is closed and all is done. A task that is not
-        completed in the block goes to the next who takes one."""
+        """Take a task: `async with queue.take() as task:` waits for a free one and holds it during
+        the block; None when the queue is closed and all is done. A task that the block does not
+        complete goes to the next worker."""
         async with AsyncExitStack() as holding:
             yield await self._claim(holding)
 
@@ -168,14 +174,14 @@ class WorkQueue:
             held = await holding.enter_async_context(lease)
         except LeaseHeld:
             return None
-        await self._read()  # it may have been done before the lease was ours
+        await self._read()  # it may have been completed before we got the lease
         if task.id in self._open:
             return Task(task, held, self._session, self._name)
         await holding.aclose()
         return None
 
     async def _wait(self, expiries: list[datetime]) -> None:
-        """For news, or for the time when a task that is held now may be free: nobody tells that."""
+        """Wait for a message, or until a held task may be free: an expired lease has no event."""
         ends_in_s = [(expiry - datetime.now(UTC)).total_seconds() for expiry in expiries]
         wait_s = min(max(min(ends_in_s, default=LOOK_AGAIN_S), SHORTEST_WAIT_S), LOOK_AGAIN_S)
         await self._session.wait(after_seq=self._seq, timeout_seconds=wait_s)

@@ -1,4 +1,4 @@
-"""One session, and one place for memory, without saying each time which."""
+"""Handles for one session and for memory, so that calls need not repeat the session id."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from shared_context_client.wire import MISSING, Missing
 
 
 class Memory:
-    """Memory of one session, or of none."""
+    """Memory of one session, or server-wide."""
 
     def __init__(self, tools: AsyncTools, session_id: str | None) -> None:
         self._tools = tools
@@ -53,7 +53,7 @@ class Memory:
         idempotency_key: str | None = None,
         lease: HeldLease | None = None,
     ) -> MemorySet:
-        """Store a JSON value; as set_memory."""
+        """Store a JSON value. See set_memory."""
         return await self._tools.set_memory(
             key,
             value,
@@ -69,7 +69,7 @@ class Memory:
         )
 
     async def get(self, key: str, *, scope: MemoryScope | None = None) -> MemoryValue:
-        """The value with its version; raises MemoryNotFound."""
+        """Return the value with its version. Raises MemoryNotFound."""
         return await self._tools.get_memory(key, session_id=self._session_id, scope=scope)
 
     async def list(
@@ -80,7 +80,7 @@ class Memory:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> MemoryList:
-        """Keys and versions, without values."""
+        """List keys and versions, without values."""
         return await self._tools.list_memory(
             session_id=self._session_id, scope=scope, prefix=prefix, limit=limit, cursor=cursor
         )
@@ -88,14 +88,14 @@ class Memory:
     async def delete(
         self, key: str, *, scope: MemoryScope | None = None, expected_version: int | None = None
     ) -> MemoryDeleted:
-        """Delete the value; raises MemoryNotFound."""
+        """Delete the value. Raises MemoryNotFound."""
         return await self._tools.delete_memory(
             key, session_id=self._session_id, scope=scope, expected_version=expected_version
         )
 
 
 class Session:
-    """A handle: making one asks the server nothing."""
+    """A handle for one session. Making one sends nothing."""
 
     def __init__(self, tools: AsyncTools, connection: Connection, session_id: str) -> None:
         self._tools = tools
@@ -117,7 +117,7 @@ class Session:
         idempotency_key: str | None = None,
         lease: HeldLease | None = None,
     ) -> MessageAdded:
-        """Add a message; with a lease only while it is ours."""
+        """Add a message. With a lease, only while it is held."""
         return await self._tools.add_message(
             self.id,
             content,
@@ -138,7 +138,7 @@ class Session:
         before_seq: int | None = None,
         sender: str | None = None,
     ) -> MessageList:
-        """The newest messages, or those behind after_seq; for more filters get_messages."""
+        """Return the newest messages, or those after after_seq. get_messages has more filters."""
         return await self._tools.get_messages(
             self.id, limit=limit, after_seq=after_seq, before_seq=before_seq, sender=sender
         )
@@ -151,7 +151,7 @@ class Session:
         limit: int | None = None,
         mentions_me: bool | None = None,
     ) -> WaitResult:
-        """Wait until there are messages behind after_seq (None: the stored cursor)."""
+        """Wait until there are messages after after_seq (None: the stored cursor)."""
         return await self._tools.wait_for_messages(
             self.id,
             after_seq=after_seq,
@@ -163,11 +163,11 @@ class Session:
     async def follow(
         self, after_seq: int | None = None, *, patience_s: float | None = None
     ) -> AsyncGenerator[MessageItem]:
-        """Every message behind after_seq (None: from now on, 0: from the first), once and in
-        order, until the session is closed; restarts of the server do not matter.
+        """Yield every message after after_seq (None: from now on, 0: from the first), once and in
+        order, until the session is closed. Restarts of the server do not matter.
 
         Raises SessionNotFound when the session is deleted, Unauthenticated when the credential
-        ends, and, with `patience_s`, ServerUnavailable when the server is away for so long.
+        ends, and, with `patience_s`, ServerUnavailable when the server is away for that long.
         """
         follower = Follower(self._tools, self._connection, self.id, after_seq)
         messages = follower.follow(patience_s)
@@ -185,7 +185,7 @@ class Session:
         fuzzy_threshold: float | None = None,
         sender: str | None = None,
     ) -> SearchResults:
-        """Fuzzy search, best match first; for more filters search_context."""
+        """Search fuzzily, best match first. search_context has more filters."""
         return await self._tools.search_context(
             self.id, query, limit=limit, fuzzy_threshold=fuzzy_threshold, sender=sender
         )
@@ -193,15 +193,15 @@ class Session:
     async def digest(
         self, *, after_seq: int | None = None, max_tokens: int | None = None
     ) -> DigestResult:
-        """What happened since after_seq (None: the stored cursor), in few tokens."""
+        """Summarise what happened after after_seq (None: the stored cursor), in few tokens."""
         return await self._tools.get_digest(self.id, after_seq=after_seq, max_tokens=max_tokens)
 
     async def mark_read(self, seq: int) -> MarkedRead:
-        """Store how far has been read; it never moves back."""
+        """Store how far has been read. It never moves back."""
         return await self._tools.mark_read(self.id, seq)
 
     async def get(self) -> SessionDetails:
-        """The session, who takes part, and its newest messages."""
+        """Return the session, its participants, and its newest messages."""
         return await self._tools.get_session(self.id)
 
     async def close(self) -> ClosedSession:
@@ -209,18 +209,19 @@ class Session:
         return await self._tools.close_session(self.id)
 
     async def delete(self) -> DeletedSession:
-        """Delete the session with all that is in it."""
+        """Delete the session with all its data."""
         return await self._tools.delete_session(self.id)
 
     async def leases(self) -> LeaseList:
-        """Who holds what here."""
+        """List the leases held in this session."""
         return await self._tools.list_leases(session_id=self.id)
 
     def lease(
         self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
     ) -> AbstractAsyncContextManager[HeldLease]:
-        """`async with session.lease("deploy") as lease:` holds it, renewed in the background, and
-        releases it at the end. Raises LeaseHeld if another agent has it after wait_seconds."""
+        """Hold a lease: `async with session.lease("deploy") as lease:` renews it in the background
+        and releases it at the end. Raises LeaseHeld if another agent still has it after
+        wait_seconds."""
         return hold_lease(
             self._tools,
             name,

@@ -1,4 +1,4 @@
-"""The sync client: the async one on a loop in a thread of its own."""
+"""The sync client: runs the async client on a loop in a thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from shared_context_client._generated.results import MessageItem, Permission, TokenResult
 from shared_context_client._generated.tools import SyncTools
 from shared_context_client.batches import Batch
-from shared_context_client.breaker import OnStateChange, State
+from shared_context_client.circuit_breaker import OnStateChange, State
 from shared_context_client.client import SharedContextClient
 from shared_context_client.leases import HeldLease
 from shared_context_client.loop_thread import LoopThread
@@ -47,7 +47,7 @@ def _blocking(
 
 
 class SyncMemory:
-    """Memory of one session, or of none."""
+    """Memory of one session, or server-wide."""
 
     def __init__(self, loop: LoopThread, memory: Memory) -> None:
         self.loop = loop
@@ -60,7 +60,7 @@ class SyncMemory:
 
 
 class SyncSession:
-    """A handle: making one asks the server nothing."""
+    """A handle for one session. Making one sends nothing."""
 
     def __init__(self, loop: LoopThread, session: Session) -> None:
         self.loop = loop
@@ -85,7 +85,7 @@ class SyncSession:
     def follow(
         self, after_seq: int | None = None, *, patience_s: float | None = None
     ) -> Generator[MessageItem]:
-        """As Session.follow. To stop early, close the generator or leave the `for` loop."""
+        """See Session.follow. To stop early, close the generator or leave the `for` loop."""
         messages = self.session.follow(after_seq, patience_s=patience_s)
         end = object()
 
@@ -96,23 +96,23 @@ class SyncSession:
             while isinstance(message := self.loop.run(read_next()), MessageItem):
                 yield message
         finally:
-            with suppress(RuntimeError):  # the client was closed first, which ended the stream too
+            with suppress(RuntimeError):  # the client was closed first, which also ended the stream
                 self.loop.run(messages.aclose())
 
     @contextmanager
     def lease(
         self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
     ) -> Iterator[HeldLease]:
-        """As Session.lease, with `with`."""
+        """Hold a lease for a `with` block. See Session.lease."""
         held = self.session.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
         with _entered(self.loop, held) as lease:
             yield lease
 
 
 class SyncSharedContextClient(SyncTools):
-    """Every tool of the server as a typed method. May be used from several threads at once.
+    """Every tool of the server as a typed method. Thread-safe.
 
-    Close it, or use it in `with`. Not for the child of a fork: make a client there.
+    Close it, or use it in `with`. A forked child process has to make its own client.
     """
 
     def __init__(
@@ -155,9 +155,9 @@ class SyncSharedContextClient(SyncTools):
         self.close()
 
     def close(self) -> None:
-        """Close all connections and end the thread; what is under way in other threads is
-        cancelled. May be called twice."""
-        with suppress(RuntimeError):  # closed already
+        """Close all connections and end the thread. Calls in other threads are cancelled. May be
+        called twice."""
+        with suppress(RuntimeError):  # already closed
             self._loop.run(self._client.aclose())
         self._loop.close()
 
@@ -171,29 +171,29 @@ class SyncSharedContextClient(SyncTools):
 
     @property
     def state(self) -> State:
-        """As SharedContextClient.state."""
+        """See SharedContextClient.state."""
         return self._client.state
 
     def authenticate(self, *, permissions: Sequence[Permission] | None = None) -> TokenResult:
-        """As SharedContextClient.authenticate."""
+        """See SharedContextClient.authenticate."""
         return self._loop.run(self._client.authenticate(permissions=permissions))
 
     def session(self, session_id: str) -> SyncSession:
-        """A handle for one session; asks the server nothing."""
+        """Return a handle for one session. Sends nothing."""
         return SyncSession(self._loop, self._client.session(session_id))
 
     @contextmanager
     def lease(
         self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
     ) -> Iterator[HeldLease]:
-        """As SharedContextClient.lease, with `with`."""
+        """Hold a server-wide lease for a `with` block. See Session.lease."""
         held = self._client.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
         with _entered(self._loop, held) as lease:
             yield lease
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
-        """As SharedContextClient.batch, with `with`."""
+        """See SharedContextClient.batch; used with `with`."""
         batch = self._client.batch()
         yield batch
         self._loop.run(batch.send())

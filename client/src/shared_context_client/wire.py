@@ -1,4 +1,4 @@
-"""What results have in common, and how arguments are written."""
+"""The base types of calls and results, and the encoding of arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MISSING: Final = Missing()
 
 
 class Record(BaseModel):
-    """A part of an answer. What a newer server adds to it is ignored."""
+    """A part of a result. Unknown fields of a newer server are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -60,11 +60,11 @@ KeepUnknown = WrapValidator(_keep_unknown)
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What the client has to know of a tool, from the server's own hints.
+    """What the client knows of a tool, from the server's hints.
 
-    `is_repeatable`: doing it twice is as good as once. `takes_key`: it has an idempotency_key,
-    which makes it repeatable. `waits_by`: the argument that says how many seconds it may wait.
-    `null_is_a_value`: arguments whose null is not the same as their absence.
+    `is_repeatable`: the tool is idempotent. `takes_key`: it takes an idempotency_key, which makes
+    it idempotent. `waits_by`: the argument that says how many seconds it may wait.
+    `null_is_a_value`: arguments for which null differs from being left out.
     """
 
     name: str
@@ -80,17 +80,17 @@ class Tool:
         return self.is_repeatable or self.takes_key
 
     def waiting_s(self, arguments: Mapping[str, Any]) -> float:
-        """How long the server may take at the caller's own wish; 0 if it answers at once."""
+        """Return how long the server may wait at the caller's request; 0 if it answers at once."""
         if self.waits_by is None:
             return 0.0
         given = arguments.get(self.waits_by)
-        # A model may have written anything; the server says what is wrong with it.
+        # A model may have written anything; the server reports what is wrong.
         return float(given) if isinstance(given, int | float) else self.default_wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[R_co]):
-    """One call of a tool, not sent yet: its complete arguments, and the type of its answer."""
+    """One call of a tool, not sent yet: its arguments, and the type of its result."""
 
     tool: Tool
     arguments: JsonObject
@@ -98,8 +98,8 @@ class Call(Generic[R_co]):
 
 
 def make_call(tool: Tool, result: type[R], /, **arguments: Any) -> Call[R]:
-    """A call without the arguments that were not given, and with an idempotency_key where the
-    tool takes one, so that however often it is sent, it happens once."""
+    """Make a call without the arguments that were not given. If the tool takes an idempotency_key,
+    add one, so that the call has its effect once, however often it is sent."""
     given: JsonObject = {
         name: value.replace(tzinfo=UTC)
         if isinstance(value, datetime) and value.tzinfo is None
@@ -113,7 +113,7 @@ def make_call(tool: Tool, result: type[R], /, **arguments: Any) -> Call[R]:
 
 
 def encode_json(value: Any) -> bytes:
-    """Raises InvalidArgument for what JSON cannot say."""
+    """Return the JSON. Raises InvalidArgument for values that JSON cannot express."""
     try:
         return to_json(value, inf_nan_mode="constants")
     except (PydanticSerializationError, UnicodeEncodeError, ValueError, RecursionError) as exc:

@@ -38,7 +38,7 @@ CREDENTIAL_TOOLS = ("authenticate_agent", "refresh_token", "revoke_token")
 PUBLIC = {
     "batch_item": ["BatchItem"],
     "batches": ["Batch"],
-    "breaker": ["State"],
+    "circuit_breaker": ["State"],
     "client": ["SharedContextClient"],
     "errors": [
         "CircuitOpen",

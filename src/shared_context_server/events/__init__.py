@@ -1,1 +1,1 @@
-"""Telling those who wait that something was committed."""
+"""Events: tell subscribers in all processes that something was committed."""

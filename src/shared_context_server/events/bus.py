@@ -1,8 +1,8 @@
-"""Deliver events to the subscribers of this process. Events of other processes come in by a link.
+"""Deliver events to the subscribers of this process. A link brings the events of other processes.
 
-An event says only that something was committed. It may come twice (from this process and from a
-link), and a subscription that is not read in time drops events. Both are harmless, since readers go
-by their cursor: they subscribe first, then look, then wait.
+An event says only that something was committed. It may come twice (from this process and from the
+link), and a subscription that is not read in time drops events. Both are harmless, because readers
+use a cursor: they subscribe first, then read, then wait.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Wanted = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a subscription was told since it was last read. `needs_resync`: the events are not
-    everything that happened, so the subscriber has to look in the store. `is_set_back`: the store is in
-    an earlier state than the one that was read; `needs_resync` is set then, too."""
+    """The events of a subscription since the last read. `needs_resync`: events are missing, so the
+    subscriber has to read the store. `is_set_back`: the store was set back to an earlier state than
+    the one that was read; `needs_resync` is then set too."""
 
     events: Sequence[Event] = ()
     needs_resync: bool = False
@@ -52,12 +52,12 @@ class Subscription:
             self._arrived.set()
 
     def require_resync(self) -> None:
-        """Wake the subscriber: something may have happened that no event tells."""
+        """Wake the subscriber: events may be missing."""
         self._needs_resync = True
         self._arrived.set()
 
     def set_back(self) -> None:
-        """Wake the subscriber: the store is in an earlier state than the one it has read."""
+        """Wake the subscriber: the store was set back to an earlier state."""
         self._is_set_back = True
         self.require_resync()
 
@@ -67,8 +67,8 @@ class Subscription:
         self._arrived.set()
 
     async def wait(self, timeout_s: float) -> News | None:
-        """Return the news since the last call, as soon as there is any; None after `timeout_s`.
-        Raises Unavailable when the server is stopping."""
+        """Wait for news and return all since the last call; None after `timeout_s`. Raises
+        Unavailable when the server is stopping."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._arrived.wait()
@@ -87,13 +87,13 @@ class Link(Protocol):
     """Carries events between the processes that serve one store."""
 
     def announce(self, event: Event) -> None:
-        """Tell the others of an event of this process; never blocks, never raises."""
+        """Send an event of this process to the others. Never blocks, never raises."""
 
     def listen(self) -> None:
-        """Called when the first subscriber comes: from now on hand events of others to the bus."""
+        """Deliver events of other processes to the bus from now on. Called for the first subscriber."""
 
     def pause(self) -> None:
-        """Called when the last subscriber has gone: nobody listens, and listening costs something."""
+        """Stop delivering, which costs something. Called when the last subscriber has left."""
 
 
 class NoLink:
@@ -110,17 +110,17 @@ class NoLink:
 
 
 class Bus:
-    """Hands each event to the subscriptions that want it. For the tasks of one loop."""
+    """Delivers each event to the subscriptions that want it. For the tasks of one loop."""
 
     def __init__(self) -> None:
         self._link: Link = NoLink()
-        # By session, since most wait for news of one; None: those who want others too.
+        # By session, since most want the events of one. None: subscriptions to all sessions.
         self._subscriptions: dict[str | None, set[Subscription]] = {}
         self._count = 0
         self._is_closed = False
 
     def connect(self, link: Link) -> None:
-        """Use this link from now on; before anybody subscribes."""
+        """Use this link from now on. To be called before anybody subscribes."""
         self._link = link
 
     @property
@@ -128,16 +128,16 @@ class Bus:
         return self._count
 
     def has_subscribers(self, session_id: str) -> bool:
-        """Whether an event of this session may interest anybody in this process."""
+        """Whether anybody in this process may want an event of this session."""
         return session_id in self._subscriptions or None in self._subscriptions
 
     def publish(self, event: Event) -> None:
-        """An event of this process, after its commit."""
+        """Deliver an event of this process, after its commit, here and to the other processes."""
         self.deliver(event)
         self._link.announce(event)
 
     def deliver(self, event: Event) -> None:
-        """An event from anywhere, to the subscribers of this process."""
+        """Deliver an event to the subscribers of this process."""
         for subscription in tuple(self._subscriptions.get(event.session_id, ())):
             subscription.offer(event)
         if event.session_id is not None:
@@ -145,21 +145,21 @@ class Bus:
                 subscription.offer(event)
 
     def deliver_resync(self) -> None:
-        """Something may have happened that no event tells: every subscriber has to look."""
+        """Make every subscriber read the store: events may be missing."""
         for subscriptions in tuple(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
                 subscription.require_resync()
 
     def deliver_set_back(self) -> None:
-        """The store was set back to an earlier state: what anybody remembers of it may be lost."""
+        """Tell every subscriber that the store was set back to an earlier state."""
         for subscriptions in tuple(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
                 subscription.set_back()
 
     @contextmanager
     def subscribe(self, wants: Wanted, *, session_id: str | None = None) -> Iterator[Subscription]:
-        """A subscription for the length of the block; with `session_id` only to that session's
-        events, which is cheaper, else to all that `wants` accepts."""
+        """Subscribe for the length of the block to the events that `wants` accepts; with
+        `session_id` only to that session's, which is cheaper."""
         subscription = Subscription(wants)
         if self._is_closed:
             subscription.close()
@@ -179,7 +179,7 @@ class Bus:
                 self._link.pause()
 
     def close(self) -> None:
-        """The server is stopping: whoever waits is told at once, and so is whoever comes."""
+        """End all subscriptions, present and future ones: the server is stopping."""
         self._is_closed = True
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:

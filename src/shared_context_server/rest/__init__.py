@@ -1,1 +1,1 @@
-"""The tools over plain HTTP, and what operators and clients read about the server."""
+"""The HTTP surface: tools, event streams, health checks, metrics and API documentation."""

@@ -1,6 +1,6 @@
-"""One line for each request, for those who look for a fault: LOG_LEVEL=DEBUG only.
+"""The access log: one line for each request, only with LOG_LEVEL=DEBUG.
 
-At the default level there is none: /metrics counts calls, and a line each costs throughput.
+Not at the default level: /metrics counts calls, and a line for each costs throughput.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared_context_server.observability.logs import get_logger
 
-NO_ANSWER = 499  # nginx's number for a client that hung up before it was answered
+NO_ANSWER = 499  # nginx's status for a client that disconnected before the answer
 
 _log = get_logger("access")
 

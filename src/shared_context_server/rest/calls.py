@@ -1,4 +1,4 @@
-"""Calling tools over plain HTTP: one a request, or up to a hundred."""
+"""Call tools over plain HTTP: one in a request, or up to a hundred."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shared_context_server.rest.wire import read_body, run_while_connected, send
 from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, parse_json
 
 MAX_CALLS = 100
-_BATCH_MISTAKES = {  # pydantic's words for these name our classes, or nothing
+_BATCH_MISTAKES = {  # pydantic's messages for these name our classes, or no field
     "missing": "{field} is missing.",
     "model_type": "{field} must be a JSON object.",
     "dict_type": "{field} must be a JSON object.",
     "extra_forbidden": "Unknown field '{field}'.",
 }
-MAX_ANSWER_BYTES = 2 * 1024 * 1024  # of a batch; what is behind it is not run
+MAX_ANSWER_BYTES = 2 * 1024 * 1024  # bytes of all results of a batch; later calls are not run
 
 
 class ToolEndpoint:
-    """POST /mcp/tool/{name}: the arguments are the body, an empty one means there are none."""
+    """POST /mcp/tool/{name}. The body contains the arguments; an empty one means there are none."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -38,7 +38,7 @@ class ToolEndpoint:
         await self.call(scope["path_params"]["name"], receive, send)
 
     async def call(self, name: str, receive: Receive, send: Send) -> None:
-        """Serve a request for the tool of this name."""
+        """Serve a request for the tool with this name."""
         body = await read_body(receive)
         if body is None:
             return
@@ -67,7 +67,7 @@ class BatchCall(BaseModel):
 
 
 class Batch(BaseModel):
-    """The body of POST /mcp/batch: run in order, a failing call does not stop the next."""
+    """The body of POST /mcp/batch. Calls run in order; a failing call does not stop the next."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,8 +75,10 @@ class Batch(BaseModel):
 
 
 class BatchEndpoint:
-    """POST /mcp/batch: each call has its own status and result, and counts for the rate limit. Once
-    the answers have MAX_ANSWER_BYTES, the calls behind are refused instead of run."""
+    """POST /mcp/batch. Each call has its own status and result, and counts for the rate limit.
+
+    Once the results have MAX_ANSWER_BYTES, the remaining calls are refused and not run.
+    """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -108,7 +110,7 @@ class BatchEndpoint:
         return b'{"results":[%b]}' % b",".join(results)
 
     async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
-        if number:  # the first is counted as the request
+        if number:  # the first call is counted as the request
             try:
                 self._dispatcher.services.limits.count_request(connection)
             except RateLimited as exc:
@@ -117,7 +119,8 @@ class BatchEndpoint:
 
 
 def parse_batch(body: bytes) -> Batch:
-    """Raise InvalidArgument naming what is wrong, as in calls.3.tool; nothing is run then."""
+    """Parse the body. Raises InvalidArgument naming what is wrong, as in calls.3.tool; no call is
+    run then."""
     try:
         return Batch.model_validate(parse_json(body))
     except ValidationError as exc:

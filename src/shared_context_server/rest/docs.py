@@ -1,4 +1,4 @@
-"""GET /docs: the OpenAPI document as a page to read. One file, no script, nothing from elsewhere."""
+"""GET /docs: the OpenAPI document as one HTML page, without scripts and external files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Operation:
 
 
 def docs_endpoint(document: JsonObject) -> FixedAnswer:
-    """The page, made once: it depends on nothing that changes."""
+    """Make the page once: it depends on nothing that changes."""
     environment = Environment(
         loader=PackageLoader("shared_context_server.rest"),
         autoescape=True,
@@ -56,7 +56,7 @@ def docs_endpoint(document: JsonObject) -> FixedAnswer:
 
 
 def _security_headers(style: str) -> tuple[RawHeader, ...]:
-    """Nothing but this very stylesheet may be applied, and nothing loaded, run or framed."""
+    """Return headers that allow this stylesheet only: nothing else may be loaded, run or framed."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest())
     policy = (
         b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; form-action 'none'; "
@@ -101,7 +101,7 @@ def _schema(holder: JsonObject | None) -> JsonObject | None:
 
 
 def _statuses(document: JsonObject) -> list[tuple[str, str]]:
-    """The failures there are and what they mean, by status."""
+    """Return the possible errors and what they mean, by status."""
     responses = document["components"]["responses"]
     return sorted(
         {
@@ -115,7 +115,7 @@ def _statuses(document: JsonObject) -> list[tuple[str, str]]:
 
 
 def _curl(path: str, body: JsonObject, is_public: bool) -> str:
-    """A command to start from: the required arguments, with values to fill in."""
+    """Return a command to try: the required arguments, with values to fill in."""
     arguments = {
         name: _PLACEHOLDERS.get(inner.get("type"), {})
         for name, inner in body.get("properties", {}).items()

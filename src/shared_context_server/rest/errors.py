@@ -1,4 +1,4 @@
-"""Errors of the routes themselves, in the one shape."""
+"""Errors of the HTTP routes, in the one error shape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SHOWN_CHARS = 200
 
 
 def exception_handlers() -> dict[Any, ExceptionHandler]:
-    """For Starlette: what an unknown path, a wrong method, an error of ours or a defect answers."""
+    """Return Starlette's handlers for unknown paths, wrong methods, our errors and defects."""
     return {
         HTTPException: _answer_http_exception,
         SharedContextError: _answer_error,
@@ -51,7 +51,7 @@ async def _answer_error(_request: Request, exc: Exception) -> Response:
 
 
 async def _answer_defect(_request: Request, _exc: Exception) -> Response:
-    # Starlette raises it again behind this answer, so that the server's log has the traceback.
+    # Starlette raises it again after this answer, so the server's log has the traceback.
     return _answer(InternalError("The server failed at this request."))
 
 

@@ -1,4 +1,4 @@
-"""GET /events: what happens, as server-sent events, for clients without MCP."""
+"""GET /events: stream events as server-sent events, for clients without MCP."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from shared_context_server.services.context import Services
 from shared_context_server.tools.messages import MessageItem
 
 EVENTS_PATH = "/events"
-HEARTBEAT_S = 15.0  # proxies cut what is silent for longer: 30 to 60 s are usual
-# A reader that takes nothing for so long is cut off; it comes back with Last-Event-ID. `serve` itself
-# is stricter (cli.connections), this is for other ASGI servers.
+HEARTBEAT_S = 15.0  # proxies close connections that are silent for longer, usually 30 to 60 s
+# A reader that reads nothing for this long is disconnected; it reconnects with Last-Event-ID. `serve`
+# itself is stricter (cli.connections); this is for other ASGI servers.
 SEND_TIMEOUT_S = 30.0
 LAST_EVENT_ID = "Last-Event-ID"
 _MESSAGE_ITEM = TypeAdapter(MessageItem)
@@ -34,8 +34,8 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 MAX_EVENT_ID = 10**18 - 1  # what fits into it
 _NEWLINE = "\n"
 
-# Ends of lines to Unicode and to many a client's reader of lines, though not to server-sent events;
-# JSON may write them as escapes. The others that there are JSON has to escape.
+# Line ends in Unicode, and for many clients, but not in server-sent events. JSON may escape these
+# and has to escape all other line ends.
 _LINE_ENDS = str.maketrans({"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"})
 
 _log = get_logger("events")
@@ -44,7 +44,7 @@ _log = get_logger("events")
 class EventsEndpoint:
     """Errors are answered as on every route, before the stream begins.
 
-    What a stream holds is bounded: a page of messages, and the events its subscription keeps. The
+    The memory of a stream is bounded: a page of messages, and the events its subscription keeps. A
     page is read when the one before it has been sent.
     """
 
@@ -67,11 +67,11 @@ class EventsEndpoint:
         last_id = _read_last_event_id(request)
         feed: feeds.Feed
         if session_id is None:
-            feed = await feeds.open_common_feed(self._services, caller, last_id)
+            feed = await feeds.open_all_sessions_feed(self._services, caller, last_id)
         else:
             feed = await feeds.open_session_feed(self._services, caller, session_id, last_id)
         response = EventSourceResponse(
-            _encode(feeds.stream(self._services, caller, feed), is_common=session_id is None),
+            _encode(feeds.stream(self._services, caller, feed), is_all_sessions=session_id is None),
             ping=self._heartbeat_s,
             ping_message_factory=_make_heartbeat,
             send_timeout=self._send_timeout_s,
@@ -95,11 +95,11 @@ def _read_session_id(request: Request) -> str | None:
             raise InvalidArgument(
                 f"Unknown argument {name[:100]!r}.",
                 field=name[:100],
-                suggestion="The only one is session_id.",
+                suggestion="The only argument is session_id.",
             )
     given = request.query_params.getlist("session_id")
     if len(given) > 1 or given == [""]:
-        raise InvalidArgument("session_id must be one session's id.", field="session_id")
+        raise InvalidArgument("session_id must be the id of one session.", field="session_id")
     return given[0] if given else None
 
 
@@ -109,9 +109,9 @@ def _read_last_event_id(request: Request) -> int | None:
         return None
     if _NUMBER.fullmatch(given) is None:
         raise InvalidArgument(
-            f"{LAST_EVENT_ID} must be an id that this stream has given, or 0.",
+            f"{LAST_EVENT_ID} must be an id that this stream has sent, or 0.",
             field=LAST_EVENT_ID,
-            suggestion="0 is the very beginning; without the header the stream begins now.",
+            suggestion="Send 0 for all messages, or leave the header out to begin now.",
         )
     return int(given)
 
@@ -121,28 +121,28 @@ def _make_heartbeat() -> ServerSentEvent:
 
 
 async def _encode(
-    items: AsyncGenerator[Message | Event], *, is_common: bool
+    items: AsyncGenerator[Message | Event], *, is_all_sessions: bool
 ) -> AsyncIterator[ServerSentEvent]:
-    # Closed here, not when the garbage collector comes by: that ends the subscription.
+    # Close it here, not by garbage collection, because closing ends the subscription.
     async with aclosing(items):
         async for item in items:
             if isinstance(item, Message):
-                yield _encode_message(item, is_common=is_common)
+                yield _encode_message(item, is_all_sessions=is_all_sessions)
             else:
                 yield _encode_hint(item)
 
 
-def _encode_message(message: Message, *, is_common: bool) -> ServerSentEvent:
+def _encode_message(message: Message, *, is_all_sessions: bool) -> ServerSentEvent:
     return ServerSentEvent(
         _to_line(_MESSAGE_ITEM.dump_python(MessageItem.of(message), mode="json")),
         event="message",
-        id=str(message.id if is_common else message.seq),
+        id=str(message.id if is_all_sessions else message.seq),
         sep=_NEWLINE,
     )
 
 
 def _encode_hint(event: Event) -> ServerSentEvent:
-    """Ids only, and no `id`, so that a client resumes from the last message."""
+    """Encode a hint: ids only, and no `id`, so that a client resumes from the last message."""
     data: dict[str, str | None] = {}
     if event.kind in (EventKind.AGENT_JOINED, EventKind.AGENT_LEFT):
         data["agent_id"] = event.agent_id

@@ -1,4 +1,4 @@
-"""The paths that nearly all requests are for, found without a walk through the table of routes."""
+"""Route the busiest paths directly, without a search through the table of routes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TOOL_PREFIX = TOOL_PATH.partition("{")[0]
 
 
 class HotPaths:
-    """POST on /mcp goes to `mcp` and POST on a tool's path to `tools`; the rest is `app`'s, which has
-    routes for these as well and answers other methods on them."""
+    """Sends POST on /mcp to `mcp`, POST on a tool's path to `tools`, and the rest to `app`. `app`
+    has routes for these paths too and answers other methods on them."""
 
     def __init__(self, app: ASGIApp, *, mcp: ASGIApp, tools: ToolEndpoint) -> None:
         self._app = app
@@ -40,7 +40,7 @@ class HotPaths:
                 await send_error(send, exc)
                 return
             except Exception:
-                with suppress(RuntimeError):  # the answer has begun
+                with suppress(RuntimeError):  # the response has started
                     await send_error(send, InternalError("The server failed at this request."))
                 raise  # so that the server's log has the traceback
         await self._app(scope, receive, send)

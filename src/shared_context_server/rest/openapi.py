@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the registry of tools."""
+"""Make the OpenAPI 3.1 document from the registry of tools."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ _BATCH_RESPONSE: JsonObject = {
 
 
 def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool) -> JsonObject:
-    """The document of a server that serves these tools."""
+    """Return the document of a server that serves these tools."""
     paths: JsonObject = {
         TOOL_PATH.format(name=tool.name): {"post": _tool_operation(tool)} for tool in tools
     }

@@ -1,4 +1,4 @@
-"""What orchestrators and Prometheus ask: alive, ready, and the numbers."""
+"""Health checks and metrics: GET /health, GET /ready, GET /metrics."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from shared_context_server.models import Permission
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.wire import FixedAnswer, send_body
-from shared_context_server.services import timing
+from shared_context_server.services import clock
 from shared_context_server.services.context import Services
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 
-FRESH_S = 1.0  # an answer of the storage counts for so long
-PATIENCE_S = 1.0  # and is waited for so long
+FRESH_S = 1.0  # how long an answer of the storage counts
+PING_TIMEOUT_S = 1.0  # how long to wait for one
 
 _log = get_logger("probes")
 
 
 def health_endpoint() -> FixedAnswer:
-    """GET /health: the process answers. It asks nobody, so that a slow disk kills no server."""
+    """GET /health: the process answers. It checks nothing else, so that a slow disk does not get
+    the server killed."""
     return FixedAnswer(to_json({"success": True, "status": "ok"}))
 
 
 class Readiness:
     """Whether the storage has answered within the last second.
 
-    However many ask, one ping is under way at a time; one that hangs is waited for no longer
-    than `patience_s`, and is not repeated until it has ended.
+    One ping runs at a time, however many requests ask. A ping that hangs is waited for at most
+    `ping_timeout_s`, and is not repeated until it has ended.
     """
 
     def __init__(
-        self, store: Store, *, fresh_s: float = FRESH_S, patience_s: float = PATIENCE_S
+        self, store: Store, *, fresh_s: float = FRESH_S, ping_timeout_s: float = PING_TIMEOUT_S
     ) -> None:
         self._store = store
         self._fresh_s = fresh_s
-        self._patience_s = patience_s
+        self._ping_timeout_s = ping_timeout_s
         self._answered_at = -math.inf
         self._ping: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
-        """Raise Unavailable when there was no answer."""
+        """Raise Unavailable if the storage did not answer."""
         if time.monotonic() - self._answered_at <= self._fresh_s:
             return
         if self._ping is None or self._ping.done():
             self._ping = asyncio.create_task(self._store.maintenance.ping())
             self._ping.add_done_callback(self._note)
         ping = self._ping
-        await asyncio.wait([ping], timeout=self._patience_s)
+        await asyncio.wait([ping], timeout=self._ping_timeout_s)
         if not ping.done():
             raise Unavailable("The storage does not answer in time.")
         if ping.cancelled():
@@ -85,7 +86,7 @@ class ReadyEndpoint:
 
 
 class MetricsEndpoint:
-    """GET /metrics: Prometheus text 0.0.4, for callers who may read, or for all."""
+    """GET /metrics: Prometheus text 0.0.4, for callers who may read, or for everybody."""
 
     def __init__(self, services: Services, metrics: Metrics) -> None:
         self._services = services
@@ -101,13 +102,14 @@ class MetricsEndpoint:
 
 
 async def refresh_gauges(services: Services, metrics: Metrics) -> None:
-    """From the clock, and from the storage; without it, counters are still worth reading, and gauges are unknown."""
+    """Set the gauges from the clock and the storage. If the storage does not answer, its gauges are
+    NaN, and the counters are still useful."""
     metrics.waiters.set(services.bus.subscriber_count)
-    metrics.clock_age_s.set(timing.measure_clock_age_s(services.clock))
+    metrics.clock_age_s.set(clock.measure_clock_age_s(services.clock))
     try:
         stats = await services.store.maintenance.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
     except SharedContextError as exc:
-        _log.warning("no numbers from the storage", code=exc.code, error=exc.message)
+        _log.warning("no statistics from the storage", code=exc.code, error=exc.message)
         metrics.active_sessions.set(math.nan)
         metrics.active_agents.set(math.nan)
         return

@@ -1,4 +1,4 @@
-"""The plain HTTP routes, as a list for Starlette."""
+"""The list of HTTP routes, for Starlette."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ PUBLIC_PATHS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 
 
 def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
-    """The routes of one server, the busiest first."""
+    """Return the routes of one server, the busiest first."""
     services = dispatcher.services
 
-    # Most servers are never asked for it, and it takes as long as the rest of the start behind the imports.
+    # Made on demand: most servers never need it, and it takes as long as the rest of the startup.
     @cache
     def make_document() -> JsonObject:
         return openapi_document(

@@ -1,4 +1,4 @@
-"""Request bodies in, answers out: straight on ASGI, as the tool route is the hot path."""
+"""Read request bodies and send responses directly on ASGI, because the tool route is a hot path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JSON = b"application/json"
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """The whole body; None when the client has gone. Its size is limited by the middleware."""
+    """Return the whole body; None if the client has disconnected. The middleware limits its size."""
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")  # one message: the usual case
@@ -40,7 +40,7 @@ async def send_body(
     content_type: bytes = JSON,
     headers: Iterable[RawHeader] = (),
 ) -> None:
-    """Answer with `body` as it is."""
+    """Send a response with this body."""
     await send(
         {
             "type": "http.response.start",
@@ -56,13 +56,13 @@ async def send_body(
 
 
 async def send_outcome(send: Send, outcome: Outcome) -> None:
-    """Answer with what a call came to."""
+    """Send the outcome of a call."""
     headers = error_headers(outcome.status, outcome.retry_after_s) if outcome.is_error else ()
     await send_body(send, outcome.json(), status=outcome.status, headers=headers)
 
 
 class FixedAnswer:
-    """An endpoint whose answer never changes."""
+    """An endpoint whose response never changes."""
 
     def __init__(
         self, body: bytes, content_type: bytes = JSON, headers: Iterable[RawHeader] = ()
@@ -76,7 +76,7 @@ class FixedAnswer:
 
 
 class LateAnswer:
-    """An endpoint whose answer never changes, and is made in a thread when it is asked for first."""
+    """An endpoint whose response never changes, made in a thread for the first request."""
 
     def __init__(self, make: Callable[[], FixedAnswer]) -> None:
         self._make = make
@@ -85,14 +85,16 @@ class LateAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(self._make))
-        answer = await asyncio.shield(self._making)  # the first who asks may hang up
+        answer = await asyncio.shield(
+            self._making
+        )  # shielded, because the first client may disconnect
         await answer(scope, receive, send)
 
 
 async def run_while_connected(receive: Receive, answer: Awaitable[T]) -> T | None:
-    """The awaited result; when the client hangs up first it is cancelled, and the result is None.
+    """Return the awaited result. If the client disconnects first, cancel it and return None.
 
-    For after the whole body has been read.
+    To be called after the whole body has been read.
     """
     working = asyncio.ensure_future(answer)
     watching = asyncio.ensure_future(_wait_for_hang_up(receive))

@@ -1,1 +1,1 @@
-"""Use cases: one function each, the same for every surface."""
+"""The services: one function for each use case, called by every surface (MCP, REST, resources)."""

@@ -1,23 +1,16 @@
-"""Who is around, and the audit trail."""
+"""List the agents that the server has seen, and whether they are active."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.models import Agent, AuditEntry, Caller, Permission
+from shared_context_server.models import Agent, Caller, Permission
 from shared_context_server.services.context import Services
-from shared_context_server.services.paging import (
-    decode_cursor,
-    decode_moment,
-    encode_cursor,
-    to_microseconds,
-)
+from shared_context_server.services.paging import decode_moment, encode_cursor, to_microseconds
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.contract import AuditQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +25,6 @@ class AgentPage:
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditPage:
-    entries: list[AuditEntry]
-    next_cursor: str | None
-
-
 async def list_agents(
     services: Services,
     caller: Caller,
@@ -46,8 +33,8 @@ async def list_agents(
     limit: int,
     cursor: str | None,
 ) -> AgentPage:
-    """One page of the agents of a session, or of all that the server has heard of; newest sign of life
-    first. Who is heard of while the pages are read moves to the first of them."""
+    """Return one page of a session's agents, or of all agents, the last seen first. An agent that
+    is seen between two pages moves to the first one."""
     policy.require_permission(caller, Permission.READ)
     await services.presence.flush()
     guard = None if session_id is None else partial(policy.require_session_read, caller)
@@ -61,32 +48,3 @@ async def list_agents(
         next_cursor = encode_cursor(to_microseconds(page[-1].last_seen), page[-1].agent_id)
     since = utc_now() - ACTIVE_WINDOW
     return AgentPage([AgentPresence(one, one.last_seen >= since) for one in page], next_cursor)
-
-
-async def get_audit_log(
-    services: Services,
-    caller: Caller,
-    *,
-    session_id: str | None,
-    agent_id: str | None,
-    event_type: str | None,
-    start_time: datetime | None,
-    limit: int,
-    cursor: str | None = None,
-) -> AuditPage:
-    """One page of what operators account with, newest first; for admins."""
-    policy.require_permission(caller, Permission.ADMIN)
-    before_id = None if cursor is None else int(str(decode_cursor(cursor, int)[0]))
-    found = await services.store.audit.list_newest(
-        AuditQuery(
-            limit=limit + 1,
-            session_id=session_id,
-            agent_id=agent_id,
-            event_type=event_type,
-            start_time=start_time,
-            before_id=before_id,
-        )
-    )
-    page = found[:limit]
-    next_cursor = encode_cursor(page[-1].id) if len(found) > limit else None
-    return AuditPage([policy.hide_private_names(entry) for entry in page], next_cursor)

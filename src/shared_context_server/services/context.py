@@ -1,4 +1,4 @@
-"""What every use case works with, handed to it as its first argument."""
+"""The parts of a running server that every service function takes as its first argument."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared_context_server.storage import Store
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one running server that use cases need; made by the composition root."""
+    """The parts of one running server that services need. Made by the composition root."""
 
     settings: Settings
     store: Store

@@ -1,8 +1,9 @@
-"""What this process knows of sessions' texts, for search.
+"""Index the texts of sessions in memory, for search.
 
-A session's log is kept in blocks, each a stretch of it with its texts indexed. The newest block grows
-with the log, since messages never change; older ones are read backwards when a search needs them.
-Messages are kept without content and metadata: whoever is shown one reads it from the store.
+The log of a session is kept in blocks. Each block is a range of the log with its texts indexed. The
+newest block grows with the log; messages never change. Older blocks are read backwards when a
+search needs them. Messages are kept without content and metadata, which are read from the store for
+the hits.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from shared_context_server.storage import Store
 
 READ_STEP = 500  # messages read at once
 BLOCK_MESSAGES = 20_000
-BLOCK_BYTES = 32_000_000  # of memory; a block is full with the message that passes it
-ROOM_BYTES = 24_000_000  # what the longest page may take, all its words being different
+BLOCK_BYTES = 32_000_000  # of memory; the message that exceeds it is the block's last
+ROOM_BYTES = 24_000_000  # the most that one page may take, if all its words differ
 MAX_CACHED_BYTES = 96_000_000  # of memory, for all sessions of a process
-MAX_BEHIND = 20 * READ_STEP  # whoever is further behind the log begins anew at its end
+MAX_BEHIND = 20 * READ_STEP  # a corpus further behind starts again at the end of the log
 
 _MESSAGE_BYTES = 300  # a message without its texts
 _NO_METADATA: JsonObject = {}
 
 
 class Block:
-    """The messages of a stretch of a log, in no order and whoever may see them, with their texts
-    indexed: the seqs from behind `low` up to `high`."""
+    """The messages of a range of a log, with their texts indexed: the seqs after `low` up to
+    `high`. They are in no order and not filtered by visibility."""
 
     def __init__(self, end: int) -> None:
         self.low = self.high = end
@@ -56,7 +57,8 @@ class Block:
         return len(self.messages) >= BLOCK_MESSAGES or self.size_bytes >= BLOCK_BYTES
 
     def add_in_steps(self, messages: Iterable[Message]) -> Work[None]:
-        """Add messages that follow on either end, in their order from there, until it is full."""
+        """Add messages that continue the block at either end, in order from there, until it is
+        full."""
         for message in messages:
             if self.is_full:
                 return
@@ -73,7 +75,7 @@ class Block:
 
 
 class Corpus:
-    """The blocks of one session without gaps between them, the newest last; there is always one."""
+    """The blocks of one session, without gaps, the newest last. There is at least one."""
 
     def __init__(self, session_id: str, last_seq: int) -> None:
         self.session_id = session_id
@@ -81,11 +83,11 @@ class Corpus:
         self.lock = asyncio.Lock()
         self.refreshing: asyncio.Task[Session] | None = None
         self.next_refresh: asyncio.Task[Session] | None = None
-        self._newest: tuple[object, ...] | None = None  # the message at `high`, once it was read
+        self._newest: tuple[object, ...] | None = None  # the message at `high`, once read
 
     def is_continued_by(self, log: list[Message]) -> bool:
-        """Whether this log, which begins with the newest message that the corpus covers, goes on from
-        it: not if that message is another one or gone, since the store was set back."""
+        """Whether this log, read from the newest known message on, continues the corpus. It does
+        not if that message is gone or another one, because the store was set back."""
         if not log or log[0].seq != self.high:
             return False
         if self._newest is None:
@@ -109,28 +111,28 @@ class Corpus:
 
 
 class CorpusCache:
-    """The corpora of the sessions searched last, within max_bytes altogether."""
+    """The corpora of the sessions searched last, `max_bytes` in all."""
 
     def __init__(self, store: Store, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self._store = store
         self._max_bytes = max_bytes
         self._corpora: OrderedDict[str, Corpus] = OrderedDict()
-        self._uncached = asyncio.Semaphore(1)  # blocks that are there for one search only
+        self._uncached = asyncio.Semaphore(1)  # limits blocks that are made for one search only
 
     @property
     def size_bytes(self) -> int:
         return sum(corpus.size_bytes for corpus in self._corpora.values())
 
     def forget(self, session_id: str) -> None:
-        """Drop what is known of a deleted session."""
+        """Drop the corpus of a deleted session."""
         self._corpora.pop(session_id, None)
 
     async def refresh(self, session_id: str, ends_at: float) -> tuple[Corpus, Session, bool]:
-        """The session's corpus, the session, and whether the newest block has every message that was
-        acknowledged before the call: not if time.monotonic() passes `ends_at` while they are read.
-        Whoever comes while it is read shares the next reading.
+        """Return the session's corpus, the session, and whether the newest block has every message
+        that was acknowledged before the call. It may not if time.monotonic() passes `ends_at`.
+        Calls that come during a refresh share the next one.
 
-        Raises SessionNotFound. Who may use it is for the caller to ask.
+        Raises SessionNotFound. The caller has to check the permission to read.
         """
         corpus = self._corpora.get(session_id)
         if corpus is None:
@@ -142,7 +144,7 @@ class CorpusCache:
         self._corpora.move_to_end(session_id)
         if corpus.next_refresh is None:
             corpus.next_refresh = asyncio.create_task(self._refresh(corpus, corpus.refreshing))
-            corpus.next_refresh.add_done_callback(_take_error)
+            corpus.next_refresh.add_done_callback(_retrieve_error)
         try:
             async with asyncio.timeout(_left_s(ends_at)):
                 session = await asyncio.shield(corpus.next_refresh)
@@ -178,7 +180,7 @@ class CorpusCache:
             if not is_known:
                 is_known, messages = True, messages[1:]
                 if not messages and corpus.high < session.last_seq:
-                    continue  # the page had room for the message known already
+                    continue  # only the known message fitted on the page
             if not messages:
                 return session
             async with corpus.lock:
@@ -193,11 +195,11 @@ class CorpusCache:
                 return session
 
     async def extend_back(self, corpus: Corpus, ends_at: float) -> None:
-        """Read older messages than the corpus has, until there are none, there is no more room, or
-        time.monotonic() passes `ends_at`. Searches of one session share what each of them reads."""
+        """Read older messages into the corpus until there are none, there is no more room, or
+        time.monotonic() passes `ends_at`. Concurrent searches of a session share these reads."""
         while corpus.low > 0 and self._has_room(corpus):
             reading = asyncio.create_task(self._read_back(corpus, corpus.low))
-            reading.add_done_callback(_take_error)
+            reading.add_done_callback(_retrieve_error)
             try:
                 async with asyncio.timeout(_left_s(ends_at)):
                     await asyncio.shield(reading)
@@ -219,7 +221,7 @@ class CorpusCache:
             self._make_room(corpus)
 
     async def _add_older(self, session_id: str, block: Block) -> Message | None:
-        """Read one page before the block into it; the newest message of that page, if there is one."""
+        """Read one page of older messages into the block; return the newest of them, if any."""
         page = await self._store.messages.read_log(
             session_id, after_seq=0, before_seq=block.low + 1, limit=READ_STEP, guard=_allow
         )
@@ -232,8 +234,9 @@ class CorpusCache:
     async def open_older(
         self, session_id: str, end: int, ends_at: float
     ) -> AsyncIterator[Block | None]:
-        """A block that ends at this seq, for a with block, where there is no room to keep it; None if
-        time.monotonic() passes `ends_at` first. There is only one such block at a time."""
+        """Open a temporary block that ends at this seq, for when there is no room to keep it.
+        Yields None if time.monotonic() passes `ends_at` first. There is one such block at a time.
+        """
         async with AsyncExitStack() as stack:
             block = None
             with suppress(TimeoutError):
@@ -245,7 +248,7 @@ class CorpusCache:
             yield block
 
     def _make_room(self, kept: Corpus) -> None:
-        """Drop the sessions that were searched longest ago, and the oldest of `kept` if need be."""
+        """Drop the sessions searched longest ago, then the oldest blocks of `kept`."""
         total = self.size_bytes
         for session_id, corpus in list(self._corpora.items()):
             if total <= self._max_bytes:
@@ -257,7 +260,7 @@ class CorpusCache:
 
 
 def _mark(message: Message) -> tuple[object, ...]:
-    """What tells a message from another one that has its seq after the store was set back."""
+    """Return what differs if the store was set back and the seq was given to another message."""
     return message.id, message.sender, message.timestamp
 
 
@@ -265,18 +268,18 @@ def _left_s(ends_at: float) -> float:
     return max(0.0, ends_at - time.monotonic())
 
 
-def _take_error(task: asyncio.Task[Any]) -> None:
-    """Whoever still waits for the task is told; if nobody does, asyncio need not complain."""
+def _retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Mark the task's error as retrieved. Its waiters get it; without any, asyncio would log it."""
     if not task.cancelled():
         task.exception()
 
 
 def _allow(session: Session) -> None:
-    """The guard that lets everything pass: the search applies the policy to what it finds."""
+    """Let every session pass. The search applies the policy to its matches."""
 
 
 def leaf_texts(value: JsonValue) -> Iterator[str]:
-    """The texts and numbers of a JSON value in document order, object keys too."""
+    """Return the texts and numbers of a JSON value in document order, with the object keys."""
     around: list[Iterator[JsonValue]] = [iter((value,))]
     while around:
         for part in around[-1]:

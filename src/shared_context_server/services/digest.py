@@ -1,4 +1,4 @@
-"""A session's news in few words: the same input gives the same text, within a token budget.
+"""Summarise what is new in a session, within a token budget. Equal input gives equal text.
 
 A token is counted as four ASCII characters, the usual rule of thumb for English; any other character
 counts as a token of its own, and one beyond the basic plane (emoji) as two. That is on the safe side
@@ -25,7 +25,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.messages import require_cursor
 from shared_context_server.storage.contract import MessageQuery, SenderCount
 
-WINDOW = 1_000  # newest messages that are looked at one by one; older ones are only counted
+WINDOW = 1_000  # newest messages that are read one by one; older ones are only counted
 UNITS_PER_TOKEN = 4  # a unit is an ASCII character
 LINE_CHARS = 160
 SHORT_CHARS = 80
@@ -48,7 +48,7 @@ async def get_digest(
     after_seq: int | None,
     max_tokens: int,
 ) -> Digest:
-    """Who wrote what behind `after_seq` (default: the caller's stored cursor), as far as visible.
+    """Summarise the visible messages after `after_seq` (default: the caller's stored cursor).
     Raises CursorLost if the log ends before it."""
     guard = partial(policy.require_session_read, caller)
     store = services.store
@@ -70,12 +70,12 @@ async def get_digest(
 
 
 def estimate_tokens(text: str) -> int:
-    """Rounded up, as the module's docstring counts."""
+    """Return the number of tokens as the module's docstring counts them, rounded up."""
     return -(-count_units(text) // UNITS_PER_TOKEN)
 
 
 def count_units(text: str) -> int:
-    """Quarters of a token."""
+    """Return the length in quarters of a token."""
     if text.isascii():
         return len(text)
     ascii_count = len(text.encode("ascii", "ignore"))
@@ -86,7 +86,7 @@ def count_units(text: str) -> int:
 def compose(
     messages: list[Message], counts: list[SenderCount], after_seq: int, max_tokens: int
 ) -> str:
-    """The digest's text; never above `max_tokens`."""
+    """Return the text of the digest, at most `max_tokens` long."""
     budget = max_tokens * UNITS_PER_TOKEN
     if not messages:
         return cut(f"Nothing new after seq {after_seq}.", budget)
@@ -146,9 +146,10 @@ def _open_questions(messages: list[Message]) -> list[Message]:
 
 
 def _message_lines(messages: list[Message], total: int, budget: int) -> list[str]:
-    """Newest in full within half of the budget, older ones shortened, the oldest only counted.
+    """Write the newest messages in full within half of the budget, shorten older ones, and only
+    count the oldest.
 
-    Chosen from the newest back, written in the order of the log.
+    They are chosen from the newest back, and written in the order of the log.
     """
     reserve = len("\nMessages:\n(9999999 older omitted)")
     left = budget - reserve
@@ -176,15 +177,15 @@ def _message_lines(messages: list[Message], total: int, budget: int) -> list[str
 
 
 def shorten(text: str, limit: int) -> str:
-    """One line of at most `limit` characters."""
+    """Return one line of at most `limit` characters."""
     line = " ".join(text.split())
-    # Escapes only lengthen: what is cut away here could not be shown.
+    # Escaping only makes it longer, so the part cut off here could not be shown.
     shown = show_line(line[:limit])
     return shown if len(line) <= limit >= len(shown) else shown[: limit - 1] + "…"
 
 
 def cut(text: str, limit: int) -> str:
-    """The longest beginning of the text that has at most `limit` units."""
+    """Return the longest prefix of the text that has at most `limit` units."""
     low, high = 0, min(len(text), limit)
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,6 @@
-"""The dump: a store as lines of JSON. docs/moving.md is the format's specification."""
+"""Write and read dumps: all records of a store as lines of JSON. docs/moving.md specifies the
+format.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pydantic_core import to_json
 from shared_context_server import __version__
 from shared_context_server.errors import CopyError
 from shared_context_server.models import JsonObject
-from shared_context_server.services.moving import BATCH_ROWS, Watcher, read_batches
+from shared_context_server.services.moving import BATCH_ROWS, ProgressListener, read_batches
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.transfer.copying import RecordRefused, RowReader
 from shared_context_server.storage.transfer.lines import RECORD, Tally, parse_line, to_line, to_row
@@ -34,9 +36,9 @@ FOOTER = "footer"
 
 MAX_LINE_BYTES = (
     64 * 1024 * 1024
-)  # far above any record: a file that is no dump has no lines at all
+)  # far above any record; a file that is not a dump may have no line breaks
 BATCH_BYTES = 4_000_000  # of lines read at a time
-_PROGRESS_LINES = 1000  # between two reports of how far the check is
+_PROGRESS_LINES = 1000  # between two progress reports of the check
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6
@@ -45,27 +47,27 @@ _READ_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class DumpDamaged(CopyError):
-    """The file is no dump, or not all of one, or was altered. Nothing was imported."""
+    """The file is not a dump, is incomplete, or was altered. Nothing was imported."""
 
 
 async def write_dump(
-    reader: RowReader, file: BinaryIO, watcher: Watcher, *, is_compressed: bool = False
+    reader: RowReader, file: BinaryIO, progress: ProgressListener, *, is_compressed: bool = False
 ) -> dict[RecordKind, Tally]:
-    """Write all rows of a snapshot as a dump; count and checksum by kind. `file` stays open."""
-    watcher.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
+    """Write all rows of a snapshot as a dump; return count and checksum by kind. `file` stays open."""
+    progress.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
     if not is_compressed:
-        return await _write_lines(reader, file, watcher)
+        return await _write_lines(reader, file, progress)
     with (
-        # No name and no time in it: equal dumps are equal files.
+        # No name and no time in it, so that equal dumps are equal files.
         gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
         # A call of GzipFile costs more than a short line.
         io.BufferedWriter(packed, _BUFFER_BYTES) as buffered,
     ):
-        return await _write_lines(reader, buffered, watcher)
+        return await _write_lines(reader, buffered, progress)
 
 
 async def _write_lines(
-    reader: RowReader, file: BinaryIO | io.BufferedWriter, watcher: Watcher
+    reader: RowReader, file: BinaryIO | io.BufferedWriter, progress: ProgressListener
 ) -> dict[RecordKind, Tally]:
     tallies = {kind: Tally() for kind in KINDS}
     file.write(_header())
@@ -75,7 +77,7 @@ async def _write_lines(
                 line = to_line(kind, row)
                 tallies[kind].add(line)
                 file.write(line)
-            watcher.advance(len(rows))
+            progress.advance(len(rows))
     file.write(_footer(tallies))
     return tallies
 
@@ -108,7 +110,7 @@ class _Record:
 
 
 class DumpSource:
-    """A dump as a Source. `file` can be rewound and stays open; check() comes first."""
+    """A dump as a Source. `file` must be seekable and stays open. Call check() first."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -116,14 +118,15 @@ class DumpSource:
         self._next: _Record | None = None
         self.counts: Mapping[RecordKind, int] = {}
 
-    def check(self, watcher: Watcher) -> None:
-        """Read all of it and set `counts`. Raises DumpDamaged, saying how far it is whole."""
-        watcher.begin("checking", None)
+    def check(self, progress: ProgressListener) -> None:
+        """Read the whole dump and set `counts`. Raises DumpDamaged, which tells which part is
+        intact."""
+        progress.begin("checking", None)
         counts = dict.fromkeys(KINDS, 0)
         for number, record in enumerate(_read_dump(self._file), 1):
             counts[record.kind] += 1
             if number % _PROGRESS_LINES == 0:
-                watcher.advance(_PROGRESS_LINES)
+                progress.advance(_PROGRESS_LINES)
         self.counts = counts
 
     def rewind(self) -> None:
@@ -150,7 +153,7 @@ class DumpSource:
 
 
 def _read_dump(file: BinaryIO) -> Iterator[_Record]:
-    """The records, all of them checked; the footer is, at the end. Raises DumpDamaged."""
+    """Yield the records, all of them checked, and the footer at the end. Raises DumpDamaged."""
     file.seek(0)
     is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
@@ -176,7 +179,7 @@ def _check_lines(file: BinaryIO | io.BufferedReader) -> Iterator[_Record]:
     else:
         raise DumpDamaged(f"The dump is cut off: it has no footer. {checked.extent}")
     if next(lines, None) is not None:
-        raise DumpDamaged("There is something behind the footer.")
+        raise DumpDamaged("The dump has data after its footer.")
 
 
 def _split_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Iterator[bytes]:
@@ -200,7 +203,7 @@ def _check_header(line: bytes) -> None:
     except RecordRefused:
         header = {}
     if header.get("format") != FORMAT:
-        raise DumpDamaged(f"This is no dump: its first line is no header of {FORMAT}.")
+        raise DumpDamaged(f"This is not a dump: its first line is not a header of {FORMAT}.")
     if header.get("version") != VERSION:
         raise DumpDamaged(
             f"The dump has version {header.get('version')!r} of its format, this program reads "
@@ -209,7 +212,7 @@ def _check_header(line: bytes) -> None:
 
 
 class _Checked:
-    """What the lines so far have shown to be true."""
+    """The state of the check: what the lines read so far have proved."""
 
     def __init__(self) -> None:
         self.line_number = 0
@@ -219,7 +222,7 @@ class _Checked:
 
     @property
     def extent(self) -> str:
-        """How far it is whole, in words."""
+        """Describe which part is intact, in words."""
         count = sum(tally.count for tally in self._tallies.values())
         last = ""
         if self._last is not None:
@@ -228,7 +231,7 @@ class _Checked:
         return f"Whole so far: {count} records{last}. Nothing was imported."
 
     def add(self, line: bytes) -> _Record | None:
-        """The record of a line, None for the footer. Raises RecordRefused."""
+        """Return the record of a line, None for the footer. Raises RecordRefused."""
         fields = parse_line(line)
         name = fields.get(RECORD)
         if name == FOOTER:
@@ -236,10 +239,10 @@ class _Checked:
             return None
         kind = KINDS_BY_NAME.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise RecordRefused(f"is of no known kind: {name!r}")
+            raise RecordRefused(f"is of an unknown kind: {name!r}")
         row = to_row(kind, fields)
         if to_line(kind, row) != line:
-            raise RecordRefused(f"is not spelled as the dump of a {kind.name} is")
+            raise RecordRefused(f"is not written in the canonical form of a {kind.name}")
         self._check_order(kind, row)
         self._logs.add(kind, row)
         self._tallies[kind].add(line)
@@ -255,7 +258,7 @@ class _Checked:
         else:
             is_behind = KINDS.index(kind) > KINDS.index(last_kind)
         if not is_behind:
-            raise RecordRefused(f"the {kind.describe(row)} is not in its place")
+            raise RecordRefused(f"the {kind.describe(row)} is out of order")
 
     def _check_footer(self, footer: JsonObject) -> None:
         said = footer.get("kinds")
@@ -268,25 +271,25 @@ class _Checked:
             if not isinstance(said, dict) or said.get(name) != summary
         ]
         raise RecordRefused(
-            f"the footer has other counts or checksums, of: {', '.join(wrong) or 'unknown kinds'}"
+            f"the footer's counts or checksums do not match for: {', '.join(wrong) or 'unknown kinds'}"
         )
 
 
 class _Logs:
-    """How far the log of each session goes: a store never numbers one otherwise than 1, 2, 3… in the
-    order of the ids, and all that reads logs relies on it."""
+    """Check that the seqs of each session are 1, 2, 3… in the order of the ids. Stores number
+    messages so, and all code that reads logs relies on it."""
 
     def __init__(self) -> None:
         self._ends: dict[str, int] = {}
 
     def add(self, kind: RecordKind, row: Row) -> None:
-        """Raises RecordRefused for what no log has in this place."""
+        """Raise RecordRefused for a row that cannot follow in its log."""
         if kind is SESSION:
             self._ends[row[0]] = 0
         elif kind is MESSAGE or kind is CURSOR:
             session_id = row[kind.columns.index("session_id")]
             if session_id not in self._ends:
-                raise RecordRefused(f"the {kind.describe(row)} is of no session of the dump")
+                raise RecordRefused(f"the {kind.describe(row)} has no session in the dump")
             if kind is MESSAGE:
                 self._add_message(session_id, row[kind.columns.index("seq")])
 
@@ -294,6 +297,6 @@ class _Logs:
         expected = self._ends[session_id] + 1
         if seq != expected:
             raise RecordRefused(
-                f"the session {session_id!r} goes on with the seq {seq} instead of {expected}"
+                f"the session {session_id!r} continues with seq {seq} instead of {expected}"
             )
         self._ends[session_id] = seq

@@ -1,8 +1,8 @@
-"""Stream what happens: every message the caller may see, in order, and hints of everything else.
+"""Stream events to a client: all messages that the caller may see, in order, and hints of other
+changes.
 
-Messages are never missed nor shown twice, since they are read by a cursor. A hint says that something
-of another kind has changed. It may come twice, and one that comes while the reader is far behind is
-dropped.
+Messages are read by a cursor, so that none is missed or sent twice. A hint says that something of
+another kind has changed. It may come twice. It is dropped while the reader is far behind.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from shared_context_server.errors import (
 from shared_context_server.events.bus import News
 from shared_context_server.models import Caller, Event, EventKind, Message, Permission
 from shared_context_server.services.context import Services
-from shared_context_server.services.follow import CommonCursor, Cursor, Follow, SessionCursor
+from shared_context_server.services.follow import AllSessionsCursor, Cursor, Follow, SessionCursor
 
-MAX_REMEMBERED = 1024  # sessions of which a stream knows whether its caller sees them
+MAX_REMEMBERED = 1024  # sessions for which a stream remembers whether its caller sees them
 
 
 class Feed(Cursor, Protocol):
-    """A cursor, and the hints that belong to what it reads."""
+    """A cursor and the hints that go with it."""
 
     @property
     def session_id(self) -> str | None:
-        """The session that is followed, None: all."""
+        """The session of the feed; None: all sessions."""
 
     def wants(self, event: Event) -> bool:
-        """Whether the event may be news here."""
+        """Whether the event may be news for this feed."""
 
     async def shows(self, event: Event) -> bool:
-        """Whether the event is a hint that the caller may have."""
+        """Whether the event is a hint that the caller may see."""
 
 
 async def open_session_feed(
     services: Services, caller: Caller, session_id: str, after_seq: int | None
 ) -> SessionFeed:
-    """The log of one session from behind `after_seq` on, None: from now on.
+    """Open a feed of one session's messages after `after_seq`; None: from now on.
 
     Raises SessionNotFound, and CursorLost if the log ends before after_seq.
     """
@@ -58,23 +58,25 @@ async def open_session_feed(
     )
 
 
-async def open_common_feed(services: Services, caller: Caller, after_id: int | None) -> CommonFeed:
-    """The messages of all sessions from behind this message id on, None: from now on.
+async def open_all_sessions_feed(
+    services: Services, caller: Caller, after_id: int | None
+) -> AllSessionsFeed:
+    """Open a feed of the messages of all sessions after this message id; None: from now on.
 
-    Raises CursorLost if no message has had this id.
+    Raises CursorLost if this id has not been given out yet.
     """
     policy.require_permission(caller, Permission.READ)
     if after_id == 0:
-        return CommonFeed(services, caller, after_id)
+        return AllSessionsFeed(services, caller, after_id)
     newest = await services.store.messages.get_newest_id()
     if after_id is not None and after_id > newest:
         raise CursorLost(after_id)
-    return CommonFeed(services, caller, newest if after_id is None else after_id)
+    return AllSessionsFeed(services, caller, newest if after_id is None else after_id)
 
 
 async def stream(services: Services, caller: Caller, feed: Feed) -> AsyncGenerator[Message | Event]:
-    """What is in the log and what comes, until the session is deleted, the store is set back to an
-    earlier state, the credential ends or the server stops."""
+    """Yield what the feed has and what comes, until the session is deleted, the store is set back
+    to an earlier state, the credential ends or the server stops."""
     with (
         services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription,
         suppress(Unavailable, Unauthenticated),
@@ -99,7 +101,7 @@ async def stream(services: Services, caller: Caller, feed: Feed) -> AsyncGenerat
 
 
 class SessionFeed(SessionCursor):
-    """One session's messages by seq, and hints of its memory, its leases and its end."""
+    """One session's messages by seq, and hints of changes to its memory, leases and status."""
 
     def wants(self, event: Event) -> bool:
         is_told = event.kind in (EventKind.MESSAGE_ADDED, EventKind.SESSION_DELETED)
@@ -114,14 +116,14 @@ class SessionFeed(SessionCursor):
         return event.kind in (EventKind.SESSION_CLOSED, EventKind.LEASE_CHANGED)
 
 
-class CommonFeed(CommonCursor):
-    """All sessions' messages by id, and hints of everything."""
+class AllSessionsFeed(AllSessionsCursor):
+    """The messages of all sessions by id, and hints of all other changes."""
 
     session_id = None
 
     def __init__(self, services: Services, caller: Caller, after_id: int) -> None:
         super().__init__(services, caller, after_id)
-        # Who may use a session never changes, so that this stays true, after its end too.
+        # The rights to a session never change, so this stays true even after its end.
         self._visible: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
 
     def wants(self, event: Event) -> bool:
@@ -131,7 +133,7 @@ class CommonFeed(CommonCursor):
         )
 
     async def read(self, news: News) -> list[Message]:
-        messages = await CommonCursor.read(self, news)
+        messages = await AllSessionsCursor.read(self, news)
         for message in messages:
             self._visible[message.session_id] = True
         return messages
@@ -150,6 +152,6 @@ class CommonFeed(CommonCursor):
         try:
             session = await self.services.store.sessions.get(session_id)
         except SessionNotFound:
-            return False  # deleted, and nobody can tell any more who saw it
+            return False  # deleted: it is no longer known who could see it
         found = self._visible[session_id] = policy.can_see_session(self.caller, session)
         return found

@@ -1,4 +1,4 @@
-"""What an idempotent call asked for, as a short digest."""
+"""Compute a short digest of an idempotent call's arguments."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 
 
 def fingerprint(*parts: object) -> str:
-    """Of JSON values: equal for equal ones, whatever the order of their object keys."""
+    """Return a digest of JSON values. Equal values have equal digests, whatever the order of object
+    keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,16 +1,16 @@
-"""Follow what happens: a cursor that reads a log, and the loop that waits for news of it.
+"""Follow a log: a cursor that reads it, and a loop that waits for its events.
 
-Waiting calls, event streams, MCP subscriptions and waits for leases are all made of these two. The rules
-that they have in common:
+Waiting calls, event streams, MCP subscriptions and lease waits are all built on these two. They
+share these rules:
 
-- Subscribe first, then look, then wait. Nothing that is committed in between is missed.
+- Subscribe first, then read, then wait. Nothing that is committed in between is missed.
 - The cursor decides what is new, never the event. An event may come twice, late, or not at all.
-- Where the events tell of everything that is new, and it is little, many readers share one read.
-  Otherwise each reads a page of its own.
-- A shared read that finds nothing contradicts its event, so a page decides. A cursor behind the end of
-  the log means that the store was set back to an earlier state.
-- Whether the credential still counts is asked after each read and before each write: what was written
-  after a revocation is not shown, and nothing is written after one.
+- If the events report everything that is new, and it is little, readers share one read. Otherwise
+  each reads a page of its own.
+- If a shared read finds nothing although there was an event, a page is read. A cursor after the end
+  of the log means that the store was set back to an earlier state.
+- The credential is checked again after each read and before each write. So nothing written after a
+  revocation is shown, and nothing is written after one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import MessageQuery
 
 PROGRESS_INTERVAL_S = 5.0  # far below the 30 to 60 s after which proxies cut what is silent
-CHECK_INTERVAL_S = 30.0  # how often a quiet follower asks whether its credential still counts
+CHECK_INTERVAL_S = 30.0  # how often an idle follower checks that its credential is still valid
 
 ReportProgress = Callable[[float, float], Awaitable[None]]
 """Tells a caller who asked for it that the call is alive: seconds waited, seconds at most."""
@@ -45,15 +45,15 @@ class Cursor(Protocol):
     """Whether the last `read` has left something: then `read` again, with the same news."""
 
     async def read(self, news: News) -> list[Message]:
-        """Return the next messages that the caller may see, and move behind them. Raises
-        SessionNotFound when there is nothing left to follow, and CursorLost when the log ends before
-        the cursor, or the store was set back."""
+        """Return the next messages that the caller may see, and move past them. Raises
+        SessionNotFound when the session was deleted, and CursorLost when the log ends before the
+        cursor or the store was set back."""
 
 
 @dataclass(slots=True, eq=False)
 class SessionCursor:
-    """A position in one session's log. `limit`, `sender` and `visibility` concern pages: what shared
-    reads return is not filtered."""
+    """A position in one session's log. `limit`, `sender` and `visibility` apply to pages only;
+    shared reads are not filtered."""
 
     services: Services
     caller: Caller
@@ -71,7 +71,7 @@ class SessionCursor:
         self._begin = self.position
 
     async def read(self, news: News) -> list[Message]:
-        """As Cursor says; `news` may be of other sessions, too."""
+        """See Cursor. `news` may also contain events of other sessions."""
         if news.is_set_back:
             raise CursorLost(self._begin, is_beyond=False)
         newest = self._find_newest(news)
@@ -81,7 +81,7 @@ class SessionCursor:
         return await self._read_shared(newest) if newest > self.position else []
 
     def skip_to_end(self) -> None:
-        """Move behind all that the last read knew of."""
+        """Move to the end of the log as the last read knew it."""
         self.position = max(self.position, self._known_end)
         self.has_more = False
 
@@ -133,7 +133,7 @@ class SessionCursor:
 
 
 @dataclass(slots=True, eq=False)
-class CommonCursor:
+class AllSessionsCursor:
     """A position among the messages of all sessions, by message id."""
 
     services: Services
@@ -142,7 +142,7 @@ class CommonCursor:
     has_more: bool = field(default=False, init=False)
 
     async def read(self, news: News) -> list[Message]:
-        """As Cursor says. There are no shared reads, since ids have gaps for most callers."""
+        """See Cursor. There are no shared reads, because ids have gaps for most callers."""
         if news.is_set_back:
             raise CursorLost(self.position, is_beyond=False)
         self.has_more = False
@@ -160,12 +160,13 @@ class CommonCursor:
 
 @dataclass(slots=True, eq=False)
 class Follow:
-    """Iterates over the news of a subscription, until the time is up.
+    """Iterates over the news of a subscription until `timeout_s` has passed.
 
-    The first news comes at once and asks for a look at what is there already, unless
-    `begins_with_look` is False. With `look_again_at` news comes at that time, too: for what changes
-    without an event, such as a lease that ends. Raises Unavailable when the server is stopping, and
-    Unauthenticated when the caller's token or key has ended. A caller that follows counts as present.
+    The first news comes at once and asks for a read of what is there already, unless
+    `begins_with_look` is False. With `look_again_at` news also comes at that time: for changes
+    without an event, such as an expired lease. Raises Unavailable when the server is stopping, and
+    Unauthenticated when the caller's token or key has ended. A caller that follows counts as
+    present.
     """
 
     services: Services
@@ -198,13 +199,14 @@ class Follow:
         raise StopAsyncIteration
 
     async def read(self, cursor: Cursor, news: News) -> list[Message]:
-        """Return what the cursor reads, if the caller's credential still counts after it."""
+        """Read the cursor, then check that the caller's credential is still valid; return the
+        messages."""
         messages = await cursor.read(news)
         await self.require_current()
         return messages
 
     async def require_current(self) -> None:
-        """Raise Unauthenticated if the caller's token or key has ended meanwhile."""
+        """Raise Unauthenticated if the caller's token or key has ended."""
         await self.services.identity.require_current(self.caller)
 
     def _find_left_s(self) -> float:
@@ -213,6 +215,6 @@ class Follow:
     def _find_pause_s(self) -> float:
         if self.look_again_at is not None:
             until_then_s = (self.look_again_at - utc_now()).total_seconds()
-            # In parts: the clock may be set meanwhile.
+            # In short steps, because the clock may be set meanwhile.
             return min(max(until_then_s, 0), PROGRESS_INTERVAL_S)
         return CHECK_INTERVAL_S if self.report_progress is None else PROGRESS_INTERVAL_S

@@ -1,4 +1,4 @@
-"""What a JSON value from a caller, or one made of such values, must keep to before it is stored."""
+"""Check JSON values against the limits of depth and integer size before they are stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-# JSON parsers stop at 200 levels, ours too: what is stored has to fit into the answers around it.
+# JSON parsers stop at 200 levels. Stored values have to fit into the answers around them.
 MAX_JSON_DEPTH = 100
-# Of 64 bits, signed: what the readers of other languages and PostgreSQL's bigint hold.
+# Signed 64 bits: what other languages and PostgreSQL's bigint can hold.
 MIN_JSON_INTEGER, MAX_JSON_INTEGER = -(2**63), 2**63 - 1
 
-# An integer of as many digits as the largest one has, or more, and no part of a fraction.
+# An integer, not part of a fraction, with at least as many digits as the largest one allowed.
 _MANY_DIGITS = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?![.eE])")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -24,9 +24,9 @@ _OVERLONG = object()
 
 
 def find_fault(text: bytes) -> str | None:
-    """What is wrong with the value of this JSON, in words to follow its name; None if nothing.
+    """Return what is wrong with this JSON, as words that follow its name; None if nothing is.
 
-    Looks at the text, which takes a fraction of the time of a walk through the value.
+    It searches the text, which is many times faster than walking through the value.
     """
     is_nested = text.count(b"[") + text.count(b"{") > MAX_JSON_DEPTH
     if not is_nested and not _MANY_DIGITS.search(text):
@@ -44,7 +44,7 @@ def is_large_integer(value: JsonValue) -> bool:
 
 
 def _is_deep(bare: bytes) -> bool:
-    """Whether more than MAX_JSON_DEPTH arrays and objects stand within each other."""
+    """Whether arrays and objects are nested deeper than MAX_JSON_DEPTH."""
     brackets = bare.translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_JSON_DEPTH):
         if not brackets:
@@ -58,8 +58,8 @@ def _read_integer(digits: bytes) -> int:
 
 
 def find_name_of_overlong_integer(text: bytes) -> str | None:
-    """The first member of a JSON object with an integer beyond 64 bits somewhere in it. For texts that
-    a parser has refused: Python and pydantic read no integer of more than 4,300 digits at all."""
+    """Return the first member of a JSON object that contains an integer beyond 64 bits. For texts
+    that a parser has refused: Python and pydantic read no integer of more than 4,300 digits."""
 
     def parse_integer(digits: str) -> object:
         return _OVERLONG if len(digits) > len(str(MIN_JSON_INTEGER)) else int(digits)
@@ -73,7 +73,7 @@ def find_name_of_overlong_integer(text: bytes) -> str | None:
 
 
 def _has(is_sought: Callable[[Any], bool], value: Any) -> bool:
-    """Whether it is true of the value, or of a value within it."""
+    """Whether the predicate holds for the value or for any value within it."""
     level = [value]
     while level:
         if any(is_sought(inner) for inner in level):

@@ -1,7 +1,7 @@
-"""Packages that a server imports when it is asked for what needs them, not at its start.
+"""Import large packages on first use instead of at startup.
 
-Each takes some tens of milliseconds and some megabytes, and many servers never need it. The functions that use one import
-it themselves. Who calls these from the event loop imports it in a thread first.
+Each takes tens of milliseconds and some megabytes, and many servers never need it. A function that
+uses one imports it itself. Code on the event loop first imports it in a thread with import_late.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _imported: set[str] = set()
 
 
 async def import_late(names: tuple[str, ...]) -> None:
-    """Import these, unless it was done before, while the event loop goes on."""
+    """Import these packages in a thread, unless they are imported already."""
     if not _imported.issuperset(names):
         await asyncio.to_thread(_import_all, names)
         _imported.update(names)

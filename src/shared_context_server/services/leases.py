@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, for a time, with fencing tokens that only grow."""
+"""Leases: acquire, release and list exclusive rights for a limited time, with fencing tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_LISTED = 100
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """`session_id` None: a server-wide lease."""
+    """A request for a lease. `session_id` None: a server-wide lease."""
 
     session_id: str | None
     name: str
@@ -39,10 +39,10 @@ async def acquire_lease(
     request: LeaseRequest,
     report_progress: ReportProgress | None = None,
 ) -> LeaseAttempt:
-    """Take or renew the lease, waiting up to `wait_seconds` for another holder's to end; in no order
-    among those who wait.
+    """Take or renew the lease, waiting up to `wait_seconds` for another holder's to end. Waiters
+    are served in no particular order.
 
-    Raises SessionClosed, or SessionNotFound, when that becomes true of the session meanwhile,
+    Raises SessionClosed or SessionNotFound when the session is closed or deleted meanwhile,
     Unauthenticated when the caller's token or key has ended, and Unavailable when the server is
     stopping.
     """
@@ -56,18 +56,18 @@ async def acquire_lease(
         follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)
         attempt = None
         async for _ in follow:
-            await follow.require_current()  # before the attempt, which writes
+            await follow.require_current()  # before the attempt, because it writes
             attempt = await _try(services, caller, request)
             if attempt.is_acquired:
                 break
-            follow.look_again_at = attempt.lease.expires_at  # nobody tells of an expiry
-        assert attempt is not None  # since it begins with a look
+            follow.look_again_at = attempt.lease.expires_at  # an expiry has no event
+        assert attempt is not None  # because the loop begins with an attempt
         return attempt
 
 
 async def _try(services: Services, caller: Caller, request: LeaseRequest) -> LeaseAttempt:
-    """One attempt. If the caller hangs up while it is being written, nobody would know of the
-    lease: it is given back."""
+    """Make one attempt. If the call is cancelled while it is written, the lease is released again,
+    because nobody would know of it."""
     attempting = asyncio.ensure_future(
         services.store.leases.acquire(
             request.session_id,
@@ -92,7 +92,7 @@ async def _try(services: Services, caller: Caller, request: LeaseRequest) -> Lea
 
 
 async def _give_back(services: Services, caller: Caller, lease: Lease) -> None:
-    """Release it, unless another call of the same agent has renewed it since."""
+    """Release the lease, unless another call of the same agent has renewed it since."""
     await services.store.leases.release(
         lease.session_id,
         lease.name,
@@ -108,7 +108,8 @@ async def _give_back(services: Services, caller: Caller, lease: Lease) -> None:
 async def release_lease(
     services: Services, caller: Caller, *, session_id: str | None, name: str, fencing_token: int
 ) -> bool:
-    """End the caller's holding; False if it had ended already. A closed session does not matter."""
+    """Release the caller's lease; return False if it had ended already. Works in closed sessions
+    too."""
     policy.require_permission(caller, Permission.WRITE)
     is_released = await services.store.leases.release(
         session_id,
@@ -137,7 +138,7 @@ async def list_leases(
     limit: int = DEFAULT_LISTED,
     cursor: str | None = None,
 ) -> LeasePage:
-    """One page of what is held now, by name: of the session, or server-wide."""
+    """Return one page of the leases held now, by name: of the session, or server-wide."""
     policy.require_permission(caller, Permission.READ)
     found = await services.store.leases.list_held(
         session_id,
@@ -162,7 +163,7 @@ def _guard(
 
 
 def _concerns(request: LeaseRequest) -> Callable[[Event], bool]:
-    """What may let a waiter in, or end its waiting."""
+    """Return a predicate: whether an event may free the lease or end the wait."""
 
     def concerns(event: Event) -> bool:
         if event.session_id != request.session_id:

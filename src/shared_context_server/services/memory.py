@@ -1,4 +1,4 @@
-"""Memory: versioned values with a life of their own, private or shared."""
+"""Memory: versioned values with an expiry, private or shared."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """What set_memory asks for. `is_value_given` tells a null value from a missing one;
-    `expires_in` is in seconds."""
+    """The arguments of set_memory. `is_value_given` tells null from a missing value; `expires_in`
+    is in seconds."""
 
     mode: MemoryMode
     value: JsonValue
@@ -73,17 +73,17 @@ async def set_memory(
     idempotency_key: str | None,
     fence: Fence | None = None,
 ) -> WrittenMemory:
-    """Write the entry as the mode says, if the expected version is the current one.
+    """Write the entry as the mode says, if it has the expected version.
 
-    Raises LeaseLost if the caller does not hold `fence`, a lease of the same session, or a
-    server-wide one where there is none.
+    `fence` is a lease of the same session, or a server-wide one if there is no session. Raises
+    LeaseLost if the caller does not hold it.
     """
     policy.require_permission(caller, Permission.WRITE)
     if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
         raise InvalidArgument("value is missing.", field="value")
     if change.mode is MemoryMode.MERGE and not isinstance(change.value, dict):
         raise InvalidArgument(
-            "value must be a JSON object to be merged.",
+            "value must be a JSON object in the mode merge.",
             field="value",
             suggestion="Send the object itself, not as text; mode replace stores any other value.",
         )
@@ -91,7 +91,7 @@ async def set_memory(
     written = await services.store.memory.write(
         address,
         caller,
-        _tell_only_readers(caller, make_update(change, now)),
+        _hide_value_from_non_readers(caller, make_update(change, now)),
         now=now,
         guard=_guard(policy.require_session_write, caller, address.session_id),
         idempotency_key=idempotency_key,
@@ -104,7 +104,7 @@ async def set_memory(
 
 
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
-    """The entry, or MemoryNotFound, or Conflict if its value cannot be read."""
+    """Return the entry. Raises MemoryNotFound, and Conflict if its value cannot be read."""
     policy.require_permission(caller, Permission.READ)
     entry = await services.store.memory.get(
         address,
@@ -125,7 +125,7 @@ async def list_memory(
     limit: int,
     cursor: str | None,
 ) -> MemoryPage:
-    """One page of a place's entries without their values, by key."""
+    """Return one page of the entries of a session or of the server, without values, by key."""
     policy.require_permission(caller, Permission.READ)
     after_key = None if cursor is None else str(decode_cursor(cursor, str)[0])
     page = await services.store.memory.list_entries(
@@ -144,11 +144,13 @@ async def list_memory(
 async def delete_memory(
     services: Services, caller: Caller, address: MemoryAddress, expected_version: int | None
 ) -> None:
-    """Remove the entry, or MemoryNotFound, or Conflict on another version."""
+    """Remove the entry. Raises MemoryNotFound, and Conflict if it has another version."""
     policy.require_permission(caller, Permission.WRITE)
     await services.store.memory.delete(
         address,
-        _tell_only_readers(caller, lambda entry: _require_version(entry, expected_version)),
+        _hide_value_from_non_readers(
+            caller, lambda entry: _require_version(entry, expected_version)
+        ),
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
         audit=policy.hide_private_names(
@@ -163,10 +165,10 @@ async def delete_memory(
     services.bus.publish(_changed(address))
 
 
-def _tell_only_readers(
+def _hide_value_from_non_readers(
     caller: Caller, check: Callable[[MemoryEntry | None], R]
 ) -> Callable[[MemoryEntry | None], R]:
-    """`check`, whose errors tell what is stored only to who may read it."""
+    """Wrap `check` so that its errors show the stored value only to callers who may read it."""
     if policy.may_read(caller):
         return check
 
@@ -179,7 +181,7 @@ def _tell_only_readers(
             raise
         except ContentTooLarge as exc:
             raise ContentTooLarge(
-                "value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
+                "The new value would be too large.", field="value", limit_bytes=MAX_VALUE_BYTES
             ) from exc
 
     return checked
@@ -192,16 +194,16 @@ def _changed(address: MemoryAddress) -> Event:
 
 
 def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
-    """The pure function from the stored entry to the new one that `change` stands for.
+    """Return a pure function that computes the new entry from the stored one.
 
-    A new entry and mode replace take metadata and life from the change alone; the other modes
+    A new entry and the mode replace take metadata and expiry from the change alone. The other modes
     keep what the change does not name.
     """
 
     def update(current: MemoryEntry | None) -> MemoryWrite:
         _require_version(current, change.expected_version)
         if change.mode is MemoryMode.CREATE and current is not None:
-            raise _conflict("The key exists already.", current, field="mode")
+            raise _conflict("The key already exists.", current, field="mode")
         value = _COMBINE[change.mode](current, change)
         _require_storable(value)
         kept = None if change.mode is MemoryMode.REPLACE else current
@@ -217,17 +219,18 @@ def make_update(change: MemoryChange, now: datetime) -> MemoryUpdate:
 
 
 def _require_storable(value: JsonValue) -> None:
-    """Hold what is to be stored to the rules of the input, of which it may be made by several."""
+    """Check the new value against the limits of input values. Several inputs may have been
+    combined."""
     text = to_json(value)
     if len(text) > MAX_VALUE_BYTES:
         raise ContentTooLarge(
-            f"value would be {len(text)} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
+            f"The new value would be {len(text)} bytes of JSON; {MAX_VALUE_BYTES} is the limit.",
             field="value",
             limit_bytes=MAX_VALUE_BYTES,
         )
     fault = find_fault(text)
     if fault is not None:
-        raise InvalidArgument(f"What would be stored {fault}.", field="value")
+        raise InvalidArgument(f"The new value {fault}.", field="value")
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:
@@ -260,17 +263,19 @@ def _append(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
         return [*current.value, change.value]
     if isinstance(current.value, str) and isinstance(change.value, str):
         return current.value + change.value
-    raise _conflict("append needs a stored list, or text to append to text.", current, field="mode")
+    raise _conflict(
+        "The mode append needs a stored list, or a stored text and a text.", current, field="mode"
+    )
 
 
 def _increment(current: MemoryEntry | None, change: MemoryChange) -> JsonValue:
     step = change.value if change.is_value_given else 1
     if not _is_number(step):
-        raise InvalidArgument("increment needs a number.", field="value")
+        raise InvalidArgument("value must be a number in the mode increment.", field="value")
     _require_readable(current)
     base = 0 if current is None else current.value
     if not _is_number(base):
-        raise _conflict("increment needs a stored number.", current, field="mode")
+        raise _conflict("The mode increment needs a stored number.", current, field="mode")
     try:
         total: int | float = base + step  # type: ignore[operator,assignment]  # both are numbers
     except OverflowError:  # a fraction, and an integer beyond every float
@@ -296,7 +301,7 @@ def _is_number(value: JsonValue) -> bool:
 
 
 def _require_readable(entry: MemoryEntry | None) -> None:
-    """Raise Conflict if the stored value cannot be given to anybody."""
+    """Raise Conflict if the stored value cannot be returned to any client."""
     if entry is not None and not entry.is_readable:
         raise _conflict(
             "The stored value has an integer of more than 4,300 digits, which clients cannot read.",

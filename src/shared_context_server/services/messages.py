@@ -1,4 +1,4 @@
-"""Messages: added, read, marked as read."""
+"""Messages: add, read and page through them, and store how far an agent has read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ async def add_message(
     idempotency_key: str | None,
     fence: Fence | None = None,
 ) -> AddedMessage:
-    """Append to the session's log, durably. Raises LeaseLost if the caller does not hold `fence`."""
+    """Append a message durably to the session's log. Raises LeaseLost if the caller does not hold
+    `fence`."""
     distinct = tuple(dict.fromkeys(recipients))
     if wrong := await services.identity.names.check_agent_ids(distinct, "recipients"):
         raise wrong
@@ -70,7 +71,7 @@ async def add_message(
 
 
 def _to_message(new: NewMessage, added: AddedMessage) -> Message:
-    """The message as a store would read it."""
+    """Return the new message as the store would return it."""
     return Message(
         added.id,
         new.session_id,
@@ -89,8 +90,8 @@ def _to_message(new: NewMessage, added: AddedMessage) -> Message:
 async def get_messages(
     services: Services, caller: Caller, session_id: str, query: MessageQuery
 ) -> MessagePage:
-    """One page of what the caller may see, in seq order. Raises CursorLost if the log ends before
-    after_seq."""
+    """Return one page of the messages that the caller may see, by seq. Raises CursorLost if the log
+    ends before after_seq."""
     page = await services.store.messages.list_visible(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
@@ -99,14 +100,14 @@ async def get_messages(
 
 
 def require_cursor(page: MessagePage, after_seq: int | None) -> None:
-    """Raise CursorLost for a cursor beyond the end of the log: whoever has it has read messages
-    that are not there any more, and would wait for those that are written anew and never see them."""
+    """Raise CursorLost if the cursor is after the end of the log. Its reader has read messages that
+    no longer exist, and would miss the ones that take their seqs."""
     if after_seq is not None and after_seq > page.last_seq:
         raise CursorLost(after_seq)
 
 
 def cut_page(found: list[Message], limit: int) -> list[Message]:
-    """The first messages, as far as one page goes; one at least."""
+    """Return as many of the first messages as fit on a page, at least one."""
     left = page_budget(limit)
     for count, message in enumerate(found[:limit]):
         left -= weigh_message(message)
@@ -116,20 +117,20 @@ def cut_page(found: list[Message], limit: int) -> list[Message]:
 
 
 def weigh_message(message: Message) -> int:
-    """Bytes, as pages count them."""
+    """Return the size of a message in bytes, as pages count it."""
     texts = (message.content, encode_json(message.metadata), *message.recipients)
     return ITEM_OVERHEAD_BYTES + sum(map(count_bytes, texts))
 
 
 def next_after_seq(page: MessagePage, query: MessageQuery) -> int:
-    """Where to read on: behind the last message of the page, else where the reader already is."""
+    """Return the cursor for the next call: the last message of the page, else the cursor given."""
     if page.messages:
         return page.messages[-1].seq
     return query.after_seq or 0
 
 
 async def mark_read(services: Services, caller: Caller, session_id: str, seq: int) -> ReadPosition:
-    """Move the caller's stored cursor forward, never back."""
+    """Move the caller's stored cursor forward; it never moves back."""
     stored, unread = await services.store.sessions.set_cursor(
         session_id, caller, seq, partial(policy.require_session_read, caller)
     )

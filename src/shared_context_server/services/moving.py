@@ -1,8 +1,8 @@
-"""Copying all of a store into another one: so that it may be interrupted, and ends verified.
+"""Copy a whole store into another one. A copy can be interrupted and repeated, and is verified.
 
-The destination has to be empty, or to hold a part of what the source holds, perhaps as it was
-earlier. That is looked at before anything is written, so a copy that was broken off, or a source
-that went on, is copied again by doing the same once more; what is there already is only read.
+The destination has to be empty, or hold a part of what the source holds, perhaps in an earlier
+state. This is checked before anything is written. A copy that was interrupted, or whose source has
+changed since, is completed by running it again: rows that are there already are only read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared_context_server.storage.transfer.lines import Tally, replace_nul, to_
 from shared_context_server.storage.transfer.records import COUNTER, KINDS, Key, RecordKind
 from shared_context_server.storage.transfer.succession import follows
 
-BATCH_ROWS = 1000  # of one transaction at the destination
+BATCH_ROWS = 1000  # rows in one transaction at the destination
 
 _ADVICE = (
     "Copy to an empty database, or to one in which a copy of this source was begun and which "
@@ -27,33 +27,33 @@ _ADVICE = (
 
 
 class DestinationDiffers(CopyError):
-    """The destination holds something that is not of this source; nothing was written over."""
+    """The destination holds data that is not from this source. Nothing was overwritten."""
 
 
-class Watcher(Protocol):
-    """Is told how far it has come."""
+class ProgressListener(Protocol):
+    """Receives progress reports."""
 
     def begin(self, stage: str, total: int | None) -> None:
-        """`total` records will be gone through in this stage, None if that is not known yet."""
+        """Called when a stage begins that handles `total` records; None if the number is unknown."""
         ...
 
     def advance(self, count: int) -> None: ...
 
 
 class Source(Protocol):
-    """Rows to be copied, the same ones whenever they are read."""
+    """Rows to be copied, the same ones at each reading."""
 
     @property
     def counts(self) -> Mapping[RecordKind, int]:
-        """How many rows there are of each kind."""
+        """The number of rows of each kind."""
         ...
 
     def rewind(self) -> None:
-        """Begin again with the first of KINDS."""
+        """Start again with the first of KINDS."""
         ...
 
     def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
-        """Rows by key, in batches that are not empty. Called in the order of KINDS."""
+        """Yield the rows by key, in non-empty batches. Called in the order of KINDS."""
         ...
 
 
@@ -69,7 +69,7 @@ class SnapshotSource:
         return cls(snapshot, {kind: await snapshot.count_rows(kind) for kind in KINDS})
 
     def rewind(self) -> None:
-        """Any kind can be read at any time."""
+        """Do nothing: any kind can be read at any time."""
 
     def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
         return read_batches(self._snapshot, kind)
@@ -77,7 +77,7 @@ class SnapshotSource:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the source has of a kind, and what the destination was found to have at the end."""
+    """The rows of a kind in the source, and the rows found in the destination at the end."""
 
     kind: RecordKind
     source: Tally
@@ -91,8 +91,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """`written`: rows, the others were there. `replaced_nul`: characters that became others.
-    `has_source_gone_on`: it was written to meanwhile, which is not in the copy."""
+    """The result of a copy. `written`: rows written; the others were there. `replaced_nul`:
+    characters replaced because the destination cannot store them. `has_source_gone_on`: the source
+    was written to meanwhile, and those writes are not in the copy."""
 
     comparisons: list[Comparison]
     written: int
@@ -104,43 +105,43 @@ class Moved:
         return all(comparison.is_equal for comparison in self.comparisons)
 
 
-async def move(source: Source, destination: Copier, watcher: Watcher) -> Moved:
-    """Copy what is missing, then read the destination again and compare.
+async def move(source: Source, destination: Copier, progress: ProgressListener) -> Moved:
+    """Copy the missing rows, then read the destination again and compare.
 
-    Raises DestinationDiffers, having written nothing, if the destination holds other data; it may
-    raise it later too, if somebody else writes there. Raises RecordRefused for a row that the
+    Raises DestinationDiffers, having written nothing, if the destination holds other data. It may
+    also raise it later if another program writes there. Raises RecordRefused for a row that the
     destination cannot keep.
     """
     if await _holds_anything(destination):
-        await _Walk(source, destination, watcher).look()
-    walk = _Walk(source, destination, watcher)
-    await walk.copy()
+        await _Comparer(source, destination, progress).require_part_of_source()
+    comparer = _Comparer(source, destination, progress)
+    await comparer.copy()
     async with destination.open_snapshot() as snapshot:
-        found = await tally(snapshot, watcher)
+        found = await tally(snapshot, progress)
     return Moved(
-        [Comparison(kind, walk.tallies[kind], found[kind]) for kind in KINDS],
-        walk.written,
-        walk.replaced_nul,
+        [Comparison(kind, comparer.tallies[kind], found[kind]) for kind in KINDS],
+        comparer.written,
+        comparer.replaced_nul,
     )
 
 
-async def copy_store(source: Copier, destination: Copier, watcher: Watcher) -> Moved:
-    """Copy a store as it is now. Raises what move does."""
+async def copy_store(source: Copier, destination: Copier, progress: ProgressListener) -> Moved:
+    """Copy a store in its present state. Raises what `move` raises."""
     before = await source.get_position()
     async with source.open_snapshot() as snapshot:
-        moved = await move(await SnapshotSource.of(snapshot), destination, watcher)
+        moved = await move(await SnapshotSource.of(snapshot), destination, progress)
     return replace(moved, has_source_gone_on=await source.get_position() != before)
 
 
-async def tally(reader: RowReader, watcher: Watcher) -> dict[RecordKind, Tally]:
-    """Count and checksum of all rows, by kind."""
-    watcher.begin("verifying", sum([await reader.count_rows(kind) for kind in KINDS]))
+async def tally(reader: RowReader, progress: ProgressListener) -> dict[RecordKind, Tally]:
+    """Return count and checksum of all rows, by kind."""
+    progress.begin("verifying", sum([await reader.count_rows(kind) for kind in KINDS]))
     tallies = {kind: Tally() for kind in KINDS}
     for kind in KINDS:
         async for rows in read_batches(reader, kind):
             for row in rows:
                 tallies[kind].add(to_line(kind, row))
-            watcher.advance(len(rows))
+            progress.advance(len(rows))
     return tallies
 
 
@@ -151,7 +152,7 @@ async def read_batches(
     after: Key | None = None,
     up_to: Key | None = None,
 ) -> AsyncIterator[list[Row]]:
-    """All rows between the bounds."""
+    """Yield all rows between the bounds in batches."""
     while rows := await reader.read_rows(kind, after=after, up_to=up_to, limit=BATCH_ROWS):
         yield rows
         after = kind.key_of(rows[-1])
@@ -164,38 +165,38 @@ async def _holds_anything(store: RowReader) -> bool:
     return False
 
 
-class _Walk:
-    """One way through source and destination, side by side."""
+class _Comparer:
+    """Reads source and destination side by side."""
 
-    def __init__(self, source: Source, destination: Copier, watcher: Watcher) -> None:
+    def __init__(self, source: Source, destination: Copier, progress: ProgressListener) -> None:
         self._source = source
         self._destination = destination
-        self._watcher = watcher
+        self._progress = progress
         self.tallies = {kind: Tally() for kind in KINDS}
         self.written = 0
         self.replaced_nul = 0
 
-    async def look(self) -> None:
+    async def require_part_of_source(self) -> None:
         """Raise DestinationDiffers unless the destination holds a part of the source."""
         counts = {kind: await self._destination.count_rows(kind) for kind in KINDS}
-        self._watcher.begin("comparing", sum(counts.values()))
+        self._progress.begin("comparing", sum(counts.values()))
         self._source.rewind()
         for kind in KINDS:
             if left := counts[kind]:
-                left -= await self._look_at(kind, left)
+                left -= await self._count_present(kind, left)
             if left:
                 raise DestinationDiffers(
                     f"The destination has {left} records of the kind {kind.name} that the source "
                     f"does not have. {_ADVICE}"
                 )
 
-    async def _look_at(self, kind: RecordKind, enough: int) -> int:
-        """How many of a kind are there, looking no further than for `enough`."""
+    async def _count_present(self, kind: RecordKind, enough: int) -> int:
+        """Count the rows of a kind, but no further than to `enough`."""
         met = 0
         after = None
         async for rows in self._source.read(kind):
-            added, _ = await self._sort_out(kind, self._adapt(kind, rows), after)
-            self._watcher.advance(len(rows) - len(added))
+            added, _ = await self._find_missing_and_changed(kind, self._adapt(kind, rows), after)
+            self._progress.advance(len(rows) - len(added))
             met += len(rows) - len(added)
             if met >= enough:
                 break
@@ -203,8 +204,8 @@ class _Walk:
         return met
 
     async def copy(self) -> None:
-        """Write what is missing."""
-        self._watcher.begin("copying", sum(self._source.counts.values()))
+        """Write the missing rows."""
+        self._progress.begin("copying", sum(self._source.counts.values()))
         self._source.rewind()
         for kind in KINDS:
             after = None
@@ -212,15 +213,15 @@ class _Walk:
                 adapted = self._adapt(kind, rows)
                 for row in adapted:
                     self.tallies[kind].add(to_line(kind, row))
-                added, changed = await self._sort_out(kind, adapted, after)
+                added, changed = await self._find_missing_and_changed(kind, adapted, after)
                 if added or changed:
                     await self._destination.write_rows(kind, added, changed)
                 self.written += len(added) + len(changed)
-                self._watcher.advance(len(rows))
+                self._progress.advance(len(rows))
                 after = kind.key_of(rows[-1])
 
     def _adapt(self, kind: RecordKind, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows as the destination can store them."""
+        """Return the rows as the destination can store them."""
         if self._destination.can_store_nul:
             return rows
         adapted = []
@@ -230,10 +231,10 @@ class _Walk:
             adapted.append(row)
         return adapted
 
-    async def _sort_out(
+    async def _find_missing_and_changed(
         self, kind: RecordKind, rows: Sequence[Row], after: Key | None
     ) -> tuple[list[Row], list[Row]]:
-        """Those rows that are not there, and those that are there as they were earlier."""
+        """Split the rows into those that are missing and those that are there in an earlier state."""
         missing = {kind.key_of(row): row for row in rows}
         changed: list[Row] = []
         up_to = kind.key_of(rows[-1])

@@ -1,4 +1,4 @@
-"""Opaque cursors of the listing tools: a JSON array in URL-safe base64."""
+"""Encode and decode the opaque cursors of listings: a JSON array in URL-safe base64."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode_cursor(*parts: str | int) -> str:
-    """The cursor that `decode_cursor` reads back."""
+    """Return a cursor that `decode_cursor` can read."""
     return base64.urlsafe_b64encode(to_json(parts)).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, *kinds: type[str] | type[int]) -> list[JsonValue]:
-    """The parts of a cursor, of the given types in order; InvalidArgument if it is not one of ours."""
+    """Return the parts of a cursor, which must have the given types in order. Raises
+    InvalidArgument."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         parts = from_json(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -29,23 +30,23 @@ def decode_cursor(cursor: str, *kinds: type[str] | type[int]) -> list[JsonValue]
     if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds):
         raise _not_ours()
     if any(isinstance(part, str) and "\0" in part for part in parts):
-        raise _not_ours()  # no name has it, and PostgreSQL could not compare with it
+        raise _not_ours()  # no name contains it, and PostgreSQL cannot compare with it
     return parts
 
 
 def decode_moment(cursor: str) -> tuple[datetime, str]:
-    """The time and the id of a cursor of those two, or InvalidArgument."""
+    """Return the time and the id of a cursor of those two. Raises InvalidArgument."""
     moment, name = decode_cursor(cursor, int, str)
     return from_microseconds(int(str(moment))), str(name)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since the Unix epoch, exactly."""
+    """Return exact microseconds since the Unix epoch."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(value: int) -> datetime:
-    """Raises InvalidArgument for a time outside the calendar."""
+    """Return the time. Raises InvalidArgument if it is outside the calendar."""
     try:
         return _EPOCH + value * _MICROSECOND
     except OverflowError as exc:

@@ -1,4 +1,4 @@
-"""Who has been heard of lately: noted on every call, written down now and then."""
+"""Presence: remember which agents have called lately, and write it to the store at intervals."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from shared_context_server.storage import Store
 
 ACTIVE_WINDOW = timedelta(minutes=5)
 FLUSH_INTERVAL_S = 5.0
-# Another process may have heard of an agent and not have written it down yet.
+# Another process may have seen an agent and not have written it to the store yet.
 GONE_AFTER = ACTIVE_WINDOW + timedelta(seconds=2 * FLUSH_INTERVAL_S)
 
 
 class Presence:
     """The agents seen by this process since the last flush.
 
-    `note` costs a dictionary write; the store is told by `flush`, which the server runs
-    every FLUSH_INTERVAL_S and before it lists agents. Of all processes that share the store one
-    publishes that an agent has come, when it is heard of first or after it had gone, and one that
-    it has gone, when it has not been heard of for GONE_AFTER.
+    `note` costs a dictionary write. `flush` writes to the store; the server calls it every
+    FLUSH_INTERVAL_S and before it lists agents. An agent joins when it is first seen, or seen again
+    after it left. It leaves when it was not seen for GONE_AFTER. Of all processes that share the
+    store, one publishes each of these events.
     """
 
     def __init__(self, store: Store, bus: Bus) -> None:
@@ -34,7 +34,7 @@ class Presence:
         self._seen[caller.agent_id] = caller.agent_type, MACHINE_CLOCK.now_us()
 
     async def flush(self) -> None:
-        """Write down what was noted; what could not be written is kept for the next time."""
+        """Write the noted agents to the store. What cannot be written is kept for the next time."""
         seen, self._seen = self._seen, {}
         try:
             change = await self._store.agents.touch(

@@ -1,4 +1,4 @@
-"""The part of a text that a query was found in."""
+"""Find the part of a text that matches a query best, for the preview of a search hit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ WINDOW_CHARS = 20_000  # of the text, compared at once
 
 
 def preview(query: str, content: str) -> str:
-    """The stretch of `content` around the best match, PREVIEW_CHARS at most and an ellipsis each side."""
+    """Return the part of `content` around the best match: at most PREVIEW_CHARS, with an ellipsis
+    where it is cut."""
     return finish(preview_in_steps(Query(query), content))
 
 
@@ -33,8 +34,8 @@ def preview_in_steps(query: Query, content: str) -> Work[str]:
 
 
 def _find(query: Query, text: str) -> Work[int]:
-    """The middle of the best match in the normalized text: the query itself, else its longest word
-    that is there, else what resembles it most."""
+    """Return the middle of the best match in the normalized text: of the whole query, else of its
+    longest word that occurs, else of the most similar part."""
     for sought in (query.text, *sorted(query.words, key=len, reverse=True)):
         if sought and (place := text.find(sought)) >= 0:
             return place + len(sought) // 2
@@ -53,7 +54,7 @@ def _find(query: Query, text: str) -> Work[int]:
 
 
 def _find_original(content: str, pieces: list[str], place: int) -> int:
-    """Where in the content the character is that stands at `place` in its normalized pieces."""
+    """Return the position in the content of the character at `place` in its normalized pieces."""
     for (start, end), piece in zip(split_into_pieces(content), pieces, strict=True):
         if place < len(piece):
             return start + _find_in_piece(content[start:end], place)
@@ -62,7 +63,7 @@ def _find_original(content: str, pieces: list[str], place: int) -> int:
 
 
 def _find_in_piece(text: str, place: int) -> int:
-    # Some forms have another length when they are folded: ß, ligatures, half-width kana with marks.
+    # Case folding changes the length of some characters: ß, ligatures, half-width kana with marks.
     low, high = 0, min(len(text), PIECE_CHARS)
     while low < high:
         middle = (low + high) // 2

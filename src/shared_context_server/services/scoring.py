@@ -1,4 +1,4 @@
-"""How well texts match a query: words compared with RapidFuzz, so that a typo costs little.
+"""Score how well texts match a query: compares words with RapidFuzz, so that a typo costs little.
 
 The score of a text, 0–100:
 - 99 if the query's words stand in it next to each other, in order; 100 if they do so as written
@@ -51,14 +51,14 @@ _POSTING_BYTES = 5
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """`index`: the text's position in the order of adding."""
+    """A text that matches. `index`: its position in the order of adding."""
 
     index: int
     score: float
 
 
 class Query:
-    """A query as texts are compared with it."""
+    """A query, prepared for comparison with texts."""
 
     def __init__(self, text: str) -> None:
         self.text = normalize(text).strip()
@@ -68,9 +68,9 @@ class Query:
 
 
 class TextIndex:
-    """Texts in order of adding, by the words they contain. `size_bytes`: what it takes in memory.
+    """An inverted index of texts in order of adding. `size_bytes`: its size in memory.
 
-    Texts may be added while a match runs: it may then find them or not.
+    Texts may be added while a match runs. The match may find them or not.
     """
 
     def __init__(self) -> None:
@@ -121,15 +121,16 @@ class TextIndex:
         return self._postings[word_id]
 
     def match(self, query: str, threshold: float) -> list[Match]:
-        """Every text that scores at least `threshold`, best first, the last added first among equals."""
+        """Return every text that scores at least `threshold`: best first, the last added first
+        among equals."""
         scores = finish(self.match_in_steps(Query(query), threshold))
         kept = [Match(index, score) for index, score in scores.items()]
         kept.sort(key=lambda match: (-match.score, -match.index))
         return kept
 
     def match_in_steps(self, query: Query, threshold: float) -> Work[dict[int, float]]:
-        """The scores of the texts that reach the threshold, by index."""
-        count = len(self._texts)  # what is added meanwhile is left out
+        """Return the scores of the texts that reach the threshold, by index."""
+        count = len(self._texts)  # texts added meanwhile are left out
         scores: dict[int, float] = {}
         if query.words:
             scores = yield from self._word_scores(query.words)
@@ -139,7 +140,7 @@ class TextIndex:
         return {index: score for index, score in rounded.items() if score >= threshold}
 
     def _word_scores(self, words: Sequence[str]) -> Work[dict[int, float]]:
-        """Text index to the weighted mean of its best matches."""
+        """Return the weighted mean of the best matches, by text index."""
         weights = [min(len(word), MAX_WORD_WEIGHT) for word in words]
         total = sum(weights)
         scores: dict[int, float] = {}
@@ -152,7 +153,7 @@ class TextIndex:
         return scores
 
     def _best_matches(self, word: str) -> Work[dict[int, float]]:
-        """Text index to the best similarity of any of its words to this one."""
+        """Return, by text index, the best similarity of any of the text's words to this one."""
         similar = yield from self._similar_words(word)
         best: dict[int, float] = {}
         word_ids: dict[float, list[int]] = {}
@@ -168,7 +169,7 @@ class TextIndex:
         return best
 
     def _similar_words(self, word: str) -> Work[dict[int, float]]:
-        """Word id to similarity, for the words of the index that are close enough."""
+        """Return, by word id, the similarity of the index's words that are close enough."""
         from rapidfuzz import fuzz, process  # noqa: PLC0415 - services.late_imports says why
 
         similar: dict[int, float] = {}
@@ -176,7 +177,7 @@ class TextIndex:
             is_without_spaces = is_unspaced(word)
             contained = 100.0 if is_without_spaces else CONTAINED
             is_part_enough = is_without_spaces or len(word) >= MIN_CONTAINED_LETTERS
-            # Comparing takes time with the square of the length; what is much longer is passed over.
+            # Comparing takes time with the square of the length, so much longer words are skipped.
             at_once = COMPARED_AT_ONCE // (1 + len(word) ** 2 // SQUARE_OF_A_SHORT_WORD)
             for start in range(0, len(self._words), at_once):
                 words = self._words[start : start + at_once]

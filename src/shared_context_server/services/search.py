@@ -1,4 +1,4 @@
-"""Fuzzy search in a session: the newest messages first, for as long as a search may take."""
+"""Fuzzy search in a session, from the newest messages back, within a time limit."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from shared_context_server.services.slices import Work, run_in_slices
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
-PREVIEW_LIMIT_S = 0.5  # for all previews; then the beginning of a message is its preview
+PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message is its preview
 PREVIEW_BEGINNING_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """`visibility` None searches all that the caller may see."""
+    """The arguments of a search. `visibility` None: all that the caller may see."""
 
     session_id: str
     query: str
@@ -44,8 +44,8 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """`shortened`: the message is shown without metadata and recipients, with its preview in place
-    of its content, since the answer is full."""
+    """A match. `shortened`: the answer is full, so the message comes without metadata and
+    recipients, and with its preview in place of the content."""
 
     message: Message
     score: float
@@ -55,8 +55,8 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """`scanned`: messages that were compared and that the caller may see. `exhaustive`: those are
-    all of them."""
+    """The result of a search. `scanned`: the number of visible messages that were compared.
+    `exhaustive`: these are all of them."""
 
     hits: list[SearchHit]
     scanned: int
@@ -76,8 +76,8 @@ class _Found:
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """The best matches, best first, the newer first among equals. After TIME_LIMIT_S what was found
-    until then, and exhaustive false."""
+    """Return the best matches, best first, newer ones first among equals. After TIME_LIMIT_S it
+    returns what was found so far, with `exhaustive` false."""
     started = time.monotonic()
     await import_late(SEARCH)
     query = _check_query(request.query)
@@ -122,8 +122,8 @@ def _check_query(text: str) -> Query:
 async def _list_blocks(
     services: Services, corpus: Corpus, ends_at: float
 ) -> AsyncGenerator[tuple[Block, int] | None]:
-    """The log's blocks from the newest back, each with how many of its messages there are to compare,
-    and None in place of the next when there is no time."""
+    """Yield the log's blocks from the newest back, each with its number of messages to compare;
+    yield None instead of the next block when the time is up."""
     await services.corpora.extend_back(corpus, ends_at - TIME_LIMIT_S / 2)
     low = corpus.high
     for block in reversed(list(corpus.blocks)):
@@ -140,7 +140,7 @@ async def _list_blocks(
 
 
 def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int, float]]:
-    """The scores of the block's messages that reach the threshold, by their place in it."""
+    """Return the scores of the messages that reach the threshold, by their index in the block."""
     best = yield from block.contents.match_in_steps(query, request.fuzzy_threshold)
     if request.search_metadata:
         scores = yield from block.metadata.match_in_steps(query, request.fuzzy_threshold)
@@ -191,7 +191,7 @@ def _count_visible(block: Block, caller: Caller, count: int) -> int:
 async def _show(
     services: Services, caller: Caller, query: Query, best: Iterable[tuple[float, int, Message]]
 ) -> list[SearchHit]:
-    """The hits with their messages as they are stored, whole as far as they fit into one answer."""
+    """Read the messages of the hits from the store, as many in full as fit into one answer."""
     guard = partial(policy.require_session_read, caller)
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
     best = list(best)

@@ -1,4 +1,4 @@
-"""Sessions: made, listed, read, closed, deleted."""
+"""Sessions: create, list, read, close and delete them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def create_session(
     access: Access,
     invited: Sequence[str],
 ) -> Session:
-    """Create an active session with an id that nobody can guess; `invited` may read it too."""
+    """Create an active session with an unguessable id; the agents in `invited` may read it too."""
     policy.require_permission(caller, Permission.WRITE)
     names = tuple(dict.fromkeys(invited))
     if wrong := await services.identity.names.check_agent_ids(names, "participants"):
@@ -87,7 +87,7 @@ async def list_sessions(
     limit: int,
     cursor: str | None,
 ) -> SessionList:
-    """One page, newest first; next_cursor is None on the last one."""
+    """Return one page, newest first. next_cursor is None on the last page."""
     policy.require_permission(caller, Permission.READ)
     before = None
     if cursor is not None:
@@ -103,7 +103,7 @@ async def list_sessions(
 
 
 async def get_session(services: Services, caller: Caller, session_id: str) -> SessionDetail:
-    """The session with its newest visible messages."""
+    """Return the session with its newest visible messages."""
     guard = partial(policy.require_session_read, caller)
     summary = await services.store.sessions.summarize(session_id, caller, guard)
     participants = await services.store.sessions.list_participants(
@@ -116,7 +116,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
 
 
 async def close_session(services: Services, caller: Caller, session_id: str) -> Session:
-    """Make it read-only; closing twice is fine."""
+    """Make the session read-only. Closing it again changes nothing."""
     session = await services.store.sessions.close(
         session_id,
         utc_now(),
@@ -128,7 +128,7 @@ async def close_session(services: Services, caller: Caller, session_id: str) -> 
 
 
 async def delete_session(services: Services, caller: Caller, session_id: str) -> None:
-    """Remove everything of it but the audit trail."""
+    """Delete the session and all its data except the audit log."""
     await services.store.sessions.delete(
         session_id,
         partial(policy.require_session_control, caller),

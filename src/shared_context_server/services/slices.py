@@ -1,9 +1,9 @@
-"""Long work in short slices, so that the event loop is free in between.
+"""Run long computations in short slices, so that the event loop is not blocked.
 
-Work is a generator that yields often. A first slice runs where it is asked for: most work ends
-within it, sooner than a thread would begin. What is left runs in one thread that all such work of a
-process shares in turns. One thread, because each further one that runs Python code makes the event
-loop wait longer for the interpreter.
+A computation is a generator that yields often. Its first slice runs on the loop: most end within
+it, sooner than a thread would start. The rest runs in one thread, which all computations of the
+process share in turns. There is one thread only, because each further thread that runs Python code
+makes the event loop wait longer for the interpreter.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _thread = ThreadPoolExecutor(1, thread_name_prefix="slices")
 
 
 async def run_in_slices(work: Work[T], ends_at: float) -> T | None:
-    """The work's result; None if it has not ended when time.monotonic() passes `ends_at`."""
+    """Return the work's result; None if it has not ended when time.monotonic() passes `ends_at`."""
     task = _Sliced(work)
     if task.run(FIRST_SLICE_S):
         return task.result
     loop = asyncio.get_running_loop()
     while time.monotonic() < ends_at:
-        # Shielded: a slice cannot be stopped, and a generator that runs cannot be closed.
+        # Shielded, because a slice cannot be stopped and a running generator cannot be closed.
         if await asyncio.shield(loop.run_in_executor(_thread, task.run, SLICE_S)):
             return task.result
     return None
@@ -43,7 +43,7 @@ class _Sliced(Generic[T]):
         self.result: T | None = None
 
     def run(self, slice_s: float) -> bool:
-        """Go on for about so long; whether the work has ended."""
+        """Run for about `slice_s`; return whether the work has ended."""
         ends_at = time.perf_counter() + slice_s
         try:
             while time.perf_counter() < ends_at:
@@ -55,7 +55,7 @@ class _Sliced(Generic[T]):
 
 
 def finish(work: Work[T]) -> T:
-    """The result of the work, done at once."""
+    """Run the work to its end at once and return its result."""
     while True:
         try:
             next(work)

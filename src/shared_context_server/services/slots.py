@@ -1,4 +1,4 @@
-"""How many streams and waiting calls there may be: of an agent, of a key, and in all."""
+"""Limit the number of open streams and waiting calls: for each agent, for each key, and in all."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _Name = TypeVar("_Name", str, tuple[str, str])
 
 
 class Slots:
-    """The places of one process for those who wait. One agent, or one key under ever new names,
-    cannot take them all."""
+    """The slots of one process for streams and waiting calls. One agent, or one key under many
+    names, cannot take them all."""
 
     def __init__(self, settings: Settings) -> None:
         self._total = settings.max_streams
@@ -29,13 +29,15 @@ class Slots:
 
     @contextmanager
     def take(self, caller: Caller) -> Iterator[None]:
-        """A place for the length of the block. Raises RateLimited when the caller has all that it
-        may have, Unavailable when there are no more."""
+        """Take a slot for the length of the block. Raises RateLimited when the caller has all its
+        slots, and Unavailable when there are none left."""
         agent = (caller.key_id, caller.agent_id)
         if self._agents[agent] >= self._by_agent or self._keys[caller.key_id] >= self._by_key:
-            raise RateLimited(RETRY_AFTER_S, "Too many streams and waiting calls are open.")
+            raise RateLimited(RETRY_AFTER_S, "You have too many open streams and waiting calls.")
         if self._count >= self._total:
-            raise Unavailable("Too many streams and calls are waiting.", wait_s=RETRY_AFTER_S)
+            raise Unavailable(
+                "The server has too many open streams and waiting calls.", wait_s=RETRY_AFTER_S
+            )
         self._count += 1
         self._agents[agent] += 1
         self._keys[caller.key_id] += 1

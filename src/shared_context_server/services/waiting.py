@@ -1,4 +1,4 @@
-"""Wait for messages: asked once, answered when there is something the caller may see."""
+"""Wait for messages: return as soon as there are messages that the caller may see (long polling)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from shared_context_server.services.late_imports import MENTIONS, import_late
 from shared_context_server.services.messages import cut_page
 from shared_context_server.services.words import Mention
 
-MENTION_PAGE = 500  # messages read at once where only those that mention the caller are wanted
+MENTION_PAGE = 500  # messages read at once when only mentions of the caller are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class WaitRequest:
-    """`after_seq` None: the caller's stored cursor. The filters must all hold."""
+    """The arguments of a wait. `after_seq` None: the caller's stored cursor. All filters must hold."""
 
     session_id: str
     after_seq: int | None
@@ -40,13 +40,13 @@ async def wait_for_messages(
     request: WaitRequest,
     report_progress: ReportProgress | None = None,
 ) -> Waited:
-    """Messages behind the cursor that pass the filters, at once if there are any, else when one
-    comes; none when the time is up. Does not move the stored cursor.
+    """Return the messages after the cursor that pass the filters: at once if there are any, else
+    when one comes; none when the time is up. The stored cursor does not move.
 
-    Raises RateLimited when the caller waits too often at once, Unavailable when the server is
-    stopping or too many wait, SessionNotFound when the session is deleted, Unauthenticated when the
-    caller's token or key has ended meanwhile, CursorLost when the log ends before the cursor, or the
-    store is set back meanwhile.
+    Raises RateLimited when the caller has too many waiting calls, Unavailable when the server is
+    stopping or too many calls wait, SessionNotFound when the session is deleted, Unauthenticated
+    when the caller's token or key has ended, CursorLost when the log ends before the cursor or the
+    store is set back.
     """
     if request.mentions_me:
         await import_late(MENTIONS)

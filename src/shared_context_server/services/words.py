@@ -1,4 +1,4 @@
-"""Words of texts in any script: how they are compared, split, and mentioned.
+"""Normalize texts in any script, split them into words, and find mentions.
 
 A word is a run of letters, digits and underscores with their combining marks, so that a vowel sign
 of an Indic script or of Thai does not end it (Unicode Standard Annex 29 does the same). Chinese,
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import regex
 
-PIECE_CHARS = 2_000  # normalizing 2,000 characters takes 4 ms where each stands for eighteen
+PIECE_CHARS = 2_000  # normalizing 2,000 characters takes 4 ms if each becomes eighteen
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 
@@ -39,19 +39,19 @@ def _patterns() -> _Patterns:
 
 
 def normalize(text: str) -> str:
-    """Compatibility-composed (NFKC) and case-folded, as all comparing is done."""
+    """Return the text compatibility-composed (NFKC) and case-folded. All comparisons use this form."""
     return "".join(normalize_in_pieces(text))
 
 
 def normalize_in_pieces(text: str) -> Iterator[str]:
-    """`normalize` bit by bit, so that nobody waits for a long text."""
+    """Normalize piece by piece, so that a long text does not block."""
     for start, end in split_into_pieces(text):
         yield unicodedata.normalize("NFKC", text[start:end]).casefold()
 
 
 def split_into_pieces(text: str) -> Iterator[tuple[int, int]]:
-    """Where pieces of at most PIECE_CHARS begin and end: between words if possible, since a letter
-    and its marks are normalized together."""
+    """Return the ends of pieces of at most PIECE_CHARS. They are cut between words if possible,
+    because a letter and its marks are normalized together."""
     start = 0
     while start < len(text):
         end = start + PIECE_CHARS
@@ -67,13 +67,14 @@ def split_words(normalized: str) -> list[str]:
 
 
 def is_unspaced(word: str) -> bool:
-    """Whether the word is of a script that puts no spaces between words."""
+    """Whether the word is in a script without spaces between words."""
     return _patterns().unspaced_word.fullmatch(word) is not None
 
 
 class Mention:
-    """`@name` as a word of its own: not within an e-mail address, nor the beginning of a longer name.
-    A letter of a script without spaces may stand on either side, and a full-width @ is one too."""
+    """Finds `@name` as a word of its own: not within an e-mail address, nor as the start of a
+    longer name. A letter of a script without spaces may stand on either side. A full-width @ counts
+    too."""
 
     def __init__(self, name: str) -> None:
         import regex  # noqa: PLC0415 - services.late_imports says why
@@ -85,7 +86,7 @@ class Mention:
         )
 
     def is_in(self, content: str) -> bool:
-        """Characters that are composed in one text and not in the other are the same."""
+        """Whether the content mentions the name. Composed and decomposed characters are equal."""
         if "@" not in content and "\uff20" not in content:
             return False
         composed = unicodedata.normalize("NFC", content)

@@ -34,11 +34,11 @@ __all__ = [
 async def open_storage(
     settings: Settings, expected: StorageId | None = None
 ) -> AsyncIterator[Store]:
-    """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
+    """Open the store that `settings.storage_url` names, migrated, for a with block.
 
-    With `expected`, from identify_storage, only the one that was there then: none is created. Raises
+    With `expected`, from identify_storage, open only that database and never create one. Raises
     ConfigurationError for an unknown scheme, a schema newer than this program, a file system that
-    cannot lock, or another store than the expected one.
+    cannot lock, or a database other than the expected one.
     """
     async with find_backend(settings).open_store(settings, expected) as store:
         yield store
@@ -46,9 +46,8 @@ async def open_storage(
 
 @asynccontextmanager
 async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[Copier]:
-    """Open that store to move data: as a source, which is `read_only` and has to be there with its
-    schema up to date, or as a destination, which is migrated first. Raises ConfigurationError.
-    """
+    """Open that store to copy from or to it. A source is `read_only`, has to exist, and needs an
+    up-to-date schema. A destination is migrated first. Raises ConfigurationError."""
     if read_only:
         _require_schema(await asyncio.to_thread(find_schema_status, settings))
     else:
@@ -58,40 +57,44 @@ async def open_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[C
 
 
 def identify_storage(settings: Settings) -> StorageId | None:
-    """Which database is at the address just now; None on PostgreSQL, whose server keeps them apart."""
+    """Return which database is at the address now; None on PostgreSQL, whose server keeps databases
+    apart."""
     return find_backend(settings).identify(settings)
 
 
 def back_up_storage(settings: Settings, destination: Path, *, force: bool) -> int:
-    """Write a checked copy of the database to a new file, beside servers that run; its size in bytes.
+    """Write a checked copy of the database to a new file while servers run; return its size in
+    bytes.
 
-    Raises ConfigurationError if the name is taken, unless `force`, or on PostgreSQL, which has tools of
-    its own; CopyError if the copy cannot be written or is not sound.
+    Raises ConfigurationError if the file exists, unless `force`, or on PostgreSQL, which has tools
+    of its own; CopyError if the copy cannot be written or is damaged.
     """
     return find_backend(settings).back_up(settings, destination, force=force)
 
 
 def restore_storage(settings: Settings, source: Path) -> Restored:
-    """Put such a copy in the place of the database while nobody has it open.
+    """Replace the database with such a copy, while no process has it open.
 
-    Raises ConfigurationError, having changed nothing, if the copy is not sound, not of this program or
-    newer than it, if a process has the database open, or on PostgreSQL; CopyError if the disk fails.
+    Raises ConfigurationError, having changed nothing, if the copy is damaged, is not of this
+    program or is newer than it, if a process has the database open, or on PostgreSQL; CopyError if
+    the disk fails.
     """
     return find_backend(settings).restore(settings, source)
 
 
 def migrate_storage(settings: Settings) -> list[str]:
-    """Bring the schema up to date, as open_storage does; the names of the migrations applied."""
+    """Bring the schema up to date, as open_storage does; return the names of the applied
+    migrations."""
     return find_backend(settings).migrate(settings)
 
 
 def find_schema_status(settings: Settings) -> SchemaStatus:
-    """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
+    """Return the schema's version. Changes and creates nothing. Raises ConfigurationError."""
     return find_backend(settings).find_schema_status(settings)
 
 
 def count_descriptors(settings: Settings) -> int:
-    """How many file descriptors the store of one process may have open."""
+    """Return how many file descriptors the store of one process may have open."""
     return find_backend(settings).count_descriptors(settings)
 
 

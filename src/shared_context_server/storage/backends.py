@@ -1,4 +1,4 @@
-"""The registry of backends, by the scheme of DATABASE_URL, and what each of them offers."""
+"""The registry of storage backends, by the scheme of DATABASE_URL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ StorageId: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`aside`: where the database that was there has been put; None if there was none."""
+    """The result of a restore. `aside`: where the former database was moved to; None if there was
+    none."""
 
     schema: SchemaStatus
     aside: Path | None
@@ -39,7 +40,8 @@ class BackUp(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One kind of store. The functions of the same names in storage/__init__.py have the promises."""
+    """One kind of store. Its functions do what those of the same names in storage/__init__.py
+    promise."""
 
     open_store: Callable[[Settings, StorageId | None], AbstractAsyncContextManager[Store]]
     open_copier: OpenCopier
@@ -59,8 +61,8 @@ EXTRAS = {"postgres": "PostgreSQL"}
 
 
 def find_backend(settings: Settings) -> Backend:
-    """The backend of `settings.storage_url`. Raises ConfigurationError for an unknown scheme, and
-    if the driver is not installed."""
+    """Return the backend of `settings.storage_url`. Raises ConfigurationError for an unknown
+    scheme, and if the driver is not installed."""
     scheme = settings.storage_url.partition(":")[0]
     package = PACKAGES.get(scheme)
     if package is None:

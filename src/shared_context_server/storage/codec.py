@@ -1,7 +1,7 @@
-"""Convert rows to models and back, and encode the fields of a row: times, JSON, permissions.
+"""Convert rows to models and back, and encode fields: times, JSON, permissions.
 
-A list of columns stands beside the functions that read and make its rows by position. A new column
-is added at the end of the list; anywhere else it changes the positions in these functions.
+Each list of columns stands next to the functions that read and make its rows by position. Add a new
+column at the end of its list; anywhere else it changes the positions in these functions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def encode_time(at: datetime) -> int:
-    """Whole microseconds since the epoch."""
+    """Return whole microseconds since the epoch."""
     return (at - _EPOCH) // _MICROSECOND
 
 
@@ -58,8 +58,7 @@ def decode_optional_time(microseconds: int | None) -> datetime | None:
 
 
 def parse_time(text: str) -> int:
-    """The time that an ISO 8601 text names, as it is stored. Raises ValueError for one without an
-    offset."""
+    """Return the time of an ISO 8601 text as it is stored. Raises ValueError if it has no offset."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError("must be a time in UTC")
@@ -67,24 +66,24 @@ def parse_time(text: str) -> int:
 
 
 def spell_time(microseconds: int) -> str:
-    """A stored time as text: ISO 8601 in UTC, with Z and always six digits of a second."""
+    """Return a stored time as ISO 8601 text in UTC, with Z and always six digits of a second."""
     return decode_time(microseconds).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def clamp(number: int) -> int:
-    """The nearest integer that SQLite can compare with: bounds come from callers, of any size."""
+    """Return the nearest integer that SQLite can compare with. Callers may send bounds of any size."""
     return max(-MAX_INTEGER, min(number, MAX_INTEGER))
 
 
 def encode_json(value: JsonValue | tuple[str, ...]) -> str:
-    if value == () or value == {}:  # as most recipients and metadata are
+    if value == () or value == {}:  # the usual recipients and metadata
         return "{}" if value == {} else "[]"
     return to_json(value).decode()
 
 
 def decode_json(text: str) -> Any:
-    """The value; Any, because the caller knows what it has stored. Raises ValueError for an integer
-    of more digits than Python reads, which a memory value of an earlier version may have."""
+    """Return the value of a JSON text. Raises ValueError for an integer of more digits than Python
+    reads, which a memory value of an earlier version may have."""
     try:
         return from_json(text)
     except ValueError:
@@ -93,8 +92,8 @@ def decode_json(text: str) -> Any:
 
 
 def decode_json_exactly(text: str | bytes) -> Any:
-    """The value, whatever its integers are: for copies, which must lose nothing. Raises ValueError
-    for what is no JSON."""
+    """Return the value of a JSON text, whatever the size of its integers: copies must lose nothing.
+    Raises ValueError for invalid JSON."""
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError:
@@ -102,7 +101,7 @@ def decode_json_exactly(text: str | bytes) -> Any:
 
 
 def _parse_long_integer(digits: str) -> int:
-    """In parts, because int() refuses texts that are longer than some thousand digits."""
+    """Parse in parts, because int() refuses texts longer than some thousand digits."""
     sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits)
     number = 0
     for start in range(0, len(digits), _DIGITS_AT_ONCE):
@@ -112,7 +111,7 @@ def _parse_long_integer(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def encode_permissions(permissions: frozenset[Permission]) -> str:
@@ -124,7 +123,7 @@ def decode_permissions(text: str) -> frozenset[Permission]:
 
 
 def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
-    """Where columns stand in a list of them."""
+    """Return the positions of columns in a list of them."""
     listed = [column.strip().rpartition(".")[2] for column in columns.split(",")]
     return tuple(listed.index(name) for name in names)
 
@@ -135,12 +134,12 @@ SESSION = """
 """
 
 
-SESSION_WIDE = _find_positions(SESSION, "purpose", "metadata", "invited")
+SESSION_TEXT_COLUMNS = _find_positions(SESSION, "purpose", "metadata", "invited")
 
 
 def to_session(row: Row) -> Session:
     *columns, last_seq = row
-    is_small = sum(len(row[at]) for at in SESSION_WIDE) <= _REMEMBERED_BYTES
+    is_small = sum(len(row[at]) for at in SESSION_TEXT_COLUMNS) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
     return session._replace(last_seq=last_seq) if last_seq else session
 
@@ -180,7 +179,7 @@ MESSAGE = """
 """
 
 
-MESSAGE_WIDE = _find_positions(MESSAGE, "content", "recipients", "metadata")
+MESSAGE_TEXT_COLUMNS = _find_positions(MESSAGE, "content", "recipients", "metadata")
 """The columns of MESSAGE that may be long."""
 
 
@@ -231,7 +230,7 @@ def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
 
 
 def _decode_value(text: str) -> tuple[JsonValue, bool]:
-    """The value, and whether it can be read."""
+    """Return the value, and whether it could be read."""
     try:
         return decode_json(text), True
     except ValueError:
@@ -243,7 +242,7 @@ MEMORY_LISTING = (
 )
 
 
-MEMORY_LISTING_WIDE = _find_positions(MEMORY_LISTING, "key", "metadata")
+MEMORY_LISTING_TEXT_COLUMNS = _find_positions(MEMORY_LISTING, "key", "metadata")
 
 
 def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> MemoryListing:

@@ -1,7 +1,7 @@
-"""Load numbered SQL migrations and find those that a database lacks; each store applies its own.
+"""Load numbered SQL migrations, and find those that a database lacks. Each store applies its own.
 
-A file is a series of statements that may run in a transaction. Once released it never changes: its
-checksum is kept in every database it was applied to.
+A file is a series of statements that may run in a transaction. It never changes once released:
+every database keeps the checksum of each applied file.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """Numbers of the newest migration applied (0: none) and of the newest one there is."""
+    """The numbers of the newest applied migration (0: none) and of the newest known one."""
 
     current: int
     latest: int
 
 
 def load_migrations(directory: Path) -> list[Migration]:
-    """The migrations of a directory by number. Raises ConfigurationError for a gap."""
+    """Return the migrations of a directory by number. Raises ConfigurationError for a gap."""
     migrations: list[Migration] = []
     for path in sorted(directory.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
@@ -59,25 +59,25 @@ def load_migrations(directory: Path) -> list[Migration]:
 
 
 def is_ours(migration_columns: Collection[str], *, has_others: bool, where: str) -> bool:
-    """Whether a database has been migrated by us; False if it is empty.
+    """Whether this program has migrated the database; False if it is empty.
 
-    `migration_columns`: of its table schema_migrations, none if it has no such table. `has_others`:
-    whether there are tables beside that. Tables of others beside ours are no harm. Raises
-    ConfigurationError, which names `where`, for a database that holds somebody else's tables.
+    `migration_columns`: the columns of its table schema_migrations, if there is one. `has_others`:
+    whether it has other tables. Foreign tables beside ours are allowed. Raises ConfigurationError,
+    which names `where`, for a database with only foreign tables.
     """
     if set(migration_columns) >= COLUMNS:
         return True
     if migration_columns or has_others:
         raise ConfigurationError(
-            f"{where} has tables of another program and is left as it is: name an empty one, or one "
-            "that this program has made."
+            f"{where} has tables of another program and was not changed: name an empty one, or one "
+            "that this program made."
         )
     return False
 
 
 def find_missing(applied: Sequence[Applied], migrations: Sequence[Migration]) -> list[Migration]:
-    """Those that a database lacks. Raises ConfigurationError if one that it was made with has been
-    changed, or if its schema is newer than this program."""
+    """Return the migrations that a database lacks. Raises ConfigurationError if an applied one has
+    changed, or if the schema is newer than this program."""
     if len(applied) > len(migrations):
         number, name, _ = applied[-1]
         raise ConfigurationError(
@@ -87,7 +87,7 @@ def find_missing(applied: Sequence[Applied], migrations: Sequence[Migration]) ->
     for migration, (_, name, checksum) in zip(migrations, applied, strict=False):
         if (migration.name, migration.checksum) != (name, checksum):
             raise ConfigurationError(
-                f"Migration {migration.name} is not the one this database was made with "
+                f"Migration {migration.name} differs from the one applied to this database "
                 f"({name}, sha256 {checksum[:12]}…): applied migrations must not change."
             )
     return list(migrations[len(applied) :])

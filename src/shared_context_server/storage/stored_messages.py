@@ -1,4 +1,4 @@
-"""Lists of messages that keep the rows they were read from, and make models of them on demand."""
+"""A list of messages that keeps the rows it was read from, and makes models on demand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from shared_context_server.storage.codec import Row, from_message, to_message
 
 
 class StoredMessages(Sequence[Message]):
-    """Rows of MESSAGE, read as Message. Whoever only passes messages on takes the rows, whose
-    recipients and metadata are still the JSON text they were stored as."""
+    """Rows of MESSAGE, read as Message. Code that only passes messages on takes the rows, whose
+    recipients and metadata are still JSON text."""
 
     __slots__ = ("rows",)
 
@@ -43,7 +43,7 @@ class StoredMessages(Sequence[Message]):
 
 
 def rows_of(messages: Iterable[Message]) -> Iterable[Row]:
-    """The rows that the messages are read from, or would be stored as."""
+    """Return the rows that the messages were read from, or would be stored as."""
     if isinstance(messages, StoredMessages):
         return messages.rows
     return map(from_message, messages)

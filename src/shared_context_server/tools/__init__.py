@@ -1,1 +1,1 @@
-"""The tools: thin, arguments to service to result."""
+"""The tools: thin functions that pass arguments to a service and return its result."""

@@ -1,4 +1,4 @@
-"""Tools about agents and what they did."""
+"""Tools for agents and for the audit log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from shared_context_server.models import AgentId, Permission
-from shared_context_server.services import agents
+from shared_context_server.services import agents, audit
 from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import (
     Arguments,
@@ -88,7 +88,7 @@ async def list_agents(services: Services, call: Call, arguments: ListAgents) -> 
 
 async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
     """List who did what, newest first. Only for admins."""
-    page = await agents.get_audit_log(
+    page = await audit.get_audit_log(
         services,
         call.caller,
         session_id=arguments.session_id,

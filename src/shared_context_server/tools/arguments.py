@@ -1,4 +1,4 @@
-"""What all tools' arguments and results have in common, and the types they share."""
+"""Base classes and shared types of the tools' arguments and results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_CONTENT_CHARS = 100_000
 MAX_METADATA_BYTES = 64 * 1024
 MAX_PARTICIPANTS = 200
 TOO_LARGE = "content_too_large"
-# The first and the last second of the calendar, years 1 to 9999.
+# The first and the last second of the years 1 to 9999.
 MIN_EPOCH_S = -62_135_596_800
 MAX_EPOCH_S = 253_402_300_799
 
@@ -35,7 +35,7 @@ _DATETIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments: unknown ones are refused."""
+    """Base class of every tool's arguments. Unknown arguments are refused."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -46,10 +46,11 @@ class Arguments(BaseModel):
 
     @classmethod
     def tidy(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments without those that are the same as missing. Raises InvalidArgument for a text
-        with U+0000: PostgreSQL's text cannot hold it; in a JSON value it is written as an escape.
+        """Return the arguments without those that count as missing. Raises InvalidArgument for a
+        text with U+0000, which PostgreSQL's text cannot store; in a JSON value it is an escape.
 
-        Here and not in validators, each of which would be called from Rust for every argument."""
+        Not done in validators, because Rust would call each of them for every argument.
+        """
         if not any(map(_is_odd, arguments.values())):
             return arguments
         for name, value in arguments.items():
@@ -66,8 +67,9 @@ class Arguments(BaseModel):
 
     @classmethod
     def _is_missing(cls, name: str, value: Any) -> bool:
-        """Null is; so is an empty text for an optional argument, as some gateways send for each
-        that they have no value for. No optional argument means something else by it."""
+        """Whether the value counts as missing. Null does. So does an empty text for an optional
+        argument: some gateways send one for each argument without a value. For no optional argument
+        does it mean anything else."""
         field = cls.model_fields.get(name)
         if field is None or name in cls.null_is_a_value:
             return False
@@ -79,9 +81,9 @@ def _is_odd(value: Any) -> bool:
 
 
 class Result(BaseModel):
-    """Base of every tool's answer."""
+    """Base class of every tool's result."""
 
-    # Built by the first answer: most servers use few of them, and nothing is read with any.
+    # Built for the first answer, because most servers use few of them, and none is used to parse.
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     success: Literal[True] = True
@@ -112,8 +114,8 @@ def _limit_metadata(value: Any) -> JsonValue:
 
 
 def _read_json(name: str, value: Any, limit_bytes: int) -> JsonValue:
-    """The value as what its JSON says. Not as pydantic's JsonValue, which calls Python for each value
-    within, and that several times as long as parsing takes."""
+    """Return the value that its JSON text gives. Not as pydantic's JsonValue, which calls Python
+    for each inner value and takes several times as long as parsing."""
     text = to_json(value)
     if len(text) > limit_bytes:
         raise PydanticCustomError(
@@ -129,7 +131,7 @@ def _read_json(name: str, value: Any, limit_bytes: int) -> JsonValue:
 
 
 def _parse_time(value: Any) -> datetime:
-    """RFC 3339, or seconds since the Unix epoch; without an offset it is UTC."""
+    """Parse RFC 3339, or seconds since the Unix epoch. Without an offset it is UTC."""
     if isinstance(value, bool):
         raise PydanticCustomError("time_type", "Input should be RFC 3339 or epoch seconds")
     if isinstance(value, int | float):
@@ -141,16 +143,16 @@ def _parse_time(value: Any) -> datetime:
         return parsed.replace(tzinfo=UTC)
     try:
         return parsed.astimezone(UTC)
-    except OverflowError as exc:  # within a day of the calendar's ends
+    except OverflowError as exc:  # within a day of the first or last day of the calendar
         raise PydanticCustomError("time_range", "The time is out of range") from exc
 
 
 def _write_time(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, so that texts sort as times do."""
+    """Return RFC 3339 in UTC with microseconds, so that texts sort as times do."""
     return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-# JSON that is held to the rules elsewhere: of arguments below, of what is stored when it was written.
+# JSON that is checked elsewhere: arguments below, stored values when they were written.
 AnyJson = Annotated[Any, WithJsonSchema({})]
 JsonMembers = dict[str, AnyJson]
 Integer = Annotated[int, BeforeValidator(_refuse_bool)]

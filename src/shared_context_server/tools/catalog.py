@@ -1,4 +1,4 @@
-"""The one list of the tools there are."""
+"""The list of all tools."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ TOOLS: tuple[Tool[Any, Any], ...] = (
 
 
 def served_tools(tool_set: ToolSet) -> tuple[Tool[Any, Any], ...]:
-    """The tools that TOOLS selects."""
+    """Return the tools that the setting TOOLS selects."""
     return tuple(tool for tool in TOOLS if tool_set is ToolSet.ALL or tool.is_core)

@@ -1,4 +1,4 @@
-"""Tools about the time and the machine's sensors."""
+"""Tools for the time and the machine's sensors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from shared_context_server.clock import SensorReading
 from shared_context_server.models import Permission
-from shared_context_server.services import timing
+from shared_context_server.services import clock
+from shared_context_server.services.clock import TimeNow
 from shared_context_server.services.context import Services
-from shared_context_server.services.timing import TimeNow
 from shared_context_server.tools.arguments import Arguments, Result, Time
 from shared_context_server.tools.registry import READS, Call, Tool
 
@@ -67,7 +67,7 @@ def time_result(now: TimeNow) -> TimeResult:
 
 
 def sensors_result(reading: SensorReading) -> SensorsResult:
-    """All channels by name, those that this machine lacks too."""
+    """Return all channels by name, also those that this machine does not have."""
     return SensorsResult(
         sensors={
             "temperature": _item(reading, reading.temperature, "°C"),
@@ -100,13 +100,13 @@ def _item(reading: SensorReading, value: float | None, unit: str) -> SensorItem:
 
 
 def _single(sensor: str, services: Services, call: Call) -> SensorResult:
-    found = sensors_result(timing.get_sensors(services, call.caller)).sensors[sensor]
+    found = sensors_result(clock.get_sensors(services, call.caller)).sensors[sensor]
     return SensorResult(**found.model_dump())
 
 
 async def get_time(services: Services, call: Call, arguments: NoArguments) -> TimeResult:
     """Get the time, with error bounds where known. All agents on this machine read the same clock."""
-    return time_result(timing.get_time(services, call.caller))
+    return time_result(clock.get_time(services, call.caller))
 
 
 async def get_temperature(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
@@ -121,7 +121,7 @@ async def get_humidity(services: Services, call: Call, arguments: NoArguments) -
 
 async def get_all_sensors(services: Services, call: Call, arguments: NoArguments) -> SensorsResult:
     """Get the machine's temperature, humidity, cpu, memory and load, by name."""
-    return sensors_result(timing.get_sensors(services, call.caller))
+    return sensors_result(clock.get_sensors(services, call.caller))
 
 
 TOOLS = (

@@ -1,4 +1,4 @@
-"""The one way a tool is called, whatever the surface: identify, authorise, check, run, count."""
+"""Call a tool, the same way for every surface: identify, authorise, check, run, count."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _FEW_VALUES = 64
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
 MAX_LISTED_ERRORS = 10
-_CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that are credentials
+_CREDENTIALS = frozenset({"api_key", "auth_token"})  # arguments that contain credentials
 
 _log = get_logger("tools")
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a call came to: a result, or the one error shape."""
+    """The outcome of a call: a result, or an error in the one error shape."""
 
     status: int
     body: BaseModel | Written[Any] | dict[str, Any]
@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Dispatcher:
-    """Calls tools by name for all surfaces of one server."""
+    """Calls tools by name, for all surfaces of one server."""
 
     def __init__(
         self, services: Services, tools: Iterable[Tool[Any, Any]], metrics: Metrics
@@ -80,9 +80,9 @@ class Dispatcher:
         connection: Connection,
         report_progress: ReportProgress | None = None,
     ) -> Outcome:
-        """Run one tool; never raises for what a caller can cause, nor for our own defects.
+        """Run one tool. Never raises for a caller's mistake, nor for a defect of ours.
 
-        `arguments` as bytes are JSON that is still to be parsed.
+        `arguments` as bytes are JSON that is not parsed yet.
         """
         started = time.perf_counter()
         tool = self.tools.get(name)
@@ -123,8 +123,8 @@ class Dispatcher:
     def _count_failure(
         self, error: SharedContextError, connection: Connection
     ) -> SharedContextError:
-        """The error, or RateLimited in its place for who has presented too many wrong credentials
-        as arguments; those in headers are counted where headers are read."""
+        """Return the error, or RateLimited for a caller that has sent too many wrong credentials as
+        arguments. Those in headers are counted where headers are read."""
         if isinstance(error, Unauthenticated) and error.details.get("field") in _CREDENTIALS:
             try:
                 self.services.limits.count_failure(connection.address)
@@ -133,8 +133,8 @@ class Dispatcher:
         return error
 
     async def _identify(self, arguments: Any, connection: Connection) -> Caller:
-        """Who calls: whom auth_token names, else the connection. Comes before the arguments are
-        checked, so that a stranger learns nothing but that they are one."""
+        """Return the caller: the one that auth_token names, else the connection's. This comes
+        before the arguments are checked, so that strangers learn nothing else."""
         if connection.refused is not None:
             raise connection.refused
         auth_token = arguments.get("auth_token") if isinstance(arguments, dict) else None
@@ -144,13 +144,13 @@ class Dispatcher:
 
 
 def failure(error: SharedContextError) -> Outcome:
-    """The error as an outcome in the one shape."""
+    """Return the error as an outcome in the one error shape."""
     return Outcome(error.status, error.body(), error.retry_after_s)
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: NaN, Infinity, 1e999, lone surrogates and broken text raise InvalidArgument, more
-    than MAX_VALUES values ContentTooLarge."""
+    """Parse strict JSON. NaN, Infinity, 1e999, lone surrogates and invalid UTF-8 raise
+    InvalidArgument; more than MAX_VALUES values raise ContentTooLarge."""
     count = count_values(body)
     if has_too_many_values(body, count):
         raise ContentTooLarge(
@@ -165,7 +165,7 @@ def parse_json(body: bytes) -> Any:
         if name is not None:
             name = _printable(name)
             raise InvalidArgument(
-                f"{name} has an integer beyond 64 bits; send it as text.", field=name
+                f"{name} has an integer beyond 64 bits. Send it as text.", field=name
             ) from exc
         raise InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
@@ -176,10 +176,13 @@ def parse_json(body: bytes) -> Any:
 
 
 def may_exceed_doubles(body: bytes, value: Any, count: int | None) -> bool:
-    """Whether this JSON of `count` values, read as `value`, may have a number like 1e999, which from_json reads as
-    infinity whatever allow_inf_nan says. Few values are looked at; of many, the text is searched for a
-    number with an exponent of three digits, or with very many digits. True for all that is long and
-    has many values, where looking would take longer than writing the values once more."""
+    """Whether this JSON of `count` values, parsed as `value`, may have a number like 1e999.
+    from_json reads it as infinity whatever allow_inf_nan says.
+
+    Few values are checked one by one. With many, the text is searched for a number with an exponent
+    of three digits or with very many digits. True for long texts with many values, where searching
+    would take longer than serialising the value once more.
+    """
     if count is not None and count <= _FEW_VALUES:
         return _has_infinity(value)
     return len(body) > LONG_BODY_BYTES or _LARGE_NUMBER.search(body) is not None
@@ -200,7 +203,8 @@ def _has_infinity(value: Any) -> bool:
 
 
 def require_strict_json(arguments: Mapping[str, Any]) -> None:
-    """Hold values that did not come through `parse_json` to the same rules, naming the argument."""
+    """Check arguments that did not come through `parse_json` by the same rules, naming the
+    argument."""
     if _is_strict_json(arguments):
         return
     for name, value in arguments.items():
@@ -218,12 +222,13 @@ def _is_strict_json(value: Any) -> bool:
 
 
 def _printable(name: str) -> str:
-    """An argument's name as an answer can hold it: without lone surrogates, and not for ever."""
+    """Return an argument's name as an answer can show it: shortened and without lone surrogates."""
     return name[:100].encode(errors="replace").decode()
 
 
 def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
-    """The validated arguments, or InvalidArgument / ContentTooLarge naming the first wrong one."""
+    """Return the validated arguments. Raises InvalidArgument or ContentTooLarge, naming the first
+    wrong argument."""
     if not isinstance(arguments, dict):
         raise InvalidArgument("The arguments must be a JSON object.", field="body")
     try:
@@ -234,7 +239,7 @@ def parse_arguments(model: type[Arguments], arguments: Any) -> Arguments:
 
 
 def _without_most_unknown(model: type[Arguments], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with no more unknown ones than an error lists."""
+    """Return the arguments with no more unknown ones than an error lists."""
     if len(arguments) <= MAX_LISTED_ERRORS:
         return arguments
     known = model.model_fields
@@ -246,7 +251,7 @@ def _without_most_unknown(model: type[Arguments], arguments: dict[str, Any]) -> 
 
 
 def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoReturn:
-    # An unknown name first: it may be that of an argument which is missing, written otherwise.
+    # Unknown names first: one may be a misspelt name of a missing argument.
     first = next((error for error in errors if error["type"] == UNKNOWN_ARGUMENT), errors[0])
     field = str(first["loc"][0]) if first["loc"] else "arguments"
     reasons: list[JsonValue] = [

@@ -1,4 +1,4 @@
-"""Tools that say who is calling."""
+"""Tools for tokens: authenticate, refresh, revoke."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lease tools, and what the writing tools that a lease may fence share with them."""
+"""Tools for leases, and the lease arguments of writing tools."""
 
 from __future__ import annotations
 
@@ -80,20 +80,23 @@ class LeaseList(Result):
 
 
 def fence_of(lease: str | None, fencing_token: int | None) -> Fence | None:
-    """What a write's two arguments ask for. Raises InvalidArgument naming the one that is missing."""
+    """Return the fence of a write's two arguments. Raises InvalidArgument naming the missing one."""
     if lease is None and fencing_token is None:
         return None
     if lease is None:
-        raise InvalidArgument("fencing_token needs lease, its name.", field="lease")
+        raise InvalidArgument(
+            "fencing_token was given without lease. Send the name of the lease too.", field="lease"
+        )
     if fencing_token is None:
         raise InvalidArgument(
-            "lease needs the fencing_token that acquire_lease gave.", field="fencing_token"
+            "lease was given without fencing_token. Send the one that acquire_lease returned.",
+            field="fencing_token",
         )
     return Fence(lease, fencing_token)
 
 
 def lease_list(page: leases.LeasePage) -> LeaseList:
-    """How a listing looks on every surface."""
+    """Return a page of leases as every surface shows it."""
     items = [
         LeaseItem(
             name=lease.name,

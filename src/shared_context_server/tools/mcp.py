@@ -1,4 +1,4 @@
-"""The registry's tools as FastMCP serves them."""
+"""Serve the registry's tools through FastMCP."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ BOUND_FOR_S = 3600.0
 
 
 class SessionBindings:
-    """Which token an MCP session stands for once its client has authenticated in it.
+    """The token of each MCP session whose client has authenticated in it.
 
-    Only for MCP_SESSION_IDENTITY=true: the protocol says that sessions must not authenticate. A
-    binding ends BOUND_FOR_S after it was made. The token is checked at each use, so that it also ends
-    with the token's expiry or revocation.
+    Only for MCP_SESSION_IDENTITY=true, because the protocol says that sessions must not
+    authenticate. A binding ends BOUND_FOR_S after it was made. The token is checked at each use, so
+    a binding also ends when the token expires or is revoked.
     """
 
     def __init__(self, identity: Identity, *, timer: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +50,7 @@ class SessionBindings:
         self._tokens: TTLCache[str, str] = TTLCache(MAX_BOUND_SESSIONS, BOUND_FOR_S, timer)
 
     async def connect(self, session_id: str, connection: Connection) -> Connection:
-        """The connection as the session's token makes it, if the session has one."""
+        """Return the connection with the session's token, if it has one."""
         token = self._tokens.get(session_id)
         if token is None:
             return connection
@@ -65,10 +65,10 @@ class SessionBindings:
 
 
 class McpTool(FastMCPTool):
-    """A registry tool: its schema is the registry's, its call is the dispatcher's.
+    """A registry tool for FastMCP: it has the registry's schema and calls the dispatcher.
 
-    It lists no output schema. Clients on the TypeScript SDK 1.x check the structured content of
-    errors against it too, and then show their own complaint instead of the server's error.
+    It has no output schema. Clients on the TypeScript SDK 1.x check errors against it too, and then
+    show their own message instead of the server's error.
     """
 
     _dispatcher: Dispatcher = PrivateAttr()
@@ -95,7 +95,7 @@ class McpTool(FastMCPTool):
         return made
 
     def get_meta(self) -> dict[str, Any]:
-        """Nothing: FastMCP's own would lengthen every tools/list."""
+        """Return nothing: FastMCP's own metadata would make every tools/list longer."""
         return {}
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
@@ -114,7 +114,8 @@ class McpTool(FastMCPTool):
 
 
 async def mcp_connection(context: Context, bindings: SessionBindings | None) -> Connection:
-    """Who is calling over MCP: the request's headers, else what its MCP session is bound to."""
+    """Return the caller's connection over MCP: from the request's headers, else from its MCP
+    session's token."""
     connection = current_connection.get()
     if bindings is not None and connection.caller.is_anonymous:
         return await bindings.connect(context.session_id, connection)
@@ -124,7 +125,7 @@ async def mcp_connection(context: Context, bindings: SessionBindings | None) -> 
 async def low_level_connection(
     context: ServerRequestContext[Any, Any], bindings: SessionBindings | None
 ) -> Connection:
-    """The same for the methods that the SDK's own server answers, past FastMCP."""
+    """Do the same for methods that the SDK's own server answers without FastMCP."""
     session, connection = context.session, current_connection.get()
     session_id = session._connection.session_id
     if bindings is not None and connection.caller.is_anonymous and session_id is not None:
@@ -139,7 +140,7 @@ def _client_name(context: Context) -> str | None:
 
 
 def tool_result(outcome: Outcome) -> ToolResult:
-    """The outcome as JSON text and as structured content; errors keep their shape."""
+    """Return the outcome as JSON text and as structured content. Errors keep their shape."""
     text = outcome.json()
     return ToolResult(
         content=[TextContent(type="text", text=text.decode())],
@@ -149,7 +150,7 @@ def tool_result(outcome: Outcome) -> ToolResult:
 
 
 class UnknownToolMiddleware(Middleware):
-    """Answers a call of a tool that is not served in the one error shape."""
+    """Answers calls of unknown tools with the one error shape."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -167,14 +168,15 @@ class UnknownToolMiddleware(Middleware):
 
 
 def add_tools(mcp: FastMCP[Any], dispatcher: Dispatcher) -> SessionBindings | None:
-    """Serve every tool of the dispatcher on `mcp`; return the session bindings, if there are any."""
+    """Serve every tool of the dispatcher on `mcp`; return the session bindings, if they are
+    enabled."""
     services = dispatcher.services
     is_bound = services.settings.mcp_session_identity
     bindings = SessionBindings(services.identity) if is_bound else None
     for tool in dispatcher.tools.values():
         mcp.add_tool(McpTool.of(tool, dispatcher, bindings))
     mcp.add_middleware(UnknownToolMiddleware(dispatcher))
-    # Without this every modern tools/call lists all tools first, to look for parameters that are
+    # Without this every modern tools/call lists all tools first, to find parameters that are
     # mirrored in x-mcp-header headers. No tool of ours declares one.
     mcp._mcp_server.get_tool_input_schema = lambda _name: None
     return bindings

@@ -1,4 +1,4 @@
-"""Memory tools."""
+"""Tools for memory."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _address(call: Call, arguments: SetMemory | GetMemory | DeleteMemory) -> Mem
 
 
 def memory_value(entry: MemoryEntry) -> MemoryValue:
-    """How an entry with its value looks on every surface."""
+    """Return an entry with its value as every surface shows it."""
     return MemoryValue(
         key=entry.address.key,
         value=entry.value,
@@ -153,7 +153,7 @@ def memory_value(entry: MemoryEntry) -> MemoryValue:
 
 
 def memory_list(page: memory.MemoryPage) -> MemoryList:
-    """How a listing looks on every surface."""
+    """Return a listing as every surface shows it."""
     return MemoryList(
         entries=[_memory_item(listing) for listing in page.entries],
         count=len(page.entries),

@@ -1,4 +1,4 @@
-"""Message tools."""
+"""Tools for messages."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ from shared_context_server.tools.written import Written, write_result
 
 @dataclass(slots=True)
 class MessageItem:
-    """A message as every surface shows it: the fields of Message, in their order. No model, which
-    takes several times as long to make, and an answer may hold a thousand."""
+    """A message as every surface shows it: the fields of Message, in order. It is not a model,
+    because models take several times as long to make, and an answer may have a thousand messages.
+    """
 
     id: int
     session_id: str
@@ -177,7 +178,7 @@ class SearchResults(Result):
 
 
 def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]:
-    """How a page of messages looks on every surface."""
+    """Return a page of messages as every surface shows it."""
     result = MessageList(
         messages=[],
         count=len(page.messages),

@@ -1,19 +1,19 @@
-"""The name that was meant, when a name is not known."""
+"""Suggest the known name that an unknown name was probably meant to be."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-CLOSE_ENOUGH = 70  # percent: the parts of a name in another order still pass, other names do not
-MAX_NAME_CHARS = 100  # of a longer one the start says enough
+CLOSE_ENOUGH = 70  # percent: a name with its parts reordered still passes, other names do not
+MAX_NAME_CHARS = 100  # characters compared; the start of a longer name is enough
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 
 def find_similar_name(given: str, known: Iterable[str]) -> str | None:
-    """The known name most like the given one, None when none is. camelCase, kebab-case and
-    upper case are the same name."""
+    """Return the known name most like the given one; None if none is similar. Names in camelCase,
+    kebab-case or upper case count as equal."""
     wanted = _plain(given[:MAX_NAME_CHARS])
     if not wanted:
         return None
@@ -24,7 +24,7 @@ def find_similar_name(given: str, known: Iterable[str]) -> str | None:
 
 
 def suggest_name(given: str, known: Iterable[str]) -> str:
-    """A sentence that asks whether the most similar name was meant; empty when none is similar."""
+    """Return a sentence that suggests the most similar name; empty if none is similar."""
     similar = find_similar_name(given, known)
     return "" if similar is None else f"Did you mean {similar}?"
 

@@ -1,4 +1,4 @@
-"""What a tool is. The one list of all of them is `catalog.TOOLS`; every surface reads it."""
+"""The definition of a tool: name, schemas, permission and handler. `catalog.TOOLS` lists all tools."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(slots=True)
 class Call:
-    """Who is calling, and through what."""
+    """The caller of a tool, its connection, and how to report progress."""
 
     caller: Caller
     connection: Connection
@@ -35,7 +35,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """MCP tool annotations; every tool here has a closed world (`openWorldHint` false)."""
+    """MCP's tool annotations. Every tool here has a closed world (`openWorldHint` false)."""
 
     read_only: bool = False
     destructive: bool = False
@@ -52,9 +52,9 @@ REMOVES = Hints(destructive=True, idempotent=True)
 class Tool(Generic[A, R]):
     """A tool as every surface serves it.
 
-    `permission` None: the anonymous may call it. `is_core`: served under TOOLS=core too.
-    `is_waiting`: it may take as long as its caller allows; REST watches for a client that hangs up.
-    The handler's docstring is its description. It answers a result, or one that is JSON already.
+    `permission` None: anonymous callers may call it. `is_core`: also served with TOOLS=core.
+    `is_waiting`: it may take as long as its caller allows; REST then watches for a client that
+    disconnects. The handler's docstring is the description. The handler returns a result, or JSON.
     """
 
     name: str
@@ -68,21 +68,22 @@ class Tool(Generic[A, R]):
 
     @cached_property
     def description(self) -> str:
-        """The handler's docstring, one line a paragraph."""
+        """The handler's docstring, each paragraph in one line."""
         text = self.handler.__doc__ or ""
         return "\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
     @cached_property
     def input_schema(self) -> JsonSchema:
-        """The arguments as MCP clients and models are shown them."""
+        """The schema of the arguments for MCP clients and models."""
         return input_schema(self.arguments)
 
     @cached_property
     def request_schema(self) -> JsonSchema:
-        """The arguments exactly, for OpenAPI."""
+        """The exact schema of the arguments, for OpenAPI."""
         return request_schema(self.arguments)
 
     @cached_property
     def output_schema(self) -> JsonSchema:
-        """The answer, for OpenAPI. MCP clients are given none: some check errors against it too."""
+        """The schema of the result, for OpenAPI. MCP clients get none: some check errors against it
+        too."""
         return output_schema(self.result)

@@ -1,4 +1,4 @@
-"""Description of the fields of a JSON Schema in words, for the pages that people read."""
+"""Describe the fields of a JSON Schema in words, for documentation pages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BOUNDS = (
     ("minLength", "maxLength", " characters"),
     ("minItems", "maxItems", " items"),
 )
-_UNBOUNDED = 2**31  # from here on a maximum is that of a database column, and says nothing
+_UNBOUNDED = 2**31  # a maximum from here on is that of a database column, and tells readers nothing
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaField:
-    """One property of an object schema: an argument, or a part of an answer.
+    """A property of an object schema: an argument, or a field of a result.
 
     `type` and `bounds` are texts; `default` is JSON. `bounds` and `description` may be empty.
     """
@@ -32,7 +32,7 @@ class SchemaField:
 
 
 def describe_fields(schema: JsonSchema) -> tuple[SchemaField, ...]:
-    """The properties of an object schema, the required ones first."""
+    """Return the properties of an object schema, the required ones first."""
     required = schema.get("required", [])
     fields = [
         SchemaField(
@@ -49,7 +49,10 @@ def describe_fields(schema: JsonSchema) -> tuple[SchemaField, ...]:
 
 
 def type_text(schema: JsonSchema) -> str:
-    """The type in a few words, choices as JSON: `array of "read" | "write"`."""
+    """Return the type in a few words, with choices as JSON: `array of "read"
+
+    "write"`.
+    """
     if "enum" in schema:
         return " | ".join(json.dumps(value) for value in schema["enum"])
     if "const" in schema:

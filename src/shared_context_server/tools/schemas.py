@@ -1,8 +1,8 @@
-"""JSON Schemas of arguments and results, made from their models.
+"""Make the JSON Schemas of arguments and results from their models.
 
-There are two schemas of the arguments, with the same names, types and bounds. The request schema
-is exact: OpenAPI has it. The input schema is what MCP clients and models get: it says nothing that
-the converters of agent frameworks fail on, and leaves out what only lengthens it.
+There are two schemas of the arguments, with the same names, types and bounds. The request schema is
+exact, for OpenAPI. The input schema is for MCP clients and models. It leaves out what the
+converters of agent frameworks fail on, and what only makes it longer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 JsonSchema = dict[str, Any]
 
-# "Any JSON" in full, for autogen-ext refuses a schema without a type. Arrays come with a type of
-# items, without which the APIs of OpenAI and Gemini refuse the tool; mixed ones are taken too.
+# "Any JSON" in full, because autogen-ext refuses a schema without a type. Arrays have a type of
+# items, without which the APIs of OpenAI and Gemini refuse the tool; mixed arrays are accepted too.
 ANY_JSON: JsonSchema = {
     "anyOf": [
         {"type": "object"},
@@ -25,13 +25,13 @@ ANY_JSON: JsonSchema = {
 }
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL's text cannot hold U+0000
 
-# Pydantic writes a bound behind a validator function under its own name.
+# Pydantic writes a bound that follows a validator function under its own name.
 _KEYWORDS = {"ge": "minimum", "le": "maximum"}
 
 
 def request_schema(arguments: type[BaseModel]) -> JsonSchema:
-    """The arguments exactly as they are checked, but that an empty text counts as a missing
-    argument, and that numbers may come as texts."""
+    """Return the schema of the arguments exactly as they are checked, except that an empty text
+    counts as a missing argument, and that numbers may be sent as texts."""
     schema = _generate(arguments)
     required = schema.get("required", [])
     schema["properties"] = {
@@ -42,9 +42,12 @@ def request_schema(arguments: type[BaseModel]) -> JsonSchema:
 
 
 def input_schema(arguments: type[BaseModel]) -> JsonSchema:
-    """The arguments for MCP clients. Without additionalProperties, which google-genai takes for a
-    schema; unknown arguments are refused all the same. Without null, which is said where it means
-    something, and without patterns, which regular expressions of other languages read otherwise."""
+    """Return the schema of the arguments for MCP clients.
+
+    It has no additionalProperties, which google-genai takes for a schema; unknown arguments are
+    refused all the same. It has null only where that has a meaning, and no patterns, because
+    regular expressions of other languages differ.
+    """
     schema = _generate(arguments)
     del schema["additionalProperties"]
     schema["properties"] = {
@@ -55,12 +58,12 @@ def input_schema(arguments: type[BaseModel]) -> JsonSchema:
 
 
 def output_schema(result: type[BaseModel]) -> JsonSchema:
-    """What a call answers when it succeeds."""
+    """Return the schema of a successful call's result."""
     return _compact(result.model_json_schema(mode="serialization", schema_generator=_OutputSchema))
 
 
 class _InputSchema(GenerateJsonSchema):
-    """An optional argument has its own type only."""
+    """Gives an optional argument its own type only, without null."""
 
     def nullable_schema(self, schema: Any) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
@@ -73,7 +76,7 @@ class _InputSchema(GenerateJsonSchema):
 
 
 class _OutputSchema(GenerateJsonSchema):
-    """Null is said as a further type, which is shorter than anyOf."""
+    """Writes null as a further type, which is shorter than anyOf."""
 
     def nullable_schema(self, schema: Any) -> JsonSchemaValue:
         return _allow_null(self.generate_inner(schema["schema"]))
@@ -108,7 +111,7 @@ def _without_patterns(schema: JsonSchema) -> JsonSchema:
 
 
 def _compact(schema: JsonSchema) -> JsonSchema:
-    """The schema without titles and internal descriptions, its $defs inlined."""
+    """Return the schema without titles and internal descriptions, with its $defs inlined."""
     definitions: JsonSchema = schema.pop("$defs", {})
     schema.pop("description", None)
     return _inline(schema, definitions)
@@ -127,7 +130,9 @@ def _inline(schema: JsonSchema, definitions: JsonSchema) -> JsonSchema:
             compacted[name] = {key: _inline(inner, definitions) for key, inner in value.items()}
         elif isinstance(value, dict) and name != "default":
             inlined = _inline(value, definitions)
-            if inlined or name != "additionalProperties":  # {} allows anything, as its absence does
+            if (
+                inlined or name != "additionalProperties"
+            ):  # {} allows anything, just as no schema does
                 compacted[name] = inlined
         elif name in ("anyOf", "allOf", "oneOf", "prefixItems"):
             compacted[name] = [_inline(inner, definitions) for inner in value]

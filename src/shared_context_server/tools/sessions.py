@@ -1,4 +1,4 @@
-"""Session tools."""
+"""Tools for sessions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class DeletedSession(Result):
 
 
 def session_item(summary: SessionSummary) -> SessionItem:
-    """How a session looks on every surface."""
+    """Return a session as every surface shows it."""
     session = summary.session
     return SessionItem(
         session_id=session.id,
@@ -115,7 +115,7 @@ def session_item(summary: SessionSummary) -> SessionItem:
 
 
 def session_details(detail: sessions.SessionDetail) -> Written[SessionDetails]:
-    """get_session's answer, also read as the resource session://{id}."""
+    """Return the answer of get_session, which is also the resource session://{id}."""
     result = SessionDetails(
         session=session_item(detail.summary),
         participants=detail.participants,

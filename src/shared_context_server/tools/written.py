@@ -1,8 +1,8 @@
-"""Results that are JSON before the dispatcher sees them: messages written from rows.
+"""Results that are already JSON: messages written as JSON directly from rows.
 
-An answer may hold a thousand messages. Made into records, then into items of a model, then into JSON,
-each costs many times what its text does. `MessageItem` is the definition of the shape all the same: a
-test holds what is written here equal to its own JSON.
+An answer may have a thousand messages. Making records, then models, then JSON of them costs many
+times what writing the text costs. `MessageItem` still defines the shape: a test compares what is
+written here with its JSON.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ R = TypeVar("R", bound=Result)
 
 _NO_MESSAGES = b'"messages":[]'
 _SECOND_US = 1_000_000
-_MAX_REMEMBERED = 1024  # names and seconds, which the messages of a page share
+_MAX_REMEMBERED = 1024  # names and seconds, which are often the same within a page
 
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[R]):
-    """The JSON of a result R."""
+    """A result R as JSON."""
 
     json: bytes
 
 
 def write_json(body: BaseModel | Written[Any] | dict[str, Any]) -> bytes:
-    """The body of an answer as JSON, which a written one is already."""
+    """Return the body of an answer as JSON."""
     return body.json if isinstance(body, Written) else to_json(body)
 
 
 def write_result(result: R, messages: Iterable[Message]) -> Written[R]:
-    """The result with these messages. Its own list `messages` is empty, and no field behind it can
-    hold text of a caller."""
+    """Return the result with these messages. Its own list `messages` has to be empty, and no field
+    after it may contain a caller's text."""
     head, _, tail = to_json(result).rpartition(_NO_MESSAGES)
     return Written(b'%b"messages":[%b]%b' % (head, write_messages(messages), tail))
 
 
 def write_messages(messages: Iterable[Message]) -> bytes:
-    """The messages as the elements of a JSON array."""
+    """Return the messages as the elements of a JSON array."""
     return ",".join([_write_row(row) for row in rows_of(messages)]).encode()
 
 

@@ -1,4 +1,4 @@
-"""The tail: what processes learn of each other's commits."""
+"""The change stream: what processes learn of each other's commits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from shared_context_server.models import AuditEntry, Event, EventKind
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, open_storage
-from shared_context_server.storage.contract import TailPosition
+from shared_context_server.storage.contract import ChangePosition
 from tests.storage.builders import (
     ALICE,
     NOON,
@@ -22,9 +22,9 @@ from tests.storage.builders import (
 
 
 async def read_all(
-    store: Store, after: TailPosition, limit: int = 100
-) -> tuple[list[Event], TailPosition]:
-    """The tail to its end, in as many pieces as that takes."""
+    store: Store, after: ChangePosition, limit: int = 100
+) -> tuple[list[Event], ChangePosition]:
+    """Read the change stream to its end, in as many pieces as that takes."""
     events: list[Event] = []
     while True:
         changes = await store.changes.read(after, limit)

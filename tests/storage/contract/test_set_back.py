@@ -1,4 +1,4 @@
-"""The tail of a store that was set back to an earlier state."""
+"""The change stream of a store that was set back to an earlier state."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ DIGITS = "9" * 4301
 VALUES = [DIGITS, f"-{DIGITS}", f'{{"deep": [1, {DIGITS}, "{DIGITS}"]}}', f"[{10**30}]"]
 
 
-class Watcher:
+class IgnoreProgress:
     def begin(self, stage: str, total: int | None) -> None: ...
 
     def advance(self, count: int) -> None: ...
@@ -73,11 +73,11 @@ async def test_a_dump_has_every_digit_and_fills_another_store(
         open_copier(any_settings, read_only=True) as copier,
         copier.open_snapshot() as snapshot,
     ):
-        await write_dump(snapshot, dump, Watcher(), is_compressed=False)
+        await write_dump(snapshot, dump, IgnoreProgress(), is_compressed=False)
     assert stored.replace(" ", "") in dump.getvalue().decode()
     dump.seek(0)
     async with open_copier(other, read_only=False) as copier:
         source = DumpSource(dump)
-        source.check(Watcher())
-        assert (await move(source, copier, Watcher())).is_equal
+        source.check(IgnoreProgress())
+        assert (await move(source, copier, IgnoreProgress())).is_equal
         assert [found[-1] for found in await read(copier, MEMORY)] == [stored.replace(" ", "")]

@@ -87,7 +87,7 @@ async def test_everything_goes_over_tls(front: Front, tmp_path: Path) -> None:
         await add_session(store)
         assert (await add_message(store)).seq == 1
         is_listening = asyncio.Event()
-        store.changes.open_bell(is_listening.set).start_listening()
+        store.changes.open_wakeup_channel(is_listening.set).start_listening()
         await is_listening.wait()
         async with open_copier(settings, read_only=True) as copier, copier.open_snapshot():
             pass

@@ -1,1 +1,1 @@
-"""What follows from the server's registry; written by `make docs`."""
+"""Code generated from the server's registry of tools by `make docs`."""

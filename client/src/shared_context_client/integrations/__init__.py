@@ -1,1 +1,1 @@
-"""Adapters for agent frameworks, each behind an extra of the same name."""
+"""Adapters for agent frameworks. Each needs the extra of the same name."""

@@ -32,8 +32,8 @@ LONGEST_QUERY_CHARS = 1000  # of search_context
 
 
 class SharedContextTool(BaseTool[BaseModel, BaseModel]):
-    """One tool. A refusal is raised as the client's error; AutoGen makes it an error result that
-    begins with the code."""
+    """A tool for AutoGen. A refusal is raised as the client's error; AutoGen turns it into an error
+    result that begins with the code."""
 
     def __init__(self, client: SharedContextClient, tool: ModelTool) -> None:
         super().__init__(arguments_model(tool), tool.result, tool.name, tool.description)
@@ -52,15 +52,15 @@ class SharedContextTool(BaseTool[BaseModel, BaseModel]):
 def shared_context_tools(
     client: SharedContextClient, names: Iterable[str] | None = None
 ) -> list[BaseTool[BaseModel, BaseModel]]:
-    """Tools over a client, which stays yours to close; `names`: which, all if None."""
+    """Make tools over a client, which you have to close; `names`: which ones, None: all."""
     return [SharedContextTool(client, tool) for tool in select_tools(names)]
 
 
 class SharedContextMemory(Memory):
-    """A session as memory: what one agent adds, all who may read the session recall.
+    """A session as memory: what one agent adds, all agents that may read the session recall.
 
-    Before each turn of its agent the `limit` messages that match the last message best are put
-    into the context; `fuzzy_threshold` as in search_context. Text and JSON can be stored.
+    Before each turn of its agent the `limit` messages that match the last message best are put into
+    the context; `fuzzy_threshold` as in search_context. It stores text and JSON.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SharedContextMemory(Memory):
         self._options: dict[str, Any] = {"limit": limit, "fuzzy_threshold": fuzzy_threshold}
 
     async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
-        """Put what matches the last message into the context, oldest first."""
+        """Add what matches the last message to the context, oldest first."""
         messages = await model_context.get_messages()
         text = messages[-1].content if messages else ""
         found = await self.query(text) if isinstance(text, str) else MemoryQueryResult(results=[])
@@ -86,8 +86,8 @@ class SharedContextMemory(Memory):
         cancellation_token: CancellationToken | None = None,
         **kwargs: Any,
     ) -> MemoryQueryResult:
-        """What matches, in the order it was added; `metadata` has its `sender`, `seq` and `score`.
-        Further arguments are those of Session.search. Raises SharedContextError."""
+        """Return what matches, in the order it was added; `metadata` has `sender`, `seq` and
+        `score`. Further arguments are those of Session.search. Raises SharedContextError."""
         text = query if isinstance(query, str) else _text_of(query)
         if not text.strip():
             return MemoryQueryResult(results=[])
@@ -103,7 +103,7 @@ class SharedContextMemory(Memory):
     async def add(
         self, content: MemoryContent, cancellation_token: CancellationToken | None = None
     ) -> None:
-        """Add a message. Raises TypeError for what is neither text nor JSON."""
+        """Add a message. Raises TypeError for anything but text and JSON."""
         text = _text_of(content)
         mime_type = MemoryMimeType(content.mime_type).value
         metadata = {**(content.metadata or {}), MIME_TYPE: mime_type}
@@ -113,11 +113,13 @@ class SharedContextMemory(Memory):
         await adding
 
     async def clear(self) -> None:
-        """Raises NotImplementedError: a session is a log that others read too."""
-        raise NotImplementedError("a session is a log: begin another one, or delete it")
+        """Raise NotImplementedError: a session is a log that others read too."""
+        raise NotImplementedError(
+            "a session is a log and cannot be cleared: use a new one, or delete it"
+        )
 
     async def close(self) -> None:
-        """Nothing: the client is yours to close."""
+        """Do nothing: you have to close the client."""
 
 
 def _text_of(memory: MemoryContent) -> str:
@@ -133,7 +135,7 @@ def _memory_of(message: MessageItem, score: float) -> MemoryContent:
     content: Any = message.content
     mime_type = str(metadata.pop(MIME_TYPE, MemoryMimeType.TEXT.value))
     if mime_type == MemoryMimeType.JSON.value:
-        with suppress(ValueError):  # anybody may write anything into a session
+        with suppress(ValueError):  # any agent may write anything into a session
             content = json.loads(content)
     if not isinstance(content, str | dict):
         content = message.content

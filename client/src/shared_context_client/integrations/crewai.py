@@ -17,12 +17,12 @@ from shared_context_client.sync import SyncSharedContextClient
 
 
 def never_cache(_arguments: Any = None, _result: Any = None) -> bool:
-    """A crew with `cache=True` keeps answers otherwise; what others add would not be seen."""
+    """Return False: a crew with `cache=True` would keep answers and miss what others add."""
     return False
 
 
 class SharedContextTool(BaseTool):
-    """One tool. A refusal is a ToolFailure with the server's code, hint and details."""
+    """A tool for CrewAI. A refusal is a ToolFailure with the server's code, hint and details."""
 
     _client: SyncSharedContextClient = PrivateAttr()
     _tool: ModelTool = PrivateAttr()
@@ -31,7 +31,7 @@ class SharedContextTool(BaseTool):
         super().__init__(
             name=tool.name,
             description=tool.description,
-            # CrewAI makes all arguments required, so the optional ones have to take null.
+            # CrewAI makes all arguments required, so the optional ones have to accept null.
             args_schema=arguments_model(tool, takes_null=True),
             cache_function=never_cache,
         )
@@ -53,5 +53,5 @@ class SharedContextTool(BaseTool):
 def shared_context_tools(
     client: SyncSharedContextClient, names: Iterable[str] | None = None
 ) -> list[BaseTool]:
-    """Tools over a client, which stays yours to close; `names`: which, all if None."""
+    """Make tools over a client, which you have to close; `names`: which ones, None: all."""
     return [SharedContextTool(client, tool) for tool in select_tools(names)]

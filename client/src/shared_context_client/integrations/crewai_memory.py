@@ -1,4 +1,4 @@
-"""CrewAI: the server's memory as the storage of a crew's. Needs the extra `crewai`."""
+"""CrewAI: the server's memory as the storage of a crew's memory. Needs the extra `crewai`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Records = dict[str, MemoryRecord]
 
 
 class SharedContextStorage:
-    """For `Memory(storage=…)`: crews in several processes, on several machines, share what they
-    remember; with `session_id`, those who may read the session; with scope="private", only this
-    agent's.
+    """A storage for `Memory(storage=…)`. Crews in several processes, on several machines, share
+    what they remember; with `session_id`, among those who may read the session; with
+    scope="private", for this agent only.
 
-    A record is a value under `prefix` and its id, embedding included. All records are kept here
-    too: before each use the versions are compared and what has changed is read anew. Searching
-    compares the query with each record; it is meant for thousands of them, not for millions. A
-    record's `private` is what CrewAI makes of it: the server shows it to whoever may read. What is
-    no record is not seen.
+    A record is a value whose key is `prefix` and its id; the embedding is part of it. All records
+    are cached here: before each use versions are compared, and changed records are read again. A
+    search compares the query with each record, so it is meant for thousands of records, not for
+    millions. A record's `private` has a meaning for CrewAI only: the server shows it to all who may
+    read. Values that are not records are ignored.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SharedContextStorage:
         self._reading = Lock()
 
     def save(self, records: list[MemoryRecord]) -> None:
-        """Add or replace. Raises SharedContextError at the first that is refused."""
+        """Add or replace records. Raises SharedContextError at the first that is refused."""
         with self._client.batch() as batch:
             saved = [
                 batch.set_memory(self._prefix + record.id, _value_of(record), **self._place)
@@ -65,7 +65,8 @@ class SharedContextStorage:
         self.save([record])
 
     def touch_records(self, record_ids: list[str]) -> None:
-        """Note that they were recalled; not of what others change or delete meanwhile."""
+        """Note that records were recalled. Records that others change or delete meanwhile are
+        skipped."""
         now = datetime.now(UTC).replace(tzinfo=None).isoformat()  # CrewAI's times are naive UTC
         known = [(one, self._known[one][0]) for one in record_ids if one in self._known]
         with self._client.batch() as batch:
@@ -90,7 +91,8 @@ class SharedContextStorage:
         limit: int = 10,
         min_score: float = 0.0,
     ) -> list[tuple[MemoryRecord, float]]:
-        """By cosine similarity, negative ones as 0. Raises EmbeddingDimensionMismatchError."""
+        """Return the most similar records, by cosine similarity; negative ones count as 0. Raises
+        EmbeddingDimensionMismatchError."""
         found = self._select(scope_prefix, categories, metadata_filter)
         scored = [
             (record, _similarity(record.embedding, query_embedding))
@@ -108,7 +110,7 @@ class SharedContextStorage:
         older_than: datetime | None = None,
         metadata_filter: dict[str, Any] | None = None,
     ) -> int:
-        """Those for which all conditions hold; how many there were."""
+        """Delete the records for which all conditions hold; return their number."""
         found = self._select(scope_prefix, categories, metadata_filter)
         chosen = [
             record
@@ -125,7 +127,7 @@ class SharedContextStorage:
     def list_records(
         self, scope_prefix: str | None = None, limit: int = 200, offset: int = 0
     ) -> list[MemoryRecord]:
-        """Newest first."""
+        """Return records, newest first."""
         found = self._select(scope_prefix)
         found.sort(key=lambda record: _aware(record.created_at), reverse=True)
         return found[offset : offset + limit]
@@ -153,7 +155,7 @@ class SharedContextStorage:
         return len(self._select(scope_prefix))
 
     def reset(self, scope_prefix: str | None = None) -> None:
-        """Delete all below the scope, for everybody."""
+        """Delete all records in the scope, for everybody."""
         self.delete(scope_prefix)
 
     async def asave(self, records: list[MemoryRecord]) -> None:
@@ -182,7 +184,7 @@ class SharedContextStorage:
         ]
 
     def _read(self) -> Records:
-        """All records by id, as they are now; what is deleted meanwhile is left out."""
+        """Return all current records by id, without those deleted meanwhile."""
         with self._reading:
             versions = self._list_versions()
             known = {key: kept for key, kept in self._known.items() if key in versions}
@@ -193,7 +195,7 @@ class SharedContextStorage:
                 items = [batch.get_memory(self._prefix + key, **self._place) for key in changed]
             for key, item in zip(changed, items, strict=True):
                 known.pop(key, None)
-                with suppress(MemoryNotFound, ValidationError):  # anybody may put anything there
+                with suppress(MemoryNotFound, ValidationError):  # any agent may put anything there
                     known[key] = (item.result.version, _record_of(item.result.value))
             self._known = known
             return {key: record for key, (_, record) in known.items()}
@@ -213,7 +215,7 @@ class SharedContextStorage:
 
 
 def _value_of(record: MemoryRecord) -> dict[str, Any]:
-    # The model leaves its embedding out of what it dumps.
+    # The model's dump leaves out the embedding.
     return {**record.model_dump(mode="json"), "embedding": record.embedding}
 
 
@@ -229,13 +231,13 @@ def _similarity(ours: list[float] | None, query: list[float]) -> float:
 
 
 def _path(scope: str | None) -> str:
-    """Without the slash at its end; the root is empty."""
+    """Return the scope without the slash at its end; the root is empty."""
     inner = (scope or "").strip("/")
     return f"/{inner}" if inner else ""
 
 
 def _is_below(scope_prefix: str | None) -> Callable[[str], bool]:
-    """Whether a scope is this one or within it."""
+    """Return a predicate: whether a scope is this one or within it."""
     prefix = _path(scope_prefix)
     return lambda scope: f"{_path(scope)}/".startswith(f"{prefix}/")
 

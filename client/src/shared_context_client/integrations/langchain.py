@@ -18,12 +18,12 @@ from shared_context_client.wire import Record
 def shared_context_tools(
     client: SharedContextClient | SyncSharedContextClient, names: Iterable[str] | None = None
 ) -> list[StructuredTool]:
-    """Tools over a client, which stays yours to close; `names`: which, all if None.
+    """Make tools over a client, which you have to close; `names`: which ones, None: all.
 
-    With a sync client they can be invoked both ways, with an async one by `ainvoke` on its loop.
-    The content of a tool message is JSON, its artifact the typed answer. A refusal is a message of
-    status "error" that begins with the code; for an exception set `handle_tool_error = False` on
-    the tool: then it is a ToolException with the client's error as its cause.
+    With a sync client the tools can be invoked both ways, with an async one by `ainvoke` on its
+    loop. The content of a tool message is JSON, its artifact the typed result. A refusal is a
+    message of status "error" that begins with the code. To get an exception, set `handle_tool_error
+    = False` on the tool: it is a ToolException caused by the client's error.
     """
     make = _blocking_tool if isinstance(client, SyncSharedContextClient) else _async_tool
     return [make(client, tool) for tool in select_tools(names)]  # type: ignore[arg-type]

@@ -30,13 +30,13 @@ PAGE_KEYS = 1000
 
 
 class SharedContextStore(BaseStore):
-    """What one agent puts, all agents of the server get; with `session_id`, those who may read the
-    session; with scope="private", only this one.
+    """A store for LangGraph. What one agent puts, all agents of the server get; with `session_id`,
+    those who may read the session; with scope="private", only this one.
 
-    Namespace and key are one key of the server: `/` between them, other reserved characters as in
-    a URL, 255 characters at most. Searching reads all that is under the prefix; a `query` is
-    ignored, as LangGraph's own store does without an index. There is no TTL. What is no JSON object
-    was not put by a store, and is not seen.
+    Namespace and key form one key of the server: joined with `/`, reserved characters escaped as in
+    a URL, at most 255 characters. A search reads everything under the prefix; `query` is ignored,
+    as in LangGraph's own store without an index. There is no TTL. Values that are not JSON objects
+    are ignored.
     """
 
     __slots__ = ("_client", "_scope", "_session_id")
@@ -53,11 +53,11 @@ class SharedContextStore(BaseStore):
         self._scope = scope
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """In order. Raises SharedContextError at the first that fails."""
+        """Run the operations in order. Raises SharedContextError at the first that fails."""
         return [self._run(op) for op in ops]
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """As batch."""
+        """See batch."""
         return await asyncio.to_thread(self.batch, list(ops))
 
     def _run(self, op: Op) -> Result:
@@ -70,7 +70,7 @@ class SharedContextStore(BaseStore):
             return self._search(op)
         if isinstance(op, ListNamespacesOp):
             return self._list_namespaces(op)
-        raise TypeError(f"not an operation of a store: {op!r}")
+        raise TypeError(f"{op!r} is not an operation of a LangGraph store")
 
     def _get(self, op: GetOp) -> Item | None:
         key = _key_of((op.namespace, op.key))
@@ -100,7 +100,7 @@ class SharedContextStore(BaseStore):
 
     def _search(self, op: SearchOp) -> list[SearchItem]:
         found = self._read(op.namespace_prefix)
-        # LangGraph's own store says what its filters mean.
+        # LangGraph's own store defines what filters mean.
         matching = InMemoryStore()
         for (namespace, key), memory in found.items():
             if isinstance(memory.value, dict):
@@ -121,7 +121,7 @@ class SharedContextStore(BaseStore):
         return namespaces  # type: ignore[return-value]
 
     def _read(self, prefix: tuple[str, ...]) -> dict[Path, MemoryValue]:
-        """What is under a prefix; what is deleted meanwhile is left out."""
+        """Return what is under a prefix, without what is deleted meanwhile."""
         paths = list(self._list(prefix))
         with self._client.batch() as batch:
             items = [
@@ -147,7 +147,7 @@ class SharedContextStore(BaseStore):
             )
             for entry in page.entries:
                 *namespace, key = map(unquote, entry.key.split("/"))
-                if namespace:  # others may keep memory here that is no store's
+                if namespace:  # others may keep memory here that is not a store's
                     yield tuple(namespace), key
             if (cursor := page.next_cursor) is None:
                 return

@@ -1,6 +1,6 @@
-"""What the adapters share: which tools a model is given, and how its arguments reach the server.
+"""Shared code of the adapters: select tools for a model, and call them with its arguments.
 
-Nothing is checked here: the server refuses what is wrong, by name, and its hint helps the model.
+Arguments are not checked here. The server refuses wrong ones by name, and its hint helps the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BY_NAME = {tool.name: tool for tool in MODEL_TOOLS}
 
 
 def select_tools(names: Iterable[str] | None) -> list[ModelTool]:
-    """The tools of these names, in this order; None: all. Raises ToolNotFound."""
+    """Return the tools of these names in this order; None: all. Raises ToolNotFound."""
     if names is None:
         return list(MODEL_TOOLS)
     wanted = list(names)
@@ -47,7 +47,7 @@ def select_tools(names: Iterable[str] | None) -> list[ModelTool]:
 def call_tool(
     client: SyncSharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
 ) -> Record:
-    """Raises SharedContextError."""
+    """Call the tool and return its result. Raises SharedContextError."""
     answer: Record = client._call(make_call(tool.tool, tool.result, **arguments))
     return answer
 
@@ -55,13 +55,13 @@ def call_tool(
 async def acall_tool(
     client: SharedContextClient, tool: ModelTool, arguments: Mapping[str, Any]
 ) -> Record:
-    """Raises SharedContextError."""
+    """Call the tool and return its result. Raises SharedContextError."""
     answer: Record = await client._call(make_call(tool.tool, tool.result, **arguments))
     return answer
 
 
 class _Arguments(BaseModel):
-    """Dumps what was given, and only that."""
+    """Arguments whose dump contains only what was given."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -72,8 +72,9 @@ class _Arguments(BaseModel):
 
 
 def arguments_model(tool: ModelTool, *, takes_null: bool = False) -> type[BaseModel]:
-    """For frameworks that want a model: its JSON Schema is the server's, it takes any values.
-    `takes_null`: the schema says so of optional arguments; null is the same as not given."""
+    """Make a model of a tool's arguments, for frameworks that want one. It has the server's JSON
+    Schema and accepts any values. `takes_null`: optional arguments accept null, which means "not
+    given"."""
     shown = deepcopy(tool.schema)
     required = shown.get("required", [])
     for name, part in shown["properties"].items():
@@ -82,7 +83,7 @@ def arguments_model(tool: ModelTool, *, takes_null: bool = False) -> type[BaseMo
 
     def put_server_s_schema(schema: dict[str, Any]) -> None:
         schema.clear()
-        schema.update(deepcopy(shown))  # some frameworks change what they get
+        schema.update(deepcopy(shown))  # some frameworks change the schema they get
 
     class Shown(_Arguments):
         model_config = ConfigDict(json_schema_extra=put_server_s_schema)

@@ -27,10 +27,10 @@ from shared_context_server.storage.contract.agents import Agents, PresenceChange
 from shared_context_server.storage.contract.audit import Audit, AuditQuery
 from shared_context_server.storage.contract.changes import (
     Anchor,
-    Bell,
+    ChangePosition,
     Changes,
     ChangeStream,
-    TailPosition,
+    WakeupChannel,
 )
 from shared_context_server.storage.contract.credentials import AuthState, Credentials
 from shared_context_server.storage.contract.leases import Fence, LeaseAttempt, Leases
@@ -61,7 +61,7 @@ __all__ = [
     "Audit",
     "AuditQuery",
     "AuthState",
-    "Bell",
+    "ChangePosition",
     "ChangeStream",
     "Changes",
     "Credentials",
@@ -86,14 +86,14 @@ __all__ = [
     "Sessions",
     "Store",
     "StoreStats",
-    "TailPosition",
+    "WakeupChannel",
     "WrittenMemory",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A place that keeps everything: one port a subject."""
+    """A store: one port for each subject."""
 
     sessions: Sessions
     messages: Messages

@@ -1,4 +1,4 @@
-"""The agents that the server has seen."""
+"""The port for agents that the server has seen, and for their presence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared_context_server.storage.contract.sessions import SessionGuard
 
 @dataclass(frozen=True, slots=True)
 class PresenceChange:
-    """Ids of agents that have come, and of those that have gone quiet."""
+    """The ids of agents that have joined, and of those that have left."""
 
     joined: list[str]
     left: list[str]
@@ -28,11 +28,12 @@ class Agents(Protocol):
     async def touch(
         self, seen: Sequence[Agent], *, gone_before: datetime | None = None
     ) -> PresenceChange:
-        """Upsert: first_seen stays, last_seen never goes backwards, the type is the latest.
+        """Upsert agents: first_seen stays, last_seen never goes backwards, the type is the latest.
 
-        Agents not seen since `gone_before` (None: nobody is looked for) have left, those of `seen`
-        that were not there have joined. Each coming and going is answered to one call only, of
-        whatever process; who went unnoticed and is back has left and joined."""
+        Agents not seen since `gone_before` have left (None: not checked). Agents of `seen` that
+        were away have joined. Each joining and leaving is returned to one call only, of whatever
+        process. An agent that was away unnoticed and is back has left and joined.
+        """
 
     async def list_seen(
         self,
@@ -43,12 +44,12 @@ class Agents(Protocol):
         limit: int,
         before: tuple[datetime, str] | None = None,
     ) -> list[Agent]:
-        """The first `limit` by (last_seen, agent_id), newest first, strictly older than `before`.
-        With a session (and its guard): its creator, the invited and whoever has written what the
-        caller may see, those the server has heard of."""
+        """Return the first `limit` agents by (last_seen, agent_id), newest first, strictly older
+        than `before`. With a session (and its guard): those of its creator, the invited and the
+        writers of messages that the caller may see which the server has seen."""
 
     async def find_known(self, agent_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the ids that the server has heard of."""
+        """Return those of the ids that the server has seen."""
 
     async def is_type_known(self, agent_type: str) -> bool:
-        """Whether an agent that the server has heard of is of this type. May read all of them."""
+        """Whether the server has seen an agent of this type. May read all agents."""

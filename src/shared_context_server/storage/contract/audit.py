@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The port for the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared_context_server.models import (
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """`before_id`: only entries with a smaller id, which are older: for paging from the newest on."""
+    """The filters of a listing. `before_id`: only entries with a smaller id, which are older."""
 
     limit: int
     session_id: str | None = None
@@ -30,4 +30,4 @@ class Audit(Protocol):
         """Store one entry."""
 
     async def list_newest(self, query: AuditQuery) -> list[AuditEntry]:
-        """Newest first."""
+        """Return the matching entries, newest first."""

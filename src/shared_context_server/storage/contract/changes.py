@@ -1,4 +1,4 @@
-"""The stream of committed changes, and how processes wake each other to read it."""
+"""The change stream: read what any process has committed, and wake processes to read it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared_context_server.models import (
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A message that was in the store: while it is, so is all that was committed before it."""
+    """Identifies a message. While it is in the store, so is everything committed before it."""
 
     message_id: int
     session_id: str
@@ -21,9 +21,9 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
-class TailPosition:
-    """How far a reader of the tail has read: ids of a message and a change. `anchor` is the newest
-    message seen, None if there was none, by which to know the history again."""
+class ChangePosition:
+    """A position in the change stream: the last message id and the last change id that were read.
+    `anchor` is the newest message that was read, if any. It shows whether the history is the same."""
 
     message_id: int
     change_id: int
@@ -32,49 +32,50 @@ class TailPosition:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A piece of the tail: `events` in an order that keeps each session's messages by seq, and where
-    to read on. Without `is_complete` some of what was behind the old position is no longer kept.
-    `is_set_back`: the store has lost what the position was taken in, since an earlier state of it was
-    restored or a standby that lacked the last commits took over; `position` is the end then."""
+    """Events read from the change stream, and the position to continue from. The messages of a
+    session come by seq. If not `is_complete`, some events after the old position were purged.
+    `is_set_back`: the store no longer has the history of the old position, because a backup was
+    restored or a standby without the last commits took over. `position` is then the end."""
 
     events: list[Event]
-    position: TailPosition
+    position: ChangePosition
     is_complete: bool = True
     is_set_back: bool = False
 
 
-class Bell(Protocol):
-    """How processes that serve one store wake each other. What happened is not said: who hears a
-    ring reads the tail. A ring may get lost, so whoever listens looks now and then in any case."""
+class WakeupChannel(Protocol):
+    """Wakes the other processes that serve the same store. A wake-up carries no data: the receiver
+    reads the change stream. A wake-up may get lost, so receivers also read at intervals."""
 
     def start_listening(self) -> bool:
-        """Listen from now on; False if rings cannot be heard, and looking is all there is."""
+        """Listen from now on. Return False if this process cannot be woken and has to poll."""
 
     def stop_listening(self) -> None:
         """Stop listening."""
 
-    def ring(self) -> None:
-        """Wake the others; never blocks, never raises."""
+    def notify(self) -> None:
+        """Wake the other processes. Never blocks, never raises."""
 
     def close(self) -> None:
-        """Stop listening, and ring no more."""
+        """Stop listening and notifying."""
 
 
 class ChangeStream(Protocol):
-    """What was committed, for processes that wait for news of each other's writes. The stream is called the tail."""
+    """The stream of committed changes, through which processes learn of each other's writes."""
 
-    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
-        """A bell that the processes that serve this store share. `on_ring` is called, in the loop,
-        when another process rings, and when one might have rung unheard. The store closes it."""
+    def open_wakeup_channel(self, on_wakeup: Callable[[], None]) -> WakeupChannel:
+        """Open this process's end of the wake-up channel. `on_wakeup` is called in the loop when
+        another process notifies, and when a notification may have been lost. The store closes the
+        channel."""
 
-    async def get_position(self) -> TailPosition:
-        """The end of the tail: whatever is committed afterwards, by any process, is behind it."""
+    async def get_position(self) -> ChangePosition:
+        """Return the end of the stream. All that any process commits later comes after it."""
 
-    async def read(self, after: TailPosition, limit: int) -> Changes:
-        """What was committed behind `after`, each event once, about `limit` of them; fewer than
-        `limit` means that the end is reached. On the tail are new messages, sessions created, closed
-        and deleted, memory written and removed (with its session: no event of its own), leases
-        taken, renewed and released, and what add_changes put there."""
+    async def read(self, after: ChangePosition, limit: int) -> Changes:
+        """Return the events committed after `after`, each once, about `limit` of them. Fewer than
+        `limit` means that the end is reached. The stream has new messages; sessions created, closed
+        and deleted; memory written and removed (except with its session); leases taken, renewed and
+        released; and the events given to `add`."""
 
     async def add(self, events: Sequence[Event]) -> None:
-        """Put on the tail what no other method puts there."""
+        """Append events that no other method appends."""

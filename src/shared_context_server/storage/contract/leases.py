@@ -1,4 +1,4 @@
-"""Leases: exclusive rights for a limited time, with fencing tokens."""
+"""The port for leases: exclusive rights for a limited time, with fencing tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared_context_server.storage.contract.sessions import SessionGuard
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The lease a write requires, and the token the writer believes to hold it with."""
+    """The lease that a write requires, and the token by which the writer believes to hold it."""
 
     lease: str
     fencing_token: int
@@ -23,8 +23,8 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class LeaseAttempt:
-    """`lease`: as it is held now, by the caller if `is_acquired`, else by another. `is_renewal`: the
-    caller held it already."""
+    """The result of `acquire`. `lease`: the lease as held now: by the caller if `is_acquired`, else
+    by another agent. `is_renewal`: the caller held it already."""
 
     lease: Lease
     is_acquired: bool
@@ -44,12 +44,14 @@ class Leases(Protocol):
         now: datetime,
         guard: SessionGuard | None,
     ) -> LeaseAttempt:
-        """Take the lease until now + ttl if it is free: never held, released, or expired, which it
-        is from its expires_at on. The fencing token is then 1 or the last one + 1: it grows with
-        every holding for as long as the session exists, server-wide for ever. If the caller, that
-        is any of the same agent_id, holds it already, that holding is renewed: same token and
-        acquired_at, new expiry, be it an earlier one. If another does, nothing changes.
-        `guard` is given iff there is a session."""
+        """Take the lease until now + ttl if it is free: never held, released, or expired (from its
+        expires_at on).
+
+        The fencing token is then 1, or the last one + 1. It grows with every new holding as long as
+        the session exists; server-wide, for ever. If the caller's agent_id holds the lease already,
+        it is renewed: same token and acquired_at, new expiry, which may be earlier. If another
+        agent holds it, nothing changes. `guard` is given iff there is a session.
+        """
 
     async def release(
         self,
@@ -62,8 +64,8 @@ class Leases(Protocol):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        """End the caller's holding with this token; False, and nothing changes, if the caller does
-        not hold it at `now` with this token, or, with `expires_at`, has renewed it since."""
+        """End the caller's holding. Return False and change nothing if the caller does not hold the
+        lease at `now` with this token, or has renewed it since `expires_at`, if that is given."""
 
     async def list_held(
         self,
@@ -74,5 +76,5 @@ class Leases(Protocol):
         now: datetime,
         guard: SessionGuard | None,
     ) -> list[Lease]:
-        """The first `limit` leases of one place that are held at `now`, by name in code point order,
-        strictly after `after_name`."""
+        """Return the first `limit` leases held at `now`, of a session or server-wide, by name in
+        code point order, strictly after `after_name`."""

@@ -1,4 +1,4 @@
-"""The store as a whole: health, closing, removing old rows, figures."""
+"""The port for the store as a whole: health, closing, purging, statistics, clock offsets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Gauges for /metrics, NaN for what is not known. `extra` holds a backend's own, by metric
-    name."""
+    """Gauges for /metrics; NaN if unknown. `extra`: a backend's own gauges, by metric name."""
 
     active_sessions: float
     active_agents: float
@@ -18,29 +17,31 @@ class StoreStats:
 
 
 class Maintenance(Protocol):
-    """What concerns the store as a whole."""
+    """Operations on the store as a whole."""
 
     async def ping(self) -> None:
-        """Return if the store answers reads and takes a write, else raise Unavailable or StorageDamaged."""
+        """Return if the store answers reads and accepts a write. Raises Unavailable or
+        StorageDamaged."""
 
     def begin_closing(self) -> None:
-        """Say that the server is about to end. Calls are served as before, but those under way and
-        those to come raise Unavailable rather than wait for long for a database that is silent."""
+        """Announce that the server is about to stop. Calls are still served, but they raise
+        Unavailable instead of waiting long for a database that does not answer."""
 
     async def aclose(self) -> None:
-        """Finish the writes under way, then release everything. Further calls raise Unavailable."""
+        """Finish the writes in progress, then release everything. Later calls raise Unavailable."""
 
     async def purge(
         self, *, expired_before: datetime, idempotency_before: datetime, audit_before: datetime
     ) -> int:
-        """Remove expired memory and credentials, old idempotency and audit rows, and the older part
-        of the tail, in bounded steps that do not hold up other writers; return how many rows went."""
+        """Remove expired memory and credentials, old idempotency and audit rows, and old changes of
+        the change stream. It works in bounded steps that do not hold up other writers. Return the
+        number of rows removed."""
 
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
-        """Counts of active sessions and of agents seen since then."""
+        """Return the numbers of active sessions and of agents seen since then."""
 
     async def find_clock_offset(self, boot_id: str) -> int | None:
-        """The largest that was noted for this boot of a machine, microseconds."""
+        """Return the largest offset noted for this boot of a machine, in microseconds."""
 
     async def note_clock_offset(self, boot_id: str, offset_us: int) -> None:
-        """Keep it, unless a larger one is kept."""
+        """Store the offset, unless a larger one is stored."""

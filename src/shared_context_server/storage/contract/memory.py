@@ -1,4 +1,4 @@
-"""Memory entries: values by key, with versions and expiry."""
+"""The port for memory entries: values by key, with versions and expiry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared_context_server.storage.contract.sessions import SessionGuard
 
 @dataclass(frozen=True, slots=True)
 class MemoryWrite:
-    """What an update function decided to store."""
+    """The new content of an entry, as an update function computed it."""
 
     value: JsonValue
     metadata: JsonObject
@@ -43,7 +43,7 @@ class WrittenMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryListing:
-    """One entry of a listing: all but the value."""
+    """One entry of a listing, without its value."""
 
     address: MemoryAddress
     version: int
@@ -70,17 +70,19 @@ class Memory(Protocol):
         fingerprint: str = "",
         fence: Fence | None = None,
     ) -> WrittenMemory:
-        """Apply `update` to the entry, atomically against all other writers of it. Version is 1 for
-        a new entry (an expired one counts as missing), else the old one + 1. `guard` is given iff
-        the address has a session. The idempotency record is looked up as in add_message, by
-        (address.session_id, caller.agent_id, key); it answers the first call's entry as it was then,
-        value excepted (the current value need not be kept for that). The fence is checked as in
-        add_message, at `now`: a lease of address.session_id, server-wide where that is None."""
+        """Apply `update` to the entry, atomically against all other writers of it.
+
+        The version is 1 for a new entry (an expired one counts as missing), else the old one + 1.
+        `guard` is given iff the address has a session. The idempotency record is looked up as in
+        Messages.append, by (address.session_id, caller.agent_id, key). It returns the first call's
+        entry as it was then, without its value. The fence is checked as in Messages.append, at
+        `now`: a lease of address.session_id, or a server-wide one if that is None.
+        """
 
     async def get(
         self, address: MemoryAddress, *, now: datetime, guard: SessionGuard | None
     ) -> MemoryEntry:
-        """Raise MemoryNotFound if it is missing or expired at `now`."""
+        """Return the entry. Raises MemoryNotFound if it is missing or expired at `now`."""
 
     async def list_entries(
         self,
@@ -93,8 +95,9 @@ class Memory(Protocol):
         now: datetime,
         guard: SessionGuard | None,
     ) -> Page[MemoryListing]:
-        """Unexpired entries of one place whose key starts with `prefix` (literally, case-sensitively),
-        by key in code point order, strictly after `after_key`."""
+        """Return the unexpired entries whose key starts with `prefix` (literally,
+        case-sensitively), of one session and owner, by key in code point order, strictly after
+        `after_key`."""
 
     async def delete(
         self,
@@ -105,4 +108,5 @@ class Memory(Protocol):
         guard: SessionGuard | None,
         audit: AuditEntry,
     ) -> None:
-        """Remove the entry if `check` does not raise; MemoryNotFound if missing or expired."""
+        """Remove the entry if `check` does not raise. Raises MemoryNotFound if it is missing or
+        expired."""

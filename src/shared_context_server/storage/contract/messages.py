@@ -1,4 +1,4 @@
-"""The log of each session: appending messages and reading those that a caller may see."""
+"""The port for the message logs: append messages, and read those that a caller may see."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared_context_server.storage.contract.sessions import SessionGuard
 
 
 class NewMessage(NamedTuple):
-    """`sender` is the writing caller; `fingerprint` identifies the content of an idempotent call."""
+    """A message to be appended. `fingerprint` identifies the content of an idempotent call."""
 
     session_id: str
     sender: Caller
@@ -34,7 +34,8 @@ class NewMessage(NamedTuple):
 
 
 class AddedMessage(NamedTuple):
-    """`duplicate`: the idempotency key was known, and this is the first call's answer."""
+    """The result of `append`. `duplicate`: the idempotency key was known, so this is the first
+    call's answer."""
 
     id: int
     seq: int
@@ -44,7 +45,7 @@ class AddedMessage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Filters, all of which must hold; None does not filter. Bounds: after_seq and before_seq
+    """Filters of a page; all must hold, None does not filter. after_seq and before_seq are
     exclusive, start_time and end_time inclusive. A page also ends where page_budget(limit) does."""
 
     limit: int
@@ -79,7 +80,7 @@ class SenderCount:
 
 @dataclass(frozen=True, slots=True)
 class NewMessages:
-    """A piece of what all sessions have in common, by id, and where to read on."""
+    """Messages of all sessions by id, and the cursor for the next call."""
 
     messages: list[Message]
     next_after_id: int
@@ -87,7 +88,7 @@ class NewMessages:
 
 
 class Messages(Protocol):
-    """The messages of all sessions."""
+    """The message logs of all sessions."""
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
         """Append to the log. `seq` is the session's last seq + 1: gapless from 1, and in commit
@@ -106,14 +107,15 @@ class Messages(Protocol):
     async def list_visible(
         self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
     ) -> MessagePage:
-        """What the caller may see, of one snapshot. With after_seq: the oldest `limit` behind it,
-        `offset` skipped. Without: the newest `limit` (before before_seq if given), the `offset`
-        newest skipped. Cost without filters does not grow with the session."""
+        """Return the messages that the caller may see, from one snapshot. With after_seq: the
+        oldest `limit` after it, skipping `offset`. Without: the newest `limit` (before before_seq
+        if given), skipping the newest `offset`. Without filters the cost does not grow with the
+        session."""
 
     async def get(
         self, session_id: str, message_id: int, caller: Caller, guard: SessionGuard
     ) -> Message:
-        """Raise MessageNotFound if it is not there or the caller may not see it."""
+        """Return the message. Raises MessageNotFound if it is missing or the caller may not see it."""
 
     async def read_log(
         self,
@@ -124,21 +126,24 @@ class Messages(Protocol):
         limit: int,
         guard: SessionGuard,
     ) -> list[Message]:
-        """The log as it is, for whoever applies policy.can_see_message to each, in seq order: what
-        stands first behind `after_seq`, or with `before_seq` last before it. It has been read to its
-        end when nothing comes, or the session's last_seq has."""
+        """Return the log by seq, unfiltered, for callers that apply policy.can_see_message: the
+        first messages after after_seq, or with `before_seq` the last ones before it. The end is
+        reached when nothing is returned, or the session's last_seq."""
 
     async def count_by_sender(
         self, session_id: str, caller: Caller, *, after_seq: int, guard: SessionGuard
     ) -> list[SenderCount]:
-        """Visible messages behind after_seq by sender, most first, then by name."""
+        """Return the numbers of visible messages after after_seq by sender, largest first, then by
+        name."""
 
     async def get_newest_id(self) -> int:
-        """The largest id that any message has had; 0 if there has been none."""
+        """Return the largest id that any message has had; 0 if there was none."""
 
     async def list_new(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
-        """What the caller may see of all sessions behind `after_id`, oldest first, at most `limit`.
+        """Return the messages of all sessions after `after_id` that the caller may see, oldest
+        first, at most `limit`.
 
-        Ids are in commit order and never given out again: nothing comes later with an id up to
-        next_after_id. A call looks at a bounded number of messages, visible or not, so there may be
-        more although it returns few or none."""
+        Ids are in commit order and never reused: no later message gets an id up to next_after_id. A
+        call reads a bounded number of messages, visible or not. So there may be more although it
+        returns few or none.
+        """

@@ -1,4 +1,4 @@
-"""One page of a listing."""
+"""The type of one page of a listing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Items of a listing in its order. `has_more`: there are further ones behind the last of them."""
+    """The items of a page in order. `has_more`: there are more items after the last one."""
 
     items: list[T]
     has_more: bool

@@ -1,4 +1,4 @@
-"""Sessions, their participants, and the cursors of agents."""
+"""The port for sessions, their participants, and the read cursors of agents."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Sessions(Protocol):
     """Sessions, their participants and the cursors of agents."""
 
     async def create(self, new: NewSession, audit: AuditEntry) -> Session:
-        """Store a new active session and the audit entry. An id that is taken raises Conflict."""
+        """Store a new active session and its audit entry. Raises Conflict if the id is taken."""
 
     async def get(self, session_id: str) -> Session:
-        """Raise SessionNotFound if there is none."""
+        """Return the session. Raises SessionNotFound."""
 
     async def list_visible(
         self,
@@ -51,36 +51,37 @@ class Sessions(Protocol):
         limit: int,
         before: tuple[datetime, str] | None = None,
     ) -> Page[SessionSummary]:
-        """Sessions that policy.can_see_session grants the caller, newest first by (created_at, id),
-        strictly older than `before`. Counts as SessionSummary says; `unread` are the visible
-        messages behind the caller's cursor. Cost is that of `limit` sessions, whatever their size."""
+        """Return the sessions that policy.can_see_session grants the caller, newest first by
+        (created_at, id), strictly older than `before`. SessionSummary defines the counts; `unread`
+        are the visible messages after the caller's cursor. The cost is that of `limit` sessions,
+        whatever their size."""
 
     async def summarize(
         self, session_id: str, caller: Caller, guard: SessionGuard
     ) -> SessionSummary:
-        """One session as list_sessions would show it."""
+        """Return one session as list_visible would."""
 
     async def list_participants(
         self, session_id: str, caller: Caller, guard: SessionGuard, *, limit: int
     ) -> list[str]:
-        """Agent ids: the creator, the invited, and whoever has written what the caller may see (by
-        the first such message), in that order, each once; the first `limit`."""
+        """Return the first `limit` agent ids, each once: the creator, the invited, and the writers
+        of messages that the caller may see, by their first such message."""
 
     async def close(
         self, session_id: str, closed_at: datetime, guard: SessionGuard, audit: AuditEntry
     ) -> Session:
-        """Make it read-only. Closing a closed session changes nothing and returns it."""
+        """Make the session read-only and return it. Closing a closed session changes nothing."""
 
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
-        """Remove the session, its messages, cursors, memory, leases and idempotency records; audit
-        stays."""
+        """Remove the session with its messages, cursors, memory, leases and idempotency records.
+        The audit log stays."""
 
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
-        """The agent's stored read position, 0 if none."""
+        """Return the agent's stored read position, 0 if it has none."""
 
     async def set_cursor(
         self, session_id: str, caller: Caller, seq: int, guard: SessionGuard
     ) -> tuple[int, int]:
-        """Store max(stored, seq); return (stored seq, unread visible messages behind it).
-        A seq behind the newest message that the caller may see raises
-        InvalidArgument(field="seq")."""
+        """Store max(stored, seq); return the stored seq and the number of visible messages after
+        it. Raises InvalidArgument(field="seq") for a seq after the newest message the caller may
+        see."""

@@ -52,9 +52,11 @@ __all__ = ["BACKEND", "open_postgres"]
 
 T = TypeVar("T")
 
-START_WAIT_S = 30.0  # for a database that is just starting, as it is when all are started at once
+START_WAIT_S = (
+    30.0  # for a database that is still starting, because all services are started at once
+)
 OLDEST_VERSION = 15
-# The other encodings lack characters that messages have. SQL_ASCII keeps any bytes as they come.
+# Other encodings lack characters that messages contain. SQL_ASCII stores any bytes unchecked.
 ENCODINGS = ("UTF8", "SQL_ASCII")
 
 _NOT_A_URL = "it is not a URL; characters such as / and @ in a password have to be percent-encoded"
@@ -63,7 +65,7 @@ _NO_FILE = (
     "the like)"
 )
 _FILE_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-# Of a server on the same host, whose file is there when it has started.
+# For a server on the same host, whose socket file exists once it has started.
 _HAS_SOCKET = re.compile(r"(?:@|//|,|[?&]host=)(?:/|%2f)", re.IGNORECASE)
 
 _log = get_logger("storage")
@@ -73,9 +75,9 @@ _log = get_logger("storage")
 async def open_postgres(
     settings: Settings, expected: StorageId | None = None
 ) -> AsyncIterator[Store]:
-    """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
+    """Open the store that `settings.storage_url` names, migrated, for a with block.
 
-    `expected` is ignored: the server tells its databases apart. Raises ConfigurationError as
+    `expected` is ignored, because the server keeps databases apart. Raises ConfigurationError as
     migrate_postgres does.
     """
     with _explain_errors(settings.storage_url):
@@ -86,7 +88,7 @@ async def open_postgres(
     try:
         yield store
     finally:
-        # A server that is being cancelled still has to finish its writes.
+        # A server that is cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
             await store.maintenance.aclose()
 
@@ -109,8 +111,8 @@ def _make_store(engine: Engine) -> Store:
 async def open_postgres_copier(
     settings: Settings, *, read_only: bool
 ) -> AsyncIterator[PostgresCopier]:
-    """Open a migrated database for copying; nothing is written unless it is asked for, whatever
-    `read_only`. Raises ConfigurationError."""
+    """Open a migrated database for copying. `read_only` has no effect: nothing is written unless
+    asked for. Raises ConfigurationError."""
     async with contextlib.AsyncExitStack() as stack:
         listen_url = settings.postgres_listen_url
         name = "DATABASE_URL" if listen_url is None else "POSTGRES_LISTEN_URL"
@@ -120,23 +122,23 @@ async def open_postgres_copier(
 
 
 def migrate_postgres(settings: Settings) -> list[str]:
-    """Bring the schema up to date; the names of the migrations applied. Any number of replicas may
+    """Bring the schema up to date; return the names of the applied migrations. Several replicas may
     do so at once.
 
-    Raises ConfigurationError, having changed nothing: there is no such database or it does not
-    answer, its version is older than 15, its encoding is not UTF8, a migration fails, or the schema
-    is newer than this program.
+    Raises ConfigurationError, having changed nothing: the database is missing or does not answer,
+    its version is older than 15, its encoding is not UTF8, a migration fails, or the schema is
+    newer than this program.
     """
     return _run_apart(settings, _migrate)
 
 
 def postgres_schema_status(settings: Settings) -> SchemaStatus:
-    """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
+    """Return the schema's version. Changes and creates nothing. Raises ConfigurationError."""
     return _run_apart(settings, _read_status)
 
 
 def _run_apart(settings: Settings, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    """In a loop of its own, in a thread, because the caller may be inside a loop."""
+    """Run the work in a loop of its own in a thread, because the caller may be inside a loop."""
     with _explain_errors(settings.storage_url), ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, _use_once(settings, work)).result()
 
@@ -145,7 +147,7 @@ async def _prepare(connection: Connection) -> None:
     await _migrate(connection)
     if not await may_write(connection):
         raise ConfigurationError(
-            "DATABASE_URL: the database cannot be used: its role has no right to write to the table "
+            "DATABASE_URL: the database cannot be used: the role may not write to the table "
             "messages"
         )
 
@@ -159,7 +161,7 @@ async def _read_status(connection: Connection) -> SchemaStatus:
 
 
 async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """`work` on a connection of its own, to a database of a kind that is supported."""
+    """Run `work` on a new connection to a database of a supported version and encoding."""
     connection = await _connect(settings)
     try:
         version = connection.get_server_version()
@@ -168,7 +170,7 @@ async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T
                 f"The database is PostgreSQL {version.major}.{version.minor}; {OLDEST_VERSION} "
                 "is the oldest version that is supported."
             )
-        # A pooler may keep it to itself.
+        # A pooler may not report it.
         encoding = getattr(connection.get_settings(), "server_encoding", ENCODINGS[0])
         if encoding not in ENCODINGS:
             raise ConfigurationError(
@@ -208,7 +210,7 @@ def _is_of_a_file(exc: BaseException, url: str) -> bool:
 
 @contextlib.contextmanager
 def _explain_errors(url: str, setting: str = "DATABASE_URL") -> Iterator[None]:
-    """Raise ConfigurationError, in one line and without the URL, which may hold a password."""
+    """Raise ConfigurationError in one line and without the URL, which may contain a password."""
     try:
         yield
     except (*DRIVER_ERRORS, ValueError, OverflowError) as exc:
@@ -220,18 +222,18 @@ def _find_reason(exc: BaseException, url: str) -> str:
     if isinstance(exc, OverflowError):
         return "a port is a number from 0 to 65535"
     if not isinstance(exc, DRIVER_ERRORS):
-        return _NOT_A_URL  # a ValueError may quote a part of it
+        return _NOT_A_URL  # a ValueError may quote a part of the URL
     if _is_of_a_file(exc, url):
         return _NO_FILE
     reason = str(exc) or describe(exc) or type(exc).__name__
-    # What stands before an @ that is not the only one might be a part of the password.
+    # With several @, the text before any of them may be a part of the password.
     _user, at, hosts = urlsplit(url).netloc.rpartition("@")
     names_hosts = isinstance(exc, OSError) and at and url.count("@") == 1
     return f"{hosts}: {reason}" if names_hosts else reason
 
 
 def _identify(settings: Settings) -> StorageId | None:
-    """There is nothing to tell: the server keeps its databases apart."""
+    """Return None: the server keeps its databases apart."""
     return None
 
 
@@ -248,7 +250,7 @@ def _refuse_restore(settings: Settings, source: Path) -> Restored:
 
 
 def _count_descriptors(settings: Settings) -> int:
-    return settings.postgres_pool_size + 1  # one more listens
+    return settings.postgres_pool_size + 1  # plus one that listens
 
 
 BACKEND = Backend(

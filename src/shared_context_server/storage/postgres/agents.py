@@ -1,4 +1,4 @@
-"""The agents that the server has seen, and which of them are present."""
+"""The agents that the server has seen, and their presence, on PostgreSQL."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -22,7 +22,7 @@ from shared_context_server.storage.postgres.engine.work import (
 from shared_context_server.storage.postgres.sessions import use_session
 from shared_context_server.storage.rules.audience import audience_keys
 
-# Each coming and going is to be told once, so those who tell take turns. Any number would do.
+# A lock, because each joining and leaving must be published once. The number is arbitrary.
 _TAKE_TURNS = Statement("SELECT pg_advisory_xact_lock(7243000000000000002)")
 _TOUCH = Statement("""
     INSERT INTO agents (agent_id, agent_type, first_seen, last_seen, is_around)
@@ -74,14 +74,14 @@ class Agents(Subject):
         self, connection: Connection, seen: Sequence[Agent], gone_before: datetime | None
     ) -> PresenceChange:
         await connection.execute(*_TAKE_TURNS())
-        # Who has been away is marked first, so that one of `seen` who was comes back.
+        # Mark the agents that left first, so that one of them in `seen` joins again.
         left = []
         if gone_before is not None:
             left = [
                 row[0]
                 for row in await connection.fetch(*_LEAVE(gone_before=encode_time(gone_before)))
             ]
-        # One statement must not touch a row twice: of an agent that is named twice, the latest counts.
+        # A statement must not touch a row twice: for an agent that occurs twice, the latest counts.
         latest: dict[str, Agent] = {}
         for agent in sorted(seen, key=lambda agent: agent.last_seen):
             latest[agent.agent_id] = agent
@@ -135,7 +135,7 @@ class Agents(Subject):
     async def touch(
         self, seen: Sequence[Agent], *, gone_before: datetime | None = None
     ) -> PresenceChange:
-        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        # Read first, because this runs often and there is mostly nothing to write.
         if not seen and (gone_before is None or not await self._is_anyone_gone(gone_before)):
             return PresenceChange(joined=[], left=[])
         return await self._touch(seen, gone_before)

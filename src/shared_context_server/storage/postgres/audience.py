@@ -1,8 +1,8 @@
-"""SQL for what a caller may see: `policy.can_see_message` as rows of `audience` and one condition.
+"""SQL for the messages that a caller may see: policy.can_see_message, as rows of `audience`.
 
-A message has a row in `audience` for each name it is addressed to (see audience_keys), which the
-schema's trigger messages_are_addressed writes. A caller meets at most one row of a message, so the
-three names can be counted one by one and added up.
+A message has a row in `audience` for each key that it is addressed to (see rules/audience.py). The
+schema's trigger messages_are_addressed writes them. A caller matches at most one row of a message,
+so the rows of its three keys can be counted separately and added up.
 """
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
@@ -40,7 +40,8 @@ VISIBLE_SEQS = " UNION ALL ".join(
 
 
 def visible_seqs_page(order: str) -> str:
-    """The seqs of VISIBLE_SEQS on one page: from each name's index no more than the page can hold."""
+    """Return SQL for the seqs of VISIBLE_SEQS on one page. From each key's index it reads no more
+    than the page can hold."""
     pages = " UNION ALL ".join(
         f"({part} ORDER BY seq {order} LIMIT :reach)" for part in VISIBLE_SEQS.split(" UNION ALL ")
     )
@@ -48,8 +49,8 @@ def visible_seqs_page(order: str) -> str:
 
 
 def tally_query(session_id: str, up_to_seq: str) -> str:
-    """A query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the names see of a
-    session, given as SQL, up to and including a seq, at the cost of three index look-ups."""
+    """Return a query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the keys see
+    of a session, given as SQL, up to and including a seq. It costs three index look-ups."""
     latest = " UNION ALL ".join(
         f"""(
         SELECT seq, ordinal, created_at FROM audience
@@ -65,7 +66,7 @@ def tally_query(session_id: str, up_to_seq: str) -> str:
 
 
 def tally_of_sender(sender: str, up_to_seq: str) -> str:
-    """An expression: how many messages of a sender (an SQL expression) the names see up to a seq."""
+    """Return an SQL expression: how many messages of a sender the keys see up to a seq."""
     return (
         "("
         + " + ".join(
@@ -85,19 +86,19 @@ _COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
 
 
 async def count_visible(
-    connection: Connection, session_id: str, names: Mapping[str, Any], *, up_to_seq: int
+    connection: Connection, session_id: str, keys: Mapping[str, Any], *, up_to_seq: int
 ) -> int:
-    """How many messages of the session those names see up to and including a seq."""
-    parameters = {**names, "session_id": session_id, "up_to_seq": up_to_seq}
+    """Return how many messages of the session these keys see up to and including a seq."""
+    parameters = {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
     count: int = await connection.fetchval(*_COUNT(**parameters))
     return count
 
 
 async def find_last_visible_seq(
-    connection: Connection, session_id: str, names: Mapping[str, str | None]
+    connection: Connection, session_id: str, keys: Mapping[str, str | None]
 ) -> int:
-    """The seq of the newest message of the session that those names see, 0 if there is none."""
-    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **names}
+    """Return the seq of the newest message of the session that these keys see, 0 if there is none."""
+    parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **keys}
     row = await connection.fetchrow(*_COUNT(**parameters))
     assert row is not None
     last_seq: int = row["last_seq"]

@@ -1,7 +1,7 @@
-"""The change stream, called the tail: what any process has committed, each session's messages by seq.
+"""The change stream on PostgreSQL: events of all processes, each session's messages by seq.
 
-Messages are found by their own ids. All else is in `changes`, where triggers put it in the
-transaction that made it.
+New messages are found by their ids. Triggers write every other change to the table `changes`, in the
+transaction that makes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from shared_context_server.models import Event, EventKind
 from shared_context_server.storage.codec import Row
-from shared_context_server.storage.contract import Anchor, Bell, Changes, TailPosition
+from shared_context_server.storage.contract import Anchor, ChangePosition, Changes, WakeupChannel
 from shared_context_server.storage.postgres.engine.commit_watermark import (
     Table,
     count_gapless,
@@ -19,12 +19,12 @@ from shared_context_server.storage.postgres.engine.commit_watermark import (
     read_end,
     read_last_given,
 )
-from shared_context_server.storage.postgres.engine.notifications import NotifyBell
+from shared_context_server.storage.postgres.engine.notifications import NotifyChannel
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 
-KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
+KEPT_CHANGES = 10_000  # rows: minutes of a busy server; a reader further behind has to resync
 
 _MESSAGES = Statement("""
     SELECT id, session_id, seq, created_at FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit""")
@@ -42,7 +42,7 @@ _NEWEST = Statement(
     "SELECT id, session_id, created_at FROM messages WHERE id <= :up_to_id ORDER BY id DESC LIMIT 1"
 )
 _ANCHOR = Statement("SELECT id, session_id, created_at FROM messages WHERE id = :id")
-# Whether messages of a session may be missing: it is deleted, by a change that is still told of.
+# Whether a session's messages may be missing because it was deleted, by a change still kept.
 _IS_DELETED = Statement("""
     SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = :session_id AND kind = 'session_deleted')""")
 _ADD = Statement("""
@@ -51,18 +51,18 @@ _ADD = Statement("""
         :kinds::text[], :session_ids::text[], :names::text[], :owners::text[], :agent_ids::text[])""")
 
 
-async def read_position(connection: Connection) -> TailPosition:
+async def read_position(connection: Connection) -> ChangePosition:
     message_id = await read_end(connection, "messages")
     change_id = await read_end(connection, "changes")
     newest = await connection.fetchrow(*_NEWEST(up_to_id=message_id))
-    return TailPosition(message_id, change_id, None if newest is None else Anchor(*newest))
+    return ChangePosition(message_id, change_id, None if newest is None else Anchor(*newest))
 
 
 class ChangeStream(Subject):
-    """The tail. See contract/changes.py."""
+    """The change stream. See contract/changes.py."""
 
     @reads
-    async def read(self, connection: Connection, after: TailPosition, limit: int) -> Changes:
+    async def read(self, connection: Connection, after: ChangePosition, limit: int) -> Changes:
         if not await _is_continued(connection, after):
             position = await read_position(connection)
             return Changes([], position, is_complete=False, is_set_back=True)
@@ -75,14 +75,14 @@ class ChangeStream(Subject):
         )
         is_complete = True
         if changes and changes[0][0] != after_change + 1:
-            # Either nothing was ever committed under the ids between, or it is not kept any more.
+            # The ids between were either never committed, or have been purged.
             is_complete = await connection.fetchval(*_OLDEST_CHANGE()) <= after_change
         events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
         events += [
             Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
             for row in changes
         ]
-        position = TailPosition(
+        position = ChangePosition(
             messages[-1][0] if messages else after_message,
             changes[-1][0] if changes else after_change,
             Anchor(messages[-1][0], messages[-1][1], messages[-1][3]) if messages else after.anchor,
@@ -91,7 +91,7 @@ class ChangeStream(Subject):
 
     @writes
     async def _add(self, connection: Connection, events: Sequence[Event]) -> None:
-        """For what no trigger sees: nothing is stored but the event."""
+        """Store events of things that are not stored otherwise, so that no trigger sees them."""
         await connection.execute(
             *_ADD(
                 kinds=[event.kind.value for event in events],
@@ -102,13 +102,13 @@ class ChangeStream(Subject):
             )
         )
 
-    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
-        bell = NotifyBell(self.engine.pool, self.engine.settings, on_ring)
-        self.engine.bells.append(bell)
-        return bell
+    def open_wakeup_channel(self, on_wakeup: Callable[[], None]) -> WakeupChannel:
+        channel = NotifyChannel(self.engine.pool, self.engine.settings, on_wakeup)
+        self.engine.wakeup_channels.append(channel)
+        return channel
 
     @reads
-    async def get_position(self, connection: Connection) -> TailPosition:
+    async def get_position(self, connection: Connection) -> ChangePosition:
         return await read_position(connection)
 
     async def add(self, events: Sequence[Event]) -> None:
@@ -116,8 +116,8 @@ class ChangeStream(Subject):
             await self._add(events)
 
 
-async def _is_continued(connection: Connection, after: TailPosition) -> bool:
-    """Whether this is a later state of the store in which the position was taken."""
+async def _is_continued(connection: Connection, after: ChangePosition) -> bool:
+    """Whether the store still has the history in which the position was taken."""
     anchor = after.anchor
     if anchor is not None:
         row = await connection.fetchrow(*_ANCHOR(id=anchor.message_id))
@@ -141,7 +141,7 @@ async def _read_settled(
     after_id: int,
     limit: int,
 ) -> Sequence[Row]:
-    """The oldest rows behind an id, up to one behind which nothing older can come."""
+    """Return the oldest rows after an id, up to the commit watermark."""
     rows: Sequence[Any] = await connection.fetch(*read(after_id=after_id, limit=limit))
     gapless = count_gapless([row[0] for row in rows], after_id)
     if gapless == len(rows):

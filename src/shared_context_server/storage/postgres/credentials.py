@@ -1,4 +1,4 @@
-"""API keys, issued credentials, and a number that changes whenever they do."""
+"""API keys and issued credentials on PostgreSQL, with a generation that grows when they change."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -30,8 +30,8 @@ from shared_context_server.storage.postgres.engine.work import (
 )
 
 _GENERATION = Statement("SELECT generation FROM auth_generation")
-# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
-# the same number again by another change.
+# By a random step, so that a store that was set back to an earlier state does not reach the same
+# number again by another change.
 _NEXT_GENERATION = Statement("""
     UPDATE auth_generation SET generation = generation + 1 + (random() * 1000000000)::bigint""")
 
@@ -60,7 +60,7 @@ _FIND_BY_HANDLE = Statement(
 _LIST_REVOKED = Statement("""
     SELECT coalesce(origin_id, id) FROM credentials
     WHERE revoked_at IS NOT NULL AND expires_at > :now""")
-# Refreshing a token and revoking its family take turns, so that the one sees what the other did.
+# A lock makes refreshing a token and revoking its family run one after the other.
 _TAKE_TURNS = Statement("SELECT pg_advisory_xact_lock(hashtextextended(:family_id, 7243))")
 _IS_REVOKED = Statement("""
     SELECT 1 FROM credentials WHERE (id = :id OR origin_id = :id) AND revoked_at IS NOT NULL LIMIT 1""")
@@ -116,7 +116,8 @@ class Credentials(Subject):
 
     @writes
     async def add(self, connection: Connection, credential: Credential, audit: AuditEntry) -> None:
-        """The generation stays: a new credential changes nothing that get_auth_state answers."""
+        """The generation stays the same: a new credential does not change what get_auth_state
+        returns."""
         origin_id = credential.origin_id
         if origin_id is not None:
             await connection.execute(*_TAKE_TURNS(family_id=origin_id))

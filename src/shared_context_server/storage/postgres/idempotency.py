@@ -1,4 +1,4 @@
-"""Store and find the answers of calls that carried an idempotency key."""
+"""Store and find the answers of calls with an idempotency key, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def find_record(connection: Connection, call: IdempotentCall) -> Record | 
 async def keep_answer(
     connection: Connection, call: IdempotentCall, answer: JsonObject, created_at: datetime
 ) -> None:
-    """Collides with a first call that another transaction has made meanwhile."""
+    """Store the answer. Conflicts with a first call that another transaction has made meanwhile."""
     await connection.execute(
         *_ADD(
             session_id=call.stored_session_id,

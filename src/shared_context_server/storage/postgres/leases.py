@@ -1,4 +1,4 @@
-"""Leases, and the check of writes that require one."""
+"""Leases on PostgreSQL, and the fence check of writes."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -22,8 +22,8 @@ from shared_context_server.storage.rules.leases import refuse_attempt, require_f
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
-# A row that is there is locked, so that it is taken, renewed or relied on by one at a time. Two who
-# take one that is not there collide, and the later of them tries again.
+# An existing row is locked, so that one transaction at a time takes, renews or relies on it. If two
+# insert a missing one, they conflict, and the later one is run again.
 _LOCK = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR UPDATE")
 _RELY = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR SHARE")
 _FIND = Statement(f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = :name")
@@ -138,8 +138,8 @@ async def check_fence(
     caller: Caller,
     now: datetime,
 ) -> None:
-    """Raise LeaseLost unless the caller holds the lease of this place with exactly this token.
-    Nobody takes it from then on to the end of the transaction."""
+    """Raise LeaseLost unless the caller holds this lease with exactly this token. Nobody can take
+    the lease until the end of the transaction."""
     await connection.execute(*_RELY(session_id=session_id or "", name=fence.lease))
     held = await _find_held(connection, session_id, fence.lease, now)
     require_fence(held, fence, caller)

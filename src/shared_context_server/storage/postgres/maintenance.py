@@ -1,4 +1,4 @@
-"""The store as a whole: health, closing, removing old rows, figures, offsets of the clock."""
+"""The store as a whole, on PostgreSQL: health, closing, purging, statistics, clock offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 from shared_context_server.storage.postgres.removal import list_deleted, purge_step, remove_session
 
-STATS_WAIT_S = 1.0  # well below what Prometheus waits for an answer
+STATS_WAIT_S = 1.0  # well below the time-out of Prometheus
 
 _MAY_WRITE = (
     "SELECT has_table_privilege('messages', 'SELECT') AND has_table_privilege('messages', 'INSERT')"
@@ -37,7 +37,7 @@ class Maintenance(Subject):
 
     async def ping(self) -> None:
         if not await self._takes_writes():
-            raise Unavailable("The database takes no writes.")
+            raise Unavailable("The database accepts no writes.")
 
     @writes
     async def _takes_writes(self, connection: Connection) -> bool:
@@ -69,7 +69,7 @@ class Maintenance(Subject):
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         active_sessions = active_agents = math.nan
         is_up = False
-        # The pool's numbers are worth most when the database does not answer.
+        # The pool's numbers matter most when the database does not answer.
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(STATS_WAIT_S):
                 active_sessions, active_agents = await self._count_active(active_since)
@@ -84,7 +84,7 @@ class Maintenance(Subject):
     async def _count_active(
         self, connection: Connection, active_since: datetime
     ) -> tuple[int, int]:
-        """Active sessions, and agents seen since then."""
+        """Return the numbers of active sessions and of agents seen since then."""
         row = await connection.fetchrow(*_COUNT(active_since=encode_time(active_since)))
         assert row is not None
         return row[0], row[1]
@@ -100,5 +100,5 @@ class Maintenance(Subject):
 
 
 async def may_write(connection: Connection) -> bool:
-    """Whether this role may, at any time."""
+    """Whether this role has the right to write."""
     return bool(await connection.fetchval(_MAY_WRITE))

@@ -1,4 +1,4 @@
-"""Memory entries: versions, expiry, listing by prefix."""
+"""Memory entries on PostgreSQL: versions, expiry, listing by prefix."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -12,7 +12,7 @@ from shared_context_server.models import AuditEntry, Caller, MemoryAddress, Memo
 from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
-    MEMORY_LISTING_WIDE,
+    MEMORY_LISTING_TEXT_COLUMNS,
     clamp,
     encode_json,
     encode_optional_time,
@@ -49,7 +49,7 @@ _AT_ADDRESS = "session_id = :session_id AND owner = :owner AND key = :key"
 _FIND = Statement(f"""
     SELECT {MEMORY_ENTRY} FROM memory
     WHERE {_AT_ADDRESS} AND (expires_at IS NULL OR expires_at > :now)""")
-# Two who make an entry that is not there collide, and the later of them tries again.
+# If two insert the same new entry, they conflict, and the later one is run again.
 _LOCK = Statement(f"SELECT 1 FROM memory WHERE {_AT_ADDRESS} FOR UPDATE")
 _ADD = Statement("""
     INSERT INTO memory (
@@ -174,7 +174,7 @@ class Memory(Subject):
         }
         statement = _LIST if after_key is None else _LIST_ON
         found = await connection.fetch(*statement(**parameters))
-        rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+        rows, has_more = take_page(found, limit, MEMORY_LISTING_TEXT_COLUMNS)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
     @writes
@@ -189,7 +189,7 @@ class Memory(Subject):
         audit: AuditEntry,
     ) -> None:
         await use_optional_session(connection, address.session_id, guard, "KEY SHARE")
-        # Only what is locked is looked at: an entry that comes right behind could change once more.
+        # Check only the locked row: an entry inserted right after could change once more.
         is_known = await connection.fetchrow(*_LOCK(**_where(address))) is not None
         entry = await _find(connection, address, now) if is_known else None
         if entry is None:

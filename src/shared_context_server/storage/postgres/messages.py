@@ -1,4 +1,4 @@
-"""The log of a session: append messages to it, and read those that a caller may see."""
+"""The message logs on PostgreSQL: append messages, and read those that a caller may see."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -11,7 +11,7 @@ from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
-    MESSAGE_WIDE,
+    MESSAGE_TEXT_COLUMNS,
     Row,
     clamp,
     encode_json,
@@ -81,8 +81,8 @@ _APPEND = Statement("""
     SELECT id, seq FROM append_message(
         :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
         :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
-# Called for one after the other, in their order: that is how PostgreSQL joins two functions. For a
-# single message it would cost more than the call itself, since arrays are planned anew each time.
+# PostgreSQL joins the two functions by calling the second for one row after the other, in order.
+# Not used for a single message: arrays are planned at each call, which would cost more than it.
 _APPEND_SEVERAL = Statement("""
     SELECT new.number, added.id, added.seq
     FROM unnest(
@@ -99,7 +99,7 @@ _APPEND_SEVERAL = Statement("""
 _FIND = Statement(
     f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
 )
-_WIDE = ("content", "recipients", "metadata")
+_TEXT_COLUMNS = ("content", "recipients", "metadata")
 _READ_LOG, _READ_LOG_BACK = (
     Statement(
         within_bytes(
@@ -108,14 +108,14 @@ _READ_LOG, _READ_LOG_BACK = (
     SELECT {MESSAGE} FROM messages AS m
     WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
     ORDER BY m.seq {order} LIMIT :limit""",
-            _WIDE,
+            _TEXT_COLUMNS,
             f"seq {order}",
         )
     )
     for order in ("ASC", "DESC")
 )
 
-# Pages and counts by where they are sought.
+# Pages and counts by scan.
 _ASCENDING, _DESCENDING = "ASC", "DESC"
 _ORDERS = (_ASCENDING, _DESCENDING)
 _FILTERS = f"""
@@ -137,10 +137,10 @@ _SOUGHT_MESSAGES = {
 
 
 def _page(query: str, order: str) -> Statement:
-    return Statement(within_bytes(MESSAGE, query, _WIDE, f"seq {order}"))
+    return Statement(within_bytes(MESSAGE, query, _TEXT_COLUMNS, f"seq {order}"))
 
 
-# For those who hear by name the seqs are chosen first and the messages fetched then, so that no
+# For a scan of audiences the seqs are chosen first and the messages fetched then, so that no
 # message is touched that is not on the page.
 _PAGES = {
     ("audience", order): _page(
@@ -178,7 +178,7 @@ _COUNT_VISIBLE_BY_SENDER = Statement(f"""
     FROM participants AS p WHERE p.session_id = :session_id
     ORDER BY count DESC, p.agent_id""")
 
-SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
+SCANNED = 1000  # ids checked in one read, so that many invisible messages block nobody
 
 _LIST_NEW_IDS = Statement("SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit")
 _LIST_NEW = Statement(
@@ -198,9 +198,9 @@ _LIST_NEW = Statement(
 async def append_batch(
     connection: Connection, news: Sequence[NewMessage], session: Session
 ) -> list[AddedMessage | None]:
-    """Add plain messages in one trip, in their order, of senders whom the guard has let pass to
-    `session` as an active one. None for one of which nothing is written, since the session is not
-    as it was or its key is known."""
+    """Append messages in one round trip, in order, to `session` as an active one. The guard has
+    allowed their senders, and they have no fence or parent. The result is None for a message that
+    was not written, because the session has changed or the key is known."""
     rows = [_batch_columns(new) for new in news]
     session_columns: dict[str, Any] = {
         "session_id": session.id,
@@ -267,7 +267,7 @@ class Messages(Subject):
     ) -> MessagePage:
         session = await use_session(connection, session_id, guard)
         found, total_count = await _find_page(connection, session, caller, query)
-        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
@@ -311,7 +311,7 @@ class Messages(Subject):
         }
         statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
         found = await connection.fetch(*statement(**parameters))
-        rows, _ = take_page(found, limit, MESSAGE_WIDE)
+        rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         if before_seq is not None:
             rows.reverse()
         return [to_message(row) for row in rows]
@@ -347,7 +347,7 @@ class Messages(Subject):
         ]
         is_full = len(ids) == SCANNED
         gapless = count_gapless(ids, after_id)
-        # All up to the last of them is settled then, or only what is before the gap.
+        # Then all ids up to the last one are settled; otherwise only those before the gap.
         if gapless < len(ids) and not await have_writers_ended(connection, "messages"):
             ids, is_full = ids[:gapless], False
         if not ids:
@@ -361,19 +361,19 @@ class Messages(Subject):
             **audience_keys(caller),
         }
         found = await connection.fetch(*_LIST_NEW(**parameters))
-        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         messages = [to_message(row) for row in rows]
         if has_more:
             return NewMessages(messages, rows[-1]["id"], has_more=True)
         return NewMessages(messages, ids[-1], has_more=is_full)
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
-        # Nothing has to be looked up but the idempotency key.
+        # Only the idempotency key has to be looked up.
         if new.fence is None and new.parent_message_id is None:
             added = await self.engine.batcher.add(new, guard)
             if added is not None:
                 return added
-        # With the session as it is, which also tells what is wrong.
+        # Append with the session as it is now, which also raises the right error.
         return await self._append_one(new, guard)
 
     @reads
@@ -403,9 +403,9 @@ async def _find(connection: Connection, session_id: str, message_id: int) -> Mes
 async def _find_page(
     connection: Connection, session: Session, caller: Caller, query: MessageQuery
 ) -> tuple[list[Row], int]:
-    """Rows of at most limit + 1 messages, and the total count: of the log as it was when the session
-    was read. What came behind its last_seq since then is left out, and what is before never changes,
-    so that this needs no transaction."""
+    """Return at most limit + 1 messages as rows, and the total count, of the log as it was when the
+    session was read. Later messages, after its last_seq, are left out, and earlier ones never
+    change. So no transaction is needed."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     scan = choose_scan(caller, query)
     if scan == "audience":
@@ -414,7 +414,7 @@ async def _find_page(
     else:
         keys = audience_keys(caller)
     parameters = page_parameters(session, caller, query) | keys
-    # Not beyond the log as it was when the session was read.
+    # Not past the end of the log when the session was read.
     parameters["before_seq"] = min(parameters["before_seq"], session.last_seq + 1)
     parameters["reach"] = clamp(query.offset + query.limit + 1)
     page = _PAGES[scan, order]
@@ -440,8 +440,8 @@ async def _find_page_by_time(
     page: Statement,
     parameters: dict[str, Any],
 ) -> tuple[list[Row], int]:
-    """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
-    that lie in it are counted without."""
+    """Do the same as _find_page for a time range. Only runs of seqs whose times overlap the range
+    are searched, and runs within it are counted without searching."""
     found = await connection.fetch(*_FIND_TIME_RANGES(**parameters))
     known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
     runs = join_runs(known, session.last_seq)
@@ -468,7 +468,7 @@ async def _count_run(
             - before
         )
     if run.is_within and query.visibility is None:
-        return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
+        return run.up_to_seq - run.after_seq  # an admin sees all messages, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
     count = _COUNTS[scan]
     return int(await connection.fetchval(*count(**(parameters | bounds))))

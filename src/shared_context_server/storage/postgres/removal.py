@@ -1,4 +1,4 @@
-"""Delete rows in small steps, so that other writers get their turn between two of them."""
+"""Delete rows in small steps on PostgreSQL, so that other writers get their turn in between."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -15,8 +15,8 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 
 STEP_ROWS = 500  # of each table in one transaction: some milliseconds
 
-# By place, in the order of an index: joined to itself, or without an order, PostgreSQL may read all of
-# a table for each step.
+# By ctid, in the order of an index: with a self-join, or without an order, PostgreSQL may read the
+# whole table for each step.
 _CONTENTS_OF_SESSION = tuple(
     Statement(f"""
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -30,18 +30,18 @@ _CONTENTS_OF_SESSION = tuple(
         ("idempotency", "agent_id, key"),
     )
 )
-# Replicas that remove the same session take turns: one that met rows which the other is just removing
-# would find none left, and end the session before its rows.
+# A lock lets one replica at a time remove a session. Otherwise one that skips the rows which another
+# is removing would find none left, and delete the session before its rows.
 _TAKE_TURNS = Statement(
     "SELECT 1 FROM sessions WHERE id = :session_id AND status = 'deleting' FOR UPDATE"
 )
-# Takes cursors, participants and time_ranges with it: of these there are few.
+# Also deletes cursors, participants and time_ranges, of which there are few.
 _REMOVE_SESSION = Statement("DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'")
 _LIST_DELETED = Statement("SELECT id FROM sessions WHERE status = 'deleting'")
 
 
 def _remove_old(table: str, is_old: str, order: str) -> Statement:
-    """Of two replicas that purge at once, each takes rows that the other does not."""
+    """Return SQL that removes some old rows. Two replicas that purge at once take different rows."""
     return Statement(f"""
     DELETE FROM {table} WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM {table} WHERE {is_old} ORDER BY {order} LIMIT :limit
@@ -56,11 +56,11 @@ _OLD_CHANGES = _remove_old("changes", "id <= :bound", "id")
 
 
 async def remove_step(connection: Connection, session_id: str) -> int:
-    """Remove some rows of a session that is marked as deleted; 0 when nothing of it is left."""
+    """Remove some rows of a session marked as deleted; return 0 when nothing is left of it."""
     if await connection.fetchrow(*_TAKE_TURNS(session_id=session_id)) is None:
         return 0
-    # Of all tables at once: one that was emptied before the next is begun would be looked through,
-    # past all that is dead in it, at each further step.
+    # From all tables at once. Otherwise each later step would scan the dead rows of the tables that
+    # were emptied before.
     removed = 0
     for statement in _CONTENTS_OF_SESSION:
         removed += await _delete(connection, statement, session_id)
@@ -70,7 +70,7 @@ async def remove_step(connection: Connection, session_id: str) -> int:
 
 
 async def remove_session(pool: Pool, session_id: str) -> int:
-    """Remove a session that is marked as deleted, in steps; return how many rows went."""
+    """Remove a session marked as deleted, in steps; return the number of rows."""
     total = 0
     step = partial(remove_step, session_id=session_id)
     while removed := await pool.run(Mode.WRITE, step):
@@ -79,7 +79,7 @@ async def remove_session(pool: Pool, session_id: str) -> int:
 
 
 async def list_deleted(connection: Connection) -> list[str]:
-    """Sessions whose removal was begun and, so far, not finished."""
+    """Return the sessions whose removal was begun but not finished."""
     return [row[0] for row in await connection.fetch(*_LIST_DELETED())]
 
 
@@ -90,7 +90,7 @@ async def purge_step(
     idempotency_before: datetime,
     audit_before: datetime,
 ) -> int:
-    """Remove some old rows of one table; 0 when there are none in any."""
+    """Remove some old rows of one table; return 0 when no table has any."""
     last_change = await read_last_given(connection, "changes")
     for statement, bound in (
         (_OLD_MEMORY, encode_time(expired_before)),

@@ -1,4 +1,4 @@
-"""Sessions, their participants, and the cursors of agents."""
+"""Sessions, participants and read cursors on PostgreSQL."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -20,7 +20,7 @@ from shared_context_server.models import (
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
-    SESSION_WIDE,
+    SESSION_TEXT_COLUMNS,
     decode_time,
     encode_json,
     encode_time,
@@ -89,8 +89,8 @@ _LISTINGS = {
     for is_of_creator, creator in ((False, ""), (True, "AND s.created_by = :created_by"))
 }
 
-# What a page of sessions is summarized by, in one trip: how far the caller has read, what it sees of
-# each, and what of that it has read.
+# The summary of a page of sessions, in one round trip: the caller's cursor in each, the messages that
+# it sees, and those of them that it has read.
 _READ_UP_TO = """
     FROM unnest(:session_ids::text[]) WITH ORDINALITY AS listed (id, place)
     CROSS JOIN LATERAL (SELECT coalesce((
@@ -141,7 +141,7 @@ class Sessions(Subject):
             "invited": encode_json(new.invited),
         }
         if await connection.fetchrow(*_ADD(**parameters)) is None:
-            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+            raise Conflict(f"A session {new.id!r} already exists.", field="session_id")
         await add_audit(connection, audit)
         return await use_session(connection, new.id)
 
@@ -167,7 +167,7 @@ class Sessions(Subject):
             "max_bytes": page_budget(limit),
         }
         found = await connection.fetch(*statement(**parameters))
-        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        rows, has_more = take_page(found, limit, SESSION_TEXT_COLUMNS)
         return Page(
             await summarize(connection, [to_session(row) for row in rows], caller), has_more
         )
@@ -192,7 +192,7 @@ class Sessions(Subject):
     async def _mark_deleted(
         self, connection: Connection, session_id: str, guard: SessionGuard, audit: AuditEntry
     ) -> None:
-        """Gone for every caller from now on; removal.py removes the rows."""
+        """Hide the session from all callers from now on; removal.py removes the rows."""
         await use_session(connection, session_id, guard, lock="UPDATE")
         await connection.execute(*_MARK_DELETED(id=session_id))
         await add_audit(connection, audit)
@@ -249,7 +249,7 @@ class Sessions(Subject):
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         await self._mark_deleted(session_id, guard, audit)
         self.engine.batcher.forget(session_id)
-        # From here on it is deleted. What cannot be removed just now, purge removes.
+        # The session is now deleted. Rows that cannot be removed now are removed by purge.
         with contextlib.suppress(Unavailable):
             await remove_session(self.engine.pool, session_id)
 
@@ -266,11 +266,11 @@ async def use_session(
     *,
     lock: Lock | None = None,
 ) -> Session:
-    """The session as it is in this transaction, if there is one and the guard lets it pass. With
-    `lock`, what it promises holds to the end of the transaction."""
+    """Return the session as it is in this transaction. Raises SessionNotFound and what the guard
+    raises. With `lock`, it stays so to the end of the transaction."""
     if lock == "NO KEY UPDATE":
-        # By itself, because a statement that had to wait for a row goes on with the other tables,
-        # here the log's end, as they were before it waited.
+        # A separate statement: one that waits for a row lock then reads the other tables, here the
+        # end of the log, as they were before the wait.
         await connection.execute(*_LOCK_LOG(id=session_id))
     find = _FIND if lock is None else _FIND_LOCKED[lock]
     row = await connection.fetchrow(*find(id=session_id))
@@ -285,7 +285,7 @@ async def use_session(
 async def use_optional_session(
     connection: Connection, session_id: str | None, guard: SessionGuard | None, lock: Lock | None
 ) -> Session | None:
-    """use_session for what may be server-wide, which is None."""
+    """Do the same as use_session; None stands for server-wide."""
     if session_id is None:
         return None
     return await use_session(connection, session_id, guard, lock=lock)
@@ -294,7 +294,7 @@ async def use_optional_session(
 async def summarize(
     connection: Connection, sessions: Sequence[Session], caller: Caller
 ) -> list[SessionSummary]:
-    """Its cost does not depend on how many messages there are."""
+    """Return the summaries. The cost does not depend on the number of messages."""
     statement = _TALLIES_OF_ALL if caller.is_admin else _TALLIES
     parameters = {
         "session_ids": [session.id for session in sessions],

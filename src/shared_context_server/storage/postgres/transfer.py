@@ -1,4 +1,4 @@
-"""Read and write rows for copies: the Copier protocol on a PostgreSQL database."""
+"""Read and write rows for copies of a PostgreSQL database (the Copier protocol)."""
 
 # ruff: noqa: S608 - statements are composed of names that records.py fixes
 
@@ -27,14 +27,14 @@ from shared_context_server.storage.transfer.records import (
 )
 
 BATCH_CHARS = 4_000_000  # text in one answer of read_rows: bounds memory where rows are large
-_PREFETCHED = 100  # rows on their way
+_PREFETCHED = 100  # rows fetched ahead
 
 _LAST_ID = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {table}_id_seq"
 _RAISE_COUNTER = """
     SELECT setval('{table}_id_seq', $1)
     FROM {table}_id_seq WHERE $1 > CASE WHEN is_called THEN last_value ELSE 0 END"""
 _NEXT_AUTH_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
-# What leaves no trace in a sequence, or in `changes`, leaves the transaction that wrote it.
+# A write that changes no sequence and adds nothing to `changes` still has a transaction id.
 _UNNUMBERED = """
     SELECT (SELECT generation FROM auth_generation)::text,
            (SELECT count(*) || '/' || max(xmin::text::bigint) FROM cursors),
@@ -47,7 +47,7 @@ _REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 
 class _Reader:
-    """A connection of its own, in a transaction while it reads."""
+    """A connection that is in a transaction while it reads."""
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self._connection = connection
@@ -105,12 +105,12 @@ class _Reader:
 
 
 class _Snapshot(_Reader):
-    """Sequences are in no snapshot, so what they had given out is noted when it begins."""
+    """A snapshot. Sequences are not part of it, so their values are read when it begins."""
 
     async def start(self) -> None:
         with _wrap_errors():
             await self._connection.transaction(isolation="repeatable_read", readonly=True).start()
-            # The transaction begins to see with its first statement, which this is.
+            # The first statement, which is this one, fixes the transaction's snapshot.
             self._counters = await super()._list_counters()
 
     async def _list_counters(self) -> list[Row]:
@@ -118,7 +118,7 @@ class _Snapshot(_Reader):
 
 
 class PostgresCopier(_Reader):
-    """Made by open_copier_on."""
+    """A Copier; made by open_copier_on."""
 
     can_store_nul = False
 
@@ -184,7 +184,7 @@ class PostgresCopier(_Reader):
 
 @asynccontextmanager
 async def open_copier_on(settings: Settings) -> AsyncIterator[PostgresCopier]:
-    """A copier on a connection of its own to a migrated database; raises what asyncpg raises."""
+    """Open a copier on its own connection to a migrated database. Raises what asyncpg raises."""
     connection = await _connect(settings)
     try:
         yield PostgresCopier(connection, settings)
@@ -193,8 +193,9 @@ async def open_copier_on(settings: Settings) -> AsyncIterator[PostgresCopier]:
 
 
 async def _connect(settings: Settings) -> asyncpg.Connection[Any]:
-    # A batch of a copy may take longer than a statement that somebody waits for.
-    url = settings.postgres_listen_url or settings.storage_url  # a session, whatever the pooler
+    # A batch of a copy may take longer than the statements of calls.
+    # POSTGRES_LISTEN_URL gives a session of its own, also where a pooler is used.
+    url = settings.postgres_listen_url or settings.storage_url
     connection: asyncpg.Connection[Any] = await Connector(url, settings).connect(
         command_timeout=None
     )

@@ -1,9 +1,10 @@
-"""The parameters by which the SQL of a store knows a caller: rights to sessions, and audience keys.
+"""Compute the SQL parameters that stand for a caller: its rights to sessions, and its audience
+keys.
 
-An audience key names those whom a message is addressed to: everyone, an agent type, or a single agent
-(the sender of a private message is one of them). A message for admins only has none. A message has
-one visibility, hence keys of one kind; a caller has one key of each kind, and sees the messages that
-have one of its keys. The column of the keys is `audience.name`.
+An audience key names who a message is addressed to: everyone, an agent type, or one agent (the
+sender of a private message is one). A message for admins only has no key. A message has one
+visibility, so its keys are of one kind. A caller has one key of each kind, and sees the messages
+that have one of its keys. The keys are in the column `audience.name`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _SENDER_MARK = "\x1f"
 def audience_keys(
     caller: Caller, only: Visibility | None = None, sender: str | None = None
 ) -> dict[str, str | None]:
-    """Return the caller's keys as the parameters name_{visibility} of statements. `only`: the other
-    visibilities' keys are None. `sender`: the keys of the messages that this agent has sent."""
+    """Return the caller's keys as the parameters name_{visibility} of statements. With `only`, the
+    keys of other visibilities are None. `sender`: the keys for this agent's messages."""
     suffix = "" if sender is None else _SENDER_MARK + sender
     keys = {
         Visibility.PUBLIC: _EVERYONE,
@@ -33,7 +34,8 @@ def audience_keys(
 
 
 def session_rights(caller: Caller) -> dict[str, bool | str]:
-    """Return what `policy.can_see_session` asks of a caller, as parameters of a store's CAN_SEE_SESSION."""
+    """Return the parameters of a store's CAN_SEE_SESSION, which does what policy.can_see_session
+    does."""
     return {
         "is_admin": caller.is_admin,
         "may_use": not caller.permissions.isdisjoint({Permission.READ, Permission.WRITE}),

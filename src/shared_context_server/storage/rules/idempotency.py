@@ -1,4 +1,4 @@
-"""Decide whether a write is the repetition of one with the same idempotency key."""
+"""Decide whether a write repeats an earlier one with the same idempotency key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from shared_context_server.storage.contract import AddedMessage, NewMessage, Ses
 
 @dataclass(frozen=True, slots=True)
 class IdempotentCall:
-    """Who calls what, under which key. `kind` names the method: one key does not serve two."""
+    """A call with an idempotency key. `kind` names the method: a key cannot be reused for another."""
 
     session_id: str | None
     agent_id: str
@@ -36,7 +36,7 @@ class IdempotentCall:
 
     @property
     def stored_session_id(self) -> str:
-        """The session's id as it is stored: '' is server-wide."""
+        """The session id as it is stored: '' for server-wide."""
         return self.session_id or ""
 
 
@@ -50,12 +50,12 @@ def check_write(
     session: Session | None,
     guard: SessionGuard | None,
 ) -> JsonObject | None:
-    """Decide whether a write goes on. Return the first call's answer if this is a repetition, which
-    writes nothing; None once the guard has let the write pass.
+    """Decide whether a write may proceed. Return the first call's answer if this is a repetition,
+    which writes nothing; None once the guard has allowed the write.
 
-    The record counts before the guard does. Of a repetition the guard only decides whether the
-    caller may know the answer: that the session has been closed since does not matter. Raises
-    Conflict if the first call was another one, and what the guard raises.
+    The record is checked before the guard. For a repetition the guard only decides whether the
+    caller may see the answer: a session that was closed since does not matter. Raises Conflict if
+    the first call was a different one, and what the guard raises.
     """
     if call is None or record is None:
         if session is not None and guard is not None:
@@ -67,7 +67,7 @@ def check_write(
     kind, fingerprint, answer = record
     if (kind, fingerprint) != (call.kind, call.fingerprint):
         raise Conflict(
-            "This idempotency_key was used for another call.",
+            "idempotency_key was already used for a different call.",
             field="idempotency_key",
             suggestion="Use a new idempotency_key for a new call; repeat the old one unchanged.",
         )
@@ -76,7 +76,7 @@ def check_write(
 
 
 def find_message_call(new: NewMessage) -> IdempotentCall | None:
-    """The call behind `new`, if it carries a key."""
+    """Return the idempotent call of `new`; None if it has no key."""
     if new.idempotency_key is None:
         return None
     return IdempotentCall(
@@ -104,7 +104,7 @@ def to_duplicate_message(answer: dict[str, Any]) -> AddedMessage:
 def find_memory_call(
     address: MemoryAddress, caller: Caller, key: str | None, fingerprint: str
 ) -> IdempotentCall | None:
-    """The call that writes to `address`, if it carries a key."""
+    """Return the idempotent call that writes to `address`; None if it has no key."""
     if key is None:
         return None
     return IdempotentCall(
@@ -117,7 +117,7 @@ def find_memory_call(
 
 
 def memory_answer(entry: MemoryEntry) -> JsonObject:
-    """All but the value, which may be large and is not part of what a writer is told."""
+    """Return the answer to be stored: the entry without its value, which may be large."""
     return {
         "version": entry.version,
         "metadata": entry.metadata,

@@ -9,15 +9,15 @@ from shared_context_server.storage.contract import Fence, LeaseAttempt
 
 
 def refuse_attempt(held: Lease | None, caller: Caller) -> LeaseAttempt | None:
-    """Return the answer if another agent holds the lease; None if the caller may take or renew it."""
+    """Return the refusal if another agent holds the lease; None if the caller may take or renew it."""
     if held is None or held.holder == caller.agent_id:
         return None
     return LeaseAttempt(held, is_acquired=False)
 
 
 def require_fence(held: Lease | None, fence: Fence, caller: Caller) -> None:
-    """Raise LeaseLost unless `held`, the lease that the fence names, is the caller's, with exactly the
-    token of the fence. None: nobody holds it."""
+    """Raise LeaseLost unless the caller holds the fence's lease with exactly its token. `held`:
+    that lease, None if nobody holds it."""
     if held is None:
         raise LeaseLost(fence.lease, is_told=policy.may_read(caller))
     if (held.holder, held.fencing_token) != (caller.agent_id, fence.fencing_token):

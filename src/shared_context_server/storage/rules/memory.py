@@ -18,7 +18,7 @@ def make_entry(
     write: MemoryWrite,
     now: datetime,
 ) -> MemoryEntry:
-    """The entry that follows `current` (None: missing or expired)."""
+    """Return the entry that follows `current` (None: missing or expired)."""
     return MemoryEntry(
         address=address,
         value=write.value,
@@ -32,7 +32,8 @@ def make_entry(
 
 
 def end_of_prefix(prefix: str) -> str | None:
-    """The smallest text behind all that start with `prefix`, in code point order; None if none is."""
+    """Return the smallest text after all that start with `prefix`, in code point order; None if
+    there is none."""
     stem = prefix.rstrip(chr(_LAST_CODE_POINT))
     if not stem:
         return None

@@ -1,4 +1,4 @@
-"""Decisions about messages: whether a caller may name one, and the parameters of a page."""
+"""Decide whether a caller may refer to a message, and compute the parameters of a page."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def require_visible(message: Message | None, message_id: int, caller: Caller) ->
 
 
 def require_parent(parent: Message | None, new: NewMessage) -> None:
-    """Raise MessageNotFound unless the sender may see, and reply to, the message that `new` names as
-    its parent. None: there is no such message in the session."""
+    """Raise MessageNotFound unless the sender may see, and reply to, the parent of `new`. None:
+    there is no such message in the session."""
     sender = new.sender
     if (
         parent is None
@@ -33,8 +33,8 @@ def require_parent(parent: Message | None, new: NewMessage) -> None:
 
 
 def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:
-    """The parameters of the statements that find a page, with bounds that any database can compare
-    with. One message more than the limit is asked for, which tells whether there are more."""
+    """Return the parameters of the statements that find a page, with bounds that any database can
+    compare. They ask for one message more than the limit, to know whether there are more."""
     start, end, parent = query.start_time, query.end_time, query.parent_message_id
     return {
         "session_id": session.id,
@@ -53,7 +53,7 @@ def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> di
 
 
 def narrow_to_runs(parameters: dict[str, Any], runs: list[SeqRun]) -> dict[str, Any]:
-    """The parameters of a page that lies within `runs`, which ascend; there is at least one."""
+    """Limit the parameters of a page to `runs`, which ascend; there is at least one."""
     return parameters | {
         "after_seq": max(parameters["after_seq"], runs[0].after_seq),
         "before_seq": min(parameters["before_seq"], runs[-1].up_to_seq + 1),

@@ -1,4 +1,4 @@
-"""Decisions about pages: which index finds the messages of one, and how many bytes it may have."""
+"""Choose the index for a page of messages, and limit the bytes of a page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from shared_context_server.models import Caller
 from shared_context_server.storage.contract import MessageQuery
 
 DEFAULT_PAGE_BYTES = 64 * 1024  # some 20,000 tokens: clients of models stop reading at 25,000
-MAX_PAGE_BYTES = 512 * 1024  # fifty callers at once stay far below 100 MB
-BYTES_PER_ITEM = 1024  # whoever asks for more items than fill the default page gets a larger one
-ITEM_OVERHEAD_BYTES = 300  # the names of the fields, ids and times of one item in an answer
+MAX_PAGE_BYTES = 512 * 1024  # so that fifty callers at once stay far below 100 MB
+BYTES_PER_ITEM = (
+    1024  # a caller that asks for more items than the default page holds gets a larger one
+)
+ITEM_OVERHEAD_BYTES = 300  # field names, ids and times of one item in an answer
 
 R = TypeVar("R", bound=Any)
 
@@ -22,21 +24,26 @@ audience, or of the log, in which other messages may lie between those of the pa
 
 
 def page_budget(limit: int) -> int:
-    """The bytes that a page of `limit` items may have as stored: contents, metadata, recipients, and
-    ITEM_OVERHEAD_BYTES an item."""
+    """Return the bytes that a page of `limit` items may have as stored: contents, metadata and
+    recipients, plus ITEM_OVERHEAD_BYTES for each item."""
     return min(max(DEFAULT_PAGE_BYTES, limit * BYTES_PER_ITEM), MAX_PAGE_BYTES)
 
 
-def take_page(rows: Iterable[R], limit: int, wide: tuple[int, ...]) -> tuple[list[R], bool]:
-    """The rows that fit on one page, one at least, and whether there are more. `rows` may hold one
-    more than `limit`, and is read no further than needed. `wide`: the columns whose texts count."""
+def take_page(rows: Iterable[R], limit: int, text_columns: tuple[int, ...]) -> tuple[list[R], bool]:
+    """Return the rows that fit on one page, at least one, and whether there are more.
+
+    `rows` may hold one more than `limit`, and is read no further than needed. `text_columns`: the
+    positions of the columns whose size counts.
+    """
     left = page_budget(limit)
     taken: list[R] = []
     for row in rows:
         left -= ITEM_OVERHEAD_BYTES
-        for column in wide:
+        for column in text_columns:
             text = row[column]
-            left -= len(text) if text.isascii() else count_bytes(text)  # a call for each is dear
+            left -= (
+                len(text) if text.isascii() else count_bytes(text)
+            )  # calling count_bytes for each is expensive
         if len(taken) == limit or (left < 0 and taken):
             return taken, True
         taken.append(row)
@@ -44,13 +51,13 @@ def take_page(rows: Iterable[R], limit: int, wide: tuple[int, ...]) -> tuple[lis
 
 
 def count_bytes(text: str) -> int:
-    """The text's length in UTF-8."""
+    """Return the text's length in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def choose_scan(caller: Caller, query: MessageQuery) -> Scan:
-    """Choose the narrowest index that fits. Callers who are not admins are served by the index of
-    audiences, which also has the messages of single senders."""
+    """Choose the narrowest index that fits. Callers who are not admins use the index of audiences,
+    which also finds the messages of single senders."""
     if query.parent_message_id is not None:
         return "parent"
     if not caller.is_admin:
@@ -67,8 +74,8 @@ TIME_RANGE_SEQS = 1000
 
 @dataclass(frozen=True, slots=True)
 class SeqRun:
-    """The seqs behind `after_seq` up to `up_to_seq`. `is_within`: all their times are in the range that
-    is sought; else some may be."""
+    """The seqs after `after_seq` up to `up_to_seq`. `is_within`: all their times are in the wanted
+    range; else some may be."""
 
     after_seq: int
     up_to_seq: int
@@ -76,8 +83,8 @@ class SeqRun:
 
 
 def join_runs(found: Iterable[tuple[int, bool]], last_seq: int) -> list[SeqRun]:
-    """The runs that rows of time_ranges come to, given as up_to_seq and is_within, with the end of the
-    log, which has no row yet."""
+    """Join rows of time_ranges, given as (up_to_seq, is_within), into runs. The end of the log,
+    which has no row yet, is added."""
     tail_after = last_seq // TIME_RANGE_SEQS * TIME_RANGE_SEQS
     runs: list[SeqRun] = []
     for up_to_seq, is_within in sorted(found):
@@ -93,6 +100,6 @@ def join_runs(found: Iterable[tuple[int, bool]], last_seq: int) -> list[SeqRun]:
 
 
 def uses_time_ranges(scan: Scan, query: MessageQuery) -> bool:
-    """Whether time_ranges narrow the search; of replies there are few."""
+    """Whether time_ranges help the search. They do not for replies, of which there are few."""
     is_timed = query.start_time is not None or query.end_time is not None
     return is_timed and scan in ("audience", "filtered log")

@@ -9,10 +9,10 @@ from shared_context_server.models import Session
 
 
 def require_seq_up_to(seq: int, last_seq: int) -> None:
-    """Raise InvalidArgument for a seq behind `last_seq`, the newest that the caller may see."""
+    """Raise InvalidArgument for a seq after `last_seq`, the newest that the caller may see."""
     if seq > last_seq:
         raise InvalidArgument(
-            f"seq is {seq}, the newest message you may see has {last_seq}.",
+            f"seq is {seq}, but the newest message you may see has seq {last_seq}.",
             field="seq",
             last_seq=last_seq,
         )

@@ -60,10 +60,10 @@ _MIGRATION_WAIT_S = 60.0  # how long a start waits for another process that is m
 
 @contextlib.asynccontextmanager
 async def open_sqlite(settings: Settings, expected: FileId | None = None) -> AsyncIterator[Store]:
-    """Open the store that `settings.storage_url` names, migrated and ready, for a with block.
+    """Open the store that `settings.storage_url` names, migrated, for a with block.
 
-    With `expected` only that file, which has been migrated: nothing is created then. Raises
-    ConfigurationError as migrate_sqlite does, and for another file than the expected one.
+    With `expected`, open only that file, which was migrated before; create none. Raises
+    ConfigurationError as migrate_sqlite does, and if the file is not the expected one.
     """
     path = database_path(settings)
     if expected is None:
@@ -82,7 +82,7 @@ async def open_sqlite(settings: Settings, expected: FileId | None = None) -> Asy
         return connection
 
     def open_reader() -> sqlite3.Connection:
-        # Another file than the writer's must not even be opened: it would be given our log.
+        # Another file than the writer's must not be opened: SQLite would apply our log to it.
         file.require_in_place(at_once=True)
         return open_connection(path, settings, query_only=True)
 
@@ -96,7 +96,7 @@ async def open_sqlite(settings: Settings, expected: FileId | None = None) -> Asy
     try:
         yield store
     finally:
-        # A server that is being cancelled still has to finish its writes.
+        # A server that is cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
             await store.maintenance.aclose()
 
@@ -119,7 +119,7 @@ def _make_store(engine: Engine) -> Store:
 async def open_sqlite_copier(settings: Settings, *, read_only: bool) -> AsyncIterator[SqliteCopier]:
     """Open a migrated database for copying. Raises ConfigurationError."""
     path = database_path(settings)
-    # Reading everything once through a memory map would make all of the file resident.
+    # Reading the whole file through a memory map would make all of it resident.
     settings = settings.model_copy(update={"sqlite_mmap_mb": 0})
     copier = SqliteCopier(lambda: open_connection(path, settings, query_only=read_only))
     try:
@@ -136,16 +136,16 @@ def migrate_sqlite(
     *,
     check_directory: Callable[[Path], None] = require_shareable,
 ) -> list[str]:
-    """Create the database if there is none and bring its schema up to date; the names of the
-    migrations applied. Any number of processes may do so at once.
+    """Create the database if it is missing and bring its schema up to date; return the names of the
+    applied migrations. Several processes may do so at once.
 
-    Raises ConfigurationError, having changed nothing: the directory is not usable or another
-    user's, the file is no database or another program's, a migration fails, or the schema is newer
-    than this program.
+    Raises ConfigurationError, having changed nothing: the directory is not usable or belongs to
+    another user, the file is not a database or is another program's, a migration fails, or the
+    schema is newer than this program.
     """
     path = database_path(settings)
     if is_filled(path) and not is_log_stale(path):
-        # Before anything is written beside it: a lock, a probe, a switch to WAL.
+        # Before anything is written next to it: a lock, a probe, a switch to WAL.
         with (
             _explain_errors(path),
             contextlib.closing(open_connection(path, settings, query_only=True)) as connection,
@@ -174,12 +174,12 @@ def migrate_sqlite(
 
 
 def identify_sqlite(settings: Settings) -> FileId | None:
-    """Which file the database is just now; None if there is none."""
+    """Return which file the database is now; None if there is none."""
     return find_file_id(database_path(settings))
 
 
 def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_DIR) -> SchemaStatus:
-    """Where the schema stands; changes and creates nothing. Raises ConfigurationError."""
+    """Return the schema's version. Changes and creates nothing. Raises ConfigurationError."""
     path = database_path(settings)
     migrations = load_migrations(migrations_dir)
     if not is_filled(path):

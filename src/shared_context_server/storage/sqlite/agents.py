@@ -1,4 +1,4 @@
-"""The agents that the server has seen, and which of them are present."""
+"""The agents that the server has seen, and their presence, on SQLite."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -63,7 +63,7 @@ class Agents(Subject):
     def _touch(
         self, connection: sqlite3.Connection, seen: Sequence[Agent], gone_before: datetime | None
     ) -> PresenceChange:
-        # Who has been away is marked first, so that one of `seen` who was comes back.
+        # Mark the agents that left first, so that one of them in `seen` joins again.
         left = [] if gone_before is None else _mark_gone(connection, gone_before)
         agent_ids = json.dumps([agent.agent_id for agent in seen])
         joined = connection.execute(_LIST_ABSENT, {"agent_ids": agent_ids}).fetchall()
@@ -123,7 +123,7 @@ class Agents(Subject):
     async def touch(
         self, seen: Sequence[Agent], *, gone_before: datetime | None = None
     ) -> PresenceChange:
-        # Looking first, because it is asked all the time, and mostly nothing is to be written.
+        # Read first, because this runs often and there is mostly nothing to write.
         if not seen and (gone_before is None or not await self._is_anyone_gone(gone_before)):
             return PresenceChange(joined=[], left=[])
         return await self._touch(seen, gone_before)

@@ -1,10 +1,9 @@
-"""SQL for what a caller may see: `policy.can_see_message` as rows of `audience` and one condition.
+"""SQL for the messages that a caller may see: policy.can_see_message, as rows of `audience`.
 
-A message has a row in `audience` for each name it is addressed to: everyone, an agent type, or
-single agents (the sender of a private message is one of them); one for admins only has no row. The
-schema's trigger messages_are_addressed writes them. A caller answers to three names. A message has
-one visibility, hence one kind of name, so a caller meets at most one row of it: the three names can
-be counted one by one and added up.
+A message has a row in `audience` for each key that it is addressed to (see rules/audience.py). The
+schema's trigger messages_are_addressed writes them. A caller has three keys, one of each kind, and
+a message has keys of one kind. So a caller matches at most one row of a message, and the rows of
+the three keys can be counted separately and added up.
 """
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
@@ -46,7 +45,7 @@ _LATEST_AS = """
         WHERE session_id = :session_id AND seq <= :up_to_seq AND name = {name}
         ORDER BY seq DESC LIMIT 1
     )"""
-# Beside a single max(), SQLite takes bare columns from the row that has the maximum.
+# With a single max(), SQLite takes bare columns from the row with the maximum.
 _TALLY = f"""
     SELECT coalesce(sum(ordinal), 0), coalesce(max(seq), 0), created_at FROM (
         {_LATEST_AS.format(name=":name_public")} UNION ALL
@@ -56,7 +55,7 @@ _TALLY = f"""
 
 
 def tally_of_sender(sender: str, up_to_seq: str | int) -> str:
-    """An expression: how many messages of a sender (an SQL expression) the names see up to a seq."""
+    """Return an SQL expression: how many messages of a sender the caller sees up to a seq."""
     return (
         "("
         + " + ".join(
@@ -74,7 +73,7 @@ def tally_of_sender(sender: str, up_to_seq: str | int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many messages somebody sees, and the newest one's seq (0: none) and time."""
+    """How many messages a caller sees, and the newest one's seq (0: none) and time."""
 
     count: int
     last_seq: int
@@ -84,12 +83,12 @@ class Tally:
 def tally_visible(
     connection: sqlite3.Connection,
     session_id: str,
-    names: Mapping[str, Any],
+    keys: Mapping[str, Any],
     *,
     up_to_seq: int = MAX_INTEGER,
 ) -> Tally:
-    """What those names see up to and including a seq, at the cost of three index look-ups."""
+    """Tally what these keys see up to and including a seq, with three index look-ups."""
     count, last_seq, newest_at = connection.execute(
-        _TALLY, {**names, "session_id": session_id, "up_to_seq": up_to_seq}
+        _TALLY, {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
     ).fetchone()
     return Tally(count, last_seq, None if newest_at is None else decode_time(newest_at))

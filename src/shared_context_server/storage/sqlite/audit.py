@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The audit log on SQLite."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 

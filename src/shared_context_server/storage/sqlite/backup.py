@@ -1,7 +1,7 @@
 """Back up the whole database to a file while servers use it, and restore such a file.
 
-VACUUM INTO reads one snapshot and writes the copy in one go. SQLite's online backup starts over each
-time another process commits, so that beside steady writes it does not end.
+VACUUM INTO reads one snapshot and writes the copy in one pass. SQLite's online backup starts again
+each time another process commits, so with steady writes it never ends.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from shared_context_server.storage.sqlite.engine.connections import database_pat
 from shared_context_server.storage.sqlite.engine.migrations import MIGRATIONS_DIR, read_status
 from shared_context_server.storage.sqlite.engine.opened_file import companions
 
-# The bytes that every open connection to a database in WAL mode holds a shared lock on, beside the
-# one by which such locks begin: PENDING_BYTE of https://www.sqlite.org/fileformat2.html
+# The lock bytes of a database. In WAL mode every open connection holds a shared lock on some of them.
+# They begin with PENDING_BYTE of https://www.sqlite.org/fileformat2.html
 _LOCK_START, _LOCK_LENGTH = 0x40000000, 512
 _START_WAIT_S = 5.0  # for another start, migration or restore
 
 
 def back_up_sqlite(settings: Settings, destination: Path, *, force: bool) -> int:
-    """Write a checked copy of the database as it is now, 0600, in one file; its size in bytes.
+    """Write a checked copy of the database, mode 0600, in one file; return its size in bytes.
 
-    It has its name only when it is whole. Raises ConfigurationError if there is no database or the
-    name is taken, unless `force`, and CopyError if the copy cannot be written or is not sound.
+    The file gets its name only when it is complete. Raises ConfigurationError if there is no
+    database or the file exists, unless `force`, and CopyError if the copy cannot be written or is
+    damaged.
     """
     path = database_path(settings)
     if not path.is_file():
@@ -56,10 +57,10 @@ def back_up_sqlite(settings: Settings, destination: Path, *, force: bool) -> int
 
 
 def restore_sqlite(settings: Settings, source: Path) -> Restored:
-    """Put the file in the place of the database, which is kept beside it under a dated name.
+    """Replace the database with this file. The old database is kept next to it under a dated name.
 
-    Raises ConfigurationError, having changed nothing: the file is no sound database of this program,
-    or of a newer one, or a process has the database open. Raises CopyError if the disk fails.
+    Raises ConfigurationError, having changed nothing: the file is damaged, not of this program or
+    newer than it, or a process has the database open. Raises CopyError if the disk fails.
     """
     path = database_path(settings)
     if not source.is_file():
@@ -81,8 +82,8 @@ def restore_sqlite(settings: Settings, source: Path) -> Restored:
 
 
 def check_database(path: Path, *, name: str = "") -> SchemaStatus:
-    """Where the schema stands in a file that nobody writes to. Raises ConfigurationError, which gives
-    `name` or that of the file, if it is no database of this program, has a newer schema, or is
+    """Return the schema's version of a file that nobody writes to. Raises ConfigurationError, which
+    names `name` or the file, if it is not a database of this program, has a newer schema, or is
     damaged."""
     name = name or path.name
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -91,7 +92,7 @@ def check_database(path: Path, *, name: str = "") -> SchemaStatus:
             status = read_status(connection, load_migrations(MIGRATIONS_DIR))
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as exc:
-        raise ConfigurationError(f"{name} is not a sound SQLite database: {exc}.") from exc
+        raise ConfigurationError(f"{name} is not a valid SQLite database: {exc}.") from exc
     if status.current == 0:
         raise ConfigurationError(f"{name} is a database of another program.")
     if found != "ok":
@@ -101,7 +102,7 @@ def check_database(path: Path, *, name: str = "") -> SchemaStatus:
 
 @contextlib.contextmanager
 def _partial_file(destination: Path) -> Iterator[Path]:
-    """A new file (0600) in the same directory, removed unless it has been renamed."""
+    """Open a new file (0600) in the same directory. It is removed unless it was renamed."""
     try:
         descriptor, name = tempfile.mkstemp(
             prefix=f".{destination.name}.", suffix=".partial", dir=destination.absolute().parent
@@ -118,17 +119,17 @@ def _partial_file(destination: Path) -> Iterator[Path]:
 
 
 def _name(partial: Path, destination: Path, *, force: bool) -> None:
-    """Give the file its name once it is on the disk."""
+    """Rename the file to its final name once it is on the disk."""
     try:
         _sync(partial)
         if force:
             partial.replace(destination)
         else:
             try:
-                destination.hardlink_to(partial)  # fails if the name has been taken meanwhile
+                destination.hardlink_to(partial)  # fails if the name was taken meanwhile
             except FileExistsError as exc:
                 raise ConfigurationError(f"{destination} exists; name another file.") from exc
-            except OSError:  # a file system without links
+            except OSError:  # a file system without hard links
                 partial.replace(destination)
         _sync(destination.absolute().parent)
     except OSError as exc:
@@ -147,14 +148,14 @@ def _refuse_unfolded(source: Path) -> None:
     log = companions(source)[0]
     if log.exists() and log.stat().st_size:
         raise ConfigurationError(
-            f"{source} has a log beside it ({log.name}): it is a database in use, or one that was "
+            f"{source} has a log next to it ({log.name}): it is a database in use, or one that was "
             "copied without its log. Make the copy with `scs backup`."
         )
 
 
 def _fold_log(path: Path, settings: Settings) -> None:
-    """Let SQLite put the log into the database, as the last connection does when it is closed: then
-    there is one file to be renamed. A damaged database is renamed with its log."""
+    """Let SQLite move the log into the database, as it does when the last connection closes. Then
+    there is one file to rename. A damaged database is renamed with its log."""
     if path.exists():
         with (
             contextlib.suppress(sqlite3.Error),
@@ -165,7 +166,8 @@ def _fold_log(path: Path, settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """While nobody has the database open, and nobody can start to. Raises ConfigurationError."""
+    """Hold the lock that keeps other processes from opening the database. Raises ConfigurationError
+    if one has it open."""
     busy = f"A process has {path} open: stop all servers, stdio processes and commands that use it."
     try:
         with contextlib.ExitStack() as stack:
@@ -184,10 +186,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Rename the database, and its log if that cannot be folded into it."""
+    """Rename the database, and its log if that could not be moved into it."""
     if not path.exists():
         for companion in companions(path):
-            companion.unlink(missing_ok=True)  # without their database they are nothing
+            companion.unlink(missing_ok=True)  # useless without their database
         return None
     aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     if aside.exists():

@@ -1,7 +1,7 @@
-"""The change stream, called the tail: what any process has committed, in the order of the commits.
+"""The change stream on SQLite: events of all processes, in the order of the commits.
 
-Messages are found by their own ids, which grow with each commit and cost nothing more. All else is
-in `changes`, where triggers put it in the transaction that made it.
+New messages are found by their ids, which grow with each commit. Triggers write every other change
+to the table `changes`, in the transaction that makes it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from shared_context_server.models import Event, EventKind
-from shared_context_server.storage.contract import Anchor, Bell, Changes, TailPosition
-from shared_context_server.storage.sqlite.engine.doorbells import Doorbells
+from shared_context_server.storage.contract import Anchor, ChangePosition, Changes, WakeupChannel
+from shared_context_server.storage.sqlite.engine.wakeup_sockets import WakeupSockets
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
-KEPT_CHANGES = 10_000  # rows: minutes of a busy server; whoever is further behind has to look
+KEPT_CHANGES = 10_000  # rows: minutes of a busy server; a reader further behind has to resync
 
-# From sqlite_sequence, for which a table that has been emptied is none that begins anew.
+# From sqlite_sequence, which keeps the last id of a table that has been emptied.
 _POSITION = """
     SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0),
            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)"""
 _NEWEST = """
     SELECT id, session_id, created_at FROM messages WHERE id = (SELECT max(id) FROM messages)"""
 _ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = ?"
-# Whether messages of a session may be missing: it is deleted, by a change that is still told of.
+# Whether a session's messages may be missing because it was deleted, by a change still kept.
 _IS_DELETED = """
     SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = ? AND kind = 'session_deleted')"""
 _MESSAGES = "SELECT id, session_id, seq, created_at FROM messages WHERE id > ? ORDER BY id LIMIT ?"
@@ -36,10 +36,10 @@ _ADD = """
 
 
 class ChangeStream(Subject):
-    """The tail. See contract/changes.py."""
+    """The change stream. See contract/changes.py."""
 
     @reads
-    def read(self, connection: sqlite3.Connection, after: TailPosition, limit: int) -> Changes:
+    def read(self, connection: sqlite3.Connection, after: ChangePosition, limit: int) -> Changes:
         last_message, last_change, anchor = after.message_id, after.change_id, after.anchor
         end_message, end_change = connection.execute(_POSITION).fetchone()
         if not _is_continued(connection, after, end_message, end_change):
@@ -52,7 +52,7 @@ class ChangeStream(Subject):
             events += [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in rows]
             if rows:
                 anchor = Anchor(rows[-1][0], rows[-1][1], rows[-1][3])
-            # What is missing up to the end has gone with its session, which is a change of its own.
+            # Ids missing up to the end were deleted with their session, which has its own change.
             last_message = rows[-1][0] if len(rows) == limit else end_message
         if end_change > last_change:
             rows = connection.execute(_CHANGES, (last_change, limit)).fetchall()
@@ -62,11 +62,11 @@ class ChangeStream(Subject):
                 for row in rows
             ]
             last_change = rows[-1][0] if len(rows) == limit else end_change
-        return Changes(events, TailPosition(last_message, last_change, anchor), is_complete)
+        return Changes(events, ChangePosition(last_message, last_change, anchor), is_complete)
 
     @writes
     def _add(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        """For what no trigger sees: nothing is stored but the event."""
+        """Store events of things that are not stored otherwise, so that no trigger sees them."""
         connection.executemany(
             _ADD,
             [
@@ -81,13 +81,13 @@ class ChangeStream(Subject):
             ],
         )
 
-    def open_bell(self, on_ring: Callable[[], None]) -> Bell:
-        bell = Doorbells(self.engine.meeting_dir, on_ring)
-        self.engine.bells.append(bell)
-        return bell
+    def open_wakeup_channel(self, on_wakeup: Callable[[], None]) -> WakeupChannel:
+        channel = WakeupSockets(self.engine.socket_dir, on_wakeup)
+        self.engine.wakeup_channels.append(channel)
+        return channel
 
     @reads
-    def get_position(self, connection: sqlite3.Connection) -> TailPosition:
+    def get_position(self, connection: sqlite3.Connection) -> ChangePosition:
         return read_position(connection)
 
     async def add(self, events: Sequence[Event]) -> None:
@@ -95,16 +95,16 @@ class ChangeStream(Subject):
             await self._add(events)
 
 
-def read_position(connection: sqlite3.Connection) -> TailPosition:
+def read_position(connection: sqlite3.Connection) -> ChangePosition:
     messages, changes = connection.execute(_POSITION).fetchone()
     newest = connection.execute(_NEWEST).fetchone()
-    return TailPosition(messages, changes, None if newest is None else Anchor(*newest))
+    return ChangePosition(messages, changes, None if newest is None else Anchor(*newest))
 
 
 def _is_continued(
-    connection: sqlite3.Connection, after: TailPosition, end_message: int, end_change: int
+    connection: sqlite3.Connection, after: ChangePosition, end_message: int, end_change: int
 ) -> bool:
-    """Whether this is a later state of the store in which the position was taken."""
+    """Whether the store still has the history in which the position was taken."""
     if end_message < after.message_id or end_change < after.change_id:
         return False
     anchor = after.anchor

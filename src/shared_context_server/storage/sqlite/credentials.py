@@ -1,4 +1,4 @@
-"""API keys, issued credentials, and a number that changes whenever they do."""
+"""API keys and issued credentials on SQLite, with a generation that grows when they change."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -24,8 +24,8 @@ from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
 _GENERATION = "SELECT generation FROM auth_generation"
-# By a step that nobody can foresee: a store that was set back to an earlier state does not come to
-# the same number again by another change.
+# By a random step, so that a store that was set back to an earlier state does not reach the same
+# number again by another change.
 _NEXT_GENERATION = """
     UPDATE auth_generation SET generation = generation + 1 + (random() & 1073741823)"""
 
@@ -109,7 +109,8 @@ class Credentials(Subject):
     def add(
         self, connection: sqlite3.Connection, credential: Credential, audit: AuditEntry
     ) -> None:
-        """The generation stays: a new credential changes nothing that get_auth_state answers."""
+        """The generation stays the same: a new credential does not change what get_auth_state
+        returns."""
         origin_id = credential.origin_id
         if origin_id is not None and connection.execute(_IS_REVOKED, {"id": origin_id}).fetchone():
             raise Unauthenticated("The token has been revoked meanwhile.")

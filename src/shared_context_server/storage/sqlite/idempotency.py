@@ -1,4 +1,4 @@
-"""Store and find the answers of calls that carried an idempotency key."""
+"""Store and find the answers of calls with an idempotency key, on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases, and the check of writes that require one."""
+"""Leases on SQLite, and the fence check of writes."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -133,7 +133,7 @@ def check_fence(
     caller: Caller,
     now: datetime,
 ) -> None:
-    """Raise LeaseLost unless the caller holds the lease of this place with exactly this token."""
+    """Raise LeaseLost unless the caller holds this lease with exactly this token."""
     held = _find_held(connection, session_id, fence.lease, now)
     require_fence(held, fence, caller)
 

@@ -1,4 +1,4 @@
-"""The store as a whole: health, closing, removing old rows, figures, offsets of the clock."""
+"""The store as a whole, on SQLite: health, closing, purging, statistics, clock offsets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Maintenance(Subject):
         await self.engine.writer.run(_write_something)
 
     def begin_closing(self) -> None:
-        """A file does not fall silent, and waiting for another process's lock has its own bound."""
+        """Do nothing: a file does not stop answering, and waiting for another process's lock is
+        limited already."""
 
     async def aclose(self) -> None:
         await self.engine.aclose()
@@ -70,7 +71,7 @@ class Maintenance(Subject):
     def _count_active(
         self, connection: sqlite3.Connection, active_since: datetime
     ) -> tuple[int, int]:
-        """Active sessions, and agents seen since then."""
+        """Return the numbers of active sessions and of agents seen since then."""
         (sessions,) = connection.execute(_COUNT_SESSIONS).fetchone()
         bounds = {"active_since": encode_time(active_since)}
         (agents,) = connection.execute(_COUNT_AGENTS, bounds).fetchone()

@@ -1,4 +1,4 @@
-"""Memory entries: versions, expiry, listing by prefix."""
+"""Memory entries on SQLite: versions, expiry, listing by prefix."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -18,7 +18,7 @@ from shared_context_server.models import (
 from shared_context_server.storage.codec import (
     MEMORY_ENTRY,
     MEMORY_LISTING,
-    MEMORY_LISTING_WIDE,
+    MEMORY_LISTING_TEXT_COLUMNS,
     encode_json,
     encode_optional_time,
     encode_time,
@@ -70,7 +70,7 @@ _LIST = f"""
       AND key >= :from_key AND key < :end_key AND {_UNEXPIRED}
     ORDER BY key LIMIT :limit"""
 
-_BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB behind every TEXT
+_BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB after every TEXT
 
 
 class Memory(Subject):
@@ -142,7 +142,7 @@ class Memory(Subject):
                 "limit": limit + 1,
             },
         )
-        rows, has_more = take_page(found, limit, MEMORY_LISTING_WIDE)
+        rows, has_more = take_page(found, limit, MEMORY_LISTING_TEXT_COLUMNS)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
 
     @writes

@@ -1,4 +1,4 @@
-"""The log of a session: append messages to it, and read those that a caller may see."""
+"""The message logs on SQLite: append messages, and read those that a caller may see."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -12,7 +12,7 @@ from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
-    MESSAGE_WIDE,
+    MESSAGE_TEXT_COLUMNS,
     Row,
     clamp,
     decode_json,
@@ -82,16 +82,21 @@ _SIZE = (
 
 
 def _in_one_row(query: str) -> str:
-    """The messages of a query as one JSON array. For each row the reader's thread gives up the
-    interpreter and has to wait until it gets it back, milliseconds on a busy server."""
+    """Wrap a query so that it returns its messages as one JSON array.
+
+    For each row the reader's thread releases the interpreter and has to wait to get it back, which
+    takes milliseconds on a busy server.
+    """
     return f"SELECT json_group_array(json_array({_COLUMNS})) FROM ({query})"
 
 
 def _page(seqs: str) -> str:
-    """The messages of a session whose seqs a query gives, in one row, as far as they are needed to
-    fill :max_bytes. Where each is small enough that :limit of them fit, they are read in one go. If
-    they do not fit all together they are looked at one after the other, and those behind the first
-    that does not fit, or behind a first that is too large, are not read."""
+    """Return SQL for the messages of the given seqs, in one row, as many as fill :max_bytes.
+
+    If :limit messages of the largest size fit, they are read at once. Otherwise they are checked
+    one by one. Messages after the first that does not fit, or after a first that is too large, are
+    not read.
+    """
     chosen = f"({seqs}) AS page CROSS JOIN messages AS m INDEXED BY messages_by_seq"
     is_chosen = "m.session_id = :session_id AND m.seq = page.seq"
     is_small = f"{_SIZE} <= :max_bytes / :limit"
@@ -122,7 +127,7 @@ def _page(seqs: str) -> str:
 
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
 
-# Pages and counts by where they are sought. Each is pinned to its index, because statistics from
+# Pages and counts by scan. Each is pinned to its index, because statistics from
 # one shape of data must not change how another is read.
 _ASCENDING, _DESCENDING = "ASC", "DESC"
 _SOUGHT_SEQS = {
@@ -148,8 +153,8 @@ _SOUGHT_MESSAGES = {
     "sender": f"messages AS m INDEXED BY messages_by_sender WHERE m.sender = :sender AND {_FILTERS}",
     "filtered log": f"messages AS m INDEXED BY messages_by_seq WHERE {_FILTERS}",
 }
-# The seqs are chosen first and the messages fetched then: skipping `offset` of them, or merging
-# the three ranges of VISIBLE_SEQS, never touches a message that is not on the page.
+# The seqs are chosen first, and then the messages are read. So skipping `offset` of them, or merging
+# the three ranges of VISIBLE_SEQS, reads no message that is not on the page.
 _PAGES = {
     (scan, order): _page(f"{seqs} ORDER BY seq {order} LIMIT :limit OFFSET :offset")
     for scan, seqs in _SOUGHT_SEQS.items()
@@ -165,7 +170,7 @@ _COUNTS = {
     "audience": f"SELECT count(*) FROM ({VISIBLE_SEQS})",
     "parent": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['parent']}",
     "sender": f"SELECT count(*) FROM {_SOUGHT_MESSAGES['sender']}",
-    # The index that is made for senders happens to hold all that is asked here.
+    # The index for senders contains all columns needed here.
     "filtered log": (
         f"SELECT count(*) FROM messages AS m INDEXED BY messages_by_sender WHERE {_FILTERS}"
     ),
@@ -191,7 +196,7 @@ _COUNT_VISIBLE_BY_SENDER = f"""
     FROM participants AS p WHERE p.session_id = :session_id
     ORDER BY count DESC, p.agent_id"""
 
-SCANNED = 1000  # ids looked at in one read, so that much that is not visible holds nobody up
+SCANNED = 1000  # ids checked in one read, so that many invisible messages block nobody
 
 # One writer at a time gives out the ids, so they grow in the order of the commits, and a sequence
 # never gives one out again.
@@ -240,9 +245,9 @@ class Messages(Subject):
     ) -> MessagePage:
         session = use_session(connection, session_id, guard)
         found, total_count = _find_page(connection, session, caller, query)
-        # In the order they were chosen in, which SQLite does not promise to keep through the join.
+        # In the order of the chosen seqs, which SQLite does not promise to keep through the join.
         found.sort(key=_BY_SEQ, reverse=query.after_seq is None)
-        rows, has_more = take_page(found, query.limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
         if query.after_seq is None:
             rows.reverse()
         return MessagePage(
@@ -289,7 +294,7 @@ class Messages(Subject):
             },
         )
         rows.sort(key=_BY_SEQ, reverse=before_seq is not None)
-        page, _ = take_page(rows, limit, MESSAGE_WIDE)
+        page, _ = take_page(rows, limit, MESSAGE_TEXT_COLUMNS)
         return [to_message(row) for row in sorted(page, key=_BY_SEQ)]
 
     @reads
@@ -335,7 +340,7 @@ class Messages(Subject):
                 **audience_keys(caller),
             },
         )
-        rows, has_more = take_page(found, limit, MESSAGE_WIDE)
+        rows, has_more = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         messages = [to_message(row) for row in rows]
         if has_more:
             return NewMessages(messages, rows[-1][0], has_more=True)
@@ -372,7 +377,7 @@ def _find(connection: sqlite3.Connection, session_id: str, message_id: int) -> M
 def _find_page(
     connection: sqlite3.Connection, session: Session, caller: Caller, query: MessageQuery
 ) -> tuple[list[Row], int]:
-    """Rows of at most limit + 1 messages, and the total count."""
+    """Return at most limit + 1 messages as rows, and the total count."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     scan = choose_scan(caller, query)
     if scan == "audience":
@@ -403,8 +408,8 @@ def _find_page_by_time(
     order: str,
     parameters: dict[str, Any],
 ) -> tuple[list[Row], int]:
-    """As _find_page. Only the runs of seqs are looked through whose times meet the range, and those
-    that lie in it are counted without."""
+    """Do the same as _find_page for a time range. Only runs of seqs whose times overlap the range
+    are searched, and runs within it are counted without searching."""
     (found,) = connection.execute(_FIND_TIME_RANGES, parameters).fetchone()
     runs = join_runs(
         ((up_to, bool(within)) for up_to, within in decode_json(found)), session.last_seq
@@ -432,7 +437,7 @@ def _count_run(
         )
         return up_to - before
     if run.is_within and query.visibility is None:
-        return run.up_to_seq - run.after_seq  # an admin sees all, and seqs have no gaps
+        return run.up_to_seq - run.after_seq  # an admin sees all messages, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
     (count,) = connection.execute(_COUNTS_WITHIN[scan], parameters | bounds).fetchone()
     return int(count)
@@ -441,6 +446,6 @@ def _count_run(
 def _fetch_messages(
     connection: sqlite3.Connection, statement: str, parameters: dict[str, Any]
 ) -> list[Row]:
-    """The rows of a statement that _in_one_row has made, in no order."""
+    """Return the rows of a statement made by _in_one_row, in no order."""
     (text,) = connection.execute(statement, parameters).fetchone()
     return decode_json(text)  # type: ignore[no-any-return]  # an array of arrays

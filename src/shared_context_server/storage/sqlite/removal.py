@@ -1,4 +1,4 @@
-"""Delete rows in small steps, so that other writers get their turn between two of them."""
+"""Delete rows in small steps on SQLite, so that other writers get their turn in between."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ STEP_ROWS = 500  # rows of one write operation: some milliseconds
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
-    """What to remove and how. Two statements, because for DELETE … WHERE id IN (SELECT …) SQLite
-    may walk the whole table, if that was small when statistics were last gathered.
+    """Two statements that remove rows of one table.
+
+    With DELETE … WHERE id IN (SELECT …), SQLite may walk the whole table, if that was small when
+    statistics were last gathered.
     """
 
     select: str
     delete: str
 
     def run(self, connection: sqlite3.Connection, parameters: dict[str, Any]) -> int:
-        """Remove up to STEP_ROWS rows; return how many."""
+        """Remove up to STEP_ROWS rows; return the number."""
         found = connection.execute(self.select, parameters | {"limit": STEP_ROWS}).fetchall()
         connection.executemany(self.delete, found)
         return len(found)
@@ -57,7 +59,7 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM idempotency WHERE id = ?",
     ),
 )
-# Takes cursors, participants and time_ranges with it: of these there are few.
+# Also deletes cursors, participants and time_ranges, of which there are few.
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'"
 _LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
 
@@ -97,7 +99,7 @@ _OLD_ROWS = (
 
 
 def remove_step(connection: sqlite3.Connection, session_id: str) -> int:
-    """Remove some rows of a session that is marked as deleted; 0 when nothing of it is left."""
+    """Remove some rows of a session marked as deleted; return 0 when nothing is left of it."""
     parameters = {"session_id": session_id}
     for removal in _CONTENTS_OF_SESSION:
         if removed := removal.run(connection, parameters):
@@ -107,7 +109,7 @@ def remove_step(connection: sqlite3.Connection, session_id: str) -> int:
 
 
 async def remove_session(engine: Engine, session_id: str) -> int:
-    """Remove a session that is marked as deleted, in steps; return how many rows went."""
+    """Remove a session marked as deleted, in steps; return the number of rows."""
     total = 0
     step = partial(remove_step, session_id=session_id)
     while removed := await engine.writer.run(step):
@@ -116,7 +118,7 @@ async def remove_session(engine: Engine, session_id: str) -> int:
 
 
 def list_deleted(connection: sqlite3.Connection) -> list[str]:
-    """Sessions whose removal was begun and, so far, not finished."""
+    """Return the sessions whose removal was begun but not finished."""
     return [row[0] for row in connection.execute(_LIST_DELETED)]
 
 
@@ -127,7 +129,7 @@ def purge_step(
     idempotency_before: datetime,
     audit_before: datetime,
 ) -> int:
-    """Remove some old rows of one table; 0 when there are none in any."""
+    """Remove some old rows of one table; return 0 when no table has any."""
     parameters = {
         "expired_before": encode_time(expired_before),
         "idempotency_before": encode_time(idempotency_before),

@@ -1,4 +1,4 @@
-"""Sessions, their participants, and the cursors of agents."""
+"""Sessions, participants and read cursors on SQLite."""
 
 # ruff: noqa: S608 - statements are composed at import, of constants only
 
@@ -19,7 +19,7 @@ from shared_context_server.models import (
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
-    SESSION_WIDE,
+    SESSION_TEXT_COLUMNS,
     decode_time,
     encode_json,
     encode_time,
@@ -100,7 +100,7 @@ class Sessions(Subject):
             },
         )
         if added.rowcount == 0:
-            raise Conflict(f"There is a session {new.id!r} already.", field="session_id")
+            raise Conflict(f"A session {new.id!r} already exists.", field="session_id")
         add_audit(connection, audit)
         return use_session(connection, new.id)
 
@@ -126,7 +126,7 @@ class Sessions(Subject):
                 "limit": limit + 1,
             },
         )
-        rows, has_more = take_page(found, limit, SESSION_WIDE)
+        rows, has_more = take_page(found, limit, SESSION_TEXT_COLUMNS)
         return Page([summarize(connection, to_session(row), caller) for row in rows], has_more)
 
     @writes
@@ -153,7 +153,7 @@ class Sessions(Subject):
         guard: SessionGuard,
         audit: AuditEntry,
     ) -> None:
-        """Gone for every caller from now on; removal.py removes the rows."""
+        """Hide the session from all callers from now on; removal.py removes the rows."""
         use_session(connection, session_id, guard)
         connection.execute(_MARK_DELETED, {"id": session_id})
         add_audit(connection, audit)
@@ -207,7 +207,7 @@ class Sessions(Subject):
 
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         await self._mark_deleted(session_id, guard, audit)
-        # From here on it is deleted. What cannot be removed just now, purge removes.
+        # The session is now deleted. Rows that cannot be removed now are removed by purge.
         with contextlib.suppress(Unavailable):
             await remove_session(self.engine, session_id)
 
@@ -220,7 +220,8 @@ class Sessions(Subject):
 def use_session(
     connection: sqlite3.Connection, session_id: str, guard: SessionGuard | None = None
 ) -> Session:
-    """The session as it is in this transaction, if there is one and the guard lets it pass."""
+    """Return the session as it is in this transaction. Raises SessionNotFound and what the guard
+    raises."""
     row = connection.execute(_FIND, {"id": session_id}).fetchone()
     if row is None:
         raise SessionNotFound(session_id)
@@ -233,12 +234,12 @@ def use_session(
 def use_optional_session(
     connection: sqlite3.Connection, session_id: str | None, guard: SessionGuard | None
 ) -> Session | None:
-    """use_session for what may be server-wide, which is None."""
+    """Do the same as use_session; None stands for server-wide."""
     return None if session_id is None else use_session(connection, session_id, guard)
 
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
-    """Its cost does not depend on how many messages there are."""
+    """Return the summary. Its cost does not depend on the number of messages."""
     cursor = find_cursor(connection, session.id, caller.agent_id)
     if caller.is_admin:
         count = session.last_seq
@@ -256,7 +257,7 @@ def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) 
 
 
 def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Caller, seq: int) -> int:
-    """How many messages the caller sees up to and including `seq`, which is in the session."""
+    """Return how many messages the caller sees up to and including `seq`, a seq of the session."""
     if seq == 0 or caller.is_admin:
         return seq
     names = audience_keys(caller)

@@ -1,4 +1,4 @@
-"""Read and write rows for copies: the Copier protocol on an SQLite file."""
+"""Read and write rows for copies of an SQLite database (the Copier protocol)."""
 
 # ruff: noqa: S608 - statements are composed of names that records.py fixes
 
@@ -37,7 +37,7 @@ _NEXT_AUTH_GENERATION = "UPDATE auth_generation SET generation = generation + 1"
 
 
 class _Reader:
-    """A connection and the one thread that it is used in."""
+    """A connection and the one thread that uses it."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
@@ -53,7 +53,7 @@ class _Reader:
         await self._call(connect)
 
     def close(self) -> None:
-        """Behind whatever a caller that was cancelled has left running."""
+        """Close after any work that a cancelled caller has left running."""
         if self._connection is not None:
             self._thread.submit(self._connection.close)
         self._thread.shutdown()
@@ -83,7 +83,7 @@ class _Reader:
 
 
 class SqliteCopier(_Reader):
-    """Made by open_sqlite_copier."""
+    """A Copier; made by open_sqlite_copier."""
 
     can_store_nul = True
 
@@ -92,14 +92,14 @@ class SqliteCopier(_Reader):
         reader = _Reader(self._connect)
         try:
             await reader.start("BEGIN")
-            # The transaction begins to see with its first read.
+            # The first read fixes the transaction's snapshot.
             await reader.count_rows(API_KEY)
             yield reader
         finally:
             reader.close()
 
     async def get_position(self) -> str:
-        # Grows with each commit by another connection.
+        # It grows with each commit of another connection.
         (version,) = await self.run(
             lambda connection: connection.execute("PRAGMA data_version").fetchone()
         )

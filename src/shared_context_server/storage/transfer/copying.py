@@ -1,4 +1,4 @@
-"""The contract of copies: read all rows of a store in order, and write rows to another.
+"""The contract of copies: read all rows of a store in order, and write them to another store.
 
 These docstrings are the contract every store is tested on. Rows, keys and kinds are those of
 records.py; the lines and checksums made of them are the same whatever the store.
@@ -16,45 +16,45 @@ from shared_context_server.storage.transfer.records import Key, RecordKind
 
 
 class RecordRefused(CopyError):
-    """A record is not what its kind demands, or the store cannot keep it."""
+    """A record does not fit its kind, or the store cannot keep it."""
 
 
 class RowReader(Protocol):
-    """Reads rows; of what belongs to a session that is being deleted there are none."""
+    """Reads rows. It leaves out the rows of sessions that are being deleted."""
 
     async def read_rows(
         self, kind: RecordKind, *, after: Key | None = None, up_to: Key | None = None, limit: int
     ) -> list[Row]:
-        """Rows with `after < key <= up_to`, by key as Python orders keys, whatever the collation of
-        the database; None does not bound. At most `limit`, and fewer where they are large, but none
-        only if there are none. COUNTER has a row for each of NUMBERED_TABLES, always.
-        """
+        """Return the rows with `after < key <= up_to` (None: no bound), by key as Python orders
+        keys, whatever the collation of the database. Returns at most `limit`, fewer if rows are
+        large, and none only if there are none. COUNTER always has a row for each of
+        NUMBERED_TABLES."""
         ...
 
     async def count_rows(self, kind: RecordKind) -> int:
-        """How many read_rows has in all."""
+        """Return how many rows read_rows has in all."""
         ...
 
 
 class Copier(RowReader, Protocol):
-    """A store that is copied from or to. Its methods are called one at a time.
+    """A store to copy from or to. Its methods are called one at a time.
 
-    Raises Unavailable where the store does not answer.
+    Raises Unavailable when the store does not answer.
     """
 
     @property
     def can_store_nul(self) -> bool:
-        """Whether U+0000 may stand in text; if not, write_rows is given none."""
+        """Whether texts may contain U+0000. If not, write_rows gets none."""
         ...
 
     def open_snapshot(self) -> AbstractAsyncContextManager[RowReader]:
-        """All that is read through it is the store at one moment. Writers are not held up."""
+        """Open a snapshot: all reads through it see the store at one moment. Writers are not
+        blocked."""
         ...
 
     async def get_position(self) -> str:
-        """A text that is another one after anything that a snapshot shows was written by somebody
-        else. To be compared with other answers of this copier only.
-        """
+        """Return a text that changes after another program has written anything that a snapshot
+        shows. Compare it only with other results of this copier."""
         ...
 
     async def write_rows(

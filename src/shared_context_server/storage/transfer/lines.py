@@ -1,4 +1,4 @@
-"""Write records as lines of JSON, and read them: equal records are equal bytes."""
+"""Write records as lines of JSON, and read them. Equal records give equal bytes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ NUL_SUBSTITUTE = "\N{REPLACEMENT CHARACTER}"
 
 
 def to_line(kind: RecordKind, row: Row) -> bytes:
-    """The canonical line of a row: JSON without spaces, `record` first, then the fields in their order,
-    non-ASCII characters as they are, and a line feed. A later field that is null is left out."""
+    """Return the canonical line of a row: JSON without spaces, `record` first, then the fields in
+    order, non-ASCII characters as they are, and a line feed. A later field that is null is left
+    out."""
     record: JsonObject = {RECORD: kind.name}
     for (name, codec), value in zip(kind.fields.items(), row, strict=True):
         if value is not None or name not in kind.later_fields:
@@ -31,7 +32,7 @@ def to_line(kind: RecordKind, row: Row) -> bytes:
 
 
 def parse_line(line: bytes) -> JsonObject:
-    """The object of a line. Raises RecordRefused."""
+    """Return the JSON object of a line. Raises RecordRefused."""
     try:
         parsed = decode_json_exactly(line)
     except (ValueError, RecursionError) as exc:
@@ -42,25 +43,25 @@ def parse_line(line: bytes) -> JsonObject:
 
 
 def to_row(kind: RecordKind, record: JsonObject) -> Row:
-    """The row of a record, which may hold its `record` too. Raises RecordRefused."""
+    """Return the row of a record, which may include its `record` field. Raises RecordRefused."""
     given = (record.keys() - {RECORD}) | kind.later_fields
     if given != kind.fields.keys():
         wrong = ", ".join(sorted(given ^ kind.fields.keys()))
-        raise RecordRefused(f"is no {kind.name}: missing or unknown {wrong}")
+        raise RecordRefused(f"is not a valid {kind.name}: missing or unknown {wrong}")
     row = []
     for name, codec in kind.fields.items():
         try:
             row.append(codec.to_column(record.get(name)))
         except (ValueError, TypeError, OverflowError) as exc:
-            raise RecordRefused(f"is no {kind.name}: {name}: {exc}") from exc
+            raise RecordRefused(f"is not a valid {kind.name}: {name}: {exc}") from exc
     return tuple(row)
 
 
 def replace_nul(kind: RecordKind, row: Row) -> tuple[Row, int]:
-    """The row without U+0000, which PostgreSQL cannot store, and how many were replaced.
+    """Replace U+0000, which PostgreSQL cannot store; return the row and the number of replacements.
 
-    In free text it becomes U+FFFD; in JSON it is an escape, which is text. Anywhere else it is part
-    of a name, which must not become another one: raises RecordRefused.
+    In free text it becomes U+FFFD. In JSON it is an escape, which is text. Anywhere else it is part
+    of a name, which must not change: raises RecordRefused.
     """
     if not any(isinstance(value, str) and NUL in value for value in row):
         return row, 0
@@ -81,7 +82,7 @@ def replace_nul(kind: RecordKind, row: Row) -> tuple[Row, int]:
 
 @dataclass(slots=True)
 class Tally:
-    """How many lines, and the SHA-256 of them all in their order."""
+    """Counts lines, and computes the SHA-256 of all of them in order."""
 
     count: int = 0
     _digest: Any = field(default_factory=hashlib.sha256, repr=False)

@@ -1,9 +1,8 @@
-"""The kinds of records that are exported, imported and copied, and how their fields are encoded.
+"""The kinds of records that are exported, imported and copied, and the encoding of their fields.
 
-Tables and columns are called the same in every backend. A row is a tuple of a kind's columns as they
-are stored: times in whole microseconds since 1970, JSON as text, booleans
-as booleans, '' for no session and no owner.
-A record is the JSON object of the same fields, as a dump shows it.
+Tables and columns have the same names in every backend. A row is a tuple of a kind's columns as
+they are stored: times in whole microseconds since 1970, JSON as text, booleans as booleans, '' for
+no session and no owner. A record is the JSON object of the same fields, as in a dump.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ backend has to: numbers by value, text by code point, which is the order of its 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Between a field of a record and its column. `to_column` raises ValueError for what does not
-    belong there."""
+    """Converts a field of a record to its column and back. `to_column` raises ValueError for a
+    value that is not allowed."""
 
     to_column: Callable[[Any], Any]
     to_field: Callable[[Any], Any]
@@ -42,11 +41,14 @@ class Codec:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RecordKind:
-    """A table that is moved. `condition`: SQL for the rows that are, in any backend's dialect;
-    without what belongs to sessions that are being deleted. `mutable`: the columns that a store changes
-    in a row that is there; a copy that is brought up to date refuses a change of any other (see
-    succession.py). `free_text`: columns in which a character may be replaced without anything losing its name. `later_fields`: fields that dumps of
-    older versions lack; they may be null, and a line leaves them out then."""
+    """A table that is copied.
+
+    `condition`: SQL, for any backend, that selects its rows, without those of sessions that are
+    being deleted. `mutable`: the columns that a store changes in an existing row; a repeated copy
+    refuses a change of any other (see succession.py). `free_text`: columns that contain no names,
+    so that a character may be replaced. `later_fields`: fields that dumps of older versions lack;
+    they may be null, and a line leaves them out then.
+    """
 
     name: str
     table: str
@@ -71,7 +73,7 @@ class RecordKind:
         return tuple(row[position] for position in self._key_positions)
 
     def describe(self, row: Row) -> str:
-        """The row by name, for a message."""
+        """Return the row's name, for a message."""
         named = zip(self.key, self.key_of(row), strict=True)
         return f"{self.name} " + ", ".join(f"{name}={value!r}" for name, value in named)
 
@@ -120,7 +122,7 @@ def _parse_texts(value: Any) -> str:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of texts")
     if any("\0" in item for item in value):
-        # As JSON it could be stored anywhere, but PostgreSQL could not compare it with any name.
+        # It could be stored as JSON, but PostgreSQL could not compare it with a name.
         raise ValueError("must not contain U+0000")
     return encode_json(value)
 
@@ -336,7 +338,7 @@ COUNTER = RecordKind(
 )
 """No table: the last id that was ever given out in each of NUMBERED_TABLES, 0 for none."""
 
-NUMBERED_TABLES = ("audit_log", "messages")  # ordered, as the keys of COUNTER are
+NUMBERED_TABLES = ("audit_log", "messages")  # in the order of COUNTER's keys
 
 KINDS = (
     SESSION,

@@ -1,4 +1,4 @@
-"""Decide whether a row may replace another, when a store is copied again after more was written."""
+"""Decide whether a row may replace its earlier state, when a store is copied again later."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Fields = dict[str, Any]
 
 
 def follows(kind: RecordKind, old: Row, new: Row) -> bool:
-    """Whether `old` may be what the same row was before it became `new`, in the store where it lives.
+    """Whether `old` may be an earlier state of the row `new` in the store it comes from.
 
-    Columns that are not in kind.mutable stay as they are, so what is only ever added to is never
-    followed by anything else. Nothing goes back: a cursor, a fencing token, a version, a revocation.
+    Columns that are not in kind.mutable never change, so append-only rows have no later state.
+    Nothing goes backwards: no cursor, fencing token, version or revocation.
     """
     rule = _SUCCESSIONS.get(kind.name)
     before = dict(zip(kind.columns, old, strict=True))
@@ -48,7 +48,7 @@ def _is_not_seen_earlier(before: Fields, after: Fields) -> bool:
 def _lease_goes_on(before: Fields, after: Fields) -> bool:
     if before["fencing_token"] != after["fencing_token"]:
         return _grows("fencing_token")(before, after)
-    if before["holder"] is None:  # whoever holds it again has another token
+    if before["holder"] is None:  # a new holding has a new token
         return False
     is_later = after["holder"] is None or after["expires_at"] > before["expires_at"]
     return is_later and _only_changes(before, after, "holder", "expires_at")
@@ -58,7 +58,7 @@ _SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
     "session": _was_active,
     "cursor": _grows("seq"),
     "memory": _grows("updated_at"),
-    "idempotency": _grows("created_at"),  # the key was forgotten, and used anew
+    "idempotency": _grows("created_at"),  # the key was purged and used again
     "lease": _lease_goes_on,
     "agent": _is_not_seen_earlier,
     "api_key": _was_not_revoked,

@@ -12,7 +12,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared_context_server.errors import InternalError, Unavailable
-from shared_context_server.storage.sqlite.engine.readers import LANE_NAME, MAX_WAITING, Readers
+from shared_context_server.storage.sqlite.engine.readers import (
+    MAX_WAITING,
+    READER_TASK_NAME,
+    Readers,
+)
 from tests.storage.sqlite.conftest import Connect
 
 PATIENCE_S = 30  # a test that waits longer than this has failed
@@ -199,10 +203,10 @@ async def test_lanes_that_a_shutdown_cancels_lose_no_slot(
 
 
 async def cancel_lanes() -> None:
-    lanes = [task for task in asyncio.all_tasks() if task.get_name() == LANE_NAME]
-    for lane in lanes:
-        lane.cancel()
-    await asyncio.wait(lanes)
+    reader_tasks = [task for task in asyncio.all_tasks() if task.get_name() == READER_TASK_NAME]
+    for reader_task in reader_tasks:
+        reader_task.cancel()
+    await asyncio.wait(reader_tasks)
 
 
 async def test_an_idle_connection_that_died_is_replaced(

@@ -1,11 +1,11 @@
-"""The commit watermark: how far ids can be read without missing one that is committed later.
+"""The commit watermark: up to which id rows can be read without missing a later commit.
 
-A sequence gives out ids before their transactions commit, so a reader that meets ids 5 and 7 cannot
-tell whether 6 is about to come or was rolled back. It can tell once every transaction that might
-have taken 6 has ended. Such a transaction holds a lock on the table, from before it asked the
-sequence to its end, and every transaction's locks can be listed. So without a gap nothing has to be
-asked, and with one the reader waits for those who hold that lock now, and for nobody else: neither
-for later ones, nor for long transactions that do something else.
+A sequence gives out ids before their transactions commit. So a reader that finds ids 5 and 7 cannot
+tell whether 6 is still to be committed or was rolled back. It can once every transaction that may
+have taken 6 has ended. Such a transaction holds a lock on the table from before it took the id
+until its end, and PostgreSQL can list these locks. So without a gap nothing is asked. With a gap
+the reader waits for the transactions that hold the lock now, and for no others: not for later ones,
+and not for long transactions that do something else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 
 Table = Literal["messages", "changes"]
 
-# How long a reader waits for writers of a moment ago, ms apart: their commits take some.
+# The pauses between the checks whether the present writers have committed.
 _PAUSES_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 
 _LAST_GIVEN: dict[Table, Statement] = {
@@ -38,14 +38,14 @@ _LIST_WRITERS = Statement("""
 
 
 async def read_last_given(connection: Connection, table: Table) -> int:
-    """The newest id that the table's sequence has given out, committed or not; 0 if none."""
+    """Return the newest id that the table's sequence has given out, committed or not; 0 if none."""
     last: int = await connection.fetchval(*_LAST_GIVEN[table]())
     return last
 
 
 async def have_writers_ended(connection: Connection, table: Table) -> bool:
-    """Wait until all who are writing to the table now have ended, which makes every id given out so
-    far either visible or void; False if that takes too long."""
+    """Wait until all present writers of the table have ended. Every id given out so far is then
+    either visible or void. Return False if that takes too long."""
     writers = await _list_writers(connection, table)
     for pause_s in _PAUSES_S:
         if not writers:
@@ -56,11 +56,11 @@ async def have_writers_ended(connection: Connection, table: Table) -> bool:
 
 
 async def read_end(connection: Connection, table: Table) -> int:
-    """An id that is behind everything committed so far, and before everything committed later.
-    Raises Unavailable if a transaction that began before does not end."""
+    """Return an id that is after everything committed so far, and before everything committed
+    later. Raises Unavailable if a transaction that began before does not end."""
     last = await read_last_given(connection, table)
     if not await have_writers_ended(connection, table):
-        raise Unavailable("A transaction has been open for too long.")
+        raise Unavailable("Another transaction has been writing for too long.")
     return last
 
 
@@ -69,7 +69,7 @@ async def _list_writers(connection: Connection, table: Table) -> set[str]:
 
 
 def count_gapless(ids: list[int], after_id: int) -> int:
-    """How many of `ids`, which ascend, follow `after_id` without a gap."""
+    """Return how many of `ids`, in ascending order, follow `after_id` without a gap."""
     if ids and ids[-1] == after_id + len(ids):
         return len(ids)
     for count, id_ in enumerate(ids):

@@ -1,4 +1,4 @@
-"""Translate the errors of asyncpg into ours, in one place."""
+"""Translate asyncpg's errors into ours, in one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared_context_server.errors import InternalError, SharedContextError, Unav
 DRIVER_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # of several hosts none takes writes, among others
+    asyncpg.InternalClientError,  # among others: none of several hosts accepts writes
     OSError,
     TimeoutError,
 )
@@ -32,7 +32,7 @@ COLLISIONS = (
     asyncpg.UniqueViolationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
-    asyncpg.InvalidCachedStatementError,  # a migration has changed what a statement gives
+    asyncpg.InvalidCachedStatementError,  # a migration has changed a statement's columns
 )
 """Another transaction was faster; tried again, this one sees what that one wrote."""
 
@@ -52,10 +52,10 @@ _DEFECTS = (
 
 
 def wrap_error(exc: BaseException) -> SharedContextError:
-    """Unavailable for what may pass (no connection, shutting down, read-only after a failover, too
-    many connections, disk full, a right that is missing, time out), InternalError for what is our
-    own mistake: SQL that does not fit the schema, a broken constraint. As `raise … from exc` would
-    make it."""
+    """Return Unavailable for what may pass (no connection, shutting down, read-only after a
+    failover, too many connections, disk full, a missing right, a time-out), and InternalError for a
+    mistake of ours: SQL that does not fit the schema, a broken constraint. It has the cause that
+    `raise … from exc` would set."""
     error: SharedContextError
     if isinstance(exc, NO_SCHEMA):
         error = Unavailable("The database lacks the server's tables.")
@@ -66,8 +66,7 @@ def wrap_error(exc: BaseException) -> SharedContextError:
 
 
 def describe(exc: BaseException) -> str:
-    """In one line what to tell whoever runs the server. Empty where it could quote what somebody
-    has written."""
+    """Return one line for the operator. It is empty if it could quote a user's data."""
     if isinstance(exc, asyncpg.PostgresError):
         is_ours = isinstance(exc, asyncpg.SyntaxOrAccessError) or not _is_defect(exc)
         return str(exc.args[0]) if is_ours and exc.args else ""
@@ -78,7 +77,7 @@ def describe(exc: BaseException) -> str:
 
 
 def may_pass(exc: BaseException) -> bool:
-    """Whether waiting helps who cannot connect: the database is starting, or full of others."""
+    """Whether waiting helps to connect: the database is starting or has too many connections."""
     if isinstance(exc, ssl.SSLError):
         return isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
     is_wrong = isinstance(exc, asyncpg.ClientConfigurationError | asyncpg.ProtocolViolationError)
@@ -92,6 +91,6 @@ def _is_defect(exc: BaseException) -> bool:
 
 
 def _is_lost(exc: BaseException) -> bool:
-    """InterfaceError is both: a closed connection, and an argument of the wrong type, which is
-    a ValueError or TypeError as well."""
+    """Whether the connection is lost. InterfaceError means that, but also an argument of the wrong
+    type, which is then a ValueError or TypeError as well."""
     return isinstance(exc, asyncpg.InterfaceError) and not isinstance(exc, ValueError | TypeError)

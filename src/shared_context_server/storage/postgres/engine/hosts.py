@@ -19,9 +19,8 @@ _NOT_THIS_ONE = (
 class Connector:
     """Opens connections by a URL that may name several hosts, `user@one:5432,two:5432/database`.
 
-    asyncpg tries such hosts too, but all within one time: a machine that has gone silent would take
-    all of it, and the others were never asked. Here each has its share, and the one that answered
-    last is asked first.
+    asyncpg tries several hosts too, but within one time-out: a host that does not answer would use
+    up all of it. Here each host has its share, and the one that answered last is tried first.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -33,8 +32,8 @@ class Connector:
         }
 
     async def connect(self, **arguments: Any) -> asyncpg.Connection[Any]:
-        """A new connection, within the time that is set. `arguments` are further ones of asyncpg's
-        connect(), whose errors it raises."""
+        """Open a connection within the configured time. `arguments` are passed to asyncpg's
+        connect(), whose errors are raised."""
         share_s = self._timeout_s / len(self._urls)
         for position, url in enumerate(self._urls, start=1):
             try:

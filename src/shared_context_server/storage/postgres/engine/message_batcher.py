@@ -1,8 +1,8 @@
-"""Append messages in batches: those of one session share statements.
+"""Append messages in batches: messages of one session share a statement.
 
-A session's row is locked until the commit, so that its writers would wait for the disk one after
-the other, each on a connection of its own. Here whoever comes while a statement of the session is
-under way goes with the next one.
+A session's row is locked until the commit. So its writers would wait for the disk one after the
+other, each on its own connection. Here, messages that come while a statement for the session runs
+go together into the next one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from shared_context_server.storage.contract import AddedMessage, NewMessage, Ses
 from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
 
 KNOWN_SESSIONS = 10_000
-MAX_MESSAGES = 100  # of one statement
-MAX_CHARACTERS = 1_000_000  # of their contents, unless a single one is longer
+MAX_MESSAGES = 100  # in one statement
+MAX_CHARACTERS = 1_000_000  # of contents in one statement, unless a single message is longer
 
 
 @dataclass(slots=True, eq=False)
@@ -46,14 +46,13 @@ AppendBatch = Callable[
 
 
 class MessageBatcher:
-    """Adds messages in the order in which they come for each session, several in one statement."""
+    """Appends the messages of each session in the order of the calls, several in one statement."""
 
     def __init__(self, pool: Pool, get_session: GetSession, append_batch: AppendBatch) -> None:
         self._pool = pool
         self._get_session = get_session
         self._append_batch = append_batch
-        # As they were when they were first added to; what may have changed since, the status, is
-        # checked in the transaction.
+        # Sessions as first read. The transaction checks whether the status has changed since.
         self._sessions: LRUCache[str, Session] = LRUCache(KNOWN_SESSIONS)
         self._queues: dict[str, _Queue] = {}
         self._senders = BackgroundTasks("postgres-message-batcher")
@@ -63,7 +62,7 @@ class MessageBatcher:
         self._is_closed = False
 
     async def aclose(self) -> None:
-        """Take no more, and wait for what is under way."""
+        """Accept no more messages, and wait for those in progress."""
         self._is_closed = True
         await self._is_idle.wait()
 
@@ -71,9 +70,9 @@ class MessageBatcher:
         self._sessions.pop(session_id, None)
 
     async def add(self, new: NewMessage, guard: SessionGuard) -> AddedMessage | None:
-        """The message added; None, and nothing is written, if the guard objects, the session has
-        been closed, or the idempotency key is known. Raises SessionNotFound, and Unavailable when
-        the database does not take it or what was sent before it."""
+        """Append a message and return it. Return None and write nothing if the guard objects, the
+        session was closed, or the idempotency key is known. Raises SessionNotFound, and Unavailable
+        when the database does not accept this message or one queued before it."""
         if self._is_closed:
             raise Unavailable("The storage is closed.")
         self._under_way += 1
@@ -123,14 +122,14 @@ class MessageBatcher:
                 lambda connection: self._append_batch(connection, news, session),
             )
         except Unavailable as exc:
-            # Whoever waits behind it would only wait as long for the same answer.
+            # Those queued behind it would only wait as long for the same error.
             for append in (*batch, *queue):
                 append.fail(exc)
             queue.clear()
         except Exception as exc:  # noqa: BLE001 - to the caller, who would wait for ever
             if len(batch) == 1:
                 batch[0].fail(exc)
-            else:  # nothing was written; the fault of one is not that of the others
+            else:  # nothing was written, and one message may be at fault: send each alone
                 for append in batch:
                     await self._send(session, queue, [append])
         else:
@@ -140,7 +139,7 @@ class MessageBatcher:
 
 
 def _take(queue: _Queue) -> list[_Append]:
-    """The next ones to go together, without those whose callers have left."""
+    """Remove and return the next batch, without those whose callers have left."""
     batch: list[_Append] = []
     characters = 0
     while queue and len(batch) < MAX_MESSAGES:

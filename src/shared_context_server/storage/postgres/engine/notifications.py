@@ -1,4 +1,4 @@
-"""LISTEN and NOTIFY: how the replicas on one database wake each other."""
+"""Wake the other replicas on one database with LISTEN and NOTIFY."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared_context_server.storage.postgres.engine.pool import Connection, Mode,
 from shared_context_server.storage.postgres.engine.statements import Statement
 
 CHANNEL = "shared_context"
-CHECK_INTERVAL_S = 15.0  # a connection that was cut without a word is noticed within this time
+CHECK_INTERVAL_S = 15.0  # a connection that was lost silently is noticed within this time
 RETRY_MAX_S = 2.0
 
 _NOTIFY = Statement("SELECT pg_notify(:channel, :payload)")
@@ -30,30 +30,30 @@ _log = get_logger("events")
 
 
 def _warn_once(state: RetryCallState) -> None:
-    """Of an outage, not of each attempt in it."""
+    """Log an outage, not each attempt in it."""
     exc = state.outcome.exception() if state.outcome is not None else None
     if state.attempt_number == 1 and exc is not None:
         error = type(exc).__name__
         _log.warning("not listening to the database", error=error, reason=describe(exc))
 
 
-class NotifyBell:
-    """A Bell over NOTIFY, which is sent after the commit and says nothing but who rings.
+class NotifyChannel:
+    """A WakeupChannel over NOTIFY. A notification names only its sender.
 
-    Not in the transaction: PostgreSQL lets transactions that notify commit one at a time, each
-    waiting for the disk, which would be the limit of the whole database. A ring that is lost, with
-    the process that owed it, costs those who wait no more than the time until they look anyway.
+    It is sent after the commit, not in the transaction: PostgreSQL commits transactions that notify
+    one at a time, each waiting for the disk. If a process dies before it notifies, the others find
+    the change at their next poll.
     """
 
-    def __init__(self, pool: Pool, settings: Settings, on_ring: Callable[[], None]) -> None:
+    def __init__(self, pool: Pool, settings: Settings, on_wakeup: Callable[[], None]) -> None:
         self._pool = pool
         self._connector = Connector(settings.postgres_listen_url or settings.storage_url, settings)
-        self._on_ring = on_ring
+        self._on_wakeup = on_wakeup
         self._token = secrets.token_hex(8)
         self._listening: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks("postgres-notifications")
-        self._is_ringing = False
-        self._is_ring_due = False
+        self._is_notifying = False
+        self._is_notify_due = False
         self._is_closed = False
 
     def start_listening(self) -> bool:
@@ -66,66 +66,66 @@ class NotifyBell:
             self._listening.cancel()
             self._listening = None
 
-    def ring(self) -> None:
-        self._is_ring_due = True
-        if not self._is_ringing and not self._is_closed:
-            self._is_ringing = True
-            self._tasks.start(self._ring())
+    def notify(self) -> None:
+        self._is_notify_due = True
+        if not self._is_notifying and not self._is_closed:
+            self._is_notifying = True
+            self._tasks.start(self._notify_all())
 
     def close(self) -> None:
         self._is_closed = True
         self.stop_listening()
 
     async def aclose(self) -> None:
-        """Close, and wait until nothing of it runs any more."""
+        """Close, and wait for the tasks to end."""
         self.close()
         await self._tasks.wait()
 
-    async def _ring(self) -> None:
-        """Ring, and once more for all who wanted to ring meanwhile."""
+    async def _notify_all(self) -> None:
+        """Notify, and once more for all calls that came meanwhile."""
         try:
-            while self._is_ring_due:
-                self._is_ring_due = False
-                with suppress(SharedContextError):  # who listens looks anyway, before long
-                    await self._pool.run(Mode.READ, self._notify)
+            while self._is_notify_due:
+                self._is_notify_due = False
+                with suppress(SharedContextError):  # listeners poll anyway
+                    await self._pool.run(Mode.READ, self._send_notification)
         finally:
-            self._is_ringing = False
+            self._is_notifying = False
 
-    async def _notify(self, connection: Connection) -> None:
+    async def _send_notification(self, connection: Connection) -> None:
         await connection.execute(*_NOTIFY(channel=CHANNEL, payload=self._token))
 
     async def _keep_listening(self) -> None:
-        """Listen, and after each loss of the connection again; never gives up."""
+        """Listen, and reconnect whenever the connection is lost."""
         retrying = AsyncRetrying(
-            # ValueError: POSTGRES_LISTEN_URL is none; nothing else needs it
+            # ValueError: POSTGRES_LISTEN_URL is not a URL; nothing else needs it
             retry=retry_if_exception_type((*DRIVER_ERRORS, ValueError)),
             wait=wait_random_exponential(multiplier=0.1, max=RETRY_MAX_S),
             before_sleep=_warn_once,
         )
         while True:
-            # Anew each time, so that a loss after hours begins with the short pauses again.
+            # A copy each time, so that a later loss begins with the short pauses again.
             connection: asyncpg.Connection[Any] = await retrying.copy()(self._connect)
-            _log.debug("listening to the database")
+            _log.debug("listening for notifications of the database")
             try:
-                # Rung for it might have been while nobody listened.
-                self._on_ring()
-                await self._stay(connection)
+                # A notification may have been sent while nobody listened.
+                self._on_wakeup()
+                await self._wait_for_loss(connection)
             except DRIVER_ERRORS as exc:
-                _log.warning("the connection that listens was lost", error=type(exc).__name__)
+                _log.warning("the listening connection was lost", error=type(exc).__name__)
             finally:
                 connection.terminate()
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         connection = await self._connector.connect()
         try:
-            await connection.add_listener(CHANNEL, self._hear)
+            await connection.add_listener(CHANNEL, self._receive)
         except BaseException:
             connection.terminate()
             raise
         return connection
 
-    async def _stay(self, connection: asyncpg.Connection[Any]) -> None:
-        """Until the connection is lost, then raise."""
+    async def _wait_for_loss(self, connection: asyncpg.Connection[Any]) -> None:
+        """Wait until the connection is lost, then raise."""
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         while not connection.is_closed():
@@ -135,6 +135,6 @@ class NotifyBell:
             await connection.execute("SELECT 1")
         raise asyncpg.ConnectionDoesNotExistError
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         if payload != self._token:
-            self._on_ring()
+            self._on_wakeup()

@@ -1,4 +1,4 @@
-"""The connection pool: run units of work, and retry or translate what fails."""
+"""The connection pool: run units of work, retry them, and translate their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import Unavailable
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.postgres.engine.breaker import Breaker
+from shared_context_server.storage.postgres.engine.circuit_breaker import CircuitBreaker
 from shared_context_server.storage.postgres.engine.failures import (
     COLLISIONS,
     DRIVER_ERRORS,
@@ -31,26 +31,26 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 Work: TypeAlias = "Callable[[Connection], Awaitable[T]]"
 
-# Of one write: each time somebody else's has gone through, so that many are a sign of a defect.
+# Of one write. Each conflict means that another write succeeded, so many conflicts show a defect.
 MAX_COLLISIONS = 20
 IDLE_LIFETIME_S = 300.0
 REPORT_INTERVAL_S = 10.0
-# What a call may still take when the server is about to end: its answer has to reach the caller
-# within the time that the server gives calls under way.
+# The time left for a call when the server is about to stop: its answer has to reach the caller
+# within the time that the server gives to calls in progress.
 LAST_WAIT_S = 3.0
-MIN_WAIT_S = 0.5  # after that too: what there is to do at the end takes milliseconds
-# While calls are answered, one that is not waits for something of its own.
+MIN_WAIT_S = 0.5  # also for later calls: the work at the end takes milliseconds
+# While other calls are answered, one without an answer waits for something of its own.
 ANSWERED_LATELY_S = 1.0
 
 _log = get_logger("storage")
 
 
 class Mode(Enum):
-    """What a unit of work asks of its connection.
+    """What a unit of work needs.
 
-    READ: each statement stands for itself, and reads. SNAPSHOT: all read the same state. WRITE: a
-    transaction. WRITE_ONCE: a single statement. Other than in a SNAPSHOT, each statement sees what
-    is committed when it begins.
+    READ: statements that only read, without a transaction. SNAPSHOT: all statements see one
+    snapshot. WRITE: a transaction. WRITE_ONCE: a single statement. Except in SNAPSHOT, each
+    statement sees what is committed when it begins.
     """
 
     READ = "read"
@@ -65,7 +65,7 @@ _SINGLE = (Mode.READ, Mode.WRITE_ONCE)
 
 
 async def open_pool(settings: Settings) -> Pool:
-    """A pool that connects as it is used."""
+    """Make a pool that connects on first use."""
     connector = Connector(settings.storage_url, settings)
     pool = await asyncpg.create_pool(
         connect=lambda *_, **arguments: connector.connect(**arguments),
@@ -80,29 +80,30 @@ async def open_pool(settings: Settings) -> Pool:
 
 class _PooledConnection(asyncpg.Connection):
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as theirs
-        """Of one that has expired, in a task that nobody awaits: that the other side does not
-        answer any more would be a traceback in the log. It is closed all the same."""
+        """Close an expired connection, in a task that nobody awaits. Errors are ignored: the other
+        side may not answer any more, and a traceback in the log would not help."""
         with suppress(*DRIVER_ERRORS):
             await super().close(timeout=timeout)
 
 
 def _ignore_failure(task: asyncio.Task[Any]) -> None:
-    """A caller that has left does not ask for it."""
+    """Mark the error as retrieved: the caller has left."""
     if not task.cancelled():
         task.exception()
 
 
 async def _leave_as_it_is(connection: Connection) -> None:
-    """Work here leaves no state behind on a connection, so cleaning up would be a wasted trip."""
+    """Do nothing when a connection is returned: our work leaves no state on it, so a reset would be
+    a wasted round trip."""
 
 
 class Pool:
-    """Runs units of work, each on a connection of its own and in a task of its own: a caller that is
-    cancelled leaves at once, and its connection goes back in order."""
+    """Runs units of work, each on a connection and in a task of its own. So a cancelled caller
+    leaves at once, and its connection is returned in order."""
 
     def __init__(self, pool: asyncpg.Pool[Any], connector: Connector, settings: Settings) -> None:
         self._pool = pool
-        self._breaker = Breaker(
+        self._breaker = CircuitBreaker(
             connector, on_silent=self._end_waits, on_answer=pool.expire_connections
         )
         self._timeout_s = settings.postgres_timeout
@@ -119,9 +120,9 @@ class Pool:
         self._is_closed = False
 
     async def run(self, mode: Mode, work: Work[T]) -> T:
-        """The result of `work`. Raises Unavailable if the database does not answer within the time
-        that is set, having then done the work wholly or not at all; at once while the database is
-        known to be silent."""
+        """Return the result of `work`. Raises Unavailable if the database does not answer in time;
+        the work was then done wholly or not at all. Raises it at once while the circuit breaker is
+        open."""
         if self._is_closed:
             raise Unavailable("The storage is closed.")
         if self._breaker.is_open:
@@ -129,7 +130,7 @@ class Pool:
         task = self._tasks.start(self._run(mode, work))
         task.add_done_callback(_ignore_failure)
         is_closing = self._close_at is not None
-        wait = asyncio.timeout(self._find_patience() if is_closing else self._timeout_s)
+        wait = asyncio.timeout(self._find_timeout_s() if is_closing else self._timeout_s)
         self._waits.add(wait)
         try:
             async with wait:
@@ -141,13 +142,13 @@ class Pool:
             self._waits.discard(wait)
 
     def begin_closing(self) -> None:
-        """In LAST_WAIT_S nobody waits any more, those who wait now included."""
+        """End all waits within LAST_WAIT_S, the present ones too."""
         if self._close_at is None:
             self._close_at = time.monotonic() + LAST_WAIT_S
             self._end_waits(within_s=LAST_WAIT_S)
 
-    def _find_patience(self) -> float:
-        """How long a call that begins now may take, seconds."""
+    def _find_timeout_s(self) -> float:
+        """Return how long a call that begins now may take."""
         if self._close_at is None:
             return self._timeout_s
         return min(self._timeout_s, max(self._close_at - time.monotonic(), MIN_WAIT_S))
@@ -159,11 +160,11 @@ class Pool:
                 wait.reschedule(end_at)
 
     async def aclose(self) -> None:
-        """Wait a moment for the work under way, then close the connections."""
+        """Wait a moment for the work in progress, then close the connections."""
         self._is_closed = True
         self.begin_closing()
         try:
-            async with asyncio.timeout(0 if self._breaker.is_open else self._find_patience()):
+            async with asyncio.timeout(0 if self._breaker.is_open else self._find_timeout_s()):
                 await self._tasks.wait()
                 await self._pool.close()
         except DRIVER_ERRORS:
@@ -171,7 +172,7 @@ class Pool:
         await self._breaker.aclose()
 
     def stats(self) -> dict[str, float]:
-        """Gauges by metric name."""
+        """Return gauges by metric name."""
         size = self._pool.get_size()
         return {
             "scs_postgres_connections": size,
@@ -184,7 +185,7 @@ class Pool:
             result = await self._run_until_done(mode, work)
         except DRIVER_ERRORS as exc:
             if isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-                # What was the primary is none any more: the next connections find the new one.
+                # The former primary is one no longer: the next connections find the new one.
                 await self._pool.expire_connections()
             self._note_failure(exc)
             raise wrap_error(exc) from exc
@@ -192,8 +193,8 @@ class Pool:
         return result
 
     def _note_failure(self, exc: BaseException) -> None:
-        """Log what failed, but not each of the many calls that fail while the database is away; and
-        ask whether it is silent, if that is how it looks."""
+        """Log the failure, but not for each of many calls while the database is away. Start probing
+        if the database seems to be silent."""
         self._failures += 1
         now = time.monotonic()
         error = type(exc).__name__
@@ -207,7 +208,7 @@ class Pool:
             if self._close_at is not None:
                 self._breaker.open()  # there is no time left to ask
             else:
-                self._breaker.suspect()
+                self._breaker.start_probing()
 
     async def _run_until_done(self, mode: Mode, work: Work[T]) -> T:
         collisions = losses = 0
@@ -219,8 +220,8 @@ class Pool:
                 if collisions == MAX_COLLISIONS:
                     raise
             except LOST_CONNECTION as exc:
-                # One that was idle when the database went away is only noticed when it is used.
-                # A write may have happened, so that only its caller can know whether to repeat it.
+                # The loss of an idle connection is only noticed when it is used.
+                # A write may have been committed, so only its caller can know whether to repeat it.
                 losses += 1
                 if mode in _WRITES or losses > 1 or isinstance(exc, TimeoutError):
                     raise
@@ -233,7 +234,7 @@ class Pool:
             async with self._transaction(connection, mode):
                 return await work(connection)
         finally:
-            # Its own failure would hide the one of the work; the connection is gone in any case.
+            # A failing rollback would hide the work's error; the connection is gone anyway.
             with suppress(*DRIVER_ERRORS):
                 await self._pool.release(connection, timeout=self._timeout_s)
 

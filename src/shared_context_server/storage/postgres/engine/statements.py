@@ -1,4 +1,4 @@
-"""Statements with named parameters, for asyncpg, which numbers them."""
+"""SQL statements with named parameters, for asyncpg, which numbers them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")  # not the :: of a cast
 
 
-def within_bytes(columns: str, query: str, wide: Sequence[str], order: str) -> str:
-    """The rows of a query up to the first that takes the texts in the columns `wide` beyond
-    :max_bytes, in this order, and the one behind a first that does; the others are not read from where
-    PostgreSQL keeps long texts. `columns`: those that the query selects, and this one too."""
+def within_bytes(columns: str, query: str, text_columns: Sequence[str], order: str) -> str:
+    """Return SQL for the rows of a query, in this order, up to the one with which the sizes of
+    `text_columns` exceed :max_bytes. If the first row exceeds it, the second is included too. The
+    long texts of other rows are not read. `columns`: those that the query selects."""
     names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", columns))
-    size = " + ".join(f"octet_length({column})" for column in wide)
+    size = " + ".join(f"octet_length({column})" for column in text_columns)
     return f"""
     SELECT {names} FROM (
         SELECT *, coalesce(sum(least({size}, :max_bytes)) OVER (
@@ -37,6 +37,6 @@ class Statement:
         self._names = tuple(names)
 
     def __call__(self, **parameters: Any) -> tuple[Any, ...]:
-        """The arguments for a method of asyncpg: the SQL, then the parameters that it has, in their
-        order. `parameters` may hold others too."""
+        """Return the arguments for a method of asyncpg: the SQL, then its parameters in order.
+        `parameters` may contain others too."""
         return (self.sql, *[parameters[name] for name in self._names])

@@ -1,7 +1,7 @@
-"""Decorators that make methods of a store out of functions on a connection: one unit of work each.
+"""Decorators for the store's methods: each runs as one unit of work on a connection.
 
-A method that is decorated with `writes`, `reads` or `reads_snapshot` takes the connection as its first
-argument; its callers leave it out.
+A method decorated with `writes`, `reads` or `reads_snapshot` takes the connection as its first
+argument. Its callers leave that out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared_context_server.settings import Settings
 from shared_context_server.storage.postgres.engine.message_batcher import MessageBatcher
-from shared_context_server.storage.postgres.engine.notifications import NotifyBell
+from shared_context_server.storage.postgres.engine.notifications import NotifyChannel
 from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
 
 P = ParamSpec("P")
@@ -22,18 +22,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs statements on one database."""
+    """The connections to one database."""
 
     pool: Pool
     batcher: MessageBatcher
     settings: Settings
-    bells: list[NotifyBell] = field(default_factory=list)
+    wakeup_channels: list[NotifyChannel] = field(default_factory=list)
 
     async def aclose(self) -> None:
         """Finish the work under way, then close the connections."""
         self.pool.begin_closing()
-        for bell in self.bells:
-            await bell.aclose()
+        for channel in self.wakeup_channels:
+            await channel.aclose()
         await self.batcher.aclose()
         await self.pool.aclose()
 
@@ -62,16 +62,16 @@ def _run_as(mode: Mode, function: Function[S, P, T]) -> Method[S, P, T]:
 
 
 def writes(function: Function[S, P, T]) -> Method[S, P, T]:
-    """Run the function in a transaction. It may be run again, after a collision with another."""
+    """Run the function in a transaction. It is run again after a conflict with another one."""
     return _run_as(Mode.WRITE, function)
 
 
 def reads(function: Function[S, P, T]) -> Method[S, P, T]:
-    """Run the function without a transaction: each of its statements, which only read, sees what is
-    committed when it begins."""
+    """Run the function without a transaction. Its statements only read. Each sees what is committed
+    when it begins."""
     return _run_as(Mode.READ, function)
 
 
 def reads_snapshot(function: Function[S, P, T]) -> Method[S, P, T]:
-    """Run the function in a transaction that reads: all its statements see the same state."""
+    """Run the function in a read transaction: all its statements see the same snapshot."""
     return _run_as(Mode.SNAPSHOT, function)

@@ -1,4 +1,4 @@
-"""Open SQLite connections: the path of the file, its permissions, the PRAGMAs."""
+"""Open SQLite connections: resolve the path, set file permissions and PRAGMAs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SCHEME = "sqlite:///"
 _KIB_PER_MIB = 1024
 _BYTES_PER_MIB = 1024 * 1024
 _CACHED_STATEMENTS = 256  # more than the statements we have, so that none is compiled twice
-_WAL_SIZE_LIMIT = 64 * _BYTES_PER_MIB  # a WAL grown by a long read shrinks to this afterwards
+_WAL_SIZE_LIMIT = 64 * _BYTES_PER_MIB  # a WAL that a long read made grow shrinks to this afterwards
 _ANALYSIS_LIMIT = 400  # rows PRAGMA optimize looks at in an index, as SQLite's manual advises
 
 
 def database_path(settings: Settings) -> Path:
-    """The file that `sqlite:///…` names: absolute, unless it starts with `.` or `~`.
+    """Return the file that `sqlite:///…` names: absolute, unless it starts with `.` or `~`.
 
     `sqlite:///srv/x.db` and `sqlite:////srv/x.db` are the same file. Raises ConfigurationError.
     """
@@ -43,8 +43,8 @@ def database_path(settings: Settings) -> Path:
 
 
 def is_filled(path: Path) -> bool:
-    """Whether there is a file with anything in it. Raises ConfigurationError where that cannot be
-    found out."""
+    """Whether the file exists and is not empty. Raises ConfigurationError if that cannot be found
+    out."""
     try:
         return path.stat().st_size > 0
     except (FileNotFoundError, NotADirectoryError):
@@ -54,11 +54,11 @@ def is_filled(path: Path) -> bool:
 
 
 def make_private_file(path: Path, settings: Settings) -> None:
-    """Create the file (0600) and its directory (0700) where missing, and take the rights of others
-    from what is there: SQLite gives new WAL and shared-memory files those of the database.
+    """Create the file (0600) and its directory (0700) if missing, and remove the rights of others
+    from existing ones. SQLite gives new WAL and shared-memory files the rights of the database.
 
-    Raises ConfigurationError, also where the file or the data dir is another user's, or what has the
-    name is no file but a device, whose rights are the machine's.
+    Raises ConfigurationError, also if the file or the data dir belongs to another user, or if the
+    path names a device.
     """
     try:
         if path.exists() and not path.is_file():
@@ -74,12 +74,12 @@ def make_private_file(path: Path, settings: Settings) -> None:
 
 
 def open_connection(path: Path, settings: Settings, *, query_only: bool) -> sqlite3.Connection:
-    """A connection in autocommit mode to an existing file. May be used by any one thread at a time.
+    """Open an existing file in autocommit mode. One thread at a time may use the connection.
 
     Raises sqlite3.Error.
     """
     connection = sqlite3.connect(
-        f"{path.as_uri()}?mode=rw",  # never creates: a vanished database is an error, not empty
+        f"{path.as_uri()}?mode=rw",  # never creates: a missing database is an error
         uri=True,
         timeout=settings.sqlite_busy_timeout_ms / 1000,
         isolation_level=None,
@@ -103,7 +103,7 @@ def _pragmas(settings: Settings, *, query_only: bool) -> dict[str, int | str]:
         "mmap_size": settings.sqlite_mmap_mb * _BYTES_PER_MIB,
         "temp_store": "MEMORY",
         "journal_size_limit": _WAL_SIZE_LIMIT,
-        # ON would write zeros over every page that a deleted session frees.
+        # ON would overwrite every page that a deleted session frees.
         "secure_delete": "FAST",
         "analysis_limit": _ANALYSIS_LIMIT,
         "query_only": "ON" if query_only else "OFF",
@@ -111,13 +111,13 @@ def _pragmas(settings: Settings, *, query_only: bool) -> dict[str, int | str]:
 
 
 def optimize(connection: sqlite3.Connection) -> None:
-    """Let SQLite refresh its statistics. Advice only: a database locked just now stays as it is."""
+    """Let SQLite refresh its statistics. This is optional: a locked database is left as it is."""
     with contextlib.suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA optimize = 0x10002")
 
 
 def read_snapshot(connection: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]) -> T:
-    """The result of `read`, which sees the database as it is at the first of its statements."""
+    """Return the result of `read`, whose statements all see one snapshot."""
     connection.execute("BEGIN")
     try:
         return read(connection)

@@ -1,4 +1,4 @@
-"""Translate the errors of SQLite into ours, and log them, in one place."""
+"""Translate SQLite's errors into ours, and log them, in one place."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ _log = get_logger("storage")
 
 
 def wrap_error(exc: sqlite3.Error) -> SharedContextError:
-    """InternalError for what is our own mistake: SQL that does not fit the schema, a broken
-    constraint; else as storage_error.
-    """
+    """Return InternalError for a mistake of ours: SQL that does not fit the schema, a broken
+    constraint. Otherwise return storage_error."""
     if isinstance(exc, _DEFECTS) or _code(exc) == sqlite3.SQLITE_ERROR:
-        _tell("a defect", error=repr(exc))
+        _log_failure("a defect", error=repr(exc))
         error = InternalError("The storage failed.")
         error.__cause__ = exc
         return error
@@ -48,9 +47,9 @@ def wrap_error(exc: sqlite3.Error) -> SharedContextError:
 
 
 def storage_error(exc: BaseException) -> SharedContextError:
-    """Unavailable for what may pass (locked, disk full, read-only, I/O), StorageDamaged for what does
-    not. As `raise … from exc` would make it, for one who waits in another thread or task.
-    """
+    """Return Unavailable for what may pass (locked, disk full, read-only, I/O), and StorageDamaged
+    for the rest. It has the cause that `raise … from exc` would set, for a caller in another thread
+    or task."""
     error: SharedContextError
     if isinstance(exc, SharedContextError):
         error = exc
@@ -66,14 +65,14 @@ def storage_error(exc: BaseException) -> SharedContextError:
 
 
 def too_late() -> Unavailable:
-    """For a call that has waited as long as any may."""
-    _tell("it does not answer in time")
+    """Return the error for a call that has waited too long."""
+    _log_failure("it does not answer in time")
     return Unavailable("The storage does not answer in time.")
 
 
 def not_in_place(message: str, path: str) -> Unavailable:
-    """For calls to a database whose files are not where they were opened."""
-    _tell(message, path=path)
+    """Return the error for a call to a database whose files were moved, replaced or removed."""
+    _log_failure(message, path=path)
     return Unavailable(f"{message} The server has to be restarted.")
 
 
@@ -83,14 +82,14 @@ def is_locked(exc: BaseException) -> bool:
 
 def _report(reason: str, exc: BaseException) -> None:
     name = getattr(exc, "sqlite_errorname", type(exc).__name__)
-    _tell(reason, error=str(exc), sqlite=name)
+    _log_failure(reason, error=str(exc), sqlite=name)
 
 
-def _tell(reason: str, **facts: str) -> None:
-    """Log it, at most once a minute for each reason."""
+def _log_failure(reason: str, **facts: str) -> None:
+    """Log the failure, at most once a minute for each reason."""
     _log.error("storage failed", reason=reason, throttle=reason, **facts)
 
 
 def _code(exc: BaseException) -> int:
-    # Only SQLite's own errors have it.
+    # Only errors from SQLite itself have a code.
     return getattr(exc, "sqlite_errorcode", 0) & _PRIMARY_CODE

@@ -1,7 +1,8 @@
-"""Check whether a directory can hold an SQLite database that several processes share.
+"""Check whether SQLite can share a database between processes in a directory.
 
-SQLite relies on byte-range locks that exclude, and its WAL on memory shared by all who have the
-database open. A file system that fakes either loses data silently, so it is refused at the start.
+SQLite relies on exclusive byte-range locks, and its WAL on memory shared by all processes that have
+the database open. A file system that only pretends to support them loses data silently, so it is
+refused at startup.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if the file system does not do locks."""
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
-# File systems that several hosts can mount: the WAL's shared memory would be one host's own, see
-# https://www.sqlite.org/wal.html ("does not work over a network filesystem"). FUSE ones by daemon.
+# File systems that several hosts can mount. Each host would have its own shared memory for the WAL, see
+# https://www.sqlite.org/wal.html ("does not work over a network filesystem"). FUSE ones are listed by daemon.
 _NETWORK_TYPES = frozenset(
     {
         "9p",
@@ -58,7 +59,8 @@ _OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def _try_lock(descriptor: int) -> bool:
-    """By an open-file-description lock: unlike POSIX locks, two of one process exclude each other."""
+    """Take an open-file-description lock. Unlike POSIX locks, two locks of one process exclude each
+    other."""
     if sys.platform != "linux":
         raise OSError(errno.EINVAL, "no open-file-description locks here")
     # struct flock of fcntl(2): l_type, l_whence, l_start, l_len (0: to the end), l_pid (must be 0)
@@ -75,7 +77,8 @@ def _try_lock(descriptor: int) -> bool:
 def require_shareable(
     directory: Path, *, try_lock: TryLock = _try_lock, mountinfo: Path = MOUNTINFO
 ) -> None:
-    """Raise ConfigurationError if the directory's file system cannot lock or is a network's."""
+    """Raise ConfigurationError if the directory's file system cannot lock or is a network file
+    system."""
     kind = find_filesystem_type(directory, mountinfo)
     if kind in _NETWORK_TYPES:
         raise ConfigurationError(
@@ -97,7 +100,7 @@ def _can_lock(directory: Path, try_lock: TryLock) -> bool:
         ):
             return try_lock(first.fileno()) and not try_lock(second.fileno())
     except OSError as exc:
-        if exc.errno == errno.EINVAL:  # a system without such locks: it cannot be probed
+        if exc.errno == errno.EINVAL:  # this system has no such locks, so it cannot be probed
             return True
         if exc.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             return False
@@ -105,7 +108,7 @@ def _can_lock(directory: Path, try_lock: TryLock) -> bool:
 
 
 def find_filesystem_type(directory: Path, mountinfo: Path = MOUNTINFO) -> str | None:
-    """The type of the mount that holds the directory, by proc(5); None where that is not told."""
+    """Return the type of the directory's mount, from proc(5); None if it is unknown."""
     try:
         lines = mountinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -115,7 +118,7 @@ def find_filesystem_type(directory: Path, mountinfo: Path = MOUNTINFO) -> str | 
     for line in lines:
         mount, _, filesystem = line.partition(" - ")
         point = Path(_OCTAL_ESCAPE.sub(lambda code: chr(int(code[1], 8)), mount.split()[4]))
-        # `>=`: of several mounts on one point the last one listed lies on top.
+        # `>=`: of several mounts on one path, the last one listed is on top.
         if target.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
             best = (len(point.parts), filesystem.split()[0])
     return best[1] if best else None

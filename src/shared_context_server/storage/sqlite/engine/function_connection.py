@@ -1,8 +1,8 @@
-"""aiosqlite connections that run whole functions in their thread, through aiosqlite's public interface.
+"""Run whole functions in the thread of an aiosqlite connection, through its public interface.
 
-Its `execute_fetchall(sql, parameters)` hands both to the `execute` of whatever the connector has made,
-and calls `fetchall` of what that returns: one thread hop. Here the connector makes an object whose
-`execute` takes a function in place of SQL, so that a read of several statements costs one hop as well.
+aiosqlite's `execute_fetchall(sql, parameters)` passes both to `execute` of the object that its
+connector made, and calls `fetchall` of the result, in one thread hop. Our connector makes an object
+whose `execute` takes a function instead of SQL. So a read of several statements costs one hop too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import aiosqlite
 
 Function = Callable[[sqlite3.Connection], None]
 
-_CHUNK_ROWS = 64  # of cursors that are iterated, which nobody here does
+_CHUNK_ROWS = 64  # for iterated cursors, which are not used here
 
 
 class _Functions:
-    """What aiosqlite drives in place of a sqlite3.Connection."""
+    """What aiosqlite uses in place of a sqlite3.Connection."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -43,14 +43,14 @@ class _Functions:
 async def open_function_connection(
     connect: Callable[[], sqlite3.Connection],
 ) -> aiosqlite.Connection:
-    """A connection for run_function and is_open, on what `connect` opens. Raises what that raises, and
-    RuntimeError when there can be no more threads."""
+    """Open a connection for run_function and is_open, on what `connect` opens. Raises what
+    `connect` raises, and RuntimeError when no more threads can be started."""
 
     def make() -> sqlite3.Connection:
         return cast(sqlite3.Connection, _Functions(connect()))
 
     made: list[aiosqlite.Connection] = []
-    # A thread is a daemon if the one that made it is. The connection's has to be: a program that ends
+    # A thread inherits being a daemon. The connection's has to be one: a program that ends
     # without closing must not hang.
     maker = threading.Thread(
         target=lambda: made.append(aiosqlite.Connection(make, _CHUNK_ROWS)), daemon=True
@@ -61,12 +61,12 @@ async def open_function_connection(
 
 
 async def run_function(connection: aiosqlite.Connection, function: Function) -> None:
-    """Run it in the connection's thread. Raises what it raises."""
+    """Run the function in the connection's thread. Raises what the function raises."""
     await connection.execute_fetchall(cast(str, function))
 
 
 def is_open(connection: aiosqlite.Connection) -> bool:
-    """Whether it can be used; asks SQLite for nothing."""
+    """Whether the connection can be used. Does not call SQLite."""
     try:
         connection.in_transaction  # noqa: B018 - raises on a closed connection
     except (ValueError, sqlite3.ProgrammingError):

@@ -1,7 +1,7 @@
-"""Check that the files of the opened database are still the ones at its path.
+"""Check that the database files that are open are still the ones at the database's path.
 
-SQLite works on open files. Once another file has their name, what is committed is in a file that
-nobody finds, and a new opener would apply the old write-ahead log to the new database.
+SQLite works on open files. If another file takes their name, commits go to a file that nobody can
+find, and the next process to open the path would apply the old write-ahead log to the new database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from shared_context_server.storage.sqlite.engine.failures import not_in_place
 
-LOOK_EVERY_S = 0.25  # how old what is known of the files may be for a read
+LOOK_EVERY_S = 0.25  # how old the last check may be for a read
 
 FileId = tuple[int, int]
 """Device and inode."""
@@ -25,7 +25,7 @@ _COMPANIONS = ("-wal", "-shm")
 
 
 def find_file_id(path: Path) -> FileId | None:
-    """None if there is no such file, or it cannot be reached."""
+    """Return the file's id; None if it is missing or cannot be reached."""
     try:
         found = os.stat(path)  # noqa: PTH116 - once a commit: without making objects
     except OSError:
@@ -34,16 +34,16 @@ def find_file_id(path: Path) -> FileId | None:
 
 
 def companions(path: Path) -> list[Path]:
-    """The database's write-ahead log and its shared memory."""
+    """Return the paths of the database's write-ahead log and shared memory."""
     return [path.with_name(path.name + suffix) for suffix in _COMPANIONS]
 
 
 class OpenedFile:
-    """The files of one database that this process has open. May be used by any thread."""
+    """The files of one database that this process has open. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # SQLite makes the other two beside the file, not beside a link to it.
+        # SQLite makes the other two next to the file, not next to a link to it.
         self._companions = companions(path.resolve())
         self._file_id: FileId | None = None
         self._companion_ids: list[FileId | None] = []
@@ -51,15 +51,15 @@ class OpenedFile:
         self._fault: str | None = None
 
     def note(self) -> None:
-        """Remember which files these are: to be called while a connection is open that has read, so
-        that all three are there and stay as long as it does."""
+        """Remember which files these are. To be called while a connection that has read is open, so
+        that all three files exist and stay."""
         self._file_id = find_file_id(self._path)
         self._companion_ids = [find_file_id(path) for path in self._companions]
         _write_record(self._path, _Record(self._file_id, self._companion_ids[0]))
 
     def require_in_place(self, *, at_once: bool) -> None:
-        """Raise Unavailable if the files are not those at the path; `at_once`: as of now, not of a
-        quarter of a second ago."""
+        """Raise Unavailable if the files are not those at the path: now with `at_once`, else as of
+        a quarter of a second ago."""
         now = time.monotonic()
         is_due = now - self._looked_at >= LOOK_EVERY_S
         if is_due or at_once:
@@ -70,8 +70,8 @@ class OpenedFile:
             raise not_in_place(self._fault, str(self._path))
 
     def close(self) -> None:
-        """Before the last connection is closed: see to it that nobody applies the log to another
-        database."""
+        """Make sure that nobody applies the log to another database. To be called before the last
+        connection is closed."""
         if find_file_id(self._path) != self._file_id:
             self._set_companions_aside()
 
@@ -83,7 +83,7 @@ class OpenedFile:
             self._fault = "The database file has been replaced."
             self._set_companions_aside()
         elif fully:
-            # Not at each commit: it would cost two more calls, and SQLite still folds its log into
+            # Not at each commit: it would cost two more calls, and SQLite still moves its log into
             # the database when it is closed.
             ids = [find_file_id(path) for path in self._companions]
             is_same = ids == self._companion_ids
@@ -96,11 +96,12 @@ class OpenedFile:
 
 
 def is_log_stale(path: Path) -> bool:
-    """Whether another file was put in the database's place while a process had it open that was then
-    killed: the log beside it is the old file's, and would damage the new one.
+    """Whether the log next to the database belongs to an older file. This happens when the file was
+    replaced while a process had it open that was then killed. The log would damage the new
+    database.
 
-    Told by the record of who was opened last: the database is another file, the log still the same. In
-    a copy of the whole directory both are others.
+    A record of the last opened files tells: the database is another file, and the log is the same.
+    In a copy of the whole directory both are others.
     """
     log, _ = companions(path.resolve())
     recorded = _read_record(path)
@@ -110,7 +111,7 @@ def is_log_stale(path: Path) -> bool:
 
 
 def set_stale_log_aside(path: Path) -> None:
-    """To be called before the database is opened."""
+    """Rename a stale log. To be called before the database is opened."""
     if is_log_stale(path):
         for companion in companions(path.resolve()):
             _set_aside(companion)
@@ -122,7 +123,7 @@ class _Record(NamedTuple):
 
 
 def _read_record(path: Path) -> _Record | None:
-    """None if there is none, or it is not whole."""
+    """Return the record; None if there is none, or it is incomplete."""
     try:
         database, log = json.loads(_record_path(path).read_text(encoding="ascii"))
         return _Record(tuple(database), tuple(log))
@@ -132,7 +133,7 @@ def _read_record(path: Path) -> _Record | None:
 
 def _write_record(path: Path, record: _Record) -> None:
     if _read_record(path) != record:
-        with contextlib.suppress(OSError):  # of a full disk the first write tells
+        with contextlib.suppress(OSError):  # a full disk is reported by the first write
             _record_path(path).touch(mode=0o600)
             _record_path(path).write_text(json.dumps(record), encoding="ascii")
 
@@ -142,7 +143,7 @@ def _record_path(path: Path) -> Path:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename it; nothing is deleted, for committed messages may be in it."""
+    """Rename the file. Nothing is deleted, because it may contain committed messages."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with contextlib.suppress(OSError):  # another process was quicker
         path.rename(path.with_name(f"{path.name}.replaced-{stamp}"))

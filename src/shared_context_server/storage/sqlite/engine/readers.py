@@ -1,12 +1,14 @@
-"""The pool of read connections: reads run as functions in the threads of aiosqlite's connections.
+"""A pool of read connections: runs reads as functions in the threads of aiosqlite connections.
 
-A caller queues its read. Lanes, tasks that nobody cancels, each hold a connection of the pool and let
-its thread take reads off the queue until there are none: at most one thread hop for a read. Callers do
-not touch the pool, because one that is cancelled while it holds a connection, or waits for one, takes
-the slot with it, and because acquiring and releasing cost three to nine times what a read does: 100 to
-175 µs of processor time a read, against 13 to 30 µs through a lane (one SELECT on a warm file, one and
-twenty callers). A lane closes its connection before it gives it back, because one that dies in the pool
-takes its slot with it too.
+A caller puts its read into a queue. Reader tasks, which nobody cancels, each hold a connection of
+the pool and let its thread take reads from the queue until it is empty. So a read costs one thread
+hop at most.
+
+Callers do not use the pool themselves for two reasons. A caller that is cancelled while it holds a
+connection, or waits for one, would keep the slot for ever. And acquiring and releasing cost three
+to nine times what a read does: 100 to 175 µs of processor time, against 13 to 30 µs through a
+reader task (one SELECT on a warm file, one and twenty callers). A reader task closes its connection
+before it returns it, because a connection that fails inside the pool keeps its slot too.
 """
 
 from __future__ import annotations
@@ -41,11 +43,11 @@ from shared_context_server.storage.sqlite.engine.opened_file import OpenedFile
 T = TypeVar("T")
 
 WAIT_S = 10.0  # how long a read may take, from `run` to its answer
-LANE_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
-MAX_WAITING = 10_000  # reads; more than that is refused at once instead of growing for ever
+READER_TASK_NAME = "sqlite-reader"  # of the tasks, as a debugger shows them
+MAX_WAITING = 10_000  # reads; more are refused at once
 
-# What opening a connection can raise: SQLite's errors, the system's (descriptors, threads), the
-# pool's, and ours of a file that is not in place.
+# Errors of opening a connection: from SQLite, the system (descriptors, threads), the
+# pool, and ours for a file that is not in place.
 _OPEN_ERRORS = (
     sqlite3.Error,
     SharedContextError,
@@ -65,7 +67,8 @@ class _Read:
     error: BaseException | None = None
 
     def run(self, connection: sqlite3.Connection, file: OpenedFile | None) -> None:
-        """In the thread of a connection, which is used up when sqlite3.Error is raised."""
+        """Run in a connection's thread. sqlite3.Error means that the connection must not be used
+        again."""
         self.connection = connection
         try:
             if file is not None:
@@ -74,13 +77,13 @@ class _Read:
         except sqlite3.Error as exc:
             self.error = wrap_error(exc)
             raise
-        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the lane
+        except Exception as exc:  # noqa: BLE001 - it belongs to the caller, not to the task
             self.error = exc
         finally:
             self.connection = None
 
     def settle(self) -> None:
-        if self.future.done():  # its caller was cancelled, or told that it had waited too long
+        if self.future.done():  # its caller was cancelled, or got a time-out
             return
         if self.error is None:
             self.future.set_result(self.value)
@@ -88,7 +91,7 @@ class _Read:
             self.future.set_exception(self.error)
 
     def expire(self) -> None:
-        """Its caller waits no longer, and the connection is freed from it as soon as it can be."""
+        """Give up the read. The connection is freed from it as soon as possible."""
         if self.future.done():
             return
         self.future.set_exception(too_late())
@@ -99,9 +102,10 @@ class _Read:
 
 
 class Readers:
-    """Runs functions on read connections, as many at a time as the pool is large, in the order of
-    `run`. All statements of a function read one snapshot. Connections are opened when first
-    needed. Belongs to the loop that uses it.
+    """Runs functions on read connections, at most `size` at a time, in the order of `run`.
+
+    All statements of a function read one snapshot. Connections are opened on first use. For one
+    event loop.
     """
 
     def __init__(
@@ -118,19 +122,21 @@ class Readers:
         # Both are used by the loop and by the threads: appending and popping are atomic.
         self._waiting: deque[_Read] = deque()
         self._finished: deque[_Read] = deque()
-        self._is_settling = False  # the loop has been asked to settle what is finished
-        self._lanes: set[asyncio.Task[None]] = set()  # a task nobody refers to may be collected
-        self._parked: list[asyncio.Future[None]] = []  # one of each lane that has nothing to do
+        self._is_settling = False  # a call of _settle is scheduled
+        self._tasks: set[asyncio.Task[None]] = (
+            set()
+        )  # the references keep tasks from being collected
+        self._parked: list[asyncio.Future[None]] = []  # one of each task that has nothing to do
         self._is_closing = False
-        # There are as many lanes as slots, so none ever waits inside the pool.
+        # There are as many tasks as slots, so none ever waits inside the pool.
         self._pool = SQLiteConnectionPool(
             partial(open_function_connection, connect), pool_size=size
         )
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The function's result. Raises what it raises, sqlite3.Error wrapped, and Unavailable if it
-        is not there in time. A cancelled caller's read is skipped, or finished for nobody.
-        """
+        """Return the function's result. Raises what it raises, with sqlite3.Error wrapped, and
+        Unavailable if the result is not there in time. A cancelled caller's read is skipped or its
+        result dropped."""
         if self._is_closing:
             raise Unavailable("The storage is closed.")
         if len(self._waiting) >= MAX_WAITING:
@@ -138,9 +144,9 @@ class Readers:
         loop = asyncio.get_running_loop()
         read = _Read(function, loop.create_future())
         self._waiting.append(read)
-        # Else a lane has finished its reads, and looks here again before it parks.
-        if not self._wake_lane() and len(self._lanes) < self._size:
-            self._start_lane()
+        # Else a task has finished its reads, and looks here again before it parks.
+        if not self._wake_task() and len(self._tasks) < self._size:
+            self._start_task()
         expiry = loop.call_later(self._wait_s, read.expire)
         try:
             result: T = await read.future
@@ -149,31 +155,33 @@ class Readers:
         return result
 
     async def aclose(self) -> None:
-        """Finish the reads under way, then close the connections; those whose disk does not answer are
-        left behind."""
+        """Finish the reads in progress, then close the connections. Those whose disk does not
+        answer are abandoned."""
         self._is_closing = True
-        while self._wake_lane():
+        while self._wake_task():
             pass
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=self._wait_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._wait_s)
         await asyncio.wait([asyncio.ensure_future(self._pool.close())], timeout=self._wait_s)
 
-    def _wake_lane(self) -> bool:
-        """Whether there was a parked lane."""
+    def _wake_task(self) -> bool:
+        """Whether there was a parked task."""
         while self._parked:
             wake = self._parked.pop()
-            if not wake.done():  # else the loop is shutting down and has cancelled the lane
+            if not wake.done():  # else the loop is shutting down and has cancelled the task
                 wake.set_result(None)
                 return True
         return False
 
-    def _start_lane(self) -> None:
-        # An empty context: a lane serves many callers and must not log as the first of them.
-        lane = asyncio.create_task(self._run_lane(), name=LANE_NAME, context=contextvars.Context())
-        self._lanes.add(lane)
-        lane.add_done_callback(self._lanes.discard)
+    def _start_task(self) -> None:
+        # An empty context, because a task serves many callers and must not log in the name of the first.
+        task = asyncio.create_task(
+            self._run_task(), name=READER_TASK_NAME, context=contextvars.Context()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _run_lane(self) -> None:
+    async def _run_task(self) -> None:
         while await self._has_work():
             try:
                 async with self._pool.connection() as connection:
@@ -182,11 +190,11 @@ class Readers:
                     finally:
                         await connection.close()
             except _OPEN_ERRORS as exc:
-                # One read is told; the next may find that a connection can be opened again.
+                # One read gets the error; for the next one a connection may open again.
                 self._fail_one(storage_error(exc))
 
     async def _has_work(self) -> bool:
-        """Wait until a read waits: True; or until closing: False."""
+        """Wait for a read and return True; return False when closing."""
         while not self._waiting:
             if self._is_closing:
                 return False
@@ -201,23 +209,23 @@ class Readers:
             try:
                 await run_function(connection, self._work)
             except sqlite3.Error:
-                return  # its caller is told
+                return  # its caller gets the error
             finally:
                 self._settle()
 
     def _fail_one(self, error: SharedContextError) -> None:
-        with contextlib.suppress(IndexError):  # a thread may have been quicker
+        with contextlib.suppress(IndexError):  # another thread may have taken it
             read = self._waiting.popleft()
             read.error = error
             read.settle()
 
     def _settle(self) -> None:
-        self._is_settling = False  # first: what is finished from now on asks again
+        self._is_settling = False  # first, so that a read that finishes from now on schedules again
         while self._finished:
             self._finished.popleft().settle()
 
     def _work(self, connection: sqlite3.Connection) -> None:
-        """Reads, in a connection's thread, until none waits. Raises sqlite3.Error."""
+        """Run reads in a connection's thread until none waits. Raises sqlite3.Error."""
         while True:
             try:
                 read = self._waiting.popleft()
@@ -230,7 +238,7 @@ class Readers:
             finally:
                 self._finished.append(read)
             if not self._waiting:
-                return  # the lane settles it
+                return  # the task settles it
             if not self._is_settling:
                 self._is_settling = True
                 read.future.get_loop().call_soon_threadsafe(self._settle)

@@ -1,7 +1,7 @@
-"""Decorators that make methods of a store out of functions on a connection: one write, or one read, each.
+"""Decorators for the store's methods: each runs as one write, or as one read, on a connection.
 
-A method that is decorated with `writes` or `reads` takes the connection as its first argument; its
-callers leave it out, and await the result.
+A method decorated with `writes` or `reads` takes the connection as its first argument. Its callers
+leave that out and await the result.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from shared_context_server.storage.sqlite.engine.doorbells import Doorbells
 from shared_context_server.storage.sqlite.engine.readers import Readers
+from shared_context_server.storage.sqlite.engine.wakeup_sockets import WakeupSockets
 from shared_context_server.storage.sqlite.engine.writer import Writer
 
 P = ParamSpec("P")
@@ -23,18 +23,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What runs statements on one database file. `meeting_dir`: where the processes that serve the
-    file leave their sockets; need not exist."""
+    """The connections to one database file. `socket_dir`: the directory of the wake-up sockets; need
+    not exist."""
 
     writer: Writer
     readers: Readers
-    meeting_dir: Path
-    bells: list[Doorbells] = field(default_factory=list)
+    socket_dir: Path
+    wakeup_channels: list[WakeupSockets] = field(default_factory=list)
 
     async def aclose(self) -> None:
         """Finish the work under way, then close the files."""
-        for bell in self.bells:
-            bell.close()
+        for channel in self.wakeup_channels:
+            channel.close()
         try:
             await self.readers.aclose()
         finally:
@@ -55,8 +55,8 @@ S = TypeVar("S", bound=Subject)
 def writes(
     function: Callable[Concatenate[S, sqlite3.Connection, P], T],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Run the function in the writer's thread; return its result once it is committed. What it did
-    is undone if it raises. It may be run a second time after that."""
+    """Run the function in the writer's thread and return its result once it is committed. If it
+    raises, its changes are rolled back. It may then be run a second time."""
 
     @wraps(function)
     def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:

@@ -1,7 +1,7 @@
-"""The writer: the one thread of the process that writes, many operations to a commit.
+"""The writer: one thread per process that runs all writes and commits many at once.
 
-Operations queue up while a batch is being committed and then share the next commit, so that its
-cost is paid once for all of them: the busier, the cheaper.
+Operations wait in a queue while a batch is committed, and then share the next commit. So the cost
+of a commit is shared by more operations under load.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from shared_context_server.storage.sqlite.engine.opened_file import OpenedFile
 
 T = TypeVar("T")
 
-MAX_BATCH = 256  # operations a commit; bounds how long the first of them waits for the last
-MAX_QUEUED = 10_000  # operations; more than that is refused at once instead of growing for ever
+MAX_BATCH = 256  # operations in one commit; limits how long the first waits for the last
+MAX_QUEUED = 10_000  # operations; more are refused at once
 WAIT_S = 10.0  # how long an operation may take, from `run` to its answer
 LOCK_WAIT_S = 5.0  # and how long it may wait for another process's lock
 _LOCK_WAIT_GRAIN_S = 0.1
@@ -39,7 +39,7 @@ _LOCK_WAIT_GRAIN_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """Counters since the start, and the state now."""
+    """Counters since the start, and the current state."""
 
     queue_depth: int
     batches: int
@@ -54,7 +54,7 @@ class _Operation:
     queued_at: float
 
     def expire(self) -> None:
-        """Its caller waits no longer. One that has not begun is then left out."""
+        """Give up the operation. It is left out if it has not begun."""
         if not self.future.done():
             self.future.set_exception(too_late())
 
@@ -66,7 +66,7 @@ class _Outcome:
     error: BaseException | None = None
 
     def settle(self) -> None:
-        if self.future.done():  # its caller was cancelled meanwhile
+        if self.future.done():  # its caller was cancelled
             return
         if self.error is None:
             self.future.set_result(self.value)
@@ -77,12 +77,13 @@ class _Outcome:
 class Writer:
     """Runs functions on the write connection, one after the other, in the order of `run`.
 
-    A function may be run a second time, after what it did has been undone.
+    A function may be run a second time after its changes were rolled back. For the loop that opened
+    it.
 
-    Belongs to the loop that opened it. What a function raises undoes that function's changes only
-    and goes to its caller; its neighbours in the batch are committed. If the commit itself fails, or
-    the `file` is not in place, every operation of the batch raises Unavailable; so does one that could
-    not have the lock for `lock_wait_s`, or was not answered within `wait_s`.
+    If a function raises, only its own changes are rolled back, and its caller gets the error. The
+    others of the batch are committed. All operations of a batch raise Unavailable if the commit
+    fails or the `file` is not in place. So does one that did not get the lock within `lock_wait_s`,
+    or has no result within `wait_s`.
     """
 
     def __init__(
@@ -97,11 +98,13 @@ class Writer:
         self._file = file
         self._wait_s = wait_s
         self._lock_wait_s = lock_wait_s
-        self._lock_wait_ms = -1  # as the connection is set
+        self._lock_wait_ms = -1  # the present setting of the connection
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()  # None: stop
         self._gathered: list[_Operation] = []
-        self._unanswered: deque[_Operation] = deque()  # in the order of `run`, the oldest unsettled
+        self._unanswered: deque[_Operation] = (
+            deque()
+        )  # in the order of `run`, from the oldest unsettled one
         self._expiry: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._batches = 0
@@ -109,8 +112,8 @@ class Writer:
         self._last_batch_size = 0
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        # A daemon: a program that ends without closing must not hang. What that cuts off has not
-        # been acknowledged, and SQLite recovers from it as from a killed process.
+        # A daemon, so that a program that ends without closing does not hang. Writes cut off that
+        # way were not acknowledged, and SQLite recovers as from a killed process.
         self._thread = threading.Thread(target=self._serve, name="sqlite-writer", daemon=True)
 
     async def start(self) -> None:
@@ -119,9 +122,8 @@ class Writer:
         await self._started
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The function's result, once it is committed. A caller that is cancelled while the
-        operation still waits takes it back; later it will be committed or not, wholly.
-        """
+        """Return the function's result once it is committed. A cancelled caller's operation is left
+        out if it still waits; otherwise it is committed wholly or not at all."""
         if self._is_closing:
             raise Unavailable("The storage is closed.")
         if self._queue.qsize() + len(self._gathered) >= MAX_QUEUED:
@@ -137,7 +139,8 @@ class Writer:
         return await future
 
     def _expire(self) -> None:
-        """Answer those who have waited too long. One timer for all, since they wait equally long."""
+        """Fail the operations that have waited too long. One timer is enough, because all wait
+        equally long."""
         self._expiry = None
         oldest_at = time.monotonic() - self._wait_s
         while self._unanswered and self._unanswered[0].queued_at <= oldest_at:
@@ -153,14 +156,14 @@ class Writer:
             self._unanswered.popleft()
 
     def _hand_over(self) -> None:
-        """Once a turn of the loop: one wake-up of the thread, and a commit, for all of its writes."""
+        """Wake the thread once for all writes of a turn of the loop, so that they share a commit."""
         for operation in self._gathered:
             self._queue.put(operation)
         self._gathered.clear()
 
     async def aclose(self) -> None:
-        """Finish what is queued, then close the connection and end the thread; one whose disk does not
-        answer is left behind."""
+        """Finish the queue, then close the connection and end the thread. A thread whose disk does
+        not answer is abandoned."""
         if not self._is_closing:
             self._is_closing = True
             self._hand_over()
@@ -197,7 +200,7 @@ class Writer:
         self._settle([_Outcome(self._stopped)])
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
-        """What is waiting, at least one; True when it is the last."""
+        """Return the waiting operations, at least one, and True if it is the last batch."""
         batch: list[_Operation] = []
         operation = self._queue.get()
         try:
@@ -219,7 +222,7 @@ class Writer:
             if not batch:
                 return outcomes
             committed = _commit_together(connection, batch)
-            # Once more: an answer says that the write is in the file at this path.
+            # Check again: a result means that the write is in the file at this path.
             self._require_file()
         except (sqlite3.Error, SharedContextError) as exc:
             _roll_back(connection)
@@ -227,8 +230,8 @@ class Writer:
         return outcomes + committed
 
     def _begin(self, connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
-        """Begin the transaction. Takes out of the batch, and returns, those that have waited too long
-        for the lock; when none is left nothing has begun."""
+        """Begin the transaction. Remove and return the operations that have waited too long for the
+        lock. When none is left, no transaction was begun."""
         late: list[_Outcome] = []
         while batch:
             waited_s = time.monotonic() - batch[0].queued_at
@@ -250,7 +253,7 @@ class Writer:
         return late
 
     def _set_lock_wait(self, connection: sqlite3.Connection, wait_s: float) -> None:
-        """In steps, so that it is seldom set."""
+        """Set the time-out in steps, so that it is seldom set."""
         steps = max(0, math.ceil(wait_s / _LOCK_WAIT_GRAIN_S))
         wait_ms = round(steps * _LOCK_WAIT_GRAIN_S * 1000)
         if wait_ms != self._lock_wait_ms:
@@ -276,7 +279,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(self._settle_all, outcomes)
         except RuntimeError:
-            # The loop is closed: nobody waits any more, and the thread goes on to its end.
+            # The loop is closed, so nobody waits. The thread continues to its end.
             return
 
     def _count(self, batch: list[_Operation]) -> None:
@@ -286,11 +289,11 @@ class Writer:
 
 
 def _commit_together(connection: sqlite3.Connection, batch: list[_Operation]) -> list[_Outcome]:
-    """Run them in the transaction that has begun, and commit it. Raises sqlite3.Error."""
+    """Run the operations in the transaction that has begun, and commit it. Raises sqlite3.Error."""
     try:
         outcomes = [_attempt(connection, operation) for operation in batch]
     except _HalfDoneError:
-        _roll_back(connection)  # a full disk has done so already
+        _roll_back(connection)  # a full disk has rolled back already
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [_attempt_undoably(connection, operation) for operation in batch]
     connection.execute("COMMIT")
@@ -298,26 +301,29 @@ def _commit_together(connection: sqlite3.Connection, batch: list[_Operation]) ->
 
 
 def _refuse(batch: list[_Operation], exc: BaseException) -> list[_Outcome]:
-    # One error each: their callers add tracebacks of their own.
+    # One error each, because every caller adds its own traceback.
     if isinstance(exc, SharedContextError):
         return [_Outcome(o.future, error=Unavailable(exc.message)) for o in batch]
     return [_Outcome(operation.future, error=storage_error(exc)) for operation in batch]
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):  # the reason to roll back is reported already
+    with contextlib.suppress(sqlite3.Error):  # the reason of the rollback is reported already
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
 class _HalfDoneError(Exception):
-    """An operation failed after it had written something, and there is no savepoint to go back to."""
+    """An operation failed after it had written something, and there is no savepoint to return to."""
 
 
 def _attempt(connection: sqlite3.Connection, operation: _Operation) -> _Outcome:
-    """Most operations that fail do so before they write, and then there is nothing to undo. So the
-    batch is tried without savepoints first, each of which would cost two more statements, and at
-    each statement the threads of the process contend for the interpreter."""
+    """Run an operation without a savepoint.
+
+    Most operations that fail do so before they write, so there is nothing to undo. Savepoints would
+    cost two more statements for each operation, and at each statement the threads compete for the
+    interpreter. So a batch is first tried without them.
+    """
     changes = connection.total_changes
     try:
         value = operation.function(connection)

@@ -1,5 +1,8 @@
-"""The numbered SQL files beside this one, and how PostgreSQL runs them (nothing that refuses to run
-in a transaction, such as CREATE INDEX CONCURRENTLY)."""
+"""Apply the numbered SQL files in this directory on PostgreSQL.
+
+They must not contain statements that cannot run in a transaction, such as CREATE INDEX
+CONCURRENTLY.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 
 MIGRATIONS_DIR = Path(__file__).parent
 
-# Held to the end of the transaction: replicas that start at once migrate one after the other, the
-# first does the work. The number is this program's own choice.
+# Held to the end of the transaction: replicas that start together migrate one after the other, the
+# first does the work. The number is arbitrary.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(7243000000000000001)"
 _CREATE_TABLE = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -32,8 +35,8 @@ _CREATE_TABLE = """
         checksum TEXT NOT NULL,
         applied_at BIGINT NOT NULL
     )"""
-# One statement, so that it sees one moment: another replica may be migrating. What an extension has
-# brought with it (PostGIS has a table) is nobody's.
+# One statement, so that it sees one snapshot: another replica may be migrating. Tables of an
+# extension (PostGIS has one) belong to no program.
 _FIND_TABLES = """
     SELECT
         ARRAY(
@@ -59,15 +62,15 @@ _RECORD = Statement("""
 
 
 async def apply_migrations(connection: Connection, migrations: Sequence[Migration]) -> list[str]:
-    """Apply what is missing, all in one transaction; return the names of what was applied.
+    """Apply the missing migrations in one transaction; return their names.
 
     Raises ConfigurationError, having changed nothing, if the tables are not ours, if a migration
-    fails, if an applied one has been changed, or if the schema is newer than this program.
+    fails, if an applied one has changed, or if the schema is newer than this program.
     """
     if await _list_missing(connection, migrations) == []:
-        return []  # the usual start writes nothing, and needs no right to
+        return []  # the usual start writes nothing and needs no right to write
     async with connection.transaction():
-        # How long another replica's migration may take is not a question of a time-out.
+        # No time-out, because another replica's migration may take long.
         await connection.execute(_TAKE_TURNS, timeout=None)
         await connection.execute(_CREATE_TABLE)
         missing = await _list_missing(connection, migrations)
@@ -77,7 +80,7 @@ async def apply_migrations(connection: Connection, migrations: Sequence[Migratio
 
 
 async def read_status(connection: Connection, migrations: Sequence[Migration]) -> SchemaStatus:
-    """Where this database stands. Raises ConfigurationError as apply_migrations does."""
+    """Return this database's schema version. Raises ConfigurationError as apply_migrations does."""
     missing = await _list_missing(connection, migrations)
     return SchemaStatus(current=len(migrations) - len(missing), latest=len(migrations))
 

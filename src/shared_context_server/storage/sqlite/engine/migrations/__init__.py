@@ -1,4 +1,7 @@
-"""The numbered SQL files beside this one, and how SQLite runs them (no VACUUM, no PRAGMA that sets)."""
+"""Apply the numbered SQL files in this directory on SQLite.
+
+They must not contain VACUUM or a PRAGMA that changes a setting.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _CREATE_TABLE = """
         checksum TEXT NOT NULL,
         applied_at INTEGER NOT NULL
     )"""
-# One statement, so that it sees one moment: another process may be migrating.
+# One statement, so that it sees one snapshot: another process may be migrating.
 _FIND_TABLES = """
     SELECT
         (SELECT group_concat(name, ' ') FROM pragma_table_info('schema_migrations')),
@@ -42,10 +45,10 @@ _RECORD = """
 
 
 def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> list[str]:
-    """Apply what is missing, all in one transaction; return the names of what was applied.
+    """Apply the missing migrations in one transaction; return their names.
 
     Raises ConfigurationError, having changed nothing, if the tables are not ours, if a migration
-    fails, if an applied one has been changed, or if the schema is newer than this program.
+    fails, if an applied one has changed, or if the schema is newer than this program.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -64,7 +67,7 @@ def apply_migrations(connection: sqlite3.Connection, migrations: Sequence[Migrat
 
 
 def read_status(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> SchemaStatus:
-    """Where this database stands. Raises ConfigurationError as apply_migrations does."""
+    """Return this database's schema version. Raises ConfigurationError as apply_migrations does."""
     current = 0
     if require_ours(connection):
         current = len(migrations) - len(_find_missing(connection, migrations))
@@ -72,8 +75,8 @@ def read_status(connection: sqlite3.Connection, migrations: Sequence[Migration])
 
 
 def require_ours(connection: sqlite3.Connection) -> bool:
-    """Whether the database has tables of ours; False if it is empty. Raises ConfigurationError if
-    it has somebody else's."""
+    """Return whether the database has our tables; False if it is empty. Raises ConfigurationError
+    if it only has tables of another program."""
     columns, has_others, path = connection.execute(_FIND_TABLES).fetchone()
     return is_ours(
         (columns or "").split(), has_others=bool(has_others), where=f"The database {path}"
@@ -87,9 +90,12 @@ def _find_missing(
 
 
 def _forget_statistics(connection: sqlite3.Connection) -> None:
-    """Let the migrations be planned without the statistics of the database, which are made anew when
-    it is opened for writing. Those of a session that was small since then make a join by session and
-    seq read the whole session for each of its messages."""
+    """Delete the planner's statistics before migrating. They are made again when the database is
+    opened for writing.
+
+    Statistics from a time when a session was small would make a join by session and seq read the
+    whole session for each of its messages.
+    """
     if connection.execute(_HAS_STATISTICS).fetchone()[0]:
         connection.execute("DELETE FROM sqlite_stat1")
         connection.execute("ANALYZE sqlite_schema")  # reads them again, and nothing else
@@ -113,9 +119,8 @@ def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
 
 
 def split_statements(sql: str) -> Iterator[str]:
-    """Statements, each ending at the end of a line; SQLite itself says where, so that triggers and
-    quoted semicolons stay whole. What is left over is yielded too, and fails if it is no comment.
-    """
+    """Yield the statements, each ending at a line end. SQLite itself decides where, so triggers and
+    quoted semicolons stay whole. The rest is yielded too, and fails unless it is a comment."""
     statement = ""
     for line in sql.splitlines(keepends=True):
         statement += line

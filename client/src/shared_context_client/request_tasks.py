@@ -1,8 +1,8 @@
-"""Requests that may be given up at any moment and leave nothing behind in the connection pool.
+"""Run each request in a task, so that a cancelled caller leaves the connection pool intact.
 
-httpcore 1.0 loses a connection for good when its task is cancelled between getting a connection
-and using it, or while a response is closed. So each request has a task of its own, which is
-cancelled only while it waits for the server, and else ends by itself before its next step.
+httpcore 1.0 loses a connection for good when its task is cancelled between getting a connection and
+using it, or while a response is closed. So the request's own task is cancelled only while it waits
+for the server. Otherwise it ends by itself before its next step.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _WAITING = ("receive_response_headers", "receive_response_body")
 _CLOSING = "response_closed"
 
 
-class Exchanges:
-    """For the tasks of one loop."""
+class RequestTasks:
+    """The requests of one HTTP client, each in a task. For the tasks of one loop."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self._ending: set[asyncio.Task[Any]] = set()
 
     async def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        """As AsyncClient.send; a stream has to be given to `end`. Raises httpx.RequestError."""
+        """Send as AsyncClient.send does. Pass a stream to `end` later. Raises httpx.RequestError."""
         steps = _Steps()
         request.extensions["trace"] = steps.note
         task = asyncio.create_task(self._http.send(request, stream=stream))
@@ -38,7 +38,7 @@ class Exchanges:
             raise
 
     async def end(self, response: httpx.Response) -> None:
-        """Close a stream, to the end even if the caller is cancelled meanwhile."""
+        """Close a stream completely, even if the caller is cancelled meanwhile."""
         await asyncio.shield(self._start(response.aclose()))
 
     async def close(self) -> None:
@@ -61,14 +61,14 @@ class Exchanges:
 
 
 class _Steps:
-    """How far a request is, as httpcore's trace tells."""
+    """Where a request is, according to httpcore's trace."""
 
     def __init__(self) -> None:
         self._is_given_up = False
         self._is_waiting = False
 
     async def note(self, event: str, _info: Mapping[str, Any]) -> None:
-        """Called with `….started` before each step, and with another word after it."""
+        """Receive a trace event: `….started` before each step, another suffix after it."""
         step, _, moment = event.rpartition(".")
         is_start = moment == "started"
         if is_start and self._is_given_up and not step.endswith(_CLOSING):

@@ -1,4 +1,4 @@
-"""The time of a server beside that of the others on the same machine, when its clock is set back."""
+"""Keep the clocks of all servers on one machine aligned when the system clock is set back."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.steady_time import SteadyClock
 from shared_context_server.storage import Store
 
-SHARE_INTERVAL_S = 5.0
-NOTED_STEP_US = 1_000_000  # less than this is not worth a write
-# Beyond it a difference is not believed to be that of this machine: two that were copied while they
+ALIGN_INTERVAL_S = 5.0
+MIN_STEP_US = 1_000_000  # less than this is not worth a write
+# A larger difference is taken for another machine's: two that were copied while they
 # ran have the same boot id. It is also how far a clock that was wrong for a while can be ahead.
 MAX_STEP_US = 86_400 * 1_000_000
-TOLD_LEAD_S = 5.0
+LOGGED_LEAD_S = 5.0
 
 _log = get_logger("server")
 
 
-class SharedTime:
-    """Keeps a process's clock level with what the others on this machine have given."""
+class ClockAlignment:
+    """Keeps the clock of this process from falling behind the times that others on this machine
+    gave."""
 
     def __init__(self, store: Store, clock: SteadyClock) -> None:
         self._store = store
         self._clock = clock
-        self._is_told = False
+        self._is_lead_logged = False
 
-    async def share(self) -> None:
-        """Learn how far others have been, and note how far this process has been."""
-        self._tell()
+    async def align(self) -> None:
+        """Read how far ahead the others are, and store how far ahead this process is."""
+        self._log_lead()
         boot_id = self._clock.boot_id
         if boot_id is None:
             return
@@ -34,14 +35,14 @@ class SharedTime:
         noted = await self._store.maintenance.find_clock_offset(boot_id)
         if noted is not None and own < noted <= own + MAX_STEP_US:
             self._clock.keep_up_with(noted)
-        elif noted is None or own >= noted + NOTED_STEP_US:
+        elif noted is None or own >= noted + MIN_STEP_US:
             await self._store.maintenance.note_clock_offset(boot_id, own)
 
-    def _tell(self) -> None:
+    def _log_lead(self) -> None:
         lead_s = self._clock.lead_s
-        if lead_s > TOLD_LEAD_S and not self._is_told:
+        if lead_s > LOGGED_LEAD_S and not self._is_lead_logged:
             _log.warning(
-                "the system clock was set back: times that are stored go on from before",
+                "the system clock was set back: stored times continue after the latest one",
                 ahead_s=round(lead_s, 3),
             )
-        self._is_told = lead_s > TOLD_LEAD_S
+        self._is_lead_logged = lead_s > LOGGED_LEAD_S

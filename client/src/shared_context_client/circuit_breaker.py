@@ -1,4 +1,4 @@
-"""A circuit breaker: whoever does not answer is left in peace for a while."""
+"""A circuit breaker: send no calls for a while to a server that does not answer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import NoReturn
 from shared_context_client.errors import CircuitOpen, SharedContextError
 from shared_context_client.options import Breaker
 
-PROBE_S = 2.0  # for a sign of life
-RETRY_SOON_S = 0.2  # somebody else is looking just now
+PROBE_S = 2.0  # time-out of a probe
+RETRY_SOON_S = 0.2  # another call is probing now
 
 
 class State(StrEnum):
-    """CLOSED: calls are made. OPEN: they fail at once. HALF_OPEN: one looks whether it is back."""
+    """The state of the circuit. CLOSED: calls are sent. OPEN: they fail at once. HALF_OPEN: one
+    call probes whether the server is back."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -27,7 +28,7 @@ OnStateChange = Callable[[State, State], None]
 
 
 class CircuitBreaker:
-    """For the tasks of one loop."""
+    """A circuit breaker for the tasks of one loop."""
 
     def __init__(self, options: Breaker, on_change: OnStateChange | None = None) -> None:
         self._options = options
@@ -39,9 +40,9 @@ class CircuitBreaker:
         self.state = State.CLOSED
 
     async def admit(self, probe: Callable[[], Awaitable[SharedContextError | None]]) -> None:
-        """Let a call through, or raise CircuitOpen with retry_after_s and the last failure as its
-        cause. The first one after the pause awaits `probe`: None if the server gives a sign of
-        life, else what has failed."""
+        """Let a call through, or raise CircuitOpen with retry_after_s, caused by the last failure.
+        The first call after the pause awaits `probe`, which returns None if the server answers,
+        else the failure."""
         if self.state is State.CLOSED:
             return
         wait_s = self._opens_until - time.monotonic()
@@ -53,7 +54,7 @@ class CircuitBreaker:
             failure = await probe()
             is_answered = True
         finally:
-            if not is_answered:  # cancelled: the next one looks
+            if not is_answered:  # cancelled: the next call probes
                 self._change(State.OPEN)
         if failure is None:
             self.note_answer()
@@ -64,7 +65,7 @@ class CircuitBreaker:
         self._refuse(self._open_s)
 
     def note_answer(self) -> None:
-        """The server has answered, whatever it said."""
+        """Note that the server has answered, whatever it said."""
         self._failures = 0
         self._last_failure = None
         if self.state is not State.CLOSED:
@@ -72,7 +73,7 @@ class CircuitBreaker:
             self._change(State.CLOSED)
 
     def note_failure(self, failure: SharedContextError) -> None:
-        """The server has not answered, or only that it cannot."""
+        """Note that the server did not answer, or only that it is unavailable."""
         self._failures += 1
         self._last_failure = failure
         if self.state is State.CLOSED and self._failures >= self._options.failures:

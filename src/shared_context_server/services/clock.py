@@ -1,4 +1,4 @@
-"""What time it is, and what the machine's sensors say, as the clock daemon tells it."""
+"""Read the time and the machine's sensors from the clock daemon."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from shared_context_server.services.context import Services
 
 @dataclass(frozen=True, slots=True)
 class TimeNow:
-    """Seconds since 1970 UTC. `earliest` and `latest` are None while the error is unknown.
+    """The time in seconds since 1970 UTC. `earliest` and `latest` are None while the error is
+    unknown.
 
-    `is_shared`: the time is the daemon's; else it is the system clock's, and `hint` says why.
-    `age_s` and `sequence` are the daemon's record's, None if there is none.
+    `is_shared`: the time is from the daemon; otherwise it is the system clock's, and `hint` says
+    why. `age_s` and `sequence` belong to the daemon's record; None if there is none.
     """
 
     time_s: float
@@ -33,7 +34,7 @@ class TimeNow:
 
 
 def get_time(services: Services, caller: Caller) -> TimeNow:
-    """The time of the clock daemon; of the system clock when no living daemon keeps one."""
+    """Return the daemon's time, or the system clock's if no daemon runs."""
     policy.require_permission(caller, Permission.READ)
     clock = services.clock
     try:
@@ -50,7 +51,7 @@ def get_time(services: Services, caller: Caller) -> TimeNow:
 
 
 def get_sensors(services: Services, caller: Caller) -> SensorReading:
-    """The latest values of all sensors. Raises ClockNotRunning if no daemon has written any."""
+    """Return the latest values of all sensors. Raises ClockNotRunning if no daemon has written any."""
     policy.require_permission(caller, Permission.READ)
     sensors = services.sensors
     try:
@@ -60,7 +61,7 @@ def get_sensors(services: Services, caller: Caller) -> SensorReading:
 
 
 def measure_clock_age_s(clock: ClockReader) -> float:
-    """How long ago the daemon wrote the time; NaN if it never did."""
+    """Return how long ago the daemon wrote the time; NaN if it never did."""
     try:
         return clock.now().age_s
     except ClockError:

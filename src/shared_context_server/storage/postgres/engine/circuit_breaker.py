@@ -13,22 +13,22 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.storage.postgres.engine.hosts import Connector
 
 ASK_INTERVAL_S = 1.0
-# Longer than the interval, so that a database which is far away, or busy, is heard too. What is
-# still waiting when the database wakes up is answered at once.
-ASK_PATIENCE_S = 10.0
+# Longer than the interval, so that the answer of a distant or busy database counts too. Probes
+# that still wait when the database recovers are answered at once.
+ASK_TIMEOUT_S = 10.0
 
 _NO_ANSWER = (TimeoutError, asyncpg.TargetServerAttributeNotMatched)
 
 _log = get_logger("storage")
 
 
-class Breaker:
-    """Open while the database is silent: while nobody gets even a connection and `SELECT 1`.
+class CircuitBreaker:
+    """Open while the database is silent: while nobody gets a connection and an answer to `SELECT
+    1`.
 
-    A call without an answer is only a reason to ask: it may have waited for somebody's lock. From
-    then on one new connection a second asks, until one has an answer. If that takes longer than a
-    second the breaker opens. A database that refuses has answered: callers learn as fast by
-    themselves.
+    A call without an answer only starts the probing, because it may have waited for another's lock.
+    Then a new connection is tried every second until one answers. If none does within a second, the
+    breaker opens. A refusal counts as an answer, because callers get it at once themselves.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Breaker:
     def is_open(self) -> bool:
         return self._opened_at is not None
 
-    def suspect(self) -> None:
-        """Find out whether it is silent."""
+    def start_probing(self) -> None:
+        """Start probing whether the database is silent."""
         if self._watching is None or self._watching.done():
-            # An empty context: it serves many callers and must not log as the first of them.
+            # An empty context, because it serves many callers and must not log in the name of the first.
             self._watching = asyncio.create_task(
                 self._watch(), name="postgres-breaker", context=contextvars.Context()
             )
@@ -59,7 +59,7 @@ class Breaker:
     def open(self) -> None:
         if self._opened_at is None:
             self._opened_at = time.monotonic()
-            _log.warning("the database is silent, callers are refused until it answers")
+            _log.warning("the database does not answer: calls are refused until it does")
             self._on_silent()
 
     async def aclose(self) -> None:
@@ -85,21 +85,23 @@ class Breaker:
         if self._opened_at is not None:
             silent_s = round(time.monotonic() - self._opened_at, 1)
             try:
-                await self._on_answer()  # idle connections may be those of a machine that is gone
+                await self._on_answer()  # idle connections may lead to a machine that is gone
             finally:
                 self._opened_at = None
             _log.info("the database answers again", silent_s=silent_s)
 
     async def _ask(self, answered: asyncio.Event) -> None:
         try:
-            async with asyncio.timeout(ASK_PATIENCE_S):
+            async with asyncio.timeout(ASK_TIMEOUT_S):
                 connection = await self._connector.connect()
                 try:
-                    await connection.execute("SELECT 1")  # up to here a pooler answers by itself
+                    await connection.execute(
+                        "SELECT 1"
+                    )  # a pooler may answer up to here without the database
                 finally:
                     connection.terminate()
         except _NO_ANSWER:
             return
-        except Exception as exc:  # noqa: BLE001 - or it would stay open, with nobody who asks
+        except Exception as exc:  # noqa: BLE001 - otherwise the breaker would stay open without probes
             _log.debug("the database refuses", error=type(exc).__name__)
         answered.set()
