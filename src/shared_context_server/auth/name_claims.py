@@ -22,6 +22,8 @@ class NameClaims:
 
     async def check_agent_ids(self, names: Sequence[str], field: str) -> SharedContextError | None:
         """The first error in these agent ids, naming `field`; None if all are valid."""
+        if not names:
+            return None
         wrong = {name: error for name in names if (error := check_agent_name(name, field))}
         known = await self._store.agents.find_known(list(wrong)) if wrong else frozenset()
         return next((error for name, error in wrong.items() if name not in known), None)
