@@ -16,6 +16,7 @@ from shared_context_server.storage.backends import PACKAGES
 from shared_context_server.storage.contract import Store
 from shared_context_server.tools.catalog import TOOLS
 from tests.storage.conftest import EMPTY_STORES
+from tests.tool_calls import RIGHT_CALLS
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src/shared_context_server"
@@ -93,6 +94,10 @@ def test_each_tool_is_in_the_module_of_its_subject() -> None:
     places = {tool.handler.__module__.rpartition(".")[0] for tool in TOOLS}
     assert places == {package}
     assert {tool.handler.__name__ for tool in TOOLS} == {tool.name for tool in TOOLS}
+
+
+def test_each_tool_has_a_right_call() -> None:
+    assert {tool for tool, _ in RIGHT_CALLS} == {tool.name for tool in TOOLS}
 
 
 def test_what_make_docs_writes_is_named() -> None:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -334,6 +335,17 @@ def test_a_session_in_a_process_and_several_processes_are_refused(scs: Run) -> N
     answer = scs("serve", "--workers", "2", MCP_SESSIONS="stateful")
     assert answer.returncode == 2
     assert "MCP_SESSIONS" in answer.stderr
+
+
+def test_a_path_of_temporary_files_that_no_socket_can_have_is_refused(
+    scs: Run, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    answer = scs("serve", "--workers", "2", HTTP_PORT="0", TMPDIR=str(long))
+    assert answer.returncode == 2
+    assert "TMPDIR" in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 @pytest.mark.parametrize("option", [["--transport", "stdio"], ["--reload"]])

@@ -14,6 +14,7 @@ from shared_context_server.tools.catalog import TOOLS
 from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.rest.conftest import OpenClient, call, create_session
 from tests.settings import API_KEY
+from tests.tool_calls import RIGHT_CALLS, SESSION
 
 ERRORS = {"400", "401", "403", "404", "409", "413", "429", "500", "503"}
 SENSORS = {"get_temperature", "get_humidity", "get_all_sensors"}  # which need a clock daemon
@@ -124,31 +125,18 @@ async def test_answers_are_as_the_document_says(
     session_id = await create_session(agent, metadata={"a": 1})
     here = {"session_id": session_id}
     granted = await call(agent, "authenticate_agent", agent_id="worker-7", api_key=API_KEY)
-    calls: dict[str, dict[str, Any]] = {
-        "authenticate_agent": {"agent_id": "worker-7", "api_key": API_KEY},
+    calls = {
+        name: {
+            argument: session_id if value == SESSION else value
+            for argument, value in arguments.items()
+        }
+        for name, arguments in RIGHT_CALLS
+        if name not in SENSORS
+    } | {
         "refresh_token": {"auth_token": granted["token"]},
-        "create_session": {"purpose": "p"},
-        "add_message": here | {"content": "a question", "metadata": {"type": "question"}},
-        "get_messages": here,
-        "get_digest": here,
-        "search_context": here | {"query": "question"},
-        "mark_read": here | {"seq": 1},
-        "set_memory": here | {"key": "k", "value": {"v": None}, "expires_in": 60},
-        "get_memory": here | {"key": "k"},
-        "list_memory": here,
-        "delete_memory": here | {"key": "k"},
-        "wait_for_messages": here | {"timeout_seconds": 0},
-        "acquire_lease": here | {"name": "n"},
-        "list_leases": here,
-        "release_lease": here | {"name": "n", "fencing_token": 1},
-        "list_agents": {},
-        "get_audit_log": {},
-        "get_time": {},
-        "get_session": here,
-        "list_sessions": {},
+        "revoke_token": {"auth_token": granted["token"]},
         "close_session": here,
         "delete_session": here,
-        "revoke_token": {"auth_token": granted["token"]},
     }
     assert set(calls) | SENSORS == {tool.name for tool in TOOLS}
     for name, arguments in calls.items():

@@ -196,7 +196,7 @@ class Sight:
     def normalize_text(self, text: str) -> str:
         for name, session_id in self.world.sessions.items():
             text = text.replace(session_id, f"<{name}>")
-        text = text.replace(f"message {self.world.messages['psst']} ", "message <psst> ")
+        text = text.replace(f"no message {self.world.messages['psst']}.", "no message <psst>.")
         return _SEQ_IN_TEXT.sub(lambda found: f"<{self.seqs.get(int(found[0]), found[0])}>", text)
 
 

@@ -25,6 +25,7 @@ from shared_context_server.server import Server, open_server
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.transport.direct_calls import DirectCalls, answer_calls_directly
 from tests.surfaces.conftest import API_KEY, make_settings
+from tests.tool_calls import IN_SESSION, RIGHT_CALLS, SESSION
 
 PATIENCE_S = 60
 MODERN = "2026-07-28"
@@ -160,7 +161,7 @@ def put_session(value: Any, session_id: str) -> Any:
         return {name: put_session(part, session_id) for name, part in value.items()}
     if isinstance(value, list):
         return [put_session(part, session_id) for part in value]
-    return session_id if value == "<session>" else value
+    return session_id if value == SESSION else value
 
 
 def describe(messages: Iterable[dict[str, Any]]) -> list[str]:
@@ -205,40 +206,6 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         yield Pair(servers, counts, connections, sessions)
 
 
-# One right call of each tool, in an order that leaves something to find for the next.
-IN_SESSION = {"session_id": "<session>"}
-RIGHT: list[tuple[str, dict[str, Any]]] = [
-    ("authenticate_agent", {"agent_id": "alice", "api_key": API_KEY}),
-    ("refresh_token", {}),
-    ("revoke_token", {"jti": "00000000-0000-4000-8000-000000000000"}),
-    ("create_session", {"purpose": "another", "metadata": {"a": [None, 1.5, {"b": True}]}}),
-    ("list_sessions", {"limit": 1}),
-    ("get_session", IN_SESSION),
-    (
-        "add_message",
-        {**IN_SESSION, "content": "häl\u2028lo \U0001f600 </script>", "metadata": {"a": 1}},
-    ),
-    ("get_messages", {**IN_SESSION, "limit": 3}),
-    ("wait_for_messages", {**IN_SESSION, "timeout_seconds": 0}),
-    ("mark_read", {**IN_SESSION, "seq": 1}),
-    ("get_digest", IN_SESSION),
-    ("search_context", {**IN_SESSION, "query": "hello"}),
-    ("set_memory", {"key": "k", "value": {"deep": [[[]]], "none": None, "large": 2**60}}),
-    ("get_memory", {"key": "k"}),
-    ("list_memory", {}),
-    ("delete_memory", {"key": "k"}),
-    ("acquire_lease", {"name": "l", **IN_SESSION}),
-    ("release_lease", {"name": "l", **IN_SESSION, "fencing_token": 1}),
-    ("list_leases", IN_SESSION),
-    ("list_agents", {}),
-    ("get_audit_log", {}),
-    ("get_time", {}),
-    ("get_temperature", {}),
-    ("get_humidity", {}),
-    ("get_all_sensors", {}),
-    ("close_session", {"session_id": "none"}),
-    ("delete_session", {"session_id": "none"}),
-]
 WAITING = {tool.name for tool in TOOLS if tool.is_waiting}
 
 
@@ -256,16 +223,12 @@ def wrong_forms(tool: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_each_tool_has_a_right_call() -> None:
-    assert {tool for tool, _ in RIGHT} == {tool.name for tool in TOOLS}
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_calls_of_each_tool_right_and_wrong_are_answered_alike(
     pair: Pair, version: str
 ) -> None:
     async with pair.connect(version):
-        for tool, arguments in RIGHT:
+        for tool, arguments in RIGHT_CALLS:
             for form in (arguments, *wrong_forms(tool)):
                 before = pair.reached
                 await pair.call(version, name=tool, arguments=form)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import Settings
@@ -37,9 +38,13 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it when
 # sends one) must not end it before the workers and the supervisor: it reports when a worker has ended.
 ENDING_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 
+# The path of the socket at which workers are asked for may have 103 bytes, 32 of them behind this.
+MAX_TEMP_PATH_BYTES = 71
 PACKAGE = "shared_context_server."
 IMPORTED_LAST = "shared_context_server.cli.worker_origin"
 _forking = multiprocessing.get_context("forkserver")
+# Python 3.11.0 would else take a socket that every user of the machine may use: CVE-2022-42919.
+util.abstract_sockets_supported = False  # type: ignore[misc]  # Final, but meant for this
 
 
 def serve_with_workers(
@@ -53,8 +58,14 @@ def serve_with_workers(
 
     The workers use only the `expected` storage. A worker that dies is replaced; SIGHUP replaces all,
     one after the other. If a worker cannot start, all end with uvicorn's exit code. `options` are
-    options of uvicorn's configuration.
+    options of uvicorn's configuration. Raises ConfigurationError if the path of the directory for
+    temporary files is too long for a socket.
     """
+    if len(os.fsencode(tempfile.gettempdir())) > MAX_TEMP_PATH_BYTES:
+        raise ConfigurationError(
+            f"TMPDIR: {tempfile.gettempdir()} is too long for workers, which need a socket there; "
+            f"name a directory whose path has at most {MAX_TEMP_PATH_BYTES} bytes."
+        )
     config = _WorkerConfig(
         settings,
         expected,
