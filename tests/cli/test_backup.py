@@ -194,10 +194,10 @@ def with_a_log(path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil, reason",
     [
-        (foreign, "another program|not the one"),
+        (foreign, "another program|differs from"),
         (newer, "newer"),
-        (truncated, "sound|damaged"),
-        (text, "sound"),
+        (truncated, "valid|damaged"),
+        (text, "valid"),
         (with_a_log, "log next to it"),
         (Path.unlink, "not a file"),
     ],

@@ -396,7 +396,7 @@ async def test_what_happens_while_one_subscribes_to_a_resource_is_told(
         assert news is not None
         assert await resources.find_changed(news) == [uri]
     for refused in (f"session://{session_id}0", "agent://alice/memory"):
-        with pytest.raises(Exception, match=r"session|may read"):
+        with pytest.raises(Exception, match=r"session|private memory"):
             await resources.add(refused)
     assert resources.uris == [uri]
 

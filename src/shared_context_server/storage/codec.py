@@ -200,7 +200,7 @@ def to_message(row: Row) -> Message:
 
 
 def from_message(message: Message) -> Row:
-    """The row that to_message reads as this message."""
+    """Return the row that to_message reads as this message."""
     return (
         *message[:6],
         message.visibility.value,

@@ -1,22 +1,22 @@
-"""The contract of a store: the ports that services call. Every store is tested on these docstrings.
+"""The contract of a store: the ports that services call. Tests hold every store to these docstrings.
 
 Common promises
-- A method that writes returns after its transaction is committed: what it reports survives a
-  killed process. If it raises, nothing of it was written, with one exception: an Unavailable whose
-  cause is a connection that was lost while it committed. Then, and if its caller is cancelled, the
-  write may or may not have happened, wholly.
+- A method that writes returns after its transaction is committed: its result survives a killed
+  process. If it raises, it has written nothing, with one exception: an Unavailable whose cause is a
+  connection that was lost during the commit. Then, and if its caller is cancelled, the write has
+  happened either wholly or not at all.
 - A guard runs inside the transaction (or read snapshot) on the session as it is there, and may
   raise any SharedContextError, which is passed on unchanged. It must be quick and must not block.
-  It may be asked before, too, on the session as the store remembers it; only the last time counts.
+  It may also be called earlier, on a cached session; only the last call counts.
 - A session that does not exist raises SessionNotFound, before any guard.
-- Reads see every write that was acknowledged before they began, by any process.
+- Reads see every write, by any process, that was acknowledged before they began.
 - A store that cannot answer raises Unavailable.
-- What lists messages, sessions or memory entries stops at `limit` of them, or before the first that
-  would not fit into pages.page_budget(limit); there is always at least one if there is any. What
-  does not fit is not loaded either.
+- Methods that list messages, sessions or memory entries return at most `limit` of them, and stop
+  before the first that does not fit into pages.page_budget(limit). They return at least one if there
+  is any. What does not fit is not loaded.
 - All methods are safe to call from any number of tasks of the loop that opened the store.
 - JSON values come back equal to what was stored; object keys keep their order. Other text has no
-  U+0000: callers are refused before.
+  U+0000: it is refused before.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _ADD = Statement("""
 
 
 async def find_record(connection: Connection, call: IdempotentCall) -> Record | None:
-    """The record of the first call with this key; None if this is the first."""
+    """Return the record of the first call with this key; None if this is the first."""
     row = await connection.fetchrow(
         *_FIND(session_id=call.stored_session_id, agent_id=call.agent_id, key=call.key)
     )

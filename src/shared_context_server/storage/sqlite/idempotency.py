@@ -18,7 +18,7 @@ _ADD = """
 
 
 def find_record(connection: sqlite3.Connection, call: IdempotentCall) -> Record | None:
-    """The record of the first call with this key; None if this is the first."""
+    """Return the record of the first call with this key; None if this is the first."""
     found: Record | None = connection.execute(_FIND, _where(call)).fetchone()
     return found
 

@@ -260,8 +260,8 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
     """Return how many messages the caller sees up to and including `seq`, a seq of the session."""
     if seq == 0 or caller.is_admin:
         return seq
-    names = audience_keys(caller)
-    return tally_visible(connection, session.id, names, up_to_seq=seq).count
+    keys = audience_keys(caller)
+    return tally_visible(connection, session.id, keys, up_to_seq=seq).count
 
 
 def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
