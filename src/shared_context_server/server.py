@@ -60,6 +60,7 @@ from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
 
 PURGE_INTERVAL_S = 60.0
+KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
 
 _log = get_logger("server")
@@ -123,6 +124,7 @@ async def open_server(
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
+        await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
         if metrics.is_shared:
             refresh = partial(refresh_gauges, services, metrics)
             await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
@@ -155,6 +157,15 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
 def make_lane(mcp: FastMCP[Any], dispatcher: Dispatcher) -> DirectLane:
     """The direct lane of this MCP server."""
     return DirectLane(dispatcher, mcp._mcp_server.server_info_stamp)
+
+
+async def end_revoked(services: Services) -> None:
+    """Let all who wait or follow check their credentials if keys or revocations have changed."""
+    if services.bus.subscriber_count == 0:
+        return
+    with suppress(SharedContextError):  # those who wait ask the store as well
+        if await services.identity.have_keys_changed():
+            services.bus.wake_all()
 
 
 async def purge(services: Services) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +15,8 @@ from fastmcp.client.transports import StreamableHttpTransport
 from shared_context_server.events.bus import Bus
 from shared_context_server.server import Server
 from shared_context_server.services import follow
-from tests.settings import API_KEY
-from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of
+from tests.settings import API_KEY, make_settings
+from tests.surfaces.conftest import Answer, As, RestSurface, Surface, headers_of, serve
 from tests.until import until
 
 PATIENCE_S = 30
@@ -270,3 +271,29 @@ async def test_a_client_that_asked_for_progress_hears_that_the_call_is_alive(
     assert len(heard) == 1
     assert heard[0][0] >= interval_s
     assert heard[0][1] == interval_s + 0.5
+
+
+async def test_a_quiet_wait_ends_when_its_token_is_revoked_at_another_server(
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(tmp_path)
+    async with (
+        serve(settings) as (server, url),
+        serve(settings) as (_, other_url),
+        httpx.AsyncClient(timeout=90) as http,
+    ):
+        issued = await http.post(
+            f"{url}/mcp/tool/authenticate_agent", json={"agent_id": "bob", "api_key": API_KEY}
+        )
+        bob = {"Authorization": f"Bearer {issued.json()['token']}"}
+        made = await http.post(
+            f"{url}/mcp/tool/create_session", json={"purpose": "quiet"}, headers=bob
+        )
+        arguments = {"session_id": made.json()["session_id"], "timeout_seconds": 60}
+        waiting = asyncio.create_task(
+            http.post(f"{url}/mcp/tool/wait_for_messages", json=arguments, headers=bob)
+        )
+        await until(lambda: server.services.bus.subscriber_count == 1)
+        await http.post(f"{other_url}/mcp/tool/revoke_token", json={}, headers=bob)
+        answer = await asyncio.wait_for(waiting, 20)  # it would look by itself after 30 s
+        assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")

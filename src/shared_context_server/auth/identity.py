@@ -125,6 +125,7 @@ class Identity:
         self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
         always = () if settings.auth_enabled else (AUTH_DISABLED,)
         self._keys = KeyCache(store, configured_keys(settings, secret), always)
+        self._last_seen: KeySnapshot | None = None
 
     # Who is calling
 
@@ -198,6 +199,11 @@ class Identity:
         will soon call `require_current`."""
         if self._keys.find_recent() is None:
             await self._keys.get()
+
+    async def have_keys_changed(self) -> bool:
+        """Whether keys or revocations have changed since the last call of this method."""
+        last, self._last_seen = self._last_seen, await self._keys.get()
+        return last is not self._last_seen
 
     async def require_current(self, caller: Caller) -> None:
         """Raise Unauthenticated if this caller's credential is no longer valid. Streams and waiting

@@ -56,6 +56,10 @@ class Subscription:
         self._needs_resync = True
         self._arrived.set()
 
+    def wake(self) -> None:
+        """Wake the subscriber without news."""
+        self._arrived.set()
+
     def set_back(self) -> None:
         """Wake the subscriber: the store was set back to an earlier state."""
         self._is_set_back = True
@@ -149,6 +153,12 @@ class Bus:
         for subscriptions in tuple(self._subscriptions.values()):
             for subscription in tuple(subscriptions):
                 subscription.require_resync()
+
+    def wake_all(self) -> None:
+        """Wake every subscriber without news, to check its credential."""
+        for subscriptions in tuple(self._subscriptions.values()):
+            for subscription in tuple(subscriptions):
+                subscription.wake()
 
     def deliver_set_back(self) -> None:
         """Tell every subscriber that the store was set back to an earlier state."""

@@ -112,3 +112,23 @@ async def test_an_endless_body_is_not_kept_for_its_id() -> None:
     await failing(Unauthenticated("No."))(make_scope(path="/mcp"), script, answers)
     assert answers.status == 401
     assert answers.body["id"] is None
+
+
+@pytest.mark.parametrize(
+    "status, message, code",
+    [
+        (404, "Session not found", "MCP_SESSION_NOT_FOUND"),
+        (400, "Bad Request: Missing session ID", "INVALID_ARGUMENT"),
+    ],
+)
+async def test_what_the_sdk_refuses_without_an_id_gets_the_requests_id_and_our_data(
+    status: int, message: str, code: str
+) -> None:
+    sdks = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": message}}
+    async with client_of(refusing(JSONResponse(sdks, status))) as client:
+        answer = await client.post("/mcp", json={"jsonrpc": "2.0", "id": 7, "method": "ping"})
+    body = answer.json()
+    assert (answer.status_code, body["id"]) == (status, 7)
+    assert (body["error"]["code"], body["error"]["message"]) == (-32600, message)
+    assert body["error"]["data"]["code"] == code
+    assert set(body["error"]["data"]) == ERROR_SHAPE

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.head import head_of
 from shared_context_server.auth.middleware.paths import MCP_PATH
-from shared_context_server.errors import InvalidArgument, SharedContextError
+from shared_context_server.errors import InvalidArgument, McpSessionNotFound, SharedContextError
 from shared_context_server.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -20,6 +20,8 @@ from shared_context_server.jsonrpc import (
     parse_loosely,
     read_id,
 )
+
+_SESSION_NOT_FOUND = "Session not found"  # the SDK's words in stateful mode
 
 
 class McpErrorMiddleware:
@@ -106,12 +108,25 @@ def compose_answer(status: int, body: bytes, find_id: Callable[[], RequestId | N
     except ValueError:
         content = None
     if isinstance(content, dict) and "jsonrpc" in content:
-        return body
+        return _complete(content, body, find_id)
     if not (isinstance(content, dict) and "suggestion" in content):
         # Errors of the SDK that are not JSON-RPC have one line of text or no body.
         text = body.decode(errors="replace")[:200] or HTTPStatus(status).phrase
         content = InvalidArgument(text).body()
     return to_json(error_answer(find_id(), rpc_code(status), summarize(content), content))
+
+
+def _complete(
+    answer: dict[str, Any], body: bytes, find_id: Callable[[], RequestId | None]
+) -> bytes:
+    """The SDK's own JSON-RPC error, with our data and the request's id where it has none."""
+    error = answer.get("error")
+    if not isinstance(error, dict) or "data" in error or answer.get("id") is not None:
+        return body
+    text = str(error.get("message", ""))
+    is_unknown_session = text == _SESSION_NOT_FOUND
+    found = McpSessionNotFound(f"{text}.") if is_unknown_session else InvalidArgument(f"{text}.")
+    return to_json(answer | {"id": find_id(), "error": error | {"data": found.body()}})
 
 
 def compose_failed_call(error: SharedContextError, body: bytes) -> bytes | None:
