@@ -19,6 +19,8 @@ from shared_context_server.cli import main
 
 INTERVAL_S = 0.002
 OTHER_THREADS = "event loop, and threads of SQLite"
+# What the loop calls first for a request: a signal that came while the main thread waited is handled there.
+WOKEN = "data_received"
 
 _OURS = re.compile(r"shared_context_server/(\w+)(?:\.py)?")
 _LIBRARY = re.compile(r"site-packages/(\w+)")
@@ -38,6 +40,8 @@ def _find_part(frame: FrameType | None) -> str:
     """The package of the innermost function that is not the standard library's."""
     while frame is not None and not frame.f_code.co_filename.endswith("asyncio/runners.py"):
         path = frame.f_code.co_filename
+        if frame.f_code.co_name == WOKEN:
+            break
         if found := _OURS.search(path):
             return f"ours: {found[1]}"
         if found := _LIBRARY.search(path):
