@@ -76,7 +76,9 @@ async def test_a_server_whose_role_may_not_write_says_so(
 ) -> None:
     replicas.cluster.execute(f"REVOKE INSERT ON messages FROM {ROLE}", database=DATABASE)
     try:
-        with pytest.raises(ConfigurationError, match=r"^DATABASE_URL: .* may not write to the table"):
+        with pytest.raises(
+            ConfigurationError, match=r"^DATABASE_URL: .* may not write to the table"
+        ):
             async with open_storage(Settings(data_dir=tmp_path, database_url=replicas.url)):
                 pass
     finally:
