@@ -189,8 +189,11 @@ class Follow:
             self.services.presence.note(self.caller)
             pause_s = self._find_pause_s()
             news = await self.subscription.wait(min(pause_s, left_s))
-            if news is not None and (news.events or news.needs_resync):
-                return news
+            if news is not None:
+                if news.events or news.needs_resync:
+                    return news
+                await self.require_current()  # woken for this alone
+                continue
             if self.look_again_at is not None and self.look_again_at <= utc_now():
                 return News(needs_resync=True)
             await self.require_current()
