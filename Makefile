@@ -72,12 +72,13 @@ test: setup ## the whole test suite, with branch coverage
 
 # Where hardly a test starts a process. What is left out is told from the folders there are.
 FAST_FOLDERS := tests/auth tests/observability tests/rest tests/services tests/storage tests/tools
+SLOW_TESTS := tests/storage/postgres tests/storage/sqlite tests/storage/transfer
 SLOW_FOLDERS := $(filter-out $(FAST_FOLDERS) tests/frameworks,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 
 test-fast: setup ## what to run every minute: in-process tests on SQLite, no random examples, no coverage
-	@$(PYTEST) -n 2 --dist worksteal -q -m "not no_cover" -k "not postgres" --ignore tests/storage/postgres \
+	@$(PYTEST) -n 2 --dist worksteal -q -m "not no_cover" -k "not postgres" $(addprefix --ignore ,$(SLOW_TESTS)) \
 		$(FAST_FOLDERS) $(wildcard tests/test_*.py) $(ARGS); status=$$?; \
-	echo "test-fast: left out random examples, PostgreSQL, coverage and $(SLOW_FOLDERS); make test runs them"; \
+	echo "test-fast: left out random examples, PostgreSQL, coverage, $(SLOW_TESTS) and $(SLOW_FOLDERS); make test runs them"; \
 	exit $$status
 
 # Fetched when it is run: nothing else needs Node, and a lock file would hold addresses of a registry.
