@@ -38,3 +38,20 @@ async def test_a_late_answer_is_made_once_beside_the_event_loop_even_if_the_firs
     assert [answer.json() for answer in answers] == ["made", "made"]
     assert len(makers) == 1
     assert makers[0] != threading.get_ident()
+
+
+async def test_a_late_answer_that_could_not_be_made_is_tried_again() -> None:
+    tries: list[int] = []
+
+    def make() -> FixedAnswer:
+        tries.append(len(tries))
+        if len(tries) == 1:
+            raise OSError("no thread, no file, no memory")
+        return FixedAnswer(b'"made"')
+
+    app = Starlette(routes=[Route("/", LateAnswer(make))])
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        statuses = [(await client.get("/")).status_code for _ in range(3)]
+    assert statuses == [500, 200, 200]
+    assert len(tries) == 2

@@ -85,9 +85,13 @@ class LateAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._making is None:
             self._making = asyncio.create_task(asyncio.to_thread(self._make))
-        answer = await asyncio.shield(
-            self._making
-        )  # shielded, because the first client may disconnect
+        making = self._making
+        try:
+            answer = await asyncio.shield(making)  # the first client may disconnect
+        except Exception:
+            if self._making is making:
+                self._making = None  # the next request tries again
+            raise
         await answer(scope, receive, send)
 
 

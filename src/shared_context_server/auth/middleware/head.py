@@ -9,9 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 RawHeader = tuple[bytes, bytes]
 
-_SPACE = (
-    b" \t"  # optional whitespace, RFC 9110 section 5.5; httptools keeps it at the end of a value
-)
+# Optional whitespace, RFC 9110 section 5.5; httptools keeps it at the end of a value.
+_SPACE = b" \t"
 _SCOPE_KEY = "shared_context.head"
 _MAX_LENGTH_DIGITS = 18  # larger than any limit; int() refuses thousands of digits
 _NONE: frozenset[bytes] = frozenset()
