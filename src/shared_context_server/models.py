@@ -72,7 +72,8 @@ class Caller:
 
     `key_id` is the API key of the credential. `credential_id` is the id (jti) of the token, None if
     the key itself was presented. `origin_id` is the first token of the login, if this token was
-    refreshed. The anonymous caller has no permissions.
+    refreshed. The anonymous caller has no permissions. `instance` is the thread of the client that
+    calls, as the client names it; "" if it names none. It is a name, not a credential.
     """
 
     agent_id: str
@@ -81,6 +82,7 @@ class Caller:
     key_id: str
     credential_id: str | None = None
     origin_id: str | None = None
+    instance: str = ""
 
     @property
     def family_id(self) -> str | None:
@@ -228,6 +230,7 @@ class Credential:
     expires_at: datetime
     revoked_at: datetime | None = None
     origin_id: str | None = None
+    instance: str = ""
 
     @property
     def family_id(self) -> str:
