@@ -59,6 +59,7 @@ from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
 
+SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
 KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
@@ -139,7 +140,7 @@ async def open_server(
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     """The MCP server with all tools, resources, prompts and completions."""
     mcp = McpApplication(
-        "shared-context-server",
+        SERVER_NAME,
         instructions=INSTRUCTIONS,
         version=__version__,
         mask_error_details=True,

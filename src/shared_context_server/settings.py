@@ -45,6 +45,7 @@ from shared_context_server.errors import ConfigurationError
 SECRETS_FILE = "secrets.env"
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key for HS256 is at least as long as the hash
 MIN_API_KEY_CHARS = 16
+IN_MEMORY_URL = "sqlite:///:memory:"
 
 # An unknown variable is reported if it has one of these prefixes, or if its name is this similar to
 # that of a setting (ratio of difflib).
@@ -115,8 +116,8 @@ class Settings(BaseModel):
     database_url: str | None = Field(
         default=None,
         description=(
-            "sqlite:///absolute/path.db or postgresql://user:password@host/database; "
-            "default: shared_context.db in DATA_DIR."
+            "sqlite:///absolute/path.db or postgresql://user:password@host/database; for trials "
+            "sqlite:///:memory:; default: shared_context.db in DATA_DIR."
         ),
     )
     sqlite_synchronous: Synchronous = Field(
@@ -386,6 +387,11 @@ class Settings(BaseModel):
     def storage_url(self) -> str:
         """DATABASE_URL, or the SQLite file of the data dir."""
         return self.database_url or f"sqlite:///{self.data_dir / 'shared_context.db'}"
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the database lives and ends with the process that serves it."""
+        return self.database_url == IN_MEMORY_URL
 
     @property
     def secrets_path(self) -> Path:
