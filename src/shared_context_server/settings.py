@@ -276,6 +276,15 @@ class Settings(BaseModel):
     log_format: LogFormat = Field(default=LogFormat.AUTO, description="auto, human or json.")
 
     # Retention
+    session_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description=(
+            "Sessions in which nothing was written for this time are deleted, open ones too; "
+            "default: none."
+        ),
+    )
     audit_retention_days: int = Field(
         default=90, ge=1, description="Audit entries older than this are removed."
     )
