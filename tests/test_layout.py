@@ -9,7 +9,13 @@ import pytest
 
 ROOT = "shared_context_server"
 CHECKOUT = Path(__file__).parent.parent
-NAMING = ("Makefile", "pyproject.toml", f"src/{ROOT}/cli/__init__.py", f"src/{ROOT}/cli/workers.py")
+NAMING = (
+    "Makefile",
+    "pyproject.toml",
+    "docs/getting-started.md",
+    f"src/{ROOT}/cli/__init__.py",
+    f"src/{ROOT}/cli/workers.py",
+)
 """Files that name modules which are started, or imported, by their names."""
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from shared_context_server.environment import EnvironmentOwner, read_sources
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.settings import Settings, find_unknown_variables, load_settings
+from shared_context_server.settings import Settings, load_settings
+from shared_context_server.unknown_settings import find_unknown_variables
 
 VALUES: dict[str, str] = {
     "data_dir": "/srv/scs",
@@ -168,6 +169,11 @@ def hints(owner: EnvironmentOwner) -> dict[str, str]:
     [
         ("SCS_LOG_LEVLE", "Did you mean SCS_LOG_LEVEL?"),
         ("SCS_PORT", "Did you mean SCS_HTTP_PORT?"),
+        ("SCS_TRANSPRT", "Use the option --transport of serve."),
+        ("SCS_DATABASE_PATH", "Set SCS_DATABASE_URL=sqlite:///absolute/path.db, or SCS_DATA_DIR."),
+        ("SCS_CLOCK_NTP_SERVERS", "Did you mean SCS_CLOCK_NTP?"),
+        ("SCS_AGENT_IDS", "Did you mean SCS_AGENT_ID?"),
+        ("SCS_FOO", "See docs/configuration.md for all settings."),
         ("SCS_NOTHING_OF_THE_KIND_XYZ", "See docs/configuration.md for all settings."),
     ],
 )
@@ -183,9 +189,12 @@ def test_a_prefixed_name_that_is_unknown_is_told_with_the_nearest(
     "variable, hint",
     [
         ("MCP_TRANSPORT", "Use the option --transport of serve."),
+        ("MCP_PORT", "Did you mean HTTP_PORT?"),
         ("MCP_SESSION", "Did you mean MCP_SESSIONS?"),
         ("LOGLEVEL", "Did you mean LOG_LEVEL?"),
         ("DATABASE_URI", "Did you mean DATABASE_URL?"),
+        ("AUDIT_RETENTION", "Did you mean AUDIT_RETENTION_DAYS?"),
+        ("FORWARDED_ALLOW_IPS", "Set SCS_TRUSTED_PROXIES instead."),
     ],
 )
 def test_an_unprefixed_name_that_looks_like_ours_is_told_where_such_names_count(

@@ -79,6 +79,12 @@ def read_sources(owner: EnvironmentOwner) -> list[Source]:
     return sources
 
 
+def read_client_names() -> tuple[str | None, str | None]:
+    """The agent id and type that the environment gives a client that starts the server itself."""
+    values = _drop_blank(os.environ)
+    return values.get("SCS_AGENT_ID"), values.get("SCS_AGENT_TYPE")
+
+
 def read_source(path: Path) -> Source:
     """The variables of an env file, with and without the prefix."""
     return Source(str(path.absolute()), read_env_file(path), has_unprefixed=True)

@@ -44,6 +44,7 @@ from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, Clo
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
+from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.settings import LogLevel, McpSessions, Settings
@@ -59,7 +60,9 @@ from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
 
+SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
+RETENTION_INTERVAL_S = 600.0
 KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
 
@@ -125,6 +128,9 @@ async def open_server(
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
+        if settings.session_retention_days is not None:
+            retain = partial(apply_retention, services, metrics)
+            await stack.enter_async_context(_every(RETENTION_INTERVAL_S, retain))
         if metrics.is_shared:
             refresh = partial(refresh_gauges, services, metrics)
             await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
@@ -139,7 +145,7 @@ async def open_server(
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     """The MCP server with all tools, resources, prompts and completions."""
     mcp = McpApplication(
-        "shared-context-server",
+        SERVER_NAME,
         instructions=INSTRUCTIONS,
         version=__version__,
         mask_error_details=True,
@@ -176,6 +182,13 @@ async def purge(services: Services) -> None:
         idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
         audit_before=now - timedelta(days=settings.audit_retention_days),
     )
+
+
+async def apply_retention(services: Services, metrics: Metrics) -> None:
+    """Delete idle sessions, and count them."""
+    async for session_id in delete_idle_sessions(services):
+        metrics.expired_sessions.inc()
+        _log.info("session expired", session_id=session_id)
 
 
 async def make_app(

@@ -7,10 +7,8 @@ which variable names are read.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,10 +28,6 @@ from pydantic import (
 from shared_context_server.clock.owners import check_owner
 from shared_context_server.clock.segment import check_prefix
 from shared_context_server.environment import (
-    CLIENT_VARIABLES,
-    ENV_FILE,
-    PREFIX,
-    READ_UNPREFIXED,
     EnvironmentOwner,
     Source,
     read_env_file,
@@ -45,18 +39,7 @@ from shared_context_server.errors import ConfigurationError
 SECRETS_FILE = "secrets.env"
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key for HS256 is at least as long as the hash
 MIN_API_KEY_CHARS = 16
-
-# An unknown variable is reported if it has one of these prefixes, or if its name is this similar to
-# that of a setting (ratio of difflib).
-_SETTING_PREFIXES = ("MCP_", "SQLITE_", "CLOCK_", "JWT_", "CORS_")
-_MIN_SIMILARITY = 0.88
-_REPLACEMENT_HINTS = {
-    "MCP_TRANSPORT": "Use the option --transport of serve.",
-    "SCS_TRANSPORT": "Use the option --transport of serve.",
-    "SCS_HOST": "Did you mean SCS_HTTP_HOST?",
-    "SCS_PORT": "Did you mean SCS_HTTP_PORT?",
-    "FORWARDED_ALLOW_IPS": "Set SCS_TRUSTED_PROXIES instead.",
-}
+IN_MEMORY_URL = "sqlite:///:memory:"
 
 
 class LogFormat(StrEnum):
@@ -115,8 +98,8 @@ class Settings(BaseModel):
     database_url: str | None = Field(
         default=None,
         description=(
-            "sqlite:///absolute/path.db or postgresql://user:password@host/database; "
-            "default: shared_context.db in DATA_DIR."
+            "sqlite:///absolute/path.db or postgresql://user:password@host/database; for trials "
+            "sqlite:///:memory:; default: shared_context.db in DATA_DIR."
         ),
     )
     sqlite_synchronous: Synchronous = Field(
@@ -275,6 +258,15 @@ class Settings(BaseModel):
     log_format: LogFormat = Field(default=LogFormat.AUTO, description="auto, human or json.")
 
     # Retention
+    session_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description=(
+            "Sessions in which nothing was written for this time are deleted, open ones too; "
+            "default: none."
+        ),
+    )
     audit_retention_days: int = Field(
         default=90, ge=1, description="Audit entries older than this are removed."
     )
@@ -388,6 +380,11 @@ class Settings(BaseModel):
         return self.database_url or f"sqlite:///{self.data_dir / 'shared_context.db'}"
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether the database lives and ends with the process that serves it."""
+        return self.database_url == IN_MEMORY_URL
+
+    @property
     def secrets_path(self) -> Path:
         return self.data_dir / SECRETS_FILE
 
@@ -447,49 +444,3 @@ def _exists(path: Path) -> bool:
         return path.is_file()
     except OSError as exc:
         raise ConfigurationError(f"DATA_DIR: {path} cannot be read: {exc.strerror}.") from exc
-
-
-# Unknown variables
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownVariable:
-    """A variable that looks like a setting but is not one. `hint` suggests the right name."""
-
-    variable: str
-    source: str
-    hint: str
-
-
-def find_unknown_variables(sources: Iterable[Source]) -> list[UnknownVariable]:
-    """Find variables that look like settings but are not, such as misspelt ones."""
-    known = {name.upper() for name in Settings.model_fields} | {ENV_FILE}
-    prefixed = {PREFIX + name for name in known} | CLIENT_VARIABLES | {READ_UNPREFIXED}
-    return [
-        UnknownVariable(variable, source.name, hint)
-        for source in sources
-        for variable in source.values
-        if (hint := _find_hint(variable, known, prefixed, source))
-    ]
-
-
-def _find_hint(variable: str, known: set[str], prefixed: set[str], source: Source) -> str | None:
-    """The hint for an unknown variable; None for a setting, and for a variable of something else."""
-    if variable in prefixed or variable in known:
-        return None
-    bare = variable.removeprefix(PREFIX)
-    if bare == variable and not source.has_unprefixed:
-        return None
-    if variable in _REPLACEMENT_HINTS:
-        return _REPLACEMENT_HINTS[variable]
-    if bare != variable:
-        nearest = difflib.get_close_matches(variable, sorted(prefixed), n=1)
-    elif variable.startswith(_SETTING_PREFIXES):
-        nearest = difflib.get_close_matches(variable, sorted(known), n=1)
-    else:
-        nearest = difflib.get_close_matches(variable, sorted(known), n=1, cutoff=_MIN_SIMILARITY)
-        if not nearest:
-            return None
-    return (
-        f"Did you mean {nearest[0]}?" if nearest else "See docs/configuration.md for all settings."
-    )

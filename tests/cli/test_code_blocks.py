@@ -230,6 +230,19 @@ def test_the_host_of_the_command_line_works_as_pasted(tmp_path: Path) -> None:
     assert "--mcp-config" in written["arguments"]
 
 
+def test_fastmcp_s_client_opens_the_server_as_written(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", marked("docs/getting-started.md", "fastmcp-client")],
+        env=os.environ | {"SCS_DATA_DIR": str(tmp_path / "data")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert answer.stdout.startswith("session_")
+
+
 async def test_functions_become_tools_as_written() -> None:
     names: dict[str, object] = {}
     exec(marked("docs/embedding.md", "functions"), names)

@@ -49,6 +49,13 @@ def test_token_tells_all_there_is_as_json(scs: Run) -> None:
     assert issued["expires_in"] == 86_400
 
 
+def test_a_key_for_a_database_in_memory_is_refused_instead_of_lost(scs: Run) -> None:
+    answer = scs("keys", "create", "--agent-id", "a", DATABASE_URL="sqlite:///:memory:")
+    assert answer.returncode == 2
+    assert "no other command can reach it" in answer.stderr
+    assert answer.stdout == ""
+
+
 def test_an_unknown_permission_is_refused_by_name(scs: Run) -> None:
     answer = scs("token", "--agent-id", "a", "--permissions", "read,fly")
     assert answer.returncode == 2

@@ -153,6 +153,7 @@ def test_without_authentication_the_printed_command_has_no_key(
         ({"HTTP_HOST": "192.0.2.1"}, "192.0.2.1"),  # TEST-NET-1 of RFC 5737: nobody's address
         ({"ENV_FILE": "/no/such/file"}, "ENV_FILE"),
         ({"AUTH_ENABLED": "false", "HTTP_HOST": "0.0.0.0"}, "AUTH_DISABLED_OFF_LOOPBACK"),
+        ({"DATABASE_URL": "sqlite:///:memory:", "WORKERS": "2"}, "WORKERS=1"),
         ({"MCP_SESSION_IDENTITY": "true"}, "MCP_SESSIONS=stateful"),
         (
             {

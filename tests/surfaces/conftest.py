@@ -26,16 +26,22 @@ async def serve(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
     """The server under uvicorn on a free port of 127.0.0.1, and its base URL."""
     async with open_server(settings) as server:
         config = uvicorn.Config(server.app, log_config=None, lifespan="off", ws="none")
-        runner = uvicorn.Server(config)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            # The listener takes connections from here on; they wait for the server to accept them.
-            task = asyncio.create_task(runner.serve(sockets=[listener]))
-            try:
-                yield server, f"http://127.0.0.1:{port}"
-            finally:
-                runner.should_exit = True
-                await task
+        async with listening(uvicorn.Server(config)) as url:
+            yield server, url
+
+
+@asynccontextmanager
+async def listening(runner: uvicorn.Server) -> AsyncIterator[str]:
+    """Run it on a free port of 127.0.0.1; the base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        # The listener takes connections from here on; they wait for the server to accept them.
+        task = asyncio.create_task(runner.serve(sockets=[listener]))
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            runner.should_exit = True
+            await task
 
 
 @dataclass(frozen=True)

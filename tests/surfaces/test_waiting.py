@@ -348,6 +348,37 @@ async def test_a_client_that_asked_for_progress_hears_that_the_call_is_alive(
     assert heard[0][1] == interval_s + 0.5
 
 
+@pytest.mark.parametrize("level, is_sent", [("info", True), ("error", False), (None, False)])
+async def test_a_request_that_asks_for_log_messages_gets_them_while_it_waits(
+    url: str, level: str | None, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PROGRESS_INTERVAL_S", 0.05)
+    key = "io.modelcontextprotocol/"
+    meta: dict[str, Any] = {
+        f"{key}protocolVersion": "2026-07-28",
+        f"{key}clientInfo": {"name": "raw", "version": "1"},
+        f"{key}clientCapabilities": {},
+    }
+    bob = RestSurface(url, headers_of("bob"))
+    arguments = {"session_id": await new_session(bob), "timeout_seconds": 0.2}
+    params = {
+        "name": "wait_for_messages",
+        "arguments": arguments,
+        "_meta": meta if level is None else meta | {f"{key}logLevel": level},
+    }
+    headers = headers_of("bob") | {
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "wait_for_messages",
+        "Accept": "application/json, text/event-stream",
+    }
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    async with bob, httpx.AsyncClient() as http:
+        answer = await http.post(f"{url}/mcp", json=call, headers=headers)
+    assert "timed_out" in answer.text
+    assert ("notifications/message" in answer.text) is is_sent
+
+
 async def test_a_quiet_wait_ends_when_its_token_is_revoked_at_another_server(
     tmp_path: Path,
 ) -> None:

@@ -78,6 +78,11 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
 def _require_possible_workers(settings: Settings, *, is_reloading: bool) -> None:
     if settings.workers == 1:
         return
+    if settings.is_in_memory:
+        raise ConfigurationError(
+            f"DATABASE_URL={settings.database_url} and WORKERS={settings.workers}: each worker would "
+            "have a database of its own. Set WORKERS=1, or name a file: sqlite:///absolute/path.db"
+        )
     if settings.mcp_sessions is McpSessions.STATEFUL:
         raise ConfigurationError(
             f"MCP_SESSIONS=stateful and WORKERS={settings.workers}: other workers would not find the "

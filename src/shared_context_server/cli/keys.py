@@ -75,7 +75,8 @@ async def _open_identity(
     options: StorageOptions, *, may_create: bool = False
 ) -> AsyncIterator[Identity]:
     settings = options.load()
-    if not may_create and find_schema_status(settings).current == 0:
+    schema = find_schema_status(settings)  # refuses a database that this process cannot reach
+    if not may_create and schema.current == 0:
         raise ConfigurationError(
             f"There is no database at {without_password(settings.storage_url)}, so there are no keys. "
             "Name another one with --data-dir or --database-url; the first start of serve creates it."

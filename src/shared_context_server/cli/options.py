@@ -14,7 +14,8 @@ from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.display import show_printable
 from shared_context_server.environment import EnvironmentOwner, read_sources
 from shared_context_server.observability.logs import configure_logs, get_logger
-from shared_context_server.settings import Settings, find_unknown_variables, make_settings
+from shared_context_server.settings import Settings, make_settings
+from shared_context_server.unknown_settings import find_unknown_variables
 
 _log = get_logger("settings")
 

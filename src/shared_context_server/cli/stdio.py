@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from shared_context_server.auth.agent_names import check_name_form
-from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
-from shared_context_server.server import Server, open_server
+from shared_context_server.server import open_server
 from shared_context_server.settings import Settings
 from shared_context_server.transport.direct_calls import answer_calls_directly
 from shared_context_server.transport.stdio import run_stdio
@@ -62,7 +62,13 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
         for sig in find_ending_signals():
             loop.add_signal_handler(sig, end_input)
         async with open_server(settings) as server:
-            connection = await _connect(server, client)
+            connection = await connect_local_client(
+                server.services.identity,
+                server.settings,
+                agent_id=client.agent_id,
+                agent_type=client.agent_type,
+                fields=NAME_OPTIONS,
+            )
             if connection.refused is None:
                 current_connection.set(connection)
                 answer_calls_directly(server.mcp, server.dispatcher)
@@ -81,19 +87,6 @@ def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
         _log.debug(CLIENT_GONE)
     else:
         sys.__unraisablehook__(unraisable)
-
-
-async def _connect(server: Server, client: LocalClient) -> Connection:
-    """The client's connection, with the server's API key: a user who can start this process can also
-    read the key. It is `refused` for names that a new agent may not have."""
-    key = server.settings.api_key
-    return await server.services.identity.authenticate_headers(
-        authorization=None,
-        api_key=None if key is None else key.get_secret_value(),
-        agent_id=client.agent_id,
-        agent_type=client.agent_type,
-        fields=NAME_OPTIONS,
-    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server as LowLevelServer
 
 from shared_context_server.auth.agent_names import check_name_form
-from shared_context_server.auth.connection import ARGUMENT_FIELDS, Connection
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.embed.entry import SdkServerEntry, make_entry
 from shared_context_server.embed.per_run import ServerPerRun
@@ -95,14 +96,12 @@ async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
     It is bound to the agent, its type and its permissions, so authenticate_agent gives no other
     identity and no more permissions. Raises ConfigurationError for names a new agent may not have.
     """
-    settings = server.settings
-    key = settings.admin_api_key if Permission.ADMIN in agent.permissions else settings.api_key
-    connection = await server.services.identity.authenticate_headers(
-        authorization=None,
-        api_key=None if key is None else key.get_secret_value(),
+    connection = await connect_local_client(
+        server.services.identity,
+        server.settings,
         agent_id=agent.agent_id,
         agent_type=agent.agent_type,
-        fields=ARGUMENT_FIELDS,
+        is_admin=Permission.ADMIN in agent.permissions,
     )
     if connection.refused is not None:
         raise ConfigurationError(connection.refused.message)

@@ -56,6 +56,11 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self.expired_sessions = Counter(
+            "scs_sessions_expired_total",
+            "Sessions that were deleted because of SESSION_RETENTION_DAYS.",
+            registry=self.registry,
+        )
         self.waiters = Gauge(
             "mcp_waiters",
             "Calls and streams that wait for something.",

@@ -10,13 +10,22 @@ from typing import Any
 from cachetools import TTLCache
 from fastmcp import FastMCP
 from fastmcp.exceptions import NotFoundError
-from fastmcp.server.context import Context
-from fastmcp.server.dependencies import get_context
+from fastmcp.server.context import Context, _get_client_log_level
+from fastmcp.server.dependencies import FastMCPRequestContext, get_context
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.tools import Tool as FastMCPTool
 from fastmcp.tools import ToolResult
+from mcp.server.connection import allowed_log_levels
 from mcp.server.context import ServerRequestContext
-from mcp_types import CallToolRequestParams, TextContent, ToolAnnotations
+from mcp_types import (
+    LOG_LEVEL_META_KEY,
+    CallToolRequestParams,
+    LoggingMessageNotification,
+    LoggingMessageNotificationParams,
+    TextContent,
+    ToolAnnotations,
+)
+from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 from pydantic import PrivateAttr
 from pydantic_core import from_json
 
@@ -33,6 +42,7 @@ from shared_context_server.tools.dispatch import (
 )
 from shared_context_server.tools.registry import Tool
 
+LOGGER = "shared_context_server"  # of log messages to clients
 MAX_BOUND_SESSIONS = 10_000
 BOUND_FOR_S = 3600.0
 
@@ -106,11 +116,47 @@ class McpTool(FastMCPTool):
         context = get_context()
         connection = await mcp_connection(context, self._bindings)
         outcome = await self._dispatcher.call(
-            self.name, arguments, connection, context.report_progress
+            self.name, arguments, connection, _Waiting(self.name, context).report
         )
         if self.name == AUTHENTICATE and self._bindings is not None and not outcome.is_error:
             self._bindings.bind(context.session_id, from_json(outcome.json())["token"])
         return tool_result(outcome)
+
+
+class _Waiting:
+    """Tells the client that a call is still waiting: as progress, and as a log message.
+
+    Log messages are sent only to clients that have asked for them: from 2026-07-28 on in the request,
+    before with logging/setLevel on a connection that the server keeps.
+    """
+
+    def __init__(self, tool: str, context: Context) -> None:
+        self._tool = tool
+        self._context = context
+
+    async def report(self, waited_s: float, at_most_s: float) -> None:
+        await self._context.report_progress(waited_s, at_most_s)
+        request = self._context.request_context
+        if request is None or not _wants_info(request):
+            return
+        text = f"{self._tool} is waiting: {waited_s:.0f} of at most {at_most_s:.0f} s."
+        await request.session.send_notification(
+            LoggingMessageNotification(
+                params=LoggingMessageNotificationParams(
+                    level="info", logger=LOGGER, data={"msg": text}
+                )
+            ),
+            related_request_id=request.request_id,
+        )
+
+
+def _wants_info(request: FastMCPRequestContext) -> bool:
+    """Whether the client has asked for log messages of the level info."""
+    if request.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        asked = (request.meta or {}).get(LOG_LEVEL_META_KEY)
+    else:
+        asked = _get_client_log_level(request.session)
+    return "info" in allowed_log_levels(LATEST_MODERN_VERSION, {LOG_LEVEL_META_KEY: asked})
 
 
 async def mcp_connection(context: Context, bindings: SessionBindings | None) -> Connection:

@@ -52,7 +52,12 @@ from shared_context_server.storage.contract.messages import (
     SenderCount,
 )
 from shared_context_server.storage.contract.pages import Page
-from shared_context_server.storage.contract.sessions import NewSession, SessionGuard, Sessions
+from shared_context_server.storage.contract.sessions import (
+    ExaminedSessions,
+    NewSession,
+    SessionGuard,
+    Sessions,
+)
 
 __all__ = [
     "AddedMessage",
@@ -65,6 +70,7 @@ __all__ = [
     "ChangeStream",
     "Changes",
     "Credentials",
+    "ExaminedSessions",
     "Fence",
     "LeaseAttempt",
     "Leases",

@@ -33,6 +33,14 @@ class NewSession:
     invited: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ExaminedSessions:
+    """The idle ones of a page of sessions. `next_after`: where the next page begins; None at the end."""
+
+    idle: list[str]
+    next_after: tuple[datetime, str] | None
+
+
 class Sessions(Protocol):
     """Sessions, their participants and the cursors of agents."""
 
@@ -75,6 +83,17 @@ class Sessions(Protocol):
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         """Remove the session with its messages, cursors, memory, leases and idempotency records.
         The audit log stays."""
+
+    async def examine_idle(
+        self, idle_since: datetime, *, limit: int, after: tuple[datetime, str] | None = None
+    ) -> ExaminedSessions:
+        """Examine up to `limit` sessions created before `idle_since`, oldest first by (created_at,
+        id), strictly newer than `after`. A session is idle if since then it was not closed, no
+        message was added, no memory of it was written, and no lease in it was held."""
+
+    async def delete_idle(self, session_id: str, idle_since: datetime, audit: AuditEntry) -> bool:
+        """Delete the session as `delete` does, if it is still idle; return whether it was. Of several
+        processes that try, one gets True."""
 
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
         """Return the agent's stored read position, 0 if it has none."""

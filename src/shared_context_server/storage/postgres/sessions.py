@@ -26,7 +26,12 @@ from shared_context_server.storage.codec import (
     encode_time,
     to_session,
 )
-from shared_context_server.storage.contract import NewSession, Page, SessionGuard
+from shared_context_server.storage.contract import (
+    ExaminedSessions,
+    NewSession,
+    Page,
+    SessionGuard,
+)
 from shared_context_server.storage.postgres.audience import find_last_visible_seq, tally_query
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
@@ -40,7 +45,11 @@ from shared_context_server.storage.postgres.engine.work import (
 from shared_context_server.storage.postgres.removal import remove_session
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.pages import page_budget, take_page
-from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
+from shared_context_server.storage.rules.sessions import (
+    examined,
+    join_participants,
+    require_seq_up_to,
+)
 
 Lock = Literal["KEY SHARE", "NO KEY UPDATE", "UPDATE"]
 """How a session is kept as it is until the end of the transaction. KEY SHARE: it is not closed or
@@ -123,6 +132,25 @@ _LIST_VISIBLE_WRITERS = Statement("""
     WHERE session_id = :session_id
       AND name IN (:name_public::text, :name_agent_only::text, :name_private::text)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit::bigint""")
+
+# Who reads is not active. A lease counts until it ends.
+_IS_IDLE = """
+    s.created_at < :idle_since
+    AND coalesce(s.closed_at, 0) < :idle_since
+    AND coalesce((
+        SELECT created_at FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1
+    ), 0) < :idle_since
+    AND NOT EXISTS (SELECT 1 FROM memory WHERE session_id = s.id AND updated_at >= :idle_since)
+    AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = s.id AND expires_at >= :idle_since)"""
+_EXAMINE = Statement(f"""
+    SELECT s.id, s.created_at, {_IS_IDLE} FROM sessions AS s
+    WHERE s.created_at < :idle_since AND s.status <> 'deleting'
+      AND (s.created_at, s.id) > (:after_at, :after_id)
+    ORDER BY s.created_at, s.id LIMIT :limit""")
+_MARK_IDLE = Statement(f"""
+    UPDATE sessions AS s SET status = 'deleting'
+    WHERE s.id = :id AND s.status <> 'deleting' AND {_IS_IDLE}""")
+_LOCK = Statement("SELECT 1 FROM sessions WHERE id = :id FOR UPDATE")
 
 _FIND_CURSOR = Statement(
     "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
@@ -259,6 +287,45 @@ class Sessions(Subject):
         # The session is now deleted. Rows that cannot be removed now are removed by purge.
         with contextlib.suppress(Unavailable):
             await remove_session(self.engine.pool, session_id)
+
+    @reads
+    async def examine_idle(
+        self,
+        connection: Connection,
+        idle_since: datetime,
+        *,
+        limit: int,
+        after: tuple[datetime, str] | None = None,
+    ) -> ExaminedSessions:
+        rows = await connection.fetch(
+            *_EXAMINE(
+                idle_since=encode_time(idle_since),
+                after_at=encode_time(after[0]) if after else 0,
+                after_id=after[1] if after else "",
+                limit=limit,
+            )
+        )
+        return examined(rows, limit)
+
+    async def delete_idle(self, session_id: str, idle_since: datetime, audit: AuditEntry) -> bool:
+        if not await self._mark_idle(session_id, idle_since, audit):
+            return False
+        self.engine.batcher.forget(session_id)
+        with contextlib.suppress(Unavailable):  # as in delete
+            await remove_session(self.engine.pool, session_id)
+        return True
+
+    @writes
+    async def _mark_idle(
+        self, connection: Connection, session_id: str, idle_since: datetime, audit: AuditEntry
+    ) -> bool:
+        # A separate statement: after waiting for the row it would not see what was added meanwhile.
+        await connection.execute(*_LOCK(id=session_id))
+        bounds = {"id": session_id, "idle_since": encode_time(idle_since)}
+        if await connection.execute(*_MARK_IDLE(**bounds)) == "UPDATE 0":
+            return False
+        await add_audit(connection, audit)
+        return True
 
     @reads
     async def get_cursor(self, connection: Connection, session_id: str, agent_id: str) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Session
+from shared_context_server.storage.codec import decode_time
+from shared_context_server.storage.contract import ExaminedSessions
 
 
 def require_seq_up_to(seq: int, last_seq: int) -> None:
@@ -22,3 +25,13 @@ def join_participants(session: Session, writers: Iterable[str], limit: int) -> l
     """Return the creator, the invited and the writers, each once, the first `limit` of them."""
     everyone = dict.fromkeys((session.created_by, *session.invited, *writers))
     return list(everyone)[:limit]
+
+
+def examined(rows: Sequence[Any], limit: int) -> ExaminedSessions:
+    """Return the page of these rows: id, created_at, whether it is idle. A page with less than `limit`
+    rows is the last one."""
+    next_after = None
+    if len(rows) == limit:
+        session_id, created_at, _ = rows[-1]
+        next_after = (decode_time(created_at), session_id)
+    return ExaminedSessions([row[0] for row in rows if row[2]], next_after)

@@ -45,6 +45,7 @@ from shared_context_server.storage.sqlite.engine.opened_file import (
 from shared_context_server.storage.sqlite.engine.readers import Readers
 from shared_context_server.storage.sqlite.engine.work import Engine
 from shared_context_server.storage.sqlite.engine.writer import Writer
+from shared_context_server.storage.sqlite.in_memory import open_private_directory
 from shared_context_server.storage.sqlite.leases import Leases
 from shared_context_server.storage.sqlite.maintenance import Maintenance
 from shared_context_server.storage.sqlite.memory import Memory
@@ -65,6 +66,10 @@ async def open_sqlite(settings: Settings, expected: FileId | None = None) -> Asy
     With `expected`, open only that file, which was migrated before; create none. Raises
     ConfigurationError as migrate_sqlite does, and if the file is not the expected one.
     """
+    if settings.is_in_memory:
+        async with _open_in_memory(settings) as store:
+            yield store
+        return
     path = database_path(settings)
     if expected is None:
         await asyncio.to_thread(migrate_sqlite, settings)
@@ -99,6 +104,14 @@ async def open_sqlite(settings: Settings, expected: FileId | None = None) -> Asy
         # A server that is cancelled still has to finish its writes.
         with anyio.CancelScope(shield=True):
             await store.maintenance.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _open_in_memory(settings: Settings) -> AsyncIterator[Store]:
+    with open_private_directory() as directory:
+        url = f"sqlite:///{directory / 'shared_context.db'}"
+        async with open_sqlite(settings.model_copy(update={"database_url": url})) as store:
+            yield store
 
 
 def _make_store(engine: Engine) -> Store:
@@ -174,8 +187,8 @@ def migrate_sqlite(
 
 
 def identify_sqlite(settings: Settings) -> FileId | None:
-    """Return which file the database is now; None if there is none."""
-    return find_file_id(database_path(settings))
+    """Return which file the database is now; None if there is none, or if it is in memory."""
+    return None if settings.is_in_memory else find_file_id(database_path(settings))
 
 
 def sqlite_schema_status(settings: Settings, migrations_dir: Path = MIGRATIONS_DIR) -> SchemaStatus:

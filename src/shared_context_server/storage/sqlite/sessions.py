@@ -25,10 +25,19 @@ from shared_context_server.storage.codec import (
     encode_time,
     to_session,
 )
-from shared_context_server.storage.contract import NewSession, Page, SessionGuard
+from shared_context_server.storage.contract import (
+    ExaminedSessions,
+    NewSession,
+    Page,
+    SessionGuard,
+)
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.pages import take_page
-from shared_context_server.storage.rules.sessions import join_participants, require_seq_up_to
+from shared_context_server.storage.rules.sessions import (
+    examined,
+    join_participants,
+    require_seq_up_to,
+)
 from shared_context_server.storage.sqlite.audience import tally_visible
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
@@ -78,6 +87,24 @@ _LIST_VISIBLE_WRITERS = """
 _COUNT_SENT_AFTER = """
     SELECT count(*) FROM messages INDEXED BY messages_by_sender
     WHERE session_id = :session_id AND sender = :sender AND seq > :after_seq"""
+# Who reads is not active. A lease counts until it ends.
+_IS_IDLE = """
+    s.created_at < :idle_since
+    AND coalesce(s.closed_at, 0) < :idle_since
+    AND coalesce((
+        SELECT created_at FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1
+    ), 0) < :idle_since
+    AND NOT EXISTS (SELECT 1 FROM memory WHERE session_id = s.id AND updated_at >= :idle_since)
+    AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = s.id AND expires_at >= :idle_since)"""
+_EXAMINE = f"""
+    SELECT s.id, s.created_at, {_IS_IDLE} FROM sessions AS s
+    WHERE s.created_at < :idle_since AND s.status <> 'deleting'
+      AND (s.created_at, s.id) > (:after_at, :after_id)
+    ORDER BY s.created_at, s.id LIMIT :limit"""
+_MARK_IDLE = f"""
+    UPDATE sessions AS s SET status = 'deleting'
+    WHERE s.id = :id AND s.status <> 'deleting' AND {_IS_IDLE}"""
+
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
     INSERT INTO cursors (session_id, agent_id, seq) VALUES (:session_id, :agent_id, :seq)
@@ -213,6 +240,47 @@ class Sessions(Subject):
         # The session is now deleted. Rows that cannot be removed now are removed by purge.
         with contextlib.suppress(Unavailable):
             await remove_session(self.engine, session_id)
+
+    @reads
+    def examine_idle(
+        self,
+        connection: sqlite3.Connection,
+        idle_since: datetime,
+        *,
+        limit: int,
+        after: tuple[datetime, str] | None = None,
+    ) -> ExaminedSessions:
+        rows = connection.execute(
+            _EXAMINE,
+            {
+                "idle_since": encode_time(idle_since),
+                "after_at": encode_time(after[0]) if after else 0,
+                "after_id": after[1] if after else "",
+                "limit": limit,
+            },
+        ).fetchall()
+        return examined(rows, limit)
+
+    async def delete_idle(self, session_id: str, idle_since: datetime, audit: AuditEntry) -> bool:
+        if not await self._mark_idle(session_id, idle_since, audit):
+            return False
+        with contextlib.suppress(Unavailable):  # as in delete
+            await remove_session(self.engine, session_id)
+        return True
+
+    @writes
+    def _mark_idle(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        idle_since: datetime,
+        audit: AuditEntry,
+    ) -> bool:
+        bounds = {"id": session_id, "idle_since": encode_time(idle_since)}
+        if connection.execute(_MARK_IDLE, bounds).rowcount == 0:
+            return False
+        add_audit(connection, audit)
+        return True
 
     @reads
     def get_cursor(self, connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:

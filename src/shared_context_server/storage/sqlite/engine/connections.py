@@ -28,8 +28,13 @@ def database_path(settings: Settings) -> Path:
     `sqlite:///srv/x.db` and `sqlite:////srv/x.db` are the same file. Raises ConfigurationError.
     """
     url = settings.storage_url
+    if settings.is_in_memory:
+        raise ConfigurationError(
+            f"DATABASE_URL: the database {url} is inside the process that serves it, where no other "
+            "command can reach it. Give the server a file: sqlite:///absolute/path.db"
+        )
     name = url.removeprefix(_SCHEME)
-    if name == url or not name.strip("/") or name == ":memory:":
+    if name == url or not name.strip("/"):
         raise ConfigurationError(
             f"DATABASE_URL: {url!r} does not name a file; write sqlite:///absolute/path.db"
         )
