@@ -100,6 +100,11 @@ def require_session_control(caller: Caller, session: Session) -> None:
         )
 
 
+def is_own_message(caller: Caller, message: Message) -> bool:
+    """Whether the caller wrote the message: it wakes no wait of theirs and never counts as unread."""
+    return message.sender == caller.agent_id
+
+
 def can_see_message(caller: Caller, message: Message) -> bool:
     """Whether the caller, who may read the session, sees this message."""
     if caller.is_admin:

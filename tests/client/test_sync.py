@@ -30,7 +30,7 @@ def test_a_session_without_await(client: SyncSharedContextClient) -> None:
     assert session.add("The tests are green.").seq == 1
     assert [message.seq for message in session.messages().messages] == [1]
     assert session.search("tests grean").count == 1
-    assert session.wait(after_seq=0, timeout_seconds=1).messages[0].seq == 1
+    assert session.wait(after_seq=0, timeout_seconds=1, include_own=True).messages[0].seq == 1
     session.memory.set("state", {"green": True})
     assert session.memory.get("state").value == {"green": True}
     client.memory.set("mine", 1)

@@ -91,9 +91,11 @@ async def use_messages(client: SharedContextClient) -> None:
     page = await client.get_messages(session_id, after_seq=0, start_time=since)
     assert [message.content for message in page.messages] == ["Is it green?", "It is."]
     assert page.messages[0].recipients == ["bob"]
-    waited = await client.wait_for_messages(session_id, after_seq=1, timeout_seconds=5)
+    waited = await client.wait_for_messages(
+        session_id, after_seq=1, timeout_seconds=5, include_own=True
+    )
     assert [message.seq for message in waited.messages] == [2]
-    assert (await client.mark_read(session_id, 1)).unread == 1
+    assert (await client.mark_read(session_id, 1)).unread == 0
     assert "It is." in (await client.get_digest(session_id, after_seq=0)).digest
     found = await client.search_context(session_id, "green")
     assert found.results[0].message.id == first.message_id

@@ -42,14 +42,14 @@ def contents(answer: Answer) -> list[str]:
 
 
 async def test_what_is_there_already_is_answered_at_once(as_agent: As) -> None:
-    alice = await as_agent("alice")
+    alice, bob = await as_agent("alice"), await as_agent("bob")
     session_id = await new_session(alice)
     for number in range(3):
         await alice.call("add_message", session_id=session_id, content=f"m{number}")
-    answer = await alice.call("wait_for_messages", session_id=session_id, after_seq=1)
+    answer = await bob.call("wait_for_messages", session_id=session_id, after_seq=1)
     assert contents(answer) == ["m1", "m2"]
     assert (answer["next_after_seq"], answer["timed_out"]) == (3, False)
-    one = await alice.call("wait_for_messages", session_id=session_id, limit=1)
+    one = await bob.call("wait_for_messages", session_id=session_id, limit=1)
     assert (contents(one), one["next_after_seq"]) == (["m0"], 1)
 
 
@@ -90,6 +90,83 @@ async def test_without_after_seq_it_waits_behind_the_stored_cursor_and_does_not_
     await bob.call("mark_read", session_id=session_id, seq=1)
     for _ in range(2):
         assert contents(await bob.call("wait_for_messages", session_id=session_id)) == ["m1"]
+
+
+async def test_own_messages_wake_only_who_asks_for_them(as_agent: As) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    own = {"session_id": session_id, "timeout_seconds": 0}
+    await alice.call("add_message", session_id=session_id, content="mine")
+    nothing = await alice.call("wait_for_messages", **own)
+    assert (contents(nothing), nothing["next_after_seq"]) == ([], 1)  # not read again
+    for asked in ({"include_own": True}, {"sender": "alice"}):
+        assert contents(await alice.call("wait_for_messages", **own, **asked)) == ["mine"]
+    await bob.call("add_message", session_id=session_id, content="not @alice's")
+    await alice.call("add_message", session_id=session_id, content="mine again")
+    filtered = await alice.call("wait_for_messages", **own, sender="carol")
+    assert (contents(filtered), filtered["next_after_seq"]) == ([], 0)
+    assert contents(await alice.call("wait_for_messages", **own)) == ["not @alice's"]
+
+
+async def test_one_call_waits_for_several_sessions(as_agent: As, server: Server) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    first, second, other = [await new_session(alice) for _ in range(3)]
+    await alice.call("add_message", session_id=first, content="old")
+    wait = {"session_ids": [first, second], "cursors": {first: 1}, "timeout_seconds": PATIENCE_S}
+    (task,) = await waiting(server, 1, bob.call("wait_for_messages", **wait))
+    await alice.call("add_message", session_id=other, content="elsewhere")
+    await alice.call("add_message", session_id=second, content="here")
+    woken = await task
+    assert contents(woken) == ["here"]
+    assert (woken["cursors"], woken["next_after_seq"]) == ({first: 1, second: 1}, None)
+    await alice.call("add_message", session_id=first, content="a")
+    await alice.call("add_message", session_id=second, content="b")
+    again = wait | {"cursors": woken["cursors"], "limit": 1}
+    answer = await bob.call("wait_for_messages", **again)
+    assert contents(answer) == ["a"]
+    again["cursors"] = answer["cursors"]
+    answer = await bob.call("wait_for_messages", **again)
+    assert contents(answer) == ["b"]
+    assert answer["cursors"] == {first: 2, second: 2}
+
+
+async def test_without_a_session_it_waits_for_all_the_caller_may_read(
+    as_agent: As, server: Server
+) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    known, secret = await new_session(alice), await new_session(alice, access="invited")
+    await alice.call("add_message", session_id=known, content="unread")
+    answer = await bob.call("wait_for_messages", timeout_seconds=PATIENCE_S)
+    assert (contents(answer), answer["cursors"]) == (["unread"], {known: 1})
+    await bob.call("mark_read", session_id=known, seq=1)
+    (task,) = await waiting(
+        server, 1, bob.call("wait_for_messages", mentions_me=True, timeout_seconds=PATIENCE_S)
+    )
+    await alice.call("add_message", session_id=secret, content="@bob must not see this")
+    await alice.call("add_message", session_id=known, content="nothing")
+    new = await new_session(alice)  # later than the call
+    await alice.call("add_message", session_id=new, content="@bob")
+    woken = await task
+    assert (contents(woken), woken["cursors"]) == (["@bob"], {new: 1})
+
+
+@pytest.mark.parametrize(
+    "arguments,field",
+    [
+        ({"session_id": "s", "session_ids": ["s"]}, "session_ids"),
+        ({"session_id": "s", "cursors": {"s": 1}}, "cursors"),
+        ({"after_seq": 1}, "after_seq"),
+        ({"session_ids": ["s"], "cursors": {"t": 1}}, "cursors"),
+        ({"session_ids": ["s"], "cursors": {"s": -1}}, "cursors"),
+        ({"session_ids": []}, "session_ids"),
+        ({"timeout_seconds": 3601}, "timeout_seconds"),
+    ],
+)
+async def test_sessions_and_cursors_that_do_not_fit_are_refused_by_name(
+    as_agent: As, arguments: dict[str, Any], field: str
+) -> None:
+    answer = await (await as_agent("alice")).call("wait_for_messages", **arguments)
+    assert (answer["code"], answer["details"]["field"]) == ("INVALID_ARGUMENT", field)
 
 
 @pytest.mark.parametrize(

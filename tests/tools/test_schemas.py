@@ -70,10 +70,14 @@ def valid_values(schema: JsonSchema) -> st.SearchStrategy[Any]:
             return valid_texts(schema)
         case "array":
             return st.lists(
-                valid_values(schema.get("items", {})), max_size=min(3, schema.get("maxItems", 3))
+                valid_values(schema.get("items", {})),
+                min_size=schema.get("minItems", 0),
+                max_size=min(3, schema.get("maxItems", 3)),
             )
         case "object":
-            return st.dictionaries(odd_texts, json_values, max_size=3)
+            members = schema.get("additionalProperties")
+            values = json_values if members is None else valid_values(members)
+            return st.dictionaries(odd_texts, values, max_size=3)
         case "boolean":
             return st.booleans()
         case "null":
@@ -115,6 +119,8 @@ def broken_values(schema: JsonSchema) -> Iterator[Any]:
         yield schema["minimum"] - 1
     if "maximum" in schema:
         yield schema["maximum"] + 1
+    if schema.get("minItems"):
+        yield []
     if "maxItems" in schema:
         item = schema["items"]["enum"][0] if "enum" in schema["items"] else "x"
         yield [item] * (schema["maxItems"] + 1)

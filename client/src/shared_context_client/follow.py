@@ -143,6 +143,7 @@ class Follower:
                 after_seq=self._seq,
                 timeout_seconds=self._connection.limits.poll_s,
                 limit=PAGE_SIZE,
+                include_own=True,
             )
             self._note_sign_of_life()
             for message in waited.messages:

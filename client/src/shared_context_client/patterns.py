@@ -62,8 +62,9 @@ async def wait_until(session: Session, key: str, is_reached: Callable[[Any], boo
             value = None
         if is_reached(value):
             return value
-        waited = await session.wait(after_seq=seq, timeout_seconds=LOOK_AGAIN_S)
-        seq = waited.next_after_seq
+        # Another agent of the same id may have changed it.
+        waited = await session.wait(after_seq=seq, timeout_seconds=LOOK_AGAIN_S, include_own=True)
+        seq = waited.next_after_seq or seq
 
 
 class Barrier:

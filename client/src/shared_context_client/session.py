@@ -150,14 +150,17 @@ class Session:
         timeout_seconds: float | None = None,
         limit: int | None = None,
         mentions_me: bool | None = None,
+        include_own: bool | None = None,
     ) -> WaitResult:
-        """Wait until there are messages after after_seq (None: the stored cursor)."""
+        """Wait until others have written messages after after_seq (None: the stored cursor). With
+        include_own, own messages count too."""
         return await self._tools.wait_for_messages(
             self.id,
             after_seq=after_seq,
             timeout_seconds=timeout_seconds,
             limit=limit,
             mentions_me=mentions_me,
+            include_own=include_own,
         )
 
     async def follow(

@@ -57,6 +57,9 @@ PUBLIC = {
     "wire": ["MISSING", "Moment"],
 }
 
+POSITIONAL = "session_id"
+"""The argument that methods take by position even where it is optional."""
+
 # Names
 
 
@@ -288,6 +291,8 @@ def _method(tool: Tool[Any, Any]) -> str:
             first.insert(sum("=" not in one for one in first), f"{name}: {hint}")
         elif name in tool.arguments.null_is_a_value:
             first.append(f"{name}: {hint} | Missing = MISSING")
+        elif name == POSITIONAL:
+            first.append(f"{name}: {hint.removesuffix(' | None')} | None = None")
         else:
             then.append(f"{name}: {hint.removesuffix(' | None')} | None = None")
     parameters = ["self", *first, "*", *then, "auth_token: str | None = None"]

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
+from shared_context_server import policy
+from shared_context_server.errors import SessionNotFound
+from shared_context_server.events.bus import News
+from shared_context_server.models import (
+    Caller,
+    Event,
+    EventKind,
+    Message,
+    SessionStatus,
+    Visibility,
+)
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
 from shared_context_server.services.late_imports import MENTIONS, import_late
@@ -12,25 +23,37 @@ from shared_context_server.services.messages import cut_page
 from shared_context_server.services.words import Mention
 
 MENTION_PAGE = 500  # messages read at once when only mentions of the caller are wanted
+MAX_SESSIONS = 100  # sessions that a call names, or of which one without names reads the beginning
+MAX_JOINED = 1000  # sessions in which something was written while a call without names waited
+MAX_REFUSED = 10_000  # sessions remembered as not the caller's, so that each is looked up once
 
 
 @dataclass(frozen=True, slots=True)
 class WaitRequest:
-    """The arguments of a wait. `after_seq` None: the caller's stored cursor. All filters must hold."""
+    """The arguments of a wait. All filters must hold.
 
-    session_id: str
-    after_seq: int | None
+    `session_ids` None: the newest MAX_SESSIONS active sessions that the caller may read, and any
+    other that gets a message meanwhile. `cursors`: the seq after which to look, by session; the
+    caller's stored cursor where there is none. `include_own`: messages of the caller count too.
+    """
+
+    session_ids: tuple[str, ...] | None
     timeout_seconds: float
     limit: int
+    cursors: Mapping[str, int] = field(default_factory=dict)
     mentions_me: bool = False
+    include_own: bool = False
     sender: str | None = None
     visibility: Visibility | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
+    """`cursors`: where to continue, by session: in all sessions that the request names, and in those
+    that have messages here or where only the caller's own messages follow."""
+
     messages: list[Message]
-    next_after_seq: int
+    cursors: dict[str, int]
     timed_out: bool
 
 
@@ -40,53 +63,157 @@ async def wait_for_messages(
     request: WaitRequest,
     report_progress: ReportProgress | None = None,
 ) -> Waited:
-    """Return the messages after the cursor that pass the filters: at once if there are any, else
-    when one comes; none when the time is up. The stored cursor does not move.
+    """Return the messages after the cursors that pass the filters: at once if there are any, else
+    when one comes; none when the time is up. Messages of several sessions are in the order of their
+    ids. The stored cursors do not move.
 
     Raises RateLimited when the caller has too many waiting calls, Unavailable when the server is
-    stopping or too many calls wait, SessionNotFound when the session is deleted, Unauthenticated
-    when the caller's token or key has ended, CursorLost when the log ends before the cursor or the
-    store is set back.
+    stopping or too many calls wait, SessionNotFound when a named session is deleted,
+    Unauthenticated when the caller's token or key has ended, CursorLost when a log ends before the
+    cursor or the store is set back.
     """
     if request.mentions_me:
         await import_late(MENTIONS)
-    after_seq = request.after_seq
-    if after_seq is None:
-        after_seq = await services.store.sessions.get_cursor(request.session_id, caller.agent_id)
-    wanted = _Wanted(caller, request)
-    cursor = SessionCursor(
-        services,
-        caller,
-        request.session_id,
-        after_seq,
-        limit=MENTION_PAGE if request.mentions_me else request.limit,
-        sender=request.sender,
-        visibility=request.visibility,
-    )
+    ids = request.session_ids
+    only = ids[0] if ids is not None and len(ids) == 1 else None
     with (
         services.slots.take(caller),
-        services.bus.subscribe(_concerns_log, session_id=request.session_id) as subscription,
+        services.bus.subscribe(_concerns_log, session_id=only) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.timeout_seconds, report_progress)
+        sessions = _WaitedFor(services, caller, request, follow)
         async for news in follow:
-            while True:
-                read = await follow.read(cursor, news)
-                found = cut_page([m for m in read if wanted.accepts(m)], request.limit)
-                if found:
-                    return Waited(found, found[-1].seq, timed_out=False)
-                if not cursor.has_more:
-                    break
-    return Waited([], after_seq, timed_out=True)
+            found = await sessions.read(news)
+            if found:
+                messages = cut_page(found, request.limit)
+                return Waited(messages, sessions.find_cursors(messages), timed_out=False)
+    return Waited([], sessions.find_cursors([]), timed_out=True)
+
+
+class _WaitedFor:
+    """The sessions of a request, and what was read of them."""
+
+    def __init__(
+        self, services: Services, caller: Caller, request: WaitRequest, follow: Follow
+    ) -> None:
+        self._services = services
+        self._caller = caller
+        self._request = request
+        self._follow = follow
+        self._wanted = _Wanted(caller, request)
+        self._cursors: dict[str, SessionCursor] = {}
+        self._begins = dict(request.cursors)
+        self._settled: dict[str, int] = {}  # up to here there are only the caller's own messages
+        self._is_passed: set[str] = set()  # sessions with a message that a filter holds back
+        self._refused: set[str] = set()
+
+    async def read(self, news: News) -> list[Message]:
+        """Return the next wanted messages of the sessions, at least `limit` of each if it has as
+        many; in the order of their ids."""
+        await self._join(news)
+        found: list[Message] = []
+        for cursor in tuple(self._cursors.values()):
+            try:
+                found += await self._read_session(cursor, news)
+            except SessionNotFound:
+                if self._request.session_ids is not None:
+                    raise
+                self._refuse(cursor.session_id)
+        return sorted(found) if len(self._cursors) > 1 else found
+
+    def find_cursors(self, messages: list[Message]) -> dict[str, int]:
+        """Return the cursors with which to continue after these messages."""
+        return (
+            self._begins | self._settled | {message.session_id: message.seq for message in messages}
+        )
+
+    async def _read_session(self, cursor: SessionCursor, news: News) -> list[Message]:
+        while True:
+            read = await self._follow.read(cursor, news)
+            self._settle(cursor.session_id, read)
+            found = [message for message in read if self._wanted.accepts(message)]
+            if found or not cursor.has_more:
+                return found
+
+    def _settle(self, session_id: str, read: list[Message]) -> None:
+        if self._request.sender is not None or self._request.visibility is not None:
+            return  # messages that were not read stand between these
+        for message in read:
+            if session_id in self._is_passed:
+                return
+            if self._wanted.is_skipped_as_own(message):
+                self._settled[session_id] = message.seq
+            else:
+                self._is_passed.add(session_id)
+
+    async def _join(self, news: News) -> None:
+        """Add the sessions that the news may concern."""
+        if self._request.session_ids is not None:
+            for session_id in self._request.session_ids:
+                if session_id not in self._cursors:
+                    await self._add(session_id)
+            return
+        if news.needs_resync:
+            await self._add_newest()
+        for event in news.events:
+            found = event.session_id
+            if found is not None and event.kind is EventKind.MESSAGE_ADDED:
+                is_known = found in self._cursors or found in self._refused
+                if not is_known and len(self._cursors) < MAX_SESSIONS + MAX_JOINED:
+                    await self._add_if_readable(found)
+
+    async def _add_newest(self) -> None:
+        page = await self._services.store.sessions.list_visible(
+            self._caller, status=SessionStatus.ACTIVE, created_by=None, limit=MAX_SESSIONS
+        )
+        for summary in page.items:
+            session = summary.session
+            if session.id not in self._cursors:
+                # Without unread messages the end of the log is where to begin.
+                await self._add(session.id, None if summary.unread else session.last_seq)
+
+    async def _add_if_readable(self, session_id: str) -> None:
+        try:
+            session = await self._services.store.sessions.get(session_id)
+            policy.require_session_read(self._caller, session)
+            await self._add(session_id)
+        except SessionNotFound:
+            self._refuse(session_id)
+
+    async def _add(self, session_id: str, begin: int | None = None) -> None:
+        begin = self._request.cursors.get(session_id, begin)
+        if begin is None:
+            begin = await self._services.store.sessions.get_cursor(
+                session_id, self._caller.agent_id
+            )
+        if self._request.session_ids is not None:
+            self._begins[session_id] = begin
+        self._cursors[session_id] = SessionCursor(
+            self._services,
+            self._caller,
+            session_id,
+            begin,
+            limit=MENTION_PAGE if self._request.mentions_me else self._request.limit,
+            sender=self._request.sender,
+            visibility=self._request.visibility,
+        )
+
+    def _refuse(self, session_id: str) -> None:
+        self._cursors.pop(session_id, None)
+        if len(self._refused) == MAX_REFUSED:
+            self._refused.clear()
+        self._refused.add(session_id)
 
 
 class _Wanted:
     """The filters of a request."""
 
     def __init__(self, caller: Caller, request: WaitRequest) -> None:
-        self._agent_id = caller.agent_id
+        self._caller = caller
         self._sender = request.sender
         self._visibility = request.visibility
         self._mention = Mention(caller.agent_id) if request.mentions_me else None
+        self._skips_own = not request.include_own and request.sender != caller.agent_id
 
     def accepts(self, message: Message) -> bool:
         return (
@@ -94,10 +221,14 @@ class _Wanted:
             and (self._visibility is None or message.visibility is self._visibility)
             and (
                 self._mention is None
-                or self._agent_id in message.recipients
+                or self._caller.agent_id in message.recipients
                 or self._mention.is_in(message.content)
             )
+            and not self.is_skipped_as_own(message)
         )
+
+    def is_skipped_as_own(self, message: Message) -> bool:
+        return self._skips_own and policy.is_own_message(self._caller, message)
 
 
 def _concerns_log(event: Event) -> bool:

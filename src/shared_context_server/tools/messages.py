@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import (
     AgentId,
     Message,
@@ -30,6 +31,7 @@ from shared_context_server.tools.arguments import (
     Number,
     Result,
     Seq,
+    SeqBySession,
     SessionId,
     Time,
     TimeArgument,
@@ -108,20 +110,31 @@ class MessageList(Result):
 
 
 class WaitForMessages(Arguments):
-    session_id: SessionId
+    session_id: Annotated[
+        SessionId | None, Field(description="Without session_id and session_ids: all you may read.")
+    ] = None
     after_seq: Annotated[Seq | None, Field(description="Default: your stored cursor.")] = None
-    timeout_seconds: Annotated[Number, Field(ge=0, le=120)] = 25
+    session_ids: Annotated[
+        list[SessionId] | None, Field(min_length=1, max_length=waiting.MAX_SESSIONS)
+    ] = None
+    cursors: Annotated[
+        SeqBySession | None,
+        Field(description="after_seq by session_id, when you wait for several."),
+    ] = None
+    timeout_seconds: Annotated[Number, Field(ge=0, le=3600)] = 25
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
     mentions_me: Annotated[
         bool, Field(description="Only messages to you, or with @your-agent-id.")
     ] = False
+    include_own: Annotated[bool, Field(description="Your own messages count too.")] = False
     sender: AgentId | None = None
     visibility: Visibility | None = None
 
 
 class WaitResult(Result):
+    cursors: Annotated[dict[str, int] | None, Field(description="With several sessions.")]
     messages: list[MessageItem]
-    next_after_seq: int
+    next_after_seq: Annotated[int | None, Field(description="With session_id.")]
     timed_out: bool
 
 
@@ -289,26 +302,66 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
 async def wait_for_messages(
     services: Services, call: Call, arguments: WaitForMessages
 ) -> Written[WaitResult]:
-    """Wait until there are messages after after_seq that you may see; do not poll. Then continue
-    with after_seq=next_after_seq, and mark_read what you have handled."""
+    """Wait until others have written messages that you may see; do not poll. Then continue with
+    after_seq=next_after_seq (or cursors), and mark_read what you have handled."""
+    ids, cursors = _read_sessions(arguments)
     waited = await waiting.wait_for_messages(
         services,
         call.caller,
         waiting.WaitRequest(
-            session_id=arguments.session_id,
-            after_seq=arguments.after_seq,
+            session_ids=ids,
             timeout_seconds=arguments.timeout_seconds,
             limit=arguments.limit,
+            cursors=cursors,
             mentions_me=arguments.mentions_me,
+            include_own=arguments.include_own,
             sender=arguments.sender,
             visibility=arguments.visibility,
         ),
         call.report_progress,
     )
+    is_one = arguments.session_id is not None
     result = WaitResult(
-        messages=[], next_after_seq=waited.next_after_seq, timed_out=waited.timed_out
+        messages=[],
+        next_after_seq=waited.cursors[arguments.session_id] if arguments.session_id else None,
+        cursors=None if is_one else waited.cursors,
+        timed_out=waited.timed_out,
     )
     return write_result(result, waited.messages)
+
+
+def _read_sessions(
+    arguments: WaitForMessages,
+) -> tuple[tuple[str, ...] | None, dict[str, int]]:
+    """Return the ids of the sessions to wait for, None for all, and the cursors given for them."""
+    if arguments.session_id is not None:
+        for name in ("session_ids", "cursors"):
+            if getattr(arguments, name) is not None:
+                raise InvalidArgument(
+                    f"{name} cannot be given with session_id.",
+                    field=name,
+                    suggestion="Give session_id with after_seq, or session_ids with cursors.",
+                )
+        given = arguments.after_seq
+        cursors = {} if given is None else {arguments.session_id: given}
+        return (arguments.session_id,), cursors
+    if arguments.after_seq is not None:
+        raise InvalidArgument(
+            "after_seq is for the one session of session_id.",
+            field="after_seq",
+            suggestion="Give session_id, or cursors with a seq for each session.",
+        )
+    cursors = arguments.cursors or {}
+    if arguments.session_ids is None:
+        return None, cursors
+    ids = tuple(dict.fromkeys(arguments.session_ids))
+    for session_id in cursors:
+        if session_id not in ids:
+            raise InvalidArgument(
+                f"cursors has the session {session_id!r}, which is not in session_ids.",
+                field="cursors",
+            )
+    return ids, cursors
 
 
 TOOLS = (

@@ -27,6 +27,7 @@ NO_NUL = r"^[^\x00]*$"  # PostgreSQL's text cannot hold U+0000
 
 # Pydantic writes a bound that follows a validator function under its own name.
 _KEYWORDS = {"ge": "minimum", "le": "maximum"}
+_NOT_SHOWN = frozenset({"pattern", "additionalProperties"})  # to MCP clients; see input_schema
 
 
 def request_schema(arguments: type[BaseModel]) -> JsonSchema:
@@ -44,15 +45,14 @@ def request_schema(arguments: type[BaseModel]) -> JsonSchema:
 def input_schema(arguments: type[BaseModel]) -> JsonSchema:
     """Return the schema of the arguments for MCP clients.
 
-    It has no additionalProperties, which google-genai takes for a schema; unknown arguments are
-    refused all the same. It has null only where that has a meaning, and no patterns, because
+    It has no additionalProperties, which google-genai cannot convert; unknown arguments and values
+    are refused all the same. It has null only where that has a meaning, and no patterns, because
     regular expressions of other languages differ.
     """
     schema = _generate(arguments)
     del schema["additionalProperties"]
     schema["properties"] = {
-        name: _without_patterns(part) if part else ANY_JSON
-        for name, part in schema["properties"].items()
+        name: _simplify(part) if part else ANY_JSON for name, part in schema["properties"].items()
     }
     return schema
 
@@ -103,10 +103,10 @@ def _state_nul(schema: JsonSchema) -> JsonSchema:
     return schema
 
 
-def _without_patterns(schema: JsonSchema) -> JsonSchema:
-    kept = {name: value for name, value in schema.items() if name != "pattern"}
+def _simplify(schema: JsonSchema) -> JsonSchema:
+    kept = {name: schema[name] for name in schema if name not in _NOT_SHOWN}
     if "items" in kept:
-        kept["items"] = _without_patterns(kept["items"])
+        kept["items"] = _simplify(kept["items"])
     return kept
 
 

@@ -162,7 +162,13 @@ def test_unread_and_counts_by_sender_cover_what_the_policy_grants(
                 assert refused.value.details == {"field": "seq", "last_seq": newest}
                 continue
             stored = max(stored, cursor)
-            unread = len([message for message in log.seen_by(caller) if message.seq > stored])
+            unread = len(
+                [
+                    message
+                    for message in log.seen_by(caller)
+                    if message.seq > stored and message.sender != caller.agent_id
+                ]
+            )
             set_to = await store.sessions.set_cursor(log.session_id, caller, cursor, allow)
             assert set_to == (stored, unread)
             summary = await store.sessions.summarize(log.session_id, caller, allow)

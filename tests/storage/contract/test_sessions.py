@@ -242,7 +242,8 @@ async def test_a_summary_covers_only_what_the_caller_sees(store: Store) -> None:
     await add_message(store, created_at=at(4), visibility=Visibility.ADMIN_ONLY)
     for caller, count, newest in ((ALICE, 3, 3), (BOB, 2, 3), (CAROL, 2, 2), (ADMIN, 4, 4)):
         summary = await summarize(store, caller)
-        assert (summary.message_count, summary.unread) == (count, count), caller
+        unread = 0 if caller is ALICE else count  # all messages are hers
+        assert (summary.message_count, summary.unread) == (count, unread), caller
         assert summary.last_activity == at(newest)
         assert summary.session.last_seq == 4
 
@@ -352,7 +353,7 @@ async def test_a_deleted_session_leaves_only_its_audit(store: Store) -> None:
     entries = await store.audit.list_newest(AuditQuery(limit=10, session_id="session_1"))
     assert [entry.event_type for entry in entries] == ["deleted"]
     # The other session and the server-wide memory are untouched.
-    assert (await store.sessions.summarize("session_2", ALICE, allow)).unread == 1
+    assert (await store.sessions.summarize("session_2", ALICE, allow)).message_count == 3
     assert (await store.memory.get(address("key"), now=NOON, guard=None)).value == 1
     other = address("key", session_id="session_2")
     assert (await store.memory.get(other, now=NOON, guard=allow)).value == 1
@@ -386,15 +387,27 @@ async def test_a_cursor_starts_at_zero_and_never_goes_back(store: Store) -> None
     await add_session(store)
     for _ in range(5):
         await add_message(store)
-    assert await store.sessions.get_cursor("session_1", "alice") == 0
-    assert await store.sessions.set_cursor("session_1", ALICE, 3, allow) == (3, 2)
-    assert await store.sessions.set_cursor("session_1", ALICE, 1, allow) == (3, 2)
-    assert await store.sessions.set_cursor("session_1", ALICE, -7, allow) == (3, 2)
-    assert await store.sessions.set_cursor("session_1", ALICE, 5, allow) == (5, 0)
-    assert await store.sessions.get_cursor("session_1", "alice") == 5
     assert await store.sessions.get_cursor("session_1", "bob") == 0
-    assert (await summarize(store, ALICE)).unread == 0
-    assert (await summarize(store, BOB)).unread == 5
+    assert await store.sessions.set_cursor("session_1", BOB, 3, allow) == (3, 2)
+    assert await store.sessions.set_cursor("session_1", BOB, 1, allow) == (3, 2)
+    assert await store.sessions.set_cursor("session_1", BOB, -7, allow) == (3, 2)
+    assert await store.sessions.set_cursor("session_1", BOB, 5, allow) == (5, 0)
+    assert await store.sessions.get_cursor("session_1", "bob") == 5
+    assert await store.sessions.get_cursor("session_1", "carol") == 0
+    assert (await summarize(store, BOB)).unread == 0
+    assert (await summarize(store, CAROL)).unread == 5
+
+
+async def test_own_messages_are_never_unread(store: Store) -> None:
+    await add_session(store)
+    for sender in (ALICE, BOB, ADMIN, ALICE):
+        await add_message(store, sender=sender)
+    for caller, unread in ((ALICE, 2), (BOB, 3), (ADMIN, 3)):
+        assert (await summarize(store, caller)).unread == unread
+        assert await store.sessions.set_cursor("session_1", caller, 1, allow) == (
+            1,
+            unread - (caller is not ALICE),
+        )
 
 
 async def test_unread_counts_only_what_the_caller_sees(store: Store) -> None:

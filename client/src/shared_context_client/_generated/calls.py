@@ -226,31 +226,40 @@ class Calls:
 
     def wait_for_messages(
         self,
-        session_id: str,
+        session_id: str | None = None,
         *,
         after_seq: int | None = None,
+        session_ids: Sequence[str] | None = None,
+        cursors: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
         limit: int | None = None,
         mentions_me: bool | None = None,
+        include_own: bool | None = None,
         sender: str | None = None,
         visibility: Visibility | None = None,
         auth_token: str | None = None,
     ) -> Call[WaitResult]:
-        """Wait until there are messages after after_seq that you may see; do not poll. Then continue with after_seq=next_after_seq, and mark_read what you have handled.
+        """Wait until others have written messages that you may see; do not poll. Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.
 
+        session_id: Without session_id and session_ids: all you may read.
         after_seq: Default: your stored cursor.
+        cursors: after_seq by session_id, when you wait for several.
         timeout_seconds: Default: 25.
         limit: Default: 50.
         mentions_me: Only messages to you, or with @your-agent-id. Default: False.
+        include_own: Your own messages count too. Default: False.
         """
         return make_call(
             registry.WAIT_FOR_MESSAGES,
             WaitResult,
             session_id=session_id,
             after_seq=after_seq,
+            session_ids=session_ids,
+            cursors=cursors,
             timeout_seconds=timeout_seconds,
             limit=limit,
             mentions_me=mentions_me,
+            include_own=include_own,
             sender=sender,
             visibility=visibility,
             auth_token=auth_token,
@@ -326,8 +335,8 @@ class Calls:
         self,
         key: str,
         value: Any | Missing = MISSING,
-        *,
         session_id: str | None = None,
+        *,
         scope: MemoryScope | None = None,
         expires_in: int | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -365,8 +374,8 @@ class Calls:
     def get_memory(
         self,
         key: str,
-        *,
         session_id: str | None = None,
+        *,
         scope: MemoryScope | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryValue]:
@@ -385,8 +394,8 @@ class Calls:
 
     def list_memory(
         self,
-        *,
         session_id: str | None = None,
+        *,
         scope: MemoryScope | None = None,
         prefix: str | None = None,
         limit: int | None = None,
@@ -412,8 +421,8 @@ class Calls:
     def delete_memory(
         self,
         key: str,
-        *,
         session_id: str | None = None,
+        *,
         scope: MemoryScope | None = None,
         expected_version: int | None = None,
         auth_token: str | None = None,
@@ -435,8 +444,8 @@ class Calls:
     def acquire_lease(
         self,
         name: str,
-        *,
         session_id: str | None = None,
+        *,
         ttl_seconds: int | None = None,
         wait_seconds: float | None = None,
         auth_token: str | None = None,
@@ -461,8 +470,8 @@ class Calls:
         self,
         name: str,
         fencing_token: int,
-        *,
         session_id: str | None = None,
+        *,
         auth_token: str | None = None,
     ) -> Call[LeaseReleased]:
         """Release a lease; released is false if you no longer held it."""
@@ -477,8 +486,8 @@ class Calls:
 
     def list_leases(
         self,
-        *,
         session_id: str | None = None,
+        *,
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
@@ -498,8 +507,8 @@ class Calls:
 
     def list_agents(
         self,
-        *,
         session_id: str | None = None,
+        *,
         limit: int | None = None,
         cursor: str | None = None,
         auth_token: str | None = None,
@@ -519,8 +528,8 @@ class Calls:
 
     def get_audit_log(
         self,
-        *,
         session_id: str | None = None,
+        *,
         agent_id: str | None = None,
         event_type: str | None = None,
         after: Moment | None = None,

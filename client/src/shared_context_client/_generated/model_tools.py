@@ -193,21 +193,42 @@ MODEL_TOOLS = (
     ModelTool(
         registry.WAIT_FOR_MESSAGES,
         WaitResult,
-        "Wait until there are messages after after_seq that you may see; do not poll. Then continue with after_seq=next_after_seq, and mark_read what you have handled.",
+        "Wait until others have written messages that you may see; do not poll. Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.",
         {
             "properties": {
-                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "session_id": {
+                    "description": "Without session_id and session_ids: all you may read.",
+                    "maxLength": 64,
+                    "minLength": 1,
+                    "type": "string",
+                },
                 "after_seq": {
                     "description": "Default: your stored cursor.",
                     "minimum": 0,
                     "maximum": 9223372036854775807,
                     "type": "integer",
                 },
-                "timeout_seconds": {"default": 25, "minimum": 0, "maximum": 120, "type": "number"},
+                "session_ids": {
+                    "items": {"maxLength": 64, "minLength": 1, "type": "string"},
+                    "maxItems": 100,
+                    "minItems": 1,
+                    "type": "array",
+                },
+                "cursors": {
+                    "description": "after_seq by session_id, when you wait for several.",
+                    "maxProperties": 2000,
+                    "type": "object",
+                },
+                "timeout_seconds": {"default": 25, "minimum": 0, "maximum": 3600, "type": "number"},
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "mentions_me": {
                     "default": False,
                     "description": "Only messages to you, or with @your-agent-id.",
+                    "type": "boolean",
+                },
+                "include_own": {
+                    "default": False,
+                    "description": "Your own messages count too.",
                     "type": "boolean",
                 },
                 "sender": {"maxLength": 128, "minLength": 1, "type": "string"},
@@ -216,7 +237,6 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
             },
-            "required": ["session_id"],
             "type": "object",
         },
     ),

@@ -137,8 +137,9 @@ class MessageList(Record):
 class WaitResult(Record):
     """Answer of wait_for_messages."""
 
+    cursors: dict[str, int] | None
     messages: list[MessageItem]
-    next_after_seq: int
+    next_after_seq: int | None
     timed_out: bool
 
 

@@ -53,7 +53,7 @@ class Sessions(Protocol):
     ) -> Page[SessionSummary]:
         """Return the sessions that policy.can_see_session grants the caller, newest first by
         (created_at, id), strictly older than `before`. SessionSummary defines the counts; `unread`
-        are the visible messages after the caller's cursor. The cost is that of `limit` sessions,
+        are the visible messages of others after the caller's cursor. The cost is that of `limit` sessions,
         whatever their size."""
 
     async def summarize(

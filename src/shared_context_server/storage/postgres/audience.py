@@ -48,13 +48,15 @@ def visible_seqs_page(order: str) -> str:
     return f"SELECT seq FROM ({pages}) AS visible ORDER BY seq {order} LIMIT :limit OFFSET :offset"
 
 
-def tally_query(session_id: str, up_to_seq: str) -> str:
+def tally_query(session_id: str, up_to_seq: str, sender: str | None = None) -> str:
     """Return a query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the keys see
-    of a session, given as SQL, up to and including a seq. It costs three index look-ups."""
+    of a session, given as SQL, up to and including a seq. With `sender`, SQL too, only this agent's
+    messages. It costs three index look-ups."""
+    suffix = "" if sender is None else f" || chr(31) || {sender}"
     latest = " UNION ALL ".join(
         f"""(
         SELECT seq, ordinal, created_at FROM audience
-        WHERE session_id = {session_id} AND seq <= {up_to_seq} AND name = {name}
+        WHERE session_id = {session_id} AND seq <= {up_to_seq} AND name = {name}{suffix}
         ORDER BY seq DESC LIMIT 1
     )"""
         for name in _NAMES

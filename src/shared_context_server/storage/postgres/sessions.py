@@ -97,13 +97,20 @@ _READ_UP_TO = """
         SELECT seq FROM cursors WHERE session_id = listed.id AND agent_id = :agent_id
     ), 0) AS seq) AS cursor"""
 _TALLIES = Statement(f"""
-    SELECT visible.count AS count, visible.newest_at, known.count AS read_count {_READ_UP_TO}
+    SELECT visible.count AS count, visible.newest_at,
+           visible.count - known.count - own.count + known_own.count AS unread {_READ_UP_TO}
     CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS visible
     CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq")}) AS known
+    CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER), ":agent_id::text")}) AS own
+    CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq", ":agent_id::text")}) AS known_own
     ORDER BY listed.place""")
 _TALLIES_OF_ALL = Statement(f"""
     SELECT coalesce(newest.seq, 0) AS count, newest.created_at AS newest_at,
-           cursor.seq AS read_count {_READ_UP_TO}
+           coalesce(newest.seq, 0) - cursor.seq - sent.count AS unread {_READ_UP_TO}
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS count FROM messages
+        WHERE session_id = listed.id AND sender = :agent_id::text AND seq > cursor.seq
+    ) AS sent
     LEFT JOIN LATERAL (
         SELECT seq, created_at FROM messages WHERE session_id = listed.id ORDER BY seq DESC LIMIT 1
     ) AS newest ON TRUE
@@ -306,7 +313,7 @@ async def summarize(
         SessionSummary(
             session=session,
             message_count=row["count"],
-            unread=row["count"] - row["read_count"],
+            unread=row["unread"],
             last_activity=decode_time(row["newest_at"]) if row["count"] else session.created_at,
         )
         for session, row in zip(sessions, rows, strict=True)

@@ -75,6 +75,9 @@ _LIST_VISIBLE_WRITERS = """
     WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
     GROUP BY agent_id ORDER BY min(first_seq) LIMIT :limit"""
 
+_COUNT_SENT_AFTER = """
+    SELECT count(*) FROM messages INDEXED BY messages_by_sender
+    WHERE session_id = :session_id AND sender = :sender AND seq > :after_seq"""
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
     INSERT INTO cursors (session_id, agent_id, seq) VALUES (:session_id, :agent_id, :seq)
@@ -251,7 +254,9 @@ def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) 
     return SessionSummary(
         session=session,
         message_count=count,
-        unread=count - _count_up_to(connection, session, caller, cursor),
+        unread=count
+        - _count_up_to(connection, session, caller, cursor)
+        - _count_own_after(connection, session, caller, cursor),
         last_activity=newest_at or session.created_at,
     )
 
@@ -262,6 +267,21 @@ def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Calle
         return seq
     keys = audience_keys(caller)
     return tally_visible(connection, session.id, keys, up_to_seq=seq).count
+
+
+def _count_own_after(
+    connection: sqlite3.Connection, session: Session, caller: Caller, seq: int
+) -> int:
+    """Return how many of the caller's own messages the caller sees after `seq`."""
+    if caller.is_admin:
+        parameters = {"session_id": session.id, "sender": caller.agent_id, "after_seq": seq}
+        (count,) = connection.execute(_COUNT_SENT_AFTER, parameters).fetchone()
+        return int(count)
+    keys = audience_keys(caller, sender=caller.agent_id)
+    count = tally_visible(connection, session.id, keys).count
+    if count and seq:
+        count -= tally_visible(connection, session.id, keys, up_to_seq=seq).count
+    return int(count)
 
 
 def find_cursor(connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
