@@ -122,9 +122,11 @@ async def test_one_call_waits_for_several_sessions(as_agent: As, server: Server)
     await alice.call("add_message", session_id=first, content="a")
     await alice.call("add_message", session_id=second, content="b")
     again = wait | {"cursors": woken["cursors"], "limit": 1}
-    assert contents(answer := await bob.call("wait_for_messages", **again)) == ["a"]
+    answer = await bob.call("wait_for_messages", **again)
+    assert contents(answer) == ["a"]
     again["cursors"] = answer["cursors"]
-    assert contents(answer := await bob.call("wait_for_messages", **again)) == ["b"]
+    answer = await bob.call("wait_for_messages", **again)
+    assert contents(answer) == ["b"]
     assert answer["cursors"] == {first: 2, second: 2}
 
 

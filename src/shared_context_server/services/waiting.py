@@ -123,7 +123,9 @@ class _WaitedFor:
 
     def find_cursors(self, messages: list[Message]) -> dict[str, int]:
         """Return the cursors with which to continue after these messages."""
-        return self._begins | self._settled | {message.session_id: message.seq for message in messages}
+        return (
+            self._begins | self._settled | {message.session_id: message.seq for message in messages}
+        )
 
     async def _read_session(self, cursor: SessionCursor, news: News) -> list[Message]:
         while True:

@@ -52,8 +52,7 @@ def input_schema(arguments: type[BaseModel]) -> JsonSchema:
     schema = _generate(arguments)
     del schema["additionalProperties"]
     schema["properties"] = {
-        name: _simplify(part) if part else ANY_JSON
-        for name, part in schema["properties"].items()
+        name: _simplify(part) if part else ANY_JSON for name, part in schema["properties"].items()
     }
     return schema
 
