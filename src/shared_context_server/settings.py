@@ -301,7 +301,10 @@ class Settings(BaseModel):
         description="Sources of sensor values, comma-separated; see the page on the clock.",
     )
     clock_sensor_interval: float = Field(
-        default=1, ge=0.01, le=86_400, description="Time between readings of the sensors, seconds."
+        default=1,
+        ge=0,
+        le=86_400,
+        description="Time between readings of the sensors, seconds; 0 reads as often as the clock ticks.",
     )
 
     _check_clock_prefix = field_validator("clock_prefix", mode="after")(check_prefix)

@@ -74,7 +74,7 @@ def wait_until_nothing_is_shared(prefix: str) -> None:
 def test_the_clock_keeps_time_until_a_signal_and_leaves_nothing(
     start_clock: StartClock, prefix: str
 ) -> None:
-    options = ("--prefix", prefix, "--hz", "100", "--source", "simulated")
+    options = ("--prefix", prefix, "--freq", "100", "--source", "simulated")
     with start_clock(*options) as process, ClockReader(prefix) as clock:
         assert abs(clock.now().time - time.time()) < 5
         record = clock.read()

@@ -261,6 +261,25 @@ def test_the_clock_does_not_keep_a_core_busy(prefix, start_daemon, wait_until):
     assert share < 0.5
 
 
+def test_sensors_are_read_as_often_as_the_clock_ticks_if_asked_for(
+    prefix, start_daemon, wait_until, tmp_path
+):
+    (tmp_path / "pair.py").write_text("def read(): return 19.5, 40\n")
+    daemon = start_daemon(
+        *("--freq", "200", "--sensor-interval", "0", "--source", "python:pair:read", "--debug")
+    )
+    with ClockReader(prefix) as clock, SensorReader(prefix) as sensors:
+        record = clock.read()
+        assert (record.tick_period_us, record.sensor_interval_ms) == (5000, 5)
+        wait_until(lambda: sensors.now().temperature == 19.5)
+        assert sensors.now().humidity == 40
+        first_tick, first_reading = clock.now().sequence, sensors.now().sequence
+        wait_until(lambda: sensors.now().sequence >= first_reading + 50)
+        assert clock.now().sequence - first_tick < 10 * 50  # not once a second
+    assert daemon.stop() == 0
+    assert "DEBUG sensor source 'python:pair:read': " in daemon.errors
+
+
 def test_a_failing_sensor_neither_stops_the_clock_nor_the_other_sensors(
     prefix, start_daemon, wait_until, tmp_path
 ):

@@ -3,8 +3,11 @@ import shlex
 import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -20,6 +23,13 @@ from shared_context_server.clock.sources.registry import DEFAULT_SOURCES, open_s
 from shared_context_server.clock.sources.simulated import SimulatedSource
 
 NOTHING = Channels()
+
+
+class Room(NamedTuple):
+    """A tuple in another order, whose names count."""
+
+    humidity: float
+    temperature: float
 
 
 def make_files(directory, **files):
@@ -108,6 +118,7 @@ def test_the_host_gives_no_processor_time_over_a_span_too_short_to_count():
     while (cpu := source.read().cpu) is None:
         assert time.monotonic() < end_s
     assert 0 <= cpu <= 100
+    assert source.read().cpu == cpu  # read again within the window
 
 
 def test_simulated_values_say_so_and_are_those_of_a_room():
@@ -124,6 +135,10 @@ def test_simulated_values_say_so_and_are_those_of_a_room():
         (SimpleNamespace(temperature=20.0), Channels(temperature=20.0)),
         ({"temperature": None, "humidity": math.nan, "pressure": 1013}, NOTHING),
         ({}, NOTHING),
+        ((20, 50.5), Channels(temperature=20.0, humidity=50.5)),
+        ((None, 50.5), Channels(humidity=50.5)),
+        (Room(humidity=50.5, temperature=20.0), Channels(temperature=20.0, humidity=50.5)),
+        ((Decimal("20.5"), Fraction(101, 2)), Channels(temperature=20.5, humidity=50.5)),
     ],
 )
 def test_what_a_source_gives_is_taken_channel_by_channel(given, expected):
@@ -137,6 +152,11 @@ def test_what_a_source_gives_is_taken_channel_by_channel(given, expected):
         20.5,
         "20.5",
         [20.5],
+        (20.5,),
+        (20.5, 40.0, 3.0),
+        ("20.5", 40.0),
+        SimpleNamespace(warmth=20.0),
+        {"temperature": 10**400},
         {"temperature": "20"},
         {"temperature": True},
         {"temperature": -300},
@@ -181,7 +201,7 @@ def test_a_commands_object_is_read():
 @pytest.mark.parametrize(
     "script, message",
     [
-        ("print(21)", "not an object"),
+        ("print(21)", "must be an object"),
         ("print(str())", "not JSON"),
         ("raise SystemExit(3)", "exit status 3"),
         ("print(chr(120) * 100000)", "more than"),

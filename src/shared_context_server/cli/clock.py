@@ -14,7 +14,7 @@ from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.settings import Settings
+from shared_context_server.settings import LogLevel, Settings
 
 
 @Parameter(name="*")
@@ -23,7 +23,7 @@ class ClockOptions:
     """Options of the clock daemon. Each one sets the setting CLOCK_… of the same name."""
 
     prefix: Annotated[str | None, Parameter(help="Prefix of the segments' names.")] = None
-    hz: Annotated[float | None, Parameter(help="Ticks a second.")] = None
+    hz: Annotated[float | None, Parameter(name=["--hz", "--freq"], help="Ticks a second.")] = None
     ntp: Annotated[
         tuple[str, ...] | None,
         Parameter(negative="", help="HOST[:PORT], repeatable; or kernel; or none."),
@@ -41,7 +41,13 @@ class ClockOptions:
             "or none; repeatable.",
         ),
     ] = None
-    sensor_interval: Annotated[float | None, Parameter(help="Seconds between readings.")] = None
+    sensor_interval: Annotated[
+        float | None,
+        Parameter(help="Seconds between readings; 0 reads as often as the clock ticks."),
+    ] = None
+    debug: Annotated[
+        bool, Parameter(negative="", help="Log each answer of a server and each reading.")
+    ] = False
 
     def load(self) -> Settings:
         """The settings with these options. Raises ConfigurationError."""
@@ -53,6 +59,7 @@ class ClockOptions:
             "clock_ntp_hold": self.ntp_hold,
             "clock_sources": self.source,
             "clock_sensor_interval": self.sensor_interval,
+            "log_level": LogLevel.DEBUG if self.debug else None,
         }
         return load_options(EnvironmentOwner.SERVER, overrides)
 
@@ -92,4 +99,5 @@ def daemon_command(settings: Settings) -> list[str]:
         f"--ntp-hold={options.ntp_hold_s}",
         *(f"--source={source}" for source in options.sources),
         f"--sensor-interval={options.sensor_interval_s}",
+        *(("--debug",) if settings.log_level is LogLevel.DEBUG else ()),
     ]

@@ -122,6 +122,8 @@ def _log_line(line: str) -> None:
     parts = line.split(" ", 3)
     if len(parts) == 4 and parts[2] in ("WARNING", "ERROR", "CRITICAL"):
         _log.warning(parts[3])
+    elif len(parts) == 4 and parts[2] == "DEBUG":
+        _log.debug(parts[3])
     elif len(parts) == 4 and parts[2] == "INFO":
         _log.info(parts[3])
     else:

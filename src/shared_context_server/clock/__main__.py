@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     given = parser.parse_args(arguments)
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+        level=logging.DEBUG if given.debug else logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
     )
     try:
         options = DaemonOptions(
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Keep time and sensors in shared memory.",
     )
     add = parser.add_argument
-    add("--hz", type=float, default=1000.0, help="ticks a second (default 1000)")
+    add("--hz", "--freq", type=float, default=1000.0, help="ticks a second (default 1000)")
     add(
         "--ntp",
         action="append",
@@ -89,8 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar="S",
-        help="seconds between readings (1)",
+        help="seconds between readings (1); 0 reads as often as the clock ticks",
     )
+    add("--debug", action="store_true", help="log each answer of a server and each reading")
     add("--prefix", default="", help="prefix of the segments' names, to run several daemons")
     add("--until-eof", action="store_true", help="stop at the end of standard input")
     return parser

@@ -57,7 +57,7 @@ def run_daemon(
         stack.callback(clock.close)
         sensors = PublishedSegment(sensor_segment_name(options.prefix))
         stack.callback(sensors.close)
-        loop = SensorLoop(sources, options.sensor_interval_s, sensors.write)
+        loop = SensorLoop(sources, options.read_sensors_every_s, sensors.write)
         ticker = _Ticker(options, timekeeper, clock, sensors)
         ticker.tick()
         loop.start()
@@ -86,7 +86,7 @@ class _Ticker:
         self._sensors = sensors
         self._pid = os.getpid()
         self._tick_period_us = max(1, round(options.period_ns / 1000))
-        self._sensor_interval_ms = max(1, round(options.sensor_interval_s * 1000))
+        self._sensor_interval_ms = max(1, round(options.read_sensors_every_s * 1000))
         self._check_segments_at_ns = 0
 
     def tick(self) -> None:

@@ -33,6 +33,9 @@ class ClockFlag(IntFlag):
 
 
 class SensorFlag(IntFlag):
+    """`VALID`: temperature and humidity both have a value, so a reader that knows only the first 24
+    bytes needs no other bit. Each channel also has a bit of its own."""
+
     VALID = 1 << 0
     TEMPERATURE = 1 << 1
     HUMIDITY = 1 << 2
@@ -40,6 +43,9 @@ class SensorFlag(IntFlag):
     MEMORY = 1 << 4
     LOAD = 1 << 5
     SIMULATED = 1 << 8
+
+
+TEMPERATURE_AND_HUMIDITY = SensorFlag.TEMPERATURE | SensorFlag.HUMIDITY
 
 
 class _Record(ctypes.LittleEndianStructure):
@@ -168,7 +174,8 @@ def encode_sensors(
     monotonic_ns: int,
     pid: int,
 ) -> bytes:
-    """A sensor record with sequence word 0. A channel that is NaN has no flag."""
+    """A sensor record with sequence word 0. A channel that is not a finite number becomes NaN and has
+    no flag; `VALID` is set only if temperature and humidity both have theirs."""
     channels = (
         (temperature_c, SensorFlag.TEMPERATURE),
         (humidity_percent, SensorFlag.HUMIDITY),
@@ -178,12 +185,15 @@ def encode_sensors(
     )
     flags = SensorFlag(0)
     for value, flag in channels:
-        if not math.isnan(value):
+        if math.isfinite(value):
             flags |= flag
-    if flags:
+    if flags & TEMPERATURE_AND_HUMIDITY == TEMPERATURE_AND_HUMIDITY:
         flags |= SensorFlag.VALID
     if simulated:
         flags |= SensorFlag.SIMULATED
+    temperature_c, humidity_percent, cpu_percent, memory_percent, load1 = (
+        value if flags & flag else math.nan for value, flag in channels
+    )
     return SENSOR_STRUCT.pack(
         temperature_c,
         humidity_percent,

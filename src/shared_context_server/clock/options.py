@@ -14,6 +14,7 @@ from shared_context_server.clock.timesync.timekeeper import SystemTime, Timekeep
 
 KERNEL = "kernel"
 NONE = "none"
+EACH_TICK = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,7 @@ class DaemonOptions:
 
     `ntp`: servers as HOST[:PORT], or ("kernel",), or () for the system clock.
     `sources`: see `sources.registry`. A channel comes from the first source that has it.
+    `sensor_interval_s`: 0 reads each source as often as the clock ticks.
     """
 
     prefix: str = ""
@@ -37,7 +39,8 @@ class DaemonOptions:
         _check_range("--hz", self.hz, 0.1, 10_000)
         _check_range("--ntp-interval", self.ntp_interval_s, 0.1, 86_400)
         _check_range("--ntp-hold", self.ntp_hold_s, 0, 10_000_000)
-        _check_range("--sensor-interval", self.sensor_interval_s, 0.01, 86_400)
+        if self.sensor_interval_s != EACH_TICK:
+            _check_range("--sensor-interval", self.sensor_interval_s, 0.0001, 86_400)
         for option, words in (("--ntp", self.ntp), ("--source", self.sources)):
             _check_is_tuple(option, words)
             if NONE in words and len(words) > 1:
@@ -53,6 +56,10 @@ class DaemonOptions:
     @property
     def period_ns(self) -> int:
         return round(1e9 / self.hz)
+
+    @property
+    def read_sensors_every_s(self) -> float:
+        return self.sensor_interval_s or 1 / self.hz
 
 
 def open_timekeeper(options: DaemonOptions) -> Timekeeper:

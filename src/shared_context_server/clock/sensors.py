@@ -71,6 +71,7 @@ class SensorLoop:
                 if failures:
                     logger.info("sensor source %r gives readings again", source.name)
                 failures = 0
+                logger.debug("sensor source %r: %s", source.name, channels)
                 self._take_reading(index, channels)
                 elapsed_s = (time.monotonic_ns() - started_ns) / 1e9
                 delay_s = max(0.0, self._interval_s - elapsed_s)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, SupportsFloat
 
 from shared_context_server.clock.errors import SourceError
 
 ABSOLUTE_ZERO_C = -273.15
+PAIR = ("temperature", "humidity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +39,26 @@ class Source(Protocol):
 
 
 def take_channels(given: object, source: str) -> Channels:
-    """The temperature and humidity of a mapping, or of an object with these attributes.
+    """The temperature and humidity of a mapping, of an object with these attributes, or of a tuple
+    (temperature, humidity).
 
-    A value that is missing, None or NaN is absent. Raises SourceError for a value that is not a
-    number or is physically impossible.
+    A value that is missing, None or NaN is absent. Raises SourceError for anything else, and for a
+    value that is not a number or is physically impossible.
     """
     if isinstance(given, Mapping):
         temperature, humidity = given.get("temperature"), given.get("humidity")
-    elif given is None or isinstance(given, str | bytes | int | float | list | tuple):
-        raise SourceError(
-            source, f"returned {type(given).__name__}, not an object with temperature or humidity"
-        )
-    else:
+    elif hasattr(given, "temperature") or hasattr(given, "humidity"):
         temperature = getattr(given, "temperature", None)
         humidity = getattr(given, "humidity", None)
+    elif isinstance(given, tuple) and len(given) == len(PAIR):
+        temperature, humidity = given
+    else:
+        kind = f"{len(given)} values" if isinstance(given, tuple) else type(given).__name__
+        raise SourceError(
+            source,
+            f"returned {kind}; it must be an object or a mapping with temperature or humidity, or "
+            "a tuple (temperature, humidity)",
+        )
     return Channels(
         temperature=_check_number(temperature, "temperature", ABSOLUTE_ZERO_C, math.inf, source),
         humidity=_check_number(humidity, "humidity", 0.0, 100.0, source),
@@ -61,9 +68,13 @@ def take_channels(given: object, source: str) -> Channels:
 def _check_number(value: object, name: str, low: float, high: float, source: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SourceError(source, f"{name} is {value!r}, not a number")
-    number = float(value)
+    # Numbers of other kinds too, such as Decimal and NumPy's. A string has no __float__.
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise SourceError(source, f"{name} is {value!r:.80}, not a number")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise SourceError(source, f"{name} is {value!r:.80}, not a number") from exc
     if math.isnan(number):
         return None
     if not low <= number <= high or math.isinf(number):

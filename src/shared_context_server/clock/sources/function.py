@@ -10,7 +10,7 @@ from shared_context_server.clock.sources.channels import Channels, take_channels
 
 
 class FunctionSource:
-    """Calls the function without arguments. Modules of the current directory are found too.
+    """Calls the function without arguments and takes what `take_channels` takes. Modules of the current directory are found too.
 
     The first read imports the module, in the source's own thread. If the import fails, the next
     read tries it again.

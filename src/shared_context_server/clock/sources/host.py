@@ -16,15 +16,16 @@ class HostSource:
     def __init__(self) -> None:
         psutil.cpu_percent()
         self._asked_at_s = time.monotonic()
+        self._cpu: float | None = None
 
     def read(self) -> Channels:
+        """Reads that follow each other faster than the window repeat its last processor time."""
         now_s = time.monotonic()
-        cpu = None
         if now_s - self._asked_at_s >= CPU_WINDOW_S:
-            cpu, self._asked_at_s = psutil.cpu_percent(), now_s
+            self._cpu, self._asked_at_s = psutil.cpu_percent(), now_s
         return Channels(
             temperature=_find_temperature(),
-            cpu=cpu,
+            cpu=self._cpu,
             memory=psutil.virtual_memory().percent,
             load1=psutil.getloadavg()[0],
         )

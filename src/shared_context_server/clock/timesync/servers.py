@@ -158,6 +158,7 @@ class NtpTime:
                 delay_s = min(interval_s, BURST_INTERVAL_S * 2 ** min(failures, 10))
             else:
                 answers, failures = answers + 1, 0
+                logger.debug("time server %s: %s", server, sample)
                 self._record(sample, server, epoch)
                 in_burst = answers < BURST_ANSWERS
                 delay_s = min(interval_s, BURST_INTERVAL_S) if in_burst else interval_s
