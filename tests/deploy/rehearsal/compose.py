@@ -10,11 +10,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -211,6 +212,15 @@ class Deployment:
         place.write_text(set_addresses(source.read_text(), listen=listen, replicas=replicas))
         return place
 
+    def lead_to(self, ports: list[int]) -> None:
+        """Let the running proxy lead to servers on these ports, by a reload."""
+        proxy = self.services["proxy"]
+        (source,) = [Path(entry["source"]) for entry in proxy.config["volumes"]]
+        listen, replicas = f"127.0.0.1:{proxy.ports[0]}", [f"127.0.0.1:{port}" for port in ports]
+        config = set_addresses(source.read_text(), listen=listen, replicas=replicas)
+        (self.directory / "nginx.conf").write_text(config)
+        os.kill(proxy.containers[0].pid, signal.SIGHUP)
+
     # ---- what runs
 
     @property
@@ -247,10 +257,12 @@ class Deployment:
         raise RuntimeError(f"{service.name} is not healthy:\n{container.log[-4000:]}")
 
     @contextmanager
-    def up(self) -> Iterator[None]:
-        """All services, in the order of depends_on, until the end of the block."""
+    def up(self, *, only: Collection[str] = ()) -> Iterator[None]:
+        """All services or these, in the order of depends_on, until the end of the block."""
         try:
             for service in self.services.values():
+                if only and service.name not in only:
+                    continue
                 for number in range(len(service.specs)):
                     container = self.start(service, number)
                     service.healthy_after_s = max(

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,7 @@ class Spec:
     is_confined: bool = True  # no capabilities, no new privileges
     stop_signal: str = "SIGTERM"
     grace_s: float = 10.0
-
-    def with_command(self, command: list[str]) -> Spec:
-        return replace(self, command=command)
+    stdin: Path = Path(os.devnull)
 
 
 def make_overlay(layers: Sequence[Path], directory: Path) -> Path:
@@ -106,14 +104,14 @@ class Container:
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.root = make_overlay(self.spec.layers, self.directory)
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("ab") as log, self.spec.stdin.open("rb") as stdin:
             # As Docker does, so that the process may open /dev/stdout.
             os.fchown(log.fileno(), *self._owner)
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc"]
                 + [self._script(), "container"],
                 env=self.spec.environment,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -205,14 +203,14 @@ class Container:
     def wait(self) -> int:
         return self.process.wait()
 
-    def stop(self) -> tuple[int, float]:
+    def stop(self, *, grace_s: float | None = None) -> tuple[int, float]:
         """Send the stop signal, then SIGKILL when the grace period is over: exit code and seconds."""
         self.measure()
         began = time.monotonic()
         if self.is_running:
             os.kill(self.pid, signal.Signals[self.spec.stop_signal])
         try:
-            code = self.process.wait(self.spec.grace_s)
+            code = self.process.wait(self.spec.grace_s if grace_s is None else grace_s)
         except subprocess.TimeoutExpired:
             self.kill()
             code = -signal.SIGKILL

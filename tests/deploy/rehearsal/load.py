@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -80,7 +81,7 @@ class McpCaller:
                 self._client = client
             answer = await self._client.call_tool(tool, arguments)
         except ToolError as exc:
-            raise _FailedError(f"tool error {str(exc)[:40]}") from exc
+            raise _FailedError(find_code(str(exc))) from exc
         except Exception as exc:  # noqa: BLE001  # whatever the transport raises
             await self.close()
             raise _FailedError(f"MCP {type(exc).__name__}") from exc
@@ -94,6 +95,12 @@ class McpCaller:
                 await client.__aexit__(None, None, None)
             except Exception:  # noqa: BLE001  # it is given up
                 return
+
+
+def find_code(text: str) -> str:
+    """Of a tool's error, which is the same JSON as REST's."""
+    found = re.search(r'"code":\s*"([A-Z_]+)"', text)
+    return found[1] if found else text[:60]
 
 
 @dataclass
@@ -111,7 +118,18 @@ class Record:
     calls: Counter[str] = field(default_factory=Counter)  # by protocol
     retried: Counter[str] = field(default_factory=Counter)  # calls that took more than one try
     refusals: Counter[str] = field(default_factory=Counter)  # by kind
-    longest_s: dict[str, float] = field(default_factory=dict)  # of a call with its retries
+    # What kind of call, when it began, and how long it took with its retries, in s.
+    took: list[tuple[str, float, float]] = field(default_factory=list)
+    rolled: list[float] = field(default_factory=list)  # when the servers began to be replaced, and ended
+
+    def longest_s(self, kind: str, *, is_rolling: bool) -> float:
+        """Of the calls that were under way while servers were replaced, or of the others."""
+        began, ended = self.rolled
+        return max(
+            (taken for each, at, taken in self.took
+             if each == kind and (at < ended and at + taken > began) is is_rolling),
+            default=0.0,
+        )
 
 
 async def call(caller: Caller, record: Record, kind: str, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -127,8 +145,7 @@ async def call(caller: Caller, record: Record, kind: str, tool: str, **arguments
         name = f"{caller.protocol} {kind}"
         record.calls[name] += 1
         record.retried[name] += attempt > 1
-        taken_s = time.monotonic() - began
-        record.longest_s[name] = max(taken_s, record.longest_s.get(name, 0.0))
+        record.took.append((name, began, time.monotonic() - began))
         return answer
     raise AssertionError("it never gives up")
 
@@ -142,6 +159,9 @@ class Writer:
     session_id: str
     name: str
     is_over: bool = False
+
+    async def connect(self) -> None:
+        await call(self.caller, Record(), "setup", "get_session", session_id=self.session_id)
 
     async def run(self) -> None:
         for number in itertools.count():
@@ -302,4 +322,6 @@ async def open_load(url: str, api_key: str) -> AsyncIterator[Load]:
             else:
                 caller = open_caller(number, name)
                 listeners.append(Waiter(record, session_id, f"{caller.protocol} waits", caller=caller))
+        for writer in writers:
+            await writer.connect()
         yield Load(record, sessions, writers, listeners, url, headers("creator"))

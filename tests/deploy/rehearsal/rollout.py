@@ -34,7 +34,9 @@ async def measure(
         began = time.monotonic()
         writing = [asyncio.create_task(writer.run()) for writer in load.writers]
         await asyncio.sleep(BEFORE_S)
+        load.record.rolled.append(time.monotonic())
         await roll()
+        load.record.rolled.append(time.monotonic())
         await asyncio.sleep(BEFORE_S)
         for writer in load.writers:
             writer.is_over = True
@@ -83,9 +85,10 @@ def judge(
         table.add(f"{kind}: calls / tried again", f"{record.calls[kind]} / {record.retried[kind]}")
     for kind, count in sorted(record.refusals.items()):
         table.add(f"refused or cut off, {kind}", count)
-    for kind in sorted(record.longest_s):
+    for kind in sorted(record.calls):
         if kind.endswith("writes"):
-            table.add(f"{kind}: longest with its retries", f"{record.longest_s[kind]:.2f} s")
+            longest = (record.longest_s(kind, is_rolling=rolling) for rolling in (False, True))
+            table.add(f"{kind}: longest before and after / during", " / ".join(f"{s:.2f} s" for s in longest))
     table.add("streams / came back by Last-Event-ID", f"{len(streams)} / {sum(s.resumed for s in streams)}")
     table.add("a stream away, longest", f"{max(s.longest_away_s for s in streams):.2f} s")
     table.add("a message at a stream, latest", f"{max(s.latest_s() for s in streams):.2f} s")
