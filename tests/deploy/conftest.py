@@ -31,21 +31,28 @@ def find_nginx() -> str | None:
     )
 
 
-def render(config: str, *, listen: str, replicas: list[str], scratch: Path) -> str:
-    """config/nginx.conf with other addresses and other places to write to, otherwise as it is."""
+def set_addresses(config: str, *, listen: str, replicas: list[str]) -> str:
+    """config/nginx.conf with other addresses, otherwise as it is."""
     servers = "".join(rf"server {replica} \1;" for replica in replicas)
-    changes = [
-        (r"server replica:8000 resolve ([^;]+);", servers),
-        (r"listen 8080;", f"listen {listen};"),
-        (r"error_log stderr warn;", "error_log stderr notice;"),  # says when it serves
-        (r"access_log /dev/stdout plain;", f"access_log {scratch}/access.log plain;"),
-    ]
-    config = config.replace("/tmp/", f"{scratch}/")
-    for pattern, replacement in changes:
-        config, count = re.subn(pattern, replacement, config)
-        assert count == 1, pattern
+    config = replace_once(config, r"server replica:8000 resolve ([^;]+);", servers)
+    return replace_once(config, r"listen 8080;", f"listen {listen};")
+
+
+def render(config: str, *, listen: str, replicas: list[str], scratch: Path) -> str:
+    """The same with other places to write to."""
+    config = set_addresses(config, listen=listen, replicas=replicas).replace("/tmp/", f"{scratch}/")
+    # At this level it says when it serves.
+    config = replace_once(config, r"error_log stderr warn;", "error_log stderr notice;")
+    log = f"access_log {scratch}/access.log plain;"
+    config = replace_once(config, r"access_log /dev/stdout plain;", log)
     as_root = "user root root;\n" if os.geteuid() == 0 else ""  # else its workers are nobody
     return as_root + config
+
+
+def replace_once(config: str, pattern: str, replacement: str) -> str:
+    config, count = re.subn(pattern, replacement, config)
+    assert count == 1, pattern
+    return config
 
 
 def wait_until_it_serves(stderr: IO[str]) -> None:
