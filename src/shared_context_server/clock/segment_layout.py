@@ -15,6 +15,7 @@ import re
 import struct
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
+from keyword import iskeyword
 from typing import Any, Self
 
 from shared_context_server.clock.errors import OptionError
@@ -108,11 +109,14 @@ class SegmentLayout:
         names = [field for field in fields if field not in HEADER]
         self.values_type = _make_values_type(names)
         self.value_indexes = tuple(self.indexes[field] for field in names)
+        self._lenient = [field for field in names if fields[field][-1] in "s?"]
         self.sequence_word = self.offsets[SEQUENCE] // 4
         """Index of the sequence number among the record's 32-bit words."""
 
     def pack(self, values: Mapping[str, Any]) -> bytes:
         """A record of these values; absent ones are 0. Raises OptionError for a wrong value."""
+        for field in self._lenient:
+            _check_exactly(field, self.fields[field], values[field])
         row = [values.get(field, _ZERO.get(code[-1], 0)) for field, code in self.fields.items()]
         try:
             return self.struct.pack(*row)
@@ -142,8 +146,8 @@ def _find_offsets(fields: Mapping[str, str]) -> dict[str, int]:
     offsets, at = {}, 0
     for field, code in fields.items():
         option = f"field {field!r:.80}"
-        if not _FIELD.fullmatch(field):
-            raise OptionError(option, "must be a letter, then letters, digits or '_'")
+        if not _FIELD.fullmatch(field) or iskeyword(field):
+            raise OptionError(option, "must be a letter, then letters, digits or '_', no keyword")
         if not _CODES.fullmatch(code):
             raise OptionError(option, f"{code!r:.40} is not one of b B h H i I q Q f d ? or 16s")
         if _MEANINGS.get(field, code) != code:
@@ -158,6 +162,16 @@ def _find_offsets(fields: Mapping[str, str]) -> dict[str, int]:
         offsets[field] = at
         at += struct.calcsize(f"<{code}")
     return offsets
+
+
+def _check_exactly(field: str, code: str, value: object) -> None:
+    """For codes at which `struct` shortens a text and takes anything for a truth value."""
+    if code == "?":
+        fits = isinstance(value, bool) or value in (0, 1)
+    else:
+        fits = isinstance(value, bytes | bytearray) and len(value) <= int(code[:-1])
+    if not fits:
+        raise OptionError(f"field {field!r}", f"{value!r:.80} does not fit code {code!r}")
 
 
 def _check_value(field: str, code: str, value: object) -> None:
