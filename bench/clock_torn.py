@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from shared_context_server.clock.layout import RECORD_SIZE
 from shared_context_server.clock.segment import (
     attach_segment,
     create_segment,
@@ -31,6 +30,7 @@ from shared_context_server.clock.seqlock import open_reader, open_writer
 
 FIELDS = struct.Struct("<QQIIQQQQQ")
 """Eight numbers that agree; the third, the sequence word, is the writer's own."""
+SEQUENCE_WORD = 4
 NUMBERS = 1 << 32
 BATCH = 20_000
 
@@ -38,8 +38,8 @@ BATCH = 20_000
 def write_forever(name: str) -> None:
     """Write until standard input closes, which the main process sees to."""
     _use_cores(lambda cores: cores[:1])
-    segment = create_segment(name)
-    write = open_writer(segment.view)
+    segment = create_segment(name, FIELDS.size)
+    write = open_writer(segment.view, SEQUENCE_WORD)
     pack = FIELDS.pack
     number = 0
     os.set_blocking(sys.stdin.fileno(), False)
@@ -54,11 +54,11 @@ def write_forever(name: str) -> None:
 def read_and_check(name: str, reads: int, *, with_seqlock: bool) -> None:
     """Print how many reads were made, how many were torn, and how many records were seen."""
     _use_cores(lambda cores: cores[1:] or cores)
-    view = attach_segment(name).view
+    view = attach_segment(name, FIELDS.size).view
     copy: Callable[[memoryview], tuple[int, ...]] = FIELDS.unpack_from
     read: Callable[[], tuple[int, ...]]
     if with_seqlock:
-        read = open_reader(view, copy, _give_up)
+        read = open_reader(view, SEQUENCE_WORD, copy, _give_up)
     else:
 
         def read() -> tuple[int, ...]:
@@ -150,5 +150,4 @@ def _is_open(fd: int) -> bool:
 
 
 if __name__ == "__main__":
-    assert FIELDS.size == RECORD_SIZE
     sys.exit(main())

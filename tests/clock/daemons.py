@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shared_context_server.clock import SegmentWriter
+from shared_context_server.clock.layout import CLOCK_LAYOUT, SENSOR_LAYOUT
+from shared_context_server.clock.writer_lock import WriterLock
+
+ROOT = Path(__file__).parents[2]
+
 
 @contextmanager
 def own_prefix() -> Iterator[str]:
@@ -44,11 +50,19 @@ def run_daemon_process(prefix: str, *arguments: str) -> Iterator[subprocess.Pope
             process.terminate()
 
 
+def open_segment(name: str) -> SegmentWriter:
+    """A writer of the clock's or the sensors' segment of this name, as a daemon opens it that holds
+    the lock."""
+    layout = next(layout for layout in (CLOCK_LAYOUT, SENSOR_LAYOUT) if name.endswith(layout.name))
+    prefix = name.removesuffix(layout.name)
+    return SegmentWriter(layout, prefix, lock=WriterLock(prefix, layout.lock_name))
+
+
 WRITE_WITHOUT_REST = """
 import os, sys, time
 from shared_context_server.clock.layout import encode_clock, encode_sensors
-from shared_context_server.clock.publication import PublishedSegment
-segment = PublishedSegment(sys.argv[1])
+from tests.clock.daemons import open_segment
+segment = open_segment(sys.argv[1])
 while True:
     now_ns = time.monotonic_ns()
     if sys.argv[1].endswith("time_daemon_shm"):
@@ -59,7 +73,7 @@ while True:
     else:
         record = encode_sensors(temperature_c=21.0, monotonic_ns=now_ns, pid=os.getpid())
     for _ in range(1000):
-        segment.write(record)
+        segment.write_record(record)
 """
 
 
@@ -70,7 +84,7 @@ def run_restless_writer(segment: str) -> Iterator[subprocess.Popen[bytes]]:
     A daemon is in the middle of a write for a tenth of a microsecond in each millisecond, this one
     for much of its time: so it can be stopped there.
     """
-    with subprocess.Popen([sys.executable, "-c", WRITE_WITHOUT_REST, segment]) as process:
+    with subprocess.Popen([sys.executable, "-c", WRITE_WITHOUT_REST, segment], cwd=ROOT) as process:
         try:
             wait_for(lambda: is_written(segment), "the writer did not begin")
             yield process

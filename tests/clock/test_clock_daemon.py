@@ -199,7 +199,7 @@ def test_another_user_may_read_but_neither_write_nor_take_over(prefix, start_dae
         "    try: act()\n"
         "    except SegmentAccessError: return True\n"
         f"print(ClockReader({prefix!r}).read().pid,"
-        f" refused(lambda: create_segment({prefix + 'time_daemon_shm'!r})),"
+        f" refused(lambda: create_segment({prefix + 'time_daemon_shm'!r}, 64)),"
         f" refused(lambda: run_daemon(DaemonOptions(prefix={prefix!r}, sources=()))))"
     )
     assert run_reader(become_another).split() == [str(daemon.process.pid), "True", "True"]

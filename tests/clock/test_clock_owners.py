@@ -23,9 +23,9 @@ from shared_context_server.clock.layout import (
     encode_sensors,
     sensor_segment_name,
 )
-from shared_context_server.clock.publication import PublishedSegment
 from shared_context_server.clock.segment import create_segment
 from shared_context_server.clock.writer_lock import hold_writer_lock
+from tests.clock.daemons import open_segment
 
 STRANGER = 12345
 SHARED = Path("/dev/shm")
@@ -34,8 +34,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give file
 
 
 def write_clock(prefix, time_s=1.8e9, age_ns=0):
-    segment = PublishedSegment(clock_segment_name(prefix))
-    segment.write(
+    segment = open_segment(clock_segment_name(prefix))
+    segment.write_record(
         encode_clock(
             time_s=time_s,
             last_sync_s=0.0,
@@ -43,7 +43,7 @@ def write_clock(prefix, time_s=1.8e9, age_ns=0):
             monotonic_ns=time.monotonic_ns() - age_ns,
             offset_s=0.0,
             error_bound_s=0.1,
-            pid=1,
+            pid=os.getpid(),
             tick_period_us=1000,
             sensor_interval_ms=1000,
         )
@@ -70,8 +70,8 @@ def test_the_clock_of_another_user_is_not_believed_and_the_error_says_what_to_se
 @pytest.mark.parametrize("method", ["now", "read"])
 @as_root
 def test_the_sensors_of_another_user_are_not_believed(prefix, method):
-    segment = PublishedSegment(sensor_segment_name(prefix))
-    segment.write(encode_sensors(temperature_c=99.0, monotonic_ns=1, pid=1))
+    segment = open_segment(sensor_segment_name(prefix))
+    segment.write_record(encode_sensors(temperature_c=99.0, monotonic_ns=1, pid=os.getpid()))
     os.chown(SHARED / segment.name, STRANGER, STRANGER)
     with pytest.raises(SegmentAccessError, match=f"user {STRANGER}"):
         getattr(SensorReader(prefix), method)()
@@ -202,7 +202,7 @@ def test_what_is_no_lock_is_refused_by_daemons(prefix, tmp_path, make):
 
 def test_a_segment_has_its_memory_from_the_beginning(prefix):
     """A writer is not killed later because shared memory is full."""
-    create_segment(f"{prefix}s")
+    create_segment(f"{prefix}s", RECORD_SIZE)
     assert (SHARED / f"{prefix}s").stat().st_blocks > 0
 
 

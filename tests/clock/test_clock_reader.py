@@ -18,13 +18,14 @@ from shared_context_server.clock import (
 )
 from shared_context_server.clock.layout import (
     DRIFT,
+    RECORD_SIZE,
     clock_segment_name,
     encode_clock,
     encode_sensors,
     sensor_segment_name,
 )
-from shared_context_server.clock.publication import PublishedSegment
 from shared_context_server.clock.segment import create_segment, unlink_segment
+from tests.clock.daemons import open_segment
 
 
 def make_clock_record(*, age_s=0.0, time_s=1.8e9, bound_s=math.inf, flags=1, period_us=1000):
@@ -48,12 +49,12 @@ def make_sensor_record(*, age_s=0.0, **channels):
 
 @pytest.fixture
 def clock(prefix):
-    return PublishedSegment(clock_segment_name(prefix))
+    return open_segment(clock_segment_name(prefix))
 
 
 @pytest.fixture
 def sensors(prefix):
-    return PublishedSegment(sensor_segment_name(prefix))
+    return open_segment(sensor_segment_name(prefix))
 
 
 @pytest.mark.parametrize("reader_type", [ClockReader, SensorReader])
@@ -77,7 +78,7 @@ def test_a_segment_nobody_has_written_to_yet_is_no_daemon(prefix, clock):
 
 
 def test_now_is_the_time_at_the_tick_and_the_monotonic_time_since(prefix, clock):
-    clock.write(make_clock_record(age_s=0.1, time_s=1.8e9))
+    clock.write_record(make_clock_record(age_s=0.1, time_s=1.8e9))
     before_ns = time.monotonic_ns()
     reading = ClockReader(prefix).now()
     elapsed_s = (time.monotonic_ns() - before_ns) / 1e9
@@ -86,7 +87,7 @@ def test_now_is_the_time_at_the_tick_and_the_monotonic_time_since(prefix, clock)
 
 
 def test_bounds_are_none_until_the_daemon_knows_them(prefix, clock):
-    clock.write(make_clock_record(bound_s=math.inf))
+    clock.write_record(make_clock_record(bound_s=math.inf))
     reading = ClockReader(prefix).now()
     assert reading.earliest is None
     assert reading.latest is None
@@ -94,7 +95,7 @@ def test_bounds_are_none_until_the_daemon_knows_them(prefix, clock):
 
 
 def test_bounds_lie_around_the_time_and_widen_with_age(prefix, clock):
-    clock.write(make_clock_record(age_s=100.0, bound_s=0.25, flags=3))
+    clock.write_record(make_clock_record(age_s=100.0, bound_s=0.25, flags=3))
     reading = ClockReader(prefix).now()
     half_width_s = 0.25 + reading.age_s * DRIFT
     assert reading.latest - reading.time == pytest.approx(half_width_s, abs=1e-6)
@@ -106,20 +107,20 @@ def test_bounds_lie_around_the_time_and_widen_with_age(prefix, clock):
     [(0.0, 1000, False), (0.3, 1000, True), (0.3, 100_000, False), (5.1, 100_000, True)],
 )
 def test_a_clock_is_stale_by_the_rate_of_its_daemon(prefix, clock, age_s, period_us, is_stale):
-    clock.write(make_clock_record(age_s=age_s, period_us=period_us))
+    clock.write_record(make_clock_record(age_s=age_s, period_us=period_us))
     assert ClockReader(prefix).now().stale == is_stale
 
 
 def test_a_stale_clock_does_not_call_itself_synchronized(prefix, clock):
     reader = ClockReader(prefix)
-    clock.write(make_clock_record(flags=3))
+    clock.write_record(make_clock_record(flags=3))
     assert reader.now().synchronized
-    clock.write(make_clock_record(flags=3, age_s=1.0))
+    clock.write_record(make_clock_record(flags=3, age_s=1.0))
     assert not reader.now().synchronized
 
 
 def test_a_record_from_the_future_is_stale(prefix, clock):
-    clock.write(make_clock_record(age_s=-60.0))
+    clock.write_record(make_clock_record(age_s=-60.0))
     reading = ClockReader(prefix).now()
     assert reading.stale
     assert reading.age_s == 0
@@ -127,15 +128,15 @@ def test_a_record_from_the_future_is_stale(prefix, clock):
 
 def test_sequence_counts_writes(prefix, clock):
     reader = ClockReader(prefix)
-    clock.write(make_clock_record())
+    clock.write_record(make_clock_record())
     first = reader.now().sequence
-    clock.write(make_clock_record())
-    clock.write(make_clock_record())
+    clock.write_record(make_clock_record())
+    clock.write_record(make_clock_record())
     assert reader.now().sequence == first + 2
 
 
 def test_a_clock_that_was_closed_is_stale_at_once(prefix, clock):
-    clock.write(make_clock_record())
+    clock.write_record(make_clock_record())
     reader = ClockReader(prefix)
     assert not reader.now().stale
     clock.close()
@@ -150,33 +151,33 @@ def test_a_reader_of_an_unlinked_segment_moves_to_its_successor_by_age(prefix, c
     def read_time():
         return reader.read().time_s if read_raw else reader.now().time
 
-    clock.write(make_clock_record(age_s=1.0, time_s=1.0e9))
+    clock.write_record(make_clock_record(age_s=1.0, time_s=1.0e9))
     assert read_time() < 1.1e9
-    unlink_segment(create_segment(clock.name))
+    unlink_segment(create_segment(clock.name, RECORD_SIZE))
     assert read_time() < 1.1e9
-    PublishedSegment(clock.name).write(make_clock_record(time_s=1.8e9))
+    open_segment(clock.name).write_record(make_clock_record(time_s=1.8e9))
     assert read_time() > 1.7e9
 
 
 def test_a_reader_stays_with_the_last_record_while_there_is_no_successor(prefix, clock):
     reader = ClockReader(prefix)
-    clock.write(make_clock_record(age_s=1.0, time_s=1.0e9))
+    clock.write_record(make_clock_record(age_s=1.0, time_s=1.0e9))
     reader.now()
     clock.close()
     assert reader.now().stale
-    create_segment(clock.name)
+    create_segment(clock.name, RECORD_SIZE)
     assert reader.now().stale
     assert reader.read().time_s == 1.0e9
 
 
 def test_an_unfinished_write_is_an_error_and_not_a_mix(prefix, clock):
-    clock.write(make_clock_record())
-    create_segment(clock.name).view.cast("I")[4] |= 1
+    clock.write_record(make_clock_record())
+    create_segment(clock.name, RECORD_SIZE).view.cast("I")[4] |= 1
     reader = ClockReader(prefix)
     for read in (reader.now, reader.read):
         with pytest.raises(UnstableRecordError, match="shared-context-server clock"):
             read()
-    clock.write(make_clock_record())
+    clock.write_record(make_clock_record())
     assert not reader.now().stale
 
 
@@ -185,10 +186,10 @@ def test_during_an_unfinished_write_a_reader_goes_on_from_the_record_it_has_read
     prefix, clock, first
 ):
     """Whichever way it was read. The record of the write, half of which is there, is not used."""
-    clock.write(make_clock_record(age_s=0.1, time_s=1.8e9, bound_s=0.25))
+    clock.write_record(make_clock_record(age_s=0.1, time_s=1.8e9, bound_s=0.25))
     reader = ClockReader(prefix)
     getattr(reader, first)()
-    view = create_segment(clock.name).view
+    view = create_segment(clock.name, RECORD_SIZE).view
     view.cast("I")[4] |= 1
     view.cast("d")[0] = 7.0
     now, raw = reader.now(), reader.read()
@@ -198,21 +199,21 @@ def test_during_an_unfinished_write_a_reader_goes_on_from_the_record_it_has_read
 
 
 def test_a_reader_leaves_an_unfinished_segment_for_its_successor(prefix, clock):
-    clock.write(make_clock_record())
+    clock.write_record(make_clock_record())
     readers = [ClockReader(prefix), ClockReader(prefix)]
     for reader in readers:
         reader.now()
-    left = create_segment(clock.name)
+    left = create_segment(clock.name, RECORD_SIZE)
     left.view.cast("I")[4] |= 1
     unlink_segment(left)
-    PublishedSegment(clock.name).write(make_clock_record())
+    open_segment(clock.name).write_record(make_clock_record())
     assert not readers[0].now().stale
     assert readers[1].read().sequence == 2
 
 
 def test_another_version_of_the_layout_is_refused(prefix, clock):
-    clock.write(make_clock_record())
-    view = create_segment(clock.name).view
+    clock.write_record(make_clock_record())
+    view = create_segment(clock.name, RECORD_SIZE).view
     view[52] = 2
     with pytest.raises(SegmentLayoutError, match="version 2"):
         ClockReader(prefix).now()
@@ -220,8 +221,8 @@ def test_another_version_of_the_layout_is_refused(prefix, clock):
 
 @pytest.mark.parametrize("reader_type", [ClockReader, SensorReader])
 def test_a_closed_reader_says_so(prefix, clock, sensors, reader_type):
-    clock.write(make_clock_record())
-    sensors.write(make_sensor_record())
+    clock.write_record(make_clock_record())
+    sensors.write_record(make_sensor_record())
     with reader_type(prefix) as reader:
         reader.now()
     for read in (reader.now, reader.read):
@@ -235,7 +236,7 @@ def test_a_prefix_with_a_slash_is_refused_by_readers():
 
 
 def test_sensors_give_what_there_is_and_none_for_what_there_is_not(prefix, sensors):
-    sensors.write(make_sensor_record(temperature_c=21.5, load1=0.0))
+    sensors.write_record(make_sensor_record(temperature_c=21.5, load1=0.0))
     reading = SensorReader(prefix).now()
     assert reading.temperature == 21.5
     assert reading.load1 == 0.0
@@ -245,7 +246,7 @@ def test_sensors_give_what_there_is_and_none_for_what_there_is_not(prefix, senso
 
 
 def test_simulated_sensors_say_so(prefix, sensors):
-    sensors.write(make_sensor_record(humidity_percent=40.0, simulated=True))
+    sensors.write_record(make_sensor_record(humidity_percent=40.0, simulated=True))
     reading = SensorReader(prefix).now()
     assert reading.humidity == 40.0
     assert reading.simulated
@@ -260,8 +261,8 @@ def test_sensors_are_stale_by_the_interval_of_their_daemon(
 ):
     record = bytearray(make_clock_record())
     record[60:64] = interval_ms.to_bytes(4, "little")
-    clock.write(bytes(record))
-    sensors.write(make_sensor_record(age_s=age_s, cpu_percent=5.0))
+    clock.write_record(bytes(record))
+    sensors.write_record(make_sensor_record(age_s=age_s, cpu_percent=5.0))
     reading = SensorReader(prefix).now()
     assert reading.stale == is_stale
     assert reading.cpu == 5.0
@@ -269,24 +270,24 @@ def test_sensors_are_stale_by_the_interval_of_their_daemon(
 
 def test_sensors_are_judged_by_the_default_interval_when_the_clock_is_gone(prefix, sensors):
     reader = SensorReader(prefix)
-    sensors.write(make_sensor_record(age_s=2.5, cpu_percent=5.0))
+    sensors.write_record(make_sensor_record(age_s=2.5, cpu_percent=5.0))
     assert not reader.now().stale
-    sensors.write(make_sensor_record(age_s=3.5, cpu_percent=5.0))
+    sensors.write_record(make_sensor_record(age_s=3.5, cpu_percent=5.0))
     assert reader.now().stale
 
 
 def test_a_sensor_reader_moves_to_the_successor_of_its_segment(prefix, sensors):
     reader = SensorReader(prefix)
-    sensors.write(make_sensor_record(age_s=10.0, cpu_percent=1.0))
+    sensors.write_record(make_sensor_record(age_s=10.0, cpu_percent=1.0))
     assert reader.now().stale
     sensors.close()
-    PublishedSegment(sensors.name).write(make_sensor_record(cpu_percent=2.0))
+    open_segment(sensors.name).write_record(make_sensor_record(cpu_percent=2.0))
     assert reader.now().cpu == 2.0
 
 
 def test_one_reader_serves_several_threads_through_replacements(prefix, clock):
     """Every replacement makes all threads re-attach, some at the same moment."""
-    clock.write(make_clock_record(age_s=1.0, time_s=1e9))
+    clock.write_record(make_clock_record(age_s=1.0, time_s=1e9))
     reader = ClockReader(prefix)
     failures = []
     is_over = threading.Event()
@@ -303,9 +304,9 @@ def test_one_reader_serves_several_threads_through_replacements(prefix, clock):
     for thread in threads:
         thread.start()
     for _ in range(50):
-        unlink_segment(create_segment(clock.name))
-        clock = PublishedSegment(clock.name)
-        clock.write(make_clock_record(age_s=1.0, time_s=1e9))
+        unlink_segment(create_segment(clock.name, RECORD_SIZE))
+        clock = open_segment(clock.name)
+        clock.write_record(make_clock_record(age_s=1.0, time_s=1e9))
     is_over.set()
     for thread in threads:
         thread.join(timeout=30)
@@ -314,12 +315,12 @@ def test_one_reader_serves_several_threads_through_replacements(prefix, clock):
 
 def test_a_published_segment_that_a_foreigner_unlinked_is_made_again(prefix, clock, shared_files):
     reader = ClockReader(prefix)
-    clock.write(make_clock_record(time_s=1.8e9))
+    clock.write_record(make_clock_record(time_s=1.8e9))
     assert not reader.now().stale
     assert not clock.restore()
     (Path("/dev/shm") / clock.name).unlink()
     assert clock.restore()
     assert shared_files() == ["time_daemon_shm"]
-    clock.write(make_clock_record(time_s=1.9e9))
+    clock.write_record(make_clock_record(time_s=1.9e9))
     assert reader.now().time >= 1.9e9
     assert ClockReader(prefix).now().time >= 1.9e9

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared_context_server.clock import seqlock
-from shared_context_server.clock.layout import RECORD_SIZE
+from shared_context_server.clock.layout import CLOCK_LAYOUT, RECORD_SIZE
 
 ROOT = Path(__file__).parents[2]
+WORD = CLOCK_LAYOUT.sequence_word
 
 
 class GaveUpError(Exception):
@@ -37,7 +38,10 @@ def sequence_of(view: memoryview) -> int:
 
 def test_a_reader_gets_what_the_writer_wrote_last():
     view = memoryview(bytearray(RECORD_SIZE))
-    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, give_up)
+    write, read = (
+        seqlock.open_writer(view, WORD),
+        seqlock.open_reader(view, WORD, payload_of, give_up),
+    )
     for number in (1, 2, 3):
         write(fill(number))
         assert set(read()) == {number}
@@ -47,15 +51,15 @@ def test_a_reader_gets_what_the_writer_wrote_last():
 def test_a_writer_goes_on_where_one_died_in_the_middle_of_a_write():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 41
-    seqlock.open_writer(view)(fill(5))
+    seqlock.open_writer(view, WORD)(fill(5))
     assert sequence_of(view) == 42
-    assert set(seqlock.open_reader(view, payload_of, give_up)()) == {5}
+    assert set(seqlock.open_reader(view, WORD, payload_of, give_up)()) == {5}
 
 
 def test_the_sequence_word_wraps_to_zero_and_stays_even():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 2**32 - 4
-    write = seqlock.open_writer(view)
+    write = seqlock.open_writer(view, WORD)
     seen = []
     for number in range(4):
         write(fill(number))
@@ -66,11 +70,11 @@ def test_the_sequence_word_wraps_to_zero_and_stays_even():
 def test_a_reader_gives_up_on_an_unfinished_write_within_a_bound_and_then_at_once():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 7
-    read = seqlock.open_reader(view, payload_of, give_up)
+    read = seqlock.open_reader(view, WORD, payload_of, give_up)
     with pytest.raises(GaveUpError, match="7"):
         read()
     copies = []
-    read_again = seqlock.open_reader(view, lambda v: copies.append(1), give_up)
+    read_again = seqlock.open_reader(view, WORD, lambda v: copies.append(1), give_up)
     with pytest.raises(GaveUpError):
         read_again()
     assert len(copies) <= 1 + seqlock.ROUNDS * seqlock.SPINS
@@ -82,8 +86,8 @@ def test_a_reader_gives_up_on_an_unfinished_write_within_a_bound_and_then_at_onc
 
 def test_a_reader_keeps_its_last_record_for_the_time_of_an_unfinished_write():
     view = memoryview(bytearray(RECORD_SIZE))
-    write, last = seqlock.open_writer(view), seqlock.LastCopy()
-    read = seqlock.open_reader(view, payload_of, lambda _: last.value, last)
+    write, last = seqlock.open_writer(view, WORD), seqlock.LastCopy()
+    read = seqlock.open_reader(view, WORD, payload_of, lambda _: last.value, last)
     write(fill(1))
     write(fill(2))
     assert set(read()) == {2}
@@ -97,10 +101,10 @@ def test_a_reader_keeps_its_last_record_for_the_time_of_an_unfinished_write():
 def test_a_reader_recovers_once_the_write_is_finished():
     view = memoryview(bytearray(RECORD_SIZE))
     view.cast("I")[4] = 7
-    read = seqlock.open_reader(view, payload_of, give_up)
+    read = seqlock.open_reader(view, WORD, payload_of, give_up)
     with pytest.raises(GaveUpError):
         read()
-    seqlock.open_writer(view)(fill(9))
+    seqlock.open_writer(view, WORD)(fill(9))
     assert set(read()) == {9}
 
 
@@ -115,7 +119,7 @@ def test_no_interleaving_makes_a_reader_return_a_mix(interrupted_at, first_seque
     view = memoryview(bytearray(RECORD_SIZE))
     words = view.cast("I")
     words[4] = first_sequence
-    write = seqlock.open_writer(view)
+    write = seqlock.open_writer(view, WORD)
     write(fill(0))
     plan = iter(interrupted_at)
     number = 0
@@ -138,14 +142,14 @@ def test_no_interleaving_makes_a_reader_return_a_mix(interrupted_at, first_seque
         copied = first_half + second_half
         return copied[:16] + copied[20:]
 
-    read = seqlock.open_reader(view, copy, give_up)
+    read = seqlock.open_reader(view, WORD, copy, give_up)
     for _ in range(5):
         assert len(set(read())) == 1
 
 
 def test_that_property_would_catch_a_reader_without_the_lock():
     view = memoryview(bytearray(RECORD_SIZE))
-    write = seqlock.open_writer(view)
+    write = seqlock.open_writer(view, WORD)
     write(fill(1))
     first_half = bytes(view[:16])
     write(fill(2))
@@ -156,7 +160,10 @@ def test_fences_make_the_same_promises(monkeypatch):
     """What runs on processors that reorder memory accesses; here only its logic can be tested."""
     monkeypatch.setattr(seqlock, "ORDERS_STORES_AND_LOADS", False)
     view = memoryview(bytearray(RECORD_SIZE))
-    write, read = seqlock.open_writer(view), seqlock.open_reader(view, payload_of, give_up)
+    write, read = (
+        seqlock.open_writer(view, WORD),
+        seqlock.open_reader(view, WORD, payload_of, give_up),
+    )
     write(fill(3))
     assert set(read()) == {3}
     view.cast("I")[4] |= 1

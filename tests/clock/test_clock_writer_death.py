@@ -6,8 +6,8 @@ import pytest
 
 from shared_context_server.clock import ClockReader, SensorReader, UnstableRecordError
 from shared_context_server.clock.layout import clock_segment_name, sensor_segment_name
-from shared_context_server.clock.publication import PublishedSegment
 from tests.clock.daemons import (
+    open_segment,
     read_sequence,
     run_daemon_process,
     run_restless_writer,
@@ -88,5 +88,5 @@ def test_a_segment_that_was_left_within_a_write_can_be_closed(prefix, shared_fil
     segment = clock_segment_name(prefix)
     with run_restless_writer(segment) as writer:
         stop_within_a_write(writer, segment)
-    PublishedSegment(segment).close()
+    open_segment(segment).close()
     assert shared_files() == []

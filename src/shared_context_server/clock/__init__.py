@@ -1,6 +1,7 @@
-"""Readers for the clock and the sensors that a daemon keeps in shared memory.
+"""Readers for the clock and the sensors that a daemon keeps in shared memory, and segments of your own.
 
-A program that only reads imports this package. `shared_context_server.clock.daemon` is the daemon.
+The daemon's segments and yours have the same parts: `SegmentLayout`, `SegmentWriter` and
+`SegmentReader`. A program that only reads imports this package. `shared_context_server.clock.daemon` is the daemon.
 """
 
 from shared_context_server.clock.errors import (
@@ -10,8 +11,12 @@ from shared_context_server.clock.errors import (
     OptionError,
     ReaderClosedError,
     SegmentAccessError,
+    SegmentClosedError,
+    SegmentInUseError,
     SegmentLayoutError,
+    SegmentNotFoundError,
     UnstableRecordError,
+    WriterAlreadyRunningError,
 )
 from shared_context_server.clock.layout import ClockFlag, ClockRecord, SensorFlag, SensorRecord
 from shared_context_server.clock.reader import (
@@ -20,6 +25,9 @@ from shared_context_server.clock.reader import (
     SensorReader,
     SensorReading,
 )
+from shared_context_server.clock.segment_layout import SegmentLayout
+from shared_context_server.clock.segment_reader import SegmentReader, SegmentReading
+from shared_context_server.clock.segment_writer import SegmentWriter
 
 __all__ = [
     "ClockError",
@@ -32,10 +40,18 @@ __all__ = [
     "OptionError",
     "ReaderClosedError",
     "SegmentAccessError",
+    "SegmentClosedError",
+    "SegmentInUseError",
+    "SegmentLayout",
     "SegmentLayoutError",
+    "SegmentNotFoundError",
+    "SegmentReader",
+    "SegmentReading",
+    "SegmentWriter",
     "SensorFlag",
     "SensorReader",
     "SensorReading",
     "SensorRecord",
     "UnstableRecordError",
+    "WriterAlreadyRunningError",
 ]

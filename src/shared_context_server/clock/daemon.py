@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from shared_context_server.clock.layout import (
+    CLOCK_LAYOUT,
+    SENSOR_LAYOUT,
     ClockFlag,
-    clock_segment_name,
     encode_clock,
-    sensor_segment_name,
 )
 from shared_context_server.clock.options import DaemonOptions, open_sources, open_timekeeper
-from shared_context_server.clock.publication import PublishedSegment
+from shared_context_server.clock.segment_writer import SegmentWriter
 from shared_context_server.clock.sensors import SensorLoop
 from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.clock.ticks import NS, reduce_timer_slack, run_ticks
@@ -51,13 +51,13 @@ def run_daemon(
         stack.enter_context(_stop_on_signals(stop))
         timekeeper = open_timekeeper(options)
         sources = open_sources(options)
-        stack.enter_context(hold_writer_lock(options.prefix))
+        lock = stack.enter_context(hold_writer_lock(options.prefix))
         stack.enter_context(_reduce_interpreter_pauses())
-        clock = PublishedSegment(clock_segment_name(options.prefix))
+        clock = SegmentWriter(CLOCK_LAYOUT, options.prefix, lock=lock)
         stack.callback(clock.close)
-        sensors = PublishedSegment(sensor_segment_name(options.prefix))
+        sensors = SegmentWriter(SENSOR_LAYOUT, options.prefix, lock=lock)
         stack.callback(sensors.close)
-        loop = SensorLoop(sources, options.read_sensors_every_s, sensors.write)
+        loop = SensorLoop(sources, options.read_sensors_every_s, sensors.write_record)
         ticker = _Ticker(options, timekeeper, clock, sensors)
         ticker.tick()
         loop.start()
@@ -78,8 +78,8 @@ class _Ticker:
         self,
         options: DaemonOptions,
         timekeeper: Timekeeper,
-        clock: PublishedSegment,
-        sensors: PublishedSegment,
+        clock: SegmentWriter,
+        sensors: SegmentWriter,
     ) -> None:
         self._timekeeper = timekeeper
         self._clock = clock
@@ -91,7 +91,7 @@ class _Ticker:
 
     def tick(self) -> None:
         tick = self._timekeeper.tick()
-        self._clock.write(
+        self._clock.write_record(
             encode_clock(
                 time_s=tick.time_s,
                 last_sync_s=tick.last_sync_s,

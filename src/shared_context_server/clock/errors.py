@@ -18,16 +18,51 @@ class ClockNotRunningError(ClockError):
         )
 
 
-class UnstableRecordError(ClockError):
-    """All attempts to read a complete record failed, and this reader has no earlier one."""
+class SegmentNotFoundError(ClockError):
+    """No segment has this name, or nothing was written to it yet."""
 
-    def __init__(self, segment: str, prefix: str, sequence: int) -> None:
+    def __init__(self, segment: str) -> None:
+        self.segment = segment
+        super().__init__(
+            f"there is no record in shared memory segment {segment!r}: its writer does not run"
+        )
+
+
+class SegmentInUseError(ClockError):
+    """Another program writes to the segment, without the lock of our writers."""
+
+    def __init__(self, segment: str) -> None:
+        self.segment = segment
+        super().__init__(
+            f"another program writes to shared memory segment {segment!r}. Stop that program, or "
+            f"choose another prefix or name"
+        )
+
+
+class SegmentClosedError(ClockError):
+    """The writer was closed, or belongs to the process from which this one was forked."""
+
+    def __init__(self, segment: str) -> None:
+        self.segment = segment
+        super().__init__(
+            f"the writer of segment {segment!r} is closed, or belongs to the parent process"
+        )
+
+
+class UnstableRecordError(ClockError):
+    """All attempts to read a complete record failed, and this reader has no earlier one.
+
+    `command` starts the writer again, if it is known.
+    """
+
+    def __init__(self, segment: str, sequence: int, command: str | None = None) -> None:
         self.segment = segment
         self.sequence = sequence
-        self.command = start_command(prefix)
+        self.command = command
+        restart = f"Start it again with: {command}" if command else "Start it again"
         super().__init__(
-            f"segment {segment!r} has no complete record (sequence word {sequence}): its daemon "
-            f"was stopped or killed in the middle of a write. Start it again with: {self.command}"
+            f"segment {segment!r} has no complete record (sequence word {sequence}): its writer "
+            f"was stopped or killed in the middle of a write. {restart}"
         )
 
 
@@ -53,6 +88,16 @@ class ReaderClosedError(ClockError):
     def __init__(self, segment: str) -> None:
         self.segment = segment
         super().__init__(f"the reader of segment {segment!r} is closed")
+
+
+class WriterAlreadyRunningError(ClockError):
+    """Another process holds the lock of the segment's writer."""
+
+    def __init__(self, lock: str, pid: int | None) -> None:
+        self.lock = lock
+        self.pid = pid
+        holder = f"pid {pid}" if pid else "unknown pid"
+        super().__init__(f"another process ({holder}) holds the writer's lock {lock!r}")
 
 
 class DaemonAlreadyRunningError(ClockError):

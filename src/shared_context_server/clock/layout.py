@@ -6,16 +6,13 @@ them as one tuple, which is faster.
 
 import ctypes
 import math
-import struct
 from enum import IntFlag
+
+from shared_context_server.clock.segment_layout import SegmentLayout
 
 RECORD_SIZE = 64
 LAYOUT_VERSION = 1
-SEQUENCE_WORD = 4
-"""Index of the sequence number among the record's 32-bit words (byte 16)."""
 
-CLOCK_STRUCT = struct.Struct("<ddIIQddIIII")
-SENSOR_STRUCT = struct.Struct("<ddIIQddIId")
 
 TICKS_UNTIL_STALE = 50
 CLOCK_STALE_FLOOR_NS = 250_000_000
@@ -116,12 +113,51 @@ class SensorRecord(_Record):
     )
 
 
+CLOCK_LAYOUT = SegmentLayout.exact(
+    "time_daemon_shm",
+    {
+        "time_s": "d",
+        "last_sync_s": "d",
+        "sequence": "I",
+        "flags": "I",
+        "monotonic_ns": "Q",
+        "offset_s": "d",
+        "error_bound_s": "d",
+        "pid": "I",
+        "version": "I",
+        "tick_period_us": "I",
+        "sensor_interval_ms": "I",
+    },
+    version=LAYOUT_VERSION,
+    lock_name="time_daemon_lock",
+)
+SENSOR_LAYOUT = SegmentLayout.exact(
+    "sensor_data_shm",
+    {
+        "temperature_c": "d",
+        "humidity_percent": "d",
+        "sequence": "I",
+        "flags": "I",
+        "monotonic_ns": "Q",
+        "cpu_percent": "d",
+        "memory_percent": "d",
+        "pid": "I",
+        "version": "I",
+        "load1": "d",
+    },
+    version=LAYOUT_VERSION,
+    lock_name="time_daemon_lock",
+)
+CLOCK_STRUCT = CLOCK_LAYOUT.struct
+SENSOR_STRUCT = SENSOR_LAYOUT.struct
+
+
 def clock_segment_name(prefix: str) -> str:
-    return f"{prefix}time_daemon_shm"
+    return prefix + CLOCK_LAYOUT.name
 
 
 def sensor_segment_name(prefix: str) -> str:
-    return f"{prefix}sensor_data_shm"
+    return prefix + SENSOR_LAYOUT.name
 
 
 def clock_stale_after_ns(tick_period_us: int) -> int:

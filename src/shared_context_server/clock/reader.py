@@ -1,43 +1,30 @@
 """Reads the clock and the sensors from shared memory in a few hundred nanoseconds.
 
-A reader attaches at its first read and stays attached. When a record is old, it checks whether a
-new segment has the name. So a restart of the daemon does not disturb it. It never writes and never
-unlinks. Several threads may share one reader.
+When a record is old, a reader checks whether a new segment has the name. So a restart of the daemon
+does not disturb it.
 """
 
 from collections.abc import Callable
-from struct import Struct
 from time import monotonic_ns
-from types import TracebackType
-from typing import Any, Generic, NamedTuple, NoReturn, Self, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from shared_context_server.clock.errors import (
-    ClockError,
-    ClockNotRunningError,
-    ReaderClosedError,
-    SegmentAccessError,
-    SegmentLayoutError,
-    UnstableRecordError,
-)
+from shared_context_server.clock.attachment import AttachingReader, Fields
+from shared_context_server.clock.errors import ClockError, ClockNotRunningError, start_command
 from shared_context_server.clock.layout import (
+    CLOCK_LAYOUT,
     CLOCK_STALE_FLOOR_NS,
-    CLOCK_STRUCT,
     DRIFT,
-    LAYOUT_VERSION,
+    SENSOR_LAYOUT,
     SENSOR_STALE_FLOOR_NS,
-    SENSOR_STRUCT,
     ClockRecord,
     SensorRecord,
-    clock_segment_name,
     clock_stale_after_ns,
-    sensor_segment_name,
     sensor_stale_after_ns,
 )
-from shared_context_server.clock.owners import find_trusted_users
-from shared_context_server.clock.segment import Segment, attach_segment, check_prefix, is_current
-from shared_context_server.clock.seqlock import LastCopy, open_reader
+from shared_context_server.clock.segment import Segment
+from shared_context_server.clock.segment_layout import SegmentLayout
+from shared_context_server.clock.seqlock import open_reader
 
-Fields = tuple[Any, ...]
 RecordT = TypeVar("RecordT", ClockRecord, SensorRecord)
 
 INFINITE = float("inf")
@@ -79,29 +66,22 @@ class SensorReading(NamedTuple):
     sequence: int
 
 
-class _Reader(Generic[RecordT]):
-    """Attaches to a segment and reads its records. Base class of both readers."""
+class _Reader(AttachingReader, Generic[RecordT]):
+    """Base class of both readers: `read` copies the whole record."""
 
     def __init__(
         self,
+        layout: SegmentLayout,
         prefix: str,
-        segment: str,
         owner: str | int | None,
         record_type: type[RecordT],
-        struct: Struct,
         trusted_for_ns: int,
     ) -> None:
-        self.prefix = prefix
-        self.segment = segment
-        self._trusted_users = find_trusted_users(owner)
+        super().__init__(layout, prefix, owner)
         self._copy_view: Callable[[memoryview | bytes], RecordT] = record_type.from_buffer_copy
-        self._struct = struct
-        self._last = LastCopy()
         self._trusted_for_ns = trusted_for_ns
-        self._attached: Segment | None = None
         self._check_at_ns = 0
         self._copy_record: Callable[[], RecordT] = self._attach_and_copy_record
-        self._copy_fields: Callable[[], Fields] = self._attach_and_copy_fields
 
     def read(self) -> RecordT:
         """A copy of the record. If the writer stopped in the middle of a write, this is the last
@@ -116,19 +96,14 @@ class _Reader(Generic[RecordT]):
 
     def close(self) -> None:
         """Detach from the segment. The segment stays, for its daemon and other readers."""
-        self._attached = None
-        self._copy_record = self._copy_fields = self._refuse
+        super().close()
+        self._copy_record = self._refuse
 
-    def __enter__(self) -> Self:
-        return self
+    def _make_not_found_error(self) -> ClockError:
+        return ClockNotRunningError(self.prefix, self.segment)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def _find_start_command(self) -> str:
+        return start_command(self.prefix)
 
     def _check_age(self, record: RecordT) -> RecordT:
         trusted_until_ns = record.monotonic_ns + self._trusted_for_ns
@@ -141,49 +116,16 @@ class _Reader(Generic[RecordT]):
         self._attach_first()
         return self._copy_record()
 
-    def _attach_and_copy_fields(self) -> Fields:
-        self._attach_first()
-        return self._copy_fields()
-
-    def _attach_first(self) -> None:
-        try:
-            segment = attach_segment(self.segment, self._trusted_users)
-        except FileNotFoundError as exc:
-            raise ClockNotRunningError(self.prefix, self.segment) from exc
-        if not self._attach(segment):
-            raise ClockNotRunningError(self.prefix, self.segment)
-
-    def _reattach(self) -> bool:
-        """Attach to the segment that has the name now, if it is a new one and has a record.
-
-        A segment that cannot be used is ignored. Otherwise any user could stop a reader by
-        creating one.
-        """
-        attached = self._attached
-        try:
-            if attached is None or is_current(attached, if_unknown=False):
-                return False
-            segment = attach_segment(self.segment, self._trusted_users)
-        except (FileNotFoundError, SegmentAccessError):
-            return False
-        return self._attach(segment)
-
-    def _attach(self, segment: Segment) -> bool:
-        version = self._struct.unpack_from(segment.view)[8]
-        if version == 0:
-            return False
-        if version != LAYOUT_VERSION:
-            reason = f"it has version {version}, this program reads version {LAYOUT_VERSION}"
-            raise SegmentLayoutError(self.segment, reason)
-        self._attached = segment
+    def _open_copies(self, segment: Segment) -> None:
+        super()._open_copies(segment)
         self._check_at_ns = 0
         self._copy_record = open_reader(
-            segment.view, self._copy_view, self._get_last_record, self._last
+            segment.view,
+            self.layout.sequence_word,
+            self._copy_view,
+            self._get_last_record,
+            self._last,
         )
-        self._copy_fields = open_reader(
-            segment.view, self._struct.unpack_from, self._get_last_fields, self._last
-        )
-        return True
 
     def _get_last_record(self, sequence: int) -> RecordT:
         """The result while the writer is in the middle of a write. Its age shows that it is old."""
@@ -194,17 +136,12 @@ class _Reader(Generic[RecordT]):
     def _get_last_fields(self, sequence: int) -> Fields:
         if self._reattach():
             return self._copy_fields()
-        return self._struct.unpack_from(self._get_last_bytes(sequence))
+        return self.layout.struct.unpack_from(self._get_last_bytes(sequence))
 
     def _get_last_bytes(self, sequence: int) -> bytes:
         """The bytes of the last record that `read` or `now` has read."""
-        last: RecordT | Fields | None = self._last.value
-        if last is None:
-            raise UnstableRecordError(self.segment, self.prefix, sequence)
-        return self._struct.pack(*last) if isinstance(last, tuple) else bytes(last)
-
-    def _refuse(self) -> NoReturn:
-        raise ReaderClosedError(self.segment)
+        last: RecordT | Fields = self._require_last(self._last, sequence)
+        return self.layout.struct.pack(*last) if isinstance(last, tuple) else bytes(last)
 
 
 class ClockReader(_Reader[ClockRecord]):
@@ -215,8 +152,7 @@ class ClockReader(_Reader[ClockRecord]):
     """
 
     def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
-        name = clock_segment_name(check_prefix(prefix))
-        super().__init__(prefix, name, owner, ClockRecord, CLOCK_STRUCT, CLOCK_STALE_FLOOR_NS)
+        super().__init__(CLOCK_LAYOUT, prefix, owner, ClockRecord, CLOCK_STALE_FLOOR_NS)
 
     def now(self) -> ClockReading:
         """The time now: the time of the last tick plus the monotonic time since then.
@@ -263,8 +199,7 @@ class SensorReader(_Reader[SensorRecord]):
     """
 
     def __init__(self, prefix: str = "", *, owner: str | int | None = None) -> None:
-        name = sensor_segment_name(check_prefix(prefix))
-        super().__init__(prefix, name, owner, SensorRecord, SENSOR_STRUCT, SENSOR_STALE_FLOOR_NS)
+        super().__init__(SENSOR_LAYOUT, prefix, owner, SensorRecord, SENSOR_STALE_FLOOR_NS)
         self._clock = ClockReader(prefix, owner=owner)
 
     def now(self) -> SensorReading:

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shared_context_server.clock.layout import RECORD_SIZE, SEQUENCE_WORD
-
 T = TypeVar("T")
 
 SEQUENCE_MASK = 0xFFFFFFFF
@@ -29,20 +27,23 @@ ORDERS_STORES_AND_LOADS = platform.machine().lower() in {"x86_64", "amd64", "i38
 """x86 keeps stores in order and loads in order. Other processors need memory fences."""
 
 
-def open_writer(view: memoryview) -> Callable[[bytes], None]:
+def open_writer(view: memoryview, sequence_word: int) -> Callable[[bytes], None]:
     """A function that replaces the record in `view` atomically.
+
+    `sequence_word` is the index of the sequence word among the 32-bit words of the record.
 
     It continues from the sequence word in `view`. So readers of a segment see the word grow even
     if an earlier writer died in the middle of a write. Only one thread of one process may call it.
-    It ignores bytes 16 to 19 of the given record, where the sequence word is.
+    It ignores the sequence word of the given record.
     """
-    word = _sequence_word(view)
-    head, tail = view[:16], view[20:RECORD_SIZE]
+    word = _open_word(view, sequence_word)
+    head_end, tail_start = 4 * sequence_word, 4 * sequence_word + 4
+    head, tail = view[:head_end], view[tail_start:]
     sequence = word[0] & ~1
 
     def write(record: bytes) -> None:
         nonlocal sequence
-        new_head, new_tail = record[:16], record[20:RECORD_SIZE]
+        new_head, new_tail = record[:head_end], record[tail_start:]
         word[0] = sequence | 1
         head[:] = new_head
         tail[:] = new_tail
@@ -51,7 +52,7 @@ def open_writer(view: memoryview) -> Callable[[bytes], None]:
 
     def write_fenced(record: bytes) -> None:
         nonlocal sequence
-        new_head, new_tail = record[:16], record[20:RECORD_SIZE]
+        new_head, new_tail = record[:head_end], record[tail_start:]
         word[0] = sequence | 1
         fence()
         head[:] = new_head
@@ -75,6 +76,7 @@ class LastCopy:
 
 def open_reader(
     view: memoryview,
+    sequence_word: int,
     copy: Callable[[memoryview], T],
     give_up: Callable[[int], T],
     last: LastCopy | None = None,
@@ -85,7 +87,7 @@ def open_reader(
     raise. While the writer stays in the middle of the same write, further calls do so at once.
     """
     last = last or LastCopy()
-    word = _sequence_word(view)
+    word = _open_word(view, sequence_word)
     if not ORDERS_STORES_AND_LOADS:
         copy = _add_fences(copy)
     abandoned = -1
@@ -119,8 +121,32 @@ def open_reader(
     return read
 
 
-def _sequence_word(view: memoryview) -> memoryview:
-    return view.cast("B").cast("I")[SEQUENCE_WORD : SEQUENCE_WORD + 1]
+def open_unverified_reader(
+    view: memoryview, sequence_word: int, copy: Callable[[memoryview], T]
+) -> Callable[[], T]:
+    """A function that returns `copy(view)` from a writer that counts its writes, but not by a seqlock.
+
+    Such a writer increments the number after each write, so no reader can see that a write is in
+    progress. The copy is repeated until two in a row are the same bytes, with the same number: that
+    leaves only writes that stood still in the middle meanwhile. After 25 ms the last copy counts.
+    """
+    word = _open_word(view, sequence_word)
+
+    def read() -> T:
+        for _ in range(ROUNDS):
+            for _ in range(SPINS):
+                sequence = word[0]
+                first = bytes(view)
+                if bytes(view) == first and word[0] == sequence:
+                    return copy(memoryview(first))
+            time.sleep(PAUSE_S)
+        return copy(memoryview(bytes(view)))
+
+    return read
+
+
+def _open_word(view: memoryview, index: int) -> memoryview:
+    return view.cast("B")[4 * index : 4 * index + 4].cast("I")
 
 
 def _add_fences(copy: Callable[[memoryview], T]) -> Callable[[memoryview], T]:
