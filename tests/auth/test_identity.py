@@ -178,6 +178,8 @@ async def test_a_handle_opens_nothing_without_its_key(identity: Identity) -> Non
         with pytest.raises(PermissionDenied) as raised:
             await identity.resolve(issued.agent_handle, connection)
         assert raised.value.details == {"field": "auth_token"}
+        has_key = "no API key" not in raised.value.message
+        assert has_key is not connection.caller.is_anonymous
         assert issued.agent_handle not in repr(raised.value.body())
 
 

@@ -46,6 +46,7 @@ LATE = {
     "psutil",
     "rapidfuzz",
     "regex",
+    "shared_context_server.app",
     "shared_context_server.cli.stdio",
     "shared_context_server.rest.docs",
     "shared_context_server.storage.postgres",

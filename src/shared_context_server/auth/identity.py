@@ -187,7 +187,9 @@ class Identity:
         caller = await self._retry(partial(require_valid, handle, field="auth_token"))
         if caller.key_id not in _key_ids(connection):
             raise PermissionDenied(
-                "This handle was issued with another API key.",
+                "This connection presents no API key, which a handle needs."
+                if connection.caller.is_anonymous
+                else "This handle was issued with another API key.",
                 field="auth_token",
                 suggestion="A handle works only on connections that present the API key that issued "
                 "it, or a token of that key. Otherwise pass the token itself.",
