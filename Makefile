@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -153,6 +153,10 @@ test-postgres: setup ## the storage tests on every PostgreSQL found here and beh
 test-deploy: setup ## the tests of the image, the manifests and the proxy's configuration
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
+# Installs nothing on this machine; says in one line what is missing.
+rehearse: setup $(DEPLOY_STAMP) ## the image, the compose file and the pods, run without Docker; needs root and debootstrap
+	@PYTHONPATH=client/src $(BIN)/python -m tests.deploy.rehearsal $(ARGS)
+
 # Its own venv: these tools are bound to nothing that the server needs.
 $(DEPLOY_STAMP): requirements/deploy.txt $(INSTALLER) $(VENV_STAMP)
 	@echo "setup: installing requirements/deploy.txt into $(VENV)/deploy"
@@ -251,5 +255,5 @@ lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hash
 	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay
-	rm -rf $(VENV) $(FRAMEWORKS) .conformance .corpus-clients build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS) .conformance .corpus-clients .rehearsal build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -80,4 +80,4 @@ def read_health_check(value: str) -> tuple[dict[str, str], list[str]]:
     """The options (`interval`: `10s`) and the command of a HEALTHCHECK in exec form."""
     options, _, command = value.partition("CMD ")
     pairs = [option.removeprefix("--").split("=", 1) for option in options.split()]
-    return {name: given for name, given in pairs}, read_command(command)
+    return dict(pairs), read_command(command)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 from dotenv import dotenv_values
+
+from tests.deploy.dockerfile import Stage, read_health_check, read_pairs, read_stages
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "config/kubernetes"
@@ -17,32 +17,16 @@ KUBERNETES = ROOT / "config/kubernetes"
 Manifest = dict[str, Any]
 
 
-def read_dockerfile() -> list[tuple[str, str]]:
-    """Instruction and rest of each, in order, with continued lines joined."""
-    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
-    lines = [line.strip() for line in text.splitlines()]
-    found = [line.partition(" ") for line in lines if line and not line.startswith("#")]
-    return [(instruction, rest.strip()) for instruction, _, rest in found]
-
-
-def final_stage() -> list[tuple[str, str]]:
-    instructions = read_dockerfile()
-    last = max(i for i, (instruction, _) in enumerate(instructions) if instruction == "FROM")
-    return instructions[last:]
-
-
-def instruction(name: str) -> str:
-    """The rest of the one instruction of this name in the stage that is run."""
-    (found,) = [rest for instruction, rest in final_stage() if instruction == name]
-    return found
+def final_stage() -> Stage:
+    return read_stages()[-1]
 
 
 def image_environment() -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in shlex.split(instruction("ENV")))
+    return read_pairs(final_stage().value("ENV"), {"PATH": "/usr/bin"})
 
 
 def image_healthcheck() -> list[str]:
-    return list(json.loads(instruction("HEALTHCHECK").partition("CMD ")[2]))
+    return read_health_check(final_stage().value("HEALTHCHECK"))[1]
 
 
 def read_compose() -> Manifest:

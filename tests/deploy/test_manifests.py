@@ -22,7 +22,8 @@ from shared_context_server.storage import find_schema_status
 from shared_context_server.tools.catalog import TOOLS
 from tests.cli.conftest import PATIENCE_S, Serve
 from tests.deploy import manifests
-from tests.deploy.manifests import KUBERNETES, ROOT, container, instruction, pod, services
+from tests.deploy.dockerfile import read_stages
+from tests.deploy.manifests import KUBERNETES, ROOT, container, pod, services
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
 NOT_OURS = {
@@ -112,7 +113,7 @@ def test_ports_are_published_to_this_machine_only() -> None:
 
 
 def test_ports_agree() -> None:
-    port = instruction("EXPOSE")
+    port = manifests.final_stage().value("EXPOSE")
     assert manifests.image_environment()["HTTP_PORT"] == port
     assert services()["server"]["ports"][0].endswith(f":{port}")
     assert services()["replica"]["expose"] == [port]
@@ -125,7 +126,7 @@ def test_ports_agree() -> None:
 
 
 def test_the_image_s_user_is_everywhere_the_same() -> None:
-    uid, gid = instruction("USER").split(":")
+    uid, gid = manifests.final_stage().value("USER").split(":")
     context = pod()["securityContext"]
     assert context["runAsNonRoot"]
     assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (
@@ -204,17 +205,13 @@ def test_the_image_is_everywhere_that_of_this_version() -> None:
     assert manifests.compose_variables()["IMAGE"] == {f":-{image}"}
     (tag,) = [entry["newTag"] for entry in manifests.read_manifest("kustomization")["images"]]
     assert tag == shared_context_server.__version__
-    assert ("ARG", f"VERSION={shared_context_server.__version__}") in manifests.final_stage()
+    assert f"VERSION={shared_context_server.__version__}" in manifests.final_stage().values("ARG")
 
 
 def test_images_of_others_are_pinned() -> None:
-    (base,) = [
-        rest.partition("=")[2]
-        for name, rest in manifests.read_dockerfile()
-        if name == "ARG" and rest.startswith("PYTHON_IMAGE=")
-    ]
+    bases = {stage.image for stage in read_stages()}
     others = [s["image"] for name, s in services().items() if name not in OUR_SERVICES]
-    for image in [base, *others]:
+    for image in [*bases, *others]:
         assert re.fullmatch(r"[a-z]+:\d+(\.\d+)*-[a-z-]+", image), image
 
 
@@ -296,7 +293,7 @@ def run_healthcheck(port: str) -> int:
 def test_what_the_image_copies_is_let_into_the_build() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = {line.removeprefix("!") for line in ignored if line.startswith("!")}
-    copies = [rest.split() for name, rest in manifests.read_dockerfile() if name == "COPY"]
+    copies = [copy.split() for stage in read_stages() for copy in stage.values("COPY")]
     sources = {path for copy in copies if not copy[0].startswith("--from") for path in copy[:-1]}
     assert sources
     assert sources == allowed

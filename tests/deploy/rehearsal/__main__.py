@@ -13,16 +13,17 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.deploy import dockerfile
+import httpx
+
+from tests.deploy import dockerfile, manifests
 from tests.deploy.rehearsal import base, standins
 from tests.deploy.rehearsal.compose import Deployment, Service, make_project
 from tests.deploy.rehearsal.containers import Container, Mount
 from tests.deploy.rehearsal.drills import Drill
 from tests.deploy.rehearsal.image import Build, Image
 from tests.deploy.rehearsal.pods import Cluster, to_bytes
-from tests.deploy.rehearsal.rollout import Outcome, measure, restart_one_by_one
+from tests.deploy.rehearsal.rollout import measure, restart_one_by_one
 from tests.deploy.rehearsal.tables import Table
-from tests.deploy import manifests
 
 ROOT = Path(__file__).parents[3]
 HOME = ROOT / ".rehearsal"
@@ -36,7 +37,9 @@ Images = dict[str, tuple[Image, list[Mount]]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=[], help="all, unless some are named")
+    parser.add_argument(
+        "parts", nargs="*", choices=PARTS, default=[], help="all, unless some are named"
+    )
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
@@ -110,8 +113,18 @@ def rehearse_postgres(images: Images) -> list[str]:
             measure(name, deployment.url, key, lambda: restart_one_by_one(deployment))
         )
         deployment.measure()
+        stop_while_streaming(deployment)
     outcome.table.print()
     return outcome.broken + report_services(deployment)
+
+
+def stop_while_streaming(deployment: Deployment) -> None:
+    """Stop the proxy while a client reads a stream that would never end by itself."""
+    proxy = deployment.services["proxy"]
+    headers = {"X-API-Key": deployment.secrets["API_KEY"], "X-Agent-ID": "reader"}
+    with httpx.stream("GET", f"{deployment.url}/events", headers=headers) as stream:
+        assert stream.status_code == 200
+        proxy.stopped.append(proxy.containers[0].stop())
 
 
 def rehearse_kubernetes(images: Images, image: Image) -> list[str]:
@@ -131,7 +144,15 @@ def rehearse_kubernetes(images: Images, image: Image) -> list[str]:
 
 
 def report_services(deployment: Deployment) -> list[str]:
-    columns = ["service", "user", "healthy after", "ended with", "after, of", "memory, of", "threads, of"]
+    columns = [
+        "service",
+        "user",
+        "healthy after",
+        "ended with",
+        "after, of",
+        "memory, of",
+        "threads, of",
+    ]
     table = Table(f"docker-compose.yml, profile {deployment.profile}: services", columns)
     broken = []
     for service in deployment.services.values():

@@ -48,7 +48,9 @@ def find_mirror() -> str:
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as exc:
-        raise CannotRehearseError("needs apt, whose mirror debootstrap takes packages from") from exc
+        raise CannotRehearseError(
+            "needs apt, whose mirror debootstrap takes packages from"
+        ) from exc
     for line in lines.splitlines():
         origin, component, label, address = line.split("|")
         if (origin, component, label) == ("Debian", "main", "Debian"):
@@ -65,7 +67,14 @@ def make_base(image: str, directory: Path) -> Path:
         return base
     shutil.rmtree(base, ignore_errors=True)
     log = base.with_suffix(".log")
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, base, find_mirror()]
+    command = [
+        "debootstrap",
+        "--variant=minbase",
+        f"--include={PACKAGES}",
+        suite,
+        base,
+        find_mirror(),
+    ]
     with log.open("w") as out:
         done = subprocess.run(command, stdout=out, stderr=out, check=False)
     if done.returncode:

@@ -52,7 +52,9 @@ def make_project(directory: Path) -> None:
     shutil.copytree(ROOT / "config", directory / "config")
     shutil.copy(ROOT / "Dockerfile", directory)
     page = (ROOT / "docs/deployment.md").read_text()
-    block = re.search(r"```sh\n(install -m 600 config/compose\.env\.example.+?)```", page, re.DOTALL)
+    block = re.search(
+        r"```sh\n(install -m 600 config/compose\.env\.example.+?)```", page, re.DOTALL
+    )
     assert block is not None, "docs/deployment.md: the commands that make .env"
     subprocess.run(["sh", "-euc", block[1]], cwd=directory, check=True)
 
@@ -61,7 +63,9 @@ def read_config(project: Path, profile: str | None) -> dict[str, Any]:
     """What docker-compose itself makes of the files, for a profile; None: what .env names."""
     program = Path(sys.prefix) / "deploy/bin/docker-compose"
     if not program.exists():
-        raise CannotRehearseError("needs docker-compose from requirements/deploy.txt: make rehearse")
+        raise CannotRehearseError(
+            "needs docker-compose from requirements/deploy.txt: make rehearse"
+        )
     chosen = [] if profile is None else ["--profile", profile]
     bare = {"PATH": os.environ["PATH"], "HOME": str(project)}
     # The one profile only, whatever .env says.
@@ -111,7 +115,8 @@ class Deployment:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.hosts.write_text(NAMES)
         order = {
-            name: set(service.get("depends_on") or {}) for name, service in self.config["services"].items()
+            name: set(service.get("depends_on") or {})
+            for name, service in self.config["services"].items()
         }
         for name in TopologicalSorter(order).static_order():
             self.services[name] = self._prepare(name, self.config["services"][name])
@@ -127,11 +132,15 @@ class Deployment:
             count = self.replicas
         ports = [find_free_port() for _ in range(count)]
         check = config.get("healthcheck")
-        options = check or {key.replace("-", "_"): value for key, value in image.health_options.items()}
+        options = check or {
+            key.replace("-", "_"): value for key, value in image.health_options.items()
+        }
         command = check["test"][1:] if check else image.health_command
         if name == "proxy":
             command = [part.replace(f":{PUBLISHED_PORT}/", f":{ports[0]}/") for part in command]
-        wait_s = to_seconds(options["start_period"]) + int(options["retries"]) * to_seconds(options["interval"])
+        wait_s = to_seconds(options["start_period"]) + int(options["retries"]) * to_seconds(
+            options["interval"]
+        )
         specs = [self._make_spec(name, config, image, mounts, port) for port in ports]
         return Service(name, config, specs, ports, command, wait_s)
 
@@ -140,11 +149,15 @@ class Deployment:
     ) -> Spec:
         assert config["cap_drop"] == ["ALL"], name
         assert config["security_opt"] == ["no-new-privileges:true"], name
-        given = {key: "" if value is None else str(value) for key, value in config.get("environment", {}).items()}
+        given = {
+            key: "" if value is None else str(value)
+            for key, value in config.get("environment", {}).items()
+        }
         return Spec(
             name=name,
             layers=tuple(image.layers),
-            command=(config["entrypoint"] or image.entrypoint) + (config["command"] or image.command),
+            command=(config["entrypoint"] or image.entrypoint)
+            + (config["command"] or image.command),
             environment=image.environment | given | self._addresses(given, port),
             user=config.get("user", image.user),
             workdir=image.workdir,
@@ -182,7 +195,9 @@ class Deployment:
                 source = Path(entry["source"])
                 assert source.name == "nginx.conf"
                 yield Mount(
-                    entry["target"], source=self._render_proxy(source, port), is_read_only=entry["read_only"]
+                    entry["target"],
+                    source=self._render_proxy(source, port),
+                    is_read_only=entry["read_only"],
                 )
 
     def _make_volume(self, entry: dict[str, Any], image: Image) -> Path:
@@ -193,7 +208,15 @@ class Deployment:
         place.mkdir(parents=True)
         options = self.config["volumes"][entry["source"]].get("driver_opts")
         if options:
-            command = ["mount", "-t", options["type"], "-o", options["o"], options["device"], str(place)]
+            command = [
+                "mount",
+                "-t",
+                options["type"],
+                "-o",
+                options["o"],
+                options["device"],
+                str(place),
+            ]
             subprocess.run(command, check=True)
             return place
         for layer in reversed(image.layers):

@@ -21,7 +21,20 @@ import psutil
 POLL_S = 0.1
 START_S = 20.0
 # What stands in front of the command until it runs.
-_LAUNCHERS = {"unshare", "sh", "dash", "mount", "mkdir", "touch", "ln", "chroot", "setpriv", "realpath", "dirname"}
+_LAUNCHERS = {
+    "unshare",
+    "sh",
+    "dash",
+    "mount",
+    "mkdir",
+    "touch",
+    "ln",
+    "chroot",
+    "setpriv",
+    "realpath",
+    "dirname",
+}
+_NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 TMPFS_OPTIONS = "nosuid,nodev,noexec"  # Docker's
 
@@ -108,8 +121,7 @@ class Container:
             # As Docker does, so that the process may open /dev/stdout.
             os.fchown(log.fileno(), *self._owner)
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc"]
-                + [self._script(), "container"],
+                [*_NAMESPACES, "sh", "-euc", self._script()],
                 env=self.spec.environment,
                 stdin=stdin,
                 stdout=log,
@@ -141,7 +153,10 @@ class Container:
         lines = [f"mount -t proc proc {root}/proc"]
         lines += [f"mount -t tmpfs -o size=64k,mode=755 tmpfs {root}/dev"]
         for device in _DEVICES:
-            lines += [f"touch {root}/dev/{device}", f"mount --bind /dev/{device} {root}/dev/{device}"]
+            lines += [
+                f"touch {root}/dev/{device}",
+                f"mount --bind /dev/{device} {root}/dev/{device}",
+            ]
         lines.append(f"ln -s /proc/self/fd {root}/dev/fd")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             lines.append(f"ln -s /proc/self/fd/{number} {root}/dev/{name}")
@@ -154,7 +169,9 @@ class Container:
             lines.append(f"mount -o remount,ro,bind {root}")
         workdir = shlex.quote(self.spec.workdir)
         enter = f'cd {workdir}; exec "$@"'
-        lines.append(f"exec chroot {root} sh -euc {shlex.quote(enter)} sh {shlex.join(self.command)}")
+        lines.append(
+            f"exec chroot {root} sh -euc {shlex.quote(enter)} sh {shlex.join(self.command)}"
+        )
         return "\n".join(lines)
 
     def _find_first_process(self) -> int:
@@ -174,7 +191,9 @@ class Container:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def execute(self, command: list[str], *, timeout_s: float = 60.0, **more: Any) -> subprocess.CompletedProcess[str]:
+    def execute(
+        self, command: list[str], *, timeout_s: float = 60.0, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the container and wait for its end, as `docker exec` does."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--root", "--wd=/"]
         return subprocess.run(
@@ -228,5 +247,7 @@ def run_to_end(spec: Spec, directory: Path) -> str:
     """Run a container that ends by itself; what it printed. Raises RuntimeError if it fails."""
     container = Container(spec, directory)
     if container.wait():
-        raise RuntimeError(f"{spec.name}: {shlex.join(spec.command)[:200]}\n{container.log[-4000:]}")
+        raise RuntimeError(
+            f"{spec.name}: {shlex.join(spec.command)[:200]}\n{container.log[-4000:]}"
+        )
     return container.log

@@ -110,11 +110,17 @@ class Drill:
 
     def restore(self, backup: Path) -> None:
         """The command of the page: a container of the service, with the file as its input."""
-        page = (ROOT / "docs/deployment.md").read_text()
-        written = re.search(
-            r"docker compose run --rm -T --entrypoint (\w+) server \\?\s*-c '([^']+)' <backup\.db", page
-        )
-        assert written is not None, "docs/deployment.md: the command that restores"
         spec = self.deployment.services["server"].specs[0]
-        command = [written[1], "-c", written[2]]
+        shell, script = read_restore_command()
+        command = [shell, "-c", script]
         run_to_end(replace(spec, command=command, stdin=backup), self.directory / "restore")
+
+
+def read_restore_command() -> tuple[str, str]:
+    """The entrypoint and the script of docs/deployment.md that restore a backup."""
+    page = (ROOT / "docs/deployment.md").read_text()
+    written = re.search(
+        r"docker compose run --rm -T --entrypoint (\w+) server \\?\s*-c '([^']+)' <backup\.db", page
+    )
+    assert written is not None, "docs/deployment.md: the command that restores"
+    return written[1], written[2]

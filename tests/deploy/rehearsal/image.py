@@ -22,6 +22,7 @@ from tests.deploy.rehearsal.containers import Mount, Spec, make_overlay, run_to_
 
 # What says nothing of the file system, and is read later.
 _METADATA = {"LABEL", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+INSTRUCTIONS = _METADATA | {"ARG", "ENV", "WORKDIR", "USER", "VOLUME", "COPY", "RUN"}
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")  # Docker's own
 
@@ -110,14 +111,18 @@ class Build:
         if words[0].startswith("--from="):
             root = self.images[words.pop(0).removeprefix("--from=")].root
         else:
-            root, allowed = self.context, self._let_in()
+            root, allowed = self.context, list_context(self.context)
         *sources, target = words
         place = layer / str(PurePosixPath(workdir) / target).lstrip("/")
         for name in sources:
             source = root / name.lstrip("/")
             if source.is_dir():
                 shutil.copytree(
-                    source, place, symlinks=True, dirs_exist_ok=True, ignore=_leave_out(root, allowed)
+                    source,
+                    place,
+                    symlinks=True,
+                    dirs_exist_ok=True,
+                    ignore=_leave_out(root, allowed),
                 )
             elif allowed is not None and name not in allowed:
                 raise RuntimeError(f"COPY {name}: .dockerignore does not let it in")
@@ -127,10 +132,12 @@ class Build:
                 shutil.copy2(source, copied)
         subprocess.run(["chown", "-R", "--no-dereference", "0:0", layer], check=True)
 
-    def _let_in(self) -> set[str]:
-        lines = (self.context / ".dockerignore").read_text().splitlines()
-        rules = [line for line in lines if line and not line.startswith("#")]
-        return set(exclude_paths(str(self.context), rules))
+
+def list_context(context: Path) -> set[str]:
+    """Files and directories that .dockerignore lets into the build, by their paths in the context."""
+    lines = (context / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    return set(exclude_paths(str(context), rules))
 
 
 def run_shell(command: str, image: Image, variables: dict[str, str], directory: Path) -> Path:

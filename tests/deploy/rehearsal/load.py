@@ -76,13 +76,15 @@ class McpCaller:
         try:
             if self._client is None:
                 url, headers = self._transport
-                client = Client(StreamableHttpTransport(url, headers=headers), timeout=CALL_TIMEOUT_S)
+                client = Client(
+                    StreamableHttpTransport(url, headers=headers), timeout=CALL_TIMEOUT_S
+                )
                 await client.__aenter__()
                 self._client = client
             answer = await self._client.call_tool(tool, arguments)
         except ToolError as exc:
             raise _FailedError(find_code(str(exc))) from exc
-        except Exception as exc:  # noqa: BLE001  # whatever the transport raises
+        except Exception as exc:  # whatever the transport raises
             await self.close()
             raise _FailedError(f"MCP {type(exc).__name__}") from exc
         body: dict[str, Any] = answer.structured_content
@@ -120,19 +122,26 @@ class Record:
     refusals: Counter[str] = field(default_factory=Counter)  # by kind
     # What kind of call, when it began, and how long it took with its retries, in s.
     took: list[tuple[str, float, float]] = field(default_factory=list)
-    rolled: list[float] = field(default_factory=list)  # when the servers began to be replaced, and ended
+    rolled: list[float] = field(
+        default_factory=list
+    )  # when the servers began to be replaced, and ended
 
     def longest_s(self, kind: str, *, is_rolling: bool) -> float:
         """Of the calls that were under way while servers were replaced, or of the others."""
         began, ended = self.rolled
         return max(
-            (taken for each, at, taken in self.took
-             if each == kind and (at < ended and at + taken > began) is is_rolling),
+            (
+                taken
+                for each, at, taken in self.took
+                if each == kind and (at < ended and at + taken > began) is is_rolling
+            ),
             default=0.0,
         )
 
 
-async def call(caller: Caller, record: Record, kind: str, tool: str, **arguments: Any) -> dict[str, Any]:
+async def call(
+    caller: Caller, record: Record, kind: str, tool: str, **arguments: Any
+) -> dict[str, Any]:
     """The answer, however often it has to be asked for."""
     began = time.monotonic()
     for attempt in itertools.count(1):
@@ -194,7 +203,11 @@ class Listener:
 
     def latest_s(self) -> float:
         """The longest time from a message's acknowledgement until it was here."""
-        lags = [at - self.record.sent[content].acknowledged_at for _, content, at in self.seen if content in self.record.sent]
+        lags = [
+            at - self.record.sent[content].acknowledged_at
+            for _, content, at in self.seen
+            if content in self.record.sent
+        ]
         return max(lags, default=0.0)
 
 
@@ -280,7 +293,13 @@ class Load:
             kept[session_id], after_seq, has_more = [], 0, True
             while has_more:
                 page = await call(
-                    reader, Record(), "reads", "get_messages", session_id=session_id, after_seq=after_seq, limit=PAGE
+                    reader,
+                    Record(),
+                    "reads",
+                    "get_messages",
+                    session_id=session_id,
+                    after_seq=after_seq,
+                    limit=PAGE,
                 )
                 kept[session_id] += [(each["seq"], each["content"]) for each in page["messages"]]
                 has_more, after_seq = page["has_more"], page["next_after_seq"]
@@ -305,7 +324,11 @@ async def open_load(url: str, api_key: str) -> AsyncIterator[Load]:
         creator = RestCaller(url, headers("creator"))
         stack.push_async_callback(creator.close)
         sessions = [
-            (await call(creator, Record(), "setup", "create_session", purpose=f"rehearsal {number}"))["session_id"]
+            (
+                await call(
+                    creator, Record(), "setup", "create_session", purpose=f"rehearsal {number}"
+                )
+            )["session_id"]
             for number in range(SESSIONS)
         ]
         writers: list[Writer] = []
@@ -321,7 +344,9 @@ async def open_load(url: str, api_key: str) -> AsyncIterator[Load]:
                 listeners.append(Stream(record, session_id, "streams", client=client))
             else:
                 caller = open_caller(number, name)
-                listeners.append(Waiter(record, session_id, f"{caller.protocol} waits", caller=caller))
+                listeners.append(
+                    Waiter(record, session_id, f"{caller.protocol} waits", caller=caller)
+                )
         for writer in writers:
             await writer.connect()
         yield Load(record, sessions, writers, listeners, url, headers("creator"))

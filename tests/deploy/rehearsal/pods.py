@@ -90,7 +90,9 @@ class Pod:
 
     def start(self) -> None:
         """Start both containers and wait for the startup and the readiness probe."""
-        volumes = {volume["name"]: self._make_volume(volume) for volume in manifests.pod()["volumes"]}
+        volumes = {
+            volume["name"]: self._make_volume(volume) for volume in manifests.pod()["volumes"]
+        }
         for entry in manifests.pod()["containers"]:
             spec = self._make_spec(entry, volumes)
             self.containers[entry["name"]] = Container(spec, self.directory / entry["name"])
@@ -113,7 +115,9 @@ class Pod:
         assert own["capabilities"] == {"drop": ["ALL"]}
         assert own["allowPrivilegeEscalation"] is False
         given = self.environment if entry.get("envFrom") else {}
-        command = entry.get("command", self.image.entrypoint) + entry.get("args", self.image.command)
+        command = entry.get("command", self.image.entrypoint) + entry.get(
+            "args", self.image.command
+        )
         addresses = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(self.port)}
         if "TRUSTED_PROXIES" in given:
             addresses["TRUSTED_PROXIES"] = "127.0.0.1"
@@ -124,7 +128,10 @@ class Pod:
             environment=self.image.environment | given | addresses,
             user=f"{context['runAsUser']}:{context['runAsGroup']}",
             workdir=self.image.workdir,
-            mounts=tuple(Mount(each["mountPath"], source=volumes[each["name"]]) for each in entry["volumeMounts"]),
+            mounts=tuple(
+                Mount(each["mountPath"], source=volumes[each["name"]])
+                for each in entry["volumeMounts"]
+            ),
             is_read_only=own["readOnlyRootFilesystem"],
             stop_signal=self.image.stop_signal,
         )

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tests.deploy.rehearsal.compose import Deployment
+from tests.deploy.rehearsal.containers import POLL_S
 from tests.deploy.rehearsal.load import AGENTS, Load, Stream, Waiter, open_load
 from tests.deploy.rehearsal.tables import Table
 
@@ -53,20 +54,23 @@ async def measure(
 
 async def wait_until_seen(load: Load, kept: dict[str, list[tuple[int, str]]]) -> None:
     """Return when every listener has seen as many messages as there are, or the time is up."""
-    deadline = time.monotonic() + CATCH_UP_S
-    while time.monotonic() < deadline and any(
-        len(listener.seen) < len(kept[listener.session_id]) for listener in load.listeners
-    ):
-        await asyncio.sleep(0.1)
+    for _ in range(int(CATCH_UP_S / POLL_S)):
+        if all(len(each.seen) >= len(kept[each.session_id]) for each in load.listeners):
+            return
+        await asyncio.sleep(POLL_S)
 
 
-def judge(
-    name: str, load: Load, kept: dict[str, list[tuple[int, str]]], seconds: float
-) -> Outcome:
+def judge(name: str, load: Load, kept: dict[str, list[tuple[int, str]]], seconds: float) -> Outcome:
     record = load.record
     times = Counter(content for messages in kept.values() for _, content in messages)
-    places = {content: (where, seq) for where, messages in kept.items() for seq, content in messages}
-    lost = [content for content, sent in record.sent.items() if places.get(content) != (sent.session_id, sent.seq)]
+    places = {
+        content: (where, seq) for where, messages in kept.items() for seq, content in messages
+    }
+    lost = [
+        content
+        for content, sent in record.sent.items()
+        if places.get(content) != (sent.session_id, sent.seq)
+    ]
     doubled = [content for content, count in times.items() if count > 1]
     unknown = [content for content in times if content not in record.sent]
     wrong = [
@@ -88,15 +92,23 @@ def judge(
     for kind in sorted(record.calls):
         if kind.endswith("writes"):
             longest = (record.longest_s(kind, is_rolling=rolling) for rolling in (False, True))
-            table.add(f"{kind}: longest before and after / during", " / ".join(f"{s:.2f} s" for s in longest))
-    table.add("streams / came back by Last-Event-ID", f"{len(streams)} / {sum(s.resumed for s in streams)}")
+            table.add(
+                f"{kind}: longest before and after / during",
+                " / ".join(f"{s:.2f} s" for s in longest),
+            )
+    table.add(
+        "streams / came back by Last-Event-ID",
+        f"{len(streams)} / {sum(s.resumed for s in streams)}",
+    )
     table.add("a stream away, longest", f"{max(s.longest_away_s for s in streams):.2f} s")
     table.add("a message at a stream, latest", f"{max(s.latest_s() for s in streams):.2f} s")
     table.add("a message at a waiting call, latest", f"{max(w.latest_s() for w in waiters):.2f} s")
     table.add("listeners that missed or doubled one", len(wrong))
     broken = []
     if lost or doubled or unknown:
-        broken.append(f"{name}: a message was lost, doubled, or written without its writer's knowledge")
+        broken.append(
+            f"{name}: a message was lost, doubled, or written without its writer's knowledge"
+        )
     if wrong:
         broken.append(f"{name}: a listener saw something else than what is there")
     return Outcome(name, table, broken)
