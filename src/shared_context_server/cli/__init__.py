@@ -33,6 +33,7 @@ _COMMANDS = {
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "status": ("status:status", "Print the state of the running server."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
+    "hook": ("hook:hook", "Tell an agent its unread mentions, from a client's hook."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
