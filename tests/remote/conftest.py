@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cli.conftest import COMMAND, PATIENCE_S, ServerProcess, make_env, make_serve
+from tests.cli.conftest import PATIENCE_S, ServerProcess, make_env, make_serve
+from tests.forked import ForkedProcess, run_forked
 
 
 class Hub:
@@ -39,36 +42,57 @@ class Hub:
         seq: int = answer["seq"]
         return seq
 
-    def start(self, *arguments: str, agent: str | None = "alice", **more: str) -> Started:
+    def start(self, *arguments: str, agent: str | None = "alice", **more: str) -> ForkedProcess:
         """Start a command as an agent."""
-        env = self.env | more | ({} if agent is None else {"SCS_AGENT_ID": agent})
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            env=env,
-            cwd=self.directory,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
+        return ForkedProcess(arguments, self._env_of(agent, more), self.directory, has_stdin=True)
 
     def run(
         self, *arguments: str, stdin: str = "", agent: str | None = "alice", **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as an agent to its end."""
-        process = self.start(*arguments, agent=agent, **more)
-        try:
-            out, err = process.communicate(stdin, timeout=PATIENCE_S)
-        finally:
-            process.kill()
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        env = self._env_of(agent, more)
+        return run_forked(arguments, env, self.directory, PATIENCE_S, stdin=stdin)
+
+    def _env_of(self, agent: str | None, more: dict[str, str]) -> dict[str, str]:
+        return self.env | more | ({} if agent is None else {"SCS_AGENT_ID": agent})
 
     def close(self) -> None:
         self._http.close()
 
 
-Started = subprocess.Popen[str]
+class Lines:
+    """The lines that a process prints, as they come. The process is killed at the end."""
+
+    def __init__(self, process: ForkedProcess) -> None:
+        self.process = process
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self.process.stdout as stream:
+            for line in stream:
+                self._lines.put(line.removesuffix("\n"))
+
+    def next(self, timeout: float = PATIENCE_S) -> str:
+        return self._lines.get(timeout=timeout)
+
+    def end(self) -> tuple[int, list[str], str]:
+        """Wait for the end of the process; its exit code, the lines left, and stderr."""
+        err = self.process.stderr.read()
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code, list(self._lines.queue), err
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        self.process.stdin.close()
+        self.process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +101,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     directory = tmp_path_factory.mktemp("hub")
     env = make_env(directory)
     with make_serve(env, directory)() as server:
-        (directory / ".env").write_text("SCS_URL=http://127.0.0.1:1\nSCS_API_KEY=of-the-project\n")
+        (directory / ".env").write_text(
+            "SCS_URL=http://127.0.0.1:1\nSCS_API_KEY=the-key-of-the-project\n"
+        )
         made = Hub(server, env, directory)
         yield made
         made.close()

@@ -17,9 +17,9 @@ import pytest
 from shared_context_server.cli.hook import hook
 from shared_context_server.remote.access import find_default_data_dir, find_state_dir
 from shared_context_server.remote.hook_options import HookOptions, parse_plainly
-from tests.cli.conftest import PATIENCE_S, make_env, make_serve
+from tests.cli.conftest import make_env, make_serve
 from tests.cli.test_imports import list_imported
-from tests.remote.conftest import Hub
+from tests.remote.conftest import Hub, Lines
 from tests.until import until
 
 SILENT = (0, "", "")
@@ -80,10 +80,12 @@ def test_more_than_one_hook_tells_is_told_by_the_next(hub: Hub) -> None:
 
 def test_of_hooks_at_once_one_tells(hub: Hub) -> None:
     hub.say(hub.session(), "@frank")
-    processes = [hub.start("hook", agent="frank") for _ in range(4)]
-    told = [process.communicate("", timeout=PATIENCE_S) for process in processes]
-    assert sorted("@frank" in out for out, _ in told) == [False, False, False, True]
-    assert all(err == "" for _, err in told)
+    hooks = [Lines(hub.start("hook", "--event", "PostToolUse", agent="frank")) for _ in range(4)]
+    told = [started.end() for started in hooks]
+    for started in hooks:
+        started.__exit__()
+    assert sorted("@frank" in "".join(out) for _, out, _ in told) == [False, False, False, True]
+    assert all(err == "" for _, _, err in told)
 
 
 @pytest.mark.parametrize("event", ["Stop", "SubagentStop", "AfterAgent"])
@@ -106,18 +108,18 @@ async def test_a_waiting_hook_tells_what_comes_and_only_one_waits_for_a_session_
     hub: Hub,
 ) -> None:
     session = hub.session()
-    waiting = hub.start("hook", "--wake", "--wait", "60", agent="grace")
-    assert waiting.stdin is not None
-    waiting.stdin.write(PROMPT)
-    waiting.stdin.close()
-    waiting.stdin = None
+    waiting = Lines(hub.start("hook", "--wake", "--wait", "60", agent="grace"))
+    with waiting.process.stdin as stdin:
+        stdin.write(PROMPT)
     locks = hub.directory / "state" / "shared-context-server" / "hooks"
     await until(lambda: any(locks.glob("waits-*")))
     assert outcome(hub.run("hook", "--wake", "--wait", "60", stdin=PROMPT, agent="grace")) == SILENT
     hub.say(session, "nothing")
     hub.say(session, "now @grace")
-    assert "now @grace" in waiting.communicate(timeout=PATIENCE_S)[1]
-    assert waiting.returncode == 2
+    code, out, err = waiting.end()
+    waiting.__exit__()
+    assert (code, out) == (2, [])
+    assert "now @grace" in err
 
 
 def test_a_hook_waits_no_longer_than_it_was_told(hub: Hub) -> None:

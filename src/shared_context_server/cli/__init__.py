@@ -33,6 +33,8 @@ _COMMANDS = {
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "status": ("status:status", "Print the state of the running server."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
+    "watch": ("watch:watch", "Print messages as they come, one line each."),
+    "wait": ("watch:wait", "Wait for one message and print it."),
     "hook": ("hook:hook", "Tell an agent its unread mentions, from a client's hook."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),

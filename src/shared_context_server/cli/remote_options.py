@@ -30,10 +30,17 @@ class RemoteOptions:
     ] = None
 
     def find_access(self) -> Access:
-        """The URL and the credential. Raises ConfigurationError."""
+        """The URL and the credential. Raises AccessError."""
+        access = find_access(self.url, self.data_dir, self.agent_id)
         try:
-            access = find_access(self.url, self.data_dir, self.agent_id)
             split_url(access.url)
-        except (AccessError, ValueError) as exc:
-            raise ConfigurationError(str(exc)) from exc
+        except ValueError as exc:
+            raise AccessError(str(exc)) from exc
         return access
+
+    def require_access(self) -> Access:
+        """The same at the start of a command. Raises ConfigurationError."""
+        try:
+            return self.find_access()
+        except AccessError as exc:
+            raise ConfigurationError(str(exc)) from exc

@@ -26,12 +26,16 @@ class AccessError(Exception):
 
 
 class Access:
-    """The URL of a server, and the headers that identify the caller."""
+    """The URL of a server, and the headers that identify the caller. `is_guess`: the URL is the
+    default, since nothing says where the server is."""
 
-    __slots__ = ("agent_id", "headers", "url")
+    __slots__ = ("agent_id", "headers", "is_guess", "url")
 
-    def __init__(self, url: str, key: str | None, agent_id: str | None) -> None:
+    def __init__(
+        self, url: str, key: str | None, agent_id: str | None, *, is_guess: bool = False
+    ) -> None:
         self.url = url
+        self.is_guess = is_guess
         self.agent_id = agent_id
         self.headers: dict[str, str] = {}
         for name, value in (("X-API-Key", key), ("X-Agent-ID", agent_id)):
@@ -52,11 +56,13 @@ def find_access(
     given_dir = data_dir or variables.get("SCS_DATA_DIR")
     directory = os.path.abspath(os.path.expanduser(given_dir or find_default_data_dir()))
     given_url = url or variables.get("SCS_URL")
-    found_url = (given_url or _read_address(directory) or DEFAULT_URL).rstrip("/")
+    known_url = given_url or _read_address(directory)
+    found_url = (known_url or DEFAULT_URL).rstrip("/")
     key = variables.get("SCS_API_KEY")
     if key is None and (given_dir is not None or _is_loopback(found_url)):
         key = _read_key(directory)
-    return Access(found_url, key, agent_id or variables.get("SCS_AGENT_ID"))
+    agent_id = agent_id or variables.get("SCS_AGENT_ID")
+    return Access(found_url, key, agent_id, is_guess=known_url is None)
 
 
 def find_default_data_dir() -> str:

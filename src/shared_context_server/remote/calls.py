@@ -23,11 +23,24 @@ _OK = 200
 
 
 class CallError(Exception):
-    """The server refused a call, or its answer is none of ours. `status` is 0 without an answer."""
+    """The server refused a request or a call, or its answer is none of ours.
 
-    def __init__(self, status: int, message: str) -> None:
+    `status` is that of HTTP, 0 without an answer; `code` that of the server's error, "" without one.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
+
+
+def read_error(status: int, body: bytes) -> CallError:
+    """The error that this answer is."""
+    try:
+        error = json.loads(body)
+        return CallError(status, str(error["error"]), str(error["code"]))
+    except (ValueError, TypeError, KeyError):
+        return CallError(status, f"The answer {status} is none of a Shared Context Server.")
 
 
 def split_url(url: str) -> tuple[bool, str, int, str, str]:
@@ -58,14 +71,12 @@ def call_tools(
     """
     batch = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
     status, body = _request(access, "/mcp/batch", json.dumps(batch).encode(), deadline)
+    if status != _OK:
+        raise read_error(status, body)
     try:
-        answer = json.loads(body)
-        if status == _OK:
-            return [item["result"] for item in answer["results"]]
-        message = str(answer["error"])
+        return [item["result"] for item in json.loads(body)["results"]]
     except (ValueError, TypeError, KeyError):
-        message = "The answer is none of a Shared Context Server."
-    raise CallError(status, message)
+        raise read_error(status, b"") from None
 
 
 def _request(access: Access, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from shared_context_server.remote.access import Access
-from shared_context_server.remote.calls import CallError, split_url
+from shared_context_server.remote.calls import CallError, read_error, split_url
 
 SILENCE_S = 45.0  # the server sends a sign of life every 15 s
 CONNECT_S = 10.0
@@ -22,6 +22,7 @@ FIRST_PAUSE_S = (
 )
 LONGEST_PAUSE_S = 15.0
 MAX_LINE_BYTES = 8 * 1024 * 1024  # a message with 100,000 characters, all escaped, has 1.2 MB
+MAX_ERROR_BYTES = 65_536
 _REFUSALS = (400, 401, 403, 404, 405, 413, 421)
 """Statuses that another attempt does not change."""
 _CONFLICT = 409
@@ -43,19 +44,21 @@ class LogSetBack(Exception):
 class EventStream:
     """The events of one session, or of all that the caller sees.
 
-    `last_id` is the id of the last message that was taken; None means from now on. `note` is told why
-    a connection failed, once until one succeeds again.
+    `last_id` is the id of the last message that was taken; None means from now on, also after an
+    interruption before the first message. `find_access` is called for each connection. `note` is told
+    why a connection failed, once until one succeeds again.
     """
 
     def __init__(
         self,
-        access: Access,
+        find_access: Callable[[], Access],
         session_id: str | None,
         last_id: int | None,
         note: Callable[[str], None],
     ) -> None:
         self.last_id = last_id
-        self._access = access
+        self._find_access = find_access
+        self._access = find_access()
         self._session_id = session_id
         self._note = note
         self._pause_s = FIRST_PAUSE_S
@@ -77,7 +80,7 @@ class EventStream:
             except CallError as exc:
                 if exc.status in _REFUSALS:
                     raise
-                reason = f"{exc.status} {exc}"
+                reason = str(exc)
             if deadline is not None and time.monotonic() >= deadline:
                 return
             if not self._has_noted:
@@ -88,6 +91,7 @@ class EventStream:
             time.sleep(pause_s if deadline is None else min(pause_s, _left(deadline)))
 
     def _follow_once(self, deadline: float | None) -> Iterator[StreamEvent]:
+        self._access = self._find_access()
         connection = self._connect(deadline)
         try:
             response, sock = self._open(connection)
@@ -131,10 +135,9 @@ class EventStream:
         sock: socket.socket = connection.sock
         response = connection.getresponse()
         if response.status != _OK:
-            message = _read_error(response)
             if response.status == _CONFLICT:
                 raise LogSetBack
-            raise CallError(response.status, message)
+            raise read_error(response.status, response.read(MAX_ERROR_BYTES))
         return response, sock
 
 
@@ -162,13 +165,6 @@ def _read_events(
             else:
                 yield StreamEvent("", 0, {})
             kind, event_id, data = "", 0, ""
-
-
-def _read_error(response: http.client.HTTPResponse) -> str:
-    try:
-        return str(json.loads(response.read(65_536))["error"])
-    except (ValueError, KeyError, TypeError):
-        return response.reason
 
 
 def _left(deadline: float) -> float:

@@ -30,7 +30,7 @@ def wait_and_tell(options: HookOptions, access: Access, look: Look) -> int | Non
         lock_waiting(access, event.session_id)  # held until this process ends
         session_id = options.session_ids[0] if len(options.session_ids) == 1 else None
         while time.monotonic() < deadline:
-            stream = EventStream(access, session_id, None, note=lambda text: None)
+            stream = EventStream(lambda: access, session_id, None, note=lambda text: None)
             with contextlib.closing(stream.follow(deadline)) as events, suppress(LogSetBack):
                 for news in events:
                     # What came before the stream was open is found by looking once it is.
