@@ -23,7 +23,17 @@ from shared_context_server.__main__ import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = (
-    *("backup", "client_config", "clock", "clock_child", "http", "keys", "migrate", "moving"),
+    *(
+        "backup",
+        "channel",
+        "client_config",
+        "clock",
+        "clock_child",
+        "http",
+        "keys",
+        "migrate",
+        "moving",
+    ),
     *("serve", "status", "stdio", "token", "watch"),
 )
 _HOOK = ("hook", "hook_options", "hook_wait", "notices")

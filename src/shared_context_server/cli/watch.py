@@ -81,13 +81,13 @@ def watch(
             )
         try:
             command = MessageCommand(
-                exec_, timeout_s=exec_timeout, per_minute=exec_per_minute, note=_note
+                exec_, timeout_s=exec_timeout, per_minute=exec_per_minute, note=note
             )
         except CommandError as exc:
             raise ConfigurationError(str(exc)) from exc
     elif allow_sender:
         raise ConfigurationError("--allow-sender is for --exec.")
-    wanted = _make_wanted(remote, session, since, mentions_me, sender, include_own)
+    wanted = make_wanted(remote, session, since, mentions_me, sender, own=include_own)
     write = _make_writer(max_chars, as_json=as_json)
     own = remote.require_access().agent_id
 
@@ -122,7 +122,7 @@ def wait(
     """
     if timeout is not None and not 0 <= timeout <= 604_800:
         raise ConfigurationError("--timeout must be between 0 and 604800 seconds.")
-    wanted = _make_wanted(remote, session, since, mentions_me, sender, include_own)
+    wanted = make_wanted(remote, session, since, mentions_me, sender, own=include_own)
     write = _make_writer(max_chars, as_json=as_json)
 
     def take(message: dict[str, Any]) -> bool:
@@ -132,7 +132,7 @@ def wait(
     return _follow(remote, wanted, take, timeout, closed=exits.TIMED_OUT)
 
 
-def _make_wanted(
+def make_wanted(
     remote: RemoteOptions,
     session: str,
     since: str,
@@ -171,16 +171,15 @@ def _follow(
 ) -> int:
     """Hand over messages until `take` returns that it has enough. Return the exit code; `closed` is
     the one for a session that is closed."""
-    remote.require_access()
     signal.signal(signal.SIGTERM, _end)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
-        with closing(Watch(remote.find_access, wanted, _note).follow(deadline)) as messages:
+        with closing(Watch(remote.find_access, wanted, note).follow(deadline)) as messages:
             for message in messages:
                 if take(message):
                     return exits.DONE
     except Ended as exc:
-        _note(str(exc))
+        note(str(exc))
         return closed if exc.code == exits.DONE else exc.code
     except KeyboardInterrupt:
         return exits.INTERRUPTED
@@ -191,5 +190,6 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     sys.exit(exits.TERMINATED)
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Tell the user on stderr."""
     print(f"shared-context-server: {show_printable(text)}", file=sys.stderr, flush=True)
