@@ -19,15 +19,27 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 
-from shared_context_server.cli import main
+from shared_context_server.__main__ import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = (
-    *("backup", "client_config", "clock", "clock_child", "http", "keys", "migrate", "moving"),
-    *("serve", "status", "stdio", "token"),
+    *(
+        "backup",
+        "channel",
+        "client_config",
+        "clock",
+        "clock_child",
+        "http",
+        "keys",
+        "migrate",
+        "moving",
+    ),
+    *("serve", "status", "stdio", "token", "watch"),
 )
+_HOOK = ("hook", "hook_options", "hook_wait", "notices")
 _CONTEXT.set_forkserver_preload(
     [f"shared_context_server.cli.{name}" for name in _COMMANDS]
+    + [f"shared_context_server.remote.{name}" for name in _HOOK]
     + ["shared_context_server.storage.sqlite", "shared_context_server.storage.postgres", __name__]
 )
 
@@ -95,9 +107,13 @@ def run_forked(
     timeout: float,
     *,
     uid: int | None = None,
+    stdin: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end; raises subprocess.TimeoutExpired, and it is killed, if that does not come."""
-    process = ForkedProcess(arguments, env, cwd, uid=uid)
+    process = ForkedProcess(arguments, env, cwd, has_stdin=bool(stdin), uid=uid)
+    if stdin:
+        with process.stdin:
+            process.stdin.write(stdin)
     said = {"stdout": "", "stderr": ""}
 
     def read(name: str) -> None:

@@ -51,6 +51,11 @@ def show_line(text: str) -> str:
     return _escape_unsafe(" ".join(text.split()))
 
 
+def show_single_line(text: str) -> str:
+    """A text on one line in which a line break is shown as ⏎."""
+    return _escape_unsafe(" ⏎ ".join(text.splitlines()))
+
+
 def show_text(text: str) -> str:
     """A text of several lines. Each line after the first begins with QUOTE."""
     lines = (_escape_unsafe(line) for line in text.splitlines() or [""])

@@ -21,6 +21,7 @@ from shared_context_server.cli.addresses import listen, require_safe_exposure
 from shared_context_server.cli.banner import compose_banner, startup_facts
 from shared_context_server.cli.connection_limits import make_limits, raise_descriptor_limit
 from shared_context_server.cli.connections import Connection
+from shared_context_server.cli.running import published_address
 from shared_context_server.cli.workers import serve_with_workers
 from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.environment import EnvironmentOwner
@@ -61,7 +62,10 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
     configure_logs(settings)
     raise_descriptor_limit()
     found = asyncio.run(_check_storage(settings))
-    with listen(settings.http_host, settings.http_port) as listener:
+    with (
+        listen(settings.http_host, settings.http_port) as listener,
+        published_address(settings, listener.getsockname()[1]),
+    ):
         announce = partial(_announce, settings, listener.getsockname()[1], are_keys_new)
         if is_reloading:
             announce()

@@ -1,0 +1,119 @@
+"""Call tools over plain HTTP, one connection a request, within a deadline.
+
+HTTP/1.0 ends an answer by closing the connection, so neither chunks nor lengths need to be read.
+http.client would take most of a hook's time to import.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from shared_context_server.remote.access import Access
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_CHUNK_BYTES = 65_536
+_OK = 200
+
+
+class CallError(Exception):
+    """The server refused a request or a call, or its answer is none of ours.
+
+    `status` is that of HTTP, 0 without an answer; `code` that of the server's error, "" without one.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def read_error(status: int, body: bytes) -> CallError:
+    """The error that this answer is."""
+    try:
+        error = json.loads(body)
+        return CallError(status, str(error["error"]), str(error["code"]))
+    except (ValueError, TypeError, KeyError):
+        return CallError(status, f"The answer {status} is none of a Shared Context Server.")
+
+
+def split_url(url: str) -> tuple[bool, str, int, str, str]:
+    """Whether the URL is https, its host, its port, what to send as Host, and its path's prefix.
+
+    Raises ValueError.
+    """
+    scheme, has_scheme, rest = url.partition("://")
+    if not has_scheme or scheme not in ("http", "https"):
+        raise ValueError(f"{url!r} is not a URL that begins with http:// or https://.")
+    host_and_port, _, path = rest.partition("/")
+    host, colon, port = host_and_port.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = host_and_port, "443" if scheme == "https" else "80"
+    if not host or "@" in host or not (port.isascii() and port.isdigit()):
+        raise ValueError(f"{url!r} has no host that can be called.")
+    prefix = f"/{path}".rstrip("/")
+    return scheme == "https", host.strip("[]"), int(port), host_and_port, prefix
+
+
+def call_tools(
+    access: Access, calls: Sequence[tuple[str, dict[str, Any]]], deadline: float
+) -> list[dict[str, Any]]:
+    """Call tools in one batch, in order. Return their results; `success` says which have failed.
+
+    `deadline` is a time of time.monotonic(). Raises CallError if the server refuses the request,
+    OSError if it cannot be reached in time, ValueError for a URL that is none.
+    """
+    batch = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
+    status, body = _request(access, "/mcp/batch", json.dumps(batch).encode(), deadline)
+    if status != _OK:
+        raise read_error(status, body)
+    try:
+        return [item["result"] for item in json.loads(body)["results"]]
+    except (ValueError, TypeError, KeyError):
+        raise read_error(status, b"") from None
+
+
+def _request(access: Access, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+    is_tls, host, port, name, prefix = split_url(access.url)
+    headers = {
+        "Host": name,
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **access.headers,
+    }
+    lines = "".join(f"{field}: {value}\r\n" for field, value in headers.items())
+    # As bytes, since text is passed through the codec for international names, a slow import.
+    address: Any = (host.encode() if host.isascii() else host, port)
+    with socket.create_connection(address, _left(deadline)) as connection:
+        if is_tls:
+            import ssl  # noqa: PLC0415 - usually not needed
+
+            connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+        connection.sendall(f"POST {prefix}{path} HTTP/1.0\r\n{lines}\r\n".encode("latin-1") + body)
+        answer = bytearray()
+        while True:
+            connection.settimeout(_left(deadline))
+            chunk = connection.recv(_CHUNK_BYTES)
+            if not chunk:
+                break
+            answer += chunk
+            if len(answer) > MAX_ANSWER_BYTES:
+                raise CallError(0, "The answer is too large.")
+    head, _, content = bytes(answer).partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise CallError(0, "The answer is no HTTP.")
+    return int(words[1]), content
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the server took too long")
+    return left
