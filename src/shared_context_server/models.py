@@ -128,8 +128,8 @@ class SessionSummary:
 
 
 class Message(NamedTuple):
-    """One message of a session's log. It never changes. A tuple, because thousands are made, and a
-    frozen dataclass is slow to create."""
+    """One message of a session's log. It never changes. `sender_instance`: see Caller.instance. A
+    tuple, because thousands are made, and a frozen dataclass is slow to create."""
 
     id: int
     session_id: str
@@ -142,6 +142,7 @@ class Message(NamedTuple):
     metadata: JsonObject
     parent_message_id: int | None
     timestamp: datetime
+    sender_instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class Lease:
     """A lock with an expiry: it is held until `expires_at`, or until it is released.
 
     `session_id` None means server-wide. `fencing_token` grows each time the lease is acquired.
+    `instance`: the thread of the holder that acquired it; "" if it named none.
     """
 
     session_id: str | None
@@ -189,6 +191,7 @@ class Lease:
     fencing_token: int
     acquired_at: datetime
     expires_at: datetime
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,6 @@ class Credential:
     expires_at: datetime
     revoked_at: datetime | None = None
     origin_id: str | None = None
-    instance: str = ""
 
     @property
     def family_id(self) -> str:
@@ -249,8 +251,23 @@ class AuditEntry:
     timestamp: datetime = field(default_factory=utc_now)
     id: int = 0
 
+    @classmethod
+    def by(
+        cls,
+        caller: Caller,
+        event_type: str,
+        session_id: str | None = None,
+        details: JsonObject | None = None,
+    ) -> AuditEntry:
+        """An entry of what the caller has done, with its instance in the details if it has one."""
+        shown = dict(details or {})
+        if caller.instance:
+            shown["instance"] = caller.instance
+        return cls(event_type, caller.agent_id, session_id, shown)
+
 
 MAX_AGENT_ID_CHARS = 128
+MAX_INSTANCE_CHARS = 128
 _AGENT_NAME = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
 AGENT_NAME_PATTERN = f"^{_AGENT_NAME.pattern}$"
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 from shared_context_server.auth.agent_names import check_name_form
 from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.instances import name_instance
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock.signals import find_ending_signals
+from shared_context_server.environment import find_client_session
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import Server, open_server
@@ -87,13 +89,14 @@ async def _connect(server: Server, client: LocalClient) -> Connection:
     """The client's connection, with the server's API key: a user who can start this process can also
     read the key. It is `refused` for names that a new agent may not have."""
     key = server.settings.api_key
-    return await server.services.identity.authenticate_headers(
+    connection = await server.services.identity.authenticate_headers(
         authorization=None,
         api_key=None if key is None else key.get_secret_value(),
         agent_id=client.agent_id,
         agent_type=client.agent_type,
         fields=NAME_OPTIONS,
     )
+    return name_instance(connection, find_client_session())
 
 
 @contextlib.contextmanager

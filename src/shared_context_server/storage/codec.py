@@ -175,7 +175,7 @@ _recall_session = lru_cache(maxsize=256)(_to_empty_session)
 
 MESSAGE = """
     m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
-    m.metadata, m.parent_message_id, m.created_at
+    m.metadata, m.parent_message_id, m.created_at, m.sender_instance
 """
 
 
@@ -196,6 +196,7 @@ def to_message(row: Row) -> Message:
         metadata=decode_json(row[8]),
         parent_message_id=row[9],
         timestamp=decode_time(row[10]),
+        sender_instance=row[11],
     )
 
 
@@ -208,6 +209,7 @@ def from_message(message: Message) -> Row:
         encode_json(message.metadata),
         message.parent_message_id,
         encode_time(message.timestamp),
+        message.sender_instance,
     )
 
 
@@ -258,7 +260,7 @@ def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> Me
     )
 
 
-LEASE = "name, holder, fencing_token, acquired_at, expires_at"
+LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance"
 
 
 def to_lease(session_id: str | None, row: Row) -> Lease:
@@ -269,6 +271,7 @@ def to_lease(session_id: str | None, row: Row) -> Lease:
         fencing_token=row[2],
         acquired_at=decode_time(row[3]),
         expires_at=decode_time(row[4]),
+        instance=row[5],
     )
 
 

@@ -22,6 +22,7 @@ from shared_context_server.tools.arguments import (
     Content,
     FencingToken,
     IdempotencyKey,
+    Instance,
     Integer,
     JsonMembers,
     LeaseName,
@@ -56,6 +57,7 @@ class MessageItem:
     metadata: JsonMembers
     parent_message_id: int | None
     timestamp: Time
+    sender_instance: Instance = ""
 
     @classmethod
     def of(cls, message: Message) -> MessageItem:

@@ -89,6 +89,7 @@ class MessageItem(Record):
     metadata: dict[str, JsonValue]
     parent_message_id: int | None
     timestamp: datetime
+    sender_instance: str = ""
 
 
 class SessionDetails(Record):
@@ -240,6 +241,7 @@ class LeaseAcquired(Record):
     fencing_token: int | None
     holder: str | None
     expires_at: datetime
+    instance: str = ""
 
 
 class LeaseReleased(Record):
@@ -259,6 +261,7 @@ class LeaseItem(Record):
     holder: str
     acquired_at: datetime
     expires_at: datetime
+    instance: str = ""
 
 
 class LeaseList(Record):

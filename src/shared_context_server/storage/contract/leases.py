@@ -48,9 +48,9 @@ class Leases(Protocol):
         expires_at on).
 
         The fencing token is then 1, or the last one + 1. It grows with every new holding as long as
-        the session exists; server-wide, for ever. If the caller's agent_id holds the lease already,
-        it is renewed: same token and acquired_at, new expiry, which may be earlier. If another
-        agent holds it, nothing changes. `guard` is given iff there is a session.
+        the session exists; server-wide, for ever. If the caller's agent_id and instance hold the
+        lease already, it is renewed: same token and acquired_at, new expiry, which may be earlier.
+        If another agent holds it, or another instance of the same agent, nothing changes. `guard` is given iff there is a session.
         """
 
     async def release(
@@ -64,7 +64,7 @@ class Leases(Protocol):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        """End the caller's holding. Return False and change nothing if the caller does not hold the
+        """End a holding of the caller's agent_id, of whichever instance. Return False and change nothing if the caller does not hold the
         lease at `now` with this token, or has renewed it since `expires_at`, if that is given."""
 
     async def list_held(

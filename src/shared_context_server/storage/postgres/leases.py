@@ -28,11 +28,12 @@ _LOCK = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name 
 _RELY = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR SHARE")
 _FIND = Statement(f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = :name")
 _TAKE_FIRST = Statement(f"""
-    INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, 1, :now, :expires_at) RETURNING {LEASE}""")
+    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at) RETURNING {LEASE}""")
 _TAKE_AGAIN = Statement(f"""
     UPDATE leases SET
-        holder = :holder, fencing_token = fencing_token + 1, acquired_at = :now,
+        holder = :holder, instance = :instance, fencing_token = fencing_token + 1,
+        acquired_at = :now,
         expires_at = :expires_at
     WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
 _RENEW = Statement(f"""
@@ -68,6 +69,7 @@ class Leases(Subject):
             "session_id": session_id or "",
             "name": name,
             "holder": caller.agent_id,
+            "instance": caller.instance,
             "now": encode_time(now),
             "expires_at": encode_time(now + ttl),
         }

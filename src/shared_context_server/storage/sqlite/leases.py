@@ -23,10 +23,11 @@ _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
 _FIND = f"SELECT {LEASE} FROM leases WHERE name = :name AND {_HELD}"
 _TAKE = f"""
-    INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, 1, :now, :expires_at)
+    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at)
     ON CONFLICT (session_id, name) DO UPDATE SET
-        holder = excluded.holder, fencing_token = fencing_token + 1,
+        holder = excluded.holder, instance = excluded.instance,
+        fencing_token = fencing_token + 1,
         acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
     RETURNING {LEASE}"""
 _RENEW = f"""
@@ -67,6 +68,7 @@ class Leases(Subject):
                 "session_id": session_id or "",
                 "name": name,
                 "holder": caller.agent_id,
+                "instance": caller.instance,
                 "now": encode_time(now),
                 "expires_at": encode_time(now + ttl),
             },
