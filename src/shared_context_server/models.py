@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -202,6 +202,53 @@ class Agent:
     agent_type: str
     first_seen: datetime
     last_seen: datetime
+
+
+class AgentState(StrEnum):
+    """What an agent says that it is doing."""
+
+    WORKING = "working"
+    BLOCKED = "blocked"
+    IDLE = "idle"
+    DONE = "done"
+
+
+class Waiting(NamedTuple):
+    """What a call waits for: new messages of a session, or a lease. `session_id` None: a lease of the
+    whole server. `name`: the lease's."""
+
+    kind: Literal["messages", "lease"]
+    session_id: str | None
+    name: str | None = None
+
+
+class InstanceSeen(NamedTuple):
+    """A call of one instance of an agent. `action` is the tool, "" if it only goes on waiting."""
+
+    agent_id: str
+    instance: str
+    last_seen: datetime
+    action: str
+    waits_for: Waiting | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What one instance of an agent does. `instance` "": the agent's calls that name no thread.
+
+    `status` and `state` are its own words; `since` is when it set them, None if it has not.
+    `last_action` is the last tool that it has called. `waits_for` is what it was waiting for at
+    `last_seen`.
+    """
+
+    agent_id: str
+    instance: str
+    last_seen: datetime
+    last_action: str
+    state: AgentState | None
+    status: str
+    since: datetime | None
+    waits_for: Waiting | None
 
 
 @dataclass(frozen=True, slots=True)

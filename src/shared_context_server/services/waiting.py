@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared_context_server.models import Caller, Event, EventKind, Message, Visibility
+from shared_context_server.models import (
+    Caller,
+    Event,
+    EventKind,
+    Message,
+    Visibility,
+    Waiting,
+)
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
 from shared_context_server.services.late_imports import MENTIONS, import_late
@@ -65,6 +72,7 @@ async def wait_for_messages(
     )
     with (
         services.slots.take(caller),
+        services.presence.wait(caller, Waiting("messages", request.session_id)),
         services.bus.subscribe(_concerns_log, session_id=request.session_id) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.timeout_seconds, report_progress)

@@ -17,9 +17,12 @@ from pydantic_core import from_json, to_json
 from shared_context_server.models import (
     Access,
     Agent,
+    AgentState,
     ApiKey,
     AuditEntry,
     Credential,
+    Instance,
+    InstanceSeen,
     Lease,
     MemoryAddress,
     MemoryEntry,
@@ -28,6 +31,7 @@ from shared_context_server.models import (
     Session,
     SessionStatus,
     Visibility,
+    Waiting,
 )
 from shared_context_server.storage.contract import MemoryListing
 
@@ -285,6 +289,42 @@ def to_agent(row: Row) -> Agent:
         first_seen=decode_time(row[2]),
         last_seen=decode_time(row[3]),
     )
+
+
+INSTANCE = """
+    i.agent_id, i.instance, i.last_seen, i.last_action, i.state, i.status, i.since, i.waits_for,
+    i.waits_session_id, i.waits_name
+"""
+
+
+def to_instance(row: Row) -> Instance:
+    waits_for = None
+    if row[7] is not None:
+        waits_for = Waiting(row[7], row[8] or None, row[9] or None)
+    return Instance(
+        agent_id=row[0],
+        instance=row[1],
+        last_seen=decode_time(row[2]),
+        last_action=row[3],
+        state=AgentState(row[4]) if row[4] else None,
+        status=row[5],
+        since=decode_optional_time(row[6]),
+        waits_for=waits_for,
+    )
+
+
+def from_instance_seen(seen: InstanceSeen) -> dict[str, Any]:
+    """Return the columns of a call by their names."""
+    waits_for = seen.waits_for
+    return {
+        "agent_id": seen.agent_id,
+        "instance": seen.instance,
+        "last_seen": encode_time(seen.last_seen),
+        "last_action": seen.action,
+        "waits_for": None if waits_for is None else waits_for.kind,
+        "waits_session_id": "" if waits_for is None else waits_for.session_id or "",
+        "waits_name": "" if waits_for is None else waits_for.name or "",
+    }
 
 
 API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"

@@ -115,7 +115,7 @@ class Dispatcher:
             caller = await self._identify(arguments, connection)
             self.services.limits.count_argument_request(caller, connection)
             policy.require_permission(caller, tool.permission)
-            self.services.presence.note(caller)
+            self.services.presence.note(caller, tool.name)
             if connection.tool_use and tool.takes_idempotency_key:
                 arguments = self._add_idempotency_key(tool, arguments, caller, connection)
         parsed = parse_arguments(tool.arguments, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -11,6 +12,8 @@ from shared_context_server.models import (
     Lease,
 )
 from shared_context_server.storage.contract.sessions import SessionGuard
+
+MAX_HELD = 10  # leases of one holder in a list of agents
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +81,9 @@ class Leases(Protocol):
     ) -> list[Lease]:
         """Return the first `limit` leases held at `now`, of a session or server-wide, by name in
         code point order, strictly after `after_name`."""
+
+    async def list_of_holders(
+        self, agent_ids: Sequence[str], caller: Caller, *, now: datetime
+    ) -> list[Lease]:
+        """Return the leases that these agents hold at `now`, of the whole server and of sessions that
+        the caller may see, by holder and name: of each agent at most MAX_HELD."""
