@@ -33,6 +33,7 @@ RIGHT_CALLS: list[tuple[str, dict[str, Any]]] = [
     ("acquire_lease", {"name": "l", **IN_SESSION}),
     ("release_lease", {"name": "l", **IN_SESSION, "fencing_token": 1}),
     ("list_leases", IN_SESSION),
+    ("set_status", {"text": "testing", "state": "working"}),
     ("list_agents", {}),
     ("get_audit_log", {}),
     ("get_time", {}),

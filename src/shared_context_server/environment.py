@@ -85,6 +85,12 @@ def read_client_names() -> tuple[str | None, str | None]:
     return values.get("SCS_AGENT_ID"), values.get("SCS_AGENT_TYPE")
 
 
+def find_client_session() -> str:
+    """The id of the Claude Code session that has started this process, "" if none has. Claude Code sets
+    it for each MCP server that it starts."""
+    return os.environ.get("CLAUDE_CODE_SESSION_ID", "")
+
+
 def read_source(path: Path) -> Source:
     """The variables of an env file, with and without the prefix."""
     return Source(str(path.absolute()), read_env_file(path), has_unprefixed=True)

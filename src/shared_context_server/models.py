@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -128,8 +128,8 @@ class SessionSummary:
 
 
 class Message(NamedTuple):
-    """One message of a session's log. It never changes. A tuple, because thousands are made, and a
-    frozen dataclass is slow to create."""
+    """One message of a session's log. It never changes. `sender_instance`: see Caller.instance. A
+    tuple, because thousands are made, and a frozen dataclass is slow to create."""
 
     id: int
     session_id: str
@@ -142,6 +142,7 @@ class Message(NamedTuple):
     metadata: JsonObject
     parent_message_id: int | None
     timestamp: datetime
+    sender_instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class Lease:
     """A lock with an expiry: it is held until `expires_at`, or until it is released.
 
     `session_id` None means server-wide. `fencing_token` grows each time the lease is acquired.
+    `instance`: the thread of the holder that acquired it; "" if it named none.
     """
 
     session_id: str | None
@@ -189,6 +191,7 @@ class Lease:
     fencing_token: int
     acquired_at: datetime
     expires_at: datetime
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,53 @@ class Agent:
     agent_type: str
     first_seen: datetime
     last_seen: datetime
+
+
+class AgentState(StrEnum):
+    """What an agent says that it is doing."""
+
+    WORKING = "working"
+    BLOCKED = "blocked"
+    IDLE = "idle"
+    DONE = "done"
+
+
+class Waiting(NamedTuple):
+    """What a call waits for: new messages of a session, or a lease. `session_id` None: messages of
+    several sessions, or a lease of the whole server. `name`: the lease's."""
+
+    kind: Literal["messages", "lease"]
+    session_id: str | None
+    name: str | None = None
+
+
+class InstanceSeen(NamedTuple):
+    """A call of one instance of an agent. `action` is the tool, "" if it only goes on waiting."""
+
+    agent_id: str
+    instance: str
+    last_seen: datetime
+    action: str
+    waits_for: Waiting | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What one instance of an agent does. `instance` "": the agent's calls that name no thread.
+
+    `status` and `state` are its own words; `since` is when it set them, None if it has not.
+    `last_action` is the last tool that it has called. `waits_for` is what it was waiting for at
+    `last_seen`.
+    """
+
+    agent_id: str
+    instance: str
+    last_seen: datetime
+    last_action: str
+    state: AgentState | None
+    status: str
+    since: datetime | None
+    waits_for: Waiting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +280,6 @@ class Credential:
     expires_at: datetime
     revoked_at: datetime | None = None
     origin_id: str | None = None
-    instance: str = ""
 
     @property
     def family_id(self) -> str:
@@ -249,8 +298,23 @@ class AuditEntry:
     timestamp: datetime = field(default_factory=utc_now)
     id: int = 0
 
+    @classmethod
+    def by(
+        cls,
+        caller: Caller,
+        event_type: str,
+        session_id: str | None = None,
+        details: JsonObject | None = None,
+    ) -> AuditEntry:
+        """An entry of what the caller has done, with its instance in the details if it has one."""
+        shown = dict(details or {})
+        if caller.instance:
+            shown["instance"] = caller.instance
+        return cls(event_type, caller.agent_id, session_id, shown)
+
 
 MAX_AGENT_ID_CHARS = 128
+MAX_INSTANCE_CHARS = 128
 _AGENT_NAME = re.compile(r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
 AGENT_NAME_PATTERN = f"^{_AGENT_NAME.pattern}$"
 

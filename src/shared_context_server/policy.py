@@ -101,8 +101,9 @@ def require_session_control(caller: Caller, session: Session) -> None:
 
 
 def is_own_message(caller: Caller, message: Message) -> bool:
-    """Whether the caller wrote the message: it wakes no wait of theirs and never counts as unread."""
-    return message.sender == caller.agent_id
+    """Whether the caller wrote the message, in this thread of its client: it wakes no wait of
+    theirs."""
+    return message.sender == caller.agent_id and message.sender_instance == caller.instance
 
 
 def can_see_message(caller: Caller, message: Message) -> bool:

@@ -273,6 +273,13 @@ class Settings(BaseModel):
     idempotency_retention_hours: int = Field(
         default=168, ge=1, description="How long a repeated idempotency_key is recognised."
     )
+    tool_use_ids: bool = Field(
+        default=True,
+        description=(
+            "Recognise a repeated write without idempotency_key by the id of the tool use that "
+            "Claude Code sends."
+        ),
+    )
 
     # Clock: the tools use prefix and owner; the others are for `clock` and `serve --with-clock`
     clock_prefix: str = Field(

@@ -72,7 +72,10 @@ async def use_sessions(client: SharedContextClient) -> None:
     assert page.sessions[0].access == "invited"
     details = await client.get_session(created.session_id)
     assert details.session.metadata == {"n": 1}
-    assert (await client.list_agents(session_id=created.session_id)).count >= 1
+    said = await client.set_status("planning", state="working")
+    assert (said.status, said.state) == ("planning", "working")
+    (agent,) = (await client.list_agents(session_id=created.session_id)).agents
+    assert (agent.agent_id, agent.status, agent.state) == ("alice", "planning", "working")
     closed = await client.close_session(created.session_id)
     assert closed.status == "closed"
     assert (await client.delete_session(created.session_id)).deleted

@@ -39,7 +39,7 @@ async def test_coming_and_going_are_published_by_one_of_two_processes(store: Sto
         processes = [Presence(store, bus) for bus in buses]
         heard = [stack.enter_context(bus.subscribe(lambda _event: True)) for bus in buses]
         for process in processes:
-            process.note(ALICE)
+            process.note(ALICE, "get_time")
         for process in processes:
             await process.flush()
         assert [await hear(one) for one in heard] == [[(EventKind.AGENT_JOINED, "alice")], []]
@@ -56,7 +56,7 @@ async def test_what_could_not_be_written_is_told_later(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=None, sqlite_busy_timeout_ms=0)
     async with open_storage(settings) as store:
         presence = Presence(store, bus)
-        presence.note(ALICE)
+        presence.note(ALICE, "get_time")
         path = tmp_path / "shared_context.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as outsider:
             outsider.execute("BEGIN IMMEDIATE")

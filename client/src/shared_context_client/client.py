@@ -24,7 +24,7 @@ class SharedContextClient(AsyncTools):
     """Every tool of the server as a typed coroutine method, over one connection pool.
 
     For the tasks of one event loop. `url` and `api_key` default to SCS_URL and SCS_API_KEY;
-    `token` is used instead of a key. Failures are SharedContextError and its subclasses.
+    `token` is used instead of a key. `instance` names this one of several that share an agent id. Failures are SharedContextError and its subclasses.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class SharedContextClient(AsyncTools):
         api_key: str | None = None,
         agent_id: str | None = None,
         agent_type: str | None = None,
+        instance: str | None = None,
         token: str | None = None,
         retries: Retries = Retries(),  # noqa: B008 - frozen
         breaker: Breaker = Breaker(),  # noqa: B008
@@ -47,7 +48,7 @@ class SharedContextClient(AsyncTools):
         self._breaker = CircuitBreaker(breaker, on_state_change)
         self._connection = Connection(
             self.url,
-            Credentials(key, agent_id, agent_type, token),
+            Credentials(key, agent_id, agent_type, token, instance),
             self._breaker,
             retries,
             limits,

@@ -32,11 +32,17 @@ class Credentials:
     """
 
     def __init__(
-        self, api_key: str | None, agent_id: str | None, agent_type: str | None, token: str | None
+        self,
+        api_key: str | None,
+        agent_id: str | None,
+        agent_type: str | None,
+        token: str | None,
+        instance: str | None = None,
     ) -> None:
         self._api_key = _read_header("api_key", api_key)
         self._agent_id = _read_header("agent_id", agent_id)
         self._agent_type = _read_header("agent_type", agent_type)
+        self._instance = _read_header("instance", instance)
         self._permissions: list[Permission] | None = None
         self._token = _read_header("token", token)
         self._renew_at, self._ends_at = _read_times(self._token)
@@ -117,12 +123,16 @@ class Credentials:
             b"X-API-Key": self._api_key,
             b"X-Agent-ID": self._agent_id,
             b"X-Agent-Type": self._agent_type,
+            b"X-Agent-Instance": self._instance,
         }
         # As bytes: names need not be ASCII, and the server reads UTF-8.
         return {name: value.encode() for name, value in named.items() if value is not None}
 
     def _token_headers(self) -> Headers:
-        return {b"Authorization": f"Bearer {self._token}".encode()}
+        headers = {b"Authorization": f"Bearer {self._token}".encode()}
+        if self._instance is not None:
+            headers[b"X-Agent-Instance"] = self._instance.encode()
+        return headers
 
 
 def _read_header(field: str, value: str | None) -> str | None:

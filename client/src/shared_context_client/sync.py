@@ -122,6 +122,7 @@ class SyncSharedContextClient(SyncTools):
         api_key: str | None = None,
         agent_id: str | None = None,
         agent_type: str | None = None,
+        instance: str | None = None,
         token: str | None = None,
         retries: Retries = Retries(),  # noqa: B008 - frozen
         breaker: Breaker = Breaker(),  # noqa: B008
@@ -134,6 +135,7 @@ class SyncSharedContextClient(SyncTools):
             api_key=api_key,
             agent_id=agent_id,
             agent_type=agent_type,
+            instance=instance,
             token=token,
             retries=retries,
             breaker=breaker,

@@ -39,7 +39,8 @@ class Connection:
     `grant` is that of the API key, if a valid one was sent, also beside a token; authenticate_agent
     uses it. `refused` is the error of an invalid credential; every tool except authenticate_agent
     raises it. `is_named`: X-Agent-ID, a bound key or a token names the agent. `address` is the
-    client's, for the rate limits of anonymous callers.
+    client's, for the rate limits of anonymous callers. `tool_use` is the client's id of this call; ''
+    if it sends none.
     """
 
     caller: Caller = ANONYMOUS
@@ -47,6 +48,7 @@ class Connection:
     refused: SharedContextError | None = None
     is_named: bool = False
     address: str = ""
+    tool_use: str = ""
 
     def with_client_name(self, client_name: str | None) -> Connection:
         """The connection with the client's own name as agent id, if nothing else names the agent."""

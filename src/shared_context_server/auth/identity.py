@@ -173,8 +173,13 @@ class Identity:
 
         A token is enough by itself. A handle needs a connection that presents the key that issued
         it, or a token of that key; otherwise this raises PermissionDenied. Raises Unauthenticated if
-        auth_token is not valid.
+        auth_token is not valid. The caller's instance is the connection's.
         """
+        caller = await self._resolve(auth_token, connection)
+        instance = connection.caller.instance
+        return replace(caller, instance=instance) if instance else caller
+
+    async def _resolve(self, auth_token: str, connection: Connection) -> Caller:
         presented = auth_token.strip()
         if presented.count(".") == 2:
             token = self._verifier.read_token(presented, field="auth_token")
@@ -285,9 +290,9 @@ class Identity:
             raise InvalidArgument("There is no token with this jti.", field="jti")
         if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
             raise PermissionDenied("This token belongs to another agent.", field="jti")
-        audit = AuditEntry(
+        audit = AuditEntry.by(
+            caller,
             "token_revoked",
-            caller.agent_id,
             details={"credential_id": credential_id, "of_agent_id": credential.agent_id},
         )
         await self._store.credentials.revoke_family(credential.family_id, utc_now(), audit)
@@ -458,8 +463,9 @@ class Identity:
             "agent_type": credential.agent_type,
             "permissions": _list_names(credential.permissions),
         }
+        acting = replace(identity, instance=connection.caller.instance)
         await self._store.credentials.add(
-            credential, AuditEntry(event_type, credential.agent_id, details=details)
+            credential, AuditEntry.by(acting, event_type, details=details)
         )
         is_handle_usable = credential.key_id in _key_ids(connection)
         return self._sign(credential, handle if is_handle_usable else None)

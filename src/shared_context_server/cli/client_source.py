@@ -10,7 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -161,11 +161,21 @@ def _result(model: type) -> str:
     answers = [tool.name for tool in TOOLS if tool.result is model]
     doc = f"Answer of {', '.join(answers)}." if answers else f"{model.__name__}, in an answer."
     fields = [
-        f"    {name}: {_type_name(annotation, is_argument=False)}"
+        f"    {name}: {_type_name(annotation, is_argument=False)}{_default(model, name)}"
         for name, annotation in _fields(model).items()
         if name not in Result.model_fields
     ]
     return "\n".join([f"class {model.__name__}(Record):", f'    """{doc}"""', "", *fields])
+
+
+def _default(model: type, name: str) -> str:
+    """The default of a field of results that is left out of some answers."""
+    if is_dataclass(model):
+        default = next(one.default for one in fields(model) if one.name == name)
+    else:
+        assert issubclass(model, BaseModel)
+        default = model.model_fields[name].default
+    return ' = ""' if default == "" else ""
 
 
 # Tools

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from shared_context_server.auth.agent_names import check_name_form
+from shared_context_server.auth.instances import name_instance
 from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock.signals import find_ending_signals
+from shared_context_server.environment import find_client_session
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import open_server
@@ -70,7 +72,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
                 fields=NAME_OPTIONS,
             )
             if connection.refused is None:
-                current_connection.set(connection)
+                current_connection.set(name_instance(connection, find_client_session()))
                 answer_calls_directly(server.mcp, server.dispatcher)
                 try:
                     await run_stdio(server.mcp, settings.max_body_bytes)

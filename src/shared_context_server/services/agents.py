@@ -1,16 +1,31 @@
-"""List the agents that the server has seen, and whether they are active."""
+"""List the agents that the server has seen, what they do, hold and wait for; set one's own status."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.models import Agent, Caller, Permission
+from shared_context_server.models import (
+    Agent,
+    AgentState,
+    Caller,
+    Instance,
+    Lease,
+    Permission,
+)
 from shared_context_server.services.context import Services
+from shared_context_server.services.follow import CHECK_INTERVAL_S
 from shared_context_server.services.paging import decode_moment, encode_cursor, to_microseconds
-from shared_context_server.services.presence import ACTIVE_WINDOW
+from shared_context_server.services.presence import ACTIVE_WINDOW, FLUSH_INTERVAL_S
 from shared_context_server.steady_time import utc_now
+
+# A waiting call is noted at least every CHECK_INTERVAL_S, and written FLUSH_INTERVAL_S later at most. So
+# one that is older ended with its process.
+WAITS_SHOWN_FOR = timedelta(seconds=CHECK_INTERVAL_S + 3 * FLUSH_INTERVAL_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +38,21 @@ class AgentPresence:
 class AgentPage:
     agents: list[AgentPresence]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentActivity:
+    """What an agent does: its instances, the last seen first, and the leases that it holds."""
+
+    instances: list[Instance]
+    leases: list[Lease]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStatus:
+    status: str
+    state: AgentState | None
+    since: datetime | None
 
 
 async def list_agents(
@@ -48,3 +78,31 @@ async def list_agents(
         next_cursor = encode_cursor(to_microseconds(page[-1].last_seen), page[-1].agent_id)
     since = utc_now() - ACTIVE_WINDOW
     return AgentPage([AgentPresence(one, one.last_seen >= since) for one in page], next_cursor)
+
+
+async def describe_agents(
+    services: Services, caller: Caller, agent_ids: Sequence[str]
+) -> dict[str, AgentActivity]:
+    """Return what these agents do, by id, as far as the caller may know of it."""
+    policy.require_permission(caller, Permission.READ)
+    now = utc_now()
+    instances: defaultdict[str, list[Instance]] = defaultdict(list)
+    for one in await services.store.agents.list_instances(agent_ids, caller):
+        is_stale = one.waits_for is not None and one.last_seen < now - WAITS_SHOWN_FOR
+        instances[one.agent_id].append(replace(one, waits_for=None) if is_stale else one)
+    leases: defaultdict[str, list[Lease]] = defaultdict(list)
+    for lease in await services.store.leases.list_of_holders(agent_ids, caller, now=now):
+        leases[lease.holder].append(lease)
+    return {name: AgentActivity(instances[name], leases[name]) for name in agent_ids}
+
+
+async def set_status(
+    services: Services, caller: Caller, *, status: str, state: AgentState | None
+) -> OwnStatus:
+    """Store what the caller says of itself, which everyone with read permission sees. An empty status
+    without a state clears it."""
+    policy.require_permission(caller, Permission.WRITE)
+    since = await services.store.agents.set_status(
+        caller, status=status, state=state, now=utc_now()
+    )
+    return OwnStatus(status, state, since)

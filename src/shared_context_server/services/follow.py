@@ -186,7 +186,7 @@ class Follow:
             self.begins_with_look = False
             return News(needs_resync=True)
         while (left_s := self._find_left_s()) > 0:
-            self.services.presence.note(self.caller)
+            self.services.presence.note_waiting(self.caller)
             pause_s = self._find_pause_s()
             news = await self.subscription.wait(min(pause_s, left_s))
             if news is not None:

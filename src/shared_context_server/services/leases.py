@@ -13,7 +13,15 @@ import anyio
 
 from shared_context_server import policy
 from shared_context_server.errors import SessionClosed, SharedContextError
-from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
+from shared_context_server.models import (
+    Caller,
+    Event,
+    EventKind,
+    Lease,
+    Permission,
+    Session,
+    Waiting,
+)
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress
 from shared_context_server.services.paging import decode_cursor, encode_cursor
@@ -51,6 +59,7 @@ async def acquire_lease(
         return await _try(services, caller, request)
     with (
         services.slots.take(caller),
+        services.presence.wait(caller, Waiting("lease", request.session_id, request.name)),
         services.bus.subscribe(_concerns(request), session_id=request.session_id) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)

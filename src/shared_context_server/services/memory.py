@@ -154,9 +154,9 @@ async def delete_memory(
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
         audit=policy.hide_private_names(
-            AuditEntry(
+            AuditEntry.by(
+                caller,
                 "memory_deleted",
-                caller.agent_id,
                 address.session_id,
                 {"key": address.key, "scope": address.scope.value},
             )

@@ -84,6 +84,7 @@ def _to_message(new: NewMessage, added: AddedMessage) -> Message:
         new.metadata,
         new.parent_message_id,
         added.timestamp,
+        new.sender.instance,
     )
 
 

@@ -72,7 +72,7 @@ async def create_session(
         invited=names,
     )
     session = await services.store.sessions.create(
-        new, AuditEntry("session_created", caller.agent_id, session_id, {"access": access.value})
+        new, AuditEntry.by(caller, "session_created", session_id, {"access": access.value})
     )
     services.bus.publish(Event(EventKind.SESSION_CREATED, session_id))
     return session
@@ -121,7 +121,7 @@ async def close_session(services: Services, caller: Caller, session_id: str) -> 
         session_id,
         utc_now(),
         partial(policy.require_session_control, caller),
-        AuditEntry("session_closed", caller.agent_id, session_id),
+        AuditEntry.by(caller, "session_closed", session_id),
     )
     services.bus.publish(Event(EventKind.SESSION_CLOSED, session_id))
     return session
@@ -132,7 +132,7 @@ async def delete_session(services: Services, caller: Caller, session_id: str) ->
     await services.store.sessions.delete(
         session_id,
         partial(policy.require_session_control, caller),
-        AuditEntry("session_deleted", caller.agent_id, session_id),
+        AuditEntry.by(caller, "session_deleted", session_id),
     )
     services.corpora.forget(session_id)
     services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))

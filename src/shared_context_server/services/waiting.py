@@ -15,6 +15,7 @@ from shared_context_server.models import (
     Message,
     SessionStatus,
     Visibility,
+    Waiting,
 )
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
@@ -78,6 +79,7 @@ async def wait_for_messages(
     only = ids[0] if ids is not None and len(ids) == 1 else None
     with (
         services.slots.take(caller),
+        services.presence.wait(caller, Waiting("messages", only)),
         services.bus.subscribe(_concerns_log, session_id=only) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.timeout_seconds, report_progress)

@@ -17,9 +17,12 @@ from pydantic_core import from_json, to_json
 from shared_context_server.models import (
     Access,
     Agent,
+    AgentState,
     ApiKey,
     AuditEntry,
     Credential,
+    Instance,
+    InstanceSeen,
     Lease,
     MemoryAddress,
     MemoryEntry,
@@ -28,6 +31,7 @@ from shared_context_server.models import (
     Session,
     SessionStatus,
     Visibility,
+    Waiting,
 )
 from shared_context_server.storage.contract import MemoryListing
 
@@ -175,7 +179,7 @@ _recall_session = lru_cache(maxsize=256)(_to_empty_session)
 
 MESSAGE = """
     m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
-    m.metadata, m.parent_message_id, m.created_at
+    m.metadata, m.parent_message_id, m.created_at, m.sender_instance
 """
 
 
@@ -196,6 +200,7 @@ def to_message(row: Row) -> Message:
         metadata=decode_json(row[8]),
         parent_message_id=row[9],
         timestamp=decode_time(row[10]),
+        sender_instance=row[11],
     )
 
 
@@ -208,6 +213,7 @@ def from_message(message: Message) -> Row:
         encode_json(message.metadata),
         message.parent_message_id,
         encode_time(message.timestamp),
+        message.sender_instance,
     )
 
 
@@ -258,7 +264,7 @@ def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> Me
     )
 
 
-LEASE = "name, holder, fencing_token, acquired_at, expires_at"
+LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance"
 
 
 def to_lease(session_id: str | None, row: Row) -> Lease:
@@ -269,6 +275,7 @@ def to_lease(session_id: str | None, row: Row) -> Lease:
         fencing_token=row[2],
         acquired_at=decode_time(row[3]),
         expires_at=decode_time(row[4]),
+        instance=row[5],
     )
 
 
@@ -282,6 +289,42 @@ def to_agent(row: Row) -> Agent:
         first_seen=decode_time(row[2]),
         last_seen=decode_time(row[3]),
     )
+
+
+INSTANCE = """
+    i.agent_id, i.instance, i.last_seen, i.last_action, i.state, i.status, i.since, i.waits_for,
+    i.waits_session_id, i.waits_name
+"""
+
+
+def to_instance(row: Row) -> Instance:
+    waits_for = None
+    if row[7] is not None:
+        waits_for = Waiting(row[7], row[8] or None, row[9] or None)
+    return Instance(
+        agent_id=row[0],
+        instance=row[1],
+        last_seen=decode_time(row[2]),
+        last_action=row[3],
+        state=AgentState(row[4]) if row[4] else None,
+        status=row[5],
+        since=decode_optional_time(row[6]),
+        waits_for=waits_for,
+    )
+
+
+def from_instance_seen(seen: InstanceSeen) -> dict[str, Any]:
+    """Return the columns of a call by their names."""
+    waits_for = seen.waits_for
+    return {
+        "agent_id": seen.agent_id,
+        "instance": seen.instance,
+        "last_seen": encode_time(seen.last_seen),
+        "last_action": seen.action,
+        "waits_for": None if waits_for is None else waits_for.kind,
+        "waits_session_id": "" if waits_for is None else waits_for.session_id or "",
+        "waits_name": "" if waits_for is None else waits_for.name or "",
+    }
 
 
 API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"

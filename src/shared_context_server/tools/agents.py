@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from shared_context_server.models import AgentId, Permission
+from shared_context_server import models
+from shared_context_server.models import AgentId, AgentState, Permission
 from shared_context_server.services import agents, audit
 from shared_context_server.services.context import Services
 from shared_context_server.tools.arguments import (
     Arguments,
     Cursor,
+    Instance,
     Integer,
     JsonMembers,
     Result,
@@ -19,7 +21,7 @@ from shared_context_server.tools.arguments import (
     Time,
     TimeArgument,
 )
-from shared_context_server.tools.registry import READS, Call, Tool
+from shared_context_server.tools.registry import READS, SETS, Call, Tool
 
 
 class ListAgents(Arguments):
@@ -28,17 +30,56 @@ class ListAgents(Arguments):
     cursor: Cursor | None = None
 
 
-class AgentItem(BaseModel):
+class WaitsFor(BaseModel):
+    kind: Literal["messages", "lease"]
+    session_id: str | None
+    name: str | None
+
+
+class HeldItem(BaseModel):
+    kind: Literal["lease"]
+    session_id: str | None
+    name: str
+    expires_at: Time
+    instance: Instance = ""
+
+
+class InstanceItem(BaseModel):
+    """What one thread of an agent does; also the first fields of an agent."""
+
+    instance: Instance = ""
+    state: AgentState | None
+    status: Annotated[str, Field(description="Its own words; see set_status.")]
+    since: Annotated[Time | None, Field(description="When it said so.")]
+    last_seen: Time
+    last_action: Annotated[str, Field(description="The last tool that it called.")]
+    waits_for: WaitsFor | None
+
+
+class AgentItem(InstanceItem):
     agent_id: str
     agent_type: str
-    last_seen: Time
     active: bool
+    holds: list[HeldItem]
+    other_instances: list[InstanceItem]
 
 
 class AgentList(Result):
     agents: list[AgentItem]
     count: int
     next_cursor: str | None
+
+
+class SetStatus(Arguments):
+    text: Annotated[str, Field(max_length=500, description="One line; empty clears it.")]
+    state: AgentState | None = None
+
+
+class StatusSet(Result):
+    status: str
+    state: AgentState | None
+    since: Time | None
+    instance: Instance = ""
 
 
 class GetAuditLog(Arguments):
@@ -66,7 +107,8 @@ class AuditList(Result):
 
 
 async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
-    """List the agents of a session, or all; active means seen in the last 5 minutes."""
+    """List the agents of a session, or all: state, status, what each holds and waits for. active:
+    seen in the last 5 minutes."""
     page = await agents.list_agents(
         services,
         call.caller,
@@ -74,16 +116,64 @@ async def list_agents(services: Services, call: Call, arguments: ListAgents) -> 
         limit=arguments.limit,
         cursor=arguments.cursor,
     )
-    items = [
-        AgentItem(
-            agent_id=presence.agent.agent_id,
-            agent_type=presence.agent.agent_type,
-            last_seen=presence.agent.last_seen,
-            active=presence.is_active,
-        )
-        for presence in page.agents
-    ]
+    names = [presence.agent.agent_id for presence in page.agents]
+    found = await agents.describe_agents(services, call.caller, names)
+    items = [_agent_item(presence, found[presence.agent.agent_id]) for presence in page.agents]
     return AgentList(agents=items, count=len(items), next_cursor=page.next_cursor)
+
+
+def _agent_item(presence: agents.AgentPresence, activity: agents.AgentActivity) -> AgentItem:
+    agent = presence.agent
+    shown = [_instance_fields(one) for one in activity.instances]
+    newest = shown[0] if shown else dict.fromkeys(("state", "since", "waits_for"))
+    return AgentItem(
+        **{"status": "", "last_action": ""} | newest | {"last_seen": agent.last_seen},
+        agent_id=agent.agent_id,
+        agent_type=agent.agent_type,
+        active=presence.is_active,
+        holds=_held_items(activity),
+        other_instances=[InstanceItem(**fields) for fields in shown[1:]],
+    )
+
+
+def _instance_fields(one: models.Instance) -> dict[str, Any]:
+    waits_for = one.waits_for
+    return {
+        "instance": one.instance,
+        "state": one.state,
+        "status": one.status,
+        "since": one.since,
+        "last_seen": one.last_seen,
+        "last_action": one.last_action,
+        "waits_for": None if waits_for is None else WaitsFor(**waits_for._asdict()),
+    }
+
+
+def _held_items(activity: agents.AgentActivity) -> list[HeldItem]:
+    """All that an agent holds."""
+    return [
+        HeldItem(
+            kind="lease",
+            session_id=lease.session_id,
+            name=lease.name,
+            expires_at=lease.expires_at,
+            instance=lease.instance,
+        )
+        for lease in activity.leases
+    ]
+
+
+async def set_status(services: Services, call: Call, arguments: SetStatus) -> StatusSet:
+    """Tell the other agents what you are doing; list_agents shows it."""
+    stored = await agents.set_status(
+        services, call.caller, status=" ".join(arguments.text.split()), state=arguments.state
+    )
+    return StatusSet(
+        status=stored.status,
+        state=stored.state,
+        since=stored.since,
+        instance=call.caller.instance,
+    )
 
 
 async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
@@ -114,5 +204,6 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
 
 TOOLS = (
     Tool("list_agents", ListAgents, AgentList, list_agents, Permission.READ, READS, False),
+    Tool("set_status", SetStatus, StatusSet, set_status, Permission.WRITE, SETS, False),
     Tool("get_audit_log", GetAuditLog, AuditList, get_audit_log, Permission.ADMIN, READS, False),
 )

@@ -152,6 +152,10 @@ def _write_time(value: datetime) -> str:
     return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def _is_empty(text: str) -> bool:
+    return not text
+
+
 # JSON that is checked elsewhere: arguments below, stored values when they were written.
 AnyJson = Annotated[Any, WithJsonSchema({})]
 JsonMembers = dict[str, AnyJson]
@@ -189,5 +193,8 @@ Time = Annotated[
     datetime,
     PlainSerializer(_write_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Instance = Annotated[
+    str, Field(exclude_if=_is_empty, description="The agent's thread; left out if it names none.")
 ]
 JsonArgument = Annotated[AnyJson, AfterValidator(_limit_json)]

@@ -29,14 +29,16 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.services.context import Services
+from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import ReportProgress
 from shared_context_server.services.json_rules import find_name_of_overlong_integer
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
-from shared_context_server.tools.registry import Call, Tool
+from shared_context_server.tools.registry import IDEMPOTENCY_KEY, Call, Tool
 from shared_context_server.tools.written import Written, write_json
 
 UNKNOWN_TOOL = "unknown"
+TOOL_USE_PREFIX = "tool-use:"  # of idempotency keys that are made here
 LONG_BODY_BYTES = 16 * 1024
 _FEW_VALUES = 64
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
@@ -113,12 +115,31 @@ class Dispatcher:
             caller = await self._identify(arguments, connection)
             self.services.limits.count_argument_request(caller, connection)
             policy.require_permission(caller, tool.permission)
-            self.services.presence.note(caller)
+            self.services.presence.note(caller, tool.name)
+            if connection.tool_use and tool.takes_idempotency_key:
+                arguments = self._add_idempotency_key(tool, arguments, caller, connection)
         parsed = parse_arguments(tool.arguments, arguments)
         result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )
         return result
+
+    def _add_idempotency_key(
+        self, tool: Tool[Any, Any], arguments: Any, caller: Caller, connection: Connection
+    ) -> Any:
+        """Return the arguments with a key made of the client's id of the tool use, unless they have
+        one. A client that repeats a call repeats the id.
+
+        Keys are an agent's own in the store. The thread, the tool and the arguments are part of
+        this one, so that an id that is used twice, by mistake or by another thread, repeats nothing.
+        """
+        if not self.services.settings.tool_use_ids or not isinstance(arguments, dict):
+            return arguments
+        if arguments.get(IDEMPOTENCY_KEY) not in (None, ""):
+            return arguments
+        given = {name: value for name, value in arguments.items() if name != "auth_token"}
+        key = fingerprint(caller.instance, tool.name, connection.tool_use, given)
+        return {**arguments, IDEMPOTENCY_KEY: TOOL_USE_PREFIX + key}
 
     def _count_failure(
         self, error: SharedContextError, connection: Connection

@@ -16,6 +16,7 @@ from shared_context_server.tools.arguments import (
     Arguments,
     Cursor,
     FencingToken,
+    Instance,
     Integer,
     LeaseName,
     Number,
@@ -44,6 +45,7 @@ class LeaseAcquired(Result):
     fencing_token: int | None
     holder: str | None
     expires_at: Time
+    instance: Instance = ""
 
 
 class ReleaseLease(Arguments):
@@ -71,6 +73,7 @@ class LeaseItem(BaseModel):
     holder: str
     acquired_at: Time
     expires_at: Time
+    instance: Instance = ""
 
 
 class LeaseList(Result):
@@ -103,6 +106,7 @@ def lease_list(page: leases.LeasePage) -> LeaseList:
             session_id=lease.session_id,
             fencing_token=lease.fencing_token,
             holder=lease.holder,
+            instance=lease.instance,
             acquired_at=lease.acquired_at,
             expires_at=lease.expires_at,
         )
@@ -126,12 +130,14 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
         call.report_progress,
     )
     lease = attempt.lease
+    is_told = attempt.is_acquired or policy.may_read(call.caller)
     return LeaseAcquired(
         acquired=attempt.is_acquired,
         name=lease.name,
         session_id=lease.session_id,
         fencing_token=lease.fencing_token if attempt.is_acquired else None,
-        holder=lease.holder if attempt.is_acquired or policy.may_read(call.caller) else None,
+        holder=lease.holder if is_told else None,
+        instance=lease.instance if is_told else "",
         expires_at=lease.expires_at,
     )
 

@@ -31,6 +31,7 @@ from pydantic_core import from_json
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.instances import read_meta
 from shared_context_server.auth.middleware import current_connection
 from shared_context_server.auth.middleware.authentication_requests import AUTHENTICATE
 from shared_context_server.errors import InvalidArgument, Unauthenticated
@@ -161,11 +162,14 @@ def _wants_info(request: FastMCPRequestContext) -> bool:
 
 async def mcp_connection(context: Context, bindings: SessionBindings | None) -> Connection:
     """Return the caller's connection over MCP: from the request's headers, else from its MCP
-    session's token."""
+    session's token, with the names in the request's _meta."""
     connection = current_connection.get()
     if bindings is not None and connection.caller.is_anonymous:
-        return await bindings.connect(context.session_id, connection)
-    return connection.with_client_name(_client_name(context))
+        connection = await bindings.connect(context.session_id, connection)
+    else:
+        connection = connection.with_client_name(_client_name(context))
+    request = context.request_context
+    return connection if request is None else read_meta(connection, request.meta)
 
 
 async def low_level_connection(
@@ -175,9 +179,12 @@ async def low_level_connection(
     session, connection = context.session, current_connection.get()
     session_id = session._connection.session_id
     if bindings is not None and connection.caller.is_anonymous and session_id is not None:
-        return await bindings.connect(session_id, connection)
-    params = session.client_params
-    return connection.with_client_name(None if params is None else params.client_info.name)
+        connection = await bindings.connect(session_id, connection)
+    else:
+        params = session.client_params
+        name = None if params is None else params.client_info.name
+        connection = connection.with_client_name(name)
+    return read_meta(connection, context.meta)
 
 
 def _client_name(context: Context) -> str | None:

@@ -23,6 +23,7 @@ from shared_context_server.tools.arguments import (
     Content,
     FencingToken,
     IdempotencyKey,
+    Instance,
     Integer,
     JsonMembers,
     LeaseName,
@@ -58,6 +59,7 @@ class MessageItem:
     metadata: JsonMembers
     parent_message_id: int | None
     timestamp: Time
+    sender_instance: Instance = ""
 
     @classmethod
     def of(cls, message: Message) -> MessageItem:

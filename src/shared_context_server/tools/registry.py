@@ -24,6 +24,9 @@ A = TypeVar("A", bound=Arguments)
 R = TypeVar("R", bound=Result)
 
 
+IDEMPOTENCY_KEY = "idempotency_key"
+
+
 @dataclass(slots=True)
 class Call:
     """The caller of a tool, its connection, and how to report progress."""
@@ -71,6 +74,11 @@ class Tool(Generic[A, R]):
         """The handler's docstring, each paragraph in one line."""
         text = self.handler.__doc__ or ""
         return "\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
+
+    @cached_property
+    def takes_idempotency_key(self) -> bool:
+        """Whether a repeated call can be recognised by an argument."""
+        return IDEMPOTENCY_KEY in self.arguments.model_fields
 
     @cached_property
     def input_schema(self) -> JsonSchema:

@@ -65,7 +65,9 @@ def _write_row(row: Row) -> str:
         metadata,
         parent_id,
         created_at_us,
+        instance,
     ) = row
+    shown_instance = f',"sender_instance":{_quote(instance)}' if instance else ""
     second, microsecond = divmod(created_at_us, _SECOND_US)
     return (
         f'{{"id":{message_id},"session_id":{_quote(session_id)},"seq":{seq},'
@@ -73,7 +75,7 @@ def _write_row(row: Row) -> str:
         f'"content":{to_json(content).decode()},"visibility":"{visibility}",'
         f'"recipients":{recipients},"metadata":{metadata},'
         f'"parent_message_id":{"null" if parent_id is None else parent_id},'
-        f'"timestamp":"{_write_second(second)}.{microsecond:06d}Z"}}'
+        f'"timestamp":"{_write_second(second)}.{microsecond:06d}Z"{shown_instance}}}'
     )
 
 

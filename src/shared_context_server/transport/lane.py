@@ -21,6 +21,7 @@ from starlette.types import Message as AsgiMessage
 from starlette.types import Send
 
 from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.instances import read_meta
 from shared_context_server.auth.middleware.head import RawHeader, RequestHead
 from shared_context_server.jsonrpc import JsonObject
 from shared_context_server.tools.dispatch import Dispatcher, may_exceed_doubles
@@ -177,9 +178,13 @@ def _is_ordinary(request: McpRequest) -> bool:
 
 
 def _name_caller(request: McpRequest, meta: JsonObject) -> Connection:
-    """The connection, with the client's own name if nothing else names the agent."""
+    """The connection, with the client's own name if nothing else names the agent, and the names of the
+    thread and the tool use."""
     info = None if request.is_handshake_era else meta.get(CLIENT_INFO_META_KEY)
-    return request.connection if info is None else request.connection.with_client_name(info["name"])
+    connection = request.connection
+    if info is not None:
+        connection = connection.with_client_name(info["name"])
+    return read_meta(connection, meta)
 
 
 def _is_ambiguous(head: RequestHead) -> bool:

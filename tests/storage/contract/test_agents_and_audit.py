@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
 from shared_context_server.errors import MemoryNotFound
 from shared_context_server.models import (
+    Access,
     Agent,
+    AgentState,
     AuditEntry,
+    Caller,
     Credential,
+    Instance,
+    InstanceSeen,
     JsonObject,
     Permission,
     Visibility,
+    Waiting,
 )
 from shared_context_server.storage import Store
-from shared_context_server.storage.contract import AuditQuery, PresenceChange
+from shared_context_server.storage.contract import (
+    MAX_HELD,
+    MAX_INSTANCES,
+    AuditQuery,
+    PresenceChange,
+)
 from tests.storage.builders import (
     ADMIN,
     ALICE,
     BOB,
+    CAROL,
     NOON,
     Refusal,
     add_message,
@@ -275,3 +287,74 @@ async def test_others_write_while_much_is_being_purged(store: Store) -> None:
             written += 1
     assert await purging == 3001
     assert written > 3
+
+
+# Instances
+
+
+def instance_seen(name: str, seconds: float, action: str = "get_time") -> InstanceSeen:
+    return InstanceSeen("alice", name, at(seconds), action, None)
+
+
+async def test_an_instance_keeps_its_status_and_its_last_action(store: Store) -> None:
+    first = replace(ALICE, instance="one")
+    waits_for = Waiting("messages", "session_1")
+    await store.agents.note_instances(
+        [instance_seen("one", 1)._replace(waits_for=waits_for), instance_seen("", 2)],
+        forget_before=at(0),
+    )
+    since = await store.agents.set_status(first, status="x", state=AgentState.IDLE, now=at(3))
+    again = await store.agents.set_status(first, status="x", state=AgentState.IDLE, now=at(4))
+    assert (since, again) == (at(3), at(3))
+    await store.agents.note_instances([instance_seen("one", 2, "late")], forget_before=at(0))
+    await store.agents.note_instances([instance_seen("one", 5, "")], forget_before=at(0))
+    one = Instance("alice", "one", at(5), "set_status", AgentState.IDLE, "x", at(3), None)
+    other = Instance("alice", "", at(2), "get_time", None, "", None, None)
+    assert await store.agents.list_instances(["alice", "bob"], ADMIN) == [one, other]
+    assert await store.agents.set_status(first, status="", state=None, now=at(6)) is None
+    assert (await store.agents.list_instances(["alice"], ADMIN))[0].since is None
+
+
+async def test_what_an_instance_waits_for_is_told_to_those_who_see_the_session(
+    store: Store,
+) -> None:
+    await add_session(store, "invited", access=Access.INVITED, invited=("bob",))
+    waits = [Waiting("messages", "invited"), Waiting("lease", None, "deploy")]
+    for number, waits_for in enumerate([*waits, Waiting("messages", "deleted")]):
+        seen = instance_seen(str(number), -number)._replace(waits_for=waits_for)
+        await store.agents.note_instances([seen], forget_before=at(-9))
+    for caller, first in ((ALICE, waits[0]), (BOB, waits[0]), (ADMIN, waits[0]), (CAROL, None)):
+        found = await store.agents.list_instances(["alice"], caller)
+        assert [one.waits_for for one in found] == [first, waits[1], None]
+
+
+async def test_old_and_surplus_instances_are_forgotten(store: Store) -> None:
+    many = [instance_seen(f"{number:03}", number) for number in range(MAX_INSTANCES + 5)]
+    await store.agents.note_instances(many, forget_before=at(0))
+    kept = await store.agents.list_instances(["alice"], ALICE)
+    assert [one.instance for one in kept] == [one.instance for one in many[:4:-1]]
+    await store.agents.note_instances([instance_seen("x", 99)], forget_before=at(99))
+    assert [one.instance for one in await store.agents.list_instances(["alice"], ALICE)] == ["x"]
+
+
+async def test_leases_of_holders_are_listed_as_far_as_the_caller_sees_their_session(
+    store: Store,
+) -> None:
+    await add_session(store, "invited", access=Access.INVITED, invited=("bob",))
+    for session_id, name, holder in [
+        ("invited", "b", BOB),
+        (None, "a", BOB),
+        (None, "ended", BOB),
+        *((None, f"c{number:02}", CAROL) for number in range(MAX_HELD + 1)),
+    ]:
+        ttl = timedelta(seconds=1 if name == "ended" else 10)
+        guard = None if session_id is None else allow
+        await store.leases.acquire(session_id, name, holder, ttl=ttl, now=NOON, guard=guard)
+
+    async def list_names(caller: Caller, *holders: str) -> list[str]:
+        found = await store.leases.list_of_holders(holders, caller, now=at(5))
+        return [lease.name for lease in found]
+
+    assert await list_names(ALICE, "bob", "alice") == ["a", "b"]
+    assert await list_names(CAROL, "bob") == ["a"]
+    assert await list_names(ALICE, "carol") == [f"c{number:02}" for number in range(MAX_HELD)]

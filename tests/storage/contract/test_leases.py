@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -94,6 +95,22 @@ async def test_a_free_lease_is_taken_and_another_is_told_who_has_it(store: Store
     assert await acquire(store) == LeaseAttempt(mine, is_acquired=True)
     assert await acquire(store, BOB, seconds=5) == LeaseAttempt(mine, is_acquired=False)
     assert await held(store, seconds=5) == [mine]
+
+
+async def test_another_instance_of_the_holder_does_not_renew_it_but_may_end_it(
+    store: Store,
+) -> None:
+    first, second = replace(ALICE, instance="one"), replace(ALICE, instance="two")
+    mine = Lease(None, "deploy", "alice", 1, at(0), at(10), "one")
+    assert await acquire(store, first) == LeaseAttempt(mine, is_acquired=True)
+    for other in (second, ALICE):
+        assert await acquire(store, other, seconds=5) == LeaseAttempt(mine, is_acquired=False)
+    assert (await acquire(store, first, seconds=5)).is_renewal
+    assert await held(store, seconds=5) == [replace(mine, expires_at=at(15))]
+    assert await release(store, 1, ALICE, seconds=6)
+    taken = await acquire(store, second, seconds=7)
+    assert (taken.lease.instance, taken.lease.fencing_token) == ("two", 2)
+    assert (await acquire(store, ALICE, seconds=20)).lease.instance == ""
 
 
 async def test_its_holder_renews_with_the_same_token(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ async def test_a_message_comes_back_as_it_was_added(store: Store) -> None:
     parent = await add_message(store)
     added = await add_message(
         store,
-        sender=BOB,
+        sender=replace(BOB, instance="one"),
         content="Grüße 🚀\x01 ' \" \\",
         visibility=Visibility.PRIVATE,
         recipients=("carol", "alice"),
@@ -68,6 +69,7 @@ async def test_a_message_comes_back_as_it_was_added(store: Store) -> None:
         metadata={"z": [1, 2.5, None, {"deep": True}], "a": "x"},
         parent_message_id=parent.id,
         timestamp=at(1.5),
+        sender_instance="one",
     )
     assert list(message.metadata) == ["z", "a"]
     page = await store.messages.list_visible("session_1", CAROL, ALL, allow)

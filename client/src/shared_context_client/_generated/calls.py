@@ -8,6 +8,7 @@ from shared_context_client._generated import registry
 from shared_context_client._generated.results import (
     Access,
     AgentList,
+    AgentState,
     AuditList,
     ClosedSession,
     CreatedSession,
@@ -32,6 +33,7 @@ from shared_context_client._generated.results import (
     SensorsResult,
     SessionDetails,
     SessionPage,
+    StatusSet,
     TimeResult,
     TokenResult,
     Visibility,
@@ -513,7 +515,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[AgentList]:
-        """List the agents of a session, or all; active means seen in the last 5 minutes.
+        """List the agents of a session, or all: state, status, what each holds and waits for. active: seen in the last 5 minutes.
 
         limit: Default: 50.
         """
@@ -524,6 +526,17 @@ class Calls:
             limit=limit,
             cursor=cursor,
             auth_token=auth_token,
+        )
+
+    def set_status(
+        self, text: str, *, state: AgentState | None = None, auth_token: str | None = None
+    ) -> Call[StatusSet]:
+        """Tell the other agents what you are doing; list_agents shows it.
+
+        text: One line; empty clears it.
+        """
+        return make_call(
+            registry.SET_STATUS, StatusSet, text=text, state=state, auth_token=auth_token
         )
 
     def get_audit_log(

@@ -26,6 +26,7 @@ from shared_context_client._generated.results import (
     SensorsResult,
     SessionDetails,
     SessionPage,
+    StatusSet,
     TimeResult,
     WaitResult,
 )
@@ -479,13 +480,30 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_AGENTS,
         AgentList,
-        "List the agents of a session, or all; active means seen in the last 5 minutes.",
+        "List the agents of a session, or all: state, status, what each holds and waits for. active: seen in the last 5 minutes.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
             },
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.SET_STATUS,
+        StatusSet,
+        "Tell the other agents what you are doing; list_agents shows it.",
+        {
+            "properties": {
+                "text": {
+                    "description": "One line; empty clears it.",
+                    "maxLength": 500,
+                    "type": "string",
+                },
+                "state": {"enum": ["working", "blocked", "idle", "done"], "type": "string"},
+            },
+            "required": ["text"],
             "type": "object",
         },
     ),

@@ -31,6 +31,7 @@ ACQUIRE_LEASE = Tool(
 RELEASE_LEASE = Tool("release_lease", is_repeatable=True)
 LIST_LEASES = Tool("list_leases", is_repeatable=True)
 LIST_AGENTS = Tool("list_agents", is_repeatable=True)
+SET_STATUS = Tool("set_status", is_repeatable=True)
 GET_AUDIT_LOG = Tool("get_audit_log", is_repeatable=True)
 GET_TIME = Tool("get_time", is_repeatable=True)
 GET_TEMPERATURE = Tool("get_temperature", is_repeatable=True)
@@ -59,6 +60,7 @@ TOOLS = (
     RELEASE_LEASE,
     LIST_LEASES,
     LIST_AGENTS,
+    SET_STATUS,
     GET_AUDIT_LOG,
     GET_TIME,
     GET_TEMPERATURE,

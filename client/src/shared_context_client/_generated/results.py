@@ -12,6 +12,8 @@ from shared_context_client.wire import KeepUnknown, Record
 
 Access = Annotated[Literal["open", "invited"], KeepUnknown]
 
+AgentState = Annotated[Literal["working", "blocked", "idle", "done"], KeepUnknown]
+
 MemoryMode = Annotated[Literal["replace", "create", "merge", "append", "increment"], KeepUnknown]
 
 MemoryScope = Annotated[Literal["private", "shared"], KeepUnknown]
@@ -89,6 +91,7 @@ class MessageItem(Record):
     metadata: dict[str, JsonValue]
     parent_message_id: int | None
     timestamp: datetime
+    sender_instance: str = ""
 
 
 class SessionDetails(Record):
@@ -241,6 +244,7 @@ class LeaseAcquired(Record):
     fencing_token: int | None
     holder: str | None
     expires_at: datetime
+    instance: str = ""
 
 
 class LeaseReleased(Record):
@@ -260,6 +264,7 @@ class LeaseItem(Record):
     holder: str
     acquired_at: datetime
     expires_at: datetime
+    instance: str = ""
 
 
 class LeaseList(Record):
@@ -270,13 +275,51 @@ class LeaseList(Record):
     next_cursor: str | None
 
 
+class WaitsFor(Record):
+    """WaitsFor, in an answer."""
+
+    kind: Annotated[Literal["messages", "lease"], KeepUnknown]
+    session_id: str | None
+    name: str | None
+
+
+class HeldItem(Record):
+    """HeldItem, in an answer."""
+
+    kind: Annotated[Literal["lease"], KeepUnknown]
+    session_id: str | None
+    name: str
+    expires_at: datetime
+    instance: str = ""
+
+
+class InstanceItem(Record):
+    """InstanceItem, in an answer."""
+
+    instance: str = ""
+    state: AgentState | None
+    status: str
+    since: datetime | None
+    last_seen: datetime
+    last_action: str
+    waits_for: WaitsFor | None
+
+
 class AgentItem(Record):
     """AgentItem, in an answer."""
 
+    instance: str = ""
+    state: AgentState | None
+    status: str
+    since: datetime | None
+    last_seen: datetime
+    last_action: str
+    waits_for: WaitsFor | None
     agent_id: str
     agent_type: str
-    last_seen: datetime
     active: bool
+    holds: list[HeldItem]
+    other_instances: list[InstanceItem]
 
 
 class AgentList(Record):
@@ -285,6 +328,15 @@ class AgentList(Record):
     agents: list[AgentItem]
     count: int
     next_cursor: str | None
+
+
+class StatusSet(Record):
+    """Answer of set_status."""
+
+    status: str
+    state: AgentState | None
+    since: datetime | None
+    instance: str = ""
 
 
 class AuditItem(Record):

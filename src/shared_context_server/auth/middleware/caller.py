@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.instances import name_instance
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware.answers import error_headers, send_error, send_json
 from shared_context_server.auth.middleware.authentication_requests import is_authentication
@@ -103,10 +104,12 @@ class IdentityMiddleware:
         head = head_of(scope)
         if head.path in self._public_paths:
             return Connection(address=address)
-        return await self._identity.authenticate_headers(
+        connection = await self._identity.authenticate_headers(
             authorization=head.find_text(b"authorization"),
             api_key=head.find_text(b"x-api-key"),
             agent_id=head.find_text(b"x-agent-id"),
             agent_type=head.find_text(b"x-agent-type"),
             address=address,
         )
+        instance = head.find_text(b"x-agent-instance")
+        return connection if instance is None else name_instance(connection, instance)

@@ -42,6 +42,7 @@ _SINGLE = frozenset(
         b"x-api-key",
         b"x-agent-id",
         b"x-agent-type",
+        b"x-agent-instance",
         b"content-type",
         b"mcp-session-id",
         b"mcp-protocol-version",

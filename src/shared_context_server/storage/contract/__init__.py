@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared_context_server.storage.contract.agents import Agents, PresenceChange
+from shared_context_server.storage.contract.agents import MAX_INSTANCES, Agents, PresenceChange
 from shared_context_server.storage.contract.audit import Audit, AuditQuery
 from shared_context_server.storage.contract.changes import (
     Anchor,
@@ -33,7 +33,7 @@ from shared_context_server.storage.contract.changes import (
     WakeupChannel,
 )
 from shared_context_server.storage.contract.credentials import AuthState, Credentials
-from shared_context_server.storage.contract.leases import Fence, LeaseAttempt, Leases
+from shared_context_server.storage.contract.leases import MAX_HELD, Fence, LeaseAttempt, Leases
 from shared_context_server.storage.contract.maintenance import Maintenance, StoreStats
 from shared_context_server.storage.contract.memory import (
     Memory,
@@ -60,6 +60,8 @@ from shared_context_server.storage.contract.sessions import (
 )
 
 __all__ = [
+    "MAX_HELD",
+    "MAX_INSTANCES",
     "AddedMessage",
     "Agents",
     "Anchor",

@@ -9,9 +9,15 @@ from typing import Protocol
 
 from shared_context_server.models import (
     Agent,
+    AgentState,
     Caller,
+    Instance,
+    InstanceSeen,
 )
 from shared_context_server.storage.contract.sessions import SessionGuard
+
+MAX_INSTANCES = 32
+"""As many instances of one agent are kept. Clients choose their names, so there could be any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,23 @@ class Agents(Protocol):
 
     async def find_known(self, agent_ids: Sequence[str]) -> frozenset[str]:
         """Return those of the ids that the server has seen."""
+
+    async def note_instances(
+        self, seen: Sequence[InstanceSeen], *, forget_before: datetime
+    ) -> None:
+        """Store what these instances did last; each is in `seen` once. last_seen never goes
+        backwards, and an empty action leaves the last one. Forgets instances that were last seen before
+        `forget_before`, and of each agent in `seen` all but the MAX_INSTANCES last seen."""
+
+    async def set_status(
+        self, caller: Caller, *, status: str, state: AgentState | None, now: datetime
+    ) -> datetime | None:
+        """Store what the caller's instance says of itself; an empty status and no state clear it.
+        Return since when it says so: `now`, or earlier if it says the same again, None if cleared."""
+
+    async def list_instances(self, agent_ids: Sequence[str], caller: Caller) -> list[Instance]:
+        """Return the instances of these agents, the last seen first. `waits_for` is left out where it
+        names a session that the caller may not see."""
 
     async def is_type_known(self, agent_type: str) -> bool:
         """Whether the server has seen an agent of this type. May read all agents."""

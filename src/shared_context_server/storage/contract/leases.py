@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -11,6 +12,8 @@ from shared_context_server.models import (
     Lease,
 )
 from shared_context_server.storage.contract.sessions import SessionGuard
+
+MAX_HELD = 10  # leases of one holder in a list of agents
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,9 @@ class Leases(Protocol):
         expires_at on).
 
         The fencing token is then 1, or the last one + 1. It grows with every new holding as long as
-        the session exists; server-wide, for ever. If the caller's agent_id holds the lease already,
-        it is renewed: same token and acquired_at, new expiry, which may be earlier. If another
-        agent holds it, nothing changes. `guard` is given iff there is a session.
+        the session exists; server-wide, for ever. If the caller's agent_id and instance hold the
+        lease already, it is renewed: same token and acquired_at, new expiry, which may be earlier.
+        If another agent holds it, or another instance of the same agent, nothing changes. `guard` is given iff there is a session.
         """
 
     async def release(
@@ -64,7 +67,7 @@ class Leases(Protocol):
         guard: SessionGuard | None,
         expires_at: datetime | None = None,
     ) -> bool:
-        """End the caller's holding. Return False and change nothing if the caller does not hold the
+        """End a holding of the caller's agent_id, of whichever instance. Return False and change nothing if the caller does not hold the
         lease at `now` with this token, or has renewed it since `expires_at`, if that is given."""
 
     async def list_held(
@@ -78,3 +81,9 @@ class Leases(Protocol):
     ) -> list[Lease]:
         """Return the first `limit` leases held at `now`, of a session or server-wide, by name in
         code point order, strictly after `after_name`."""
+
+    async def list_of_holders(
+        self, agent_ids: Sequence[str], caller: Caller, *, now: datetime
+    ) -> list[Lease]:
+        """Return the leases that these agents hold at `now`, of the whole server and of sessions that
+        the caller may see, by holder and name: of each agent at most MAX_HELD."""

@@ -8,9 +8,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from shared_context_server.models import Agent, Caller
-from shared_context_server.storage.codec import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
-from shared_context_server.storage.contract import PresenceChange, SessionGuard
+from shared_context_server.models import Agent, AgentState, Caller, Instance, InstanceSeen
+from shared_context_server.storage.codec import (
+    AGENT,
+    MAX_INTEGER,
+    clamp,
+    decode_optional_time,
+    encode_time,
+    from_instance_seen,
+    to_agent,
+    to_instance,
+)
+from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import (
@@ -19,8 +28,8 @@ from shared_context_server.storage.postgres.engine.work import (
     reads_snapshot,
     writes,
 )
-from shared_context_server.storage.postgres.sessions import use_session
-from shared_context_server.storage.rules.audience import audience_keys
+from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_session
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
 
 # A lock, because each joining and leaving must be published once. The number is arbitrary.
 _TAKE_TURNS = Statement("SELECT pg_advisory_xact_lock(7243000000000000002)")
@@ -56,6 +65,48 @@ _LIST_VISIBLE_IN_SESSION = Statement(f"""
         SELECT unnest(:members::text[])
         UNION ALL SELECT agent_id FROM writers WHERE session_id = :session_id AND name = ANY(:names::text[])
     ) AND {_OLDER}""")
+_NOTE_INSTANCES = Statement("""
+    INSERT INTO instances AS i (
+        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name)
+    SELECT * FROM unnest(
+        :agent_id::text[], :instance::text[], :last_seen::bigint[], :last_action::text[],
+        :waits_for::text[], :waits_session_id::text[], :waits_name::text[])
+    ON CONFLICT (agent_id, instance) DO UPDATE SET
+        last_action = CASE excluded.last_action
+            WHEN '' THEN i.last_action ELSE excluded.last_action
+        END,
+        last_seen = excluded.last_seen,
+        waits_for = excluded.waits_for, waits_session_id = excluded.waits_session_id,
+        waits_name = excluded.waits_name
+    WHERE excluded.last_seen >= i.last_seen""")
+_FORGET_INSTANCES = Statement("DELETE FROM instances WHERE last_seen < :forget_before")
+_FORGET_SURPLUS = Statement("""
+    DELETE FROM instances USING unnest(:agent_ids::text[]) AS named (agent_id)
+    WHERE instances.agent_id = named.agent_id AND instances.last_seen < (
+        SELECT other.last_seen FROM instances AS other WHERE other.agent_id = named.agent_id
+        ORDER BY other.last_seen DESC LIMIT 1 OFFSET :kept)""")
+_SET_STATUS = Statement("""
+    INSERT INTO instances AS i (agent_id, instance, last_seen, last_action, state, status, since)
+    VALUES (:agent_id, :instance, :now, 'set_status', :state, :status, :since)
+    ON CONFLICT (agent_id, instance) DO UPDATE SET
+        last_seen = greatest(i.last_seen, excluded.last_seen), last_action = excluded.last_action,
+        since = CASE
+            WHEN (i.state, i.status) = (excluded.state, excluded.status) THEN i.since
+            ELSE excluded.since
+        END,
+        state = excluded.state, status = excluded.status
+    RETURNING since""")
+_LIST_INSTANCES = Statement(f"""
+    SELECT i.agent_id, i.instance, i.last_seen, i.last_action, i.state, i.status, i.since,
+        CASE WHEN (
+        i.waits_session_id = '' OR EXISTS (
+            SELECT 1 FROM sessions AS s
+            WHERE s.id = i.waits_session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
+        )
+    ) THEN i.waits_for END,
+        i.waits_session_id, i.waits_name
+    FROM instances AS i WHERE i.agent_id = ANY(:agent_ids::text[])
+    ORDER BY i.last_seen DESC, i.instance""")
 _FIND_KNOWN = Statement("SELECT agent_id FROM agents WHERE agent_id = ANY(:agent_ids::text[])")
 _IS_TYPE_KNOWN = Statement("SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1")
 
@@ -122,6 +173,57 @@ class Agents(Subject):
             statement = _LIST_OF_SESSION if caller.is_admin else _LIST_VISIBLE_IN_SESSION
             rows = await connection.fetch(*statement(**parameters))
         return [to_agent(row) for row in rows]
+
+    @writes
+    async def _note_instances(
+        self, connection: Connection, seen: Sequence[InstanceSeen], forget_before: datetime
+    ) -> None:
+        await connection.execute(*_TAKE_TURNS())  # so that two replicas do not block each other
+        await connection.execute(*_FORGET_INSTANCES(forget_before=encode_time(forget_before)))
+        rows = [from_instance_seen(one) for one in seen]
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        await connection.execute(*_NOTE_INSTANCES(**columns))
+        named = sorted({one.agent_id for one in seen if one.instance})
+        if named:
+            await connection.execute(*_FORGET_SURPLUS(agent_ids=named, kept=MAX_INSTANCES - 1))
+
+    async def note_instances(
+        self, seen: Sequence[InstanceSeen], *, forget_before: datetime
+    ) -> None:
+        if seen:
+            await self._note_instances(seen, forget_before)
+
+    @writes
+    async def set_status(
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        status: str,
+        state: AgentState | None,
+        now: datetime,
+    ) -> datetime | None:
+        said = status or state
+        since = await connection.fetchval(
+            *_SET_STATUS(
+                agent_id=caller.agent_id,
+                instance=caller.instance,
+                now=encode_time(now),
+                state=state or "",
+                status=status,
+                since=encode_time(now) if said else None,
+            )
+        )
+        return decode_optional_time(since)
+
+    @reads
+    async def list_instances(
+        self, connection: Connection, agent_ids: Sequence[str], caller: Caller
+    ) -> list[Instance]:
+        rows = await connection.fetch(
+            *_LIST_INSTANCES(agent_ids=list(agent_ids), **session_rights(caller))
+        )
+        return [to_instance(row) for row in rows]
 
     @reads
     async def find_known(self, connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from shared_context_server.models import Caller, Lease
@@ -13,11 +14,12 @@ from shared_context_server.storage.codec import (
     encode_time,
     to_lease,
 )
-from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.contract import MAX_HELD, Fence, LeaseAttempt, SessionGuard
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
-from shared_context_server.storage.postgres.sessions import use_optional_session
+from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_optional_session
+from shared_context_server.storage.rules.audience import session_rights
 from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
@@ -28,11 +30,12 @@ _LOCK = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name 
 _RELY = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR SHARE")
 _FIND = Statement(f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = :name")
 _TAKE_FIRST = Statement(f"""
-    INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, 1, :now, :expires_at) RETURNING {LEASE}""")
+    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at) RETURNING {LEASE}""")
 _TAKE_AGAIN = Statement(f"""
     UPDATE leases SET
-        holder = :holder, fencing_token = fencing_token + 1, acquired_at = :now,
+        holder = :holder, instance = :instance, fencing_token = fencing_token + 1,
+        acquired_at = :now,
         expires_at = :expires_at
     WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
 _RENEW = Statement(f"""
@@ -46,6 +49,18 @@ _RELEASE = Statement(f"""
 _LIST = Statement(
     f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > :after_name ORDER BY name LIMIT :limit"
 )
+
+
+_LIST_OF_HOLDERS = Statement(f"""
+    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance FROM (
+        SELECT l.*, row_number() OVER (PARTITION BY l.holder ORDER BY l.name, l.session_id) AS number
+        FROM leases AS l WHERE l.holder = ANY(:agent_ids::text[]) AND l.expires_at > :now AND (
+            l.session_id = '' OR EXISTS (
+                SELECT 1 FROM sessions AS s
+                WHERE s.id = l.session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
+            )
+        )
+    ) AS held WHERE number <= :limit ORDER BY holder, name, session_id""")
 
 
 class Leases(Subject):
@@ -68,6 +83,7 @@ class Leases(Subject):
             "session_id": session_id or "",
             "name": name,
             "holder": caller.agent_id,
+            "instance": caller.instance,
             "now": encode_time(now),
             "expires_at": encode_time(now + ttl),
         }
@@ -129,6 +145,20 @@ class Leases(Subject):
             )
         )
         return [to_lease(session_id, row) for row in rows]
+
+    @reads
+    async def list_of_holders(
+        self, connection: Connection, agent_ids: Sequence[str], caller: Caller, *, now: datetime
+    ) -> list[Lease]:
+        rows = await connection.fetch(
+            *_LIST_OF_HOLDERS(
+                agent_ids=list(agent_ids),
+                now=encode_time(now),
+                limit=MAX_HELD,
+                **session_rights(caller),
+            )
+        )
+        return [to_lease(row[0] or None, row[1:]) for row in rows]
 
 
 async def check_fence(

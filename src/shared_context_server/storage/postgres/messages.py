@@ -72,15 +72,15 @@ from shared_context_server.storage.stored_messages import StoredMessages
 _ADD = Statement("""
     INSERT INTO messages (
         session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
-        parent_message_id, created_at)
+        parent_message_id, created_at, sender_instance)
     VALUES (
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
-        :parent_message_id, :created_at)
+        :parent_message_id, :created_at, :sender_instance)
     RETURNING id""")
 _APPEND = Statement("""
     SELECT id, seq FROM append_message(
         :session_id, :session_created_at, :sender, :sender_type, :visibility, :recipients,
-        :metadata, :content, :created_at, :key, :kind, :fingerprint)""")
+        :metadata, :content, :created_at, :key, :kind, :fingerprint, :sender_instance)""")
 # PostgreSQL joins the two functions by calling the second for one row after the other, in order.
 # Not used for a single message: arrays are planned at each call, which would cost more than it.
 _APPEND_SEVERAL = Statement("""
@@ -88,14 +88,14 @@ _APPEND_SEVERAL = Statement("""
     FROM unnest(
         :sender::text[], :sender_type::text[], :visibility::text[], :recipients::text[],
         :metadata::text[], :content::text[], :created_at::bigint[], :key::text[], :kind::text[],
-        :fingerprint::text[]
+        :fingerprint::text[], :sender_instance::text[]
     ) WITH ORDINALITY AS new (
         sender, sender_type, visibility, recipients, metadata, content, created_at, key, kind,
-        fingerprint, number)
+        fingerprint, sender_instance, number)
     CROSS JOIN LATERAL append_message(
         :session_id, :session_created_at, new.sender, new.sender_type, new.visibility,
         new.recipients, new.metadata, new.content, new.created_at, new.key, new.kind,
-        new.fingerprint) AS added""")
+        new.fingerprint, new.sender_instance) AS added""")
 _FIND = Statement(
     f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
 )
@@ -392,6 +392,7 @@ def _columns(new: NewMessage) -> dict[str, Any]:
         "metadata": encode_json(new.metadata),
         "parent_message_id": new.parent_message_id,
         "created_at": encode_time(new.created_at),
+        "sender_instance": new.sender.instance,
     }
 
 

@@ -75,8 +75,8 @@ CAN_SEE_SESSION = """(:is_admin OR (:may_use AND (
     s.access = 'open'
     OR s.created_by = :agent_id
     OR EXISTS (
-        SELECT 1 FROM json_array_elements_text(s.invited::json) AS agent_id
-        WHERE agent_id = :agent_id
+        SELECT 1 FROM json_array_elements_text(s.invited::json) AS invited (member)
+        WHERE invited.member = :agent_id
     )
 )))"""
 """`policy.can_see_session` for session `s`. Wants session_rights."""

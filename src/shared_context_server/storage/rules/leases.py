@@ -9,8 +9,9 @@ from shared_context_server.storage.contract import Fence, LeaseAttempt
 
 
 def refuse_attempt(held: Lease | None, caller: Caller) -> LeaseAttempt | None:
-    """Return the refusal if another agent holds the lease; None if the caller may take or renew it."""
-    if held is None or held.holder == caller.agent_id:
+    """Return the refusal if another agent holds the lease, or another instance of the same agent; None
+    if the caller may take or renew it."""
+    if held is None or (held.holder, held.instance) == (caller.agent_id, caller.instance):
         return None
     return LeaseAttempt(held, is_acquired=False)
 

@@ -9,12 +9,21 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared_context_server.models import Agent, Caller
-from shared_context_server.storage.codec import AGENT, MAX_INTEGER, clamp, encode_time, to_agent
-from shared_context_server.storage.contract import PresenceChange, SessionGuard
-from shared_context_server.storage.rules.audience import audience_keys
+from shared_context_server.models import Agent, AgentState, Caller, Instance, InstanceSeen
+from shared_context_server.storage.codec import (
+    AGENT,
+    MAX_INTEGER,
+    clamp,
+    decode_optional_time,
+    encode_time,
+    from_instance_seen,
+    to_agent,
+    to_instance,
+)
+from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
+from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
-from shared_context_server.storage.sqlite.sessions import use_session
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_session
 
 _TOUCH = """
     INSERT INTO agents (agent_id, agent_type, first_seen, last_seen, is_around)
@@ -45,6 +54,41 @@ _LIST_VISIBLE_IN_SESSION = f"""
         UNION ALL SELECT agent_id FROM writers
         WHERE session_id = :session_id AND name IN (:name_public, :name_agent_only, :name_private)
     ) AND {_OLDER}"""
+_NOTE_INSTANCE = """
+    INSERT INTO instances (
+        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name)
+    VALUES (
+        :agent_id, :instance, :last_seen, :last_action, :waits_for, :waits_session_id, :waits_name)
+    ON CONFLICT (agent_id, instance) DO UPDATE SET
+        last_action = iif(excluded.last_action = '', last_action, excluded.last_action),
+        last_seen = excluded.last_seen,
+        waits_for = excluded.waits_for, waits_session_id = excluded.waits_session_id,
+        waits_name = excluded.waits_name
+    WHERE excluded.last_seen >= last_seen"""
+_FORGET_INSTANCES = "DELETE FROM instances WHERE last_seen < :forget_before"
+_FORGET_SURPLUS = """
+    DELETE FROM instances WHERE agent_id = :agent_id AND last_seen < (
+        SELECT last_seen FROM instances WHERE agent_id = :agent_id
+        ORDER BY last_seen DESC LIMIT 1 OFFSET :kept)"""
+_SET_STATUS = """
+    INSERT INTO instances (agent_id, instance, last_seen, last_action, state, status, since)
+    VALUES (:agent_id, :instance, :now, 'set_status', :state, :status, :since)
+    ON CONFLICT (agent_id, instance) DO UPDATE SET
+        last_seen = max(last_seen, excluded.last_seen), last_action = excluded.last_action,
+        since = iif((state, status) = (excluded.state, excluded.status), since, excluded.since),
+        state = excluded.state, status = excluded.status
+    RETURNING since"""
+_LIST_INSTANCES = f"""
+    SELECT i.agent_id, i.instance, i.last_seen, i.last_action, i.state, i.status, i.since,
+        CASE WHEN (
+        i.waits_session_id = '' OR EXISTS (
+            SELECT 1 FROM sessions AS s
+            WHERE s.id = i.waits_session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
+        )
+    ) THEN i.waits_for END,
+        i.waits_session_id, i.waits_name
+    FROM instances AS i WHERE i.agent_id IN (SELECT value FROM json_each(:agent_ids))
+    ORDER BY i.last_seen DESC, i.instance"""
 _FIND_KNOWN = """
     SELECT named.value FROM json_each(:agent_ids) AS named
     JOIN agents ON agents.agent_id = named.value"""
@@ -108,6 +152,55 @@ class Agents(Subject):
                 of_session | audience_keys(caller) | bounds,
             )
         return [to_agent(row) for row in rows]
+
+    @writes
+    def _note_instances(
+        self, connection: sqlite3.Connection, seen: Sequence[InstanceSeen], forget_before: datetime
+    ) -> None:
+        connection.execute(_FORGET_INSTANCES, {"forget_before": encode_time(forget_before)})
+        connection.executemany(_NOTE_INSTANCE, [from_instance_seen(one) for one in seen])
+        named = {one.agent_id for one in seen if one.instance}
+        surplus = [{"agent_id": name, "kept": MAX_INSTANCES - 1} for name in named]
+        connection.executemany(_FORGET_SURPLUS, surplus)
+
+    async def note_instances(
+        self, seen: Sequence[InstanceSeen], *, forget_before: datetime
+    ) -> None:
+        if seen:
+            await self._note_instances(seen, forget_before)
+
+    @writes
+    def set_status(
+        self,
+        connection: sqlite3.Connection,
+        caller: Caller,
+        *,
+        status: str,
+        state: AgentState | None,
+        now: datetime,
+    ) -> datetime | None:
+        said = status or state
+        (since,) = connection.execute(
+            _SET_STATUS,
+            {
+                "agent_id": caller.agent_id,
+                "instance": caller.instance,
+                "now": encode_time(now),
+                "state": state or "",
+                "status": status,
+                "since": encode_time(now) if said else None,
+            },
+        ).fetchone()
+        return decode_optional_time(since)
+
+    @reads
+    def list_instances(
+        self, connection: sqlite3.Connection, agent_ids: Sequence[str], caller: Caller
+    ) -> list[Instance]:
+        rows = connection.execute(
+            _LIST_INSTANCES, {"agent_ids": json.dumps(list(agent_ids)), **session_rights(caller)}
+        )
+        return [to_instance(row) for row in rows]
 
     @reads
     def find_known(

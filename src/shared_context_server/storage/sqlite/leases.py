@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from shared_context_server.models import Caller, Lease
@@ -14,19 +16,21 @@ from shared_context_server.storage.codec import (
     encode_time,
     to_lease,
 )
-from shared_context_server.storage.contract import Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.contract import MAX_HELD, Fence, LeaseAttempt, SessionGuard
+from shared_context_server.storage.rules.audience import session_rights
 from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
-from shared_context_server.storage.sqlite.sessions import use_optional_session
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_optional_session
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
 _FIND = f"SELECT {LEASE} FROM leases WHERE name = :name AND {_HELD}"
 _TAKE = f"""
-    INSERT INTO leases (session_id, name, holder, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, 1, :now, :expires_at)
+    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at)
     ON CONFLICT (session_id, name) DO UPDATE SET
-        holder = excluded.holder, fencing_token = fencing_token + 1,
+        holder = excluded.holder, instance = excluded.instance,
+        fencing_token = fencing_token + 1,
         acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
     RETURNING {LEASE}"""
 _RENEW = f"""
@@ -40,6 +44,18 @@ _LIST = (
     f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} AND name > :after_name"
     " ORDER BY name LIMIT :limit"
 )
+
+
+_LIST_OF_HOLDERS = f"""
+    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance FROM (
+        SELECT l.*, row_number() OVER (PARTITION BY l.holder ORDER BY l.name, l.session_id) AS number
+        FROM leases AS l WHERE l.holder IN (SELECT value FROM json_each(:agent_ids)) AND l.expires_at > :now AND (
+            l.session_id = '' OR EXISTS (
+                SELECT 1 FROM sessions AS s
+                WHERE s.id = l.session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
+            )
+        )
+    ) AS held WHERE number <= :limit ORDER BY holder, name, session_id"""
 
 
 class Leases(Subject):
@@ -67,6 +83,7 @@ class Leases(Subject):
                 "session_id": session_id or "",
                 "name": name,
                 "holder": caller.agent_id,
+                "instance": caller.instance,
                 "now": encode_time(now),
                 "expires_at": encode_time(now + ttl),
             },
@@ -124,6 +141,26 @@ class Leases(Subject):
             },
         )
         return [to_lease(session_id, row) for row in rows]
+
+    @reads
+    def list_of_holders(
+        self,
+        connection: sqlite3.Connection,
+        agent_ids: Sequence[str],
+        caller: Caller,
+        *,
+        now: datetime,
+    ) -> list[Lease]:
+        rows = connection.execute(
+            _LIST_OF_HOLDERS,
+            {
+                "agent_ids": json.dumps(list(agent_ids)),
+                "now": encode_time(now),
+                "limit": MAX_HELD,
+                **session_rights(caller),
+            },
+        )
+        return [to_lease(row[0] or None, row[1:]) for row in rows]
 
 
 def check_fence(

@@ -67,10 +67,10 @@ from shared_context_server.storage.stored_messages import StoredMessages
 _ADD = """
     INSERT INTO messages (
         session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
-        parent_message_id, created_at)
+        parent_message_id, created_at, sender_instance)
     VALUES (
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
-        :parent_message_id, :created_at)"""
+        :parent_message_id, :created_at, :sender_instance)"""
 _COLUMNS = MESSAGE.replace("m.", "")
 _BY_SEQ = itemgetter(2)
 
@@ -362,6 +362,7 @@ def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedM
             "metadata": encode_json(new.metadata),
             "parent_message_id": new.parent_message_id,
             "created_at": encode_time(new.created_at),
+            "sender_instance": sender.instance,
         },
     )
     message_id = added.lastrowid

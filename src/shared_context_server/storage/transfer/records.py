@@ -194,9 +194,11 @@ MESSAGE = RecordKind(
         "recipients": _TEXTS,
         "metadata": _OBJECT,
         "content": _TEXT,
+        "sender_instance": _TEXT_OR_EMPTY,
     },
     condition=_NOT_DELETING,
     free_text=frozenset({"content"}),
+    later_fields=frozenset({"sender_instance"}),
 )
 CURSOR = RecordKind(
     "cursor",
@@ -264,9 +266,11 @@ LEASE = RecordKind(
         "fencing_token": _INTEGER,
         "acquired_at": _TIME,
         "expires_at": _TIME,
+        "instance": _TEXT_OR_EMPTY,
     },
     condition=_NOT_DELETING,
-    mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at"}),
+    later_fields=frozenset({"instance"}),
+    mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at", "instance"}),
 )
 AGENT = RecordKind(
     "agent",

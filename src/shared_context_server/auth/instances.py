@@ -1,0 +1,62 @@
+"""Read the names of a client's thread and of its tool use from a request.
+
+A thread's name tells apart the sub-agents and windows of one client. It becomes `Caller.instance`. It
+is a name and no credential: nothing is allowed or shown because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from shared_context_server.auth.agent_names import clean_agent_name
+from shared_context_server.auth.connection import Connection
+from shared_context_server.models import MAX_INSTANCE_CHARS
+
+INSTANCE_HEADER: Final = "X-Agent-Instance"
+THREAD_NAMES: Final = (
+    "threadId",  # Codex
+    "ai.opencode/sessionID",
+    "antigravity.google/conversation_id",
+)
+"""The members of `_meta` that name a thread, each by one client."""
+TOOL_USE: Final = "claudecode/toolUseId"
+"""The member of `_meta` with the id of one tool use. Claude Code sends another one with each call, and
+the same one when it repeats a call. So it names no thread."""
+MIN_TOOL_USE_CHARS: Final = 16  # some models number their calls from 0, and these numbers repeat
+MAX_TOOL_USE_CHARS: Final = 256
+
+
+def clean_instance(value: object) -> str:
+    """Return the name of a thread as it is stored: trimmed, printable, at most MAX_INSTANCE_CHARS; ""
+    for anything that is not such a name."""
+    if not isinstance(value, str):
+        return ""
+    name = value.strip()
+    if name.isascii() and name.isprintable():
+        return name[:MAX_INSTANCE_CHARS].rstrip()
+    return clean_agent_name(name[:MAX_INSTANCE_CHARS]) or ""
+
+
+def name_instance(connection: Connection, value: object) -> Connection:
+    """Return the connection of this thread; unchanged if the value names none."""
+    name = clean_instance(value)
+    if not name or name == connection.caller.instance:
+        return connection
+    return replace(connection, caller=replace(connection.caller, instance=name))
+
+
+def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connection:
+    """Return the connection with the names in a request's `_meta`. A thread that is named there takes
+    precedence over that of the connection, since many threads may share a connection."""
+    if not meta:
+        return connection
+    for member in THREAD_NAMES:
+        if member in meta:
+            connection = name_instance(connection, meta[member])
+            break
+    tool_use = meta.get(TOOL_USE)
+    if isinstance(tool_use, str) and MIN_TOOL_USE_CHARS <= len(tool_use) <= MAX_TOOL_USE_CHARS:
+        return replace(connection, tool_use=tool_use)
+    return connection
