@@ -15,14 +15,23 @@ folding changes the number of characters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared_context_server.services.words import MARKS, UNSPACED, fold_accents, normalize_word
+from shared_context_server.services.slices import Work, finish
+from shared_context_server.services.words import (
+    MARKS,
+    PIECE_CHARS,
+    UNSPACED,
+    fold_accents,
+    normalize_word,
+    split_into_pieces,
+)
 
 if TYPE_CHECKING:
     import regex
@@ -36,6 +45,12 @@ MIN_TYPO_CHARS = 4  # a shorter word is found only as written
 MIN_TWO_TYPOS_CHARS = 7
 KEPT_CHUNK_CHARS = 40  # a longer piece of text hardly occurs twice
 _AROUND_WORDS = ".,;:!?()[]{}<>\"'`*"
+_AROUND = f"[{re.escape(_AROUND_WORDS)}]*"
+_LOWER = rf"[a-z]{{1,{MAX_TERM_CHARS}}}"
+_WORD = rf"[A-Za-z][a-z]{{0,{MAX_TERM_CHARS - 1}}}"
+_PLAIN_LINE = re.compile(rf"^{_LOWER}$", re.MULTILINE)
+_SURROUNDED_LINE = re.compile(rf"^(?!{_LOWER}$)({_AROUND}({_WORD}){_AROUND})$", re.MULTILINE)
+_OTHER_LINE = re.compile(rf"^(?!{_AROUND}{_WORD}{_AROUND}$).+$", re.MULTILINE)
 
 
 class Kind(Enum):
@@ -138,12 +153,17 @@ def _patterns() -> _Patterns:
 
 def index_terms(text: str) -> list[str]:
     """Return the distinct terms to store for a text, at most MAX_TERMS of at most MAX_TERM_CHARS."""
+    return finish(index_terms_in_steps(text))
+
+
+def index_terms_in_steps(text: str) -> Work[list[str]]:
     terms: dict[str, None] = {}
-    for chunk in text.split():
-        word = chunk.strip(_AROUND_WORDS)
-        if is_plain(word):
-            terms[word.lower()] = None
-        else:
+    for start, end in split_into_pieces(text):
+        for chunk in text[start:end].split():
+            word = chunk.strip(_AROUND_WORDS)
+            if is_plain(word):
+                terms[word.lower()] = None
+                continue
             for token in analyse(chunk).tokens:
                 if token.kind is Kind.RUN:
                     terms.update(dict.fromkeys(letter_pairs(token.term)))
@@ -151,6 +171,7 @@ def index_terms(text: str) -> list[str]:
                     terms[token.term] = None
         if len(terms) >= MAX_TERMS:
             return list(terms)[:MAX_TERMS]
+        yield
     return list(terms)
 
 
@@ -231,11 +252,20 @@ def list_query_tokens(query: str) -> list[Token]:
 
 def split_chunks(text: str) -> Iterator[tuple[str, int]]:
     """Return what stands between white spaces, each with its place in the text."""
-    place = 0
-    for chunk in text.split():
-        place = text.index(chunk, place)
-        yield chunk, place
-        place += len(chunk)
+    for piece_start, piece_end in split_into_pieces(text):
+        piece = text[piece_start:piece_end]
+        place = 0
+        for chunk in piece.split():
+            place = piece.index(chunk, place)
+            yield chunk, piece_start + place
+            place += len(chunk)
+
+
+def list_chunks(text: str) -> list[str]:
+    """Return what stands between white spaces. Each is at most PIECE_CHARS long."""
+    if len(text) <= PIECE_CHARS:
+        return text.split()
+    return [chunk for start, end in split_into_pieces(text) for chunk in text[start:end].split()]
 
 
 def is_plain(word: str) -> bool:
@@ -244,9 +274,19 @@ def is_plain(word: str) -> bool:
     return (
         word.isascii()
         and word.isalpha()
-        and (word.islower() or word[1:].islower())
+        and (word.islower() or word[1:].islower() or len(word) == 1)
         and len(word) <= MAX_TERM_CHARS
     )
+
+
+def split_plain(chunks: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the chunks that are plain words, see `is_plain`, with their terms; and the others.
+    It costs a fraction of `analyse`, and most chunks are plain."""
+    joined = "\n".join(chunks)  # a chunk has no line break
+    plain = _PLAIN_LINE.findall(joined)
+    words = dict(zip(plain, plain, strict=True))
+    words.update((chunk, word.lower()) for chunk, word in _SURROUNDED_LINE.findall(joined))
+    return words, _OTHER_LINE.findall(joined)
 
 
 def analyse(chunk: str) -> Chunk:

@@ -65,6 +65,8 @@ def _patterns() -> _Patterns:
 
 def normalize(text: str) -> str:
     """Return the text compatibility-composed (NFKC) and case-folded. All comparisons use this form."""
+    if text.isascii():
+        return text.lower()
     return "".join(normalize_in_pieces(text))
 
 
@@ -73,7 +75,7 @@ def normalize_word(word: str) -> str:
     if word.isascii():
         return word.lower()
     normalized = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
-    return _patterns().not_in_words.sub("", normalized)
+    return _patterns().not_in_words.sub("", normalized)  # type: ignore[no-any-return]  # carries no types
 
 
 def fold_accents(normalized: str) -> str:
