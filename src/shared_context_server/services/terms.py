@@ -16,7 +16,7 @@ folding changes the number of characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
@@ -252,13 +252,22 @@ def list_query_tokens(query: str) -> list[Token]:
 
 def split_chunks(text: str) -> Iterator[tuple[str, int]]:
     """Return what stands between white spaces, each with its place in the text."""
-    for piece_start, piece_end in split_into_pieces(text):
-        piece = text[piece_start:piece_end]
-        place = 0
-        for chunk in piece.split():
-            place = piece.index(chunk, place)
-            yield chunk, piece_start + place
-            place += len(chunk)
+    for start, end in split_into_pieces(text):
+        for chunk, place in place_chunks(text[start:end]):
+            yield chunk, start + place
+
+
+def place_chunks(piece: str, wanted: Set[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Return the chunks of a piece of a text, or those that are wanted, each with its place."""
+    chunks = piece.split()
+    if wanted is not None and wanted.isdisjoint(chunks):
+        return
+    place = 0
+    for chunk in chunks:
+        place = piece.index(chunk, place)
+        if wanted is None or chunk in wanted:
+            yield chunk, place
+        place += len(chunk)
 
 
 def list_chunks(text: str) -> list[str]:
