@@ -18,7 +18,8 @@ from shared_context_server.services import corpus, search
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
-from shared_context_server.services.search import SearchAnswer, SearchRequest, search_context
+from shared_context_server.services.search import SearchAnswer, search_context
+from shared_context_server.services.search_request import SearchRequest
 from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
 from tests.settings import make_settings
 from tests.storage.builders import ADMIN, ALICE, BOB, CAROL, add_message, add_session

@@ -21,8 +21,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from shared_context_server.models import JsonObject, Message, Session, Visibility
-from shared_context_server.services.scoring import TextIndex
 from shared_context_server.services.slices import Work, run_in_slices
+from shared_context_server.services.text_index import TextIndex
 from shared_context_server.storage import Store
 
 READ_STEP = 500  # messages read at once

@@ -1,24 +1,26 @@
-"""Fuzzy search in a session, from the newest messages back, within a time limit."""
+"""Fuzzy search in one session or in all that the caller may see, within a time limit."""
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.errors import InvalidArgument, MessageNotFound
-from shared_context_server.models import Caller, Message, Visibility
+from shared_context_server.errors import InvalidArgument, MessageNotFound, SessionNotFound
+from shared_context_server.models import Caller, Message
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import Block, Corpus
 from shared_context_server.services.late_imports import SEARCH, import_late
+from shared_context_server.services.memory_search import search_memory
 from shared_context_server.services.messages import weigh_message
-from shared_context_server.services.previews import preview_in_steps
+from shared_context_server.services.previews import Preview, preview_in_steps
+from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
+from shared_context_server.services.search_request import SearchMode, SearchRequest, Within
+from shared_context_server.services.sessions import list_session_ids
 from shared_context_server.services.slices import Work, run_in_slices
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
@@ -28,37 +30,27 @@ PREVIEW_BEGINNING_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """The arguments of a search. `visibility` None: all that the caller may see."""
-
-    session_id: str
-    query: str
-    fuzzy_threshold: float
-    limit: int
-    search_metadata: bool = True
-    visibility: Visibility | None = None
-    sender: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SearchHit:
     """A match. `shortened`: the answer is full, so the message comes without metadata and
-    recipients, and with its preview in place of the content."""
+    recipients, and with its preview in place of the content. `highlights`: where the matches stand
+    in `match_preview`."""
 
     message: Message
     score: float
     match_preview: str
+    highlights: list[tuple[int, int]]
     shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
     """The result of a search. `scanned`: the number of visible messages that were compared.
-    `exhaustive`: these are all of them."""
+    `exhaustive`: these are all of them, and all memory that was asked for. `next_cursor`: None if
+    there is nothing after this page."""
 
     hits: list[SearchHit]
+    memory: list[MemoryHit]
+    next_cursor: str | None
     scanned: int
     exhaustive: bool
     search_time_ms: float
@@ -66,45 +58,101 @@ class SearchAnswer:
 
 @dataclass(slots=True)
 class _Found:
-    """The best matches so far, as (score, seq, message)."""
+    """The best matches so far, of messages and of memory."""
 
-    best: list[tuple[float, int, Message]] = field(default_factory=list)
+    best: list[Candidate]
     scanned: int = 0
     exhaustive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One search of messages: what is asked for, by whom, and what is found."""
+
+    services: Services
+    caller: Caller
+    query: Query
+    request: SearchRequest
+    ranking: Ranking
+    found: _Found
+    ends_at: float
 
 
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """Return the best matches, best first, newer ones first among equals. After TIME_LIMIT_S it
-    returns what was found so far, with `exhaustive` false."""
+    """Return one page of the matches in the order asked for, newer ones first among equals. After
+    TIME_LIMIT_S it returns what was found so far, with `exhaustive` false."""
     started = time.monotonic()
+    _require_mode(request.mode)
+    ranking = Ranking(request.sort, request.limit, request.cursor)
     await import_late(SEARCH)
     query = _check_query(request.query)
     ends_at = started + TIME_LIMIT_S
-    corpus, session, is_current = await services.corpora.refresh(
-        request.session_id, started + TIME_LIMIT_S / 2
+    found = _Found([])
+    if request.within is not Within.MESSAGES:
+        entries = await search_memory(services, caller, query, request, ends_at - TIME_LIMIT_S / 2)
+        found.best = ranking.keep([], entries.matches)
+        found.scanned, found.exhaustive = entries.scanned, entries.exhaustive
+    if request.within is not Within.MEMORY:
+        search = _Search(services, caller, query, request, ranking, found, ends_at)
+        if request.session_id is None:
+            await _search_sessions(search)
+        else:
+            await _search_session(search, request.session_id)
+    page, next_cursor = ranking.cut(found.best)
+    return SearchAnswer(
+        hits=await _show(services, caller, query, page),
+        memory=[candidate.memory for candidate in page if candidate.memory is not None],
+        next_cursor=next_cursor,
+        scanned=found.scanned,
+        exhaustive=found.exhaustive,
+        search_time_ms=round((time.monotonic() - started) * 1000, 3),
     )
-    policy.require_session_read(caller, session)
-    found = _Found(exhaustive=is_current)
+
+
+def _require_mode(mode: SearchMode) -> None:
+    if mode is not SearchMode.FUZZY:
+        raise InvalidArgument(
+            f"mode {mode.value!r} needs the extra 'semantic', which this server does not have.",
+            field="mode",
+            suggestion="Search with mode='fuzzy', or ask whoever runs the server for the extra.",
+            extra="semantic",
+        )
+
+
+async def _search_sessions(search: _Search) -> None:
+    """Search the sessions that the caller may see, the newest first, until the time is up."""
+    async for session_id in list_session_ids(search.services, search.caller):
+        if time.monotonic() >= search.ends_at:
+            search.found.exhaustive = False
+            return
+        try:
+            await _search_session(search, session_id)
+        except SessionNotFound:
+            continue  # deleted meanwhile
+
+
+async def _search_session(search: _Search, session_id: str) -> None:
+    services, found, ends_at = search.services, search.found, search.ends_at
+    corpus, session, is_current = await services.corpora.refresh(
+        session_id, ends_at - TIME_LIMIT_S / 2
+    )
+    policy.require_session_read(search.caller, session)
+    found.exhaustive = found.exhaustive and is_current
     async with aclosing(_list_blocks(services, corpus, ends_at)) as blocks:
         async for piece in blocks:
             if piece is None:
                 found.exhaustive = False
                 break
             block, count = piece
-            scores = await run_in_slices(_match(block, query, request), ends_at)
+            scores = await run_in_slices(_match(block, search.query, search.request), ends_at)
             if scores is None:
                 found.exhaustive = False
                 break
-            found.scanned += _count_visible(block, caller, count)
-            _keep_best(found, block, count, scores, caller, request)
-    return SearchAnswer(
-        hits=await _show(services, caller, query, found.best),
-        scanned=found.scanned,
-        exhaustive=found.exhaustive,
-        search_time_ms=round((time.monotonic() - started) * 1000, 3),
-    )
+            found.scanned += _count_visible(block, search.caller, count)
+            matches = _list_matches(block, count, scores, search.caller, search.request)
+            found.best = search.ranking.keep(found.best, matches)
 
 
 def _check_query(text: str) -> Query:
@@ -149,25 +197,19 @@ def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int,
     return best
 
 
-def _keep_best(
-    found: _Found,
+def _list_matches(
     block: Block,
     count: int,
     scores: dict[int, float],
     caller: Caller,
     request: SearchRequest,
-) -> None:
-    matches = (
-        (score, block.messages[index].seq, block.messages[index])
-        for index, score in scores.items()
-        if index < count
-    )
-    visible = (
-        match
-        for match in matches
-        if _is_wanted(match[2], request) and policy.can_see_message(caller, match[2])
-    )
-    found.best = heapq.nlargest(request.limit, [*found.best, *visible], key=lambda m: m[:2])
+) -> Iterator[Candidate]:
+    """Return the matches that the caller asked for and may see."""
+    for index, score in scores.items():
+        if index < count:
+            message = block.messages[index]
+            if _is_wanted(message, request) and policy.can_see_message(caller, message):
+                yield Candidate.of_message(message, score)
 
 
 def _is_wanted(message: Message, request: SearchRequest) -> bool:
@@ -189,28 +231,30 @@ def _count_visible(block: Block, caller: Caller, count: int) -> int:
 
 
 async def _show(
-    services: Services, caller: Caller, query: Query, best: Iterable[tuple[float, int, Message]]
+    services: Services, caller: Caller, query: Query, best: list[Candidate]
 ) -> list[SearchHit]:
     """Read the messages of the hits from the store, as many in full as fit into one answer."""
     guard = partial(policy.require_session_read, caller)
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
-    best = list(best)
     left = page_budget(len(best))
     hits: list[SearchHit] = []
-    for score, _, known in best:
+    for candidate in best:
+        known = candidate.message
+        if known is None:
+            continue
         try:
             message = await services.store.messages.get(known.session_id, known.id, caller, guard)
         except MessageNotFound:
             continue  # deleted meanwhile
         shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
         if shown is None:
-            shown = message.content[:PREVIEW_BEGINNING_CHARS] + "…"
-        hit = SearchHit(message, score, shown)
+            shown = Preview(message.content[:PREVIEW_BEGINNING_CHARS] + "…")
+        hit = SearchHit(message, candidate.score, shown.text, shown.highlights)
         size = weigh_message(message)
         if hits and size > left:
-            hit = replace(hit, message=_shorten(message, shown), shortened=True)
+            hit = replace(hit, message=_shorten(message, shown.text), shortened=True)
             size = ITEM_OVERHEAD_BYTES
-        left -= size + count_bytes(shown)
+        left -= size + count_bytes(shown.text)
         hits.append(hit)
     return hits
 
