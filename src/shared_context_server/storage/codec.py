@@ -237,7 +237,7 @@ def to_keyed_memory_entry(row: Row) -> MemoryEntry:
     """Return the entry of a row (session_id, owner, key, *MEMORY_ENTRY)."""
     session_id, owner, key, *columns = row
     address = MemoryAddress(key=key, session_id=session_id or None, owner=owner or None)
-    return to_memory_entry(address, columns)
+    return to_memory_entry(address, tuple(columns))
 
 
 def _decode_value(text: str) -> tuple[JsonValue, bool]:

@@ -278,6 +278,7 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 shortened=hit.shortened,
             )
             for hit in answer.hits
+            if hit.message is not None
         ],
         count=len(answer.hits),
         search_time_ms=answer.search_time_ms,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from operator import itemgetter
@@ -330,7 +331,7 @@ class Messages(Subject):
     ) -> list[Message]:
         rights = {**session_rights(caller), **audience_keys(caller)}
         order = {message_id: place for place, message_id in enumerate(ids)}
-        wanted = encode_json([clamp(message_id) for message_id in ids])
+        wanted = json.dumps([clamp(message_id) for message_id in ids])
         (text,) = connection.execute(_SIZES_BY_ID, {"ids": wanted, **rights}).fetchone()
         sizes: list[tuple[int, int]] = sorted(decode_json(text), key=lambda row: order[row[0]])
         left = page_budget(len(ids))
@@ -340,7 +341,7 @@ class Messages(Subject):
             if left < 0 and taken:
                 break
             taken.append(message_id)
-        rows = _fetch_messages(connection, _LIST_BY_IDS, {"ids": encode_json(taken), **rights})
+        rows = _fetch_messages(connection, _LIST_BY_IDS, {"ids": json.dumps(taken), **rights})
         return [to_message(row) for row in sorted(rows, key=lambda row: order[row[0]])]
 
     @reads
