@@ -47,30 +47,29 @@ class Snapshot:
     def find(self, query: CandidateQuery) -> list[Candidate]:
         """Return the candidates, best or newest first. Raises IndexUnusable."""
         with engine_errors():
-            if query.newest_first:
-                found = self._searcher.search(
-                    self._queries.find(query),
-                    limit=query.limit,
-                    count=False,
-                    order_by_field="number",
-                )
-            else:
-                found = self._searcher.search(
-                    self._queries.find(query),
-                    limit=query.limit,
-                    count=False,
-                    weight_by_field="recency",
-                )
-            addresses = [address for _, address in found.hits]
-            if not addresses:
-                return []
-            numbers = self._searcher.fast_field_values("number", addresses)
-            return [
-                Candidate(int(number), None)
-                if number
-                else Candidate(0, self._read_address(address))
-                for number, address in zip(numbers, addresses, strict=True)
-            ]
+            found = self._search(self._queries.find(query), query)
+            if not found:
+                containing = self._queries.find_containing(query)
+                found = [] if containing is None else self._search(containing, query)
+            return found
+
+    def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:
+        if query.newest_first:
+            found = self._searcher.search(
+                made, limit=query.limit, count=False, order_by_field="number"
+            )
+        else:
+            found = self._searcher.search(
+                made, limit=query.limit, count=False, weight_by_field="recency"
+            )
+        addresses = [address for _, address in found.hits]
+        if not addresses:
+            return []
+        numbers = self._searcher.fast_field_values("number", addresses)
+        return [
+            Candidate(int(number), None) if number else Candidate(0, self._read_address(address))
+            for number, address in zip(numbers, addresses, strict=True)
+        ]
 
     def count(self, scope: Scope) -> int:
         """Return the number of documents in the scope. Raises IndexUnusable."""
