@@ -33,7 +33,12 @@ class Indexed:
         await self.indexer.catch_up()
 
     async def find(
-        self, query: str, *, caller: Caller = BOB, session_id: str | None = "session_1", **fields: Any
+        self,
+        query: str,
+        *,
+        caller: Caller = BOB,
+        session_id: str | None = "session_1",
+        **fields: Any,
     ) -> SearchAnswer:
         asked = SearchRequest(session_id=session_id, query=query, fuzzy_threshold=60, limit=10)
         return await search_context(self.services, caller, replace(asked, **fields))
@@ -69,10 +74,3 @@ async def join_index(services: Services, root: Path) -> AsyncIterator[Indexed]:
 
 def contents_of(answer: SearchAnswer) -> list[str]:
     return [hit.message.content for hit in answer.hits if hit.message is not None]
-
-
-def read_files(root: Path) -> bytes:
-    """Return all bytes of the files of an index."""
-    return b"".join(path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file())
-
-

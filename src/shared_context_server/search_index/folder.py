@@ -30,6 +30,7 @@ class IndexFolder:
         digest = hashlib.sha256(storage_url.encode()).hexdigest()[:16]
         self.path = parent / digest
         self._current = self.path / "current"
+        self._damaged = self.path / "damaged"
         self._lock: int | None = None
 
     @property
@@ -96,20 +97,28 @@ class IndexFolder:
         """Remove all generations but this one."""
         for other in self._generations():
             if other != generation:
-                shutil.rmtree(other, ignore_errors=True)
+                self.remove(other)
+
+    def remove(self, generation: Path) -> None:
+        """Remove a generation."""
+        shutil.rmtree(generation, ignore_errors=True)
 
     def report_damage(self) -> None:
-        """Ask the process that writes to make the index anew."""
-        with suppress(OSError):
-            (self.path / "damaged").touch(mode=0o600)
+        """Tell the process that writes that the current generation cannot be read."""
+        current = self.find_current()
+        if current is not None:
+            with suppress(OSError):
+                self._damaged.write_text(current.name)
 
     def take_damage_report(self) -> bool:
-        """Return whether damage was reported since the last call."""
+        """Return whether damage of the current generation was reported since the last call."""
         try:
-            (self.path / "damaged").unlink()
-        except OSError:
+            name = self._damaged.read_text()
+            self._damaged.unlink()
+        except (OSError, UnicodeDecodeError):
             return False
-        return True
+        current = self.find_current()
+        return current is not None and current.name == name
 
     def size_bytes(self) -> int:
         """Return the size of all files."""

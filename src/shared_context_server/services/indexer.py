@@ -56,6 +56,7 @@ CHANGES_EVERY = 2_000  # messages: how often the change stream is read while cat
 CHANGES_LIMIT = 500
 KEEP_OPEN_S = 30.0  # how long the writer stays open without work; open, it has threads and memory
 REBUILD_PAUSE_S = 30.0  # between two new indexes
+MAX_FAILURES = 3  # to write an index, before it is made anew
 ERASE_STEP = 2_000  # ids
 ERASE_PAUSE_SHARE = 20  # erasing takes at most this part of the time
 KNOWN_SESSIONS = 10_000
@@ -107,6 +108,7 @@ class Indexer:
         self._begun_at = -REBUILD_PAUSE_S
         self._erase_after = 0.0
         self._is_failing = False
+        self._failures = 0
         self._seen_end: ChangePosition | None = None
 
     @property
@@ -132,7 +134,9 @@ class Indexer:
         """Bring the index up to what the store has now, if this process writes."""
         if not await self._in_thread(self._folder.lock):
             return
-        if self._generation is None or self._folder.take_damage_report():
+        if self._folder.take_damage_report():
+            await self._begin_anew("a search has found it damaged")
+        elif self._generation is None:
             await self._find_generation()
         if await self._is_up_to_date():
             if self._writer is not None and time.monotonic() - self._worked_at > KEEP_OPEN_S:
@@ -142,7 +146,14 @@ class Indexer:
             writer = await self._open_writer()
             await self._read_on(writer)
             await self._erase(writer)
-        except (_StartAnew, IndexUnusable) as exc:
+            self._failures = 0
+        except _StartAnew as exc:
+            await self._begin_anew(str(exc))
+        except IndexUnusable as exc:
+            # A full disk passes. What stays is damage.
+            self._failures += 1
+            if self._failures < MAX_FAILURES:
+                raise
             await self._begin_anew(str(exc))
 
     def begin_closing(self) -> None:
@@ -162,16 +173,16 @@ class Indexer:
         """Continue the current index, or begin a new one."""
         await self._close_writer()
         current = self._folder.find_current()
-        if current is not None:
-            try:
-                self._progress = await self._in_thread(read_progress, current)
-            except (OSError, ValueError, TypeError, KeyError) as exc:
-                await self._begin_anew(f"its progress cannot be read: {exc}")
-            else:
-                self._generation = current
-                self._folder.remove_others(current)
-        else:
+        if current is None:
             await self._begin_anew("there is none of this format")
+            return
+        try:
+            self._progress = await self._in_thread(read_progress, current)
+        except (OSError, ValueError, TypeError, KeyError) as exc:
+            await self._begin_anew(f"its progress cannot be read: {exc}")
+            return
+        self._generation = current
+        self._folder.remove_others(current)
 
     async def _begin_anew(self, reason: str) -> None:
         await self._close_writer()
@@ -183,11 +194,20 @@ class Indexer:
         _log.info("the search index is made anew", reason=reason)
         await import_late(INDEX)
         end = await self._store.changes.get_position()
-        self._generation = self._folder.make_generation()
-        self._writer = await self._in_thread(IndexWriter, self._generation)
         self._progress = Progress(ChangePosition(0, end.change_id))
-        await self._commit(self._writer)
-        self._folder.make_current(self._generation)
+        self._generation, self._writer = await self._in_thread(self._make_generation)
+        self._failures = 0
+
+    def _make_generation(self) -> tuple[Path, IndexWriter]:
+        generation = self._folder.make_generation()
+        try:
+            writer = IndexWriter(generation)
+            writer.commit(self._progress)
+            self._folder.make_current(generation)
+        except IndexUnusable:
+            self._folder.remove(generation)
+            raise
+        return generation, writer
 
     async def _open_writer(self) -> IndexWriter:
         if self._writer is None:
