@@ -40,9 +40,11 @@ from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
+from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import CorpusCache
+from shared_context_server.services.indexer import open_indexer
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.services.shared_reads import SharedReads
@@ -102,11 +104,14 @@ async def open_server(
         await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
         identity = Identity(store, settings)
+        folder = _find_index_folder(settings)
+        candidates = Candidates(folder)
+        stack.callback(candidates.close)
         services = Services(
             settings=settings,
             store=store,
             identity=identity,
-            corpora=CorpusCache(store),
+            candidates=candidates,
             presence=Presence(store, bus),
             clock=stack.enter_context(
                 ClockReader(settings.clock_prefix, owner=settings.clock_owner)
@@ -123,6 +128,8 @@ async def open_server(
         with suppress(SharedContextError):  # it is repeated below
             await clock_alignment.align()
         await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
+        if folder is not None:
+            await stack.enter_async_context(open_indexer(store, folder))
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
@@ -140,6 +147,13 @@ async def open_server(
         store.maintenance.begin_closing()
         with suppress(SharedContextError):
             await services.presence.flush()
+
+
+def _find_index_folder(settings: Settings) -> IndexFolder | None:
+    if not settings.search_index:
+        return None
+    parent = settings.search_index_dir or settings.data_dir / "search-index"
+    return IndexFolder(parent, settings.storage_url)
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:

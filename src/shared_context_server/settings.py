@@ -121,6 +121,15 @@ class Settings(BaseModel):
         default=4, ge=1, le=64, description="Read connections of each process."
     )
 
+    search_index: bool = Field(
+        default=True,
+        description="false: without the index, search compares the newest messages for 1.5 s.",
+    )
+    search_index_dir: Path | None = Field(
+        default=None,
+        description="Local directory of the search index; default: search-index in DATA_DIR.",
+    )
+
     postgres_pool_size: int = Field(
         default=10, ge=2, le=1000, description="Maximum connections of a process to PostgreSQL."
     )
@@ -348,11 +357,11 @@ class Settings(BaseModel):
             raise ValueError("must be one rate such as 100/minute, or off")
         return value
 
-    @field_validator("data_dir", mode="after")
+    @field_validator("data_dir", "search_index_dir", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
         try:
-            return value.expanduser().absolute()
+            return None if value is None else value.expanduser().absolute()
         except RuntimeError as exc:  # ~somebody
             raise ValueError("names the home directory of an unknown user") from exc
         except FileNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""Searching: nobody else waits, memory is bounded, and what was left out is said."""
+"""Searching: what is acknowledged is found, only by those who may see it, and what was left out is said."""
 
 from __future__ import annotations
 
@@ -6,31 +6,48 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared_context_server.errors import InvalidArgument, SessionNotFound
-from shared_context_server.models import Access, Message, Visibility
-from shared_context_server.server import open_server
-from shared_context_server.services import corpus, search
-from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import CorpusCache
+from shared_context_server.models import (
+    Access,
+    Caller,
+    MemoryAddress,
+    Permission,
+    Visibility,
+)
+from shared_context_server.services import search
+from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
-from shared_context_server.services.search import SearchAnswer, search_context
-from shared_context_server.services.search_request import SearchRequest
+from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.contract import MemoryWrite
 from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
-from tests.settings import make_settings
-from tests.storage.builders import ADMIN, ALICE, BOB, CAROL, add_message, add_session
+from tests.services.indexed import Indexed, contents_of, open_indexed
+from tests.storage.builders import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CAROL,
+    add_message,
+    add_session,
+    allow,
+    at,
+    make_audit,
+    make_caller,
+)
 
 RANDOM = random.Random(7)
 
 
 @pytest.fixture
-async def services(tmp_path: Path) -> AsyncIterator[Services]:
-    async with open_server(make_settings(tmp_path / "data")) as server:
-        yield server.services
+async def indexed(tmp_path: Path) -> AsyncIterator[Indexed]:
+    async with open_indexed(tmp_path / "data") as opened:
+        await add_session(opened.services.store)
+        yield opened
 
 
 def make_words(count: int) -> str:
@@ -38,81 +55,191 @@ def make_words(count: int) -> str:
     return " ".join("".join(RANDOM.choices(letters, k=7)) for _ in range(count))
 
 
-async def find(services: Services, query: str, *, caller: Any = BOB, **fields: Any) -> SearchAnswer:
-    asked = SearchRequest(session_id="session_1", query=query, fuzzy_threshold=60, limit=10)
-    return await search_context(services, caller, replace(asked, **fields))
-
-
-async def fill(services: Services, contents: list[str], **fields: Any) -> None:
-    await asyncio.gather(
-        *(add_message(services.store, content=content, **fields) for content in contents)
+async def remember(
+    indexed: Indexed, place: MemoryAddress, value: Any, *, caller: Caller = ALICE, **fields: Any
+) -> None:
+    defaults: dict[str, Any] = {"value": value, "metadata": {}, "expires_at": None}
+    written = MemoryWrite(**defaults | fields)
+    guard = None if place.session_id is None else allow
+    await indexed.services.store.memory.write(
+        place, caller, lambda _: written, now=utc_now(), guard=guard
     )
 
 
-async def test_a_search_sees_what_was_acknowledged_before_it(services: Services) -> None:
-    await add_session(services.store)
-    for index in range(5):
-        await add_message(services.store, content=f"finding number {index}")
-        answer = await find(services, f"number {index}")
-        assert answer.hits[0].message.content == f"finding number {index}"
+async def test_a_search_sees_what_was_acknowledged_before_it(indexed: Indexed) -> None:
+    for index in range(6):
+        await indexed.fill([f"finding number {index}"])
+        answer = await indexed.find(f"number {index}")
+        assert contents_of(answer)[0] == f"finding number {index}"
         assert (answer.scanned, answer.exhaustive) == (index + 1, True)
+        if index % 2:
+            await indexed.catch_up()
+    answer = await indexed.find("findng numbr 0")  # from the index
+    assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (6, True, 6)
 
 
-async def test_a_log_of_many_blocks_is_searched_whole(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+async def test_most_of_a_log_is_not_compared(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 40)
-    await add_session(services.store)
-    await fill(services, [f"alpha {index:03}" for index in range(130)])
-    for further in (0, 1, 60):  # none, some, and more than a block, behind what is known
-        await fill(services, [f"more {index}" for index in range(further)])
-        answer = await find(services, "alpha 000")
-        assert answer.hits[0].message.content == "alpha 000"
+    monkeypatch.setattr(search, "MIN_CANDIDATES", 20)
+    await asyncio.gather(
+        *(
+            add_message(indexed.services.store, content=f"common words {make_words(3)} {number}")
+            for number in range(300)
+        )
+    )
+    await indexed.fill(["the only needle of common words"])
+    await indexed.fill([f"common words {number}" for number in range(99)])
+    await indexed.catch_up()
+    compared = 0
+    score = search.score_in_steps
+
+    def count(items: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal compared
+        compared += len(items)
+        return score(items, *arguments, **named)
+
+    monkeypatch.setattr(search, "score_in_steps", count)
+    answer = await indexed.find("neddle common words")
+    assert contents_of(answer)[0] == "the only needle of common words"
+    assert (answer.scanned, answer.exhaustive) == (400, True)
+    assert 0 < compared <= 40
+    # Equals come newest first, out of all.
+    assert contents_of(await indexed.find("common")) == [
+        f"common words {number}" for number in range(98, 88, -1)
+    ]
+
+
+async def test_only_what_the_caller_sees_is_found_and_counted(indexed: Indexed) -> None:
+    store = indexed.services.store
+    await add_session(store, "closed", access=Access.INVITED, invited=("bob",))
+    kinds = {
+        "secret of two": {"visibility": Visibility.PRIVATE, "recipients": ("bob",)},
+        "secret of all": {},
+        "secret of claudes": {"visibility": Visibility.AGENT_ONLY},
+        "secret of admins": {"visibility": Visibility.ADMIN_ONLY},
+    }
+    nobody = make_caller("nobody", "x", Permission.READ)
+    both = {"secret of two", "secret of all", "secret of claudes"}
+    seen = {
+        BOB: both | {f"invited {content}" for content in both},
+        ALICE: both | {f"invited {content}" for content in both},
+        CAROL: {"secret of all"},
+        nobody: {"secret of all"},
+        ADMIN: set(kinds) | {f"invited {content}" for content in kinds},
+    }
+    for is_indexed in (False, True):
+        if is_indexed:
+            await indexed.catch_up()
+        else:
+            for content, fields in kinds.items():
+                await indexed.fill([content], **fields)
+                await indexed.fill([f"invited {content}"], "closed", **fields)
+        for caller, contents in seen.items():
+            answer = await indexed.find("secret", caller=caller, session_id=None)
+            assert set(contents_of(answer)) == contents, (caller.agent_id, is_indexed)
+            assert (answer.scanned, answer.exhaustive) == (len(contents), True)
+            within = {content for content in contents if "invited" not in content}
+            answer = await indexed.find("secret", caller=caller)
+            assert (set(contents_of(answer)), answer.scanned) == (within, len(within))
+    answer = await indexed.find("secret", visibility=Visibility.PRIVATE)
+    assert contents_of(answer) == ["secret of two"]
+    assert contents_of(await indexed.find("secret", sender="bob")) == []
+    for caller in (CAROL, nobody):
+        with pytest.raises(SessionNotFound):
+            await indexed.find("secret", caller=caller, session_id="closed")
+    with pytest.raises(SessionNotFound):
+        await indexed.find("x", session_id="session_0")
+
+
+async def test_the_policy_is_asked_for_what_the_index_finds(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index whose audiences are wrong, as a damaged one, shows nothing that is not the caller's."""
+    await indexed.fill(["secret plan"], visibility=Visibility.PRIVATE)
+    await remember(indexed, MemoryAddress("plan", None, "alice"), "secret")
+    await indexed.catch_up()
+    of_all = search.caller_keys(replace(ADMIN, agent_id="alice"))
+    monkeypatch.setattr(search, "caller_keys", lambda caller: of_all)
+    for session_id in ("session_1", None):
+        answer = await indexed.find("secret plan", session_id=session_id, within="all")
+        assert answer.hits == []
+
+
+async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
+    places = {
+        "own": MemoryAddress("own", None, "alice"),
+        "everywhere": MemoryAddress("everywhere", None, None),
+        "session": MemoryAddress("session", "session_1", None),
+        "own in session": MemoryAddress("own in session", "session_1", "alice"),
+    }
+
+    async def find_keys(caller: Caller, query: str = "tresure", **fields: Any) -> set[str]:
+        answer = await indexed.find(query, caller=caller, within="memory", **fields)
         assert answer.exhaustive
-    assert answer.scanned == 191
+        assert all(hit.message is None for hit in answer.hits)
+        return {hit.memory.address.key for hit in answer.hits if hit.memory is not None}
+
+    await indexed.catch_up()
+    for place in places.values():
+        await remember(indexed, place, {"deep": ["treasure"]})
+    for _ in range(2):  # by the change stream, then by the index
+        assert await find_keys(ALICE, session_id=None) == set(places)
+        assert await find_keys(ALICE) == {"session", "own in session"}
+        for caller in (BOB, ADMIN):
+            assert await find_keys(caller, session_id=None) == {"everywhere", "session"}
+            assert await find_keys(caller) == {"session"}
+        await indexed.catch_up()
+    answer = await indexed.find("treasure", caller=BOB, session_id=None, within="memory")
+    assert answer.scanned == 2
+    await indexed.fill(["a treasure of a message"])
+    both = await indexed.find("treasure", session_id=None, within="all")
+    assert len(both.hits) == 3
+    # A new version replaces the old one, whether the index has it yet or not.
+    await remember(indexed, places["everywhere"], "a ruby")
+    await remember(
+        indexed, places["session"], "treasure", expires_at=utc_now() + timedelta(milliseconds=1)
+    )
+    await indexed.services.store.memory.delete(
+        places["own"], lambda _: None, now=utc_now(), guard=None, audit=make_audit()
+    )
+    for _ in range(2):
+        assert await find_keys(ALICE, session_id=None) == {"own in session"}
+        assert await find_keys(BOB, "ruby", session_id=None) == {"everywhere"}
+        await indexed.catch_up()
 
 
-async def test_nothing_is_counted_twice_while_others_read_on(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus, "READ_STEP", 10)
-    monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 60)
-    await add_session(services.store)
-    await fill(services, [f"needle {index}" for index in range(200)])
-    match = search._match
-
-    def match_while_others_read(block: Any, *arguments: Any) -> Any:
-        scores = yield from match(block, *arguments)
-        kept = services.corpora._corpora["session_1"]
-        for _ in range(100):  # the reading goes on in tasks of its own
-            if kept.low == 0:
-                break
-            yield
-        return scores
-
-    monkeypatch.setattr(search, "_match", match_while_others_read)
-    monkeypatch.setattr(search, "TIME_LIMIT_S", 30)
-    for answer in await asyncio.gather(*(find(services, "needle 7") for _ in range(5))):
-        assert (answer.scanned, answer.exhaustive) == (200, True)
+async def test_the_newest_can_come_first(indexed: Indexed) -> None:
+    await indexed.fill(["red apple", "red apple pie", "red aple"])
+    for _ in range(2):
+        answer = await indexed.find("red apple", sort="newest")
+        assert contents_of(answer) == ["red aple", "red apple pie", "red apple"]
+        await indexed.catch_up()
 
 
-async def test_equals_come_newest_first_over_blocks(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 4)
-    await add_session(services.store)
-    await fill(services, ["same words"] * 30)
-    answer = await find(services, "same words")
-    assert [hit.message.seq for hit in answer.hits] == list(range(30, 20, -1))
+async def test_filters_hold_for_what_the_index_finds(indexed: Indexed) -> None:
+    for seconds in range(4):
+        await indexed.fill([f"tick {seconds}"], created_at=at(seconds), metadata={"kind": "clock"})
+    await indexed.catch_up()
+    answer = await indexed.find("tick", start_time=at(1), end_time=at(2))
+    assert set(contents_of(answer)) == {"tick 1", "tick 2"}
+    assert len((await indexed.find("clock")).hits) == 4
+    assert (await indexed.find("clock", search_metadata=False)).hits == []
+
+
+async def test_a_word_within_a_word_is_found(indexed: Indexed) -> None:
+    await indexed.fill(["the database is up", "nothing else"])
+    await indexed.catch_up()
+    assert contents_of(await indexed.find("abas")) == ["the database is up"]
+    assert contents_of(await indexed.find("!!")) == []  # without a word to look up
 
 
 async def test_the_loop_turns_while_long_texts_are_searched(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "TIME_LIMIT_S", 60)
-    await add_session(services.store)
-    await fill(services, [make_words(5_000) for _ in range(4)])
-    searching = asyncio.create_task(find(services, make_words(MAX_QUERY_WORDS)))
+    await indexed.fill([make_words(5_000) for _ in range(4)])
+    searching = asyncio.create_task(indexed.find(make_words(MAX_QUERY_WORDS)))
     turns = 0
     while not searching.done():
         await asyncio.sleep(0)
@@ -121,181 +248,61 @@ async def test_the_loop_turns_while_long_texts_are_searched(
     assert turns > 20
 
 
-async def test_a_search_that_takes_too_long_says_what_it_has_left_out(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+async def test_without_an_index_the_newest_messages_are_compared_while_time_lasts(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "BLOCK_MESSAGES", 10)
-    await add_session(services.store)
-    await fill(services, [f"needle {index}" for index in range(50)])
-    await find(services, "needle")
-    blocks: list[Any] = []
-    match = search._match
+    services = replace(indexed.services, candidates=Candidates(None))
+    others = replace(indexed, services=services)
+    await indexed.fill([f"needle {index}" for index in range(50)])
+    whole = await others.find("needle")
+    assert (whole.scanned, whole.exhaustive) == (50, True)
+    monkeypatch.setattr("shared_context_server.services.uncovered.READ_STEP", 10)
+    score, pages = search.score_in_steps, 0
 
-    def match_some(*arguments: Any) -> Any:
-        blocks.append(arguments)
-        scores = yield from match(*arguments)
-        while len(blocks) > 2:  # as one that never ends
+    def score_some(*arguments: Any, **named: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        matches = yield from score(*arguments, **named)
+        while pages > 2:  # as one that never ends
             yield
-        return scores
+        return matches
 
-    monkeypatch.setattr(search, "_match", match_some)
-    answer = await find(services, "needle")
-    assert not answer.exhaustive
-    assert 0 < answer.scanned < 50
-    assert [hit.message.content for hit in answer.hits][:2] == ["needle 49", "needle 48"]
+    monkeypatch.setattr(search, "score_in_steps", score_some)
+    monkeypatch.setattr(search, "TIME_LIMIT_S", 0.5)
+    answer = await others.find("needle")
+    assert (answer.scanned, answer.exhaustive) == (20, False)
+    assert contents_of(answer)[:2] == ["needle 49", "needle 48"]
 
 
-async def test_a_query_of_too_many_words_is_refused(services: Services) -> None:
-    await add_session(services.store)
-    await find(services, " ".join(f"w{index}" for index in range(MAX_QUERY_WORDS)))
+async def test_a_query_of_too_many_words_is_refused(indexed: Indexed) -> None:
+    await indexed.find(" ".join(f"w{index}" for index in range(MAX_QUERY_WORDS)))
     with pytest.raises(InvalidArgument) as caught:
-        await find(services, " ".join(f"w{index}" for index in range(MAX_QUERY_WORDS + 1)))
+        await indexed.find(" ".join(f"w{index}" for index in range(MAX_QUERY_WORDS + 1)))
     assert caught.value.details["field"] == "query"
 
 
-async def test_what_is_kept_stays_within_its_bytes(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "TIME_LIMIT_S", 60)
-    monkeypatch.setattr(corpus, "BLOCK_BYTES", 1_000_000)
-    monkeypatch.setattr(corpus, "ROOM_BYTES", 1_000_000)
-    kept = CorpusCache(services.store, max_bytes=4_000_000)
-    others = replace(services, corpora=kept)
-    for number in range(3):
-        await add_session(services.store, f"session_{number}")
-        contents = [make_words(2_000) for _ in range(12)]
-        for content in contents:
-            await add_message(services.store, f"session_{number}", content=content)
-        answer = await find(others, contents[0][:30], session_id=f"session_{number}")
-        assert (answer.scanned, answer.exhaustive) == (12, True)
-        assert 0 < kept.size_bytes <= 4_000_000
-    # The one that is searched grows too.
-    for _ in range(12):
-        await add_message(services.store, "session_2", content=make_words(2_000))
-        await find(others, "word", session_id="session_2")
-        assert kept.size_bytes <= 4_000_000
-
-
-async def test_nothing_of_metadata_but_its_words_is_kept(services: Services) -> None:
-    await add_session(services.store)
-    await add_message(services.store, metadata={"k": [{"deep": "treasure"}] * 9}, content="x")
-    answer = await find(services, "treasure")
-    assert answer.hits[0].message.metadata == {"k": [{"deep": "treasure"}] * 9}
-    kept, _, _ = await services.corpora.refresh("session_1", float("inf"))
-    (message,) = kept.blocks[0].messages
-    assert (message.content, message.metadata) == ("", {})
-
-
-async def test_many_searchers_share_the_reads_of_a_log(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await add_session(services.store)
-    await fill(services, ["finding"] * 20)
-    await find(services, "finding")
-    reads = 0
-    read_log = services.store.messages.read_log
-
-    async def count_reads(*arguments: Any, **named: Any) -> list[Message]:
-        nonlocal reads
-        reads += 1
-        return await read_log(*arguments, **named)
-
-    monkeypatch.setattr(services.store.messages, "read_log", count_reads)
-    answers = await asyncio.gather(*(find(services, "finding") for _ in range(25)))
-    assert all(answer.scanned == 20 for answer in answers)
-    assert reads <= 2
-
-
-async def test_a_shared_read_is_never_older_than_the_search(services: Services) -> None:
-    await add_session(services.store)
-    await find(services, "x")
-
-    async def add_and_find(number: int) -> None:
-        word = f"unique{number:04}"
-        await add_message(services.store, content=word)
-        assert (await find(services, word)).hits[0].message.content == word
-
-    await asyncio.gather(*(add_and_find(number) for number in range(60)))
-
-
-async def test_only_what_the_caller_sees_is_found_and_counted(services: Services) -> None:
-    await add_session(services.store)
-    await add_message(
-        services.store, content="secret plan", recipients=("bob",), visibility=Visibility.PRIVATE
-    )
-    await add_message(services.store, content="public plan")
-    for caller, count in ((BOB, 2), (CAROL, 1), (ADMIN, 2), (ALICE, 2)):
-        answer = await find(services, "plan", caller=caller)
-        assert (len(answer.hits), answer.scanned) == (count, count)
-
-
-async def test_a_session_that_may_not_be_read_is_not_found(services: Services) -> None:
-    await add_session(services.store, access=Access.INVITED)
-    await find(services, "x", caller=ALICE)
-    with pytest.raises(SessionNotFound):
-        await find(services, "x", caller=BOB)
-    with pytest.raises(SessionNotFound):
-        await find(services, "x", session_id="session_0")
-
-
-async def test_long_hits_are_shortened_where_the_answer_is_full(services: Services) -> None:
-    await add_session(services.store)
+async def test_long_hits_are_shortened_where_the_answer_is_full(indexed: Indexed) -> None:
     filler = "lorem ipsum " * 2500
-    await fill(
-        services, [f"{filler} needle {filler}"] * 8, recipients=("bob",), metadata={"note": "x"}
-    )
-    answer = await find(services, "needle")
-    assert len(answer.hits) == 8
-    whole = [hit for hit in answer.hits if not hit.shortened]
+    contents = [f"{filler} needle {filler}"] * 8
+    await indexed.fill(contents, recipients=("bob",), metadata={"note": "x"})
+    await indexed.catch_up()
+    answer = await indexed.find("needle")
+    messages = [hit.message for hit in answer.hits if hit.message is not None]
+    assert len(messages) == 8
+    whole = [hit.message for hit in answer.hits if not hit.shortened]
     short = [hit for hit in answer.hits if hit.shortened]
     assert whole
     assert short
-    assert sum(len(hit.message.content) for hit in answer.hits) < DEFAULT_PAGE_BYTES
+    assert sum(len(message.content) for message in messages) < DEFAULT_PAGE_BYTES
     assert all("needle" in hit.match_preview for hit in answer.hits)
-    assert all(hit.message.content == hit.match_preview for hit in short)
-    assert all(hit.message.metadata == {"note": "x"} for hit in whole)
+    assert all(hit.message.content == hit.match_preview for hit in short if hit.message)
+    assert all(message.metadata == {"note": "x"} for message in whole if message)
 
 
-async def test_a_deleted_session_is_forgotten(services: Services) -> None:
-    await add_session(services.store)
-    await fill(services, ["needle"])
-    await find(services, "needle")
-    assert services.corpora.size_bytes > 0
-    services.corpora.forget("session_1")
-    assert services.corpora.size_bytes == 0
-
-
-async def test_the_session_that_was_searched_longest_ago_is_dropped_first(
-    services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["session_a", "session_b", "session_c"]
-    for name in names:
-        await add_session(services.store, name)
-        await add_message(services.store, name, content=make_words(2_000))
-    await find(services, "needle", session_id="session_a")
-    size_bytes = services.corpora.size_bytes  # of one session
-    monkeypatch.setattr(corpus, "ROOM_BYTES", size_bytes)
-    kept = CorpusCache(services.store, max_bytes=size_bytes * 5 // 2)
-    others = replace(services, corpora=kept)
-    for name in (*names[:2], "session_a", "session_c"):
-        answer = await find(others, "needle", session_id=name)
-        assert answer.exhaustive
-
-    def is_kept(name: str) -> bool:
-        before = kept.size_bytes
-        kept.forget(name)
-        return kept.size_bytes < before
-
-    assert [name for name in names if is_kept(name)] == ["session_a", "session_c"]
-
-
-@pytest.mark.parametrize(
-    "value, texts",
-    [
-        ({"k": ["a", {"l": 1.5}, None, True]}, ["k", "a", "l", "1.5"]),
-        ([[], {}, [[["deep"]]], "end"], ["deep", "end"]),
-        ("alone", ["alone"]),
-    ],
-)
-def test_the_texts_of_a_value_come_in_its_order(value: Any, texts: list[str]) -> None:
-    assert list(corpus.leaf_texts(value)) == texts
+async def test_all_sessions_are_searched_without_an_index_too(indexed: Indexed) -> None:
+    await add_session(indexed.services.store, "session_2")
+    await indexed.fill(["needle one"])
+    await indexed.fill(["needle two"], "session_2")
+    answer = await indexed.find("needle", session_id=None)
+    assert set(contents_of(answer)) == {"needle one", "needle two"}
+    assert (answer.scanned, answer.exhaustive) == (2, True)

@@ -8,7 +8,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.events.bus import Bus
-from shared_context_server.services.corpus import CorpusCache
+from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.presence import Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
@@ -23,7 +23,7 @@ class Services:
     settings: Settings
     store: Store
     identity: Identity
-    corpora: CorpusCache
+    candidates: Candidates
     presence: Presence
     clock: ClockReader
     sensors: SensorReader

@@ -11,6 +11,7 @@ import importlib
 
 SEARCH = ("regex", "rapidfuzz.distance", "rapidfuzz.fuzz", "rapidfuzz.process")
 MENTIONS = ("regex",)
+INDEX = ("tantivy",)
 
 _imported: set[str] = set()
 

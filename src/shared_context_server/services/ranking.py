@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import MemoryAddress, Message
+from shared_context_server.models import MemoryEntry, Message
 from shared_context_server.services.paging import decode_cursor, encode_cursor, to_microseconds
 from shared_context_server.services.search_request import SortOrder
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryHit:
-    """A memory entry that matches, without its value."""
-
-    address: MemoryAddress
-    version: int
-    updated_at: datetime
-    updated_by: str
-    score: float
-    match_preview: str
-    highlights: list[tuple[int, int]]
 
 
 class Candidate(NamedTuple):
@@ -38,38 +24,43 @@ class Candidate(NamedTuple):
     number: int
     name: str
     message: Message | None = None
-    memory: MemoryHit | None = None
+    memory: MemoryEntry | None = None
 
     @classmethod
     def of_message(cls, message: Message, score: float) -> Candidate:
         return cls(score, message.timestamp, True, message.id, "", message=message)
 
     @classmethod
-    def of_memory(cls, hit: MemoryHit) -> Candidate:
-        name = f"{hit.address.session_id or ''}/{hit.address.scope.value}/{hit.address.key}"
-        number = to_microseconds(hit.updated_at)
-        return cls(hit.score, hit.updated_at, False, number, name, memory=hit)
+    def of_memory(cls, entry: MemoryEntry, score: float) -> Candidate:
+        place = entry.address
+        name = f"{place.session_id or ''}/{place.scope.value}/{place.key}"
+        number = to_microseconds(entry.updated_at)
+        return cls(score, entry.updated_at, False, number, name, memory=entry)
 
 
 _Place = tuple[int, int, int, str]
 
 
 class Ranking:
-    """The order of a search, and which page of it is asked for. Raises InvalidArgument for a cursor
-    of another order."""
+    """The order of a search, and which page of it is asked for. `shown`: the number of matches on
+    the pages before. Raises InvalidArgument for a cursor of another order."""
 
     def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
         self._sort = sort
         self._limit = limit
         self._after: _Place | None = None
+        self.shown = 0
         if cursor is not None:
-            sorted_by, first, kind, number, name = decode_cursor(cursor, str, int, int, int, str)
+            sorted_by, shown, first, kind, number, name = decode_cursor(
+                cursor, str, int, int, int, int, str
+            )
             if sorted_by != sort.value:
                 raise InvalidArgument(
                     f"cursor belongs to a search with sort={sorted_by!r}.",
                     field="cursor",
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
+            self.shown = max(0, int(str(shown)))
             self._after = (int(str(first)), int(str(kind)), int(str(number)), str(name))
 
     def keep(self, best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
@@ -83,7 +74,15 @@ class Ranking:
         page = best[: self._limit]
         if len(best) <= self._limit:
             return page, None
-        return page, encode_cursor(self._sort.value, *self._place(page[-1]))
+        shown = self.shown + len(page)
+        return page, encode_cursor(self._sort.value, shown, *self._place(page[-1]))
+
+    @property
+    def newest_us(self) -> int | None:
+        """The time of the newest match that may follow, in microseconds; None if it may be any."""
+        if self._after is None or self._sort is not SortOrder.NEWEST:
+            return None
+        return self._after[0]
 
     def _place(self, match: Candidate) -> _Place:
         first = round(match.score * 100)

@@ -32,7 +32,6 @@ async def delete_idle_sessions(services: Services) -> AsyncIterator[str]:
         for session_id in page.idle:
             audit = AuditEntry(EXPIRED, BY_THE_SERVER, session_id, {"retention_days": days})
             if await services.store.sessions.delete_idle(session_id, idle_since, audit):
-                services.corpora.forget(session_id)
                 services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))
                 yield session_id
         after = page.next_after

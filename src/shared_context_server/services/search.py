@@ -1,55 +1,96 @@
-"""Fuzzy search in one session or in all that the caller may see, within a time limit."""
+"""Fuzzy search in messages and memory: candidates from the index, scores from the scorer.
+
+The index on disk finds what may match and may be seen. What it has not seen yet, usually the messages
+of the last second, is compared whole. The store reads the candidates for the caller, so that the
+policy is asked once more, and the scorer ranks them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.errors import InvalidArgument, MessageNotFound, SessionNotFound
-from shared_context_server.models import Caller, Message
+from shared_context_server.errors import (
+    Conflict,
+    InvalidArgument,
+    MemoryNotFound,
+    SessionNotFound,
+)
+from shared_context_server.models import (
+    Caller,
+    MemoryAddress,
+    MemoryEntry,
+    Message,
+    Permission,
+    SessionSummary,
+)
+from shared_context_server.search_index.audience import caller_keys
+from shared_context_server.search_index.documents import Kind
+from shared_context_server.search_index.progress import Progress
+from shared_context_server.search_index.queries import CandidateQuery, Scope
+from shared_context_server.services.batches import Item, match_in_steps, text_of
+from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
-from shared_context_server.services.corpus import Block, Corpus
 from shared_context_server.services.late_imports import SEARCH, import_late
-from shared_context_server.services.memory_search import search_memory
+from shared_context_server.services.memory_search import list_addresses
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
-from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking
-from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
-from shared_context_server.services.search_request import SearchMode, SearchRequest, Within
-from shared_context_server.services.sessions import list_session_ids
-from shared_context_server.services.slices import Work, run_in_slices
+from shared_context_server.services.ranking import Candidate, Ranking
+from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity
+from shared_context_server.services.search_request import (
+    SearchMode,
+    SearchRequest,
+    SortOrder,
+    Within,
+)
+from shared_context_server.services.slices import run_in_slices
+from shared_context_server.services.terms import query_terms
+from shared_context_server.services.uncovered import Uncovered
+from shared_context_server.steady_time import to_datetime, utc_now
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
 PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message is its preview
 PREVIEW_BEGINNING_CHARS = 160
+MIN_CANDIDATES = 100
+CANDIDATES_A_HIT = 4
+MAX_CANDIDATES = 2_000  # how deep the pages of one search go
+MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
+# The scorer may give more than the index estimates, so candidates need a part of the threshold only.
+CANDIDATE_SHARE = 0.7
+
+_KINDS: dict[Within, tuple[Kind, ...]] = {
+    Within.MESSAGES: (Kind.MESSAGE,),
+    Within.MEMORY: (Kind.MEMORY,),
+    Within.ALL: (Kind.MESSAGE, Kind.MEMORY),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A match. `shortened`: the answer is full, so the message comes without metadata and
-    recipients, and with its preview in place of the content. `highlights`: where the matches stand
-    in `match_preview`."""
+    """A match: a message or a memory entry. `shortened`: the answer is full, so a message comes
+    without metadata and recipients, and with its preview in place of the content. `highlights`:
+    where the matches stand in `match_preview`."""
 
-    message: Message
     score: float
     match_preview: str
     highlights: list[tuple[int, int]]
+    message: Message | None = None
+    memory: MemoryEntry | None = None
     shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The result of a search. `scanned`: the number of visible messages that were compared.
-    `exhaustive`: these are all of them, and all memory that was asked for. `next_cursor`: None if
-    there is nothing after this page."""
+    """The result of a search. `scanned`: the number of visible messages and entries that it covers.
+    `exhaustive`: these are all of them. `next_cursor`: None if there is nothing after this page."""
 
     hits: list[SearchHit]
-    memory: list[MemoryHit]
     next_cursor: str | None
     scanned: int
     exhaustive: bool
@@ -57,56 +98,70 @@ class SearchAnswer:
 
 
 @dataclass(slots=True)
-class _Found:
-    """The best matches so far, of messages and of memory."""
-
-    best: list[Candidate]
-    scanned: int = 0
-    exhaustive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class _Search:
-    """One search of messages: what is asked for, by whom, and what is found."""
+    """A search under way. `best`: the best matches so far, those of one page and one more."""
 
     services: Services
     caller: Caller
-    query: Query
     request: SearchRequest
+    query: Query
     ranking: Ranking
-    found: _Found
     ends_at: float
+    best: list[Candidate] = field(default_factory=list)
+    compared: set[int | MemoryAddress] = field(default_factory=set)
+    scanned: int = 0
+    exhaustive: bool = True
+
+    async def compare(self, items: Sequence[Item]) -> bool:
+        """Score the items that were not compared yet, and keep the best of all. Return whether there
+        was time for it."""
+        wanted = [item for item in items if _is_wanted(item, self.request) and self._is_new(item)]
+        matches = await run_in_slices(
+            match_in_steps(
+                wanted,
+                self.query,
+                self.request.fuzzy_threshold,
+                with_metadata=self.request.search_metadata,
+            ),
+            self.ends_at,
+        )
+        if matches is None:
+            return False
+        self.best = self.ranking.keep(self.best, matches)
+        return True
+
+    def _is_new(self, item: Item) -> bool:
+        name = item.id if isinstance(item, Message) else item.address
+        is_new = name not in self.compared
+        self.compared.add(name)
+        return is_new
 
 
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """Return one page of the matches in the order asked for, newer ones first among equals. After
-    TIME_LIMIT_S it returns what was found so far, with `exhaustive` false."""
+    """Return one page of the matches in the order asked for, newer ones first among equals. While
+    the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
     _require_mode(request.mode)
     ranking = Ranking(request.sort, request.limit, request.cursor)
     await import_late(SEARCH)
     query = _check_query(request.query)
-    ends_at = started + TIME_LIMIT_S
-    found = _Found([])
-    if request.within is not Within.MESSAGES:
-        entries = await search_memory(services, caller, query, request, ends_at - TIME_LIMIT_S / 2)
-        found.best = ranking.keep([], entries.matches)
-        found.scanned, found.exhaustive = entries.scanned, entries.exhaustive
-    if request.within is not Within.MEMORY:
-        search = _Search(services, caller, query, request, ranking, found, ends_at)
-        if request.session_id is None:
-            await _search_sessions(search)
-        else:
-            await _search_session(search, request.session_id)
-    page, next_cursor = ranking.cut(found.best)
+    search = _Search(services, caller, request, query, ranking, started + TIME_LIMIT_S)
+    summary = await _authorize(services, caller, request.session_id)
+    looked = await _look_up(search)
+    if looked is None:
+        await _compare_all(search, summary)
+    else:
+        await _compare_with_index(search, looked, summary)
+    if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
+        search.scanned = summary.message_count
+    page, next_cursor = ranking.cut(search.best)
     return SearchAnswer(
-        hits=await _show(services, caller, query, page),
-        memory=[candidate.memory for candidate in page if candidate.memory is not None],
+        hits=await _show(search.query, page),
         next_cursor=next_cursor,
-        scanned=found.scanned,
-        exhaustive=found.exhaustive,
+        scanned=search.scanned,
+        exhaustive=search.exhaustive,
         search_time_ms=round((time.monotonic() - started) * 1000, 3),
     )
 
@@ -121,40 +176,6 @@ def _require_mode(mode: SearchMode) -> None:
         )
 
 
-async def _search_sessions(search: _Search) -> None:
-    """Search the sessions that the caller may see, the newest first, until the time is up."""
-    async for session_id in list_session_ids(search.services, search.caller):
-        if time.monotonic() >= search.ends_at:
-            search.found.exhaustive = False
-            return
-        try:
-            await _search_session(search, session_id)
-        except SessionNotFound:
-            continue  # deleted meanwhile
-
-
-async def _search_session(search: _Search, session_id: str) -> None:
-    services, found, ends_at = search.services, search.found, search.ends_at
-    corpus, session, is_current = await services.corpora.refresh(
-        session_id, ends_at - TIME_LIMIT_S / 2
-    )
-    policy.require_session_read(search.caller, session)
-    found.exhaustive = found.exhaustive and is_current
-    async with aclosing(_list_blocks(services, corpus, ends_at)) as blocks:
-        async for piece in blocks:
-            if piece is None:
-                found.exhaustive = False
-                break
-            block, count = piece
-            scores = await run_in_slices(_match(block, search.query, search.request), ends_at)
-            if scores is None:
-                found.exhaustive = False
-                break
-            found.scanned += _count_visible(block, search.caller, count)
-            matches = _list_matches(block, count, scores, search.caller, search.request)
-            found.best = search.ranking.keep(found.best, matches)
-
-
 def _check_query(text: str) -> Query:
     query = Query(text)
     if len(query.words) > MAX_QUERY_WORDS:
@@ -167,93 +188,179 @@ def _check_query(text: str) -> Query:
     return query
 
 
-async def _list_blocks(
-    services: Services, corpus: Corpus, ends_at: float
-) -> AsyncGenerator[tuple[Block, int] | None]:
-    """Yield the log's blocks from the newest back, each with its number of messages to compare;
-    yield None instead of the next block when the time is up."""
-    await services.corpora.extend_back(corpus, ends_at - TIME_LIMIT_S / 2)
-    low = corpus.high
-    for block in reversed(list(corpus.blocks)):
-        count = len(block.messages)  # other searches may add to it meanwhile
-        low = min((message.seq - 1 for message in block.messages[:count]), default=low)
-        yield block, count
-    while low > 0:
-        async with services.corpora.open_older(corpus.session_id, low, ends_at) as older:
-            if older is None:
-                yield None
-                return
-            yield older, len(older.messages)
-            low = older.low
-
-
-def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int, float]]:
-    """Return the scores of the messages that reach the threshold, by their index in the block."""
-    best = yield from block.contents.match_in_steps(query, request.fuzzy_threshold)
-    if request.search_metadata:
-        scores = yield from block.metadata.match_in_steps(query, request.fuzzy_threshold)
-        for index, score in scores.items():
-            best[index] = max(score, best.get(index, 0.0))
-    return best
-
-
-def _list_matches(
-    block: Block,
-    count: int,
-    scores: dict[int, float],
-    caller: Caller,
-    request: SearchRequest,
-) -> Iterator[Candidate]:
-    """Return the matches that the caller asked for and may see."""
-    for index, score in scores.items():
-        if index < count:
-            message = block.messages[index]
-            if _is_wanted(message, request) and policy.can_see_message(caller, message):
-                yield Candidate.of_message(message, score)
-
-
-def _is_wanted(message: Message, request: SearchRequest) -> bool:
-    return (
-        (request.visibility is None or message.visibility is request.visibility)
-        and (request.sender is None or message.sender == request.sender)
-        and (request.start_time is None or message.timestamp >= request.start_time)
-        and (request.end_time is None or message.timestamp <= request.end_time)
-    )
-
-
-def _count_visible(block: Block, caller: Caller, count: int) -> int:
-    unseen = sum(
-        not policy.can_see_message(caller, block.messages[index])
-        for index in block.hidden
-        if index < count
-    )
-    return count - unseen
-
-
-async def _show(
-    services: Services, caller: Caller, query: Query, best: list[Candidate]
-) -> list[SearchHit]:
-    """Read the messages of the hits from the store, as many in full as fit into one answer."""
+async def _authorize(
+    services: Services, caller: Caller, session_id: str | None
+) -> SessionSummary | None:
+    """Return the session as the caller sees it. Raises SessionNotFound and PermissionDenied."""
+    if session_id is None:
+        policy.require_permission(caller, Permission.READ)
+        return None
     guard = partial(policy.require_session_read, caller)
-    ends_at = time.monotonic() + PREVIEW_LIMIT_S
-    left = page_budget(len(best))
-    hits: list[SearchHit] = []
-    for candidate in best:
-        known = candidate.message
-        if known is None:
+    return await services.store.sessions.summarize(session_id, caller, guard)
+
+
+async def _look_up(search: _Search) -> Looked | None:
+    """Ask the index. None if there is none, or if the query has no term to look up."""
+    request = search.request
+    terms = query_terms(request.query)
+    if not terms:
+        return None
+    keys = caller_keys(search.caller)
+    if request.session_id is not None:
+        keys = replace(keys, readers=None)  # the session was checked
+    everything = Scope(keys, _KINDS[request.within], request.session_id)
+    wanted = CANDIDATES_A_HIT * request.limit
+    if request.sort is SortOrder.SCORE:
+        wanted += CANDIDATES_A_HIT * search.ranking.shown
+    return await search.services.candidates.look_up(
+        CandidateQuery(
+            terms=terms,
+            scope=replace(
+                everything,
+                sender=request.sender,
+                visibility=request.visibility,
+                start_time=request.start_time,
+                end_time=_find_end(request.end_time, search.ranking.newest_us),
+            ),
+            limit=min(MAX_CANDIDATES, max(MIN_CANDIDATES, wanted)),
+            with_metadata=request.search_metadata,
+            min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
+            newest_first=request.sort is SortOrder.NEWEST,
+        ),
+        everything,
+    )
+
+
+def _find_end(end_time: datetime | None, newest_us: int | None) -> datetime | None:
+    if newest_us is None:
+        return end_time
+    newest = to_datetime(newest_us)
+    return newest if end_time is None else min(end_time, newest)
+
+
+async def _compare_with_index(
+    search: _Search, looked: Looked, summary: SessionSummary | None
+) -> None:
+    """Compare the index's candidates, and what the index has not seen yet."""
+    search.query.weigh(
+        {term: rarity(count, looked.count) for term, count in looked.having.items()}
+    )
+    uncovered = Uncovered(search.services.store, search.caller, looked.progress)
+    search.exhaustive = looked.progress.is_complete
+    search.scanned = looked.count
+    if search.request.within is not Within.MEMORY:
+        search.scanned += await _compare_uncovered(search, uncovered, summary, MAX_UNCOVERED)
+    await _compare_candidates(search, looked)
+    if search.request.within is not Within.MESSAGES:
+        await _compare_memory(search, await uncovered.list_memory())
+    search.exhaustive &= uncovered.is_whole
+
+
+async def _compare_all(search: _Search, summary: SessionSummary | None) -> None:
+    """Compare whatever the caller may see, without an index, while there is time."""
+    if search.request.within is not Within.MEMORY:
+        uncovered = Uncovered(search.services.store, search.caller, Progress())
+        search.scanned = await _compare_uncovered(search, uncovered, summary)
+        search.exhaustive &= uncovered.is_whole
+    if search.request.within is not Within.MESSAGES:
+        pages = list_addresses(search.services, search.caller, search.request.session_id)
+        async with aclosing(pages) as listed:  # type: ignore[type-var]  # it is a generator
+            async for addresses in listed:
+                if time.monotonic() >= search.ends_at:
+                    search.exhaustive = False
+                    return
+                search.scanned += await _compare_memory(search, addresses)
+
+
+async def _compare_uncovered(
+    search: _Search, uncovered: Uncovered, summary: SessionSummary | None, limit: int | None = None
+) -> int:
+    """Compare the messages that the index does not have; return how many the caller sees of them."""
+    pages: AsyncIterator[list[Message]] = (
+        uncovered.list_everywhere() if summary is None else uncovered.list_session(summary.session)
+    )
+    visible = 0
+    async with aclosing(pages) as listed:  # type: ignore[type-var]  # they are generators
+        async for page in listed:
+            if limit is not None and visible >= limit:
+                search.exhaustive = False
+                break
+            if not await search.compare(page):
+                search.exhaustive = False
+                break
+            visible += len(page)
+    return visible
+
+
+async def _compare_candidates(search: _Search, looked: Looked) -> None:
+    ids = list(dict.fromkeys(found.message_id for found in looked.candidates if found.message_id))
+    while ids:
+        messages = await search.services.store.messages.list_by_ids(search.caller, ids)
+        seen = [m for m in messages if policy.can_see_message(search.caller, m)]
+        if not await search.compare(seen):
+            search.exhaustive = False
+            return
+        # The page may end before the ids do.
+        ids = ids[ids.index(messages[-1].id) + 1 :] if messages else []
+    await _compare_memory(search, [found.address for found in looked.candidates if found.address])
+
+
+async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
+    """Compare the entries that are still there and that the caller may read; return how many."""
+    entries = []
+    for address in dict.fromkeys(addresses):
+        is_elsewhere = search.request.session_id not in (None, address.session_id)
+        if is_elsewhere or (address.owner is not None and address.owner != search.caller.agent_id):
             continue
+        guard = partial(policy.require_session_read, search.caller)
         try:
-            message = await services.store.messages.get(known.session_id, known.id, caller, guard)
-        except MessageNotFound:
-            continue  # deleted meanwhile
-        shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
+            entry = await search.services.store.memory.get(
+                address, now=utc_now(), guard=None if address.session_id is None else guard
+            )
+        except (MemoryNotFound, SessionNotFound, Conflict):
+            continue  # removed, expired or changed meanwhile, or not for this caller
+        entries.append(entry)
+    if entries and not await search.compare(entries):
+        search.exhaustive = False
+    return len(entries)
+
+
+def _is_wanted(item: Item, request: SearchRequest) -> bool:
+    if isinstance(item, Message):
+        sender, at = item.sender, item.timestamp
+        is_shown = request.visibility is None or item.visibility is request.visibility
+    else:
+        sender, at = item.updated_by, item.updated_at
+        is_shown = request.visibility is None
+    return (
+        is_shown
+        and (request.sender is None or sender == request.sender)
+        and (request.start_time is None or at >= request.start_time)
+        and (request.end_time is None or at <= request.end_time)
+    )
+
+
+async def _show(query: Query, page: Sequence[Candidate]) -> list[SearchHit]:
+    """Make the hits, with as many messages in full as fit into one answer."""
+    ends_at = time.monotonic() + PREVIEW_LIMIT_S
+    left = page_budget(len(page))
+    hits: list[SearchHit] = []
+    for candidate in page:
+        item = candidate.message or candidate.memory
+        assert item is not None
+        text = text_of(item)
+        shown = await run_in_slices(preview_in_steps(query, text), ends_at)
         if shown is None:
-            shown = Preview(message.content[:PREVIEW_BEGINNING_CHARS] + "…")
-        hit = SearchHit(message, candidate.score, shown.text, shown.highlights)
-        size = weigh_message(message)
-        if hits and size > left:
-            hit = replace(hit, message=_shorten(message, shown.text), shortened=True)
-            size = ITEM_OVERHEAD_BYTES
+            shown = Preview(text[:PREVIEW_BEGINNING_CHARS] + "…")
+        hit = SearchHit(
+            candidate.score, shown.text, shown.highlights, candidate.message, candidate.memory
+        )
+        size = ITEM_OVERHEAD_BYTES  # memory comes without its value
+        if hit.message is not None:
+            size = weigh_message(hit.message)
+            if hits and size > left:
+                hit = replace(hit, message=_shorten(hit.message, shown.text), shortened=True)
+                size = ITEM_OVERHEAD_BYTES
         left -= size + count_bytes(shown.text)
         hits.append(hit)
     return hits

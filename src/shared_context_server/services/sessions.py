@@ -149,5 +149,4 @@ async def delete_session(services: Services, caller: Caller, session_id: str) ->
         partial(policy.require_session_control, caller),
         AuditEntry.by(caller, "session_deleted", session_id),
     )
-    services.corpora.forget(session_id)
     services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))

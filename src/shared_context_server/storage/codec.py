@@ -235,6 +235,17 @@ def to_memory_entry(address: MemoryAddress, row: Row) -> MemoryEntry:
     )
 
 
+KEYED_MEMORY_TEXT_COLUMNS = (2, 8, 9)
+"""The columns that may be long, of a row (session_id, owner, key, *MEMORY_ENTRY)."""
+
+
+def to_keyed_memory_entry(row: Row) -> MemoryEntry:
+    """Return the entry of a row (session_id, owner, key, *MEMORY_ENTRY)."""
+    session_id, owner, key, *columns = row
+    address = MemoryAddress(key=key, session_id=session_id or None, owner=owner or None)
+    return to_memory_entry(address, tuple(columns))
+
+
 def _decode_value(text: str) -> tuple[JsonValue, bool]:
     """Return the value, and whether it could be read."""
     try:

@@ -333,6 +333,7 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 shortened=hit.shortened,
             )
             for hit in answer.hits
+            if hit.message is not None
         ],
         memory=[
             MemoryResult(
@@ -342,13 +343,14 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 version=entry.version,
                 updated_at=entry.updated_at,
                 updated_by=entry.updated_by,
-                score=entry.score,
-                match_preview=entry.match_preview,
-                highlights=list(map(list, entry.highlights)),
+                score=hit.score,
+                match_preview=hit.match_preview,
+                highlights=list(map(list, hit.highlights)),
             )
-            for entry in answer.memory
+            for hit in answer.hits
+            if (entry := hit.memory) is not None
         ],
-        count=len(answer.hits) + len(answer.memory),
+        count=len(answer.hits),
         next_cursor=answer.next_cursor,
         search_time_ms=answer.search_time_ms,
         scanned=answer.scanned,

@@ -446,3 +446,29 @@ async def test_a_repeated_write_is_guarded_but_for_the_closing_of_the_session(
             guard=allow,
             idempotency_key="once",
         )
+
+
+async def test_all_entries_are_listed_in_pages_once(store: Store) -> None:
+    await add_session(store, "session_1")
+    await add_session(store, "session_2")
+    places = [
+        MemoryAddress(key, session_id, owner)
+        for key in ("a", "b")
+        for session_id in (None, "session_1", "session_2")
+        for owner in (None, "alice", "bob")
+    ]
+    for number, place in enumerate(places):
+        guard = None if place.session_id is None else allow
+        await store.memory.write(place, ALICE, put(number), now=NOON, guard=guard)
+    gone = MemoryAddress("gone", None, None)
+    expired = MemoryWrite(value=1, metadata={}, expires_at=at(1))
+    await store.memory.write(gone, ALICE, lambda _: expired, now=NOON, guard=None)
+    listed: dict[MemoryAddress, object] = {}
+    after = None
+    while page := await store.memory.list_all(after=after, limit=4, now=at(2)):
+        assert len(page) <= 4
+        listed |= {entry.address: entry.value for entry in page}
+        after = page[-1].address
+    assert listed == {place: number for number, place in enumerate(places)}
+    (first,) = await store.memory.list_all(after=None, limit=1, now=NOON)
+    assert first == await store.memory.get(first.address, now=NOON, guard=None)

@@ -47,6 +47,9 @@ async def test_each_sees_what_the_sessions_and_the_messages_allow(store: Store) 
 
     async def list_names(caller: Caller) -> set[str]:
         ids = await list_ids(store, caller)
+        newest_first = sorted(sent.values(), reverse=True)
+        by_ids = await store.messages.list_by_ids(caller, [*newest_first, 2**70])
+        assert [message.id for message in by_ids] == sorted(ids, reverse=True)
         return {name for name, number in by_name.items() if number in ids}
 
     shown = {"open public", "open private", "open agent_only"}
@@ -94,3 +97,14 @@ async def test_the_newest_id_outlives_its_message(store: Store) -> None:
     again = await add_message(store, "b")
     assert again.id > added[-1].id
     assert await list_ids(store, BOB, after_id=added[-1].id) == [again.id]
+
+
+async def test_messages_by_their_ids_fill_one_page(store: Store) -> None:
+    await add_session(store)
+    contents = [f"{number} " + "long " * 4_000 for number in range(6)]
+    ids = [(await add_message(store, content=content)).id for content in contents]
+    first = await store.messages.list_by_ids(BOB, ids)
+    assert [message.content for message in first] == contents[:3]
+    rest = await store.messages.list_by_ids(BOB, ids[len(first) :])
+    assert [message.content for message in rest] == contents[3:]
+    assert await store.messages.list_by_ids(BOB, []) == []

@@ -99,6 +99,13 @@ class Memory(Protocol):
         case-sensitively), of one session and owner, by key in code point order, strictly after
         `after_key`."""
 
+    async def list_all(
+        self, *, after: MemoryAddress | None, limit: int, now: datetime
+    ) -> list[MemoryEntry]:
+        """Return the unexpired entries of all sessions and owners with their values, in a fixed
+        order, strictly after `after`. No policy is applied: it is for the search index, which keeps
+        each entry's owner."""
+
     async def delete(
         self,
         address: MemoryAddress,

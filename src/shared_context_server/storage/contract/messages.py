@@ -136,6 +136,11 @@ class Messages(Protocol):
         """Return the numbers of visible messages after after_seq by sender, largest first, then by
         name."""
 
+    async def list_by_ids(self, caller: Caller, ids: Sequence[int]) -> list[Message]:
+        """Return the messages with these ids, of any session, that the caller may see, in the order
+        of the ids. It ends where page_budget(len(ids)) does, so a shorter list may have to be asked
+        for again from the last one on."""
+
     async def get_newest_id(self) -> int:
         """Return the largest id that any message has had; 0 if there was none."""
 

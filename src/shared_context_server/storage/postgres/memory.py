@@ -10,6 +10,7 @@ from datetime import datetime
 from shared_context_server.errors import MemoryNotFound
 from shared_context_server.models import AuditEntry, Caller, MemoryAddress, MemoryEntry
 from shared_context_server.storage.codec import (
+    KEYED_MEMORY_TEXT_COLUMNS,
     MEMORY_ENTRY,
     MEMORY_LISTING,
     MEMORY_LISTING_TEXT_COLUMNS,
@@ -17,6 +18,7 @@ from shared_context_server.storage.codec import (
     encode_json,
     encode_optional_time,
     encode_time,
+    to_keyed_memory_entry,
     to_memory_entry,
     to_memory_listing,
 )
@@ -80,6 +82,18 @@ _LIST, _LIST_ON = (
         )
     )
     for bound in ("", "AND key > :after_key")
+)
+_LIST_ALL = Statement(
+    within_bytes(
+        f"session_id, owner, key, {MEMORY_ENTRY}",
+        f"""
+    SELECT session_id, owner, key, {MEMORY_ENTRY} FROM memory
+    WHERE (session_id, owner, key) > (:session_id, :owner, :key)
+      AND (expires_at IS NULL OR expires_at > :now)
+    ORDER BY session_id, owner, key LIMIT :limit""",
+        ("key", "metadata", "value"),
+        "session_id, owner, key",
+    )
 )
 
 _BEHIND_ALL_KEYS = "\U0010ffff" * 256  # more characters than a key has
@@ -176,6 +190,26 @@ class Memory(Subject):
         found = await connection.fetch(*statement(**parameters))
         rows, has_more = take_page(found, limit, MEMORY_LISTING_TEXT_COLUMNS)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
+
+    @reads
+    async def list_all(
+        self,
+        connection: Connection,
+        *,
+        after: MemoryAddress | None,
+        limit: int,
+        now: datetime,
+    ) -> list[MemoryEntry]:
+        start = {"session_id": "", "owner": "", "key": ""} if after is None else _where(after)
+        parameters = {
+            **start,
+            "now": encode_time(now),
+            "limit": clamp(limit + 1),
+            "max_bytes": page_budget(limit),
+        }
+        found = await connection.fetch(*_LIST_ALL(**parameters))
+        rows, _ = take_page(found, limit, KEYED_MEMORY_TEXT_COLUMNS)
+        return [to_keyed_memory_entry(row) for row in rows]
 
     @writes
     async def delete(

@@ -194,6 +194,20 @@ _LIST_NEW = Statement(
     )
 )
 
+_LIST_BY_IDS = Statement(
+    within_bytes(
+        MESSAGE,
+        f"""
+    SELECT {MESSAGE}, wanted.place
+    FROM unnest(:ids::bigint[]) WITH ORDINALITY AS wanted (id, place)
+    JOIN messages AS m ON m.id = wanted.id JOIN sessions AS s ON s.id = m.session_id
+    WHERE s.status <> 'deleting' AND {CAN_SEE_SESSION} AND {VISIBLE}
+    ORDER BY wanted.place""",
+        ("content", "recipients", "metadata"),
+        "place",
+    )
+)
+
 
 async def append_batch(
     connection: Connection, news: Sequence[NewMessage], session: Session
@@ -375,6 +389,20 @@ class Messages(Subject):
                 return added
         # Append with the session as it is now, which also raises the right error.
         return await self._append_one(new, guard)
+
+    @reads
+    async def list_by_ids(
+        self, connection: Connection, caller: Caller, ids: Sequence[int]
+    ) -> list[Message]:
+        parameters = {
+            "ids": [clamp(message_id) for message_id in ids],
+            "max_bytes": page_budget(len(ids)),
+            **session_rights(caller),
+            **audience_keys(caller),
+        }
+        found = await connection.fetch(*_LIST_BY_IDS(**parameters))
+        rows, _ = take_page(found, len(ids), MESSAGE_TEXT_COLUMNS)
+        return [to_message(row) for row in rows]
 
     @reads
     async def get_newest_id(self, connection: Connection) -> int:

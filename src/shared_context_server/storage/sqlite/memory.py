@@ -16,12 +16,14 @@ from shared_context_server.models import (
     MemoryEntry,
 )
 from shared_context_server.storage.codec import (
+    KEYED_MEMORY_TEXT_COLUMNS,
     MEMORY_ENTRY,
     MEMORY_LISTING,
     MEMORY_LISTING_TEXT_COLUMNS,
     encode_json,
     encode_optional_time,
     encode_time,
+    to_keyed_memory_entry,
     to_memory_entry,
     to_memory_listing,
 )
@@ -69,6 +71,10 @@ _LIST = f"""
     WHERE session_id = :session_id AND owner = :owner
       AND key >= :from_key AND key < :end_key AND {_UNEXPIRED}
     ORDER BY key LIMIT :limit"""
+_LIST_ALL = f"""
+    SELECT session_id, owner, key, {MEMORY_ENTRY} FROM memory
+    WHERE (session_id, owner, key) > (:session_id, :owner, :key) AND {_UNEXPIRED}
+    ORDER BY session_id, owner, key LIMIT :limit"""
 
 _BEHIND_ALL_TEXT = b""  # SQLite sorts every BLOB after every TEXT
 
@@ -144,6 +150,22 @@ class Memory(Subject):
         )
         rows, has_more = take_page(found, limit, MEMORY_LISTING_TEXT_COLUMNS)
         return Page([to_memory_listing(session_id, owner, row) for row in rows], has_more)
+
+    @reads
+    def list_all(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        after: MemoryAddress | None,
+        limit: int,
+        now: datetime,
+    ) -> list[MemoryEntry]:
+        start = {"session_id": "", "owner": "", "key": ""} if after is None else _where(after)
+        found = connection.execute(
+            _LIST_ALL, {**start, "now": encode_time(now), "limit": limit + 1}
+        )
+        rows, _ = take_page(found, limit, KEYED_MEMORY_TEXT_COLUMNS)
+        return [to_keyed_memory_entry(row) for row in rows]
 
     @writes
     def delete(

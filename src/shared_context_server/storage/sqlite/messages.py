@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -211,6 +213,14 @@ _LIST_NEW = f"""
       AND {CAN_SEE_SESSION} AND {VISIBLE}
     ORDER BY m.id LIMIT :limit"""
 
+_VISIBLE_BY_ID = f"""
+    json_each(:ids) AS wanted
+    CROSS JOIN messages AS m ON m.id = wanted.value
+    CROSS JOIN sessions AS s ON s.id = m.session_id
+    WHERE s.status <> 'deleting' AND {CAN_SEE_SESSION} AND {VISIBLE}"""
+_SIZES_BY_ID = f"SELECT json_group_array(json_array(m.id, {_SIZE})) FROM {_VISIBLE_BY_ID}"
+_LIST_BY_IDS = f"SELECT json_group_array(json_array({MESSAGE})) FROM {_VISIBLE_BY_ID}"
+
 
 class Messages(Subject):
     """The log of each session. See contract/messages.py."""
@@ -314,6 +324,25 @@ class Messages(Subject):
             {"session_id": session_id, "after_seq": clamp(after_seq), **audience_keys(caller)},
         )
         return [SenderCount(*row) for row in rows if row[1]]
+
+    @reads
+    def list_by_ids(
+        self, connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]
+    ) -> list[Message]:
+        rights = {**session_rights(caller), **audience_keys(caller)}
+        order = {message_id: place for place, message_id in enumerate(ids)}
+        wanted = json.dumps([clamp(message_id) for message_id in ids])
+        (text,) = connection.execute(_SIZES_BY_ID, {"ids": wanted, **rights}).fetchone()
+        sizes: list[tuple[int, int]] = sorted(decode_json(text), key=lambda row: order[row[0]])
+        left = page_budget(len(ids))
+        taken: list[int] = []
+        for message_id, size in sizes:
+            left -= size
+            if left < 0 and taken:
+                break
+            taken.append(message_id)
+        rows = _fetch_messages(connection, _LIST_BY_IDS, {"ids": json.dumps(taken), **rights})
+        return [to_message(row) for row in sorted(rows, key=lambda row: order[row[0]])]
 
     @reads
     def get_newest_id(self, connection: sqlite3.Connection) -> int:

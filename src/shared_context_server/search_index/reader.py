@@ -1,0 +1,153 @@
+"""Read the search index: find candidates in the state that was committed last, by any process.
+
+Its functions take milliseconds and release the interpreter, so they run in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared_context_server.models import MemoryAddress
+from shared_context_server.search_index.documents import SoughtTerm, make_schema
+from shared_context_server.search_index.errors import engine_errors
+from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.search_index.progress import Commit, Progress, find_commit, read_progress
+from shared_context_server.search_index.queries import CandidateQuery, QueryMaker, Scope
+
+if TYPE_CHECKING:
+    import tantivy
+
+_MAX_COUNTS = 100
+
+
+class Candidate(NamedTuple):
+    """A document that may match: a message by its id, or a memory entry by its address."""
+
+    message_id: int
+    address: MemoryAddress | None
+
+
+class Snapshot:
+    """One state of the index. It does not change."""
+
+    def __init__(self, index: tantivy.Index, progress: Progress) -> None:
+        self._searcher = index.searcher()
+        self._queries = QueryMaker(index.schema)
+        self._counts: dict[Scope, int] = {}
+        self.progress = progress
+
+    @property
+    def covers_up_to_id(self) -> int:
+        """Every message with an id up to this one is in the index."""
+        return self.progress.changes.message_id
+
+    def find(self, query: CandidateQuery, known: Collection[str]) -> list[Candidate]:
+        """Return the candidates, best or newest first. `known`: see QueryMaker.find. Raises
+        IndexUnusable."""
+        with engine_errors():
+            found = self._search(self._queries.find(query, known), query)
+            if not found:
+                containing = self._queries.find_containing(query)
+                found = [] if containing is None else self._search(containing, query)
+            return found
+
+    def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:
+        if query.newest_first:
+            found = self._searcher.search(
+                made, limit=query.limit, count=False, order_by_field="number"
+            )
+        else:
+            found = self._searcher.search(
+                made, limit=query.limit, count=False, weight_by_field="recency"
+            )
+        addresses = [address for _, address in found.hits]
+        if not addresses:
+            return []
+        numbers = self._searcher.fast_field_values("number", addresses)
+        return [
+            Candidate(int(number), None) if number else Candidate(0, self._read_address(address))
+            for number, address in zip(numbers, addresses, strict=True)
+        ]
+
+    def count(self, scope: Scope) -> int:
+        """Return the number of documents in the scope. Raises IndexUnusable."""
+        count = self._counts.get(scope)
+        if count is None:
+            with engine_errors():
+                count = self._count(self._queries.count(scope))
+            if len(self._counts) >= _MAX_COUNTS:
+                self._counts.clear()
+            self._counts[scope] = count
+        return count
+
+    def count_having(
+        self, terms: Iterable[SoughtTerm], scope: Scope, *, with_metadata: bool
+    ) -> dict[str, int]:
+        """Return how many documents of the scope have each of the terms. Raises IndexUnusable."""
+        with engine_errors():
+            return {
+                term.text: self._count(
+                    self._queries.having(term, scope, with_metadata=with_metadata)
+                )
+                for term in terms
+            }
+
+    def _count(self, made: tantivy.Query) -> int:
+        found = self._searcher.search(made, limit=1, count=True)
+        return int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
+
+    def _read_address(self, address: tantivy.DocAddress) -> MemoryAddress:
+        stored = self._searcher.doc(address).get_first("stored")
+        return MemoryAddress(**json.loads(str(stored)))
+
+
+@dataclass(slots=True)
+class _Opened:
+    generation: Path
+    index: tantivy.Index
+    commit: Commit | None = None
+    snapshot: Snapshot | None = None
+
+
+class IndexReader:
+    """Opens the newest state of the index. For one thread."""
+
+    def __init__(self, folder: IndexFolder) -> None:
+        self._folder = folder
+        self._opened: _Opened | None = None
+
+    def open_snapshot(self) -> Snapshot | None:
+        """Return the newest state; None if there is no index. Raises IndexUnusable."""
+        generation = self._folder.find_current()
+        if generation is None:
+            self._opened = None
+            return None
+        with engine_errors():
+            opened = self._opened
+            if opened is None or opened.generation != generation:
+                self._opened = None
+                opened = _open(generation)
+            while opened.commit != (commit := find_commit(generation)):
+                progress = read_progress(generation)
+                opened.index.reload()
+                opened.snapshot = Snapshot(opened.index, progress)
+                opened.commit = commit
+            self._opened = opened
+            return opened.snapshot
+
+    def close(self) -> None:
+        """Close the files."""
+        self._opened = None
+
+
+def _open(generation: Path) -> _Opened:
+    import tantivy  # noqa: PLC0415 - see the package's docstring
+
+    # With the schema, which raises an error if the index has another one.
+    index = tantivy.Index(make_schema(), path=str(generation))
+    index.config_reader(reload_policy="manual")
+    return _Opened(generation, index)

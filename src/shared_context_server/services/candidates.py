@@ -1,0 +1,79 @@
+"""Look up candidates in the search index, in threads beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from shared_context_server.observability.logs import get_logger
+from shared_context_server.search_index.errors import IndexUnusable
+from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.search_index.progress import Progress
+from shared_context_server.search_index.queries import CandidateQuery, Scope
+from shared_context_server.search_index.reader import Candidate, IndexReader
+from shared_context_server.services.late_imports import INDEX, import_late
+
+THREADS = 2
+COMPLAIN_EVERY_S = 60.0
+
+_log = get_logger("search_index")
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the index answered. `count`: the documents of the scope that were asked about. `having`:
+    how many of them have each term of the query. `progress`: how far the index has read the store."""
+
+    candidates: Sequence[Candidate]
+    count: int
+    having: Mapping[str, int]
+    progress: Progress
+
+
+class Candidates:
+    """The search index as searches use it. None for a folder: there is no index."""
+
+    def __init__(self, folder: IndexFolder | None) -> None:
+        self._folder = folder
+        self._reader = None if folder is None else IndexReader(folder)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="search-index")
+        self._lock = threading.Lock()
+        self._complained_at = -COMPLAIN_EVERY_S
+
+    async def look_up(self, query: CandidateQuery, counted: Scope) -> Looked | None:
+        """Return the candidates, and the number of documents of `counted`. None if there is no
+        index, or if it is damaged, which is reported to the process that writes it."""
+        if self._reader is None or self._folder is None or self._folder.find_current() is None:
+            return None
+        await import_late(INDEX)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._look_up, query, counted)
+        except (IndexUnusable, OSError) as exc:
+            self._folder.report_damage()
+            if time.monotonic() - self._complained_at >= COMPLAIN_EVERY_S:
+                self._complained_at = time.monotonic()
+                _log.warning("the search index cannot be read", error=str(exc))
+            return None
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _look_up(self, query: CandidateQuery, counted: Scope) -> Looked | None:
+        assert self._reader is not None
+        with self._lock:
+            snapshot = self._reader.open_snapshot()
+        if snapshot is None:
+            return None
+        having = snapshot.count_having(query.terms, counted, with_metadata=query.with_metadata)
+        known = {text for text, count in having.items() if count}
+        return Looked(
+            candidates=snapshot.find(query, known),
+            count=snapshot.count(counted),
+            having=having,
+            progress=snapshot.progress,
+        )
