@@ -23,6 +23,7 @@ from shared_context_server.models import (
 from shared_context_server.services import search
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
+from shared_context_server.services.search_request import SortOrder, Within
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import MemoryWrite
 from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
@@ -92,14 +93,14 @@ async def test_most_of_a_log_is_not_compared(
     await indexed.fill([f"common words {number}" for number in range(99)])
     await indexed.catch_up()
     compared = 0
-    score = search.score_in_steps
+    score = search.match_in_steps
 
     def count(items: Any, *arguments: Any, **named: Any) -> Any:
         nonlocal compared
         compared += len(items)
         return score(items, *arguments, **named)
 
-    monkeypatch.setattr(search, "score_in_steps", count)
+    monkeypatch.setattr(search, "match_in_steps", count)
     answer = await indexed.find("neddle common words")
     assert contents_of(answer)[0] == "the only needle of common words"
     assert (answer.scanned, answer.exhaustive) == (400, True)
@@ -162,7 +163,7 @@ async def test_the_policy_is_asked_for_what_the_index_finds(
     of_all = search.caller_keys(replace(ADMIN, agent_id="alice"))
     monkeypatch.setattr(search, "caller_keys", lambda caller: of_all)
     for session_id in ("session_1", None):
-        answer = await indexed.find("secret plan", session_id=session_id, within="all")
+        answer = await indexed.find("secret plan", session_id=session_id, within=Within.ALL)
         assert answer.hits == []
 
 
@@ -175,7 +176,7 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
     }
 
     async def find_keys(caller: Caller, query: str = "tresure", **fields: Any) -> set[str]:
-        answer = await indexed.find(query, caller=caller, within="memory", **fields)
+        answer = await indexed.find(query, caller=caller, within=Within.MEMORY, **fields)
         assert answer.exhaustive
         assert all(hit.message is None for hit in answer.hits)
         return {hit.memory.address.key for hit in answer.hits if hit.memory is not None}
@@ -190,10 +191,10 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
             assert await find_keys(caller, session_id=None) == {"everywhere", "session"}
             assert await find_keys(caller) == {"session"}
         await indexed.catch_up()
-    answer = await indexed.find("treasure", caller=BOB, session_id=None, within="memory")
+    answer = await indexed.find("treasure", caller=BOB, session_id=None, within=Within.MEMORY)
     assert answer.scanned == 2
     await indexed.fill(["a treasure of a message"])
-    both = await indexed.find("treasure", session_id=None, within="all")
+    both = await indexed.find("treasure", session_id=None, within=Within.ALL)
     assert len(both.hits) == 3
     # A new version replaces the old one, whether the index has it yet or not.
     await remember(indexed, places["everywhere"], "a ruby")
@@ -212,7 +213,7 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
 async def test_the_newest_can_come_first(indexed: Indexed) -> None:
     await indexed.fill(["red apple", "red apple pie", "red aple"])
     for _ in range(2):
-        answer = await indexed.find("red apple", sort="newest")
+        answer = await indexed.find("red apple", sort=SortOrder.NEWEST)
         assert contents_of(answer) == ["red aple", "red apple pie", "red apple"]
         await indexed.catch_up()
 
@@ -257,7 +258,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
     whole = await others.find("needle")
     assert (whole.scanned, whole.exhaustive) == (50, True)
     monkeypatch.setattr("shared_context_server.services.uncovered.READ_STEP", 10)
-    score, pages = search.score_in_steps, 0
+    score, pages = search.match_in_steps, 0
 
     def score_some(*arguments: Any, **named: Any) -> Any:
         nonlocal pages
@@ -267,7 +268,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
             yield
         return matches
 
-    monkeypatch.setattr(search, "score_in_steps", score_some)
+    monkeypatch.setattr(search, "match_in_steps", score_some)
     monkeypatch.setattr(search, "TIME_LIMIT_S", 0.5)
     answer = await others.find("needle")
     assert (answer.scanned, answer.exhaustive) == (20, False)

@@ -177,6 +177,11 @@ class Sight:
         return sight
 
     def normalize(self, value: Any, name: str = "") -> Any:
+        if name == "cursors" and value:
+            return {
+                self.normalize_text(session_id): self.seqs.get(seq, seq)
+                for session_id, seq in value.items()
+            }
         if isinstance(value, dict):
             return {
                 key: self.normalize(inner, key)

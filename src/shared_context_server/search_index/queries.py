@@ -121,6 +121,12 @@ class QueryMaker:
         ]
         return make.boolean_query([(occur.Must, make.boolean_query(exact)), *self._filters(scope)])
 
+    def entries(self, keys: Sequence[str], scope: Scope) -> tantivy.Query:
+        """Return the query for the memory entries of the scope with one of these keys, see
+        documents.memory_key."""
+        named = (self._engine.Occur.Must, self._any("key", keys))
+        return self._engine.Query.boolean_query([named, *self._filters(scope)])
+
     def _term(
         self, term: SoughtTerm, fields: Sequence[str], known: Collection[str]
     ) -> tantivy.Query:

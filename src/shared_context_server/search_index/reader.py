@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared_context_server.models import MemoryAddress
-from shared_context_server.search_index.documents import SoughtTerm, make_schema
+from shared_context_server.search_index.documents import SoughtTerm, make_schema, memory_key
 from shared_context_server.search_index.errors import engine_errors
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Commit, Progress, find_commit, read_progress
@@ -95,6 +95,14 @@ class Snapshot:
                 )
                 for term in terms
             }
+
+    def count_entries(self, addresses: Iterable[MemoryAddress], scope: Scope) -> int:
+        """Return how many of the memory entries are in the scope. Raises IndexUnusable."""
+        keys = [memory_key(address) for address in addresses]
+        if not keys:
+            return 0
+        with engine_errors():
+            return self._count(self._queries.entries(keys, scope))
 
     def _count(self, made: tantivy.Query) -> int:
         found = self._searcher.search(made, limit=1, count=True)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from shared_context_server.models import MemoryAddress
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
-from shared_context_server.search_index.reader import Candidate, IndexReader
+from shared_context_server.search_index.reader import Candidate, IndexReader, Snapshot
 from shared_context_server.services.late_imports import INDEX, import_late
 
 THREADS = 2
@@ -30,8 +31,13 @@ class Looked:
 
     candidates: Sequence[Candidate]
     count: int
+    snapshot: Snapshot
     having: Mapping[str, int]
     progress: Progress
+
+    async def count_entries(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
+        """Return how many of these memory entries the index has in the scope."""
+        return await asyncio.to_thread(self.snapshot.count_entries, addresses, scope)
 
 
 class Candidates:
@@ -75,5 +81,6 @@ class Candidates:
             candidates=snapshot.find(query, known),
             count=snapshot.count(counted),
             having=having,
+            snapshot=snapshot,
             progress=snapshot.progress,
         )

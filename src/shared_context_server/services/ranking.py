@@ -43,16 +43,18 @@ _Place = tuple[int, int, int, str]
 
 class Ranking:
     """The order of a search, and which page of it is asked for. `shown`: the number of matches on
-    the pages before. Raises InvalidArgument for a cursor of another order."""
+    the pages before. `weights`: those of the query's words on the first page, in thousandths; they
+    depend on the texts that there are, and all pages have to agree. Raises InvalidArgument for a cursor of another order."""
 
     def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
         self._sort = sort
         self._limit = limit
         self._after: _Place | None = None
         self.shown = 0
+        self.weights: list[int] | None = None
         if cursor is not None:
-            sorted_by, shown, first, kind, number, name = decode_cursor(
-                cursor, str, int, int, int, int, str
+            sorted_by, shown, weights, first, kind, number, name = decode_cursor(
+                cursor, str, int, str, int, int, int, str
             )
             if sorted_by != sort.value:
                 raise InvalidArgument(
@@ -61,6 +63,7 @@ class Ranking:
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
             self.shown = max(0, int(str(shown)))
+            self.weights = _read_weights(str(weights))
             self._after = (int(str(first)), int(str(kind)), int(str(number)), str(name))
 
     def keep(self, best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
@@ -69,13 +72,17 @@ class Ranking:
         new = (match for match in more if after is None or self._place(match) < after)
         return heapq.nlargest(self._limit + 1, chain(best, new), key=self._place)
 
-    def cut(self, best: list[Candidate]) -> tuple[list[Candidate], str | None]:
+    def cut(
+        self, best: list[Candidate], weights: Iterable[float]
+    ) -> tuple[list[Candidate], str | None]:
         """Return the page, and the cursor of the next one if there is one."""
         page = best[: self._limit]
         if len(best) <= self._limit:
             return page, None
         shown = self.shown + len(page)
-        return page, encode_cursor(self._sort.value, shown, *self._place(page[-1]))
+        thousandths = self.weights or [round(weight * 1000) for weight in weights]
+        written = " ".join(map(str, thousandths))
+        return page, encode_cursor(self._sort.value, shown, written, *self._place(page[-1]))
 
     @property
     def newest_us(self) -> int | None:
@@ -89,3 +96,10 @@ class Ranking:
         if self._sort is SortOrder.NEWEST:
             first = to_microseconds(match.moment)
         return first, int(match.is_message), match.number, match.name
+
+
+def _read_weights(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split()]
+    except ValueError as exc:
+        raise InvalidArgument("cursor is not valid.", field="cursor") from exc

@@ -123,6 +123,10 @@ class Query:
             word_weight(unit.term) * (0.25 + 0.75 * rarities.get(unit.term, 1.0))
             for unit in self.units
         ]
+        self.set_weights(weights)
+
+    def set_weights(self, weights: Sequence[float]) -> None:
+        """Set the weights of the units, in their order."""
         total = sum(weights) or 1.0
         self.weights = [weight / total for weight in weights]
 

@@ -148,15 +148,18 @@ async def search_context(
     await import_late(SEARCH)
     query = _check_query(request.query)
     search = _Search(services, caller, request, query, ranking, started + TIME_LIMIT_S)
+    if ranking.weights is not None:
+        _use_weights(query, ranking.weights)
     summary = await _authorize(services, caller, request.session_id)
-    looked = await _look_up(search)
+    everything = _make_scope(search)
+    looked = await _look_up(search, everything)
     if looked is None:
         await _compare_all(search, summary)
     else:
-        await _compare_with_index(search, looked, summary)
+        await _compare_with_index(search, looked, everything, summary)
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
-    page, next_cursor = ranking.cut(search.best)
+    page, next_cursor = ranking.cut(search.best, query.weights)
     return SearchAnswer(
         hits=await _show(search.query, page),
         next_cursor=next_cursor,
@@ -188,6 +191,16 @@ def _check_query(text: str) -> Query:
     return query
 
 
+def _use_weights(query: Query, weights: list[int]) -> None:
+    if len(weights) != len(query.weights):
+        raise InvalidArgument(
+            "cursor belongs to a search with another query.",
+            field="cursor",
+            suggestion="Repeat the search with the arguments of its first page.",
+        )
+    query.set_weights(weights)
+
+
 async def _authorize(
     services: Services, caller: Caller, session_id: str | None
 ) -> SessionSummary | None:
@@ -199,16 +212,21 @@ async def _authorize(
     return await services.store.sessions.summarize(session_id, caller, guard)
 
 
-async def _look_up(search: _Search) -> Looked | None:
+def _make_scope(search: _Search) -> Scope:
+    """Return the scope of everything that the search is about and the caller may see."""
+    request = search.request
+    keys = caller_keys(search.caller)
+    if request.session_id is not None:
+        keys = replace(keys, readers=None)  # the session was checked
+    return Scope(keys, _KINDS[request.within], request.session_id)
+
+
+async def _look_up(search: _Search, everything: Scope) -> Looked | None:
     """Ask the index. None if there is none, or if the query has no term to look up."""
     request = search.request
     terms = query_terms(request.query)
     if not terms:
         return None
-    keys = caller_keys(search.caller)
-    if request.session_id is not None:
-        keys = replace(keys, readers=None)  # the session was checked
-    everything = Scope(keys, _KINDS[request.within], request.session_id)
     wanted = CANDIDATES_A_HIT * request.limit
     if request.sort is SortOrder.SCORE:
         wanted += CANDIDATES_A_HIT * search.ranking.shown
@@ -239,12 +257,12 @@ def _find_end(end_time: datetime | None, newest_us: int | None) -> datetime | No
 
 
 async def _compare_with_index(
-    search: _Search, looked: Looked, summary: SessionSummary | None
+    search: _Search, looked: Looked, everything: Scope, summary: SessionSummary | None
 ) -> None:
     """Compare the index's candidates, and what the index has not seen yet."""
-    search.query.weigh(
-        {term: rarity(count, looked.count) for term, count in looked.having.items()}
-    )
+    if search.ranking.weights is None:
+        rarities = {term: rarity(count, looked.count) for term, count in looked.having.items()}
+        search.query.weigh(rarities)
     uncovered = Uncovered(search.services.store, search.caller, looked.progress)
     search.exhaustive = looked.progress.is_complete
     search.scanned = looked.count
@@ -252,7 +270,9 @@ async def _compare_with_index(
         search.scanned += await _compare_uncovered(search, uncovered, summary, MAX_UNCOVERED)
     await _compare_candidates(search, looked)
     if search.request.within is not Within.MESSAGES:
-        await _compare_memory(search, await uncovered.list_memory())
+        entries = await _compare_memory(search, await uncovered.list_memory())
+        known = await looked.count_entries([entry.address for entry in entries], everything)
+        search.scanned += len(entries) - known
     search.exhaustive &= uncovered.is_whole
 
 
@@ -269,7 +289,7 @@ async def _compare_all(search: _Search, summary: SessionSummary | None) -> None:
                 if time.monotonic() >= search.ends_at:
                     search.exhaustive = False
                     return
-                search.scanned += await _compare_memory(search, addresses)
+                search.scanned += len(await _compare_memory(search, addresses))
 
 
 async def _compare_uncovered(
@@ -305,8 +325,10 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
-async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
-    """Compare the entries that are still there and that the caller may read; return how many."""
+async def _compare_memory(
+    search: _Search, addresses: Iterable[MemoryAddress]
+) -> list[MemoryEntry]:
+    """Compare the entries that are still there and that the caller may read; return them."""
     entries = []
     for address in dict.fromkeys(addresses):
         is_elsewhere = search.request.session_id not in (None, address.session_id)
@@ -322,7 +344,7 @@ async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -
         entries.append(entry)
     if entries and not await search.compare(entries):
         search.exhaustive = False
-    return len(entries)
+    return entries
 
 
 def _is_wanted(item: Item, request: SearchRequest) -> bool:
