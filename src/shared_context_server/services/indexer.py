@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import MemoryNotFound, SessionNotFound, SharedContextError
@@ -429,7 +429,15 @@ class Indexer:
         if self._is_closing.is_set():
             raise _Closing
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, function, *arguments))
+        running = loop.run_in_executor(self._thread, function, *arguments)
+        running.add_done_callback(_retrieve_error)
+        return await asyncio.shield(running)
+
+
+def _retrieve_error(running: asyncio.Future[Any]) -> None:
+    """Mark the error as retrieved: a caller that was cancelled does not wait for it any more."""
+    if not running.cancelled():
+        running.exception()
 
 
 def _allow(session: Session) -> None:
