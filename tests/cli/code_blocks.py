@@ -213,3 +213,9 @@ def commands_of(text: str) -> Iterator[list[str]]:
 def _without_redirections(words: list[str]) -> list[str]:
     cut = next((number for number, word in enumerate(words) if set(word) <= set("<>")), len(words))
     return words[:cut]
+
+
+def marked(page: str, mark: str) -> str:
+    """The text of the one block with this mark."""
+    (block,) = (b for b in blocks_of(ROOT / page) if b.tested_as == mark)
+    return block.text

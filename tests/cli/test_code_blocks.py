@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -14,19 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.code_blocks import PAGES, ROOT, Block, blocks_of, check, commands_of
+from tests.cli.c_programs import compile_c, find_c_compiler
+from tests.cli.code_blocks import PAGES, ROOT, Block, blocks_of, check, commands_of, marked
 from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
 from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.postgres import open_cluster
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
-
-
-def marked(page: str, mark: str) -> str:
-    """The text of the one block with this mark."""
-    (block,) = (b for b in BLOCKS if b.page == ROOT / page and b.tested_as == mark)
-    return block.text
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -177,15 +171,10 @@ def test_the_python_reader_of_the_clock_works() -> None:
 
 @pytest.mark.parametrize("standard", ["c11", "gnu11", "c17"])
 def test_the_c_reader_of_the_clock_compiles_and_works(tmp_path: Path, standard: str) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None and not os.environ.get("CI"):
+    compiler = find_c_compiler()
+    if compiler is None:
         pytest.skip("no C compiler here")
-    assert compiler is not None
-    source = tmp_path / "reader.c"
-    source.write_text(marked("docs/clock.md", "clock-c"))
-    strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-std={standard}", "-O2"]
-    reader = str(tmp_path / "reader")
-    subprocess.run([compiler, *strict, str(source), "-o", reader, "-lrt"], check=True)
+    reader = compile_c(compiler, marked("docs/clock.md", "clock-c"), tmp_path, standard)
     with own_prefix() as prefix:
         assert subprocess.run([reader, prefix], capture_output=True, check=False).returncode == 1
         with run_daemon_process(prefix):

@@ -9,7 +9,7 @@ import pytest
 
 import shared_context_server.clock as clock
 from shared_context_server.clock.__main__ import build_parser
-from shared_context_server.clock.layout import ClockRecord, SensorRecord
+from shared_context_server.clock.records import ClockRecord, SensorRecord
 from tests.clock.daemons import unmeasured
 
 PACKAGE = Path(clock.__file__).parent
