@@ -151,6 +151,20 @@ def call_first(url: str) -> None:
             assert '"result"' in answer.text, (method, answer.text)
 
 
+def test_the_object_for_fastmcp_s_tools_opens_nothing_when_it_is_imported(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    program = (
+        "import json, sys\n"
+        "from shared_context_server.app import mcp\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
+    )
+    variables = env | {"SCS_DATA_DIR": env["DATA_DIR"]}
+    imported = list_imported(program, [], variables, tmp_path)
+    assert imported & LATE == {"shared_context_server.app"}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_package_itself_imports_nothing(env: dict[str, str], tmp_path: Path) -> None:
     program = (
         "import json, sys; before = set(sys.modules)\n"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from shared_context_server.storage import Store
+from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.postgres import removal
-from tests.storage.builders import ALICE, NOON, add_session, address, allow, put
+from tests.storage.builders import ALICE, NOON, add_session, address, allow, at, make_audit, put
 from tests.storage.postgres.conftest import until_another_waits
 from tests.until import PATIENCE_S
 
@@ -64,3 +65,24 @@ async def test_two_replicas_that_remove_a_session_leave_nothing_of_it(
     assert await asyncio.wait_for(second, PATIENCE_S) == 2
     assert await connection.fetchval("SELECT count(*) FROM memory") == 0
     assert await connection.fetchval("SELECT count(*) FROM sessions") == 0
+
+
+async def test_a_session_is_not_idle_if_a_message_is_committed_while_its_deletion_waits(
+    store: Store, connection: Connection
+) -> None:
+    await add_session(store)
+    later = at(60)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM sessions WHERE id = 'session_1' FOR NO KEY UPDATE")
+        await connection.execute(
+            "INSERT INTO messages (session_id, seq, sender, sender_type, visibility, created_at, "
+            "recipients, metadata, content) "
+            "VALUES ('session_1', 1, 'a', 'a', 'public', $1, '[]', '{}', 'x')",
+            encode_time(later),
+        )
+        deletion = asyncio.create_task(
+            store.sessions.delete_idle("session_1", later, make_audit("session_expired"))
+        )
+        await until_another_waits(connection)
+    assert await asyncio.wait_for(deletion, PATIENCE_S) is False
+    assert (await store.sessions.get("session_1")).last_seq == 1
