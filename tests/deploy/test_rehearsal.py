@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from dotenv import dotenv_values
 
@@ -19,7 +20,9 @@ from tests.deploy.rehearsal.base import CannotRehearseError, find_suite
 from tests.deploy.rehearsal.compose import make_project, to_seconds
 from tests.deploy.rehearsal.drills import read_restore_command
 from tests.deploy.rehearsal.image import INSTRUCTIONS, list_context
+from tests.deploy.rehearsal.load import Load, Record, RestCaller, Sent, Stream, Waiter
 from tests.deploy.rehearsal.pods import Probe, to_bytes
+from tests.deploy.rehearsal.rollout import judge
 
 DOCKERFILE = """\
 ARG BASE=python:3.13-slim-bookworm
@@ -99,6 +102,33 @@ def test_the_health_check_of_the_clock_succeeds_while_the_clock_runs() -> None:
             assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == 0
         ended = subprocess.run(command, timeout=PATIENCE_S, check=False, stderr=subprocess.DEVNULL)
         assert ended.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "kept, seen, is_broken",
+    [
+        ([(1, "a"), (2, "b")], [(1, "a"), (2, "b")], False),
+        ([(1, "a")], [(1, "a")], True),  # an acknowledged message is lost
+        ([(1, "a"), (2, "b"), (3, "b")], [(1, "a"), (2, "b"), (3, "b")], True),
+        ([(1, "a"), (2, "b"), (3, "c")], [(1, "a"), (2, "b"), (3, "c")], True),  # nobody sent it
+        ([(1, "a"), (2, "b")], [(1, "a")], True),  # a listener missed one
+        ([(1, "a"), (2, "b")], [(1, "a"), (2, "b"), (2, "b")], True),
+    ],
+)
+async def test_a_rollout_is_broken_if_a_message_is_not_there_and_seen_exactly_once(
+    kept: list[tuple[int, str]], seen: list[tuple[int, str]], is_broken: bool
+) -> None:
+    record = Record({"a": Sent("s", 1, 0.0), "b": Sent("s", 2, 0.0)}, rolled=[0.0, 1.0])
+    heard = [(seq, content, 0.0) for seq, content in seen]
+    async with httpx.AsyncClient() as client:
+        caller = RestCaller("http://127.0.0.1", {})
+        listeners = [
+            Stream(record, "s", "streams", heard, client=client),
+            Waiter(record, "s", "REST waits", heard, caller=caller),
+        ]
+        load = Load(record, ["s"], [], listeners, "http://127.0.0.1", {})
+        assert bool(judge("a rollout", load, {"s": kept}, 1.0).broken) is is_broken
+        await caller.close()
 
 
 @pytest.mark.parametrize(

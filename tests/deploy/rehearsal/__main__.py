@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -37,17 +38,18 @@ Images = dict[str, tuple[Image, list[Mount]]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=PARTS, default=[], help="all, unless some are named"
-    )
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, unless named")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     try:
         base.require_programs()
         if not options.inside:
-            # Mounts are then gone with this process, however it ends.
+            # Its mounts and all its processes are then gone with it, however it ends.
             command = [sys.executable, "-m", "tests.deploy.rehearsal", INSIDE, *sys.argv[1:]]
-            os.execvp("unshare", ["unshare", "--mount", "--propagation=private", *command])
+            os.execvp("unshare", [*base.NAMESPACES, *command])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("rehearse: ended by SIGTERM"))
         broken = rehearse(options.parts or list(PARTS))
     except base.CannotRehearseError as exc:
         print(f"rehearse: {exc}", file=sys.stderr)

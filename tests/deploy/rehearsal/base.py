@@ -16,6 +16,7 @@ ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
+NAMESPACES = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 PROGRAMS = ("debootstrap", "unshare", "nsenter", "mount", "chroot")
 
 
@@ -67,7 +68,7 @@ def make_base(image: str, directory: Path) -> Path:
         return base
     shutil.rmtree(base, ignore_errors=True)
     log = base.with_suffix(".log")
-    command = [
+    command: list[str | Path] = [
         "debootstrap",
         "--variant=minbase",
         f"--include={PACKAGES}",

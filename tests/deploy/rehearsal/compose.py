@@ -110,7 +110,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.config = read_config(self.project, self.profile)
-        self.volumes = self.directory / "volumes"
+        self.volumes: Path = self.directory / "volumes"
         self.hosts = self.directory / "hosts"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.hosts.write_text(NAMES)

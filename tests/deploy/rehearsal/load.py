@@ -201,6 +201,10 @@ class Listener:
     resumed: int = 0
     longest_away_s: float = 0.0
 
+    async def run(self) -> None:
+        """Listen until it is cancelled."""
+        raise NotImplementedError
+
     def latest_s(self) -> float:
         """The longest time from a message's acknowledgement until it was here."""
         lags = [
