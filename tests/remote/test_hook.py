@@ -88,11 +88,15 @@ def test_of_hooks_at_once_one_tells(hub: Hub) -> None:
     assert all(err == "" for _, _, err in told)
 
 
-@pytest.mark.parametrize("event", ["Stop", "SubagentStop", "AfterAgent"])
-def test_an_agent_that_is_about_to_stop_is_given_a_reason_to_go_on(hub: Hub, event: str) -> None:
+@pytest.mark.parametrize(
+    "event, decision", [("Stop", "block"), ("SubagentStop", "block"), ("AfterAgent", "deny")]
+)
+def test_an_agent_that_is_about_to_stop_is_given_a_reason_to_go_on(
+    hub: Hub, event: str, decision: str
+) -> None:
     hub.say(hub.session(), "@alice")
     told = json.loads(hub.run("hook", "--event", event).stdout)
-    assert told["decision"] == "block"
+    assert told["decision"] == decision
     assert "@alice" in told["reason"]
 
 
