@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_context_server.cli.clients import Access, Client, Expression, client_config
+from shared_context_server.settings import read_secrets
 from tests.cli.conftest import Run
 
 URL = "http://127.0.0.1:23456"
@@ -84,6 +86,37 @@ def test_an_expression_is_expanded_and_nothing_beside_it_is(agent_id: str) -> No
             ["mcpServers", "shared-context"],
             {"httpUrl": f"{URL}/mcp", "headers": HEADERS},
         ),
+        (
+            "windsurf",
+            "~/.codeium/windsurf/mcp_config.json",
+            ["mcpServers", "shared-context"],
+            {"serverUrl": f"{URL}/mcp", "headers": HEADERS},
+        ),
+        (
+            "opencode",
+            "~/.config/opencode/opencode.json",
+            ["mcp", "shared-context"],
+            {"type": "remote", "url": f"{URL}/mcp", "headers": HEADERS, "enabled": True},
+        ),
+        (
+            "zed",
+            "~/.config/zed/settings.json",
+            ["context_servers", "shared-context"],
+            {"url": f"{URL}/mcp", "headers": HEADERS},
+        ),
+        (
+            "claude-desktop",
+            "Claude/claude_desktop_config.json",
+            ["mcpServers", "shared-context"],
+            {
+                "command": "npx",
+                "args": [
+                    *("-y", "mcp-remote", f"{URL}/mcp", "--allow-http", "--transport", "http-only"),
+                    *("--header", f"X-API-Key:{HEADERS['X-API-Key']}"),
+                    *("--header", "X-Agent-ID:me"),
+                ],
+            },
+        ),
     ],
 )
 def test_a_configuration_file_is_json_on_stdout_and_its_place_on_stderr(
@@ -143,3 +176,62 @@ def test_an_unknown_client_is_refused_with_those_there_are(scs: Run) -> None:
     answer = scs("client-config", "emacs")
     assert answer.returncode == 2
     assert "claude-proxy" in answer.stderr
+
+
+def test_mcp_remote_is_a_command() -> None:
+    config = client_config(Client.MCP_REMOTE, Access("https://host", "key-1", "me"))
+    assert config.text == (
+        "npx -y mcp-remote https://host/mcp --transport http-only"
+        " --header X-API-Key:key-1 --header X-Agent-ID:me"
+    )
+
+
+def test_hooks_and_watches_find_the_server_by_the_data_dir_and_hold_no_key(
+    scs: Run, tmp_path: Path
+) -> None:
+    data_dir = str(tmp_path / "data")
+    for client in ("claude", "codex", "gemini"):
+        answer = scs(
+            *("client-config", client, "--with-hook", "--with-watch", "--data-dir", data_dir),
+            *("--agent-id", "me"),
+        )
+        assert answer.returncode == 0, answer.stderr
+        main, found, rest = answer.stdout.partition('{\n  "hooks"')
+        key = read_secrets(tmp_path / "data" / "secrets.env")["API_KEY"]
+        assert key in main
+        assert found
+        assert key not in rest
+        assert f"--agent-id me --data-dir {data_dir}" in rest
+
+
+@pytest.mark.parametrize("option", ["--with-hook", "--with-watch"])
+def test_a_client_that_cannot_be_woken_so_is_told(scs: Run, option: str) -> None:
+    answer = scs("client-config", "claude-desktop", option)
+    assert answer.returncode == 2
+    assert "wait_for_messages" in answer.stderr
+
+
+def test_written_files_are_private_and_keep_what_was_there(scs: Run, tmp_path: Path) -> None:
+    """HOME is the test's directory."""
+    config = tmp_path / ".codex" / "config.toml"
+    config.parent.mkdir()
+    before = '# mine\nmodel = "x"\n\n[mcp_servers.other]\nurl = "u"  # theirs\n'
+    config.write_text(before)
+    first = scs("client-config", "codex", "--with-hook", "--write")
+    assert (first.returncode, first.stdout) == (0, "")
+    [backup] = config.parent.glob("config.toml.*.bak")
+    assert backup.read_text() == before
+    assert str(backup) in first.stderr
+    assert config.read_text().startswith(before)
+    assert set(tomllib.loads(config.read_text())["mcp_servers"]) == {"other", "shared-context"}
+    hooks = config.with_name("hooks.json")
+    assert list(json.loads(hooks.read_text())["hooks"]) == [
+        "UserPromptSubmit",
+        "PostToolUse",
+        "Stop",
+    ]
+    for path in (config, backup, hooks):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = scs("client-config", "codex", "--with-hook", "--write")
+    assert again.stderr.count("has it already") == 2
+    assert len(list(config.parent.iterdir())) == 3

@@ -88,11 +88,15 @@ def test_of_hooks_at_once_one_tells(hub: Hub) -> None:
     assert all(err == "" for _, _, err in told)
 
 
-@pytest.mark.parametrize("event", ["Stop", "SubagentStop", "AfterAgent"])
-def test_an_agent_that_is_about_to_stop_is_given_a_reason_to_go_on(hub: Hub, event: str) -> None:
+@pytest.mark.parametrize(
+    "event, decision", [("Stop", "block"), ("SubagentStop", "block"), ("AfterAgent", "deny")]
+)
+def test_an_agent_that_is_about_to_stop_is_given_a_reason_to_go_on(
+    hub: Hub, event: str, decision: str
+) -> None:
     hub.say(hub.session(), "@alice")
     told = json.loads(hub.run("hook", "--event", event).stdout)
-    assert told["decision"] == "block"
+    assert told["decision"] == decision
     assert "@alice" in told["reason"]
 
 
@@ -120,6 +124,12 @@ async def test_a_waiting_hook_tells_what_comes_and_only_one_waits_for_a_session_
     waiting.__exit__()
     assert (code, out) == (2, [])
     assert "now @grace" in err
+
+
+def test_a_client_without_a_user_is_not_kept_from_ending(hub: Hub) -> None:
+    unattended = {"agent": "heidi", "CLAUDE_CODE_SESSION_ATTENDED": "0"}
+    assert outcome(hub.run("hook", "--wait", "600", **unattended)) == SILENT
+    assert outcome(hub.run("hook", "--wait", "0.2", "--unattended", **unattended)) == SILENT
 
 
 def test_a_hook_waits_no_longer_than_it_was_told(hub: Hub) -> None:
@@ -187,7 +197,7 @@ def test_the_quick_parser_knows_the_options_of_the_complete_one() -> None:
         "agent_id",
     }
     assert set(HookOptions.__slots__) == complete
-    for name in complete - {"session_ids", "wake", "verbose"}:
+    for name in complete - {"session_ids", "unattended", "verbose", "wake"}:
         words = [f"--{name.replace('_', '-')}", "1.5"]
         parsed = parse_plainly(words)
         assert parsed is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.remote import exits
-from tests.cli.conftest import make_env, make_serve
+from tests.cli.conftest import PATIENCE_S, make_env, make_serve
 from tests.remote.conftest import Hub, Lines
 
 REPORT = (
@@ -189,6 +189,14 @@ def test_a_signal_ends_it_without_a_word(hub: Hub, number: signal.Signals, code:
         lines.next()
         lines.process.send_signal(number)
         assert lines.end() == (code, [], "")
+
+
+def test_it_ends_when_nobody_reads_it(hub: Hub) -> None:
+    process = hub.start("watch", hub.session())
+    process.stdout.close()
+    assert process.wait(PATIENCE_S) == exits.TERMINATED
+    process.stdin.close()
+    process.stderr.close()
 
 
 def test_a_command_is_run_for_messages_of_allowed_senders_with_the_message_as_arguments(

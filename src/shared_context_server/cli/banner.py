@@ -86,6 +86,14 @@ def _program() -> str:
     return shlex.quote(str(started.absolute()))
 
 
+def program_words() -> tuple[str, ...]:
+    """The words that start this program from any directory, whatever PATH is then."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return sys.executable, "-m", __package__.partition(".")[0]
+    return (str(started.absolute()),)
+
+
 def _options(settings: Settings, port: int) -> str:
     """The options with which another command finds this server, each after a space. Such a command
     reads only prefixed variables, so all other settings must be given as options."""

@@ -1,8 +1,11 @@
 """Makes the command or the configuration file that connects each kind of client.
 
-Formats: `claude mcp add --help` of Claude Code 2.1.329, `mcp-proxy --help` of 0.13.0,
+Formats: `claude mcp add --help` of Claude Code 2.1.329, `mcp-proxy --help` of 0.13.0, mcp-remote 0.15.1,
 https://cursor.com/docs/mcp, https://code.visualstudio.com/docs/copilot/reference/mcp-configuration,
-https://geminicli.com/docs/tools/mcp-server/, and Codex CLI 0.171.0, tried.
+https://geminicli.com/docs/tools/mcp-server/, https://docs.windsurf.com/windsurf/cascade/mcp,
+https://opencode.ai/docs/mcp-servers/, https://zed.dev/docs/ai/mcp,
+https://modelcontextprotocol.io/docs/develop/connect-local-servers (Claude Desktop), and Codex CLI
+0.171.0, tried.
 """
 
 from __future__ import annotations
@@ -10,15 +13,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from shared_context_server.environment import DOTENV, PREFIX
 from shared_context_server.settings import Settings
 
 SERVER_NAME = "shared-context"
+
+Document = dict[str, Any]
+"""The part of a configuration file that is ours."""
 
 
 class Expression(str):
@@ -29,11 +37,16 @@ class Expression(str):
 
 class Client(StrEnum):
     CLAUDE = "claude"
+    CLAUDE_DESKTOP = "claude-desktop"
     CLAUDE_PROXY = "claude-proxy"
     CURSOR = "cursor"
     VSCODE = "vscode"
     GEMINI = "gemini"
     CODEX = "codex"
+    WINDSURF = "windsurf"
+    OPENCODE = "opencode"
+    ZED = "zed"
+    MCP_REMOTE = "mcp-remote"
     ENV = "env"
 
 
@@ -57,10 +70,19 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """`text` is a shell command if `file` is None, else the content for `file`."""
+    """`text` is a shell command if `file` is None, else the content for `file`, which is that of
+    `document`."""
 
     text: str
     file: str | None = None
+    document: Document | None = None
+    has_key: bool = True
+
+    @classmethod
+    def of_json(cls, document: Document, file: str, *, has_key: bool = True) -> ClientConfig:
+        """The content of a JSON file."""
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        return cls(text, file, document, has_key)
 
 
 def key_expression(settings: Settings) -> Expression:
@@ -99,17 +121,17 @@ def _claude_proxy(access: Access) -> ClientConfig:
 
 def _cursor(access: Access) -> ClientConfig:
     entry = {"url": access.mcp_url, "headers": access.headers}
-    return ClientConfig(_json({"mcpServers": {SERVER_NAME: entry}}), "~/.cursor/mcp.json")
+    return ClientConfig.of_json({"mcpServers": {SERVER_NAME: entry}}, "~/.cursor/mcp.json")
 
 
 def _vscode(access: Access) -> ClientConfig:
     entry = {"type": "http", "url": access.mcp_url, "headers": access.headers}
-    return ClientConfig(_json({"servers": {SERVER_NAME: entry}}), ".vscode/mcp.json")
+    return ClientConfig.of_json({"servers": {SERVER_NAME: entry}}, ".vscode/mcp.json")
 
 
 def _gemini(access: Access) -> ClientConfig:
     entry = {"httpUrl": access.mcp_url, "headers": access.headers}
-    return ClientConfig(_json({"mcpServers": {SERVER_NAME: entry}}), "~/.gemini/settings.json")
+    return ClientConfig.of_json({"mcpServers": {SERVER_NAME: entry}}, "~/.gemini/settings.json")
 
 
 def _codex(access: Access) -> ClientConfig:
@@ -120,7 +142,51 @@ def _codex(access: Access) -> ClientConfig:
         f"url = {_toml(access.mcp_url)}",
         f"http_headers = {{ {headers} }}",
     ]
-    return ClientConfig("\n".join(lines), "~/.codex/config.toml")
+    entry = {"url": str(access.mcp_url), "http_headers": access.headers}
+    return ClientConfig(
+        "\n".join(lines), "~/.codex/config.toml", {"mcp_servers": {SERVER_NAME: entry}}
+    )
+
+
+def _claude_desktop(access: Access) -> ClientConfig:
+    folder = "Library/Application Support" if sys.platform == "darwin" else ".config"
+    # It starts servers that speak stdio only.
+    entry = {"command": "npx", "args": ["-y", *_mcp_remote_words(access)]}
+    return ClientConfig.of_json(
+        {"mcpServers": {SERVER_NAME: entry}}, f"~/{folder}/Claude/claude_desktop_config.json"
+    )
+
+
+def _windsurf(access: Access) -> ClientConfig:
+    entry = {"serverUrl": access.mcp_url, "headers": access.headers}
+    return ClientConfig.of_json(
+        {"mcpServers": {SERVER_NAME: entry}}, "~/.codeium/windsurf/mcp_config.json"
+    )
+
+
+def _opencode(access: Access) -> ClientConfig:
+    entry = {"type": "remote", "url": access.mcp_url, "headers": access.headers, "enabled": True}
+    return ClientConfig.of_json({"mcp": {SERVER_NAME: entry}}, "~/.config/opencode/opencode.json")
+
+
+def _zed(access: Access) -> ClientConfig:
+    entry = {"url": access.mcp_url, "headers": access.headers}
+    return ClientConfig.of_json(
+        {"context_servers": {SERVER_NAME: entry}}, "~/.config/zed/settings.json"
+    )
+
+
+def _mcp_remote(access: Access) -> ClientConfig:
+    return ClientConfig(" ".join(["npx -y", *map(_word, _mcp_remote_words(access))]))
+
+
+def _mcp_remote_words(access: Access) -> list[str]:
+    # Without a space after the colon: some clients lose spaces in arguments.
+    headers = [
+        word for name, value in access.headers.items() for word in ("--header", f"{name}:{value}")
+    ]
+    insecure = [] if access.url.startswith("https:") else ["--allow-http"]
+    return ["mcp-remote", access.mcp_url, *insecure, "--transport", "http-only", *headers]
 
 
 def _env(access: Access) -> ClientConfig:
@@ -131,17 +197,18 @@ def _env(access: Access) -> ClientConfig:
 
 _MAKERS: dict[Client, Callable[[Access], ClientConfig]] = {
     Client.CLAUDE: _claude,
+    Client.CLAUDE_DESKTOP: _claude_desktop,
     Client.CLAUDE_PROXY: _claude_proxy,
     Client.CURSOR: _cursor,
     Client.VSCODE: _vscode,
     Client.GEMINI: _gemini,
     Client.CODEX: _codex,
+    Client.WINDSURF: _windsurf,
+    Client.OPENCODE: _opencode,
+    Client.ZED: _zed,
+    Client.MCP_REMOTE: _mcp_remote,
     Client.ENV: _env,
 }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _toml(text: str) -> str:

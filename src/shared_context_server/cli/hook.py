@@ -18,6 +18,9 @@ def hook(
     timeout: Annotated[float, Parameter(help="Seconds that looking may take.")] = 2.0,
     wake: Annotated[bool, Parameter(negative="", help="Tell on stderr, with exit code 2.")] = False,
     wait: Annotated[float, Parameter(help="Seconds to wait for a mention if there is none.")] = 0.0,
+    unattended: Annotated[
+        bool, Parameter(negative="", help="Wait in `claude -p` too, which then ends later.")
+    ] = False,
     event: Annotated[
         str | None, Parameter(help="The client's event; default: as stdin says.")
     ] = None,
@@ -32,7 +35,7 @@ def hook(
     options = HookOptions()
     options.url, options.data_dir, options.agent_id = remote.url, remote.data_dir, remote.agent_id
     options.timeout, options.wait, options.event = timeout, wait, event
-    options.wake, options.verbose = wake, verbose
+    options.wake, options.verbose, options.unattended = wake, verbose, unattended
     options.session_ids = list(session_ids)
     if wrong := check_limits(options):
         raise ConfigurationError(wrong)

@@ -18,6 +18,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.remote import exits
 from shared_context_server.remote.command import CommandError, MessageCommand
 from shared_context_server.remote.notices import MAX_CHARS, show_message, show_message_json
+from shared_context_server.remote.readers import STDOUT, end_without_reader
 from shared_context_server.remote.watch import CURSOR, NOW, Ended, Wanted, Watch
 
 ALL = "all"
@@ -172,6 +173,7 @@ def _follow(
     """Hand over messages until `take` returns that it has enough. Return the exit code; `closed` is
     the one for a session that is closed."""
     signal.signal(signal.SIGTERM, _end)
+    end_without_reader(STDOUT)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     try:
         with closing(Watch(remote.find_access, wanted, note).follow(deadline)) as messages:

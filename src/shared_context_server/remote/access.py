@@ -75,6 +75,11 @@ def find_state_dir() -> str:
     return _find_user_dir("XDG_STATE_HOME", ".local/state", "user_state_dir")
 
 
+def is_client_unattended() -> bool:
+    """Whether Claude Code runs without a user, as `claude -p` does. It ends only after its hooks."""
+    return os.environ.get("CLAUDE_CODE_SESSION_ATTENDED") == "0"
+
+
 def _find_user_dir(variable: str, usual: str, name: str) -> str:
     if (
         os.uname().sysname == "Linux"

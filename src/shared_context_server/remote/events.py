@@ -161,10 +161,20 @@ def _read_events(
             data = value
         elif not name:
             if kind and not value:
-                yield StreamEvent(kind, event_id, json.loads(data or "{}"))
+                yield StreamEvent(kind, event_id, _read_object(data))
             else:
                 yield StreamEvent("", 0, {})
             kind, event_id, data = "", 0, ""
+
+
+def _read_object(data: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise http.client.HTTPException("the data of an event is no JSON object")
+    return found
 
 
 def _left(deadline: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 
-from shared_context_server.remote.access import AccessError, find_access
+from shared_context_server.remote.access import AccessError, find_access, is_client_unattended
 from shared_context_server.remote.calls import CallError
 from shared_context_server.remote.mentions import find_untold
 from shared_context_server.remote.told import Busy, Told
@@ -35,7 +35,7 @@ def _run(options: HookOptions) -> int:
     deadline = time.monotonic() + options.timeout
     access = find_access(options.url, options.data_dir, options.agent_id)
     code = _look_and_tell(options, access, deadline)
-    if code is None and options.wait:
+    if code is None and options.wait and (options.unattended or not is_client_unattended()):
         from shared_context_server.remote.hook_wait import wait_and_tell  # noqa: PLC0415
 
         code = wait_and_tell(options, access, _look_and_tell)

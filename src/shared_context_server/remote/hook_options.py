@@ -14,8 +14,8 @@ class HookOptions:
     """The options of the command line."""
 
     __slots__ = (
-        *("agent_id", "data_dir", "event", "session_ids", "timeout", "url"),
-        *("verbose", "wait", "wake"),
+        *("agent_id", "data_dir", "event", "session_ids", "timeout", "unattended"),
+        *("url", "verbose", "wait", "wake"),
     )
 
     def __init__(self) -> None:
@@ -25,6 +25,7 @@ class HookOptions:
         self.event: str | None = None
         self.timeout = 2.0
         self.wait = 0.0
+        self.unattended = False
         self.wake = False
         self.verbose = False
         self.session_ids: list[str] = []
@@ -47,7 +48,7 @@ def parse_plainly(words: Sequence[str]) -> HookOptions | None:
         name = word[2:].replace("-", "_")
         if not word.startswith("-"):
             options.session_ids.append(word)
-        elif word in ("--wake", "--verbose"):
+        elif word in ("--wake", "--verbose", "--unattended"):
             setattr(options, name, True)
         elif name in readers and word.startswith("--") and left and not left[0].startswith("-"):
             try:

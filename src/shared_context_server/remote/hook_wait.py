@@ -11,6 +11,7 @@ from shared_context_server.remote.access import Access
 from shared_context_server.remote.client_event import read_client_event
 from shared_context_server.remote.events import EventStream, LogSetBack
 from shared_context_server.remote.hook_options import HookOptions
+from shared_context_server.remote.readers import STDERR, STDOUT, end_without_reader
 from shared_context_server.remote.told import Busy, lock_waiting
 
 Look = Callable[[HookOptions, Access, float], int | None]
@@ -28,6 +29,7 @@ def wait_and_tell(options: HookOptions, access: Access, look: Look) -> int | Non
     options.event = options.event or event.name
     with suppress(Busy):
         lock_waiting(access, event.session_id)  # held until this process ends
+        end_without_reader(STDOUT, STDERR)
         session_id = options.session_ids[0] if len(options.session_ids) == 1 else None
         while time.monotonic() < deadline:
             stream = EventStream(lambda: access, session_id, None, note=lambda text: None)

@@ -13,9 +13,9 @@ from shared_context_server.remote.client_event import read_client_event
 from shared_context_server.remote.hook_options import WAKES, HookOptions
 
 MAX_CHARS = 1000  # of a content; the whole message can be read with get_messages
-_STOPS = ("Stop", "SubagentStop", "AfterAgent")
-"""Events at which the agent is about to stop: a reason to go on is given, since no request follows
-that could carry additional context."""
+_DECISIONS = {"Stop": "block", "SubagentStop": "block", "AfterAgent": "deny"}
+"""Events at which the agent is about to stop: it is given a reason to go on, since no request follows
+that could carry additional context. Claude Code and Codex call that block, Gemini CLI deny."""
 _INTRODUCTION = (
     "Unread messages on the shared context server mention you. They are from other agents, "
     "not from your user:"
@@ -58,8 +58,8 @@ def tell(options: HookOptions, messages: Sequence[Message]) -> int:
     event = options.event or read_client_event().name
     if not event:
         answer = text
-    elif event in _STOPS:
-        answer = json.dumps({"decision": "block", "reason": text})
+    elif event in _DECISIONS:
+        answer = json.dumps({"decision": _DECISIONS[event], "reason": text})
     else:
         specific = {"hookEventName": event, "additionalContext": text}
         answer = json.dumps({"hookSpecificOutput": specific})

@@ -1,0 +1,82 @@
+"""What happens to the configuration file of a client when our part is put into it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared_context_server.cli.config_files import put_into_file
+from shared_context_server.errors import ConfigurationError
+
+ENTRY = {"mcpServers": {"shared-context": {"url": "new"}}}
+
+
+def hook(command: str) -> dict[str, Any]:
+    return {"hooks": [{"type": "command", "command": command}]}
+
+
+def test_other_entries_stay_and_our_old_one_goes(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    theirs = {"theme": "dark", "mcpServers": {"other": {"url": "é"}}}
+    old = {"mcpServers": {**theirs["mcpServers"], "shared-context": {"url": "old", "headers": {}}}}  # type: ignore[dict-item]
+    path.write_text(json.dumps({**theirs, **old}))
+    assert put_into_file(path, ENTRY, has_key=True) is not None
+    new = json.loads(path.read_text())
+    assert new == {
+        "theme": "dark",
+        "mcpServers": {"other": {"url": "é"}, "shared-context": {"url": "new"}},
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_our_old_hooks_are_replaced_and_those_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    others = [hook("make lint"), hook("/opt/other hook --now")]
+    ours = hook("/new/bin/scs hook --agent-id b")
+    stale = [
+        hook("'/a path/scs' hook --agent-id a"),
+        hook("/usr/bin/python3 -m shared_context_server hook"),
+    ]
+    path.write_text(json.dumps({"hooks": {"Stop": [others[0], *stale, others[1]]}}))
+    put_into_file(path, {"hooks": {"Stop": [ours]}}, has_key=False)
+    assert json.loads(path.read_text()) == {"hooks": {"Stop": [*others, ours]}}
+
+
+def test_the_mode_stays_where_no_key_is_written_and_links_stay_links(tmp_path: Path) -> None:
+    path, target = tmp_path / "settings.json", tmp_path / "dotfiles.json"
+    target.write_text("{}")
+    target.chmod(0o644)
+    path.symlink_to(target)
+    backup = put_into_file(path, ENTRY, has_key=False)
+    assert path.is_symlink()
+    assert json.loads(target.read_text()) == ENTRY
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert backup is not None
+    assert put_into_file(path, ENTRY, has_key=True) is None
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "name, text, reason",
+    [
+        ("settings.json", '{"a": 1} // mine', "comments"),
+        ("settings.json", "[]", "not a JSON object"),
+        ("settings.json", '{"mcpServers": 1}', "not an object"),
+        ("settings.json", "\udce9", "UTF-8"),
+        ("config.toml", "a = ", "not TOML"),
+    ],
+)
+def test_a_file_that_is_something_else_is_not_changed(
+    tmp_path: Path, name: str, text: str, reason: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=reason):
+        put_into_file(path, ENTRY, has_key=True)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
