@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -139,13 +139,16 @@ _SEEN_AS = {
 }
 
 
-def _list_ids(conditions: Iterable[str], index: str, also: str = "") -> str:
-    parts = " UNION ALL ".join(
-        f"SELECT * FROM (SELECT id FROM tasks {index} WHERE session_id = :session_id {also}"
-        f" AND {condition} ORDER BY id LIMIT :limit)"
+def _list_ids(conditions: Sequence[str], index: str, also: str = "") -> str:
+    parts = [
+        f"SELECT id FROM tasks {index} WHERE session_id = :session_id {also} AND {condition}"
+        " ORDER BY id LIMIT :limit"
         for condition in conditions
-    )
-    return f"{parts} ORDER BY id LIMIT :limit"
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    listed = " UNION ALL ".join(f"SELECT * FROM ({part})" for part in parts)
+    return f"{listed} ORDER BY id LIMIT :limit"
 
 
 _OF_ASSIGNEE = "AND assignee = :assignee AND assignee <> ''"
