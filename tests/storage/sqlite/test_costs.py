@@ -372,8 +372,13 @@ MAY_SORT = MAY_SCAN | {
     "messages._COUNT_ALL_BY_SENDER",
     "messages._COUNT_VISIBLE_BY_SENDER",
     "sessions._LIST_WRITERS",
-    "tasks._FIND_READY",  # of two rows
     "sessions._LIST_VISIBLE_WRITERS",
+    "tasks._FIND_READY",  # of two rows
+}
+# The ids of one page in each of several states.
+MAY_SORT |= {
+    f"tasks._LISTS[{key}]"
+    for key in ((None, True), (TaskState.READY, False), (TaskState.READY, True))
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
