@@ -31,6 +31,7 @@ from bench.tables import print_table
 from bench.task_worker import Call, headers_of, http_call, open_http, work
 from tests.postgres import Cluster, open_cluster
 
+STORES = ("SQLite", "PostgreSQL")
 LATEST_DEPENDENCY = 50  # a task depends on some of as many before it
 BATCH = 100
 PAGE = 200
@@ -59,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--store", choices=STORES, action="append")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args()
     setup = Setup(options.tasks, options.workers, -(-options.workers // 3), options.seed)
@@ -67,7 +69,7 @@ def main() -> int:
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         cluster = stack.enter_context(open_cluster())
-        for store in ("SQLite", "PostgreSQL"):
+        for store in options.store or STORES:
             for processes in (1, 2):
                 for way in (run_processes, run_connection):
                     name = f"{store}, {processes}, {way.__name__}"
@@ -129,7 +131,9 @@ async def add_tasks(call: Call, url: str, setup: Setup) -> str:
             "priority": chooser.randrange(3),
         }
         calls.append({"tool": "add_task", "arguments": arguments})
-    async with httpx.AsyncClient(base_url=url, headers=headers_of("coordinator")) as http:
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers_of("coordinator"), timeout=300
+    ) as http:
         for start in range(0, len(calls), BATCH):
             answer = await http.post("/mcp/batch", json={"calls": calls[start : start + BATCH]})
             assert {result["status"] for result in answer.json()["results"]} == {200}

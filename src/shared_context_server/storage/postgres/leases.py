@@ -35,6 +35,13 @@ _TAKE_AGAIN = Statement(f"""
         holder = :holder, fencing_token = fencing_token + 1, acquired_at = :now,
         expires_at = :expires_at
     WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
+_TAKE_IN_ANY_CASE = Statement(f"""
+    INSERT INTO leases AS held (session_id, name, holder, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, 1, :now, :expires_at)
+    ON CONFLICT (session_id, name) DO UPDATE SET
+        holder = excluded.holder, fencing_token = held.fencing_token + 1,
+        acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+    RETURNING {LEASE}""")
 _RENEW = Statement(f"""
     UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
     RETURNING {LEASE}""")
@@ -149,9 +156,7 @@ async def take_lease(
         "now": encode_time(now),
         "expires_at": encode_time(expires_at),
     }
-    row = await connection.fetchrow(*_TAKE_AGAIN(**parameters))
-    if row is None:
-        row = await connection.fetchrow(*_TAKE_FIRST(**parameters))
+    row = await connection.fetchrow(*_TAKE_IN_ANY_CASE(**parameters))
     assert row is not None
     return to_lease(session_id, row).fencing_token
 

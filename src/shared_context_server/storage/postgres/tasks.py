@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from shared_context_server.storage.codec import (
     TASK_TEXT_COLUMNS,
     Row,
     clamp,
+    decode_json,
     decode_optional_time,
     encode_json,
     encode_time,
@@ -73,9 +74,9 @@ from shared_context_server.storage.rules.tasks import (
 )
 
 _AT = "session_id = :session_id AND id = :id"
+_COLUMNS = TASK.replace("t.", "")
 
 _FIND = Statement(f"SELECT {TASK} FROM tasks AS t WHERE t.session_id = :session_id AND t.id = :id")
-_LAST_ID = Statement("SELECT coalesce(max(id), 0) FROM tasks WHERE session_id = :session_id")
 _STATES = Statement("""
     SELECT id, state, expires_at FROM tasks
     WHERE session_id = :session_id AND id = ANY(:ids::bigint[])""")
@@ -83,13 +84,15 @@ _CROWDED = Statement("""
     SELECT wanted.id FROM unnest(:ids::bigint[]) AS wanted (id) WHERE EXISTS (
         SELECT 1 FROM task_dependents
         WHERE session_id = :session_id AND depends_on = wanted.id LIMIT 1 OFFSET :others)""")
-_ADD = Statement("""
+_ADD = Statement(f"""
     INSERT INTO tasks (
         session_id, id, version, state, priority, assignee, waiting_for, created_by, created_at,
         instance, depends_on, title, metadata, body, result)
     VALUES (
-        :session_id, :id, 1, :state, :priority, :assignee, :waiting_for, :created_by, :created_at,
-        '', :depends_on, :title, :metadata, :body, 'null')""")
+        :session_id,
+        (SELECT coalesce(max(id), 0) + 1 FROM tasks WHERE session_id = :session_id), 1, :state, :priority, :assignee, :waiting_for, :created_by, :created_at,
+        '', :depends_on, :title, :metadata, :body, 'null')
+    RETURNING {_COLUMNS}""")
 
 _RUN_OUT = "session_id = :session_id AND state = 'claimed' AND expires_at <= :now"
 _MAKE_READY = Statement(f"""
@@ -105,17 +108,17 @@ _FIND_READY = Statement(f"""
     ORDER BY priority DESC, id LIMIT 1""")
 _RUN_OUT_FOR = Statement(f"""
     SELECT 1 FROM tasks WHERE {_RUN_OUT} AND assignee IN ('', :agent_id) LIMIT 1""")
-_LAST_CLAIMED_BY = Statement(f"SELECT claimed_by FROM tasks WHERE {_AT}")
 _CLAIM = Statement(f"""
+    WITH before AS (SELECT claimed_by FROM tasks WHERE {_AT})
     UPDATE tasks SET state = 'claimed', claimed_by = :claimed_by, instance = :instance,
         fencing_token = :fencing_token, expires_at = :expires_at, version = version + 1
-    WHERE {_AT}""")
+    WHERE {_AT} RETURNING {_COLUMNS}, (SELECT claimed_by FROM before) AS lost_by""")
 _RENEW = Statement(f"""
-    UPDATE tasks SET expires_at = :expires_at, version = version + 1 WHERE {_AT}""")
+    UPDATE tasks SET expires_at = :expires_at, version = version + 1 WHERE {_AT} RETURNING {_COLUMNS}""")
 _FINISH = Statement(f"""
     UPDATE tasks SET state = :state, claimed_by = NULL, expires_at = NULL, result = :result,
         finished_by = :finished_by, finished_at = :finished_at, version = version + 1
-    WHERE {_AT}""")
+    WHERE {_AT} RETURNING {_COLUMNS}""")
 _OPEN = Statement("""
     UPDATE tasks SET state = CASE waiting_for WHEN 1 THEN 'ready' ELSE state END,
         waiting_for = waiting_for - 1, version = version + 1
@@ -123,8 +126,12 @@ _OPEN = Statement("""
         SELECT task_id FROM task_dependents WHERE session_id = :session_id AND depends_on = :id))
     RETURNING id, state""")
 
-_COUNT = Statement("SELECT state, count FROM task_counts WHERE session_id = :session_id")
-_COUNT_RUN_OUT = Statement(f"SELECT count(*) FROM tasks WHERE {_RUN_OUT}")
+_COUNT = Statement(f"""
+    SELECT
+        (SELECT json_object_agg(state, count) FROM task_counts WHERE session_id = :session_id)::text,
+        (SELECT count(*) FROM tasks WHERE {_RUN_OUT}),
+        (SELECT min(expires_at) FROM tasks
+         WHERE session_id = :session_id AND state = 'claimed' AND expires_at > :now)""")
 _NEXT_EXPIRY = Statement("""
     SELECT min(expires_at) FROM tasks
     WHERE session_id = :session_id AND state = 'claimed' AND expires_at > :now""")
@@ -178,18 +185,11 @@ class Tasks(Subject):
             task = await _get(connection, session.id, repeated["task_id"], new.created_at)
             return TaskWrite(task, None, duplicate=True)
         require_room(await _count(connection, session.id, new.created_at))
-        crowded = await connection.fetch(
-            *_CROWDED(
-                session_id=session.id, ids=[*map(clamp, new.depends_on)], others=MAX_DEPENDENTS - 1
-            )
-        )
-        states = await _find_states(connection, session.id, new.depends_on, new.created_at)
-        waiting_for = require_dependencies(new, states, [row[0] for row in crowded])
-        last_id = await connection.fetchval(*_LAST_ID(session_id=session.id))
-        await connection.execute(
+        crowded, states = await _find_dependencies(connection, new) if new.depends_on else ([], {})
+        waiting_for = require_dependencies(new, states, crowded)
+        row = await connection.fetchrow(
             *_ADD(
                 session_id=session.id,
-                id=last_id + 1,
                 state=TaskState.BLOCKED if waiting_for else TaskState.READY,
                 priority=new.priority,
                 assignee=new.assignee or "",
@@ -202,7 +202,7 @@ class Tasks(Subject):
                 body=new.body,
             )
         )
-        task = await _get(connection, session.id, last_id + 1, new.created_at)
+        task = _see(row, new.created_at, states)
         await _keep(connection, call, task, new.created_at)
         return TaskWrite(task, await _tell(connection, session, tell_added(new, task)))
 
@@ -264,7 +264,7 @@ class Tasks(Subject):
         if repeated is not None:
             return TaskWrite(task, None, duplicate=True)
         require_claim(finish, task)
-        await connection.execute(
+        row = await connection.fetchrow(
             *_FINISH(
                 session_id=session.id,
                 id=task.id,
@@ -280,7 +280,7 @@ class Tasks(Subject):
             if finish.outcome is TaskOutcome.DONE
             else []
         )
-        task = await _get(connection, session.id, task.id, now)
+        task = _see(row, now)
         await _keep(connection, call, task, now)
         return TaskWrite(
             task, await _tell(connection, session, tell_finished(finish, task, opened))
@@ -352,6 +352,25 @@ async def _tell(connection: Connection, session: Session, new: NewMessage) -> Me
     return to_appended(new, await append_to_log(connection, new, session.last_seq + 1))
 
 
+def _see(row: Row | None, now: datetime, states: Mapping[int, TaskState] | None = None) -> Task:
+    """Return the task that a statement has written. `states`: those of what it depends on, if it is
+    blocked."""
+    assert row is not None  # because the session is locked
+    return to_task(row, now, states or {})
+
+
+async def _find_dependencies(
+    connection: Connection, new: NewTask
+) -> tuple[list[int], dict[int, TaskState]]:
+    """Return the dependencies that have too many dependents already, and the states of all."""
+    ids = [*map(clamp, new.depends_on)]
+    crowded = await connection.fetch(
+        *_CROWDED(session_id=new.session_id, ids=ids, others=MAX_DEPENDENTS - 1)
+    )
+    states = await _find_states(connection, new.session_id, ids, new.created_at)
+    return [row[0] for row in crowded], states
+
+
 async def _find_row(connection: Connection, session_id: str, task_id: int) -> Row:
     row: Row | None = await connection.fetchrow(*_FIND(session_id=session_id, id=clamp(task_id)))
     if row is None:
@@ -380,11 +399,10 @@ async def _find_states(
 
 
 async def _count(connection: Connection, session_id: str, now: datetime) -> TaskCounts:
-    parameters = {"session_id": session_id, "now": encode_time(now)}
-    stored = {row[0]: row[1] for row in await connection.fetch(*_COUNT(**parameters))}
-    run_out = await connection.fetchval(*_COUNT_RUN_OUT(**parameters))
-    next_expiry = await connection.fetchval(*_NEXT_EXPIRY(**parameters))
-    return count_tasks(stored, run_out, decode_optional_time(next_expiry))
+    row = await connection.fetchrow(*_COUNT(session_id=session_id, now=encode_time(now)))
+    assert row is not None
+    stored, run_out, next_expiry = row
+    return count_tasks(decode_json(stored or "{}"), run_out, decode_optional_time(next_expiry))
 
 
 async def _make_ready(connection: Connection, session_id: str, now: datetime) -> None:
@@ -396,7 +414,6 @@ async def _make_ready(connection: Connection, session_id: str, now: datetime) ->
 
 async def _take(connection: Connection, claim: Claim, task_id: int) -> tuple[Task, str | None]:
     """Give the task to the worker. Return it, and whose claim of it has run out."""
-    lost_by = await connection.fetchval(*_LAST_CLAIMED_BY(session_id=claim.session_id, id=task_id))
     expires_at = claim.claimed_at + claim.ttl
     token = await take_lease(
         connection,
@@ -406,7 +423,7 @@ async def _take(connection: Connection, claim: Claim, task_id: int) -> tuple[Tas
         now=claim.claimed_at,
         expires_at=expires_at,
     )
-    await connection.execute(
+    row = await connection.fetchrow(
         *_CLAIM(
             session_id=claim.session_id,
             id=task_id,
@@ -416,16 +433,18 @@ async def _take(connection: Connection, claim: Claim, task_id: int) -> tuple[Tas
             expires_at=encode_time(expires_at),
         )
     )
-    return await _get(connection, claim.session_id, task_id, claim.claimed_at), lost_by
+    task = _see(row, claim.claimed_at)
+    assert row is not None
+    return task, row["lost_by"]
 
 
 async def _renew(connection: Connection, claim: Claim, task: Task) -> Task:
     expires_at = claim.claimed_at + claim.ttl
     await renew_lease(connection, claim.session_id, lease_name(task.id), expires_at)
-    await connection.execute(
+    row = await connection.fetchrow(
         *_RENEW(session_id=claim.session_id, id=task.id, expires_at=encode_time(expires_at))
     )
-    return await _get(connection, claim.session_id, task.id, claim.claimed_at)
+    return _see(row, claim.claimed_at)
 
 
 async def _open_dependents(connection: Connection, session_id: str, task_id: int) -> list[int]:
