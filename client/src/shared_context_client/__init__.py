@@ -26,6 +26,7 @@ from shared_context_client._generated.errors import (
     SessionNotFound,
     StorageDamaged,
     TargetTooLong,
+    TaskNotFound,
     ToolNotFound,
     Unauthenticated,
     Unavailable,
@@ -38,6 +39,7 @@ from shared_context_client._generated.results import (
     AgentState,
     AuditItem,
     AuditList,
+    BlockerItem,
     ClosedSession,
     CreatedSession,
     DeletedSession,
@@ -74,6 +76,13 @@ from shared_context_client._generated.results import (
     SessionStatus,
     SortOrder,
     StatusSet,
+    TaskChanged,
+    TaskClaimed,
+    TaskCountsItem,
+    TaskItem,
+    TaskList,
+    TaskOutcome,
+    TaskState,
     TimeResult,
     TokenResult,
     Visibility,
@@ -98,7 +107,13 @@ from shared_context_client.leases import HeldLease
 from shared_context_client.options import Breaker, Limits, Retries
 from shared_context_client.outbox import Outbox, Unsent
 from shared_context_client.session import Memory, Session
-from shared_context_client.sync import SyncMemory, SyncSession, SyncSharedContextClient
+from shared_context_client.sync import (
+    SyncClaimedTask,
+    SyncMemory,
+    SyncSession,
+    SyncSharedContextClient,
+)
+from shared_context_client.tasks import ClaimedTask
 from shared_context_client.wire import MISSING, Moment
 
 __all__ = [
@@ -111,8 +126,10 @@ __all__ = [
     "AuditList",
     "Batch",
     "BatchItem",
+    "BlockerItem",
     "Breaker",
     "CircuitOpen",
+    "ClaimedTask",
     "ClockNotRunning",
     "ClosedSession",
     "Conflict",
@@ -186,10 +203,19 @@ __all__ = [
     "State",
     "StatusSet",
     "StorageDamaged",
+    "SyncClaimedTask",
     "SyncMemory",
     "SyncSession",
     "SyncSharedContextClient",
     "TargetTooLong",
+    "TaskChanged",
+    "TaskClaimed",
+    "TaskCountsItem",
+    "TaskItem",
+    "TaskList",
+    "TaskNotFound",
+    "TaskOutcome",
+    "TaskState",
     "TimeResult",
     "TokenResult",
     "ToolNotFound",

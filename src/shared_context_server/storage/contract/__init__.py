@@ -58,6 +58,17 @@ from shared_context_server.storage.contract.sessions import (
     SessionGuard,
     Sessions,
 )
+from shared_context_server.storage.contract.tasks import (
+    Claim,
+    ClaimAttempt,
+    Finish,
+    NewTask,
+    Outlook,
+    TaskCounts,
+    TaskPage,
+    Tasks,
+    TaskWrite,
+)
 
 __all__ = [
     "MAX_HELD",
@@ -71,9 +82,12 @@ __all__ = [
     "ChangePosition",
     "ChangeStream",
     "Changes",
+    "Claim",
+    "ClaimAttempt",
     "Credentials",
     "ExaminedSessions",
     "Fence",
+    "Finish",
     "LeaseAttempt",
     "Leases",
     "Maintenance",
@@ -87,6 +101,8 @@ __all__ = [
     "NewMessage",
     "NewMessages",
     "NewSession",
+    "NewTask",
+    "Outlook",
     "Page",
     "PresenceChange",
     "SenderCount",
@@ -94,6 +110,10 @@ __all__ = [
     "Sessions",
     "Store",
     "StoreStats",
+    "TaskCounts",
+    "TaskPage",
+    "TaskWrite",
+    "Tasks",
     "WakeupChannel",
     "WrittenMemory",
 ]
@@ -107,6 +127,7 @@ class Store:
     messages: Messages
     memory: Memory
     leases: Leases
+    tasks: Tasks
     credentials: Credentials
     agents: Agents
     audit: Audit

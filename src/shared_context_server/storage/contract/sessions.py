@@ -81,8 +81,8 @@ class Sessions(Protocol):
         """Make the session read-only and return it. Closing a closed session changes nothing."""
 
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
-        """Remove the session with its messages, cursors, memory, leases and idempotency records.
-        The audit log stays."""
+        """Remove the session with its messages, cursors, memory, leases, tasks and idempotency
+        records. The audit log stays."""
 
     async def examine_idle(
         self, idle_since: datetime, *, limit: int, after: tuple[datetime, str] | None = None
