@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from shared_context_server.cli.options import load_options
 from shared_context_server.clock import OptionError
 from shared_context_server.clock.options import DaemonOptions
+from shared_context_server.clock.process import make_command
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import LogLevel, Settings
@@ -76,7 +77,7 @@ def clock(options: ClockOptions = ClockOptions()) -> None:
     os.execv(command[0], command)  # noqa: S606 - no shell is needed
 
 
-def daemon_command(settings: Settings) -> list[str]:
+def daemon_command(settings: Settings, *, until_eof: bool = False) -> list[str]:
     """The command that runs the daemon with these settings. Raises ConfigurationError."""
     try:
         options = DaemonOptions(
@@ -90,14 +91,4 @@ def daemon_command(settings: Settings) -> list[str]:
         )
     except OptionError as exc:
         raise ConfigurationError(f"The clock cannot run: {exc}.") from exc
-    return [
-        *(sys.executable, "-m", "shared_context_server.clock"),
-        f"--prefix={options.prefix}",
-        f"--hz={options.hz}",
-        *(f"--ntp={server}" for server in options.ntp),
-        f"--ntp-interval={options.ntp_interval_s}",
-        f"--ntp-hold={options.ntp_hold_s}",
-        *(f"--source={source}" for source in options.sources),
-        f"--sensor-interval={options.sensor_interval_s}",
-        *(("--debug",) if settings.log_level is LogLevel.DEBUG else ()),
-    ]
+    return make_command(options, debug=settings.log_level is LogLevel.DEBUG, until_eof=until_eof)

@@ -32,7 +32,7 @@ def supervised_clock(settings: Settings) -> Iterator[None]:
     """
     configure_logs(settings)
     reader = ClockReader(settings.clock_prefix, owner=settings.clock_owner)
-    supervisor = _Supervisor(daemon_command(settings), reader)
+    supervisor = _Supervisor(daemon_command(settings, until_eof=True), reader)
     supervisor.start()
     try:
         yield
@@ -42,7 +42,7 @@ def supervised_clock(settings: Settings) -> Iterator[None]:
 
 class _Supervisor:
     def __init__(self, command: list[str], reader: ClockReader) -> None:
-        self._command = [*command, "--until-eof"]
+        self._command = command
         self._reader = reader
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # so that stop() sees every child that is started

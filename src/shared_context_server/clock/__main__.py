@@ -1,27 +1,22 @@
 """`python -m shared_context_server.clock`: runs the clock daemon without the server's CLI."""
 
 import argparse
-import logging
 import os
 import sys
-import threading
 from collections.abc import Sequence
 
-from shared_context_server.clock.daemon import run_daemon
-from shared_context_server.clock.errors import ClockError, OptionError
-from shared_context_server.clock.options import DaemonOptions
+from shared_context_server.clock import process
+from shared_context_server.clock.errors import OptionError
+from shared_context_server.clock.options import DaemonOptions, open_sources
+from shared_context_server.clock.process import make_command
 from shared_context_server.clock.sources.registry import DEFAULT_SOURCES
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon. Exit status: 0 after a normal end, 1 if it cannot run, 2 for bad options."""
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: RET503 - exec does not return
+    """Check the options and run the daemon. Exit status: 0 after a normal end, 1 if it cannot run, 2
+    for bad options."""
     parser = build_parser()
     given = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if given.debug else logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
     try:
         options = DaemonOptions(
             prefix=given.prefix,
@@ -32,27 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources=tuple(given.source) or DEFAULT_SOURCES,
             sensor_interval_s=given.sensor_interval,
         )
-        stop = threading.Event()
-        if given.until_eof:
-            threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
-        run_daemon(options, stop=stop, on_ready=lambda: announce(options))
+        open_sources(options)
     except OptionError as exc:
         parser.error(str(exc))
-    except ClockError as exc:
-        print(f"{parser.prog}: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def announce(options: DaemonOptions) -> None:
-    """Print that the daemon is ready, for a parent process that waits for it."""
-    print(f"ready: prefix {options.prefix!r}, {options.hz:g} Hz, pid {os.getpid()}", flush=True)
-
-
-def _wait_for_eof(stop: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    stop.set()
+    command = make_command(options, debug=given.debug, until_eof=given.until_eof)
+    if sys.platform == "win32":  # there, the parent would not wait for the new process
+        return process.main(command[3:])
+    # Replaces this process: the daemon does not need the parser.
+    os.execv(command[0], command)  # noqa: S606 - no shell is needed
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
 """The clock daemon: writes the time and the sensor values of one prefix to shared memory."""
 
 import gc
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from shared_context_server.clock.layout import (
     ClockFlag,
     encode_clock,
 )
+from shared_context_server.clock.log import Logger
 from shared_context_server.clock.options import DaemonOptions, open_sources, open_timekeeper
 from shared_context_server.clock.segment_writer import SegmentWriter
 from shared_context_server.clock.sensors import SensorLoop
@@ -24,7 +24,7 @@ from shared_context_server.clock.ticks import NS, reduce_timer_slack, run_ticks
 from shared_context_server.clock.timesync.timekeeper import Timekeeper
 from shared_context_server.clock.writer_lock import hold_writer_lock
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 CHECK_SEGMENTS_EVERY_NS = NS // 10
 SWITCH_INTERVAL_S = 0.0005

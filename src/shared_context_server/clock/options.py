@@ -1,15 +1,14 @@
-"""The options of the clock daemon and their checks."""
+"""The options of the clock daemon and their checks.
+
+Modules for time servers are imported only where they are asked for: they take 3 MB.
+"""
 
 import math
-from dataclasses import dataclass
 
 from shared_context_server.clock.errors import OptionError
 from shared_context_server.clock.segment import check_prefix
 from shared_context_server.clock.sources.channels import Source
 from shared_context_server.clock.sources.registry import DEFAULT_SOURCES, open_source
-from shared_context_server.clock.timesync.exchange import parse_server
-from shared_context_server.clock.timesync.kernel import KernelTime, open_kernel_clock
-from shared_context_server.clock.timesync.servers import NtpTime
 from shared_context_server.clock.timesync.timekeeper import SystemTime, Timekeeper
 
 KERNEL = "kernel"
@@ -17,7 +16,6 @@ NONE = "none"
 EACH_TICK = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonOptions:
     """Options of the clock daemon. The constructor raises OptionError for an invalid value.
 
@@ -26,16 +24,24 @@ class DaemonOptions:
     `sensor_interval_s`: 0 reads each source as often as the clock ticks.
     """
 
-    prefix: str = ""
-    hz: float = 1000.0
-    ntp: tuple[str, ...] = ()
-    ntp_interval_s: float = 64.0
-    ntp_hold_s: float = 3600.0
-    sources: tuple[str, ...] = DEFAULT_SOURCES
-    sensor_interval_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_prefix(self.prefix)
+    def __init__(
+        self,
+        *,
+        prefix: str = "",
+        hz: float = 1000.0,
+        ntp: tuple[str, ...] = (),
+        ntp_interval_s: float = 64.0,
+        ntp_hold_s: float = 3600.0,
+        sources: tuple[str, ...] = DEFAULT_SOURCES,
+        sensor_interval_s: float = 1.0,
+    ) -> None:
+        self.prefix = check_prefix(prefix)
+        self.hz = hz
+        self.ntp = ntp
+        self.ntp_interval_s = ntp_interval_s
+        self.ntp_hold_s = ntp_hold_s
+        self.sources = sources
+        self.sensor_interval_s = sensor_interval_s
         _check_range("--hz", self.hz, 0.1, 10_000)
         _check_range("--ntp-interval", self.ntp_interval_s, 0.1, 86_400)
         _check_range("--ntp-hold", self.ntp_hold_s, 0, 10_000_000)
@@ -49,7 +55,9 @@ class DaemonOptions:
             raise OptionError("--ntp", "'kernel' cannot be combined with servers")
         if len(set(self.ntp)) < len(self.ntp):
             raise OptionError("--ntp", "each server may be named only once")
-        if self.ntp not in ((KERNEL,), (NONE,)):
+        if self.ntp not in ((), (KERNEL,), (NONE,)):
+            from shared_context_server.clock.timesync.exchange import parse_server  # noqa: PLC0415
+
             for server in self.ntp:
                 parse_server(server)
 
@@ -67,7 +75,15 @@ def open_timekeeper(options: DaemonOptions) -> Timekeeper:
     if options.ntp in ((), (NONE,)):
         return SystemTime()
     if options.ntp == (KERNEL,):
+        from shared_context_server.clock.timesync.kernel import (  # noqa: PLC0415
+            KernelTime,
+            open_kernel_clock,
+        )
+
         return KernelTime(open_kernel_clock())
+    from shared_context_server.clock.timesync.exchange import parse_server  # noqa: PLC0415
+    from shared_context_server.clock.timesync.servers import NtpTime  # noqa: PLC0415
+
     servers = [parse_server(server) for server in options.ntp]
     return NtpTime(servers, options.ntp_interval_s, options.ntp_hold_s)
 

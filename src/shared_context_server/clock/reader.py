@@ -16,11 +16,10 @@ from shared_context_server.clock.layout import (
     DRIFT,
     SENSOR_LAYOUT,
     SENSOR_STALE_FLOOR_NS,
-    ClockRecord,
-    SensorRecord,
     clock_stale_after_ns,
     sensor_stale_after_ns,
 )
+from shared_context_server.clock.records import ClockRecord, SensorRecord
 from shared_context_server.clock.segment import Segment
 from shared_context_server.clock.segment_layout import SegmentLayout
 from shared_context_server.clock.seqlock import open_reader

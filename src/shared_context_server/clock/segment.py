@@ -7,23 +7,20 @@ reader exits. Here only the writer unlinks.
 
 import mmap
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from shared_context_server.clock.errors import OptionError, SegmentAccessError, SegmentLayoutError
 from shared_context_server.clock.owners import find_trusted_users, require_trusted
-from shared_context_server.clock.segment_layout import MAX_SIZE
+from shared_context_server.clock.segment_layout import MAX_SIZE, NAME_CHARACTERS
 
 MODE = 0o644
 """Every user can read, only the writer's user can write."""
 
-_PREFIX = re.compile(r"[A-Za-z0-9._-]{0,200}")
+MAX_PREFIX = 200
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """A mapped segment. It is unmapped when the last reference to `view` goes.
 
@@ -31,10 +28,13 @@ class Segment:
     is 0 where the system does not tell it.
     """
 
-    name: str
-    view: memoryview
-    identity: tuple[int, int]
-    was_created: bool = False
+    def __init__(
+        self, name: str, view: memoryview, identity: tuple[int, int], was_created: bool = False
+    ) -> None:
+        self.name = name
+        self.view = view
+        self.identity = identity
+        self.was_created = was_created
 
 
 RequireDead = Callable[[Callable[[], bytes]], None]
@@ -42,7 +42,7 @@ RequireDead = Callable[[Callable[[], bytes]], None]
 
 def check_prefix(prefix: str) -> str:
     """Return `prefix` if a segment's name can begin with it. Raises OptionError."""
-    if not _PREFIX.fullmatch(prefix):
+    if len(prefix) > MAX_PREFIX or not set(prefix) <= NAME_CHARACTERS:
         raise OptionError(
             "prefix", f"{prefix!r} must be at most 200 letters, digits, '.', '_' or '-'"
         )

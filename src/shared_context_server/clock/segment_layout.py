@@ -11,14 +11,18 @@ Some names have a meaning:
 - `flags` (u32): bit 0 says that the values are valid.
 """
 
-import re
+from __future__ import annotations
+
 import struct
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from keyword import iskeyword
-from typing import Any, Self
 
 from shared_context_server.clock.errors import OptionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
 
 MAX_SIZE = 65_536
 """Bytes of a record. A reader copies the whole record at each read."""
@@ -36,9 +40,10 @@ HEADER = {
 """The first 24 bytes of a segment whose layout does not say where these fields are."""
 
 _MEANINGS = {**HEADER, "flags": "I"}
-_CODES = re.compile(r"[bBhHiIqQfd?]|[1-9][0-9]{0,4}s")
-_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
-_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+_CODES = frozenset("bBhHiIqQfd?")
+_WORD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+NAME_CHARACTERS = _WORD_CHARACTERS | frozenset(".-")
+MAX_FIELD = 100
 
 
 class SegmentLayout:
@@ -90,7 +95,7 @@ class SegmentLayout:
         is_verified: bool,
         lock_name: str = "",
     ) -> None:
-        if not _NAME.fullmatch(name):
+        if not 1 <= len(name) <= MAX_NAME or not set(name) <= NAME_CHARACTERS:
             raise OptionError(
                 "name", f"{name!r:.80} must be 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"
             )
@@ -146,9 +151,9 @@ def _find_offsets(fields: Mapping[str, str]) -> dict[str, int]:
     offsets, at = {}, 0
     for field, code in fields.items():
         option = f"field {field!r:.80}"
-        if not _FIELD.fullmatch(field) or iskeyword(field):
+        if not _is_field_name(field):
             raise OptionError(option, "must be a letter, then letters, digits or '_', no keyword")
-        if not _CODES.fullmatch(code):
+        if not _is_code(code):
             raise OptionError(option, f"{code!r:.40} is not one of b B h H i I q Q f d ? or 16s")
         if _MEANINGS.get(field, code) != code:
             raise OptionError(option, f"has code {code!r}, but its code is {_MEANINGS[field]!r}")
@@ -162,6 +167,21 @@ def _find_offsets(fields: Mapping[str, str]) -> dict[str, int]:
         offsets[field] = at
         at += struct.calcsize(f"<{code}")
     return offsets
+
+
+def _is_field_name(field: str) -> bool:
+    return (
+        1 <= len(field) <= MAX_FIELD
+        and set(field) <= _WORD_CHARACTERS
+        and field[0] not in "0123456789_"
+        and not iskeyword(field)
+    )
+
+
+def _is_code(code: str) -> bool:
+    count = code[:-1]
+    is_bytes = code.endswith("s") and 1 <= len(count) <= 5 and set(count) <= set("0123456789")
+    return code in _CODES or (is_bytes and not count.startswith("0"))
 
 
 def _check_exactly(field: str, code: str, value: object) -> None:

@@ -1,5 +1,7 @@
 """Writes records to a shared memory segment that other processes read."""
 
+from __future__ import annotations
+
 import os
 import threading
 import time
@@ -7,12 +9,12 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
 from shared_context_server.clock.errors import (
     SegmentClosedError,
     SegmentInUseError,
 )
+from shared_context_server.clock.log import Logger
 from shared_context_server.clock.segment import (
     check_prefix,
     create_segment,
@@ -23,8 +25,11 @@ from shared_context_server.clock.segment_layout import SegmentLayout
 from shared_context_server.clock.seqlock import open_writer
 from shared_context_server.clock.writer_lock import WriterLock, is_process_alive
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
+    from typing import Any, Self
+
+logger = Logger(__name__)
 
 WATCH_S = 2.0
 WATCH_STEP_S = 0.001
@@ -70,7 +75,7 @@ class SegmentWriter:
         self._is_open = True
         _WRITERS.add(self)
         if not self._segment.was_created:
-            _get_logger().info("took over segment %r from a writer that no longer runs", self.name)
+            logger.info("took over segment %r from a writer that no longer runs", self.name)
 
     def write(self, **values: Any) -> None:
         """Replace the record. All fields of the layout are given. Raises OptionError."""
@@ -99,7 +104,7 @@ class SegmentWriter:
         """
         if is_current(self._segment, if_unknown=True):
             return False
-        _get_logger().warning(
+        logger.warning(
             "another process unlinked segment %r: creating it again. (A reader that uses "
             "multiprocessing.shared_memory on Python < 3.13 does this when it exits.)",
             self.name,
@@ -169,12 +174,6 @@ class SegmentWriter:
         self._releases.pop_all()
         if self._own_lock is not None:
             self._own_lock.leave_to_parent()
-
-
-def _get_logger() -> "logging.Logger":
-    import logging  # noqa: PLC0415 - a megabyte that few writers need
-
-    return logging.getLogger(__name__)
 
 
 _WRITERS: weakref.WeakSet[SegmentWriter] = weakref.WeakSet()

@@ -4,7 +4,6 @@ Each source is read in its own thread. So a source that hangs or fails affects n
 sources nor the clock.
 """
 
-import logging
 import math
 import os
 import threading
@@ -12,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from shared_context_server.clock.layout import encode_sensors, sensor_stale_after_ns
+from shared_context_server.clock.log import Logger
 from shared_context_server.clock.sources.channels import Channels, Source
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 BACK_OFF_LIMIT_S = 60.0
 

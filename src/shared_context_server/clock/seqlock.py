@@ -8,22 +8,36 @@ The word is written by one aligned 32-bit store (`memoryview.cast("I")`). `struc
 first store a zero, which readers could see.
 """
 
-import platform
+from __future__ import annotations
+
+import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 SEQUENCE_MASK = 0xFFFFFFFF
+
+
+def find_processor() -> str:
+    """The kind of processor, as `platform.machine` names it, whose module takes half a megabyte."""
+    if hasattr(os, "uname"):
+        return os.uname().machine.lower()
+    return os.environ.get("PROCESSOR_ARCHITECTURE", "").lower()  # noqa: TID251 - a fact of Windows
+
+
 ROUNDS = 40
 SPINS = 200
 PAUSE_S = 0.0005
 """A write takes less than a microsecond, so one round of attempts spans many writes. Readers wait
 only if the writer was descheduled in the middle of a write; it runs again within milliseconds."""
 
-ORDERS_STORES_AND_LOADS = platform.machine().lower() in {"x86_64", "amd64", "i386", "i686"}
+ORDERS_STORES_AND_LOADS = find_processor() in {"x86_64", "amd64", "i386", "i686"}
 """x86 keeps stores in order and loads in order. Other processors need memory fences."""
 
 

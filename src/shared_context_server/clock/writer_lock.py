@@ -4,6 +4,8 @@ The kernel releases the lock when the process ends, also after a crash. A pid in
 not do: the pid of a dead daemon can be used again, and other containers have other pids.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 import sys
@@ -11,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Self
 
 from shared_context_server.clock.errors import (
     DaemonAlreadyRunningError,
@@ -19,6 +20,10 @@ from shared_context_server.clock.errors import (
     WriterAlreadyRunningError,
 )
 from shared_context_server.clock.layout import CLOCK_LAYOUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 TRIES = 20
 PAUSE_S = 0.001

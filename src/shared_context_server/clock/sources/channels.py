@@ -1,26 +1,39 @@
 """The interface of sensor sources and the values they return."""
 
 import math
+from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, SupportsFloat
 
 from shared_context_server.clock.errors import SourceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple, Protocol
+else:  # `typing` takes almost a megabyte
+    Protocol = object
 
 ABSOLUTE_ZERO_C = -273.15
 PAIR = ("temperature", "humidity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channels:
-    """Values of one reading; None if there is no such sensor. Units: °C, %, %, %, processes."""
+if TYPE_CHECKING:
 
-    temperature: float | None = None
-    humidity: float | None = None
-    cpu: float | None = None
-    memory: float | None = None
-    load1: float | None = None
-    is_simulated: bool = False
+    class Channels(NamedTuple):
+        """Values of one reading; None if there is no such sensor. Units: °C, %, %, %, processes."""
+
+        temperature: float | None = None
+        humidity: float | None = None
+        cpu: float | None = None
+        memory: float | None = None
+        load1: float | None = None
+        is_simulated: bool = False
+
+else:
+    Channels = namedtuple(
+        "Channels",
+        ["temperature", "humidity", "cpu", "memory", "load1", "is_simulated"],
+        defaults=[None, None, None, None, None, False],
+    )
 
 
 class Source(Protocol):
@@ -69,7 +82,7 @@ def _check_number(value: object, name: str, low: float, high: float, source: str
     if value is None:
         return None
     # Numbers of other kinds too, such as Decimal and NumPy's. A string has no __float__.
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise SourceError(source, f"{name} is {value!r:.80}, not a number")
     try:
         number = float(value)

@@ -3,15 +3,19 @@
 Format: Documentation/hwmon/sysfs-interface.rst of the kernel; millidegrees and millipercent.
 """
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from os import PathLike, fspath
 
 from shared_context_server.clock.errors import SourceError
 from shared_context_server.clock.sources.channels import Channels
-from shared_context_server.clock.sources.sysfs import read_number, read_word
+from shared_context_server.clock.sources.sysfs import (
+    find_number,
+    list_files,
+    read_number,
+    read_word,
+)
 
-HWMON_ROOT = Path("/sys/class/hwmon")
+HWMON_ROOT = "/sys/class/hwmon"
 
 
 class HwmonSource:
@@ -20,10 +24,10 @@ class HwmonSource:
     Chips with a humidity sensor come first: they measure the air, others measure a component.
     """
 
-    def __init__(self, chip: str = "", root: Path = HWMON_ROOT) -> None:
+    def __init__(self, chip: str = "", root: str | PathLike[str] = HWMON_ROOT) -> None:
         self.name = f"hwmon:{chip}" if chip else "hwmon"
         self._chip = chip
-        self._root = root
+        self._root = fspath(root)
 
     def read(self) -> Channels:
         """Raises SourceError if the chip does not exist, or if no sensor can be read."""
@@ -40,16 +44,16 @@ class HwmonSource:
     def close(self) -> None:
         return None
 
-    def _list_chips(self) -> Iterator[Path]:
-        for path in self._root.glob("hwmon*"):
-            if not self._chip or read_word(path / "name") == self._chip:
+    def _list_chips(self) -> Iterator[str]:
+        for path in list_files(self._root, "hwmon"):
+            if not self._chip or read_word(f"{path}/name") == self._chip:
                 yield path
 
-    def _read_first(self, chips: list[Path], kind: str, failures: list[OSError]) -> float | None:
+    def _read_first(self, chips: list[str], kind: str, failures: list[OSError]) -> float | None:
         for chip in chips:
-            for path in sorted(chip.glob(f"{kind}*_input"), key=_number_of):
+            for path in sorted(list_files(chip, kind, "_input"), key=find_number):
                 try:
-                    if read_number(path.with_name(path.name.replace("_input", "_fault"))):
+                    if read_number(path.removesuffix("_input") + "_fault"):
                         continue
                     value = read_number(path)
                 except OSError as exc:
@@ -60,10 +64,5 @@ class HwmonSource:
         return None
 
 
-def _prefer_air(chip: Path) -> tuple[bool, int]:
-    return not any(chip.glob("humidity*_input")), _number_of(chip)
-
-
-def _number_of(path: Path) -> int:
-    digits = re.search(r"\d+", path.name)
-    return int(digits.group()) if digits else 0
+def _prefer_air(chip: str) -> tuple[bool, int]:
+    return not list_files(chip, "humidity", "_input"), find_number(chip)

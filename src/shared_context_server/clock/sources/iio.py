@@ -5,15 +5,19 @@ Documentation/ABI/testing/sysfs-bus-iio of the kernel. A channel has a processed
 a raw one; (raw + offset) * scale is the value. Both are in millidegrees and millipercent.
 """
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
+from os import PathLike, fspath
 
 from shared_context_server.clock.errors import SourceError
 from shared_context_server.clock.sources.channels import Channels
-from shared_context_server.clock.sources.sysfs import read_number, read_word
+from shared_context_server.clock.sources.sysfs import (
+    find_number,
+    list_files,
+    read_number,
+    read_word,
+)
 
-IIO_ROOT = Path("/sys/bus/iio/devices")
+IIO_ROOT = "/sys/bus/iio/devices"
 
 
 class IioSource:
@@ -22,10 +26,10 @@ class IioSource:
     Devices with a humidity sensor come first: they measure the air.
     """
 
-    def __init__(self, device: str = "", root: Path = IIO_ROOT) -> None:
+    def __init__(self, device: str = "", root: str | PathLike[str] = IIO_ROOT) -> None:
         self.name = f"iio:{device}" if device else "iio"
         self._device = device
-        self._root = root
+        self._root = fspath(root)
 
     def read(self) -> Channels:
         """Raises SourceError if the device does not exist, or if no channel can be read."""
@@ -42,13 +46,13 @@ class IioSource:
     def close(self) -> None:
         return None
 
-    def _list_devices(self) -> Iterator[Path]:
-        for path in self._root.glob("iio:device*"):
-            if not self._device or read_word(path / "name") == self._device:
+    def _list_devices(self) -> Iterator[str]:
+        for path in list_files(self._root, "iio:device"):
+            if not self._device or read_word(f"{path}/name") == self._device:
                 yield path
 
 
-def _read_first(devices: list[Path], channel: str, failures: list[OSError]) -> float | None:
+def _read_first(devices: list[str], channel: str, failures: list[OSError]) -> float | None:
     for device in devices:
         try:
             value = _read_channel(device, channel)
@@ -60,21 +64,17 @@ def _read_first(devices: list[Path], channel: str, failures: list[OSError]) -> f
     return None
 
 
-def _read_channel(device: Path, channel: str) -> float | None:
-    processed = read_number(device / f"{channel}_input")
+def _read_channel(device: str, channel: str) -> float | None:
+    processed = read_number(f"{device}/{channel}_input")
     if processed is not None:
         return processed / 1000
-    raw = read_number(device / f"{channel}_raw")
+    raw = read_number(f"{device}/{channel}_raw")
     if raw is None:
         return None
-    offset = read_number(device / f"{channel}_offset") or 0.0
-    scale = read_number(device / f"{channel}_scale")
+    offset = read_number(f"{device}/{channel}_offset") or 0.0
+    scale = read_number(f"{device}/{channel}_scale")
     return (raw + offset) * (1.0 if scale is None else scale) / 1000
 
 
-def _prefer_air(device: Path) -> tuple[bool, int]:
-    digits = re.search(r"\d+$", device.name)
-    return (
-        not any(device.glob("in_humidityrelative_*")),
-        int(digits.group()) if digits else 0,
-    )
+def _prefer_air(device: str) -> tuple[bool, int]:
+    return not list_files(device, "in_humidityrelative_"), find_number(device)

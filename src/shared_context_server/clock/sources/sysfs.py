@@ -1,12 +1,30 @@
 """Reads numbers and words from files of /sys."""
 
-from pathlib import Path
+import os
 
 
-def read_number(path: Path) -> float | None:
+def list_files(directory: str, start: str, end: str = "") -> list[str]:
+    """The paths in `directory` whose names begin and end like this. Empty without a directory."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    found = [name for name in names if name.startswith(start) and name.endswith(end)]
+    return [f"{directory}/{name}" for name in found]
+
+
+def find_number(path: str) -> int:
+    """The first number in the name of a file; 0 if it has none."""
+    name = path.rpartition("/")[2]
+    digits = "".join(letter if letter in "0123456789" else " " for letter in name).split()
+    return int(digits[0]) if digits else 0
+
+
+def read_number(path: str) -> float | None:
     """The number in a file; None if there is no such file. Raises OSError if it has no number."""
     try:
-        text = path.read_text("ascii")
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read()
     except FileNotFoundError:
         return None
     try:
@@ -15,9 +33,10 @@ def read_number(path: Path) -> float | None:
         raise OSError(f"{path} contains {text[:40]!r}, not a number") from exc
 
 
-def read_word(path: Path) -> str:
+def read_word(path: str) -> str:
     """The text of a file without its newline; empty if there is no such file."""
     try:
-        return path.read_text("utf-8", "replace").strip()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
     except FileNotFoundError:
         return ""

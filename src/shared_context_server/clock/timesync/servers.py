@@ -1,6 +1,5 @@
 """Time from NTP servers. A thread for each server queries it, so ticks never wait for an answer."""
 
-import logging
 import math
 import random
 import sys
@@ -9,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from shared_context_server.clock.errors import TimeServerError, TimeServerRefusedError
+from shared_context_server.clock.log import Logger
 from shared_context_server.clock.timesync.clock_selection import ClockSelection, SelectedTime
 from shared_context_server.clock.timesync.discipline import DisciplinedClock
 from shared_context_server.clock.timesync.exchange import ServerAddress, query_server
 from shared_context_server.clock.timesync.intersection import Sample
 from shared_context_server.clock.timesync.timekeeper import NS, Tick, read_clock_pair
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 BURST_ANSWERS = 4
 BURST_INTERVAL_S = 2.0

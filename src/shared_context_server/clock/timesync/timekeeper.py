@@ -2,22 +2,36 @@
 
 import math
 import time
-from typing import NamedTuple, Protocol
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple, Protocol
+else:  # `typing` takes almost a megabyte
+    Protocol = object
 
 NS = 1_000_000_000
 PAIR_ATTEMPTS = 4
 PAIR_GOOD_NS = 5_000
 
 
-class Tick(NamedTuple):
-    """The time at a tick and its error. Units as in the clock's record."""
+if TYPE_CHECKING:
 
-    time_s: float
-    monotonic_ns: int
-    last_sync_s: float
-    offset_s: float
-    error_bound_s: float
-    is_synchronized: bool
+    class Tick(NamedTuple):
+        """The time at a tick and its error. Units as in the clock's record."""
+
+        time_s: float
+        monotonic_ns: int
+        last_sync_s: float
+        offset_s: float
+        error_bound_s: float
+        is_synchronized: bool
+
+else:
+    Tick = namedtuple(
+        "Tick",
+        ["time_s", "monotonic_ns", "last_sync_s", "offset_s", "error_bound_s", "is_synchronized"],
+    )
 
 
 class Timekeeper(Protocol):
