@@ -111,3 +111,56 @@ def test_the_struct_in_the_documentation_compiles_and_reads(tmp_path, prefix, st
     )
     with clock.ClockReader(prefix) as reader:
         assert abs(float(run.stdout.split()[0]) - reader.now().time) < 30
+
+
+def test_the_daemon_imports_none_of_what_takes_megabytes(prefix):
+    """With its defaults, after its first ticks and readings. The whole process is to take 12 MB."""
+    code = (
+        "import sys, threading\n"
+        "from shared_context_server.clock import process\n"
+        "from shared_context_server.clock.options import DaemonOptions\n"
+        "words = process.make_command(DaemonOptions(prefix=sys.argv[1]), debug=False,"
+        " until_eof=True)[3:]\n"
+        "status = process.main(words)\n"
+        "print(status, *sys.modules, sep='\\n')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, prefix],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=unmeasured(),
+    )
+    ready, status, *modules = run.stdout.splitlines()
+    assert (ready[:6], status) == ("ready:", "0")
+    assert "took over" not in run.stderr
+    assert "INFO clock daemon started" in run.stderr
+    heavy = {"argparse", "ctypes", "dataclasses", "inspect", "json", "logging", "ntplib", "pathlib"}
+    heavy |= {"platform", "psutil", "re", "socket", "subprocess", "tempfile", "typing"}
+    assert heavy.isdisjoint(modules)
+
+
+def measure_private_mb(command):
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=unmeasured(),
+    ) as process:
+        assert process.stdout.readline()
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        process.communicate("")
+    return int(text.split("Private_Dirty:")[1].split()[0]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_daemon_takes_little_more_than_a_bare_interpreter(prefix):
+    """What its command becomes: a process without the parser of the options. 12 MB in all with the
+    interpreter of which a bare process takes 9."""
+    daemon = ["-m", "shared_context_server.clock", "--prefix", prefix, "--until-eof"]
+    bare = ["-c", "import sys; print('ready', flush=True); sys.stdin.read()"]
+    assert measure_private_mb(daemon) < measure_private_mb(bare) + 4

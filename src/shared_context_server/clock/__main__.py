@@ -12,7 +12,7 @@ from shared_context_server.clock.process import make_command
 from shared_context_server.clock.sources.registry import DEFAULT_SOURCES
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: RET503 - exec does not return
     """Check the options and run the daemon. Exit status: 0 after a normal end, 1 if it cannot run, 2
     for bad options."""
     parser = build_parser()
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform == "win32":  # there, the parent would not wait for the new process
         return process.main(command[3:])
     # Replaces this process: the daemon does not need the parser.
-    os.execv(command[0], command)  # noqa: S606 - no shell is needed, and it does not return
+    os.execv(command[0], command)  # noqa: S606 - no shell is needed
 
 
 def build_parser() -> argparse.ArgumentParser:
