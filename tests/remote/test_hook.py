@@ -26,9 +26,9 @@ SILENT = (0, "", "")
 PROMPT = json.dumps({"hook_event_name": "UserPromptSubmit", "session_id": "of-the-client"})
 # All that a silent hook may import of what is not built in: each of them takes milliseconds.
 LIGHT = {
-    *("__future__", "_collections_abc", "_hashlib", "_json", "_sitebuiltins", "_socket", "abc"),
+    *("__future__", "_collections_abc", "_json", "_sitebuiltins", "_socket", "abc"),
     *("array", "codecs", "collections", "contextlib", "copyreg", "encodings", "enum", "fcntl"),
-    *("functools", "genericpath", "hashlib", "importlib", "io", "json", "keyword", "math", "os"),
+    *("functools", "genericpath", "importlib", "io", "json", "keyword", "math", "os"),
     *("operator", "posixpath", "re", "reprlib", "runpy", "select", "selectors", "site", "socket"),
     *("stat", "types", "warnings", "zipimport"),
 }
@@ -68,6 +68,10 @@ def test_another_agent_of_the_machine_is_told_too(hub: Hub) -> None:
     hub.say(hub.session(), "@carol and @dave")
     assert "@carol and @dave" in hub.run("hook", agent="carol").stdout
     assert "@carol and @dave" in hub.run("hook", "--agent-id", "dave").stdout
+    long_name = "a" * 120
+    hub.say(hub.session(), f"@{long_name}")
+    assert long_name in hub.run("hook", agent=long_name).stdout
+    assert outcome(hub.run("hook", agent=long_name)) == SILENT
 
 
 def test_more_than_one_hook_tells_is_told_by_the_next(hub: Hub) -> None:

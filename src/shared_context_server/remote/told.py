@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS = 1000  # remembered, the last ones that were looked at
 _MAX_FILE_BYTES = 1024 * 1024
+_MAX_NAME_CHARS = 200  # of 255 that a file's name may have
 
 
 class Busy(Exception):
@@ -97,6 +97,10 @@ def lock_file(path: str) -> int:
 def _find_path(access: Access, kind: str, more: str = "") -> str:
     directory = os.path.join(find_state_dir(), "hooks")
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    # Ids may have any characters and be as long as a file's name.
-    name = "\0".join((access.url, access.agent_id or "", more))
-    return os.path.join(directory, f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}")
+    name = "\0".join((access.url, access.agent_id or "", more)).encode()
+    digest = name.hex()  # ids may have any characters
+    if len(digest) > _MAX_NAME_CHARS:
+        import hashlib  # noqa: PLC0415 - it loads OpenSSL, which is seldom needed
+
+        digest = hashlib.sha256(name).hexdigest()
+    return os.path.join(directory, f"{kind}-{digest}")
