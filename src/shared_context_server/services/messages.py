@@ -65,6 +65,8 @@ async def add_message(
     added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
     if not added.duplicate:
         services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
+        if services.mentions.wants(content, distinct):
+            services.mentions.note(_to_message(new, added))
         if services.bus.has_subscribers(session_id):
             services.shared_reads.keep_committed(_to_message(new, added))
     return added
@@ -97,6 +99,7 @@ async def get_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
     require_cursor(page, query.after_seq)
+    services.mentions.clear_page(caller, session_id, page.messages)
     return page
 
 
@@ -135,4 +138,5 @@ async def mark_read(services: Services, caller: Caller, session_id: str, seq: in
     stored, unread = await services.store.sessions.set_cursor(
         session_id, caller, seq, partial(policy.require_session_read, caller)
     )
+    services.mentions.clear_up_to(caller, session_id, stored)
     return ReadPosition(stored, unread)

@@ -135,4 +135,5 @@ async def delete_session(services: Services, caller: Caller, session_id: str) ->
         AuditEntry.by(caller, "session_deleted", session_id),
     )
     services.corpora.forget(session_id)
+    services.mentions.forget_session(session_id)
     services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))

@@ -81,6 +81,7 @@ async def wait_for_messages(
                 read = await follow.read(cursor, news)
                 found = cut_page([m for m in read if wanted.accepts(m)], request.limit)
                 if found:
+                    services.mentions.clear_page(caller, request.session_id, found)
                     return Waited(found, found[-1].seq, timed_out=False)
                 if not cursor.has_more:
                     break

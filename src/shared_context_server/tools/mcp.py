@@ -34,6 +34,7 @@ from shared_context_server.tools.dispatch import (
 )
 from shared_context_server.tools.registry import Tool
 
+UNREAD_META = "shared-context/unread"
 MAX_BOUND_SESSIONS = 10_000
 BOUND_FOR_S = 3600.0
 
@@ -147,11 +148,16 @@ def _client_name(context: Context) -> str | None:
 
 
 def tool_result(outcome: Outcome) -> ToolResult:
-    """Return the outcome as JSON text and as structured content. Errors keep their shape."""
+    """Return the outcome as JSON text and as structured content, with unread mentions as a second
+    text and in _meta. Errors keep their shape."""
     text = outcome.json()
+    content = [TextContent(type="text", text=text.decode())]
+    if outcome.unread is not None:
+        content.append(TextContent(type="text", text=outcome.unread.text()))
     return ToolResult(
-        content=[TextContent(type="text", text=text.decode())],
+        content=content,
         structured_content=from_json(text),
+        meta=None if outcome.unread is None else {UNREAD_META: outcome.unread.meta()},
         is_error=outcome.is_error,
     )
 
