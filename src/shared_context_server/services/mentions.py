@@ -27,7 +27,7 @@ from pydantic_core import to_json
 
 from shared_context_server import policy
 from shared_context_server.background_tasks import BackgroundTasks
-from shared_context_server.errors import SessionNotFound, SharedContextError
+from shared_context_server.errors import SharedContextError
 from shared_context_server.models import (
     MAX_AGENT_ID_CHARS,
     Caller,
@@ -116,7 +116,7 @@ class _Agent:
     """What this process knows of an agent: its unread mentions, without their contents; up to which
     seq it has read; which state was told to which instance. `state` grows with each mention."""
 
-    unread: dict[_Place, Message] = field(default_factory=dict)
+    unread: dict[_Place, tuple[Message, Session]] = field(default_factory=dict)
     read_up_to: dict[str, int] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
     state: int = 0
@@ -153,15 +153,14 @@ class Mentions:
         if not agent.unread or agent.told.get(caller.instance) == agent.state:
             return None
         _remember(agent.told, caller.instance, agent.state)
-        return _summarize([m for m in agent.unread.values() if self._can_see(caller, m)])
-
-    def _can_see(self, caller: Caller, message: Message) -> bool:
-        session = self._sessions.get(message.session_id)
-        return (
-            session is not None
-            and policy.may_read(caller)
-            and policy.can_see_session(caller, session)
-            and policy.can_see_message(caller, message)
+        return _summarize(
+            [
+                message
+                for message, session in agent.unread.values()
+                if policy.may_read(caller)
+                and policy.can_see_session(caller, session)
+                and policy.can_see_message(caller, message)
+            ]
         )
 
     def clear_page(self, caller: Caller, session_id: str, messages: Sequence[Message]) -> None:
@@ -238,11 +237,11 @@ class Mentions:
 
     async def _recover(self, agent_id: str) -> None:
         with suppress(SharedContextError):  # then only what comes from now on is told
-            async with self._turn:
+            await import_late(MENTIONS)
+            async with self._turn:  # one at a time, so that new agents do not hold up other reads
                 if self._position is None:
                     self._position = await self._store.messages.get_newest_id()
-            found = await self._store.messages.list_unread_to(agent_id, limit=MAX_UNREAD)
-            await import_late(MENTIONS)
+                found = await self._store.messages.list_unread_to(agent_id, limit=MAX_UNREAD)
             for message in found:
                 await self._add(message, {agent_id})
 
@@ -257,7 +256,7 @@ class Mentions:
             await import_late(MENTIONS)
             while self._pending:
                 message = self._pending.popleft()
-                with suppress(SharedContextError):
+                with suppress(SharedContextError):  # such as a session that was deleted
                     await self._add(message, set(self._find_mentioned(message)))
         finally:
             self._is_examining = False
@@ -278,12 +277,11 @@ class Mentions:
         mentioned = [name for name in agent_ids if _mentions(message, name)]
         if not mentioned:
             return
-        if message.session_id not in self._sessions:
+        session = self._sessions.get(message.session_id)
+        if session is None:
             # Who may use a session never changes.
-            try:
-                session = await self._store.sessions.get(message.session_id)
-            except SessionNotFound:
-                return
+            found = await self._store.sessions.get(message.session_id)
+            session = found._replace(purpose="", metadata={})
             _remember(self._sessions, message.session_id, session, MAX_SESSIONS)
         place = message.session_id, message.seq
         kept = message._replace(content="", metadata={})
@@ -292,7 +290,7 @@ class Mentions:
             if agent is not None and message.seq > agent.read_up_to.get(message.session_id, 0):
                 if place not in agent.unread:
                     agent.state += 1
-                _remember(agent.unread, place, kept, MAX_UNREAD)
+                _remember(agent.unread, place, (kept, session), MAX_UNREAD)
 
     async def finish(self) -> None:
         """Wait until all that was noted so far has been examined."""

@@ -32,7 +32,7 @@ def require_parent(parent: Message | None, new: NewMessage) -> None:
         raise MessageNotFound(new.parent_message_id, field="parent_message_id")
 
 
-SCANNED_FOR_UNREAD = 5000  # newest messages of the store: a few milliseconds
+SCANNED_FOR_UNREAD = 1000  # newest messages of the store; their contents are searched
 
 
 def addressing(agent_id: str, limit: int) -> dict[str, Any]:
