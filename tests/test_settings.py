@@ -42,6 +42,7 @@ VALUES: dict[str, str] = {
     "clock_ntp": "kernel",
     "clock_sources": "none",
     "tool_use_ids": "false",
+    "unread_mentions": "false",
 }
 NEEDED = {"mcp_session_identity": {"mcp_sessions": "stateful"}}  # settings that it goes with
 NUMBER = "64"  # allowed for all settings that are numbers

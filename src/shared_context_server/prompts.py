@@ -24,7 +24,7 @@ Shared messages and memory for agents that work together.
 2. list_sessions, or create_session(purpose). Share findings with add_message; catch up with get_digest.
 3. Continue with get_messages(after_seq=next_after_seq), then mark_read. Search with search_context.
 4. set_memory stores values: private, or scope="shared"; use expected_version to not overwrite others.
-Retrying a write? Send the same idempotency_key. Errors say in "suggestion" what to do.
+Told of unread mentions? Read them. Retrying a write? Send the same idempotency_key. Errors say in "suggestion" what to do.
 """
 _HIDDEN = frozenset({"auth_token"})  # an argument of all tools that prompts do not need
 

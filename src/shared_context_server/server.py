@@ -45,6 +45,7 @@ from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
 from shared_context_server.services.indexer import open_indexer
+from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.services.shared_reads import SharedReads
@@ -123,6 +124,7 @@ async def open_server(
             shared_reads=SharedReads(store, identity),
             limits=RateLimits(settings),
             slots=Slots(settings),
+            mentions=Mentions(store, is_on=settings.unread_mentions),
         )
         clock_alignment = ClockAlignment(store, MACHINE_CLOCK)
         with suppress(SharedContextError):  # it is repeated below
@@ -133,6 +135,8 @@ async def open_server(
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
+        await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
+        stack.push_async_callback(services.mentions.finish)
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
         if settings.session_retention_days is not None:

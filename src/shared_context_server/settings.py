@@ -282,6 +282,10 @@ class Settings(BaseModel):
     idempotency_retention_hours: int = Field(
         default=168, ge=1, description="How long a repeated idempotency_key is recognised."
     )
+    unread_mentions: bool = Field(
+        default=True,
+        description="Tell callers with their next answer, once, of new messages addressed to them.",
+    )
     tool_use_ids: bool = Field(
         default=True,
         description=(

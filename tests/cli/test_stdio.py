@@ -162,6 +162,18 @@ def test_a_local_client_may_read_and_write_but_not_administer(
         assert use(process, "get_audit_log")["code"] == "PERMISSION_DENIED"
 
 
+def test_the_session_of_claude_code_is_the_instance_unless_a_call_names_another(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    with by_hand(env | {"CLAUDE_CODE_SESSION_ID": "8c0f"}, tmp_path) as process:
+        send(process, INITIALIZE, INITIALIZED)
+        receive(process)
+        assert use(process, "acquire_lease", name="x")["instance"] == "8c0f"
+        call = {"name": "set_status", "arguments": {"text": "x"}, "_meta": {"threadId": "one"}}
+        said = ask(process, "tools/call", **call)["structuredContent"]
+        assert said["instance"] == "one"
+
+
 def test_the_agent_type_decides_on_agent_only_messages(env: dict[str, str], tmp_path: Path) -> None:
     with (
         by_hand(env, tmp_path, "--agent-id", "a", "--agent-type", "claude") as claude,

@@ -216,6 +216,27 @@ async def test_what_json_cannot_say_is_refused_before_it_is_sent(
         await client.set_memory("key", object())
 
 
+async def test_a_program_is_told_of_unread_mentions_once_and_may_name_its_thread(
+    server_url: str,
+) -> None:
+    async with (
+        make_client(server_url) as alice,
+        make_client(server_url, "reader", instance="one") as reader,
+    ):
+        await reader.get_time()
+        session = alice.session(await create_session(alice))
+        await session.add("for you", recipients=["reader"], visibility="private")
+        async with asyncio.timeout(PATIENCE_S):
+            while (told := reader.take_unread()) is None:
+                await reader.get_time()
+        one = {"session_id": session.id, "count": 1, "first_seq": 1, "newest_seq": 1}
+        assert told == {"count": 1, "sessions": [one]}
+        assert reader.take_unread() is None
+        await reader.session(session.id).add("thanks")
+        messages = (await session.messages()).messages
+        assert [message.sender_instance for message in messages] == ["", "one"]
+
+
 async def test_a_wrong_key_is_refused_by_name(server_url: str) -> None:
     async with make_client(server_url, api_key="not-a-key-of-this-server") as client:
         with pytest.raises(Unauthenticated) as refused:

@@ -161,7 +161,9 @@ async def test_a_damaged_index_is_made_anew_and_search_answers_meanwhile(
         answer = await restarted.find("needel 3")
         assert contents_of(answer)[0] == "needle 3"
         assert (answer.scanned, answer.exhaustive) == (20, True)
-        assert (await restarted.find("x", within=Within.MEMORY)).exhaustive  # which only an index is
+        assert (
+            await restarted.find("x", within=Within.MEMORY)
+        ).exhaustive  # which only an index is
         assert len([path for path in restarted.folder.path.iterdir() if path.is_dir()]) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from shared_context_client._generated.results import Permission, TokenResult
 from shared_context_client._generated.tools import AsyncTools
@@ -84,6 +85,12 @@ class SharedContextClient(AsyncTools):
         return await self._connection.authenticate(
             None if permissions is None else list(permissions)
         )
+
+    def take_unread(self) -> dict[str, Any] | None:
+        """Return what the server last told of unread mentions of this agent, once: `count`, and
+        `sessions` with `session_id`, `count`, `first_seq` and `newest_seq`. None if it told nothing
+        since. Sends nothing."""
+        return self._connection.take_unread()
 
     def session(self, session_id: str) -> Session:
         """Return a handle for one session. Sends nothing."""

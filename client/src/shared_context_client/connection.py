@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import time
@@ -31,9 +32,10 @@ from shared_context_client.errors import (
 )
 from shared_context_client.options import Limits, Retries, direct_mounts
 from shared_context_client.request_tasks import RequestTasks
-from shared_context_client.wire import encode_json
+from shared_context_client.wire import JsonObject, encode_json
 
 TOOL_PATH = "/mcp/tool/"
+UNREAD_HEADER = "X-Unread-Mentions"
 _TOOLS = {tool.name: tool for tool in registry.TOOLS}
 # Servers close idle connections after 5 s or more. We close ours earlier, because a request
 # that meets the closing may or may not have been read.
@@ -60,6 +62,7 @@ class Connection:
         self._credentials = credentials
         self._breaker = breaker
         self.are_streams_usable = True
+        self._unread: str | None = None
         self._streams = 0
         self._retries = retries
         self.limits = limits
@@ -78,6 +81,12 @@ class Connection:
 
     async def close(self) -> None:
         await self._requests.close()
+
+    def take_unread(self) -> JsonObject | None:
+        """See SharedContextClient.take_unread."""
+        unread, self._unread = self._unread, None
+        found: JsonObject | None = None if unread is None else json.loads(unread)
+        return found
 
     async def authenticate(self, permissions: list[Permission] | None) -> TokenResult:
         """Exchange the key for a token, which is used from now on."""
@@ -215,6 +224,7 @@ class Connection:
             response = await self._send(path, body, used, answer_s)
         if response.status_code == httpx.codes.OK:
             self._breaker.note_answer()
+            self._unread = response.headers.get(UNREAD_HEADER) or self._unread
             return response.content
         raise self._note_error(response)
 

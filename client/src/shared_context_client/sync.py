@@ -217,6 +217,10 @@ class SyncSharedContextClient(SyncTools):
         """See SharedContextClient.authenticate."""
         return self._loop.run(self._client.authenticate(permissions=permissions))
 
+    def take_unread(self) -> dict[str, Any] | None:
+        """See SharedContextClient.take_unread."""
+        return self._client.take_unread()
+
     def session(self, session_id: str) -> SyncSession:
         """Return a handle for one session. Sends nothing."""
         return SyncSession(self._loop, self._client.session(session_id))

@@ -15,7 +15,14 @@ from shared_context_server.errors import (
     RateLimited,
     Unauthenticated,
 )
-from shared_context_server.rest.wire import read_body, run_while_connected, send_body, send_outcome
+from shared_context_server.rest.wire import (
+    read_body,
+    run_while_connected,
+    send_body,
+    send_outcome,
+    unread_header,
+)
+from shared_context_server.services.mentions import UnreadMentions
 from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, parse_json
 
 MAX_CALLS = 100
@@ -93,9 +100,13 @@ class BatchEndpoint:
             raise Unauthenticated("The request has no credential.")
         answered = await run_while_connected(receive, self._run(batch))
         if answered is not None:
-            await send_body(send, answered)
+            body, unread = answered
+            headers = () if unread is None else (unread_header(unread),)
+            await send_body(send, body, headers=headers)
 
-    async def _run(self, batch: Batch) -> bytes:
+    async def _run(self, batch: Batch) -> tuple[bytes, UnreadMentions | None]:
+        """The body, and the mentions that the last call found unread."""
+        unread = None
         connection = current_connection.get()
         results = []
         left = MAX_ANSWER_BYTES
@@ -104,10 +115,11 @@ class BatchEndpoint:
                 outcome = await self._call(number, call, connection)
             else:
                 outcome = failure(AnswerTooLarge(MAX_ANSWER_BYTES))
+            unread = outcome.unread or unread
             result = outcome.json()
             left -= len(result)
             results.append(b'{"status":%d,"result":%b}' % (outcome.status, result))
-        return b'{"results":[%b]}' % b",".join(results)
+        return b'{"results":[%b]}' % b",".join(results), unread
 
     async def _call(self, number: int, call: BatchCall, connection: Connection) -> Outcome:
         if number:  # the first call is counted as the request

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from starlette.types import Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import error_headers
 from shared_context_server.auth.middleware.head import RawHeader
+from shared_context_server.services.mentions import UnreadMentions, header_value
 from shared_context_server.tools.dispatch import Outcome
 
 T = TypeVar("T")
 
 JSON = b"application/json"
+UNREAD_HEADER = b"x-unread-mentions"
 
 
 async def read_body(receive: Receive) -> bytes | None:
@@ -57,8 +59,17 @@ async def send_body(
 
 async def send_outcome(send: Send, outcome: Outcome) -> None:
     """Send the outcome of a call."""
-    headers = error_headers(outcome.status, outcome.retry_after_s) if outcome.is_error else ()
+    headers: Sequence[RawHeader] = ()
+    if outcome.is_error:
+        headers = error_headers(outcome.status, outcome.retry_after_s)
+    elif outcome.unread is not None:
+        headers = [unread_header(outcome.unread)]
     await send_body(send, outcome.json(), status=outcome.status, headers=headers)
+
+
+def unread_header(unread: UnreadMentions) -> RawHeader:
+    """The header that tells of unread mentions, as JSON in ASCII."""
+    return UNREAD_HEADER, header_value(unread)
 
 
 class FixedAnswer:

@@ -24,9 +24,7 @@ def match_in_steps(
     if with_metadata:
         described = [number for number, item in enumerate(items) if item.metadata]
         texts = [join_texts(items[number].metadata) for number in described]
-        for number, score in zip(
-            described, (yield from score_in_steps(query, texts)), strict=True
-        ):
+        for number, score in zip(described, (yield from score_in_steps(query, texts)), strict=True):
             scores[number] = max(score, scores[number])
     lowest = max(threshold, LOWEST_SCORE)
     return [

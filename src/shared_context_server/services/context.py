@@ -9,6 +9,7 @@ from shared_context_server.auth.limits import RateLimits
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.events.bus import Bus
 from shared_context_server.services.candidates import Candidates
+from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
@@ -31,3 +32,4 @@ class Services:
     shared_reads: SharedReads
     limits: RateLimits
     slots: Slots
+    mentions: Mentions

@@ -65,10 +65,17 @@ async def add_message(
     )
     added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
     if not added.duplicate:
-        services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
-        if services.bus.has_subscribers(session_id):
-            services.shared_reads.keep_committed(to_appended(new, added))
+        announce(services, to_appended(new, added))
     return added
+
+
+def announce(services: Services, message: Message) -> None:
+    """Tell whoever waits for it, or is mentioned, of a message that was committed."""
+    services.bus.publish(Event(EventKind.MESSAGE_ADDED, message.session_id, seq=message.seq))
+    if services.mentions.wants(message.content, message.recipients):
+        services.mentions.note(message)
+    if services.bus.has_subscribers(message.session_id):
+        services.shared_reads.keep_committed(message)
 
 
 async def get_messages(
@@ -80,6 +87,7 @@ async def get_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
     require_cursor(page, query.after_seq)
+    services.mentions.clear_page(caller, session_id, page.messages)
     return page
 
 
@@ -118,4 +126,5 @@ async def mark_read(services: Services, caller: Caller, session_id: str, seq: in
     stored, unread = await services.store.sessions.set_cursor(
         session_id, caller, seq, partial(policy.require_session_read, caller)
     )
+    services.mentions.clear_up_to(caller, session_id, stored)
     return ReadPosition(stored, unread)

@@ -325,9 +325,7 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
-async def _compare_memory(
-    search: _Search, addresses: Iterable[MemoryAddress]
-) -> list[MemoryEntry]:
+async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> list[MemoryEntry]:
     """Compare the entries that are still there and that the caller may read; return them."""
     entries = []
     for address in dict.fromkeys(addresses):

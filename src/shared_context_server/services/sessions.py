@@ -127,6 +127,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
     page = await services.store.messages.list_visible(
         session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
     )
+    services.mentions.clear_page(caller, session_id, page.messages)
     return SessionDetail(summary, participants, page.messages)
 
 
@@ -149,4 +150,5 @@ async def delete_session(services: Services, caller: Caller, session_id: str) ->
         partial(policy.require_session_control, caller),
         AuditEntry.by(caller, "session_deleted", session_id),
     )
+    services.mentions.forget_session(session_id)
     services.bus.publish(Event(EventKind.SESSION_DELETED, session_id))

@@ -19,7 +19,6 @@ from shared_context_server.models import (
     Event,
     EventKind,
     JsonObject,
-    Message,
     Permission,
     Task,
     TaskOutcome,
@@ -28,6 +27,7 @@ from shared_context_server.models import (
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
+from shared_context_server.services.messages import announce
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import (
@@ -105,7 +105,8 @@ async def add_task(services: Services, caller: Caller, request: TaskRequest) -> 
         ),
     )
     written = await services.store.tasks.add(new, partial(policy.require_session_work, caller))
-    _publish(services, written.message)
+    if written.message is not None:
+        announce(services, written.message)
     return written
 
 
@@ -193,12 +194,14 @@ async def _try(services: Services, caller: Caller, request: ClaimRequest) -> Cla
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True), suppress(SharedContextError):
             attempt = await attempting
-            _publish(services, attempt.message)
+            if attempt.message is not None:
+                announce(services, attempt.message)
             if attempt.message is not None and request.idempotency_key is None:
                 assert attempt.task is not None
                 await _give_back(services, caller, attempt.task)
         raise
-    _publish(services, attempt.message)
+    if attempt.message is not None:
+        announce(services, attempt.message)
     return attempt
 
 
@@ -246,7 +249,8 @@ async def finish_task(services: Services, caller: Caller, request: FinishRequest
     written = await services.store.tasks.finish(
         finish, partial(policy.require_session_work, caller)
     )
-    _publish(services, written.message)
+    if written.message is not None:
+        announce(services, written.message)
     return written
 
 
@@ -283,15 +287,6 @@ async def list_unfinished(services: Services, caller: Caller, session_id: str) -
     shown = [task for page in pages for task in page.tasks]
     has_more = any(page.has_more for page in pages)
     return ListedTasks(TaskPage(shown, has_more, pages[-1].counts), None)
-
-
-def _publish(services: Services, message: Message | None) -> None:
-    """Tell subscribers of the message, if one was written."""
-    if message is None:
-        return
-    services.bus.publish(Event(EventKind.MESSAGE_ADDED, message.session_id, seq=message.seq))
-    if services.bus.has_subscribers(message.session_id):
-        services.shared_reads.keep_committed(message)
 
 
 def _fingerprint(key: str | None, *parts: object) -> str:

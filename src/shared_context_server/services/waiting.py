@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 
 from shared_context_server import policy
 from shared_context_server.errors import SessionNotFound
@@ -88,6 +90,8 @@ async def wait_for_messages(
             found = await sessions.read(news)
             if found:
                 messages = cut_page(found, request.limit)
+                for session_id, given in groupby(messages, attrgetter("session_id")):
+                    services.mentions.clear_page(caller, session_id, list(given))
                 return Waited(messages, sessions.find_cursors(messages), timed_out=False)
     return Waited([], sessions.find_cursors([]), timed_out=True)
 

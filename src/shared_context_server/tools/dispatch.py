@@ -32,6 +32,7 @@ from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import ReportProgress
 from shared_context_server.services.json_rules import find_name_of_overlong_integer
+from shared_context_server.services.mentions import UnreadMentions
 from shared_context_server.tools.arguments import TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import IDEMPOTENCY_KEY, Call, Tool
@@ -51,11 +52,13 @@ _log = get_logger("tools")
 
 @dataclass(slots=True)
 class Outcome:
-    """The outcome of a call: a result, or an error in the one error shape."""
+    """The outcome of a call: a result, or an error in the one error shape. `unread`: what is to be
+    told to the caller beside the result."""
 
     status: int
     body: BaseModel | Written[Any] | dict[str, Any]
     retry_after_s: int | None = None
+    unread: UnreadMentions | None = None
 
     @property
     def is_error(self) -> bool:
@@ -91,7 +94,7 @@ class Dispatcher:
         try:
             if tool is None:
                 raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
-            outcome = Outcome(200, await self._run(tool, arguments, connection, report_progress))
+            outcome = await self._run(tool, arguments, connection, report_progress)
         except SharedContextError as exc:
             outcome = failure(self._count_failure(exc, connection))
         except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
@@ -107,7 +110,7 @@ class Dispatcher:
         arguments: Any,
         connection: Connection,
         report_progress: ReportProgress | None,
-    ) -> BaseModel | Written[Any]:
+    ) -> Outcome:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
@@ -122,7 +125,9 @@ class Dispatcher:
         result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )
-        return result
+        is_known = tool.permission is not None
+        unread = self.services.mentions.find_news(caller) if is_known else None
+        return Outcome(200, result, unread=unread)
 
     def _add_idempotency_key(
         self, tool: Tool[Any, Any], arguments: Any, caller: Caller, connection: Connection

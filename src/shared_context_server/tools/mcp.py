@@ -44,6 +44,7 @@ from shared_context_server.tools.dispatch import (
 from shared_context_server.tools.registry import Tool
 
 LOGGER = "shared_context_server"  # of log messages to clients
+UNREAD_META = "shared-context/unread"
 MAX_BOUND_SESSIONS = 10_000
 BOUND_FOR_S = 3600.0
 
@@ -193,11 +194,16 @@ def _client_name(context: Context) -> str | None:
 
 
 def tool_result(outcome: Outcome) -> ToolResult:
-    """Return the outcome as JSON text and as structured content. Errors keep their shape."""
+    """Return the outcome as JSON text and as structured content, with unread mentions as a second
+    text and in _meta. Errors keep their shape."""
     text = outcome.json()
+    content = [TextContent(type="text", text=text.decode())]
+    if outcome.unread is not None:
+        content.append(TextContent(type="text", text=outcome.unread.text()))
     return ToolResult(
-        content=[TextContent(type="text", text=text.decode())],
+        content=content,
         structured_content=from_json(text),
+        meta=None if outcome.unread is None else {UNREAD_META: outcome.unread.meta()},
         is_error=outcome.is_error,
     )
 

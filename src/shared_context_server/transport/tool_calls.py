@@ -25,6 +25,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.jsonrpc import JsonObject
 from shared_context_server.tools.dispatch import Dispatcher, Outcome, failure, require_strict_json
+from shared_context_server.tools.mcp import UNREAD_META
 
 MAX_REMEMBERED: Final = 256  # answers, and envelopes of requests
 MAX_KEY_BYTES: Final = 2048  # of a cache key
@@ -134,16 +135,30 @@ class CallResults:
     adds to each result in the stateless versions of MCP."""
 
     def __init__(self, server_info: JsonObject) -> None:
-        self._modern_end = b',"resultType":"complete","_meta":%b}' % to_json(
-            {SERVER_INFO_META_KEY: server_info}
-        )
+        self._modern_meta: JsonObject = {SERVER_INFO_META_KEY: server_info}
+        self._modern_end = b',"resultType":"complete","_meta":%b}' % to_json(self._modern_meta)
 
     def write(self, outcome: Outcome, *, is_handshake_era: bool) -> bytes:
         """The result as JSON, like tools.mcp.tool_result, with the members of the protocol version."""
         body = outcome.json()
+        if outcome.unread is not None:
+            return self._write_with_unread(outcome, body, is_handshake_era=is_handshake_era)
         return b'{"content":[{"type":"text","text":%b}],"structuredContent":%b,"isError":%b%b' % (
             to_json(body.decode()),
             body,
             b"true" if outcome.is_error else b"false",
             b"}" if is_handshake_era else self._modern_end,
+        )
+
+    def _write_with_unread(self, outcome: Outcome, body: bytes, *, is_handshake_era: bool) -> bytes:
+        assert outcome.unread is not None
+        meta = {UNREAD_META: outcome.unread.meta()}
+        texts = ({"type": "text", "text": text} for text in (body.decode(), outcome.unread.text()))
+        return b'{"content":%b,"structuredContent":%b,"isError":%b%b}' % (
+            to_json(list(texts)),
+            body,
+            b"true" if outcome.is_error else b"false",
+            b',"_meta":%b' % to_json(meta)
+            if is_handshake_era
+            else b',"resultType":"complete","_meta":%b' % to_json(meta | self._modern_meta),
         )

@@ -108,3 +108,48 @@ async def test_messages_by_their_ids_fill_one_page(store: Store) -> None:
     rest = await store.messages.list_by_ids(BOB, ids[len(first) :])
     assert [message.content for message in rest] == contents[3:]
     assert await store.messages.list_by_ids(BOB, []) == []
+
+
+async def test_messages_that_may_mention_somebody_are_listed_alone(store: Store) -> None:
+    await add_session(store)
+    for content, recipients in [
+        ("nothing", ()),
+        ("a@b", ()),
+        ("wide \uff20", ()),
+        ("to bob", ("bob",)),
+        ("nothing again", ()),
+    ]:
+        await add_message(store, content=content, recipients=recipients)
+    page = await store.messages.list_new(ADMIN, after_id=0, limit=9, is_addressed=True)
+    assert [message.seq for message in page.messages] == [2, 3, 4]
+    rest = await store.messages.list_new(
+        ADMIN, after_id=page.next_after_id, limit=9, is_addressed=True
+    )
+    assert (rest.messages, rest.next_after_id) == ([], await store.messages.get_newest_id())
+
+
+async def test_unread_messages_to_an_agent_are_those_by_others_after_its_cursors(
+    store: Store,
+) -> None:
+    for session_id in ("read", "unread"):
+        await add_session(store, session_id)
+        for content, recipients in [
+            ("@bob", ()),
+            ("nothing", ()),
+            ("to bob", ("bob", 'a"b')),
+            ("to bobby", ("bobby",)),
+            ("\uff20bob", ()),
+        ]:
+            await add_message(store, session_id, content=content, recipients=recipients)
+        await add_message(store, session_id, sender=BOB, content="@bob")
+    await store.sessions.set_cursor("read", BOB, 3, allow)
+
+    async def list_places(agent_id: str, limit: int = 9) -> list[tuple[str, int]]:
+        found = await store.messages.list_unread_to(agent_id, limit=limit)
+        return [(message.session_id, message.seq) for message in found]
+
+    everything = [("read", 5), ("unread", 1), ("unread", 3), ("unread", 5)]
+    assert await list_places("bob") == everything
+    assert await list_places("bob", limit=2) == everything[-2:]
+    assert await list_places('a"b') == [("read", 3), ("unread", 3)]
+    assert await list_places("nobody") == []

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _CORS_MAX_AGE_S = 600
-_EXPOSED_HEADERS = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate")
+_EXPOSED_HEADERS = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate", "X-Unread-Mentions")
 
 
 def protect(

@@ -144,11 +144,18 @@ class Messages(Protocol):
     async def get_newest_id(self) -> int:
         """Return the largest id that any message has had; 0 if there was none."""
 
-    async def list_new(self, caller: Caller, *, after_id: int, limit: int) -> NewMessages:
+    async def list_new(
+        self, caller: Caller, *, after_id: int, limit: int, is_addressed: bool = False
+    ) -> NewMessages:
         """Return the messages of all sessions after `after_id` that the caller may see, oldest
         first, at most `limit`.
 
         Ids are in commit order and never reused: no later message gets an id up to next_after_id. A
         call reads a bounded number of messages, visible or not. So there may be more although it
-        returns few or none.
+        returns few or none. With `is_addressed` only messages with recipients or an @ are returned.
         """
+
+    async def list_unread_to(self, agent_id: str, *, limit: int) -> list[Message]:
+        """Return messages after the agent's cursors that have it as recipient or its name after an @,
+        by others, oldest first: the newest `limit`, of the newest messages of the store only. Not
+        filtered: the caller applies the policy."""

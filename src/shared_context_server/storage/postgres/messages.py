@@ -53,6 +53,7 @@ from shared_context_server.storage.rules.idempotency import (
     to_duplicate_message,
 )
 from shared_context_server.storage.rules.messages import (
+    addressing,
     narrow_to_runs,
     page_parameters,
     require_parent,
@@ -181,13 +182,16 @@ _COUNT_VISIBLE_BY_SENDER = Statement(f"""
 SCANNED = 1000  # ids checked in one read, so that many invisible messages block nobody
 
 _LIST_NEW_IDS = Statement("SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit")
+_ADDRESSED = """(
+    m.recipients <> '[]' OR strpos(m.content, '@') > 0 OR strpos(m.content, '\uff20') > 0
+)"""
 _LIST_NEW = Statement(
     within_bytes(
         MESSAGE,
         f"""
     SELECT {MESSAGE} FROM messages AS m JOIN sessions AS s ON s.id = m.session_id
     WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
-      AND {CAN_SEE_SESSION} AND {VISIBLE}
+      AND {CAN_SEE_SESSION} AND {VISIBLE} AND (NOT :is_addressed::boolean OR {_ADDRESSED})
     ORDER BY m.id LIMIT :limit""",
         ("content", "recipients", "metadata"),
         "id",
@@ -205,6 +209,24 @@ _LIST_BY_IDS = Statement(
     ORDER BY wanted.place""",
         ("content", "recipients", "metadata"),
         "place",
+    )
+)
+
+
+_LIST_UNREAD_TO = Statement(
+    within_bytes(
+        MESSAGE,
+        f"""
+    SELECT {MESSAGE} FROM messages AS m
+    JOIN sessions AS s ON s.id = m.session_id
+    LEFT JOIN cursors AS c ON c.session_id = m.session_id AND c.agent_id = :agent_id
+    WHERE m.id > (SELECT coalesce(max(id), 0) FROM messages) - :scanned::bigint
+      AND s.status <> 'deleting' AND m.sender <> :agent_id AND m.seq > coalesce(c.seq, 0)
+      AND (strpos(m.recipients, :recipient) > 0 OR strpos(m.content, :at_name) > 0
+           OR strpos(m.content, :wide_at_name) > 0)
+    ORDER BY m.id DESC LIMIT :limit""",
+        ("content", "recipients", "metadata"),
+        "id DESC",
     )
 )
 
@@ -349,7 +371,13 @@ class Messages(Subject):
 
     @reads
     async def list_new(
-        self, connection: Connection, caller: Caller, *, after_id: int, limit: int
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        after_id: int,
+        limit: int,
+        is_addressed: bool = False,
     ) -> NewMessages:
         after_id = clamp(after_id)
         ids = [
@@ -368,6 +396,7 @@ class Messages(Subject):
             "up_to_id": ids[-1],
             "limit": clamp(limit + 1),
             "max_bytes": page_budget(limit),
+            "is_addressed": is_addressed,
             **session_rights(caller),
             **audience_keys(caller),
         }
@@ -377,6 +406,14 @@ class Messages(Subject):
         if has_more:
             return NewMessages(messages, rows[-1]["id"], has_more=True)
         return NewMessages(messages, ids[-1], has_more=is_full)
+
+    @reads
+    async def list_unread_to(
+        self, connection: Connection, agent_id: str, *, limit: int
+    ) -> list[Message]:
+        found = await connection.fetch(*_LIST_UNREAD_TO(**addressing(agent_id, limit)))
+        rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
+        return [to_message(row) for row in reversed(rows)]
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
         # Only the idempotency key has to be looked up.

@@ -7,7 +7,7 @@ from typing import Any
 from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
-from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_time
+from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_json, encode_time
 from shared_context_server.storage.contract import AddedMessage, MessageQuery, NewMessage
 from shared_context_server.storage.rules.pages import SeqRun, page_budget
 
@@ -48,6 +48,22 @@ def to_appended(new: NewMessage, added: AddedMessage) -> Message:
         added.timestamp,
         new.sender.instance,
     )
+
+
+SCANNED_FOR_UNREAD = 1000  # newest messages of the store; their contents are searched
+
+
+def addressing(agent_id: str, limit: int) -> dict[str, Any]:
+    """Return the parameters of the statement that finds unread messages to an agent."""
+    return {
+        "agent_id": agent_id,
+        "recipient": encode_json(agent_id),
+        "at_name": f"@{agent_id}",
+        "wide_at_name": f"\uff20{agent_id}",
+        "scanned": SCANNED_FOR_UNREAD,
+        "limit": clamp(limit),
+        "max_bytes": page_budget(limit),
+    }
 
 
 def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from shared_context_server.storage.rules.idempotency import (
     to_duplicate_message,
 )
 from shared_context_server.storage.rules.messages import (
+    addressing,
     narrow_to_runs,
     page_parameters,
     require_parent,
@@ -207,11 +208,21 @@ _NEW_REACH = """
     SELECT max(id), count(*) FROM (
         SELECT id FROM messages WHERE id > :after_id ORDER BY id LIMIT :scanned
     )"""
+_ADDRESSED = "(m.recipients <> '[]' OR instr(m.content, '@') OR instr(m.content, '\uff20'))"
 _LIST_NEW = f"""
     SELECT {MESSAGE} FROM messages AS m CROSS JOIN sessions AS s ON s.id = m.session_id
     WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
-      AND {CAN_SEE_SESSION} AND {VISIBLE}
+      AND {CAN_SEE_SESSION} AND {VISIBLE} AND (NOT :is_addressed OR {_ADDRESSED})
     ORDER BY m.id LIMIT :limit"""
+_LIST_UNREAD_TO = f"""
+    SELECT {MESSAGE} FROM messages AS m
+    JOIN sessions AS s ON s.id = m.session_id
+    LEFT JOIN cursors AS c ON c.session_id = m.session_id AND c.agent_id = :agent_id
+    WHERE m.id > ({_NEWEST_ID}) - :scanned AND s.status <> 'deleting'
+      AND m.sender <> :agent_id AND m.seq > coalesce(c.seq, 0)
+      AND (instr(m.recipients, :recipient) OR instr(m.content, :at_name)
+           OR instr(m.content, :wide_at_name))
+    ORDER BY m.id DESC LIMIT :limit"""
 
 _VISIBLE_BY_ID = f"""
     json_each(:ids) AS wanted
@@ -351,7 +362,13 @@ class Messages(Subject):
 
     @reads
     def list_new(
-        self, connection: sqlite3.Connection, caller: Caller, *, after_id: int, limit: int
+        self,
+        connection: sqlite3.Connection,
+        caller: Caller,
+        *,
+        after_id: int,
+        limit: int,
+        is_addressed: bool = False,
     ) -> NewMessages:
         after_id = clamp(after_id)
         up_to_id, scanned = connection.execute(
@@ -365,6 +382,7 @@ class Messages(Subject):
                 "after_id": after_id,
                 "up_to_id": up_to_id,
                 "limit": clamp(limit + 1),
+                "is_addressed": is_addressed,
                 **session_rights(caller),
                 **audience_keys(caller),
             },
@@ -374,6 +392,14 @@ class Messages(Subject):
         if has_more:
             return NewMessages(messages, rows[-1][0], has_more=True)
         return NewMessages(messages, up_to_id, has_more=scanned == SCANNED)
+
+    @reads
+    def list_unread_to(
+        self, connection: sqlite3.Connection, agent_id: str, *, limit: int
+    ) -> list[Message]:
+        found = connection.execute(_LIST_UNREAD_TO, addressing(agent_id, limit))
+        rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
+        return [to_message(row) for row in reversed(rows)]
 
 
 def append_to_log(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:
