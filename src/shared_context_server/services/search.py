@@ -162,10 +162,13 @@ async def search_context(
     search = _Search(services, caller, request, _check_query(request.query), started + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
     looked = await _look_up(search)
+    uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
+    if looked is not None and await uncovered.is_set_back():
+        looked, uncovered = None, Uncovered(services.store, caller, Progress())
     has_index = looked is not None
-    progress = Progress() if looked is None else looked.progress
-    search.exhaustive = progress.is_complete or (not has_index and request.within == "messages")
-    uncovered = Uncovered(services.store, caller, progress)
+    search.exhaustive = uncovered.progress.is_complete or (
+        not has_index and request.within == "messages"
+    )
     visible_tail = 0
     if request.within != "memory":
         visible_tail = await _compare_uncovered(search, uncovered, summary, has_index=has_index)
