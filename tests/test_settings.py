@@ -17,6 +17,8 @@ VALUES: dict[str, str] = {
     "data_dir": "/srv/scs",
     "database_url": "sqlite:////srv/x.db",
     "sqlite_synchronous": "FULL",
+    "search_index": "false",
+    "search_index_dir": "/srv/search",
     "postgres_listen_url": "postgresql://there/db",
     "api_key": "a-key-of-some-length",
     "admin_api_key": "another-key-of-some-length",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,20 @@ async def test_a_commit_that_did_not_happen_does_not_count(
         assert contents_of(answer) == ["lost with the process"]
         looked = await restarted.find("before lost", session_id=None)
         assert (looked.scanned, looked.exhaustive) == (2, True)
+
+
+async def test_a_search_knows_a_store_that_was_set_back(indexed: Indexed, tmp_path: Path) -> None:
+    await indexed.fill(["of the one store"] * 3)
+    await indexed.catch_up()
+    async with open_indexed(tmp_path / "other") as other:
+        await add_session(other.services.store)
+        await indexed_as(other, indexed).fill(["of the other store"])
+        answer = await indexed_as(other, indexed).find("other")
+        assert contents_of(answer) == ["of the other store"]
+        assert (answer.scanned, answer.exhaustive) == (1, True)
+
+
+def indexed_as(store: Indexed, index: Indexed) -> Indexed:
+    """The one's store with the other one's index."""
+    services = replace(store.services, candidates=index.services.candidates)
+    return replace(index, services=services)

@@ -7,7 +7,6 @@ ends, however it ends.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -15,6 +14,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import filelock
 
 from shared_context_server.search_index.documents import FORMAT
 from shared_context_server.search_index.errors import IndexUnusable
@@ -31,36 +32,30 @@ class IndexFolder:
         self.path = parent / digest
         self._current = self.path / "current"
         self._damaged = self.path / "damaged"
-        self._lock: int | None = None
+        # Not bound to a thread: the indexer's thread locks, and the loop's unlocks.
+        self._lock = filelock.FileLock(self.path / "writer.lock", mode=0o600, thread_local=False)
 
     @property
     def is_locked(self) -> bool:
         """Whether this process writes."""
-        return self._lock is not None
+        return self._lock.is_locked
 
     def lock(self) -> bool:
         """Become the process that writes, unless another one is. Raises IndexUnusable if the
         directory cannot be used."""
-        if self._lock is not None:
+        if self._lock.is_locked:
             return True
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            lock = os.open(self.path / "writer.lock", flags, 0o600)
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return False
         except OSError as exc:
             raise IndexUnusable(f"{self.path} cannot be written: {exc.strerror}") from exc
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            return False
-        self._lock = lock
         return True
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def find_current(self) -> Path | None:
         """Return the generation to search; None if there is none of this format."""

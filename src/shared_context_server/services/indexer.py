@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import MemoryNotFound, SessionNotFound, SharedContextError
@@ -65,6 +66,7 @@ _INDEXER = Caller("search index", "", frozenset({Permission.ADMIN}), key_id="")
 
 _log = get_logger("search_index")
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -220,8 +222,8 @@ class Indexer:
     async def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            # Not in the indexer's thread, which may be closed already.
-            await asyncio.to_thread(writer.close)
+            # In its thread, so that what runs there ends first.
+            await self._run(writer.close)
             self._progress = writer.progress
 
     async def _fail(self, exc: Exception) -> None:
@@ -424,18 +426,22 @@ class Indexer:
             last = left.index(messages[-1].id) if messages else len(left[:READ_LIMIT]) - 1
             left = left[last + 1 :]
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run the function in the indexer's thread. If the caller is cancelled, it runs on."""
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Run the function in the indexer's thread, unless it is being closed."""
         if self._is_closing.is_set():
             raise _Closing
+        return await self._run(function, *args, **named)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Run the function in the indexer's thread. If the caller is cancelled, it runs on."""
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, function, *arguments)
+        running = loop.run_in_executor(self._thread, partial(function, *args, **named))
         running.add_done_callback(_retrieve_error)
         return await asyncio.shield(running)
 
 
 def _retrieve_error(running: asyncio.Future[Any]) -> None:
-    """Mark the error as retrieved: a caller that was cancelled does not wait for it any more."""
+    """Mark the error as retrieved: a caller that was cancelled does not wait for it."""
     if not running.cancelled():
         running.exception()
 

@@ -153,10 +153,11 @@ async def search_context(
     summary = await _authorize(services, caller, request.session_id)
     everything = _make_scope(search)
     looked = await _look_up(search, everything)
-    if looked is None:
+    uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
+    if looked is None or await uncovered.is_set_back():
         await _compare_all(search, summary)
     else:
-        await _compare_with_index(search, looked, everything, summary)
+        await _compare_with_index(search, looked, uncovered, everything, summary)
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
     page, next_cursor = ranking.cut(search.best, query.weights)
@@ -257,13 +258,16 @@ def _find_end(end_time: datetime | None, newest_us: int | None) -> datetime | No
 
 
 async def _compare_with_index(
-    search: _Search, looked: Looked, everything: Scope, summary: SessionSummary | None
+    search: _Search,
+    looked: Looked,
+    uncovered: Uncovered,
+    everything: Scope,
+    summary: SessionSummary | None,
 ) -> None:
     """Compare the index's candidates, and what the index has not seen yet."""
     if search.ranking.weights is None:
         rarities = {term: rarity(count, looked.count) for term, count in looked.having.items()}
         search.query.weigh(rarities)
-    uncovered = Uncovered(search.services.store, search.caller, looked.progress)
     search.exhaustive = looked.progress.is_complete
     search.scanned = looked.count
     if search.request.within is not Within.MEMORY:

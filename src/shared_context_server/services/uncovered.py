@@ -6,12 +6,13 @@ Usually these are the messages of the last second. Without an index they are all
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared_context_server import policy
 from shared_context_server.models import Caller, EventKind, MemoryAddress, Message, Session
 from shared_context_server.search_index.progress import Progress
 from shared_context_server.storage import Store
+from shared_context_server.storage.contract import Changes
 
 FIRST_READ = 20  # of a log: usually the index has them
 READ_STEP = 500
@@ -29,6 +30,13 @@ class Uncovered:
     caller: Caller
     progress: Progress
     is_whole: bool = True
+    _changes: list[Changes] = field(default_factory=list)
+
+    async def is_set_back(self) -> bool:
+        """Whether the store was set back to a state before this progress, as after a restore."""
+        changes = await self.store.changes.read(self.progress.changes, CHANGES_LIMIT)
+        self._changes.append(changes)
+        return changes.is_set_back
 
     async def list_session(self, session: Session) -> AsyncIterator[list[Message]]:
         """Yield pages of the session's messages, back to the first that the index covers."""
@@ -66,17 +74,18 @@ class Uncovered:
 
     async def list_memory(self) -> list[MemoryAddress]:
         """Return the addresses of the memory that was written or removed since."""
-        position = self.progress.changes
         found: dict[MemoryAddress, None] = {}
-        for _ in range(MAX_CHANGE_READS):
-            changes = await self.store.changes.read(position, CHANGES_LIMIT)
+        for read in range(MAX_CHANGE_READS):
+            if read == len(self._changes):
+                position = self._changes[-1].position if self._changes else self.progress.changes
+                self._changes.append(await self.store.changes.read(position, CHANGES_LIMIT))
+            changes = self._changes[read]
             for event in changes.events:
                 if event.kind is EventKind.MEMORY_CHANGED and event.name is not None:
                     address = MemoryAddress(
                         event.name, event.session_id or None, event.owner or None
                     )
                     found[address] = None
-            position = changes.position
             if len(changes.events) < CHANGES_LIMIT:
                 self.is_whole &= changes.is_complete and len(found) <= MAX_MEMORY
                 return list(found)[-MAX_MEMORY:]
