@@ -26,7 +26,7 @@ from shared_context_server.services.scoring import (
 from shared_context_server.services.slices import Work, finish
 from shared_context_server.services.terms import Kind, index_terms_in_steps, letter_pairs
 
-SCORED_IN_FULL = 500  # texts of one query
+SCORED_IN_FULL = 200  # texts of one query
 POSTINGS_AT_ONCE = 20_000
 TEXTS_AT_ONCE = 10_000
 # What an entry costs beside the text itself, measured with sys.getsizeof on 64-bit CPython.
@@ -98,21 +98,23 @@ class TextIndex:
             shares = yield from self._shares(query, count)
         else:
             shares = dict.fromkeys(range(count), 0.0)  # the terms do not contain signs
-        scores = {index: round(share * WORDS, 2) for index, share in shares.items()}
+        lowest = max(threshold, 0.01)
+        likely = {
+            index: share
+            for index, share in shares.items()
+            if share * (WORDS + ORDER) >= lowest - 1 or not query.units or query.has_signs
+        }
         yield
-        best = heapq.nlargest(
-            SCORED_IN_FULL if query.units else count,
-            (
-                (share, index)
-                for index, share in shares.items()
-                if share * (WORDS + ORDER) >= threshold - 1 or query.has_signs
-            ),
-        )
+        scores = {index: round(share * WORDS, 2) for index, share in likely.items()}
         yield
-        chosen = [index for _, index in best]
+        chosen = list(likely)
+        if query.units and len(chosen) > SCORED_IN_FULL:
+            best = heapq.nlargest(SCORED_IN_FULL, ((likely[index], index) for index in chosen))
+            chosen = [index for _, index in best]
+        yield
         full = yield from score_in_steps(query, [self._texts[index] for index in chosen])
         scores.update(zip(chosen, full, strict=True))
-        return {index: score for index, score in scores.items() if score >= max(threshold, 0.01)}
+        return {index: score for index, score in scores.items() if score >= lowest}
 
     def _shares(self, query: Query, count: int) -> Work[dict[int, float]]:
         """Return the share of the query that each text has, if it has any."""
