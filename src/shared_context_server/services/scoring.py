@@ -20,7 +20,7 @@ A word weighs more if it is long, and if the caller says that it is rare.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from shared_context_server.services.slices import Work, finish
@@ -300,31 +300,39 @@ def find_similar_in_steps(
 ) -> Work[dict[str, list[tuple[Unit, float]]]]:
     """Return those of the terms that are close enough to a word of the query, each with the words
     that it is close to and how close, up to 1."""
+    slices = [
+        (some, "\n".join(some))
+        for start in range(0, len(terms), COMPARED_AT_ONCE)
+        if (some := terms[start : start + COMPARED_AT_ONCE])
+    ]
+    yield
     similar: dict[str, list[tuple[Unit, float]]] = {}
     known: dict[str, dict[str, float]] = {}
     for unit in (*query.units, *query.wholes):
         if unit.kind is Kind.RUN:
             continue
         if unit.term not in known:
-            known[unit.term] = yield from _similarities(unit, terms)
+            known[unit.term] = yield from _similarities(unit, slices)
         for term, similarity in known[unit.term].items():
             similar.setdefault(term, []).append((unit, similarity))
     return similar
 
 
-def _similarities(unit: Unit, terms: Sequence[str]) -> Work[dict[str, float]]:
+def _similarities(
+    unit: Unit, slices: Sequence[tuple[Sequence[str], str]]
+) -> Work[dict[str, float]]:
+    """Return the similarity of the terms to a word of the query. `slices`: the terms, and the same
+    joined by line breaks."""
     from rapidfuzz import process  # noqa: PLC0415 - services.late_imports says why
     from rapidfuzz.distance import OSA  # noqa: PLC0415
 
     sought = unit.term
     found: dict[str, float] = {}
-    edits = max_edits(sought)
-    is_contained = (
-        len(sought) >= MIN_CONTAINED_LETTERS and unit.kind is not Kind.WHOLE
-    ) and not has_digit(sought)
+    # Words that the query has as neighbours match only what is written as one without a typo.
+    edits = max_edits(sought) if unit.first == unit.last else 0
     is_prefix = can_be_prefix(sought)
-    for start in range(0, len(terms), COMPARED_AT_ONCE):
-        some = terms[start : start + COMPARED_AT_ONCE]
+    is_contained = len(sought) >= MIN_CONTAINED_LETTERS and not has_digit(sought)
+    for some, joined in slices:
         if edits:
             for term, distance, _ in process.extract(
                 sought, some, scorer=OSA.distance, score_cutoff=edits, limit=None
@@ -332,16 +340,26 @@ def _similarities(unit: Unit, terms: Sequence[str]) -> Work[dict[str, float]]:
                 if distance and not has_digit(term):
                     found[term] = min(MAX_TYPO, 1 - distance / max(len(sought), len(term)))
             yield
-        if is_contained or is_prefix:
-            for term in [term for term in some if sought in term]:
-                if is_prefix and term.startswith(sought):
-                    found[term] = BEGINS
-                elif is_contained:
-                    found[term] = max(CONTAINS, found.get(term, 0.0))
-            yield
-        if sought in some:
-            found[sought] = 1.0
+        for term in _containing(sought, joined):
+            if term == sought:
+                found[term] = 1.0
+            elif is_prefix and term.startswith(sought):
+                found[term] = BEGINS
+            elif is_contained:
+                found[term] = max(CONTAINS, found.get(term, 0.0))
+        yield
     return found
+
+
+def _containing(sought: str, joined: str) -> Iterator[str]:
+    """Return the terms that contain this one. Looking for it in all of them joined takes a tenth of
+    the time of looking in each."""
+    place = joined.find(sought)
+    while place >= 0:
+        end = joined.find("\n", place)
+        end = len(joined) if end < 0 else end
+        yield joined[joined.rfind("\n", 0, place) + 1 : end]
+        place = joined.find(sought, end)
 
 
 def _find_in_runs(

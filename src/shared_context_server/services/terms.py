@@ -421,6 +421,8 @@ def letter_pairs(run: str) -> Iterator[str]:
 
 
 def _clusters(text: str) -> list[str]:
+    if text.isalpha():
+        return list(text)  # no marks
     return _patterns().cluster.findall(text)  # type: ignore[no-any-return]  # carries no types
 
 
