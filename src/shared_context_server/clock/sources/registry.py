@@ -32,11 +32,11 @@ def open_source(text: str) -> Source:
 
 def _open_without_argument(kind: str) -> Source | None:
     if kind == "psutil":
-        from shared_context_server.clock.sources.host import HostSource
+        from shared_context_server.clock.sources.host import HostSource  # noqa: PLC0415
 
         return HostSource()
     if kind == "simulated":
-        from shared_context_server.clock.sources.simulated import SimulatedSource
+        from shared_context_server.clock.sources.simulated import SimulatedSource  # noqa: PLC0415
 
         return SimulatedSource()
     return None
@@ -44,11 +44,11 @@ def _open_without_argument(kind: str) -> Source | None:
 
 def _open_with_optional_argument(kind: str, argument: str) -> Source | None:
     if kind == "hwmon":
-        from shared_context_server.clock.sources.hwmon import HwmonSource
+        from shared_context_server.clock.sources.hwmon import HwmonSource  # noqa: PLC0415
 
         return HwmonSource(argument)
     if kind == "iio":
-        from shared_context_server.clock.sources.iio import IioSource
+        from shared_context_server.clock.sources.iio import IioSource  # noqa: PLC0415
 
         return IioSource(argument)
     return None
@@ -56,11 +56,11 @@ def _open_with_optional_argument(kind: str, argument: str) -> Source | None:
 
 def _open_with_argument(kind: str, argument: str) -> Source | None:
     if kind == "python":
-        from shared_context_server.clock.sources.function import FunctionSource
+        from shared_context_server.clock.sources.function import FunctionSource  # noqa: PLC0415
 
         return FunctionSource(argument)
     if kind == "exec":
-        from shared_context_server.clock.sources.command import CommandSource
+        from shared_context_server.clock.sources.command import CommandSource  # noqa: PLC0415
 
         return CommandSource(argument)
     return None
