@@ -28,7 +28,9 @@ def find_processor() -> str:
     """The kind of processor, as `platform.machine` names it, whose module takes half a megabyte."""
     if hasattr(os, "uname"):
         return os.uname().machine.lower()
-    return os.environ.get("PROCESSOR_ARCHITECTURE", "").lower()  # noqa: TID251 - a fact of Windows
+    import platform  # noqa: PLC0415
+
+    return platform.machine().lower()
 
 
 ROUNDS = 40
