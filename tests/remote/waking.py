@@ -14,6 +14,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,15 @@ async def show(
                     if is_working:
                         hub.say(session, said)
                     listening.may_answer.set()
-                    while said not in json.dumps(listening.asked):
+                    while process.returncode is None and said not in json.dumps(listening.asked):
                         await asyncio.sleep(5)
                         if not is_working:
                             hub.say(session, said)  # again, since a watcher begins at some time
             except TimeoutError:
-                return False
+                print(f"{client.name}: not woken within {PATIENCE_S} s")
             finally:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    process.terminate()
                 await process.wait()
     for number, asked in enumerate(listening.asked):
         text = json.dumps(asked, ensure_ascii=False)
@@ -133,7 +135,7 @@ async def show(
         told = "nothing of it" if at < 0 else f"… {text[max(0, at - 300) : at + 120]} …"
         when = "at work" if is_working else "idle"
         print(f"{client.name} {' '.join(more)}, {when}, request {number}: {told}\n", flush=True)
-    return True
+    return said in json.dumps(listening.asked)
 
 
 async def main() -> None:
