@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -86,6 +86,9 @@ test-conformance: setup ## the official MCP conformance suite, in both modes and
 	$(BIN)/python -m tests.conformance.run $(ARGS)
 
 # Real clients, each from npm or PyPI in a folder of its own; what they send is part of make test.
+show-waking: setup ## that Claude Code and Codex, from npm, are woken: tests/remote/waking.py
+	$(BIN)/python -m tests.remote.waking
+
 record-corpus: setup ## record anew what MCP clients send: tests/transport/corpus
 	$(BIN)/python -m tests.transport.recording $(ARGS)
 

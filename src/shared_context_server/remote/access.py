@@ -16,7 +16,7 @@ DEFAULT_URL = "http://127.0.0.1:23456"
 
 _ROOT = 0
 _KEY_NAMES = ("SCS_API_KEY", "API_KEY")
-_LOOPBACK = ("127.", "localhost", "[::1]")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-=")
 _MAX_FILE_BYTES = 65_536
 
@@ -100,7 +100,8 @@ def _read_variables() -> dict[str, str]:
 
 
 def _is_loopback(url: str) -> bool:
-    return url.partition("://")[2].startswith(_LOOPBACK)
+    host = url.partition("://")[2].partition("/")[0]
+    return host in _LOOPBACK or host.startswith(tuple(f"{name}:" for name in _LOOPBACK))
 
 
 def _read_address(directory: str) -> str | None:
