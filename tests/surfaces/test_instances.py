@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 
-from shared_context_server.auth.instances import TOOL_USE, clean_instance
+from shared_context_server.auth.connection import Connection, KeyGrant
+from shared_context_server.auth.instances import (
+    TOOL_USE,
+    clean_instance,
+    name_instance,
+    read_meta,
+)
+from shared_context_server.errors import Unauthenticated
+from shared_context_server.models import Caller, Permission
 from tests.settings import ADMIN_API_KEY, make_settings
 from tests.surfaces.conftest import Answer, RestSurface, headers_of, serve
 
@@ -109,6 +118,19 @@ async def test_a_name_of_a_thread_opens_nothing(url: str) -> None:
 )
 def test_a_name_is_printable_trimmed_and_bounded(value: object, name: str) -> None:
     assert clean_instance(value) == name
+
+
+def test_all_else_of_the_connection_stays() -> None:
+    caller = Caller("alice", "claude", frozenset({Permission.READ}), "key", "credential", "origin")
+    grant = KeyGrant("key", None, frozenset(), "api-key")
+    full = Connection(caller, grant, Unauthenticated("x"), True, "127.0.0.1", "x" * 16)
+    unset = Connection()
+    assert all(getattr(full, one.name) != getattr(unset, one.name) for one in fields(Connection))
+    named = read_meta(full, {"threadId": "one", TOOL_USE: TOOL_USE_ID})
+    expected = replace(full, caller=replace(caller, instance="one"), tool_use=TOOL_USE_ID)
+    assert named == expected
+    assert read_meta(full, {"threadId": ""}) == replace(full, tool_use="")
+    assert name_instance(full, 7) is full
 
 
 async def add(threads: Threads, session_id: str, meta: dict[str, Any], **more: Any) -> Any:

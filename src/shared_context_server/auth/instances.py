@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 from shared_context_server.auth.agent_names import clean_agent_name
 from shared_context_server.auth.connection import Connection
-from shared_context_server.models import MAX_INSTANCE_CHARS
+from shared_context_server.models import MAX_INSTANCE_CHARS, Caller
 
 INSTANCE_HEADER: Final = "X-Agent-Instance"
 THREAD_NAMES: Final = (
@@ -41,10 +42,7 @@ def clean_instance(value: object) -> str:
 
 def name_instance(connection: Connection, value: object) -> Connection:
     """Return the connection of this thread; unchanged if the value names none."""
-    name = clean_instance(value)
-    if not name or name == connection.caller.instance:
-        return connection
-    return replace(connection, caller=replace(connection.caller, instance=name))
+    return _make(connection, _name_caller(connection.caller, value), connection.tool_use)
 
 
 def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connection:
@@ -52,11 +50,43 @@ def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connect
     precedence over that of the connection, since many threads may share a connection."""
     if not meta:
         return connection
+    caller = connection.caller
     for member in THREAD_NAMES:
         if member in meta:
-            connection = name_instance(connection, meta[member])
+            caller = _name_caller(caller, meta[member])
             break
-    tool_use = meta.get(TOOL_USE)
-    if isinstance(tool_use, str) and MIN_TOOL_USE_CHARS <= len(tool_use) <= MAX_TOOL_USE_CHARS:
-        return replace(connection, tool_use=tool_use)
-    return connection
+    tool_use = meta.get(TOOL_USE, "")
+    if tool_use and not _is_tool_use(tool_use):
+        tool_use = ""
+    return _make(connection, caller, tool_use)
+
+
+def _is_tool_use(value: object) -> bool:
+    return isinstance(value, str) and MIN_TOOL_USE_CHARS <= len(value) <= MAX_TOOL_USE_CHARS
+
+
+def _name_caller(caller: Caller, value: object) -> Caller:
+    if not isinstance(value, str) or not value:
+        return caller
+    # Not all of a long value, because the cache would keep it. More spaces than that are no name.
+    return _find_caller(caller, value[: 2 * MAX_INSTANCE_CHARS])
+
+
+@lru_cache(1024)  # a thread calls many times, and making a caller costs more than finding one
+def _find_caller(caller: Caller, value: str) -> Caller:
+    name = clean_instance(value)
+    return replace(caller, instance=name) if name else caller
+
+
+def _make(connection: Connection, caller: Caller, tool_use: str) -> Connection:
+    """Return the connection with this caller. Not by `replace`, which takes several times as long."""
+    if caller is connection.caller and tool_use == connection.tool_use:
+        return connection
+    return Connection(
+        caller,
+        connection.grant,
+        connection.refused,
+        connection.is_named,
+        connection.address,
+        tool_use,
+    )

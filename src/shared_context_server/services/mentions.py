@@ -203,7 +203,7 @@ class Mentions:
         """Whether a message may mention somebody."""
         if not self._is_on:
             return False
-        return bool(recipients) or any(sign in content for sign in _SIGNS)
+        return bool(recipients) or _SIGNS[0] in content or _SIGNS[1] in content
 
     def note(self, message: Message) -> None:
         """Take a message that this process has committed."""
