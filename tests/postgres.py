@@ -176,8 +176,8 @@ class Cluster:
 
 _EMPTY = """
     TRUNCATE sessions, messages, audience, time_ranges, participants, writers, cursors, memory,
-        idempotency, leases, agents, api_keys, credentials, audit_log, changes,
-        clock_offsets RESTART IDENTITY;
+        idempotency, leases, tasks, task_dependents, task_counts, agents, api_keys, credentials,
+        audit_log, changes, clock_offsets RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 
 

@@ -143,6 +143,16 @@ class MemoryNotFound(NotFound):
         super().__init__(f"There is no memory entry {key!r}.", field="key", key=key)
 
 
+class TaskNotFound(NotFound):
+    """The session has no task with this id."""
+
+    code = "TASK_NOT_FOUND"
+    suggestion = "list_tasks shows the tasks of the session and their ids."
+
+    def __init__(self, task_id: int, *, field: str = "task_id") -> None:
+        super().__init__(f"This session has no task {task_id}.", field=field, task_id=task_id)
+
+
 class ToolNotFound(NotFound):
     """There is no tool with this name."""
 
@@ -304,6 +314,7 @@ class LeaseLost(SharedContextError):
         holder: str | None = None,
         current_token: int | None = None,
         is_told: bool = True,
+        suggestion: str | None = None,
     ) -> None:
         if not is_told:
             holder = current_token = None
@@ -311,6 +322,7 @@ class LeaseLost(SharedContextError):
         super().__init__(
             f"You do not hold the lease {lease!r} with this token{now_held_by if is_told else ''}.",
             field="fencing_token",
+            suggestion=suggestion,
             lease=lease,
             holder=holder,
             current_token=current_token,

@@ -49,6 +49,25 @@ class SessionStatus(StrEnum):
     CLOSED = "closed"
 
 
+class TaskState(StrEnum):
+    """What may happen to a task: ready may be claimed, blocked waits for other tasks, claimed belongs
+    to one worker until its claim runs out, done and failed are finished."""
+
+    READY = "ready"
+    BLOCKED = "blocked"
+    CLAIMED = "claimed"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class TaskOutcome(StrEnum):
+    """How a worker ends its claim. Released: the task is ready again."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RELEASED = "released"
+
+
 class MemoryScope(StrEnum):
     """Whether an entry belongs to one agent or to all."""
 
@@ -189,6 +208,45 @@ class Lease:
     fencing_token: int
     acquired_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBlocker:
+    """A task that another one waits for."""
+
+    task_id: int
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task of a session as it is at one moment: a claim that has run out is READY.
+
+    `id` numbers the tasks of a session from 1. `assignee`: the only agent that may claim it, None if
+    any may. `blocked_by`: what it waits for; empty unless it is BLOCKED. `claimed_by`, `instance`,
+    `fencing_token` and `expires_at` are those of the claim; None and "" if it is not CLAIMED.
+    `result` is what the last worker gave, `finished_by` and `finished_at` stand for DONE and FAILED.
+    """
+
+    id: int
+    session_id: str
+    title: str
+    body: str
+    state: TaskState
+    priority: int
+    assignee: str | None
+    depends_on: tuple[int, ...]
+    blocked_by: tuple[TaskBlocker, ...]
+    metadata: JsonObject
+    created_by: str
+    created_at: datetime
+    claimed_by: str | None
+    instance: str
+    fencing_token: int | None
+    expires_at: datetime | None
+    result: JsonValue
+    finished_by: str | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from shared_context_server.models import (
     Permission,
     Session,
     SessionStatus,
+    Task,
     Visibility,
 )
 
@@ -87,6 +88,19 @@ def require_session_write(caller: Caller, session: Session) -> None:
         raise SessionNotFound(session.id)
     if session.status is not SessionStatus.ACTIVE:
         raise SessionClosed(session.id)
+
+
+def require_session_work(caller: Caller, session: Session) -> None:
+    """Raise an error unless the caller may write to the session and read what others wrote there: a
+    worker is given the text of its task."""
+    require_permission(caller, Permission.READ)
+    require_session_write(caller, session)
+
+
+def can_claim(caller: Caller, task: Task) -> bool:
+    """Whether the caller, who may work in the session, may claim the task: it is assigned to nobody
+    else."""
+    return task.assignee is None or task.assignee == caller.agent_id
 
 
 def require_session_control(caller: Caller, session: Session) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shared_context_server.models import Permission
+from shared_context_server.models import Permission, TaskState
 from shared_context_server.services.dumps import DumpDamaged, DumpSource, write_dump
 from shared_context_server.services.moving import Moved, move
 from shared_context_server.settings import Settings
@@ -358,7 +358,13 @@ def rows_of(kind: RecordKind) -> st.SearchStrategy[list[Row]]:
     fields = {name: columns.get(name, texts) for name in kind.columns}
     if kind.name in {"message", "audit"}:
         fields["id"] = integers
-    if kind.name in {"message", "cursor"}:
+    if kind.name == "task":
+        fields |= dict.fromkeys(("id", "priority", "waiting_for"), integers)
+        fields["depends_on"] = st.lists(integers, max_size=3, unique=True).map(encode_json)
+        fields["result"] = columns["value"]
+        fields["finished_at"] = columns["closed_at"]
+        fields["state"] = st.sampled_from([*TaskState])
+    if kind.name in {"message", "cursor", "task"}:
         fields["session_id"] = st.just("s")
     row = st.tuples(*fields.values())
     unique = [kind.key_of]

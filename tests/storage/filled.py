@@ -11,9 +11,11 @@ from shared_context_server.models import (
     ApiKey,
     Credential,
     Permission,
+    TaskOutcome,
     Visibility,
 )
 from shared_context_server.storage import Store
+from shared_context_server.storage.contract import Claim, Finish, NewTask
 from tests.storage.builders import (
     ALICE,
     BOB,
@@ -48,10 +50,12 @@ CREDENTIAL = Credential(
 
 
 async def fill(store: Store) -> None:
-    """Add two sessions that stay, and leave traces of one that does not."""
+    """Add three sessions that stay, and leave traces of one that does not."""
     await add_session(store, "open", purpose="Ünïcode ☃", metadata={"z": 1, "a": [None, 1.5]})
     await add_session(store, "invited", access=Access.INVITED, invited=("bob", "carol"))
     await _add_messages(store)
+    await add_session(store, "worked", invited=("bob",))
+    await _add_tasks(store)
     await store.sessions.set_cursor("open", BOB, 2, allow)
     await store.sessions.close("invited", at(9), allow, make_audit("closed"))
     await _add_memory(store)
@@ -111,3 +115,16 @@ async def _use_leases(store: Store) -> None:
     await store.leases.acquire(
         None, "deploy", ALICE, ttl=timedelta(days=10_000), now=NOON, guard=None
     )
+
+
+async def _add_tasks(store: Store) -> None:
+    """One that is done, one that is claimed in a thread, and one that waits."""
+    for title, depends_on in (("Tëst ☃", ()), ("Claimed", ()), ("Blocked", (1, 2))):
+        new = NewTask("worked", ALICE, title, "b\ndy", 1, "bob", depends_on, {"a": [1.5]}, at(1))
+        await store.tasks.add(new, allow)
+    worker = replace(BOB, instance="a thread")
+    for _ in range(2):
+        claim = Claim("worked", None, worker, timedelta(days=10_000), at(2))
+        await store.tasks.claim(claim, allow)
+    done = Finish("worked", 1, worker, 1, TaskOutcome.DONE, {"deep": [None, "x"]}, at(3))
+    await store.tasks.finish(done, allow)

@@ -20,6 +20,7 @@ from shared_context_server.storage.contract import (
     MessageQuery,
     NewMessage,
 )
+from shared_context_server.storage.rules.messages import to_appended
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 
@@ -66,25 +67,8 @@ async def add_message(
     if not added.duplicate:
         services.bus.publish(Event(EventKind.MESSAGE_ADDED, session_id, seq=added.seq))
         if services.bus.has_subscribers(session_id):
-            services.shared_reads.keep_committed(_to_message(new, added))
+            services.shared_reads.keep_committed(to_appended(new, added))
     return added
-
-
-def _to_message(new: NewMessage, added: AddedMessage) -> Message:
-    """Return the new message as the store would return it."""
-    return Message(
-        added.id,
-        new.session_id,
-        added.seq,
-        new.sender.agent_id,
-        new.sender.agent_type,
-        new.content,
-        new.visibility,
-        list(new.recipients),
-        new.metadata,
-        new.parent_message_id,
-        added.timestamp,
-    )
 
 
 async def get_messages(

@@ -7,6 +7,7 @@ column at the end of its list; anywhere else it changes the positions in these f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -27,6 +28,9 @@ from shared_context_server.models import (
     Permission,
     Session,
     SessionStatus,
+    Task,
+    TaskBlocker,
+    TaskState,
     Visibility,
 )
 from shared_context_server.storage.contract import MemoryListing
@@ -270,6 +274,57 @@ def to_lease(session_id: str | None, row: Row) -> Lease:
         acquired_at=decode_time(row[3]),
         expires_at=decode_time(row[4]),
     )
+
+
+TASK = """
+    t.session_id, t.id, t.state, t.priority, t.assignee, t.created_by, t.created_at, t.claimed_by,
+    t.instance, t.fencing_token, t.expires_at, t.finished_by, t.finished_at, t.depends_on, t.title,
+    t.metadata, t.body, t.result
+"""
+TASK_TEXT_COLUMNS = _find_positions(TASK, "depends_on", "title", "metadata", "body", "result")
+TASK_STATE, TASK_DEPENDS_ON = _find_positions(TASK, "state", "depends_on")
+
+
+def to_task(row: Row, now: datetime, states: Mapping[int, TaskState]) -> Task:
+    """Return the task as it is at `now`. `states`: those of the tasks it depends on, if it is
+    blocked."""
+    state = see_task_state(row[2], row[10], now)
+    is_claimed = state is TaskState.CLAIMED
+    is_finished = state in (TaskState.DONE, TaskState.FAILED)
+    depends_on = tuple(decode_json(row[13]))
+    blocked_by = tuple(
+        TaskBlocker(task_id, states[task_id])
+        for task_id in depends_on
+        if state is TaskState.BLOCKED and states[task_id] is not TaskState.DONE
+    )
+    return Task(
+        id=row[1],
+        session_id=row[0],
+        title=row[14],
+        body=row[16],
+        state=state,
+        priority=row[3],
+        assignee=row[4] or None,
+        depends_on=depends_on,
+        blocked_by=blocked_by,
+        metadata=decode_json(row[15]),
+        created_by=row[5],
+        created_at=decode_time(row[6]),
+        claimed_by=row[7] if is_claimed else None,
+        instance=row[8] if is_claimed else "",
+        fencing_token=row[9] if is_claimed else None,
+        expires_at=decode_time(row[10]) if is_claimed else None,
+        result=decode_json(row[17]),
+        finished_by=row[11] if is_finished else None,
+        finished_at=decode_optional_time(row[12]) if is_finished else None,
+    )
+
+
+def see_task_state(stored: str, expires_at: int | None, now: datetime) -> TaskState:
+    """Return the state at `now`: a claim that has run out is ready."""
+    if stored == TaskState.CLAIMED and (expires_at is None or expires_at <= encode_time(now)):
+        return TaskState.READY
+    return TaskState(stored)
 
 
 AGENT = "agents.agent_id, agents.agent_type, agents.first_seen, agents.last_seen"

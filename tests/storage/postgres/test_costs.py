@@ -9,11 +9,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from shared_context_server.models import Caller, Visibility
+from shared_context_server.models import Caller, TaskState, Visibility
 from shared_context_server.storage import Store
 from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.storage.postgres.messages import Messages
+from shared_context_server.storage.postgres.tasks import Tasks
 from tests.storage.builders import ADMIN, BOB, add_session, allow, at, run_on
 
 SIZE = 20_000
@@ -120,3 +121,38 @@ async def test_counting_by_sender_reads_some_rows_a_sender(explaining: Any) -> N
     assert sum(count.count for count in counts) == SIZE - 10
     assert explaining.rows < 200
     assert not explaining.scanned & {"messages", "audience"}
+
+
+_ADD_TASKS = """
+    INSERT INTO tasks (
+        session_id, id, version, state, priority, assignee, waiting_for, created_by, created_at,
+        instance, fencing_token, expires_at, depends_on, title, metadata, body, result)
+    SELECT 'session_1', n, 1,
+        CASE WHEN n <= $1 - 400 THEN 'done' WHEN n <= $1 - 200 THEN 'claimed' ELSE 'ready' END,
+        n % 3, CASE n % 2 WHEN 0 THEN 'bob' ELSE '' END, 0, 'alice', n, '', 1,
+        9000000000000000 + n, '[]', 't', '{}', '', 'null'
+    FROM generate_series(1, $1::int) AS n"""
+
+
+async def test_a_worker_reads_nothing_of_what_is_done(
+    explaining: Any, connection: asyncpg.Connection[Any]
+) -> None:
+    await connection.execute(_ADD_TASKS, SIZE, timeout=None)
+    await connection.execute("ANALYZE")
+    for assignee in (None, "bob"):
+        for state in TaskState:
+            await run_on(
+                explaining,
+                Tasks.list_tasks,
+                "session_1",
+                state=state,
+                assignee=assignee,
+                after_id=0,
+                limit=20,
+                now=at(0),
+                guard=allow,
+            )
+    outlook = await run_on(explaining, Tasks.look, "session_1", BOB, now=at(0))
+    assert outlook.is_ready
+    assert explaining.rows < ENOUGH_ROWS
+    assert "tasks" not in explaining.scanned

@@ -9,14 +9,15 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from shared_context_server.models import Caller, Visibility
+from shared_context_server.models import Caller, TaskOutcome, TaskState, Visibility
 from shared_context_server.settings import Settings
-from shared_context_server.storage.contract import MessageQuery, NewMessage
+from shared_context_server.storage.contract import Claim, Finish, MessageQuery, NewMessage, NewTask
 from shared_context_server.storage.rules.pages import TIME_RANGE_SEQS
 from shared_context_server.storage.sqlite import (
     agents,
@@ -32,10 +33,12 @@ from shared_context_server.storage.sqlite import (
     migrate_sqlite,
     removal,
     sessions,
+    tasks,
 )
 from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
 from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
+from shared_context_server.storage.sqlite.tasks import Tasks
 from tests.storage.builders import (
     ADMIN,
     ALICE,
@@ -268,6 +271,72 @@ def test_listing_sessions_costs_what_is_listed(grown: sqlite3.Connection, caller
     assert count_steps(grown, list_six, "") < 6 * 250
 
 
+# Tasks
+
+_ADD_TASKS = """
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+    INSERT INTO tasks (
+        session_id, id, version, state, priority, assignee, waiting_for, created_by, created_at,
+        instance, fencing_token, expires_at, depends_on, title, metadata, body, result)
+    SELECT :session_id, n, 1,
+        CASE WHEN n <= :count - 400 THEN 'done' WHEN n <= :count - 200 THEN 'claimed'
+            WHEN n <= :count - 100 THEN 'blocked' ELSE 'ready' END,
+        n % 3, CASE n % 2 WHEN 0 THEN 'bob' ELSE '' END, 1, 'alice', n, '', 1, 9e15 + n, '[]', 't',
+        '{}', '', 'null'
+    FROM numbers"""
+
+
+@pytest.fixture(scope="module")
+def worked(grown: sqlite3.Connection) -> sqlite3.Connection:
+    """Sessions in which 100 tasks are done, or nearly 10,000; 200 are claimed and 100 are ready."""
+    grown.execute("BEGIN")
+    for size in (SMALL, LARGE):
+        run_on(grown, Sessions.create, new_session(f"tasks {size}"), make_audit())
+        grown.execute(_ADD_TASKS, {"session_id": f"tasks {size}", "count": size})
+    grown.execute("COMMIT")
+    return grown
+
+
+def add_task(connection: sqlite3.Connection, name: str) -> None:
+    new = NewTask(name, ALICE, "t", "", 0, None, (99, 100), {}, at(0))
+    run_on(connection, Tasks.add, new, allow)
+
+
+def claim_and_finish(connection: sqlite3.Connection, name: str) -> None:
+    claim = Claim(name, None, BOB, timedelta(seconds=60), at(0))
+    task = run_on(connection, Tasks.claim, claim, allow).task
+    finish = Finish(name, task.id, BOB, task.fencing_token, TaskOutcome.DONE, None, at(1))
+    run_on(connection, Tasks.finish, finish, allow)
+
+
+def list_of(state: TaskState | None, assignee: str | None) -> Work:
+    return lambda connection, name: run_on(
+        connection,
+        Tasks.list_tasks,
+        name,
+        state=state,
+        assignee=assignee,
+        after_id=0,
+        limit=20,
+        now=at(0),
+        guard=allow,
+    )
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        add_task,
+        claim_and_finish,
+        list_of(None, None),
+        *[list_of(state, assignee) for state in TaskState for assignee in (None, "bob")],
+    ],
+)
+def test_tasks_cost_the_same_however_many_are_done(worked: sqlite3.Connection, work: Work) -> None:
+    small, large = (count_steps(worked, work, f"tasks {size}") for size in (SMALL, LARGE))
+    assert large <= small * LARGEST_GROWTH + 20
+
+
 # Plans
 
 MODULES = (
@@ -283,8 +352,14 @@ MODULES = (
     messages,
     removal,
     sessions,
+    tasks,
 )
-PARTS = {"_VISIBLE_SEQS_BY_KEY", "_LATEST_AS", "_LIST_FROM"}  # statements begin with them
+PARTS = {
+    "_FIRST_OF",
+    "_VISIBLE_SEQS_BY_KEY",
+    "_LATEST_AS",
+    "_LIST_FROM",
+}  # statements begin with them
 # All rows are asked for, or there are only ever a few.
 MAY_SCAN = {"credentials._LIST_KEYS", "credentials._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
@@ -298,10 +373,16 @@ MAY_SORT = MAY_SCAN | {
     "messages._COUNT_VISIBLE_BY_SENDER",
     "sessions._LIST_WRITERS",
     "sessions._LIST_VISIBLE_WRITERS",
+    "tasks._FIND_READY",  # of two rows
+}
+# The ids of one page in each of several states.
+MAY_SORT |= {
+    f"tasks._LISTS[{key}]"
+    for key in ((None, True), (TaskState.READY, False), (TaskState.READY, True))
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|before|numbered|named|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|before|numbered|named|wanted|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 

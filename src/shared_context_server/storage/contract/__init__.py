@@ -53,6 +53,17 @@ from shared_context_server.storage.contract.messages import (
 )
 from shared_context_server.storage.contract.pages import Page
 from shared_context_server.storage.contract.sessions import NewSession, SessionGuard, Sessions
+from shared_context_server.storage.contract.tasks import (
+    Claim,
+    ClaimAttempt,
+    Finish,
+    NewTask,
+    Outlook,
+    TaskCounts,
+    TaskPage,
+    Tasks,
+    TaskWrite,
+)
 
 __all__ = [
     "AddedMessage",
@@ -64,8 +75,11 @@ __all__ = [
     "ChangePosition",
     "ChangeStream",
     "Changes",
+    "Claim",
+    "ClaimAttempt",
     "Credentials",
     "Fence",
+    "Finish",
     "LeaseAttempt",
     "Leases",
     "Maintenance",
@@ -79,6 +93,8 @@ __all__ = [
     "NewMessage",
     "NewMessages",
     "NewSession",
+    "NewTask",
+    "Outlook",
     "Page",
     "PresenceChange",
     "SenderCount",
@@ -86,6 +102,10 @@ __all__ = [
     "Sessions",
     "Store",
     "StoreStats",
+    "TaskCounts",
+    "TaskPage",
+    "TaskWrite",
+    "Tasks",
     "WakeupChannel",
     "WrittenMemory",
 ]
@@ -99,6 +119,7 @@ class Store:
     messages: Messages
     memory: Memory
     leases: Leases
+    tasks: Tasks
     credentials: Credentials
     agents: Agents
     audit: Audit

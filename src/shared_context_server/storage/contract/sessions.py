@@ -73,8 +73,8 @@ class Sessions(Protocol):
         """Make the session read-only and return it. Closing a closed session changes nothing."""
 
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
-        """Remove the session with its messages, cursors, memory, leases and idempotency records.
-        The audit log stays."""
+        """Remove the session with its messages, cursors, memory, leases, tasks and idempotency
+        records. The audit log stays."""
 
     async def get_cursor(self, session_id: str, agent_id: str) -> int:
         """Return the agent's stored read position, 0 if it has none."""

@@ -46,6 +46,7 @@ from shared_context_server.storage.postgres.maintenance import Maintenance, may_
 from shared_context_server.storage.postgres.memory import Memory
 from shared_context_server.storage.postgres.messages import Messages, append_batch
 from shared_context_server.storage.postgres.sessions import Sessions, use_session
+from shared_context_server.storage.postgres.tasks import Tasks
 from shared_context_server.storage.postgres.transfer import PostgresCopier, open_copier_on
 
 __all__ = ["BACKEND", "open_postgres"]
@@ -99,6 +100,7 @@ def _make_store(engine: Engine) -> Store:
         messages=Messages(engine),
         memory=Memory(engine),
         leases=Leases(engine),
+        tasks=Tasks(engine),
         credentials=Credentials(engine),
         agents=Agents(engine),
         audit=Audit(engine),

@@ -35,6 +35,13 @@ _TAKE_AGAIN = Statement(f"""
         holder = :holder, fencing_token = fencing_token + 1, acquired_at = :now,
         expires_at = :expires_at
     WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
+_TAKE_IN_ANY_CASE = Statement(f"""
+    INSERT INTO leases AS held (session_id, name, holder, fencing_token, acquired_at, expires_at)
+    VALUES (:session_id, :name, :holder, 1, :now, :expires_at)
+    ON CONFLICT (session_id, name) DO UPDATE SET
+        holder = excluded.holder, fencing_token = held.fencing_token + 1,
+        acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+    RETURNING {LEASE}""")
 _RENEW = Statement(f"""
     UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
     RETURNING {LEASE}""")
@@ -43,6 +50,7 @@ _RELEASE = Statement(f"""
     WHERE {_HELD} AND name = :name AND holder = :holder AND fencing_token = :fencing_token
       AND (:expires_at::bigint IS NULL OR expires_at = :expires_at)
     RETURNING name""")
+_END = Statement("UPDATE leases SET holder = NULL WHERE session_id = :session_id AND name = :name")
 _LIST = Statement(
     f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > :after_name ORDER BY name LIMIT :limit"
 )
@@ -129,6 +137,39 @@ class Leases(Subject):
             )
         )
         return [to_lease(session_id, row) for row in rows]
+
+
+async def take_lease(
+    connection: Connection,
+    session_id: str,
+    name: str,
+    caller: Caller,
+    *,
+    now: datetime,
+    expires_at: datetime,
+) -> int:
+    """Give the lease to the caller, whoever had it. Return the fencing token."""
+    parameters = {
+        "session_id": session_id,
+        "name": name,
+        "holder": caller.agent_id,
+        "now": encode_time(now),
+        "expires_at": encode_time(expires_at),
+    }
+    row = await connection.fetchrow(*_TAKE_IN_ANY_CASE(**parameters))
+    assert row is not None
+    return to_lease(session_id, row).fencing_token
+
+
+async def renew_lease(
+    connection: Connection, session_id: str, name: str, expires_at: datetime
+) -> None:
+    parameters = {"session_id": session_id, "name": name, "expires_at": encode_time(expires_at)}
+    await connection.execute(*_RENEW(**parameters))
+
+
+async def end_lease(connection: Connection, session_id: str, name: str) -> None:
+    await connection.execute(*_END(session_id=session_id, name=name))
 
 
 async def check_fence(

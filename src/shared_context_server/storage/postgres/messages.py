@@ -248,10 +248,7 @@ class Messages(Subject):
             await check_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
         if new.parent_message_id is not None:
             require_parent(await _find(connection, new.session_id, new.parent_message_id), new)
-        seq = session.last_seq + 1
-        row = await connection.fetchrow(*_ADD(**{**_columns(new), "seq": seq}))
-        assert row is not None
-        added = AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
+        added = await append_to_log(connection, new, session.last_seq + 1)
         if call is not None:
             await keep_answer(connection, call, message_answer(added), new.created_at)
         return added
@@ -379,6 +376,14 @@ class Messages(Subject):
     @reads
     async def get_newest_id(self, connection: Connection) -> int:
         return await read_end(connection, "messages")
+
+
+async def append_to_log(connection: Connection, new: NewMessage, seq: int) -> AddedMessage:
+    """Insert the message. The session is locked with NO KEY UPDATE, and `seq` must be its last one
+    + 1."""
+    row = await connection.fetchrow(*_ADD(**{**_columns(new), "seq": seq}))
+    assert row is not None
+    return AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
 
 
 def _columns(new: NewMessage) -> dict[str, Any]:

@@ -27,6 +27,8 @@ _CONTENTS_OF_SESSION = tuple(
         ("writers", "name, agent_id"),
         ("memory", "owner, key"),
         ("leases", "name"),
+        ("tasks", "id"),
+        ("task_dependents", "depends_on, task_id"),
         ("idempotency", "agent_id, key"),
     )
 )
@@ -35,7 +37,7 @@ _CONTENTS_OF_SESSION = tuple(
 _TAKE_TURNS = Statement(
     "SELECT 1 FROM sessions WHERE id = :session_id AND status = 'deleting' FOR UPDATE"
 )
-# Also deletes cursors, participants and time_ranges, of which there are few.
+# Also deletes cursors, participants, time_ranges and task_counts, of which there are few.
 _REMOVE_SESSION = Statement("DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'")
 _LIST_DELETED = Statement("SELECT id FROM sessions WHERE status = 'deleting'")
 

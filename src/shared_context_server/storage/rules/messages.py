@@ -8,7 +8,7 @@ from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
 from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_time
-from shared_context_server.storage.contract import MessageQuery, NewMessage
+from shared_context_server.storage.contract import AddedMessage, MessageQuery, NewMessage
 from shared_context_server.storage.rules.pages import SeqRun, page_budget
 
 
@@ -30,6 +30,23 @@ def require_parent(parent: Message | None, new: NewMessage) -> None:
     ):
         assert new.parent_message_id is not None
         raise MessageNotFound(new.parent_message_id, field="parent_message_id")
+
+
+def to_appended(new: NewMessage, added: AddedMessage) -> Message:
+    """Return the new message as a store returns it."""
+    return Message(
+        added.id,
+        new.session_id,
+        added.seq,
+        new.sender.agent_id,
+        new.sender.agent_type,
+        new.content,
+        new.visibility,
+        list(new.recipients),
+        new.metadata,
+        new.parent_message_id,
+        added.timestamp,
+    )
 
 
 def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from shared_context_server.storage.sqlite.maintenance import Maintenance
 from shared_context_server.storage.sqlite.memory import Memory
 from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
+from shared_context_server.storage.sqlite.tasks import Tasks
 from shared_context_server.storage.sqlite.transfer import SqliteCopier
 
 __all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
@@ -107,6 +108,7 @@ def _make_store(engine: Engine) -> Store:
         messages=Messages(engine),
         memory=Memory(engine),
         leases=Leases(engine),
+        tasks=Tasks(engine),
         credentials=Credentials(engine),
         agents=Agents(engine),
         audit=Audit(engine),

@@ -36,6 +36,7 @@ _RELEASE = f"""
     UPDATE leases SET holder = NULL
     WHERE name = :name AND {_HELD} AND holder = :holder AND fencing_token = :fencing_token
       AND (:expires_at IS NULL OR expires_at = :expires_at)"""
+_END = "UPDATE leases SET holder = NULL WHERE session_id = :session_id AND name = :name"
 _LIST = (
     f"SELECT {LEASE} FROM leases INDEXED BY leases_held WHERE {_HELD} AND name > :after_name"
     " ORDER BY name LIMIT :limit"
@@ -124,6 +125,39 @@ class Leases(Subject):
             },
         )
         return [to_lease(session_id, row) for row in rows]
+
+
+def take_lease(
+    connection: sqlite3.Connection,
+    session_id: str,
+    name: str,
+    caller: Caller,
+    *,
+    now: datetime,
+    expires_at: datetime,
+) -> int:
+    """Give the lease to the caller, whoever had it. Return the fencing token."""
+    parameters = {
+        "session_id": session_id,
+        "name": name,
+        "holder": caller.agent_id,
+        "now": encode_time(now),
+        "expires_at": encode_time(expires_at),
+    }
+    row = connection.execute(_TAKE, parameters).fetchone()
+    return to_lease(session_id, row).fencing_token
+
+
+def renew_lease(
+    connection: sqlite3.Connection, session_id: str, name: str, expires_at: datetime
+) -> None:
+    connection.execute(
+        _RENEW, {"session_id": session_id, "name": name, "expires_at": encode_time(expires_at)}
+    ).fetchone()
+
+
+def end_lease(connection: sqlite3.Connection, session_id: str, name: str) -> None:
+    connection.execute(_END, {"session_id": session_id, "name": name})
 
 
 def check_fence(

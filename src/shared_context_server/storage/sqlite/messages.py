@@ -229,7 +229,7 @@ class Messages(Subject):
             check_fence(connection, new.session_id, new.fence, new.sender, new.created_at)
         if new.parent_message_id is not None:
             require_parent(_find(connection, new.session_id, new.parent_message_id), new)
-        added = _append(connection, new, session.last_seq + 1)
+        added = append_to_log(connection, new, session.last_seq + 1)
         if call is not None:
             keep_answer(connection, call, message_answer(added), new.created_at)
         return added
@@ -347,7 +347,8 @@ class Messages(Subject):
         return NewMessages(messages, up_to_id, has_more=scanned == SCANNED)
 
 
-def _append(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:
+def append_to_log(connection: sqlite3.Connection, new: NewMessage, seq: int) -> AddedMessage:
+    """Insert the message. `seq` must be the session's last one + 1."""
     sender = new.sender
     added = connection.execute(
         _ADD,

@@ -55,11 +55,21 @@ _CONTENTS_OF_SESSION = (
         "DELETE FROM leases WHERE session_id = ? AND name = ?",
     ),
     _Removal(
+        "SELECT session_id, id FROM tasks WHERE session_id = :session_id LIMIT :limit",
+        "DELETE FROM tasks WHERE session_id = ? AND id = ?",
+    ),
+    _Removal(
+        """
+        SELECT session_id, depends_on, task_id FROM task_dependents
+        WHERE session_id = :session_id LIMIT :limit""",
+        "DELETE FROM task_dependents WHERE session_id = ? AND depends_on = ? AND task_id = ?",
+    ),
+    _Removal(
         "SELECT id FROM idempotency WHERE session_id = :session_id LIMIT :limit",
         "DELETE FROM idempotency WHERE id = ?",
     ),
 )
-# Also deletes cursors, participants and time_ranges, of which there are few.
+# Also deletes cursors, participants, time_ranges and task_counts, of which there are few.
 _REMOVE_SESSION = "DELETE FROM sessions WHERE id = :session_id AND status = 'deleting'"
 _LIST_DELETED = "SELECT id FROM sessions WHERE status = 'deleting'"
 

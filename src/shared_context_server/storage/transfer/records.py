@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from shared_context_server.models import Access, Permission, SessionStatus, Visibility
+from shared_context_server.models import Access, Permission, SessionStatus, TaskState, Visibility
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     Row,
@@ -127,6 +127,14 @@ def _parse_texts(value: Any) -> str:
     return encode_json(value)
 
 
+def _parse_ids(value: Any) -> str:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of integers")
+    if len(set(value)) < len(value):
+        raise ValueError("must not repeat an integer")
+    return encode_json([_require_integer(item) for item in value])
+
+
 def _parse_object(value: Any) -> str:
     if not isinstance(value, dict):
         raise ValueError("must be an object")
@@ -154,6 +162,7 @@ _TIME = Codec(_parse_time, spell_time)
 _TEXT_OR_EMPTY = Codec(_require_name_or_null, lambda text: text or None)
 _PERMISSIONS = Codec(_parse_permissions, _spell_permissions)
 _TEXTS = Codec(_parse_texts, decode_json)
+_IDS = Codec(_parse_ids, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
 _JSON = Codec(encode_json, decode_json_exactly)
 
@@ -268,6 +277,49 @@ LEASE = RecordKind(
     condition=_NOT_DELETING,
     mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at"}),
 )
+TASK = RecordKind(
+    "task",
+    "tasks",
+    ("session_id", "id"),
+    {
+        "session_id": _TEXT,
+        "id": _INTEGER,
+        "version": _INTEGER,
+        "state": _one_of(TaskState),
+        "priority": _INTEGER,
+        "assignee": _TEXT_OR_EMPTY,
+        "waiting_for": _INTEGER,
+        "created_by": _TEXT,
+        "created_at": _TIME,
+        "claimed_by": _or_null(_TEXT),
+        "instance": _TEXT_OR_EMPTY,
+        "fencing_token": _or_null(_INTEGER),
+        "expires_at": _or_null(_TIME),
+        "finished_by": _or_null(_TEXT),
+        "finished_at": _or_null(_TIME),
+        "depends_on": _IDS,
+        "title": _TEXT,
+        "metadata": _OBJECT,
+        "body": _TEXT,
+        "result": _JSON,
+    },
+    condition=_NOT_DELETING,
+    free_text=frozenset({"title", "body"}),
+    mutable=frozenset(
+        {
+            "version",
+            "state",
+            "waiting_for",
+            "claimed_by",
+            "instance",
+            "fencing_token",
+            "expires_at",
+            "finished_by",
+            "finished_at",
+            "result",
+        }
+    ),
+)
 AGENT = RecordKind(
     "agent",
     "agents",
@@ -347,6 +399,7 @@ KINDS = (
     MEMORY,
     IDEMPOTENCY,
     LEASE,
+    TASK,
     AGENT,
     API_KEY,
     CREDENTIAL,

@@ -60,6 +60,7 @@ _SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
     "memory": _grows("updated_at"),
     "idempotency": _grows("created_at"),  # the key was purged and used again
     "lease": _lease_goes_on,
+    "task": _grows("version"),
     "agent": _is_not_seen_earlier,
     "api_key": _was_not_revoked,
     "credential": _was_not_revoked,
