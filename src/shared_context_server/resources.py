@@ -1,4 +1,4 @@
-"""MCP resources: sessions with their messages, memory and leases, an agent's memory, and the clock."""
+"""MCP resources: sessions with their messages, memory, leases and tasks, an agent's memory, and the clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from shared_context_server import policy
 from shared_context_server.errors import NotFound, SharedContextError
 from shared_context_server.models import Caller, MemoryScope
-from shared_context_server.services import clock, leases, memory, messages, sessions
+from shared_context_server.services import clock, leases, memory, messages, sessions, tasks
 from shared_context_server.services.context import Services
 from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.clock import sensors_result, time_result
@@ -28,6 +28,7 @@ from shared_context_server.tools.mcp import SessionBindings, mcp_connection
 from shared_context_server.tools.memory import memory_list
 from shared_context_server.tools.messages import MessageList, message_list
 from shared_context_server.tools.sessions import SessionDetails, session_details
+from shared_context_server.tools.tasks import task_list
 from shared_context_server.tools.written import Written, write_json
 
 JSON = "application/json"
@@ -75,6 +76,15 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     )
     async def session_leases(session_id: str) -> ResourceResult:
         return await read(lambda caller: _session_leases(services, caller, session_id))
+
+    @mcp.resource(
+        "session://{session_id}/tasks",
+        name="session-tasks",
+        mime_type=JSON,
+        description="The unfinished tasks of a session.",
+    )
+    async def session_tasks(session_id: str) -> ResourceResult:
+        return await read(lambda caller: _session_tasks(services, caller, session_id))
 
     @mcp.resource(
         "agent://{agent_id}/memory",
@@ -141,6 +151,10 @@ async def _session_memory(services: Services, caller: Caller, session_id: str) -
 
 async def _session_leases(services: Services, caller: Caller, session_id: str) -> BaseModel:
     return lease_list(await leases.list_leases(services, caller, session_id))
+
+
+async def _session_tasks(services: Services, caller: Caller, session_id: str) -> BaseModel:
+    return task_list(await tasks.list_unfinished(services, caller, session_id))
 
 
 async def _agent_memory(services: Services, caller: Caller, agent_id: str) -> BaseModel:

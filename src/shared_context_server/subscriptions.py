@@ -51,7 +51,9 @@ MAX_STREAMS = 1024  # open listen streams in a process
 MAX_URIS = 1000  # of one caller on one stream or session
 RETRY_AFTER_S = 5
 
-_SESSION = re.compile(r"session://(?P<session_id>[^/?#]+)(?:/(?P<part>messages|memory|leases))?")
+_SESSION = re.compile(
+    r"session://(?P<session_id>[^/?#]+)(?:/(?P<part>messages|memory|leases|tasks))?"
+)
 _AGENT_MEMORY = re.compile(r"agent://(?P<agent_id>[^/?#]+)/memory")
 _ALWAYS_CHANGING = re.compile(r"(?:clock|sensors)://.*")  # to be read, there is nothing to notify
 
@@ -63,6 +65,9 @@ _KINDS = {
     "messages": _LOG_KINDS,
     "memory": frozenset({EventKind.MEMORY_CHANGED, EventKind.SESSION_DELETED}),
     "leases": frozenset({EventKind.LEASE_CHANGED, EventKind.SESSION_DELETED}),
+    "tasks": frozenset(
+        {EventKind.MESSAGE_ADDED, EventKind.SESSION_DELETED}
+    ),  # tells of each change
 }
 _STATE = "shared_context_subscriptions"
 

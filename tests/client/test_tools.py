@@ -120,6 +120,30 @@ async def use_leases(client: SharedContextClient) -> None:
     assert (await client.release_lease("deploy", lease.fencing_token)).released
 
 
+async def use_tasks(client: SharedContextClient) -> None:
+    session = client.session(await create_session(client))
+    first = (await session.add_task("Test it", priority=1)).task
+    second = (await session.add_task("Ship it", depends_on=[first.id], body="All of it")).task
+    assert [(one.task_id, one.state) for one in second.blocked_by] == [(first.id, "ready")]
+    claimed = await session.claim_task(ttl_seconds=60)
+    assert claimed.task is not None
+    assert claimed.task.fencing_token is not None
+    assert claimed.task.expires_at is not None
+    nothing = await session.claim_task(ttl_seconds=60)
+    assert nothing.task is None
+    assert nothing.hint is not None
+    done = await session.finish_task(first.id, claimed.task.fencing_token, result={"ok": True})
+    assert (done.task.state, done.task.result) == ("done", {"ok": True})
+    listed = await client.list_tasks(session.id, state="ready")
+    assert ([task.id for task in listed.tasks], listed.counts.done) == ([second.id], 1)
+    async with session.work(ttl_seconds=60) as task:
+        assert task is not None
+        assert task.item.id == second.id
+        await task.finish(result="shipped")
+    async with session.work() as task:
+        assert task is None
+
+
 async def use_the_clock(client: SharedContextClient) -> None:
     assert (await client.get_time()).source == "shared_memory"
     assert (await client.get_temperature()).simulated
@@ -140,6 +164,7 @@ async def test_every_tool_answers_its_typed_method(clock_server: RestartableServ
         await use_messages(client)
         await use_memory(client)
         await use_leases(client)
+        await use_tasks(client)
         await use_the_clock(client)
         await use_identity(client)
     async with make_client(clock_server.url, "root", api_key=ADMIN_API_KEY) as admin:

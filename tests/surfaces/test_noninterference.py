@@ -101,6 +101,7 @@ SEEN: list[Step] = [
     lambda w: w.do("vera", "set_memory", key="mine", value=3),
     lambda w: w.do("alice", "acquire_lease", name="deploy", session_id=w.sessions["open"]),
     lambda w: w.do("alice", "acquire_lease", name="everywhere"),
+    lambda w: w.do("alice", "add_task", title="for all", session_id=w.sessions["open"]),
 ]
 
 HIDDEN: list[Step] = [
@@ -124,6 +125,8 @@ HIDDEN: list[Step] = [
     lambda w: w.do(
         "dora", "set_memory", key="plan", value=9, scope="shared", session_id=w.sessions["secret"]
     ),
+    lambda w: w.do("dora", "add_task", title="secret", session_id=w.sessions["secret"]),
+    lambda w: w.do("dora", "claim_task", session_id=w.sessions["secret"]),
     lambda w: w.do("dora", "close_session", session_id=w.sessions["secret"]),
 ]
 
@@ -333,6 +336,9 @@ def make_attempts(world: World) -> Calls:
         ("delete_memory", {"session_id": there, "key": "p"}),
         ("acquire_lease", {"session_id": secret, "name": "deploy"}),
         ("release_lease", {"session_id": secret, "name": "deploy", "fencing_token": 1}),
+        ("add_task", {"session_id": secret, "title": "x", "depends_on": [1]}),
+        ("claim_task", {"session_id": secret, "task_id": 1}),
+        ("finish_task", {"session_id": secret, "task_id": 1, "fencing_token": 1}),
         ("close_session", {"session_id": secret}),
         ("delete_session", {"session_id": secret}),
     ]

@@ -183,6 +183,7 @@ async def test_memory_and_leases_are_told_by_place_and_owner(
         ("session://s/messages", {"message_added", "session_closed", "session_deleted"}),
         ("session://s/memory", {"shared in s", "session_deleted"}),
         ("session://s/leases", {"lease_changed", "session_deleted"}),
+        ("session://s/tasks", {"message_added", "session_deleted"}),
         ("agent://alice%20b/memory", {"alice b's"}),
     ],
 )

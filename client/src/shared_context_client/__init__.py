@@ -26,6 +26,7 @@ from shared_context_client._generated.errors import (
     SessionNotFound,
     StorageDamaged,
     TargetTooLong,
+    TaskNotFound,
     ToolNotFound,
     Unauthenticated,
     Unavailable,
@@ -37,6 +38,7 @@ from shared_context_client._generated.results import (
     AgentList,
     AuditItem,
     AuditList,
+    BlockerItem,
     ClosedSession,
     CreatedSession,
     DeletedSession,
@@ -67,6 +69,13 @@ from shared_context_client._generated.results import (
     SessionItem,
     SessionPage,
     SessionStatus,
+    TaskChanged,
+    TaskClaimed,
+    TaskCountsItem,
+    TaskItem,
+    TaskList,
+    TaskOutcome,
+    TaskState,
     TimeResult,
     TokenResult,
     Visibility,
@@ -89,7 +98,13 @@ from shared_context_client.leases import HeldLease
 from shared_context_client.options import Breaker, Limits, Retries
 from shared_context_client.outbox import Outbox, Unsent
 from shared_context_client.session import Memory, Session
-from shared_context_client.sync import SyncMemory, SyncSession, SyncSharedContextClient
+from shared_context_client.sync import (
+    SyncClaimedTask,
+    SyncMemory,
+    SyncSession,
+    SyncSharedContextClient,
+)
+from shared_context_client.tasks import ClaimedTask
 from shared_context_client.wire import MISSING, Moment
 
 __all__ = [
@@ -101,8 +116,10 @@ __all__ = [
     "AuditList",
     "Batch",
     "BatchItem",
+    "BlockerItem",
     "Breaker",
     "CircuitOpen",
+    "ClaimedTask",
     "ClockNotRunning",
     "ClosedSession",
     "Conflict",
@@ -170,10 +187,19 @@ __all__ = [
     "SharedContextError",
     "State",
     "StorageDamaged",
+    "SyncClaimedTask",
     "SyncMemory",
     "SyncSession",
     "SyncSharedContextClient",
     "TargetTooLong",
+    "TaskChanged",
+    "TaskClaimed",
+    "TaskCountsItem",
+    "TaskItem",
+    "TaskList",
+    "TaskNotFound",
+    "TaskOutcome",
+    "TaskState",
     "TimeResult",
     "TokenResult",
     "ToolNotFound",

@@ -1,10 +1,11 @@
 """Patterns for agents that work together: a shared value, a barrier, a queue of tasks.
 
-All state is in the session: shared memory, messages, leases. Processes may come and go.
+All state is in the session: shared memory, messages, leases, tasks. Processes may come and go.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,11 +13,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared_context_client._generated.errors import Conflict, MemoryNotFound
-from shared_context_client._generated.results import MessageAdded, MessageItem
-from shared_context_client.errors import LeaseHeld
+from shared_context_client._generated.results import TaskItem, TaskState
 from shared_context_client.leases import HeldLease
 from shared_context_client.session import Session
+from shared_context_client.tasks import ClaimedTask
 
+UNFINISHED: tuple[TaskState, ...] = ("ready", "claimed", "blocked")
+FINISHED: tuple[TaskState, ...] = ("done", "failed")
+READY_AT_ONCE = 20  # tasks that a worker chooses from
+PAGE = 100
+TITLE_CHARS = 500
 LOOK_AGAIN_S = 25.0  # in case the agent that should notify us was killed
 SHORTEST_WAIT_S = 0.25  # in case our clock is ahead of the server's
 
@@ -86,125 +92,141 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task, ours while `lease` is held."""
+    """A task of a queue, ours while `lease` is held."""
 
-    message: MessageItem
+    id: int
+    content: str
     lease: HeldLease
-    _session: Session
-    _queue: str
+    _claimed: ClaimedTask
 
-    async def complete(self, content: str, metadata: dict[str, Any] | None = None) -> MessageAdded:
-        """Add the result as a reply to the task. Raises LeaseLost, and adds nothing, if the task
-        now belongs to another worker."""
-        return await self._session.add(
-            content,
-            metadata=(metadata or {}) | {"queue": self._queue, "kind": "result"},
-            parent_message_id=self.message.id,
-            lease=self.lease,
-        )
+    async def complete(self, content: str, metadata: dict[str, Any] | None = None) -> None:
+        """Store the result. Raises LeaseLost, and stores nothing, if the task now belongs to
+        another worker."""
+        await self._claimed.finish(result={"content": content, "metadata": metadata or {}})
+
+    async def fail(self, reason: str) -> None:
+        """Give the task up for all workers. Raises LeaseLost as `complete` does."""
+        await self._claimed.finish(outcome="failed", result={"content": reason, "metadata": {}})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What became of a task of a queue. `sender`: the worker that finished it."""
+
+    task_id: int
+    sender: str
+    content: str
+    metadata: dict[str, Any]
+    is_failed: bool
 
 
 class WorkQueue:
     """Tasks that several workers share. Each task gets one result, even if workers die.
 
-    Tasks and results are messages. A worker holds a lease on the task it works on. Each worker
-    needs its own WorkQueue object and agent id, and takes one task at a time.
+    The tasks are those of the session's board (add_task, claim_task) that have the queue's name in
+    their metadata. A worker takes one task at a time.
     """
 
     def __init__(self, session: Session, name: str, *, ttl_seconds: int = 60) -> None:
         self._session = session
         self._name = name
         self._ttl_seconds = ttl_seconds
-        self._seq = 0
-        self._open: dict[int, MessageItem] = {}
-        self._results: dict[int, MessageItem] = {}
-        self._is_closed = False
+        self._end = f"queue:{name}:end"
 
-    async def put(self, content: str, *, idempotency_key: str | None = None) -> int:
+    async def put(
+        self, content: str, *, priority: int | None = None, idempotency_key: str | None = None
+    ) -> int:
         """Add a task and return its id. With an idempotency_key it is added once, even if you
         restart."""
-        metadata = {"queue": self._name, "kind": "task"}
-        added = await self._session.add(content, metadata=metadata, idempotency_key=idempotency_key)
-        return added.message_id
+        added = await self._session.add_task(
+            content[:TITLE_CHARS],
+            body=content,
+            priority=priority,
+            metadata={"queue": self._name},
+            idempotency_key=idempotency_key,
+        )
+        return added.task.id
 
     async def close(self) -> None:
-        """Declare that there are no more tasks: workers end when all are done."""
-        metadata = {"queue": self._name, "kind": "end"}
-        await self._session.add(f"No more tasks in {self._name}.", metadata=metadata)
+        """Declare that there are no more tasks: workers end when all are finished."""
+        await self._session.memory.set(self._end, True, scope="shared")
+        await self._session.add(
+            f"No more tasks in {self._name}.", metadata={"queue": self._name, "kind": "end"}
+        )
 
-    async def results(self) -> dict[int, MessageItem]:
-        """Wait until the queue is closed and all tasks are done; return each task's result by its
-        id."""
-        await self._read()
-        while not self._is_over:
-            await self._session.wait(after_seq=self._seq, timeout_seconds=LOOK_AGAIN_S)
-            await self._read()
-        return dict(self._results)
+    async def results(self) -> dict[int, TaskResult]:
+        """Wait until the queue is closed and all tasks are finished; return each task's result by
+        its id."""
+        while True:
+            seq = await self._read_end()  # before the check, so that nothing is missed
+            if await self._is_over():
+                break
+            await self._session.wait(after_seq=seq, timeout_seconds=LOOK_AGAIN_S)
+        finished = [task for state in FINISHED for task in await self._list(state)]
+        return {task.id: _to_result(task) for task in finished}
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Task | None]:
-        """Take a task: `async with queue.take() as task:` waits for a free one and holds it during
-        the block; None when the queue is closed and all is done. A task that the block does not
+        """Take a task: `async with queue.take() as task:` waits for one and holds it during the
+        block; None when the queue is closed and all is finished. A task that the block does not
         complete goes to the next worker."""
         async with AsyncExitStack() as holding:
             yield await self._claim(holding)
 
-    @property
-    def _is_over(self) -> bool:
-        return self._is_closed and not self._open
-
     async def _claim(self, holding: AsyncExitStack) -> Task | None:
-        await self._read()
-        while not self._is_over:
-            leases = (await self._session.leases()).leases
-            held = {lease.name: lease.expires_at for lease in leases}
-            names = {self._lease_name(task): task for task in self._open.values()}
-            free = [task for name, task in names.items() if name not in held]
-            for task in free:
-                if (claimed := await self._try(task, holding)) is not None:
-                    return claimed
-            if not free:
-                await self._wait([held[name] for name in names])
-            await self._read()
-        return None
+        while True:
+            seq = await self._read_end()
+            ready = await self._list("ready", limit=READY_AT_ONCE)
+            # Those of the highest priority, in any order: workers that look at once meet less.
+            highest = max((task.priority for task in ready), default=0)
+            first = [task for task in ready if task.priority == highest]
+            for task in random.sample(first, len(first)):
+                work = self._session.work(task_id=task.id, ttl_seconds=self._ttl_seconds)
+                claimed = await holding.enter_async_context(work)
+                if claimed is not None:
+                    return Task(claimed.id, claimed.item.body, claimed.lease, claimed)
+            if ready:
+                continue
+            if await self._is_over():
+                return None
+            await self._wait(seq)
 
-    async def _try(self, task: MessageItem, holding: AsyncExitStack) -> Task | None:
-        lease = self._session.lease(self._lease_name(task), ttl_seconds=self._ttl_seconds)
+    async def _is_over(self) -> bool:
         try:
-            held = await holding.enter_async_context(lease)
-        except LeaseHeld:
-            return None
-        await self._read()  # it may have been completed before we got the lease
-        if task.id in self._open:
-            return Task(task, held, self._session, self._name)
-        await holding.aclose()
-        return None
+            await self._session.memory.get(self._end, scope="shared")
+        except MemoryNotFound:
+            return False
+        return not any([await self._list(state, limit=1) for state in UNFINISHED])
 
-    async def _wait(self, expiries: list[datetime]) -> None:
-        """Wait for a message, or until a held task may be free: an expired lease has no event."""
-        ends_in_s = [(expiry - datetime.now(UTC)).total_seconds() for expiry in expiries]
-        wait_s = min(max(min(ends_in_s, default=LOOK_AGAIN_S), SHORTEST_WAIT_S), LOOK_AGAIN_S)
-        await self._session.wait(after_seq=self._seq, timeout_seconds=wait_s)
+    async def _wait(self, seq: int) -> None:
+        """Wait for a message, or until a claim may have run out: that has no message."""
+        expires_at = (await self._session.tasks(limit=1)).next_expires_at
+        wait_s = LOOK_AGAIN_S
+        if expires_at is not None:
+            wait_s = max((expires_at - datetime.now(UTC)).total_seconds(), SHORTEST_WAIT_S)
+        await self._session.wait(after_seq=seq, timeout_seconds=min(wait_s, LOOK_AGAIN_S))
 
-    async def _read(self) -> None:
-        has_more = True
-        while has_more:
-            page = await self._session.messages(after_seq=self._seq, limit=1000)
-            for message in page.messages:
-                self._note(message)
-            self._seq, has_more = page.next_after_seq, page.has_more
+    async def _read_end(self) -> int:
+        return (await self._session.messages(limit=1)).next_after_seq
 
-    def _note(self, message: MessageItem) -> None:
-        if message.metadata.get("queue") != self._name:
-            return
-        kind, task_id = message.metadata.get("kind"), message.parent_message_id
-        if kind == "task":
-            self._open[message.id] = message
-        elif kind == "result" and task_id in self._open:
-            del self._open[task_id]
-            self._results[task_id] = message
-        elif kind == "end":
-            self._is_closed = True
+    async def _list(self, state: TaskState, *, limit: int | None = None) -> list[TaskItem]:
+        """Return the queue's tasks in this state, or the first `limit` of them."""
+        found: list[TaskItem] = []
+        cursor: str | None = None
+        while True:
+            page = await self._session.tasks(state=state, limit=PAGE, cursor=cursor)
+            found += [task for task in page.tasks if task.metadata.get("queue") == self._name]
+            cursor = page.next_cursor
+            if cursor is None or (limit is not None and len(found) >= limit):
+                return found[:limit]
 
-    def _lease_name(self, task: MessageItem) -> str:
-        return f"queue:{self._name}:{task.id}"
+
+def _to_result(task: TaskItem) -> TaskResult:
+    result: Any = task.result
+    return TaskResult(
+        task_id=task.id,
+        sender=task.finished_by or "",
+        content=result["content"],
+        metadata=result["metadata"],
+        is_failed=task.state == "failed",
+    )

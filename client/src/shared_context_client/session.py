@@ -23,6 +23,11 @@ from shared_context_client._generated.results import (
     MessageList,
     SearchResults,
     SessionDetails,
+    TaskChanged,
+    TaskClaimed,
+    TaskList,
+    TaskOutcome,
+    TaskState,
     Visibility,
     WaitResult,
 )
@@ -30,6 +35,7 @@ from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.connection import Connection
 from shared_context_client.follow import Follower
 from shared_context_client.leases import HeldLease, hold_lease
+from shared_context_client.tasks import ClaimedTask, work_on_task
 from shared_context_client.wire import MISSING, Missing
 
 
@@ -226,6 +232,92 @@ class Session:
             self._tools,
             name,
             session_id=self.id,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+        )
+
+    async def add_task(
+        self,
+        title: str,
+        *,
+        body: str | None = None,
+        depends_on: Sequence[int] | None = None,
+        priority: int | None = None,
+        assignee: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskChanged:
+        """Put a task on the board of this session."""
+        return await self._tools.add_task(
+            self.id,
+            title,
+            body=body,
+            depends_on=depends_on,
+            priority=priority,
+            assignee=assignee,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+        )
+
+    async def claim_task(
+        self,
+        task_id: int | None = None,
+        *,
+        ttl_seconds: int | None = None,
+        wait_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskClaimed:
+        """Claim the first ready task, or this one. Claim it again to renew it."""
+        return await self._tools.claim_task(
+            self.id,
+            task_id=task_id,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            idempotency_key=idempotency_key,
+        )
+
+    async def finish_task(
+        self,
+        task_id: int,
+        fencing_token: int,
+        *,
+        outcome: TaskOutcome | None = None,
+        result: Any = None,
+        idempotency_key: str | None = None,
+    ) -> TaskChanged:
+        """End a claim. Raises LeaseLost if the task is another worker's now."""
+        return await self._tools.finish_task(
+            self.id,
+            task_id,
+            fencing_token,
+            outcome=outcome,
+            result=result,
+            idempotency_key=idempotency_key,
+        )
+
+    async def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        assignee: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> TaskList:
+        """List the tasks of this session by id, with the counts by state."""
+        return await self._tools.list_tasks(
+            self.id, state=state, assignee=assignee, limit=limit, cursor=cursor
+        )
+
+    def work(
+        self, *, task_id: int | None = None, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> AbstractAsyncContextManager[ClaimedTask | None]:
+        """Hold a task: `async with session.work(wait_seconds=30) as task:` renews its claim in the
+        background; end it with `await task.finish(result=…)`. A task that the block does not finish
+        is released. None if there is no task for us after wait_seconds."""
+        return work_on_task(
+            self._tools,
+            self.id,
+            task_id=task_id,
             ttl_seconds=ttl_seconds,
             wait_seconds=wait_seconds,
         )

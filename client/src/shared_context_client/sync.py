@@ -8,7 +8,13 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from shared_context_client._generated.results import MessageItem, Permission, TokenResult
+from shared_context_client._generated.results import (
+    MessageItem,
+    Permission,
+    TaskChanged,
+    TaskOutcome,
+    TokenResult,
+)
 from shared_context_client._generated.tools import SyncTools
 from shared_context_client.batches import Batch
 from shared_context_client.circuit_breaker import OnStateChange, State
@@ -17,6 +23,7 @@ from shared_context_client.leases import HeldLease
 from shared_context_client.loop_thread import LoopThread
 from shared_context_client.options import Breaker, Limits, Retries
 from shared_context_client.session import Memory, Session
+from shared_context_client.tasks import ClaimedTask
 from shared_context_client.wire import Call, R
 
 P = ParamSpec("P")
@@ -59,6 +66,21 @@ class SyncMemory:
     delete = _blocking_memory(Memory.delete)
 
 
+class SyncClaimedTask:
+    """A task that we have claimed. See ClaimedTask."""
+
+    def __init__(self, loop: LoopThread, task: ClaimedTask) -> None:
+        self._loop = loop
+        self._task = task
+        self.id = task.id
+        self.item = task.item
+        self.lease = task.lease
+
+    def finish(self, *, outcome: TaskOutcome | None = None, result: Any = None) -> TaskChanged:
+        """End the claim. See ClaimedTask.finish."""
+        return self._loop.run(self._task.finish(outcome=outcome, result=result))
+
+
 class SyncSession:
     """A handle for one session. Making one sends nothing."""
 
@@ -81,6 +103,10 @@ class SyncSession:
     close = _blocking(Session.close)
     delete = _blocking(Session.delete)
     leases = _blocking(Session.leases)
+    add_task = _blocking(Session.add_task)
+    claim_task = _blocking(Session.claim_task)
+    finish_task = _blocking(Session.finish_task)
+    tasks = _blocking(Session.tasks)
 
     def follow(
         self, after_seq: int | None = None, *, patience_s: float | None = None
@@ -107,6 +133,17 @@ class SyncSession:
         held = self.session.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
         with _entered(self.loop, held) as lease:
             yield lease
+
+    @contextmanager
+    def work(
+        self, *, task_id: int | None = None, ttl_seconds: int = 60, wait_seconds: float = 0
+    ) -> Iterator[SyncClaimedTask | None]:
+        """Hold a task for a `with` block. See Session.work."""
+        held = self.session.work(
+            task_id=task_id, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds
+        )
+        with _entered(self.loop, held) as task:
+            yield None if task is None else SyncClaimedTask(self.loop, task)
 
 
 class SyncSharedContextClient(SyncTools):

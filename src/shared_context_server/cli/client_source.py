@@ -53,7 +53,8 @@ PUBLIC = {
     "options": ["Breaker", "Limits", "Retries"],
     "outbox": ["Outbox", "Unsent"],
     "session": ["Memory", "Session"],
-    "sync": ["SyncMemory", "SyncSession", "SyncSharedContextClient"],
+    "sync": ["SyncClaimedTask", "SyncMemory", "SyncSession", "SyncSharedContextClient"],
+    "tasks": ["ClaimedTask"],
     "wire": ["MISSING", "Moment"],
 }
 

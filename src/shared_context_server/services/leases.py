@@ -12,13 +12,14 @@ from functools import partial
 import anyio
 
 from shared_context_server import policy
-from shared_context_server.errors import SessionClosed, SharedContextError
+from shared_context_server.errors import InvalidArgument, SessionClosed, SharedContextError
 from shared_context_server.models import Caller, Event, EventKind, Lease, Permission, Session
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress
 from shared_context_server.services.paging import decode_cursor, encode_cursor
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import LeaseAttempt, SessionGuard
+from shared_context_server.storage.rules.tasks import is_of_task
 
 DEFAULT_LISTED = 100
 
@@ -47,6 +48,7 @@ async def acquire_lease(
     stopping.
     """
     policy.require_permission(caller, Permission.WRITE)
+    _require_not_of_task(request.session_id, request.name)
     if request.wait_seconds == 0:
         return await _try(services, caller, request)
     with (
@@ -111,6 +113,7 @@ async def release_lease(
     """Release the caller's lease; return False if it had ended already. Works in closed sessions
     too."""
     policy.require_permission(caller, Permission.WRITE)
+    _require_not_of_task(session_id, name)
     is_released = await services.store.leases.release(
         session_id,
         name,
@@ -149,6 +152,16 @@ async def list_leases(
     )
     page = found[:limit]
     return LeasePage(page, encode_cursor(page[-1].name) if len(found) > limit else None)
+
+
+def _require_not_of_task(session_id: str | None, name: str) -> None:
+    """Raise InvalidArgument for a lease that only claims of a task may hold."""
+    if session_id is not None and is_of_task(name):
+        raise InvalidArgument(
+            f"The lease {name!r} belongs to a task.",
+            field="name",
+            suggestion="Use claim_task to hold or renew it, and finish_task to end it.",
+        )
 
 
 def _require_release(caller: Caller, session: Session) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from shared_context_server.settings import ToolSet
-from shared_context_server.tools import agents, clock, identity, leases, memory, messages, sessions
+from shared_context_server.tools import (
+    agents,
+    clock,
+    identity,
+    leases,
+    memory,
+    messages,
+    sessions,
+    tasks,
+)
 from shared_context_server.tools.registry import Tool
 
 TOOLS: tuple[Tool[Any, Any], ...] = (
@@ -14,6 +23,7 @@ TOOLS: tuple[Tool[Any, Any], ...] = (
     *messages.TOOLS,
     *memory.TOOLS,
     *leases.TOOLS,
+    *tasks.TOOLS,
     *agents.TOOLS,
     *clock.TOOLS,
 )

@@ -32,6 +32,11 @@ from shared_context_client._generated.results import (
     SensorsResult,
     SessionDetails,
     SessionPage,
+    TaskChanged,
+    TaskClaimed,
+    TaskList,
+    TaskOutcome,
+    TaskState,
     TimeResult,
     TokenResult,
     Visibility,
@@ -491,6 +496,118 @@ class Calls:
             registry.LIST_LEASES,
             LeaseList,
             session_id=session_id,
+            limit=limit,
+            cursor=cursor,
+            auth_token=auth_token,
+        )
+
+    def add_task(
+        self,
+        session_id: str,
+        title: str,
+        *,
+        body: str | None = None,
+        depends_on: Sequence[int] | None = None,
+        priority: int | None = None,
+        assignee: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        auth_token: str | None = None,
+    ) -> Call[TaskChanged]:
+        """Put a task on the session's board for any agent to claim.
+
+        depends_on: Tasks that must be done first.
+        priority: Default: 0.
+        assignee: Only this agent may claim it.
+        """
+        return make_call(
+            registry.ADD_TASK,
+            TaskChanged,
+            session_id=session_id,
+            title=title,
+            body=body,
+            depends_on=depends_on,
+            priority=priority,
+            assignee=assignee,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            auth_token=auth_token,
+        )
+
+    def claim_task(
+        self,
+        session_id: str,
+        *,
+        task_id: int | None = None,
+        ttl_seconds: int | None = None,
+        wait_seconds: float | None = None,
+        idempotency_key: str | None = None,
+        auth_token: str | None = None,
+    ) -> Call[TaskClaimed]:
+        """Take a task: yours alone for ttl_seconds. task is null if none is ready; hint says why. Claim its task_id again to renew in time. End with finish_task.
+
+        task_id: Default: the first ready one. A failed one: try again.
+        ttl_seconds: Default: 600.
+        wait_seconds: How long to wait for a task. Default: 0.
+        """
+        return make_call(
+            registry.CLAIM_TASK,
+            TaskClaimed,
+            session_id=session_id,
+            task_id=task_id,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            idempotency_key=idempotency_key,
+            auth_token=auth_token,
+        )
+
+    def finish_task(
+        self,
+        session_id: str,
+        task_id: int,
+        fencing_token: int,
+        *,
+        outcome: TaskOutcome | None = None,
+        result: Any | None = None,
+        idempotency_key: str | None = None,
+        auth_token: str | None = None,
+    ) -> Call[TaskChanged]:
+        """End your claim with the fencing_token of claim_task. released makes the task ready again; tasks that depend on it open when it is done.
+
+        outcome: Default: done.
+        """
+        return make_call(
+            registry.FINISH_TASK,
+            TaskChanged,
+            session_id=session_id,
+            task_id=task_id,
+            fencing_token=fencing_token,
+            outcome=outcome,
+            result=result,
+            idempotency_key=idempotency_key,
+            auth_token=auth_token,
+        )
+
+    def list_tasks(
+        self,
+        session_id: str,
+        *,
+        state: TaskState | None = None,
+        assignee: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        auth_token: str | None = None,
+    ) -> Call[TaskList]:
+        """List a session's tasks by id, with counts by state.
+
+        limit: Default: 50.
+        """
+        return make_call(
+            registry.LIST_TASKS,
+            TaskList,
+            session_id=session_id,
+            state=state,
+            assignee=assignee,
             limit=limit,
             cursor=cursor,
             auth_token=auth_token,

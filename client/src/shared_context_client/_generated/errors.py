@@ -80,6 +80,14 @@ class MemoryNotFound(NotFound):
     default_retryable: ClassVar[bool] = False
 
 
+class TaskNotFound(NotFound):
+    """The session has no task with this id."""
+
+    code = "TASK_NOT_FOUND"
+    default_status: ClassVar[int | None] = 404
+    default_retryable: ClassVar[bool] = False
+
+
 class ToolNotFound(NotFound):
     """There is no tool with this name."""
 
@@ -242,6 +250,7 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     SessionNotFound.code: SessionNotFound,
     MessageNotFound.code: MessageNotFound,
     MemoryNotFound.code: MemoryNotFound,
+    TaskNotFound.code: TaskNotFound,
     ToolNotFound.code: ToolNotFound,
     McpSessionNotFound.code: McpSessionNotFound,
     MethodNotAllowed.code: MethodNotAllowed,

@@ -26,6 +26,9 @@ from shared_context_client._generated.results import (
     SensorsResult,
     SessionDetails,
     SessionPage,
+    TaskChanged,
+    TaskClaimed,
+    TaskList,
     TimeResult,
     WaitResult,
 )
@@ -453,6 +456,113 @@ MODEL_TOOLS = (
                 "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
             },
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.ADD_TASK,
+        TaskChanged,
+        "Put a task on the session's board for any agent to claim.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "title": {"maxLength": 500, "minLength": 1, "type": "string"},
+                "body": {"maxLength": 100000, "minLength": 1, "type": "string"},
+                "depends_on": {
+                    "description": "Tasks that must be done first.",
+                    "items": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+                    "maxItems": 100,
+                    "type": "array",
+                },
+                "priority": {"default": 0, "minimum": -1000, "maximum": 1000, "type": "integer"},
+                "assignee": {
+                    "description": "Only this agent may claim it.",
+                    "maxLength": 128,
+                    "minLength": 1,
+                    "type": "string",
+                },
+                "metadata": {"type": "object"},
+                "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
+            },
+            "required": ["session_id", "title"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.CLAIM_TASK,
+        TaskClaimed,
+        "Take a task: yours alone for ttl_seconds. task is null if none is ready; hint says why. Claim its task_id again to renew in time. End with finish_task.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "task_id": {
+                    "description": "Default: the first ready one. A failed one: try again.",
+                    "minimum": 1,
+                    "maximum": 9223372036854775807,
+                    "type": "integer",
+                },
+                "ttl_seconds": {"default": 600, "minimum": 1, "maximum": 86400, "type": "integer"},
+                "wait_seconds": {
+                    "default": 0,
+                    "description": "How long to wait for a task.",
+                    "minimum": 0,
+                    "maximum": 120,
+                    "type": "number",
+                },
+                "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
+            },
+            "required": ["session_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.FINISH_TASK,
+        TaskChanged,
+        "End your claim with the fencing_token of claim_task. released makes the task ready again; tasks that depend on it open when it is done.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "task_id": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+                "fencing_token": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+                "outcome": {
+                    "enum": ["done", "failed", "released"],
+                    "type": "string",
+                    "default": "done",
+                },
+                "result": {
+                    "anyOf": [
+                        {"type": "object"},
+                        {"type": "array", "items": {"type": "string"}},
+                        {"type": "array", "items": {"type": "number"}},
+                        {"type": "array", "items": {"type": "object"}},
+                        {"type": "string"},
+                        {"type": "number"},
+                        {"type": "boolean"},
+                        {"type": "null"},
+                    ]
+                },
+                "idempotency_key": {"maxLength": 255, "minLength": 1, "type": "string"},
+            },
+            "required": ["session_id", "task_id", "fencing_token"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.LIST_TASKS,
+        TaskList,
+        "List a session's tasks by id, with counts by state.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "state": {
+                    "enum": ["ready", "blocked", "claimed", "done", "failed"],
+                    "type": "string",
+                },
+                "assignee": {"maxLength": 128, "minLength": 1, "type": "string"},
+                "limit": {"default": 50, "minimum": 1, "maximum": 200, "type": "integer"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+            },
+            "required": ["session_id"],
             "type": "object",
         },
     ),

@@ -30,6 +30,10 @@ ACQUIRE_LEASE = Tool(
 )
 RELEASE_LEASE = Tool("release_lease", is_repeatable=True)
 LIST_LEASES = Tool("list_leases", is_repeatable=True)
+ADD_TASK = Tool("add_task", takes_key=True)
+CLAIM_TASK = Tool("claim_task", takes_key=True, waits_by="wait_seconds", default_wait_s=0.0)
+FINISH_TASK = Tool("finish_task", takes_key=True)
+LIST_TASKS = Tool("list_tasks", is_repeatable=True)
 LIST_AGENTS = Tool("list_agents", is_repeatable=True)
 GET_AUDIT_LOG = Tool("get_audit_log", is_repeatable=True)
 GET_TIME = Tool("get_time", is_repeatable=True)
@@ -58,6 +62,10 @@ TOOLS = (
     ACQUIRE_LEASE,
     RELEASE_LEASE,
     LIST_LEASES,
+    ADD_TASK,
+    CLAIM_TASK,
+    FINISH_TASK,
+    LIST_TASKS,
     LIST_AGENTS,
     GET_AUDIT_LOG,
     GET_TIME,

@@ -20,6 +20,10 @@ Permission = Annotated[Literal["read", "write", "admin"], KeepUnknown]
 
 SessionStatus = Annotated[Literal["active", "closed"], KeepUnknown]
 
+TaskOutcome = Annotated[Literal["done", "failed", "released"], KeepUnknown]
+
+TaskState = Annotated[Literal["ready", "blocked", "claimed", "done", "failed"], KeepUnknown]
+
 Visibility = Annotated[Literal["public", "private", "agent_only", "admin_only"], KeepUnknown]
 
 
@@ -266,6 +270,75 @@ class LeaseList(Record):
 
     leases: list[LeaseItem]
     count: int
+    next_cursor: str | None
+
+
+class BlockerItem(Record):
+    """BlockerItem, in an answer."""
+
+    task_id: int
+    state: TaskState
+
+
+class TaskItem(Record):
+    """TaskItem, in an answer."""
+
+    id: int
+    session_id: str
+    title: str
+    body: str
+    state: TaskState
+    priority: int
+    assignee: str | None
+    depends_on: list[int]
+    blocked_by: list[BlockerItem]
+    metadata: dict[str, JsonValue]
+    created_by: str
+    created_at: datetime
+    claimed_by: str | None
+    instance: str
+    fencing_token: int | None
+    expires_at: datetime | None
+    result: JsonValue
+    finished_by: str | None
+    finished_at: datetime | None
+
+
+class TaskChanged(Record):
+    """Answer of add_task, finish_task."""
+
+    task: TaskItem
+    duplicate: bool
+
+
+class TaskCountsItem(Record):
+    """TaskCountsItem, in an answer."""
+
+    ready: int
+    blocked: int
+    claimed: int
+    done: int
+    failed: int
+
+
+class TaskClaimed(Record):
+    """Answer of claim_task."""
+
+    task: TaskItem | None
+    renewed: bool
+    duplicate: bool
+    hint: str | None
+    counts: TaskCountsItem
+    next_expires_at: datetime | None
+
+
+class TaskList(Record):
+    """Answer of list_tasks."""
+
+    tasks: list[TaskItem]
+    count: int
+    counts: TaskCountsItem
+    next_expires_at: datetime | None
     next_cursor: str | None
 
 
