@@ -1,8 +1,8 @@
 """Coordinator and workers: tasks that whoever is free takes, each with exactly one result.
 
-A task is a message, and so is its result. A worker holds a lease of the task's own while it works,
-and its result is written under that lease: a worker that has lost it, because it was held up for
-longer than the lease lasts, is refused, and whoever has the task by then answers instead.
+A worker claims a task of the session's board, and the claim is renewed while it works. A worker that
+has lost its claim, because it was held up for longer than the claim lasts, is refused, and whoever
+has the task by then finishes it instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def work(agent_id: str, session_id: str) -> None:
                 if task is None:
                     return  # the queue is closed, and all is done
                 try:
-                    await task.complete(await decide(task.message.content))
+                    await task.complete(await decide(task.content))
                 except LeaseLost:
                     continue  # we took too long: it is another's now
 

@@ -1,7 +1,7 @@
 """A worker is killed in the middle of a task; another takes over.
 
-The worker is a process of its own, and dies by SIGKILL: it can give nothing back. Its lease is not
-renewed any more and expires; then the task is the other's, with a larger fencing token. A write of
+The worker is a process of its own, and dies by SIGKILL: it can give nothing back. Its claim is not
+renewed any more and runs out; then the task is the other's, with a larger fencing token. A write of
 the dead one that arrives only now, held up somewhere on its way, is refused.
 """
 
@@ -39,7 +39,7 @@ async def kill_in_the_middle(session: Session) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(*command)
     try:
         async for message in session.follow(after_seq=0):
-            if message.sender == "doomed":
+            if "lease" in message.metadata:
                 return message.metadata
         raise AssertionError("The session was closed.")
     finally:
@@ -53,28 +53,28 @@ async def take_over(session_id: str) -> int:
         queue = WorkQueue(client.session(session_id), "jobs", ttl_seconds=TTL_S)
         async with queue.take() as task:
             assert task is not None
-            await task.complete(await decide(task.message.content))
+            await task.complete(await decide(task.content))
             return task.lease.fencing_token
 
 
-async def write_late(session_id: str, task_id: int, held: dict[str, Any]) -> None:
+async def write_late(session_id: str, held: dict[str, Any]) -> None:
     """What the dead worker would have sent, arriving now."""
     async with SharedContextClient(agent_id="doomed") as client:
-        await client.add_message(session_id, "My result.", parent_message_id=task_id, **held)
+        await client.add_message(session_id, "My result.", **held)
 
 
 async def main() -> None:
     async with SharedContextClient(agent_id="coordinator") as coordinator:
         session = coordinator.session((await coordinator.create_session("Migrate")).session_id)
         queue = WorkQueue(session, "jobs")
-        task_id = await queue.put("Migrate the orders")
+        await queue.put("Migrate the orders")
         await queue.close()
         held = await kill_in_the_middle(session)
         print(f"killed a worker with fencing token {held['fencing_token']}")
         token = await take_over(session.id)
         print(f"another did the task with fencing token {token}")
         try:
-            await write_late(session.id, task_id, held)
+            await write_late(session.id, held)
         except LeaseLost as refused:
             print(f"the late write: {refused.code}")
         for result in (await queue.results()).values():

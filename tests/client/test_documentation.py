@@ -24,27 +24,41 @@ SAID = {
 }
 
 
+TASKS_SAID = """\
+1 done Test the parser: done
+2 done Check the docs: done
+3 done Release: done
+"""
+
+
 def test_every_example_is_tested() -> None:
     assert re.findall(r"<!-- (\w+): tested -->\s+```python\n", PAGE) == list(SAID)
     assert PAGE.count("```python\n") == len(SAID)
 
 
-@pytest.mark.parametrize("mark", SAID)
-async def test_the_example_works(mark: str, server_url: str, client: SharedContextClient) -> None:
-    found = re.search(rf"<!-- {mark}: tested -->\s+```python\n(.*?)```", PAGE, re.DOTALL)
+def run_block(page: str, mark: str, **variables: str) -> tuple[str, str]:
+    """What the example of that name prints on stdout and stderr."""
+    found = re.search(rf"<!-- {mark}: tested -->\s+```python\n(.*?)```", page, re.DOTALL)
     assert found is not None
     answer = subprocess.run(
         [sys.executable, "-c", found[1]],
         env=os.environ
-        | {
-            "SCS_URL": server_url,
-            "SCS_API_KEY": API_KEY,
-            "SESSION": await create_session(client),
-            "PYTHONPATH": str(ROOT / "client/src"),
-        },
+        | {"SCS_API_KEY": API_KEY, "PYTHONPATH": str(ROOT / "client/src")}
+        | variables,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
-    assert (answer.stdout, answer.stderr) == (SAID[mark], "")
+    return answer.stdout, answer.stderr
+
+
+@pytest.mark.parametrize("mark", SAID)
+async def test_the_example_works(mark: str, server_url: str, client: SharedContextClient) -> None:
+    session_id = await create_session(client)
+    assert run_block(PAGE, mark, SCS_URL=server_url, SESSION=session_id) == (SAID[mark], "")
+
+
+def test_the_example_of_tasks_works(server_url: str) -> None:
+    page = (ROOT / "docs/coordination.md").read_text(encoding="utf-8")
+    assert run_block(page, "tasks", SCS_URL=server_url) == (TASKS_SAID, "")

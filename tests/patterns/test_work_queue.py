@@ -54,9 +54,9 @@ async def start_worker(server_url: str, session: Session) -> AsyncIterator[Start
 
 
 async def results_of(session: Session) -> list[MessageItem]:
-    """All results in the log, also those that the queue would not count."""
+    """Each end of a task in the log."""
     found = [message async for message in session.follow(after_seq=0)]
-    return [message for message in found if message.metadata.get("kind") == "result"]
+    return [message for message in found if message.metadata.get("state") == "done"]
 
 
 class Trouble:
@@ -124,9 +124,9 @@ async def test_each_task_is_done_once_while_workers_die_and_freeze(
         await session.close()
         await troubling
     results = await results_of(session)
-    assert Counter(result.parent_message_id for result in results) == dict.fromkeys(tasks, 1)
-    assert {task_id: result.id for task_id, result in counted.items()} == {
-        result.parent_message_id: result.id for result in results
+    assert Counter(result.metadata["task_id"] for result in results) == dict.fromkeys(tasks, 1)
+    assert {task_id: result.sender for task_id, result in counted.items()} == {
+        result.metadata["task_id"]: result.sender for result in results
     }
     assert trouble.begun.total() > TASKS, "nobody died within a task"
 
@@ -179,7 +179,7 @@ async def test_many_workers_contend_for_short_tasks(session: Session, server_url
         await queue.close()
     await session.close()
     results = await results_of(session)
-    assert Counter(result.parent_message_id for result in results) == dict.fromkeys(tasks, 1)
+    assert Counter(result.metadata["task_id"] for result in results) == dict.fromkeys(tasks, 1)
 
 
 async def test_a_task_that_fails_goes_to_the_next(session: Session, server_url: str) -> None:
@@ -193,7 +193,7 @@ async def test_a_task_that_fails_goes_to_the_next(session: Session, server_url: 
             theirs = WorkQueue(client.session(session.id), "tests")
             async with theirs.take() as task:
                 assert task is not None
-                assert task.message.id == task_id
+                assert task.id == task_id
                 await task.complete("done")
         await queue.close()
         assert list(await queue.results()) == [task_id]

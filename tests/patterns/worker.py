@@ -22,7 +22,7 @@ async def do(task: Task) -> str:
         await asyncio.to_thread(sys.stdin.readline)
     else:
         await asyncio.sleep(random.uniform(SHORTEST_WORK_S, LONGEST_WORK_S))
-    return f"{task.message.content}: done"
+    return f"{task.content}: done"
 
 
 async def work(session_id: str, agent_id: str, ttl_seconds: int) -> None:
@@ -34,9 +34,7 @@ async def work(session_id: str, agent_id: str, ttl_seconds: int) -> None:
                 if task is None:
                     return
                 token = task.lease.fencing_token
-                await session.add(
-                    "begun", metadata={"begun": task.message.id, "fencing_token": token}
-                )
+                await session.add("begun", metadata={"begun": task.id, "fencing_token": token})
                 try:
                     await task.complete(await do(task), {"fencing_token": token})
                 except LeaseLost as refused:
