@@ -30,7 +30,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
+.PHONY: help setup run dev test test-fast test-postgres test-deploy lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -224,6 +224,9 @@ bench-embed: setup ## a tool call in the agent's own process, beside REST and MC
 clock-torn: setup ## 10^8 checked reads against a writer that never rests, then the check of the check
 	$(BIN)/python -m bench.clock_torn $(ARGS)
 	! $(BIN)/python -m bench.clock_torn --reads 2000000 --without-seqlock
+
+bench-tasks: setup ## ten workers on 1,000 tasks while a third of them is killed, on both stores
+	$(BIN)/python -m bench.task_workers $(ARGS)
 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)
