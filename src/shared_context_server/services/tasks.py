@@ -12,7 +12,7 @@ import anyio
 from pydantic import JsonValue
 
 from shared_context_server import policy
-from shared_context_server.errors import SharedContextError
+from shared_context_server.errors import CursorLost, SharedContextError
 from shared_context_server.events.bus import News
 from shared_context_server.models import (
     Caller,
@@ -154,7 +154,10 @@ async def _may_claim(
     is_told = False
     is_closed = any(event.kind is EventKind.SESSION_CLOSED for event in news.events)
     while True:
-        messages = await follow.read(cursor, news)
+        try:
+            messages = await follow.read(cursor, news)
+        except CursorLost:  # the store was set back: look at the tasks as they are there
+            return True
         is_told = is_told or any(message.metadata.get("type") == "task" for message in messages)
         if not cursor.has_more:
             break
