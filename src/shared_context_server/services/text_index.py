@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import sys
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared_context_server.services.scoring import (
@@ -20,7 +19,6 @@ from shared_context_server.services.scoring import (
     WORDS,
     Query,
     find_similar_in_steps,
-    rarity,
     score_in_steps,
 )
 from shared_context_server.services.slices import Work, finish
@@ -137,11 +135,7 @@ class TextIndex:
         for unit in query.units:
             if unit.kind is Kind.RUN:
                 by_unit[unit.first] = yield from self._share_of_run(unit.term)
-        rarities = {
-            unit.term: self._rarity(unit.term, found, count)
-            for unit, found in zip(query.units, by_unit, strict=True)
-        }
-        query.weigh(rarities)
+        query.weigh_by_counts(self._count_texts, count)
         shares: dict[int, float] = {}
         for found, weight in zip(by_unit, query.weights, strict=True):
             for index, similarity in found.items():
@@ -149,9 +143,9 @@ class TextIndex:
             yield
         return {index: share for index, share in shares.items() if index < count}
 
-    def _rarity(self, term: str, found: Mapping[int, float], count: int) -> float:
+    def _count_texts(self, term: str) -> int:
         term_id = self._term_ids.get(term)
-        return rarity(len(found) if term_id is None else len(self._postings[term_id]), count)
+        return 0 if term_id is None else len(self._postings[term_id])
 
     def _share_of_run(self, run: str) -> Work[dict[int, float]]:
         """Return the share of the run that each text has at most. A wrong letter spoils two pairs."""
