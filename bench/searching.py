@@ -35,7 +35,7 @@ from bench.tables import print_table
 from bench.throughput import CONTENT, HEADERS
 from shared_context_server.models import Access, AuditEntry, Caller, Permission, Visibility
 from shared_context_server.services.late_imports import SEARCH, import_late
-from shared_context_server.services.scoring import Query, rarity, score_texts
+from shared_context_server.services.scoring import Query, score_texts
 from shared_context_server.services.terms import index_terms
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import utc_now
@@ -213,12 +213,7 @@ class Scan:
 
     def scores(self, text: str) -> list[float]:
         query = Query(text)
-        query.weigh(
-            {
-                unit.term: rarity(self._counted.get(unit.term, 0), len(self._contents))
-                for unit in query.units
-            }
-        )
+        query.weigh_by_counts(lambda term: self._counted.get(term, 0), len(self._contents))
         return score_texts(query, self._contents)
 
 

@@ -38,6 +38,7 @@ THRESHOLD = 60  # the tool's default
         # As written, then otherwise, then with other accents
         ("user_id", ["where user_id = 7", "where userId = 7", "the id of a user", "a user"]),
         ("résumé", ["mon résumé est prêt", "my resume is ready", "my resumes are ready"]),
+        ("mon résumé", ["mon résumé est", "mon resume est", "mon rezumé est"]),
         # Identifiers and their parts
         ("services/words.py", ["see src/services/words.py:42", "words in services", "words"]),
         ("ERR_2034", ["got ERR_2034 here", "got err-2034 here", "got ERR_2035 here"]),
@@ -101,6 +102,11 @@ def test_another_number_or_word_is_no_match(query: str, text: str) -> None:
     assert score_text(Query(query), text) < THRESHOLD
 
 
+def test_other_accents_cost_a_little() -> None:
+    same, other = score_texts(Query("résumé prêt"), ["un résumé vite prêt", "un resume vite pret"])
+    assert 1 < same - other < 3
+
+
 def test_a_rare_word_weighs_more_than_a_common_one() -> None:
     texts = ["the server needs a restart", "the tokamak needs a pause"]
     query = Query("server tokamak")
@@ -108,6 +114,14 @@ def test_a_rare_word_weighs_more_than_a_common_one() -> None:
     query.weigh({"server": rarity(900, 1000), "tokamak": rarity(1, 1000)})
     common, rare = score_texts(query, texts)
     assert abs(equal[0] - equal[1]) < 5
+    assert rare > common + 20
+
+
+def test_rare_words_weigh_more_in_scripts_without_spaces_too() -> None:
+    counts = {"天气": 2, "服务": 900, "务器": 950}
+    query = Query("服务器 天气")
+    query.weigh_by_counts(lambda term: counts.get(term, 0), 1000)
+    common, rare = score_texts(query, ["服务器坏了", "天气很好"])
     assert rare > common + 20
 
 

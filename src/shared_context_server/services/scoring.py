@@ -20,7 +20,7 @@ A word weighs more if it is long, and if the caller says that it is rare.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from shared_context_server.services.slices import Work, finish
@@ -129,6 +129,23 @@ class Query:
         """Set the weights of the units, in their order."""
         total = sum(weights) or 1.0
         self.weights = [weight / total for weight in weights]
+
+    def weigh_by_counts(self, count_texts: Callable[[str], int], texts: int) -> None:
+        """Set the weights by the number of texts in which an index has each term. A run of letters
+        is at most as frequent as its rarest pair."""
+        self.weigh(
+            {
+                unit.term: rarity(min(map(count_texts, _indexed_terms(unit))), texts)
+                for unit in self.units
+            }
+        )
+
+
+def _indexed_terms(unit: Unit) -> list[str]:
+    if unit.kind is not Kind.RUN:
+        return [unit.term]
+    pairs = list(letter_pairs(unit.term))
+    return pairs[:-1] if len(pairs) > 1 else pairs
 
 
 def _drop_repeated(words: list[Token]) -> list[Token]:
@@ -372,8 +389,7 @@ def _find_in_runs(
     for unit in query.units:
         if unit.kind is not Kind.RUN:
             continue
-        pairs = list(dict.fromkeys(letter_pairs(unit.term)))
-        pairs = pairs[:-1] if len(pairs) > 1 else pairs
+        pairs = list(dict.fromkeys(_indexed_terms(unit)))
         for number, run in enumerate(runs):
             place = run.find(unit.term)
             if place >= 0:
