@@ -107,8 +107,8 @@ class AuditList(Result):
 
 
 async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
-    """List the agents of a session, or all: state, status, what each holds and waits for. active:
-    seen in the last 5 minutes."""
+    """See who else works here, in a session or anywhere: state, status, what each holds and waits
+    for. active: seen in the last 5 minutes."""
     page = await agents.list_agents(
         services,
         call.caller,
@@ -164,7 +164,7 @@ def _held_items(activity: agents.AgentActivity) -> list[HeldItem]:
 
 
 async def set_status(services: Services, call: Call, arguments: SetStatus) -> StatusSet:
-    """Tell the other agents what you are doing; list_agents shows it."""
+    """Tell the other agents what you are doing when that changes; list_agents shows it."""
     stored = await agents.set_status(
         services, call.caller, status=" ".join(arguments.text.split()), state=arguments.state
     )
@@ -177,7 +177,7 @@ async def set_status(services: Services, call: Call, arguments: SetStatus) -> St
 
 
 async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) -> AuditList:
-    """List who did what, newest first. Only for admins."""
+    """Find out who did what (event_type, details), newest first. Only for admins."""
     page = await audit.get_audit_log(
         services,
         call.caller,

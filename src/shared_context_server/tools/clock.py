@@ -105,17 +105,18 @@ def _single(sensor: str, services: Services, call: Call) -> SensorResult:
 
 
 async def get_time(services: Services, call: Call, arguments: NoArguments) -> TimeResult:
-    """Get the time, with error bounds where known. All agents on this machine read the same clock."""
+    """Get the time, and its bounds earliest and latest where they are known. All agents on this
+    machine read the same clock."""
     return time_result(clock.get_time(services, call.caller))
 
 
 async def get_temperature(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
-    """Get the temperature; null without a thermometer."""
+    """Get the machine's temperature in °C; value is null without a thermometer."""
     return _single("temperature", services, call)
 
 
 async def get_humidity(services: Services, call: Call, arguments: NoArguments) -> SensorResult:
-    """Get the relative humidity; null without a hygrometer."""
+    """Get the relative humidity in %; value is null without a hygrometer."""
     return _single("humidity", services, call)
 
 

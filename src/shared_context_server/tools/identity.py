@@ -76,8 +76,9 @@ def _token_result(issued: IssuedToken) -> TokenResult:
 async def authenticate_agent(
     services: Services, call: Call, arguments: AuthenticateAgent
 ) -> TokenResult:
-    """Exchange an API key for a token. `next` says what to send with each later call. You get the
-    requested permissions that the key allows."""
+    """Exchange an API key for a token, once, unless the connection's headers say who you are. `next`
+    says what to send as auth_token with each later call. You get the requested permissions that the
+    key allows."""
     return _token_result(
         await services.identity.authenticate(
             connection=call.connection,
@@ -90,7 +91,8 @@ async def authenticate_agent(
 
 
 async def refresh_token(services: Services, call: Call, arguments: RefreshToken) -> TokenResult:
-    """Get a new token; the old one stays valid until it expires or either is revoked."""
+    """Get a new token before yours expires (expires_in, seconds). The old one stays valid until it
+    expires or either is revoked."""
     return _token_result(await services.identity.refresh(call.caller, call.connection))
 
 

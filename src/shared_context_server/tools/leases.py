@@ -116,8 +116,9 @@ def lease_list(page: leases.LeasePage) -> LeaseList:
 
 
 async def acquire_lease(services: Services, call: Call, arguments: AcquireLease) -> LeaseAcquired:
-    """Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token
-    to your writes: they are refused once you have lost the lease."""
+    """Hold a name exclusively for ttl_seconds, before work that only one agent may do; call again to
+    renew. acquired=false: holder has it until expires_at. Pass lease and fencing_token to your
+    writes: they are refused once you have lost the lease."""
     attempt = await leases.acquire_lease(
         services,
         call.caller,
@@ -155,7 +156,7 @@ async def release_lease(services: Services, call: Call, arguments: ReleaseLease)
 
 
 async def list_leases(services: Services, call: Call, arguments: ListLeases) -> LeaseList:
-    """List held leases of a session, or server-wide."""
+    """See who holds which names, and until when: in a session, or server-wide."""
     return lease_list(
         await leases.list_leases(
             services,

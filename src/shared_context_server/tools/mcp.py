@@ -25,6 +25,7 @@ from mcp_types import (
     TextContent,
     ToolAnnotations,
 )
+from mcp_types import Tool as McpToolModel
 from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 from pydantic import PrivateAttr
 from pydantic_core import from_json
@@ -41,7 +42,7 @@ from shared_context_server.tools.dispatch import (
     failure,
     require_strict_json,
 )
-from shared_context_server.tools.registry import Tool
+from shared_context_server.tools.registry import Hints, Tool
 
 LOGGER = "shared_context_server"  # of log messages to clients
 UNREAD_META = "shared-context/unread"
@@ -92,23 +93,19 @@ class McpTool(FastMCPTool):
     ) -> McpTool:
         made = cls(
             name=tool.name,
+            title=tool.title,
             description=tool.description,
             parameters=tool.input_schema,
             output_schema=None,
-            annotations=ToolAnnotations(
-                read_only_hint=tool.hints.read_only,
-                destructive_hint=tool.hints.destructive,
-                idempotent_hint=tool.hints.idempotent,
-                open_world_hint=False,
-            ),
+            annotations=_annotations(tool.hints),
         )
         made._dispatcher = dispatcher
         made._bindings = bindings
         return made
 
-    def get_meta(self) -> dict[str, Any]:
-        """Return nothing: FastMCP's own metadata would make every tools/list longer."""
-        return {}
+    def to_mcp_tool(self, **overrides: Any) -> McpToolModel:
+        """As FastMCP does, but without its own _meta, which would make every tools/list longer."""
+        return super().to_mcp_tool(**{"_meta": None} | overrides)
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
         try:
@@ -123,6 +120,18 @@ class McpTool(FastMCPTool):
         if self.name == AUTHENTICATE and self._bindings is not None and not outcome.is_error:
             self._bindings.bind(context.session_id, from_json(outcome.json())["token"])
         return tool_result(outcome)
+
+
+def _annotations(hints: Hints) -> ToolAnnotations:
+    """The hints of the protocol. Directories ask for the first three of each tool, also where they are
+    the default. The last means nothing for a tool that only reads, and is false by default."""
+    is_stated = hints.idempotent and not hints.read_only
+    return ToolAnnotations(
+        read_only_hint=hints.read_only,
+        destructive_hint=hints.destructive,
+        open_world_hint=False,
+        idempotent_hint=True if is_stated else None,
+    )
 
 
 class _Waiting:

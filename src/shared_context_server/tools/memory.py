@@ -175,7 +175,8 @@ def _memory_item(listing: MemoryListing) -> MemoryItem:
 
 
 async def set_memory(services: Services, call: Call, arguments: SetMemory) -> MemorySet:
-    """Store a JSON value under a key; private unless scope is shared. Versions count from 1."""
+    """Store a JSON value under a key, for yourself or, with scope shared, for others. Returns its
+    version, from 1. With expected_version, a value that others have changed is a CONFLICT and stays."""
     written = await memory.set_memory(
         services,
         call.caller,
@@ -203,12 +204,12 @@ async def set_memory(services: Services, call: Call, arguments: SetMemory) -> Me
 
 
 async def get_memory(services: Services, call: Call, arguments: GetMemory) -> MemoryValue:
-    """Read the value under a key."""
+    """Read the value under a key, with its version and who stored it."""
     return memory_value(await memory.get_memory(services, call.caller, _address(call, arguments)))
 
 
 async def list_memory(services: Services, call: Call, arguments: ListMemory) -> MemoryList:
-    """List keys and versions, without values."""
+    """Find keys: with versions, sizes and metadata, without values."""
     return memory_list(
         await memory.list_memory(
             services,
@@ -223,7 +224,7 @@ async def list_memory(services: Services, call: Call, arguments: ListMemory) -> 
 
 
 async def delete_memory(services: Services, call: Call, arguments: DeleteMemory) -> MemoryDeleted:
-    """Delete the value under a key."""
+    """Delete the value under a key; with expected_version only if it is still that one."""
     await memory.delete_memory(
         services, call.caller, _address(call, arguments), arguments.expected_version
     )

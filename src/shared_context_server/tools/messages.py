@@ -101,7 +101,7 @@ class MessageAdded(Result):
 class GetMessages(Arguments):
     session_id: SessionId
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 50
-    offset: Annotated[Integer, Field(ge=0, le=2**31)] = 0
+    offset: Annotated[Integer, Field(ge=0, le=2**31, description="Newest to skip.")] = 0
     after_seq: Annotated[Seq | None, Field(description="Oldest first after it.")] = None
     before_seq: Seq | None = None
     sender: AgentId | None = None
@@ -174,9 +174,12 @@ class DigestResult(Result):
 class SearchContext(Arguments):
     session_id: Annotated[SessionId | None, Field(description="Default: all you may see.")] = None
     query: Annotated[str, Field(min_length=1, max_length=1000)]
-    fuzzy_threshold: Annotated[Number, Field(ge=0, le=100)] = 60
+    fuzzy_threshold: Annotated[Number, Field(ge=0, le=100, description="Lowest score.")] = 60
     limit: Annotated[Integer, Field(ge=1, le=100)] = 10
-    scope: Literal["all", "public", "private", "agent_only", "admin_only"] = "all"
+    scope: Annotated[
+        Literal["all", "public", "private", "agent_only", "admin_only"],
+        Field(description="The messages' visibility."),
+    ] = "all"
     search_metadata: bool = True
     sender: AgentId | None = None
     start_time: TimeArgument | None = None
@@ -240,7 +243,8 @@ def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]
 
 
 async def add_message(services: Services, call: Call, arguments: AddMessage) -> MessageAdded:
-    """Add a message to a session. Returns once it is stored durably."""
+    """Tell the others in a session a finding, decision or question; @agent-id in content mentions
+    one. Returns message_id and seq once it is stored durably."""
     added = await messages.add_message(
         services,
         call.caller,
@@ -261,8 +265,8 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
 async def get_messages(
     services: Services, call: Call, arguments: GetMessages
 ) -> Written[MessageList]:
-    """Get messages you may see, in seq order: the newest, or those after after_seq. Continue with
-    after_seq=next_after_seq."""
+    """Read messages you may see, in seq order: the newest, or those after after_seq. Continue with
+    after_seq=next_after_seq while has_more."""
     query = MessageQuery(
         limit=arguments.limit,
         offset=arguments.offset,
@@ -279,14 +283,16 @@ async def get_messages(
 
 
 async def mark_read(services: Services, call: Call, arguments: MarkRead) -> MarkedRead:
-    """Store how far you have read; your cursor never moves back."""
+    """Store the seq up to which you have handled messages; your cursor never moves back. Returns how
+    many are unread."""
     position = await messages.mark_read(services, call.caller, arguments.session_id, arguments.seq)
     return MarkedRead(seq=position.seq, unread=position.unread)
 
 
 async def get_digest(services: Services, call: Call, arguments: GetDigest) -> DigestResult:
-    """Get what happened since your cursor, in few tokens: who wrote, decisions, open questions,
-    newest messages in full. Mark messages with metadata type "decision" or "question"."""
+    """Catch up in few tokens on what happened since your cursor: who wrote, decisions, open
+    questions, newest messages in full. Then mark_read next_after_seq. Messages count as such by
+    metadata type "decision" or "question"."""
     found = await digest.get_digest(
         services,
         call.caller,
@@ -303,7 +309,9 @@ async def get_digest(services: Services, call: Call, arguments: GetDigest) -> Di
 
 
 async def search_context(services: Services, call: Call, arguments: SearchContext) -> SearchResults:
-    """Search messages and memory you may see: in one session or in all. Tolerates typos."""
+    """Find messages and memory you may see by their words, in one session or in all; tolerates
+    typos. Each result has a score, match_preview and the message. exhaustive=false: not all were
+    looked at."""
     answer = await search.search_context(
         services,
         call.caller,
@@ -361,7 +369,8 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
 async def wait_for_messages(
     services: Services, call: Call, arguments: WaitForMessages
 ) -> Written[WaitResult]:
-    """Wait until others have written messages that you may see; do not poll. Then continue with
+    """Wait until others have written messages that you may see; do not poll. Returns at once if there
+    are any, else no later than timeout_seconds (timed_out). Then continue with
     after_seq=next_after_seq (or cursors), and mark_read what you have handled."""
     ids, cursors = _read_sessions(arguments)
     waited = await waiting.wait_for_messages(

@@ -69,6 +69,11 @@ class Tool(Generic[A, R]):
     is_core: bool = True
     is_waiting: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name as people read it: "Get messages"."""
+        return self.name.replace("_", " ").capitalize()
+
     @cached_property
     def description(self) -> str:
         """The handler's docstring, each paragraph in one line."""

@@ -128,7 +128,8 @@ def session_details(detail: sessions.SessionDetail) -> Written[SessionDetails]:
 async def create_session(
     services: Services, call: Call, arguments: CreateSession
 ) -> CreatedSession:
-    """Start a session: a shared log of messages."""
+    """Start a session, a shared log of messages, if list_sessions has none that fits. Give its
+    session_id to the other agents."""
     session = await sessions.create_session(
         services,
         call.caller,
@@ -143,7 +144,8 @@ async def create_session(
 
 
 async def list_sessions(services: Services, call: Call, arguments: ListSessions) -> SessionPage:
-    """List the sessions you may read, newest first, with your unread count."""
+    """Find a session to work in: those you may read, newest first, with purpose, status,
+    message_count and your unread count."""
     status = None if arguments.status == "all" else SessionStatus(arguments.status)
     page = await sessions.list_sessions(
         services,
@@ -162,18 +164,19 @@ async def list_sessions(services: Services, call: Call, arguments: ListSessions)
 async def get_session(
     services: Services, call: Call, arguments: OneSession
 ) -> Written[SessionDetails]:
-    """Get a session, its participants and its 50 newest messages you may see."""
+    """Look into one session: its purpose, participants and the 50 newest messages you may see."""
     return session_details(await sessions.get_session(services, call.caller, arguments.session_id))
 
 
 async def close_session(services: Services, call: Call, arguments: OneSession) -> ClosedSession:
-    """Make a session read-only. Only for its creator and admins."""
+    """Make a session read-only when its work is done. Only for its creator and admins."""
     session = await sessions.close_session(services, call.caller, arguments.session_id)
     return ClosedSession(session_id=session.id, status=session.status, closed_at=session.closed_at)
 
 
 async def delete_session(services: Services, call: Call, arguments: OneSession) -> DeletedSession:
-    """Delete a session with its messages and memory permanently. Only for its creator and admins."""
+    """Delete a session with its messages and memory permanently; close_session keeps them. Only for
+    its creator and admins."""
     await sessions.delete_session(services, call.caller, arguments.session_id)
     return DeletedSession(session_id=arguments.session_id, deleted=True)
 

@@ -62,7 +62,7 @@ class Calls:
         requested_permissions: Sequence[Permission] | None = None,
         auth_token: str | None = None,
     ) -> Call[TokenResult]:
-        """Exchange an API key for a token. `next` says what to send with each later call. You get the requested permissions that the key allows.
+        """Exchange an API key for a token, once, unless the connection's headers say who you are. `next` says what to send as auth_token with each later call. You get the requested permissions that the key allows.
 
         agent_type: Default: the type of your key, else generic.
         api_key: Default: the X-API-Key header.
@@ -79,7 +79,7 @@ class Calls:
         )
 
     def refresh_token(self, *, auth_token: str | None = None) -> Call[TokenResult]:
-        """Get a new token; the old one stays valid until it expires or either is revoked."""
+        """Get a new token before yours expires (expires_in, seconds). The old one stays valid until it expires or either is revoked."""
         return make_call(registry.REFRESH_TOKEN, TokenResult, auth_token=auth_token)
 
     def revoke_token(
@@ -100,7 +100,7 @@ class Calls:
         participants: Sequence[str] | None = None,
         auth_token: str | None = None,
     ) -> Call[CreatedSession]:
-        """Start a session: a shared log of messages.
+        """Start a session, a shared log of messages, if list_sessions has none that fits. Give its session_id to the other agents.
 
         access: invited: you, participants, admins. Default: open.
         """
@@ -123,7 +123,7 @@ class Calls:
         created_by: str | None = None,
         auth_token: str | None = None,
     ) -> Call[SessionPage]:
-        """List the sessions you may read, newest first, with your unread count.
+        """Find a session to work in: those you may read, newest first, with purpose, status, message_count and your unread count.
 
         status: Default: active.
         limit: Default: 50.
@@ -141,7 +141,7 @@ class Calls:
     def get_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[SessionDetails]:
-        """Get a session, its participants and its 50 newest messages you may see."""
+        """Look into one session: its purpose, participants and the 50 newest messages you may see."""
         return make_call(
             registry.GET_SESSION, SessionDetails, session_id=session_id, auth_token=auth_token
         )
@@ -149,7 +149,7 @@ class Calls:
     def close_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[ClosedSession]:
-        """Make a session read-only. Only for its creator and admins."""
+        """Make a session read-only when its work is done. Only for its creator and admins."""
         return make_call(
             registry.CLOSE_SESSION, ClosedSession, session_id=session_id, auth_token=auth_token
         )
@@ -157,7 +157,7 @@ class Calls:
     def delete_session(
         self, session_id: str, *, auth_token: str | None = None
     ) -> Call[DeletedSession]:
-        """Delete a session with its messages and memory permanently. Only for its creator and admins."""
+        """Delete a session with its messages and memory permanently; close_session keeps them. Only for its creator and admins."""
         return make_call(
             registry.DELETE_SESSION, DeletedSession, session_id=session_id, auth_token=auth_token
         )
@@ -176,7 +176,7 @@ class Calls:
         fencing_token: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MessageAdded]:
-        """Add a message to a session. Returns once it is stored durably.
+        """Tell the others in a session a finding, decision or question; @agent-id in content mentions one. Returns message_id and seq once it is stored durably.
 
         visibility: private: you and recipients. agent_only: your agent_type. Default: public.
         idempotency_key: Repeat it when you retry.
@@ -212,10 +212,10 @@ class Calls:
         parent_message_id: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MessageList]:
-        """Get messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq.
+        """Read messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq while has_more.
 
         limit: Default: 50.
-        offset: Default: 0.
+        offset: Newest to skip. Default: 0.
         after_seq: Oldest first after it.
         """
         return make_call(
@@ -249,7 +249,7 @@ class Calls:
         visibility: Visibility | None = None,
         auth_token: str | None = None,
     ) -> Call[WaitResult]:
-        """Wait until others have written messages that you may see; do not poll. Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.
+        """Wait until others have written messages that you may see; do not poll. Returns at once if there are any, else no later than timeout_seconds (timed_out). Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.
 
         session_id: Without session_id and session_ids: all you may read.
         after_seq: Default: your stored cursor.
@@ -278,7 +278,7 @@ class Calls:
     def mark_read(
         self, session_id: str, seq: int, *, auth_token: str | None = None
     ) -> Call[MarkedRead]:
-        """Store how far you have read; your cursor never moves back."""
+        """Store the seq up to which you have handled messages; your cursor never moves back. Returns how many are unread."""
         return make_call(
             registry.MARK_READ, MarkedRead, session_id=session_id, seq=seq, auth_token=auth_token
         )
@@ -291,7 +291,7 @@ class Calls:
         max_tokens: int | None = None,
         auth_token: str | None = None,
     ) -> Call[DigestResult]:
-        """Get what happened since your cursor, in few tokens: who wrote, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".
+        """Catch up in few tokens on what happened since your cursor: who wrote, decisions, open questions, newest messages in full. Then mark_read next_after_seq. Messages count as such by metadata type "decision" or "question".
 
         after_seq: Default: your stored cursor.
         max_tokens: Default: 2000.
@@ -323,12 +323,12 @@ class Calls:
         mode: SearchMode | None = None,
         auth_token: str | None = None,
     ) -> Call[SearchResults]:
-        """Search messages and memory you may see: in one session or in all. Tolerates typos.
+        """Find messages and memory you may see by their words, in one session or in all; tolerates typos. Each result has a score, match_preview and the message. exhaustive=false: not all were looked at.
 
         session_id: Default: all you may see.
-        fuzzy_threshold: Default: 60.
+        fuzzy_threshold: Lowest score. Default: 60.
         limit: Default: 10.
-        scope: Default: all.
+        scope: The messages' visibility. Default: all.
         search_metadata: Default: True.
         sort: Default: score.
         within: Default: messages.
@@ -369,7 +369,7 @@ class Calls:
         fencing_token: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MemorySet]:
-        """Store a JSON value under a key; private unless scope is shared. Versions count from 1.
+        """Store a JSON value under a key, for yourself or, with scope shared, for others. Returns its version, from 1. With expected_version, a value that others have changed is a CONFLICT and stays.
 
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
@@ -401,7 +401,7 @@ class Calls:
         scope: MemoryScope | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryValue]:
-        """Read the value under a key.
+        """Read the value under a key, with its version and who stored it.
 
         scope: Default: private.
         """
@@ -424,7 +424,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryList]:
-        """List keys and versions, without values.
+        """Find keys: with versions, sizes and metadata, without values.
 
         scope: Default: private.
         limit: Default: 50.
@@ -449,7 +449,7 @@ class Calls:
         expected_version: int | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryDeleted]:
-        """Delete the value under a key.
+        """Delete the value under a key; with expected_version only if it is still that one.
 
         scope: Default: private.
         """
@@ -472,7 +472,7 @@ class Calls:
         wait_seconds: float | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseAcquired]:
-        """Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.
+        """Hold a name exclusively for ttl_seconds, before work that only one agent may do; call again to renew. acquired=false: holder has it until expires_at. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.
 
         session_id: Default: server-wide.
         ttl_seconds: Default: 60.
@@ -514,7 +514,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseList]:
-        """List held leases of a session, or server-wide.
+        """See who holds which names, and until when: in a session, or server-wide.
 
         limit: Default: 100.
         """
@@ -647,7 +647,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[AgentList]:
-        """List the agents of a session, or all: state, status, what each holds and waits for. active: seen in the last 5 minutes.
+        """See who else works here, in a session or anywhere: state, status, what each holds and waits for. active: seen in the last 5 minutes.
 
         limit: Default: 50.
         """
@@ -663,7 +663,7 @@ class Calls:
     def set_status(
         self, text: str, *, state: AgentState | None = None, auth_token: str | None = None
     ) -> Call[StatusSet]:
-        """Tell the other agents what you are doing; list_agents shows it.
+        """Tell the other agents what you are doing when that changes; list_agents shows it.
 
         text: One line; empty clears it.
         """
@@ -682,7 +682,7 @@ class Calls:
         cursor: str | None = None,
         auth_token: str | None = None,
     ) -> Call[AuditList]:
-        """List who did what, newest first. Only for admins.
+        """Find out who did what (event_type, details), newest first. Only for admins.
 
         limit: Default: 100.
         """
@@ -699,15 +699,15 @@ class Calls:
         )
 
     def get_time(self, *, auth_token: str | None = None) -> Call[TimeResult]:
-        """Get the time, with error bounds where known. All agents on this machine read the same clock."""
+        """Get the time, and its bounds earliest and latest where they are known. All agents on this machine read the same clock."""
         return make_call(registry.GET_TIME, TimeResult, auth_token=auth_token)
 
     def get_temperature(self, *, auth_token: str | None = None) -> Call[SensorResult]:
-        """Get the temperature; null without a thermometer."""
+        """Get the machine's temperature in °C; value is null without a thermometer."""
         return make_call(registry.GET_TEMPERATURE, SensorResult, auth_token=auth_token)
 
     def get_humidity(self, *, auth_token: str | None = None) -> Call[SensorResult]:
-        """Get the relative humidity; null without a hygrometer."""
+        """Get the relative humidity in %; value is null without a hygrometer."""
         return make_call(registry.GET_HUMIDITY, SensorResult, auth_token=auth_token)
 
     def get_all_sensors(self, *, auth_token: str | None = None) -> Call[SensorsResult]:

@@ -39,7 +39,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.CREATE_SESSION,
         CreatedSession,
-        "Start a session: a shared log of messages.",
+        "Start a session, a shared log of messages, if list_sessions has none that fits. Give its session_id to the other agents.",
         {
             "properties": {
                 "purpose": {"maxLength": 500, "minLength": 1, "type": "string"},
@@ -63,7 +63,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_SESSIONS,
         SessionPage,
-        "List the sessions you may read, newest first, with your unread count.",
+        "Find a session to work in: those you may read, newest first, with purpose, status, message_count and your unread count.",
         {
             "properties": {
                 "status": {
@@ -81,7 +81,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_SESSION,
         SessionDetails,
-        "Get a session, its participants and its 50 newest messages you may see.",
+        "Look into one session: its purpose, participants and the 50 newest messages you may see.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -91,7 +91,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.CLOSE_SESSION,
         ClosedSession,
-        "Make a session read-only. Only for its creator and admins.",
+        "Make a session read-only when its work is done. Only for its creator and admins.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -101,7 +101,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.DELETE_SESSION,
         DeletedSession,
-        "Delete a session with its messages and memory permanently. Only for its creator and admins.",
+        "Delete a session with its messages and memory permanently; close_session keeps them. Only for its creator and admins.",
         {
             "properties": {"session_id": {"maxLength": 64, "minLength": 1, "type": "string"}},
             "required": ["session_id"],
@@ -111,7 +111,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.ADD_MESSAGE,
         MessageAdded,
-        "Add a message to a session. Returns once it is stored durably.",
+        "Tell the others in a session a finding, decision or question; @agent-id in content mentions one. Returns message_id and seq once it is stored durably.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -154,12 +154,18 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_MESSAGES,
         MessageList,
-        "Get messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq.",
+        "Read messages you may see, in seq order: the newest, or those after after_seq. Continue with after_seq=next_after_seq while has_more.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "limit": {"default": 50, "minimum": 1, "maximum": 1000, "type": "integer"},
-                "offset": {"default": 0, "minimum": 0, "maximum": 2147483648, "type": "integer"},
+                "offset": {
+                    "default": 0,
+                    "description": "Newest to skip.",
+                    "minimum": 0,
+                    "maximum": 2147483648,
+                    "type": "integer",
+                },
                 "after_seq": {
                     "description": "Oldest first after it.",
                     "minimum": 0,
@@ -197,7 +203,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.WAIT_FOR_MESSAGES,
         WaitResult,
-        "Wait until others have written messages that you may see; do not poll. Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.",
+        "Wait until others have written messages that you may see; do not poll. Returns at once if there are any, else no later than timeout_seconds (timed_out). Then continue with after_seq=next_after_seq (or cursors), and mark_read what you have handled.",
         {
             "properties": {
                 "session_id": {
@@ -247,7 +253,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.MARK_READ,
         MarkedRead,
-        "Store how far you have read; your cursor never moves back.",
+        "Store the seq up to which you have handled messages; your cursor never moves back. Returns how many are unread.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -260,7 +266,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_DIGEST,
         DigestResult,
-        'Get what happened since your cursor, in few tokens: who wrote, decisions, open questions, newest messages in full. Mark messages with metadata type "decision" or "question".',
+        'Catch up in few tokens on what happened since your cursor: who wrote, decisions, open questions, newest messages in full. Then mark_read next_after_seq. Messages count as such by metadata type "decision" or "question".',
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -284,7 +290,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SEARCH_CONTEXT,
         SearchResults,
-        "Search messages and memory you may see: in one session or in all. Tolerates typos.",
+        "Find messages and memory you may see by their words, in one session or in all; tolerates typos. Each result has a score, match_preview and the message. exhaustive=false: not all were looked at.",
         {
             "properties": {
                 "session_id": {
@@ -294,10 +300,17 @@ MODEL_TOOLS = (
                     "type": "string",
                 },
                 "query": {"maxLength": 1000, "minLength": 1, "type": "string"},
-                "fuzzy_threshold": {"default": 60, "minimum": 0, "maximum": 100, "type": "number"},
+                "fuzzy_threshold": {
+                    "default": 60,
+                    "description": "Lowest score.",
+                    "minimum": 0,
+                    "maximum": 100,
+                    "type": "number",
+                },
                 "limit": {"default": 10, "minimum": 1, "maximum": 100, "type": "integer"},
                 "scope": {
                     "default": "all",
+                    "description": "The messages' visibility.",
                     "enum": ["all", "public", "private", "agent_only", "admin_only"],
                     "type": "string",
                 },
@@ -336,7 +349,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SET_MEMORY,
         MemorySet,
-        "Store a JSON value under a key; private unless scope is shared. Versions count from 1.",
+        "Store a JSON value under a key, for yourself or, with scope shared, for others. Returns its version, from 1. With expected_version, a value that others have changed is a CONFLICT and stays.",
         {
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -399,7 +412,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_MEMORY,
         MemoryValue,
-        "Read the value under a key.",
+        "Read the value under a key, with its version and who stored it.",
         {
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -413,7 +426,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_MEMORY,
         MemoryList,
-        "List keys and versions, without values.",
+        "Find keys: with versions, sizes and metadata, without values.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -428,7 +441,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.DELETE_MEMORY,
         MemoryDeleted,
-        "Delete the value under a key.",
+        "Delete the value under a key; with expected_version only if it is still that one.",
         {
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -448,7 +461,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.ACQUIRE_LEASE,
         LeaseAcquired,
-        "Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.",
+        "Hold a name exclusively for ttl_seconds, before work that only one agent may do; call again to renew. acquired=false: holder has it until expires_at. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.",
         {
             "properties": {
                 "name": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -488,7 +501,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_LEASES,
         LeaseList,
-        "List held leases of a session, or server-wide.",
+        "See who holds which names, and until when: in a session, or server-wide.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -608,7 +621,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.LIST_AGENTS,
         AgentList,
-        "List the agents of a session, or all: state, status, what each holds and waits for. active: seen in the last 5 minutes.",
+        "See who else works here, in a session or anywhere: state, status, what each holds and waits for. active: seen in the last 5 minutes.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -621,7 +634,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SET_STATUS,
         StatusSet,
-        "Tell the other agents what you are doing; list_agents shows it.",
+        "Tell the other agents what you are doing when that changes; list_agents shows it.",
         {
             "properties": {
                 "text": {
@@ -638,7 +651,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_AUDIT_LOG,
         AuditList,
-        "List who did what, newest first. Only for admins.",
+        "Find out who did what (event_type, details), newest first. Only for admins.",
         {
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
@@ -659,19 +672,19 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_TIME,
         TimeResult,
-        "Get the time, with error bounds where known. All agents on this machine read the same clock.",
+        "Get the time, and its bounds earliest and latest where they are known. All agents on this machine read the same clock.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_TEMPERATURE,
         SensorResult,
-        "Get the temperature; null without a thermometer.",
+        "Get the machine's temperature in °C; value is null without a thermometer.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
         registry.GET_HUMIDITY,
         SensorResult,
-        "Get the relative humidity; null without a hygrometer.",
+        "Get the relative humidity in %; value is null without a hygrometer.",
         {"properties": {}, "type": "object"},
     ),
     ModelTool(
