@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
-from shared_context_server.search_index.progress import Progress
+from shared_context_server.search_index.progress import Progress, read_progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Candidate, IndexReader
 from shared_context_server.services.late_imports import INDEX, import_late
@@ -31,6 +31,14 @@ class Looked:
     candidates: Sequence[Candidate]
     count: int
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSize:
+    """`message_id`: the newest message in the index."""
+
+    message_id: int
+    size_bytes: int
 
 
 class Candidates:
@@ -59,6 +67,10 @@ class Candidates:
                 _log.warning("the search index cannot be read", error=str(exc))
             return None
 
+    async def measure(self) -> IndexSize | None:
+        """Return how far the index is and its size; None if there is none."""
+        return None if self._folder is None else await asyncio.to_thread(_measure, self._folder)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -73,3 +85,14 @@ class Candidates:
             count=0 if counted is None else snapshot.count(counted),
             progress=snapshot.progress,
         )
+
+
+def _measure(folder: IndexFolder) -> IndexSize | None:
+    generation = folder.find_current()
+    if generation is None:
+        return None
+    try:
+        progress = read_progress(generation)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return IndexSize(progress.changes.message_id, folder.size_bytes())
