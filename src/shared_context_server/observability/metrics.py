@@ -79,6 +79,18 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )
+        self.search_index_behind = Gauge(
+            "scs_search_index_behind_messages",
+            "Ids of messages that the search index has not read yet; NaN without an index.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.search_index_bytes = Gauge(
+            "scs_search_index_bytes",
+            "Size of the search index on disk; NaN without an index.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
         self._extra: dict[str, Gauge] = {}
         Gauge(
             "shared_context_server_info",

@@ -106,7 +106,13 @@ async def refresh_gauges(services: Services, metrics: Metrics) -> None:
     NaN, and the counters are still useful."""
     metrics.waiters.set(services.bus.subscriber_count)
     metrics.clock_age_s.set(clock.measure_clock_age_s(services.clock))
+    index = await services.candidates.measure()
+    metrics.search_index_bytes.set(math.nan if index is None else index.size_bytes)
+    metrics.search_index_behind.set(math.nan)
     try:
+        if index is not None:
+            newest_id = await services.store.messages.get_newest_id()
+            metrics.search_index_behind.set(max(0, newest_id - index.message_id))
         stats = await services.store.maintenance.get_stats(active_since=utc_now() - ACTIVE_WINDOW)
     except SharedContextError as exc:
         _log.warning("no statistics from the storage", code=exc.code, error=exc.message)

@@ -13,7 +13,7 @@ from shared_context_server.models import MemoryAddress
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
-from shared_context_server.search_index.progress import Progress
+from shared_context_server.search_index.progress import Progress, read_progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Candidate, IndexReader, Snapshot
 from shared_context_server.services.late_imports import INDEX, import_late
@@ -38,6 +38,14 @@ class Looked:
     async def count_entries(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
         """Return how many of these memory entries the index has in the scope."""
         return await asyncio.to_thread(self.snapshot.count_entries, addresses, scope)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSize:
+    """`message_id`: the newest message in the index."""
+
+    message_id: int
+    size_bytes: int
 
 
 class Candidates:
@@ -66,6 +74,10 @@ class Candidates:
                 _log.warning("the search index cannot be read", error=str(exc))
             return None
 
+    async def measure(self) -> IndexSize | None:
+        """Return how far the index is and its size; None if there is none."""
+        return None if self._folder is None else await asyncio.to_thread(_measure, self._folder)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -84,3 +96,14 @@ class Candidates:
             snapshot=snapshot,
             progress=snapshot.progress,
         )
+
+
+def _measure(folder: IndexFolder) -> IndexSize | None:
+    generation = folder.find_current()
+    if generation is None:
+        return None
+    try:
+        progress = read_progress(generation)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return IndexSize(progress.changes.message_id, folder.size_bytes())

@@ -187,6 +187,9 @@ FLAT: dict[str, Work] = {
     "private ones of one sender": page(BOB, sender="alice", visibility=Visibility.PRIVATE),
     "who has written": count_senders(BOB),
     "who has written, behind a cursor": count_senders(BOB, after_seq=40),
+    "who has written of late, for an admin": lambda connection, name: count_senders(
+        ADMIN, after_seq=int(name.split()[-1]) - 40
+    )(connection, name),
     "replies to one": page(BOB, parent_message_id=3),
     "summary": summarize(BOB),
     "summary for a stranger": summarize(STRANGER),

@@ -169,10 +169,14 @@ _FIND_TIME_RANGES = Statement("""
     SELECT up_to_seq, earliest >= :start_time AND latest <= :end_time FROM time_ranges
     WHERE session_id = :session_id AND latest >= :start_time AND earliest <= :end_time""")
 
+# For each sender a range of an index, so that only what comes after the seq is read.
 _COUNT_ALL_BY_SENDER = Statement("""
-    SELECT sender, count(*) AS count FROM messages
-    WHERE session_id = :session_id AND seq > :after_seq
-    GROUP BY sender ORDER BY count DESC, sender""")
+    SELECT p.agent_id, (
+        SELECT count(*) FROM messages
+        WHERE session_id = p.session_id AND sender = p.agent_id AND seq > :after_seq
+    ) AS count
+    FROM participants AS p WHERE p.session_id = :session_id
+    ORDER BY count DESC, p.agent_id""")
 _COUNT_VISIBLE_BY_SENDER = Statement(f"""
     SELECT p.agent_id, {tally_of_sender("p.agent_id", str(MAX_INTEGER))}
                      - {tally_of_sender("p.agent_id", ":after_seq")} AS count
