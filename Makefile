@@ -199,7 +199,7 @@ bench: setup ## speed, start and memory beside their bars; BASE=<revision> compa
 bench-docs: setup ## the same, written to docs/performance.md with its chart; on a machine that does nothing else
 	@$(BIN)/python -m bench --write $(ARGS)
 
-bench-search: setup ## search latency, beside a plain scan of the texts
+bench-search: setup ## search beside its bars: latency, recall, memory, and what it costs others; ARGS="--sizes 1000000"
 	$(BIN)/python -m bench.searching $(ARGS)
 
 # runtime.txt is a subset of dev.txt, at the same versions; so is build.txt. deploy.txt stands alone.

@@ -13,7 +13,7 @@ import httpx
 
 from bench.commits import WRITER, add_session, bench_settings, new_message
 from bench.footprint import rss_mb
-from bench.searching import make_texts
+from bench.search_texts import make_texts
 from bench.servers import Server
 from bench.tables import print_table
 from bench.throughput import HEADERS

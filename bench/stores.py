@@ -23,7 +23,7 @@ import uvloop
 
 from bench import commits, growth
 from bench.load import Load, MakeRequest, http_request, run_load
-from bench.searching import make_texts
+from bench.search_texts import make_texts
 from bench.servers import Server, serve
 from bench.tables import print_table
 from bench.throughput import CONNECTIONS, CONTENT, HEADERS

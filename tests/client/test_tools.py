@@ -97,6 +97,9 @@ async def use_messages(client: SharedContextClient) -> None:
     assert "It is." in (await client.get_digest(session_id, after_seq=0)).digest
     found = await client.search_context(session_id, "green")
     assert found.results[0].message.id == first.message_id
+    assert found.results[0].highlights == [[6, 11]]
+    anywhere = await client.search_context(None, "green", within="all", sort="newest")
+    assert [result.message.id for result in anywhere.results] == [first.message_id]
 
 
 async def use_memory(client: SharedContextClient) -> None:

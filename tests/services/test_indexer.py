@@ -15,6 +15,7 @@ from shared_context_server.models import MemoryAddress
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.writer import IndexWriter
 from shared_context_server.services import indexer
+from shared_context_server.services.search_request import Within
 from tests.services.indexed import Indexed, contents_of, join_index, open_indexed
 from tests.storage.builders import ALICE, NOON, add_message, add_session, allow, make_audit, put
 
@@ -94,15 +95,15 @@ async def test_a_deleted_session_is_gone_from_results_and_files(indexed: Indexed
     assert "unforgettable7" in list_terms(indexed, "unforgettable")
     assert list_terms(indexed, "secretvalue")
     await store.sessions.delete("secret", allow, make_audit())
-    found = await indexed.find("unforgettable7", session_id=None, within="all")
-    assert found.hits == []
+    found = await indexed.find("unforgettable7", session_id=None, within=Within.ALL)
+    assert (found.hits, found.memory) == ([], [])
     await indexed.catch_up()
     assert list_terms(indexed, "unforgettable") == []
     assert list_terms(indexed, "secretvalue") == []
     answer = await indexed.find("staying", session_id=None)
     assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (30, True, 10)
-    memory = await indexed.find("session_1value", within="memory")
-    assert [hit.memory.address.key for hit in memory.hits if hit.memory] == ["kept"]
+    memory = await indexed.find("session_1value", within=Within.MEMORY)
+    assert [hit.address.key for hit in memory.memory] == ["kept"]
 
 
 def list_terms(indexed: Indexed, prefix: str) -> list[str]:
@@ -161,7 +162,9 @@ async def test_a_damaged_index_is_made_anew_and_search_answers_meanwhile(
         answer = await restarted.find("needel 3")
         assert contents_of(answer)[0] == "needle 3"
         assert (answer.scanned, answer.exhaustive) == (20, True)
-        assert (await restarted.find("x", within="memory")).exhaustive  # which only an index is
+        assert (
+            await restarted.find("x", within=Within.MEMORY)
+        ).exhaustive  # which only an index is
         assert len([path for path in restarted.folder.path.iterdir() if path.is_dir()]) == 1
 
 

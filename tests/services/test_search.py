@@ -23,6 +23,7 @@ from shared_context_server.models import (
 from shared_context_server.services import search
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
+from shared_context_server.services.search_request import SortOrder, Within
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import MemoryWrite
 from shared_context_server.storage.rules.pages import DEFAULT_PAGE_BYTES
@@ -94,10 +95,10 @@ async def test_most_of_a_log_is_not_compared(
     compared = 0
     score = search.score_in_steps
 
-    def count(items: Any, *arguments: Any, **named: Any) -> Any:
+    def count(query: Any, texts: Any) -> Any:
         nonlocal compared
-        compared += len(items)
-        return score(items, *arguments, **named)
+        compared += len(texts)
+        return score(query, texts)
 
     monkeypatch.setattr(search, "score_in_steps", count)
     answer = await indexed.find("neddle common words")
@@ -162,8 +163,8 @@ async def test_the_policy_is_asked_for_what_the_index_finds(
     of_all = search.caller_keys(replace(ADMIN, agent_id="alice"))
     monkeypatch.setattr(search, "caller_keys", lambda caller: of_all)
     for session_id in ("session_1", None):
-        answer = await indexed.find("secret plan", session_id=session_id, within="all")
-        assert answer.hits == []
+        answer = await indexed.find("secret plan", session_id=session_id, within=Within.ALL)
+        assert (answer.hits, answer.memory) == ([], [])
 
 
 async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
@@ -175,10 +176,10 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
     }
 
     async def find_keys(caller: Caller, query: str = "tresure", **fields: Any) -> set[str]:
-        answer = await indexed.find(query, caller=caller, within="memory", **fields)
+        answer = await indexed.find(query, caller=caller, within=Within.MEMORY, **fields)
         assert answer.exhaustive
-        assert all(hit.message is None for hit in answer.hits)
-        return {hit.memory.address.key for hit in answer.hits if hit.memory is not None}
+        assert answer.hits == []
+        return {hit.address.key for hit in answer.memory}
 
     await indexed.catch_up()
     for place in places.values():
@@ -190,11 +191,11 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
             assert await find_keys(caller, session_id=None) == {"everywhere", "session"}
             assert await find_keys(caller) == {"session"}
         await indexed.catch_up()
-    answer = await indexed.find("treasure", caller=BOB, session_id=None, within="memory")
+    answer = await indexed.find("treasure", caller=BOB, session_id=None, within=Within.MEMORY)
     assert answer.scanned == 2
     await indexed.fill(["a treasure of a message"])
-    both = await indexed.find("treasure", session_id=None, within="all")
-    assert len(both.hits) == 3
+    both = await indexed.find("treasure", session_id=None, within=Within.ALL)
+    assert (len(both.hits), len(both.memory)) == (1, 2)
     # A new version replaces the old one, whether the index has it yet or not.
     await remember(indexed, places["everywhere"], "a ruby")
     await remember(
@@ -212,7 +213,7 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
 async def test_the_newest_can_come_first(indexed: Indexed) -> None:
     await indexed.fill(["red apple", "red apple pie", "red aple"])
     for _ in range(2):
-        answer = await indexed.find("red apple", sort="newest")
+        answer = await indexed.find("red apple", sort=SortOrder.NEWEST)
         assert contents_of(answer) == ["red aple", "red apple pie", "red apple"]
         await indexed.catch_up()
 
@@ -287,7 +288,7 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(indexed: Indexed
     await indexed.fill(contents, recipients=("bob",), metadata={"note": "x"})
     await indexed.catch_up()
     answer = await indexed.find("needle")
-    messages = [hit.message for hit in answer.hits if hit.message is not None]
+    messages = [hit.message for hit in answer.hits]
     assert len(messages) == 8
     whole = [hit.message for hit in answer.hits if not hit.shortened]
     short = [hit for hit in answer.hits if hit.shortened]
@@ -295,8 +296,8 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(indexed: Indexed
     assert short
     assert sum(len(message.content) for message in messages) < DEFAULT_PAGE_BYTES
     assert all("needle" in hit.match_preview for hit in answer.hits)
-    assert all(hit.message.content == hit.match_preview for hit in short if hit.message)
-    assert all(message.metadata == {"note": "x"} for message in whole if message)
+    assert all(hit.message.content == hit.match_preview for hit in short)
+    assert all(message.metadata == {"note": "x"} for message in whole)
 
 
 async def test_all_sessions_are_searched_without_an_index_too(indexed: Indexed) -> None:

@@ -213,6 +213,8 @@ async def test_each_kind_of_bad_input_has_its_own_code_and_field(as_agent: As) -
         ("get_messages", {**s, "start_time": "yesterday"}, "INVALID_ARGUMENT", "start_time"),
         ("get_messages", {**s, "after_seq": -1}, "INVALID_ARGUMENT", "after_seq"),
         ("search_context", {**s, "query": ""}, "INVALID_ARGUMENT", "query"),
+        ("search_context", {**s, "query": "x", "mode": "semantic"}, "INVALID_ARGUMENT", "mode"),
+        ("search_context", {**s, "query": "x", "cursor": "nonsense"}, "INVALID_ARGUMENT", "cursor"),
         (
             "search_context",
             {**s, "query": "x", "fuzzy_threshold": 101},

@@ -50,6 +50,7 @@ from shared_context_client._generated.results import (
     MemoryItem,
     MemoryList,
     MemoryMode,
+    MemoryResult,
     MemoryScope,
     MemorySet,
     MemoryValue,
@@ -58,6 +59,7 @@ from shared_context_client._generated.results import (
     MessageList,
     Permission,
     RevokeResult,
+    SearchMode,
     SearchResult,
     SearchResults,
     SensorItem,
@@ -67,10 +69,12 @@ from shared_context_client._generated.results import (
     SessionItem,
     SessionPage,
     SessionStatus,
+    SortOrder,
     TimeResult,
     TokenResult,
     Visibility,
     WaitResult,
+    Within,
 )
 from shared_context_client.batch_item import BatchItem
 from shared_context_client.batches import Batch
@@ -132,6 +136,7 @@ __all__ = [
     "MemoryList",
     "MemoryMode",
     "MemoryNotFound",
+    "MemoryResult",
     "MemoryScope",
     "MemorySet",
     "MemoryValue",
@@ -153,6 +158,7 @@ __all__ = [
     "RequestTimeout",
     "Retries",
     "RevokeResult",
+    "SearchMode",
     "SearchResult",
     "SearchResults",
     "SensorItem",
@@ -168,6 +174,7 @@ __all__ = [
     "SessionStatus",
     "SharedContextClient",
     "SharedContextError",
+    "SortOrder",
     "State",
     "StorageDamaged",
     "SyncMemory",
@@ -184,4 +191,5 @@ __all__ = [
     "UnsupportedMediaType",
     "Visibility",
     "WaitResult",
+    "Within",
 ]

@@ -23,8 +23,10 @@ from shared_context_client._generated.results import (
     MessageList,
     SearchResults,
     SessionDetails,
+    SortOrder,
     Visibility,
     WaitResult,
+    Within,
 )
 from shared_context_client._generated.tools import AsyncTools
 from shared_context_client.connection import Connection
@@ -184,10 +186,22 @@ class Session:
         limit: int | None = None,
         fuzzy_threshold: float | None = None,
         sender: str | None = None,
+        sort: SortOrder | None = None,
+        cursor: str | None = None,
+        within: Within | None = None,
     ) -> SearchResults:
-        """Search fuzzily, best match first. search_context has more filters."""
+        """Search fuzzily, best match first, or newest first with sort="newest". The next page
+        begins at cursor=results.next_cursor. search_context has more filters, and searches all
+        sessions with None for session_id."""
         return await self._tools.search_context(
-            self.id, query, limit=limit, fuzzy_threshold=fuzzy_threshold, sender=sender
+            self.id,
+            query,
+            limit=limit,
+            fuzzy_threshold=fuzzy_threshold,
+            sender=sender,
+            sort=sort,
+            cursor=cursor,
+            within=within,
         )
 
     async def digest(

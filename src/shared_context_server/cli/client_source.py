@@ -278,13 +278,17 @@ def _names_in_signatures() -> set[str]:
     return names
 
 
+GIVEN_BY_PLACE = {("search_context", "session_id")}
+"""Optional arguments that clients give by place, as they did when the server required them."""
+
+
 def _method(tool: Tool[Any, Any]) -> str:
     fields = {name: f for name, f in tool.arguments.model_fields.items() if name != "auth_token"}
     first: list[str] = []
     then: list[str] = []
     for name, field in fields.items():
         hint = _type_name(field.annotation, is_argument=True)
-        if field.is_required():
+        if field.is_required() or (tool.name, name) in GIVEN_BY_PLACE:
             first.insert(sum("=" not in one for one in first), f"{name}: {hint}")
         elif name in tool.arguments.null_is_a_value:
             first.append(f"{name}: {hint} | Missing = MISSING")

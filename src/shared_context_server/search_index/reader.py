@@ -83,6 +83,13 @@ class Snapshot:
             self._counts[scope] = count
         return count
 
+    def count_with(self, term: str, scope: Scope) -> int:
+        """Return the number of documents in the scope that have the term. Raises IndexUnusable."""
+        with engine_errors():
+            made = self._queries.count_with(term, scope)
+            found = self._searcher.search(made, limit=1, count=True)
+            return int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
+
     def _read_address(self, address: tantivy.DocAddress) -> MemoryAddress:
         stored = self._searcher.doc(address).get_first("stored")
         return MemoryAddress(**json.loads(str(stored)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,8 +13,7 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Progress, read_progress
-from shared_context_server.search_index.queries import CandidateQuery, Scope
-from shared_context_server.search_index.reader import Candidate, IndexReader
+from shared_context_server.search_index.reader import Candidate, IndexReader, Snapshot
 from shared_context_server.services.late_imports import INDEX, import_late
 
 THREADS = 2
@@ -25,8 +24,8 @@ _log = get_logger("search_index")
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the index answered. `count`: the documents of the scope that were asked about.
-    `progress`: how far the index has read the store."""
+    """What the index answered. `count`: the documents that the caller may see. `progress`: how far
+    the index has read the store."""
 
     candidates: Sequence[Candidate]
     count: int
@@ -51,15 +50,15 @@ class Candidates:
         self._lock = threading.Lock()
         self._complained_at = -COMPLAIN_EVERY_S
 
-    async def look_up(self, query: CandidateQuery, counted: Scope | None) -> Looked | None:
-        """Return the candidates, and the number of documents of `counted` (None: 0). None if there is
-        no index, or if it is damaged, which is reported to the process that writes it."""
+    async def look_up(self, search: Callable[[Snapshot], Looked]) -> Looked | None:
+        """Run the function in a thread on the newest state of the index. None if there is no index,
+        or if it is damaged, which is reported to the process that writes it."""
         if self._reader is None or self._folder is None or self._folder.find_current() is None:
             return None
         await import_late(INDEX)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._look_up, query, counted)
+            return await loop.run_in_executor(self._threads, self._look_up, search)
         except (IndexUnusable, OSError) as exc:
             self._folder.report_damage()
             if time.monotonic() - self._complained_at >= COMPLAIN_EVERY_S:
@@ -74,17 +73,11 @@ class Candidates:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look_up(self, query: CandidateQuery, counted: Scope | None) -> Looked | None:
+    def _look_up(self, search: Callable[[Snapshot], Looked]) -> Looked | None:
         assert self._reader is not None
         with self._lock:
             snapshot = self._reader.open_snapshot()
-        if snapshot is None:
-            return None
-        return Looked(
-            candidates=snapshot.find(query),
-            count=0 if counted is None else snapshot.count(counted),
-            progress=snapshot.progress,
-        )
+        return None if snapshot is None else search(snapshot)
 
 
 def _measure(folder: IndexFolder) -> IndexSize | None:

@@ -45,7 +45,7 @@ def to_memory_document(entry: MemoryEntry, session: Session | None) -> Document:
 
 def memory_text(entry: MemoryEntry) -> str:
     """Return what is searched of an entry: its key and the texts of its value."""
-    return f"{entry.address.key} {join_texts(entry.value)}"
+    return f"{entry.address.key}: {join_texts(entry.value)}"
 
 
 def join_texts(value: JsonValue) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 
-SEARCH = ("regex", "rapidfuzz.fuzz", "rapidfuzz.process")
+SEARCH = ("regex", "rapidfuzz.distance", "rapidfuzz.fuzz", "rapidfuzz.process")
 MENTIONS = ("regex",)
 INDEX = ("tantivy",)
 

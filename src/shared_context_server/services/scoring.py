@@ -1,231 +1,409 @@
 """Score how well texts match a query: compares words with RapidFuzz, so that a typo costs little.
 
-The score of a text, 0–100:
-- 99 if the query's words stand in it next to each other, in order; 100 if they do so as written
-  (case apart);
-- 98 if the query stands in it as written, within words; 97 if all its words do, anywhere;
-- else the mean over the query's words of each word's best match among the text's words,
-  weighted by word length (at most 8): 100 for the word itself, 90 for a longer word that
-  contains it (3 letters at least), else RapidFuzz's normalized indel similarity
-  (`rapidfuzz.fuzz.ratio`) from 70 up; times 0.97. Numbers match only themselves.
-  In scripts without spaces a run of letters that contains the word has the word itself.
+The score of a text, 0–100, is 96 times the share of the query that it has, and up to 3 more if the
+words stand next to each other in the query's order; 100 if it has the query as written, case apart.
 
-An index keeps every distinct word with the texts it occurs in, so a query is compared with
-each distinct word once, not with each text; no text is left out.
+The share is the weighted mean of each query word's best match in the text:
+
+- 1 for the word itself; 0.98 if only its accents differ;
+- 0.97 if it is written as one with its neighbours in the query, or apart from them, as `user id` and
+  `userid`;
+- 0.92 for a longer word that begins with it, 0.85 for one that contains it (3 letters at least);
+- with typos, 1 less the share of its letters that differ, at most 0.9. One typo is allowed from 4
+  letters on, two from 7. Swapped letters are one typo. Numbers and codes match only themselves;
+- in scripts without spaces 1 where it stands within a run of letters, else 0.9 times the share of
+  its pairs of letters, or of its letters, that stand there.
+
+A word weighs more if it is long, and if the caller says that it is rare.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from shared_context_server.services.slices import Work, finish
-from shared_context_server.services.words import (
-    is_unspaced,
-    normalize,
-    normalize_in_pieces,
-    split_words,
+from shared_context_server.services.terms import (
+    Chunk,
+    Kind,
+    Token,
+    analyse,
+    can_be_prefix,
+    has_digit,
+    letter_pairs,
+    list_chunks,
+    list_query_tokens,
+    max_edits,
+    split_plain,
+    word_weight,
 )
+from shared_context_server.services.words import normalize, split_words
 
+WORDS = 96.0
+ORDER = 3.0
 VERBATIM = 100.0
-PHRASE = 99.0
-AS_WRITTEN = 98.0
-ALL_WORDS = 97.0
-CONTAINED = 90.0
-MIN_SIMILARITY = 70.0
+AS_WRITTEN = 98.0  # at least, if the query has signs and the text has it as written
+
+OTHER_ACCENTS = 0.98
+OTHERWISE_JOINED = 0.97
+BEGINS = 0.92
+CONTAINS = 0.85
+MAX_TYPO = 0.9
 MIN_CONTAINED_LETTERS = 3
-MAX_WORD_WEIGHT = 8
+MIN_SHARE_OF_PAIRS = 0.3
+COMPARED_LETTERS = 64  # of a run; a longer one is compared by its pairs only
+
 MAX_QUERY_WORDS = 32
-
+MAX_UNITS = 64  # words and parts of words that are compared
+MAX_REPETITIONS = 2
 COMPARED_AT_ONCE = 10_000  # words: RapidFuzz holds the interpreter for about a millisecond
-SQUARE_OF_A_SHORT_WORD = 2_000
-CHARS_AT_ONCE = 100_000
-TEXTS_AT_ONCE = 64
-# What an entry costs beside the text itself, measured with sys.getsizeof on 64-bit CPython.
-_TEXT_BYTES = 50
-_WORD_BYTES = 250
-_POSTING_BYTES = 5
+TEXTS_AT_ONCE = 1000
+CHARS_AT_ONCE = 50_000
+
+_PART = 1 << 20  # what a word takes in the positions of a chunk; letters of a run take 1
+_CHUNK = 1 << 44
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A text that matches. `index`: its position in the order of adding."""
+class Unit(NamedTuple):
+    """A word of the query. `last`: for words written as one, the number of the last that it covers."""
 
-    index: int
-    score: float
+    term: str
+    written: str
+    kind: Kind
+    first: int
+    last: int
+
+
+class Hit(NamedTuple):
+    """A match in a chunk: the units `first` to `last` of the query. `start`, `end`: its position,
+    for telling whether matches are neighbours. `token`: what matches."""
+
+    first: int
+    last: int
+    similarity: float
+    start: int
+    end: int
+    token: Token
 
 
 class Query:
-    """A query, prepared for comparison with texts."""
+    """A query, prepared for comparison with texts. `text`: all of it, normalized. `words`: its
+    distinct words. `units`: its words and parts of words in order, which are compared."""
 
     def __init__(self, text: str) -> None:
         self.text = normalize(text).strip()
-        all_words = split_words(self.text)
-        self.words = list(dict.fromkeys(all_words))
-        self.phrase = f" {' '.join(all_words)} "
+        tokens = list_query_tokens(text)
+        words = _drop_repeated([token for token in tokens if token.kind is not Kind.WHOLE])
+        self.words = list(dict.fromkeys(split_words(self.text)))
+        self.units = [
+            Unit(token.term, token.written, token.kind, number, number)
+            for number, token in enumerate(words)
+        ]
+        numbers: dict[int, list[int]] = {}
+        for number, token in enumerate(words):
+            numbers.setdefault(token.first, []).append(number)
+        # Neighbours in order. A sign such as C++ is a second unit of its word.
+        order = [numbers[part][0] for part in sorted(numbers)]
+        self.before = dict(zip(order[1:], order, strict=False))
+        self.wholes = [
+            Unit(token.term, token.written, Kind.WHOLE, numbers[token.first][0], last[0])
+            for token in tokens
+            if token.kind is Kind.WHOLE
+            and token.first in numbers
+            and (last := numbers.get(token.last - 1))
+        ]
+        self.has_signs = len("".join(split_words(self.text))) < len("".join(self.text.split()))
+        self.weigh({})
+
+    def weigh(self, rarities: Mapping[str, float]) -> None:
+        """Set the weights of the words, by how rare each is: from 0 to 1, see `rarity`. Words that
+        are not in the mapping count as rare."""
+        weights = [
+            word_weight(unit.term) * (0.25 + 0.75 * rarities.get(unit.term, 1.0))
+            for unit in self.units
+        ]
+        total = sum(weights) or 1.0
+        self.weights = [weight / total for weight in weights]
+
+    def counted_terms(self) -> list[str]:
+        """Return the terms whose numbers of texts weigh_by_counts asks for."""
+        return list(dict.fromkeys(term for unit in self.units for term in _indexed_terms(unit)))
+
+    def weigh_by_counts(self, count_texts: Callable[[str], int], texts: int) -> None:
+        """Set the weights by the number of texts in which an index has each term. A run of letters
+        is at most as frequent as its rarest pair."""
+        self.weigh(
+            {
+                unit.term: rarity(min(map(count_texts, _indexed_terms(unit))), texts)
+                for unit in self.units
+            }
+        )
 
 
-class TextIndex:
-    """An inverted index of texts in order of adding. `size_bytes`: its size in memory.
+def _indexed_terms(unit: Unit) -> list[str]:
+    if unit.kind is not Kind.RUN:
+        return [unit.term]
+    pairs = list(letter_pairs(unit.term))
+    return pairs[:-1] if len(pairs) > 1 else pairs
 
-    Texts may be added while a match runs. The match may find them or not.
-    """
 
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._phrases: list[str] = []
-        self._words: list[str] = []
-        self._word_ids: dict[str, int] = {}
-        self._postings: list[array[int]] = []
-        self.size_bytes = 0
+def _drop_repeated(words: list[Token]) -> list[Token]:
+    """Leave out further repetitions of a word: each would match at every place of the others. Of a
+    query with very many parts, keep the first."""
+    seen: dict[str, int] = {}
+    kept = []
+    for word in words:
+        seen[word.term] = seen.get(word.term, 0) + 1
+        if seen[word.term] <= MAX_REPETITIONS:
+            kept.append(word)
+    return kept[:MAX_UNITS]
 
-    def __len__(self) -> int:
-        return len(self._texts)
 
-    def add(self, text: str) -> None:
-        finish(self.add_in_steps(text))
+def rarity(texts_with_it: int, texts: int) -> float:
+    """Return how rare a word is, from 0 (in all texts) to 1 (in none): its inverse document
+    frequency, as a share of the largest possible."""
+    if texts <= 0:
+        return 1.0
+    share = math.log((texts + 1) / (min(texts_with_it, texts) + 1)) / math.log(texts + 1)
+    return min(1.0, max(0.0, share))
 
-    def add_in_steps(self, text: str) -> Work[None]:
-        pieces: list[str] = []
-        words: list[str] = []
-        for piece in normalize_in_pieces(text):
-            pieces.append(piece)
-            words += split_words(piece)
-            yield
-        normalized = "".join(pieces)
-        yield
-        phrase = f" {' '.join(words)} "
-        yield
-        distinct = dict.fromkeys(words)
-        yield
-        index = len(self._texts)
-        for number, word in enumerate(distinct):
-            self._posting(word).append(index)
-            self.size_bytes += _POSTING_BYTES
-            if number % 1000 == 999:
-                yield
-        self._texts.append(normalized)
-        self._phrases.append(phrase)
-        self.size_bytes += sys.getsizeof(normalized) + sys.getsizeof(phrase) + _TEXT_BYTES
 
-    def _posting(self, word: str) -> array[int]:
-        word_id = self._word_ids.get(word)
-        if word_id is None:
-            word_id = len(self._words)
-            self._postings.append(array("I"))
-            self._words.append(word)
-            self._word_ids[word] = word_id
-            self.size_bytes += sys.getsizeof(word) + _WORD_BYTES
-        return self._postings[word_id]
+def score_text(query: Query, text: str) -> float:
+    """Return the score of one text."""
+    return finish(score_in_steps(query, [text]))[0]
 
-    def match(self, query: str, threshold: float) -> list[Match]:
-        """Return every text that scores at least `threshold`: best first, the last added first
-        among equals."""
-        scores = finish(self.match_in_steps(Query(query), threshold))
-        kept = [Match(index, score) for index, score in scores.items()]
-        kept.sort(key=lambda match: (-match.score, -match.index))
-        return kept
 
-    def match_in_steps(self, query: Query, threshold: float) -> Work[dict[int, float]]:
-        """Return the scores of the texts that reach the threshold, by index."""
-        count = len(self._texts)  # texts added meanwhile are left out
-        scores: dict[int, float] = {}
-        if query.words:
-            scores = yield from self._word_scores(query.words)
-            yield from self._lift_phrases(query, scores)
-        yield from self._lift_as_written(query.text, count, scores)
-        rounded = {index: round(score, 2) for index, score in scores.items() if index < count}
-        return {index: score for index, score in rounded.items() if score >= threshold}
+def score_texts(query: Query, texts: Sequence[str]) -> list[float]:
+    """Return the scores of the texts, in their order. Many at once cost less than one by one."""
+    return finish(score_in_steps(query, texts))
 
-    def _word_scores(self, words: Sequence[str]) -> Work[dict[int, float]]:
-        """Return the weighted mean of the best matches, by text index."""
-        weights = [min(len(word), MAX_WORD_WEIGHT) for word in words]
-        total = sum(weights)
-        scores: dict[int, float] = {}
-        for word, weight in zip(words, weights, strict=True):
-            share = ALL_WORDS / 100 * weight / total
-            best = yield from self._best_matches(word)
-            for index, similarity in best.items():
-                scores[index] = scores.get(index, 0.0) + similarity * share
-            yield
-        return scores
 
-    def _best_matches(self, word: str) -> Work[dict[int, float]]:
-        """Return, by text index, the best similarity of any of the text's words to this one."""
-        similar = yield from self._similar_words(word)
-        best: dict[int, float] = {}
-        word_ids: dict[float, list[int]] = {}
-        for number, (word_id, similarity) in enumerate(similar.items()):
-            word_ids.setdefault(similarity, []).append(word_id)
-            if number % 1000 == 999:
-                yield
-        for similarity in sorted(word_ids):  # the best is written last
-            for number, word_id in enumerate(word_ids[similarity]):
-                best.update(dict.fromkeys(self._postings[word_id], similarity))
-                if number % TEXTS_AT_ONCE == 0:
-                    yield
-        return best
-
-    def _similar_words(self, word: str) -> Work[dict[int, float]]:
-        """Return, by word id, the similarity of the index's words that are close enough."""
-        from rapidfuzz import fuzz, process  # noqa: PLC0415 - services.late_imports says why
-
-        similar: dict[int, float] = {}
-        if not word.isdecimal():
-            is_without_spaces = is_unspaced(word)
-            contained = 100.0 if is_without_spaces else CONTAINED
-            is_part_enough = is_without_spaces or len(word) >= MIN_CONTAINED_LETTERS
-            # Comparing takes time with the square of the length, so much longer words are skipped.
-            at_once = COMPARED_AT_ONCE // (1 + len(word) ** 2 // SQUARE_OF_A_SHORT_WORD)
-            for start in range(0, len(self._words), at_once):
-                words = self._words[start : start + at_once]
-                close = process.extract(
-                    word, words, scorer=fuzz.ratio, limit=None, score_cutoff=MIN_SIMILARITY
-                )
-                for candidate, score, place in close:
-                    if not candidate.isdecimal():
-                        similar[start + place] = score
-                yield
-                if is_part_enough:
-                    chars = 0
-                    for word_id, candidate in enumerate(words, start):
-                        if word in candidate:
-                            similar[word_id] = max(contained, similar.get(word_id, 0.0))
-                        chars += len(candidate)
-                        if chars > CHARS_AT_ONCE:
-                            chars = 0
-                            yield
-                    yield
-        exact = self._word_ids.get(word)
-        if exact is not None:
-            similar[exact] = 100.0
-        return similar
-
-    def _lift_phrases(self, query: Query, scores: dict[int, float]) -> Work[None]:
-        rarest = min(query.words, key=lambda word: len(self._exact_posting(word)))
-        posting = self._exact_posting(rarest)
-        for number in range(len(posting)):
-            index = posting[number]
-            if index < len(self._phrases) and query.phrase in self._phrases[index]:
-                scores[index] = PHRASE
-            if number % TEXTS_AT_ONCE == 0:
-                yield
-
-    def _exact_posting(self, word: str) -> Sequence[int]:
-        word_id = self._word_ids.get(word)
-        return () if word_id is None else self._postings[word_id]
-
-    def _lift_as_written(self, normalized: str, count: int, scores: dict[int, float]) -> Work[None]:
-        if not normalized:
-            return
+def score_in_steps(query: Query, texts: Sequence[str]) -> Work[list[float]]:
+    scores: list[float] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
         chars = 0
-        for index in range(count):
-            text = self._texts[index]
-            if normalized in text:
-                scores[index] = VERBATIM if scores.get(index) == PHRASE else AS_WRITTEN
-            chars += len(text) + 100
+        split: list[list[str]] = []
+        for text in texts[start : start + TEXTS_AT_ONCE]:
+            split.append(list_chunks(text))
+            chars += len(text)
             if chars > CHARS_AT_ONCE:
                 chars = 0
                 yield
+        hits = yield from find_hits_in_steps(query, split)
+        for text, chunks in zip(texts[start : start + TEXTS_AT_ONCE], split, strict=True):
+            scores.append(_score(query, text, chunks, hits))
+            chars += len(text)
+            if chars > CHARS_AT_ONCE:
+                chars = 0
+                yield
+        yield
+    return scores
+
+
+def _score(query: Query, text: str, chunks: list[str], hits: Mapping[str, Sequence[Hit]]) -> float:
+    found = [
+        (place, chunk_hits)
+        for place, chunk in enumerate(chunks)
+        if (chunk_hits := hits.get(chunk)) is not None
+    ]
+    if not found:
+        return _score_signs(query, text, 0.0)
+    best = [0.0] * len(query.units)
+    near: set[int] = set()  # units that stand right behind the one before them
+    ends: dict[int, set[int]] = {}
+    for place, chunk_hits in found:
+        base = place * _CHUNK
+        for first, last, similarity, start, end, _ in chunk_hits:
+            for unit in range(first, last + 1):
+                if similarity > best[unit]:
+                    best[unit] = similarity
+            near.update(range(first + 1, last + 1))
+            if query.before.get(first) in ends.get(base + start, ()):
+                near.add(first)
+            ends.setdefault(base + end, set()).add(last)
+    share = sum(map(_multiply, best, query.weights))
+    pairs = len(query.before)
+    order = len(near & query.before.keys()) / pairs if pairs else 1.0
+    score = share * (WORDS + ORDER * order)
+    if order == 1.0 and share > 0.9999 and query.text in normalize(text):
+        return VERBATIM
+    return _score_signs(query, text, round(score, 2))
+
+
+def _multiply(one: float, other: float) -> float:
+    return one * other
+
+
+def _score_signs(query: Query, text: str, score: float) -> float:
+    """Return the score of a text that has the query's signs as written."""
+    if query.text and (query.has_signs or not query.units) and query.text in normalize(text):
+        return max(score, AS_WRITTEN) if query.units else VERBATIM
+    return score
+
+
+def find_hits_in_steps(
+    query: Query, texts: Iterable[Iterable[str]]
+) -> Work[dict[str, tuple[Hit, ...]]]:
+    """Return the matches in each distinct chunk of the texts, if it has any."""
+    chunks: set[str] = set()
+    for text in texts:
+        chunks.update(text)
+    yield
+    words, others = split_plain(chunks)
+    yield
+    terms = dict.fromkeys(words.values())
+    runs: dict[str, None] = {}
+    analysed: list[tuple[str, Chunk]] = []
+    for number, chunk in enumerate(others):
+        found = analyse(chunk)
+        analysed.append((chunk, found))
+        for token in found.tokens:
+            if token.kind is Kind.RUN:
+                runs[token.term] = None
+            else:
+                terms[token.term] = None
+        if number % 1000 == 999:
+            yield
+    similar = yield from find_similar_in_steps(query, list(terms))
+    similar_runs = yield from _find_in_runs(query, list(runs))
+    hits = {
+        chunk: _hits_in(analyse(chunk), similar, similar_runs)
+        for chunk, term in words.items()
+        if term in similar
+    }
+    if not similar and not similar_runs:
+        return hits
+    for number, (chunk, found) in enumerate(analysed):
+        if matches := _hits_in(found, similar, similar_runs):
+            hits[chunk] = matches
+        if number % 1000 == 999:
+            yield
+    return hits
+
+
+def _hits_in(
+    chunk: Chunk,
+    similar: Mapping[str, list[tuple[Unit, float]]],
+    similar_runs: Mapping[str, list[tuple[int, float, int, int]]],
+) -> tuple[Hit, ...]:
+    tokens, parts = chunk
+    found: list[Hit] = []
+    for token in tokens:
+        if token.kind is Kind.RUN:
+            base = token.first * _PART
+            for unit, similarity, start, end in similar_runs.get(token.term, ()):
+                is_at_end = end >= len(token.term)
+                end_position = _end_of(token, parts) if is_at_end else base + end
+                found.append(Hit(unit, unit, similarity, base + start, end_position, token))
+        elif (matches := similar.get(token.term)) is not None:
+            start, end = token.first * _PART, _end_of(token, parts)
+            for one, similarity in matches:
+                if similarity == 1.0 and one.written != token.written:
+                    similarity = OTHER_ACCENTS
+                if (one.kind is Kind.WHOLE) != (token.kind is Kind.WHOLE):
+                    similarity = min(similarity, OTHERWISE_JOINED)
+                found.append(Hit(one.first, one.last, similarity, start, end, token))
+    return tuple(found)
+
+
+def _end_of(token: Token, parts: int) -> int:
+    """Return the position behind the token: if it is the chunk's last, the next chunk's start."""
+    return _CHUNK if token.last == parts else token.last * _PART
+
+
+def find_similar_in_steps(
+    query: Query, terms: Sequence[str]
+) -> Work[dict[str, list[tuple[Unit, float]]]]:
+    """Return those of the terms that are close enough to a word of the query, each with the words
+    that it is close to and how close, up to 1."""
+    slices = [
+        (some, "\n".join(some))
+        for start in range(0, len(terms), COMPARED_AT_ONCE)
+        if (some := terms[start : start + COMPARED_AT_ONCE])
+    ]
+    yield
+    similar: dict[str, list[tuple[Unit, float]]] = {}
+    known: dict[str, dict[str, float]] = {}
+    for unit in (*query.units, *query.wholes):
+        if unit.kind is Kind.RUN:
+            continue
+        if unit.term not in known:
+            known[unit.term] = yield from _similarities(unit, slices)
+        for term, similarity in known[unit.term].items():
+            similar.setdefault(term, []).append((unit, similarity))
+    return similar
+
+
+def _similarities(
+    unit: Unit, slices: Sequence[tuple[Sequence[str], str]]
+) -> Work[dict[str, float]]:
+    """Return the similarity of the terms to a word of the query. `slices`: the terms, and the same
+    joined by line breaks."""
+    from rapidfuzz import process  # noqa: PLC0415 - services.late_imports says why
+    from rapidfuzz.distance import OSA  # noqa: PLC0415
+
+    sought = unit.term
+    found: dict[str, float] = {}
+    # Words that the query has as neighbours match only what is written as one without a typo.
+    edits = max_edits(sought) if unit.first == unit.last else 0
+    is_prefix = can_be_prefix(sought)
+    is_contained = len(sought) >= MIN_CONTAINED_LETTERS and not has_digit(sought)
+    for some, joined in slices:
+        if edits:
+            for term, distance, _ in process.extract(
+                sought, some, scorer=OSA.distance, score_cutoff=edits, limit=None
+            ):
+                if distance and not has_digit(term):
+                    found[term] = min(MAX_TYPO, 1 - distance / max(len(sought), len(term)))
+            yield
+        for term in _containing(sought, joined):
+            if term == sought:
+                found[term] = 1.0
+            elif is_prefix and term.startswith(sought):
+                found[term] = BEGINS
+            elif is_contained:
+                found[term] = max(CONTAINS, found.get(term, 0.0))
+        yield
+    return found
+
+
+def _containing(sought: str, joined: str) -> Iterator[str]:
+    """Return the terms that contain this one. Looking for it in all of them joined takes a tenth of
+    the time of looking in each."""
+    place = joined.find(sought)
+    while place >= 0:
+        end = joined.find("\n", place)
+        end = len(joined) if end < 0 else end
+        yield joined[joined.rfind("\n", 0, place) + 1 : end]
+        place = joined.find(sought, end)
+
+
+def _find_in_runs(
+    query: Query, runs: Sequence[str]
+) -> Work[dict[str, list[tuple[int, float, int, int]]]]:
+    """Return where the query's runs stand in these: unit, similarity, start and end."""
+    from rapidfuzz import fuzz  # noqa: PLC0415 - services.late_imports says why
+
+    found: dict[str, list[tuple[int, float, int, int]]] = {}
+    for unit in query.units:
+        if unit.kind is not Kind.RUN:
+            continue
+        pairs = list(dict.fromkeys(_indexed_terms(unit)))
+        for number, run in enumerate(runs):
+            place = run.find(unit.term)
+            if place >= 0:
+                similarity, end = 1.0, place + len(unit.term)
+            else:
+                places = [at for pair in pairs if (at := run.find(pair)) >= 0]
+                share = len(places) / len(pairs)
+                if share < MIN_SHARE_OF_PAIRS:
+                    continue
+                if len(unit.term) <= COMPARED_LETTERS:
+                    share = max(share, fuzz.partial_ratio(unit.term, run) / 100)
+                similarity = MAX_TYPO * share
+                place, end = min(places), max(places) + 1
+            found.setdefault(run, []).append((unit.first, similarity, place, end))
+            if number % 1000 == 999:
+                yield
+    return found

@@ -1,4 +1,5 @@
-"""Fuzzy search in messages and memory: candidates from the index, scores from the scorer.
+"""Fuzzy search in one session or in all that the caller may see: candidates from the index, scores
+from the scorer.
 
 The index on disk finds what may match and may be seen. What it has not seen yet, usually the messages
 of the last second, is compared whole. The store reads the candidates for the caller, so that the
@@ -7,17 +8,16 @@ policy is asked once more, and the scorer ranks them.
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
-from typing import Literal
+from itertools import pairwise
 
 from shared_context_server import policy
 from shared_context_server.errors import (
+    Conflict,
     InvalidArgument,
     MemoryNotFound,
     SessionNotFound,
@@ -25,28 +25,34 @@ from shared_context_server.errors import (
 from shared_context_server.models import (
     Caller,
     MemoryAddress,
-    MemoryEntry,
     Message,
     Permission,
     SessionSummary,
-    Visibility,
 )
 from shared_context_server.search_index.audience import caller_keys
-from shared_context_server.search_index.documents import Kind
+from shared_context_server.search_index.documents import Kind as DocumentKind
 from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
-from shared_context_server.services.batches import Item, Match, score_in_steps
+from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
-from shared_context_server.services.indexed_documents import memory_text
+from shared_context_server.services.indexed_documents import join_texts
 from shared_context_server.services.late_imports import SEARCH, import_late
+from shared_context_server.services.memory import get_memory
+from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
 from shared_context_server.services.messages import weigh_message
-from shared_context_server.services.previews import preview_in_steps
-from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query
+from shared_context_server.services.previews import Preview, preview_in_steps
+from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking
+from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity, score_in_steps
+from shared_context_server.services.search_request import (
+    SearchMode,
+    SearchRequest,
+    SortOrder,
+    Within,
+)
 from shared_context_server.services.slices import run_in_slices
-from shared_context_server.services.terms import query_terms
+from shared_context_server.services.terms import QueryTerm, query_terms
 from shared_context_server.services.uncovered import Uncovered
-from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
@@ -54,56 +60,41 @@ PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message
 PREVIEW_BEGINNING_CHARS = 160
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
+CANDIDATES_OF_LATER_PAGES = 1_000
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
+MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
 
-Within = Literal["messages", "memory", "all"]
-Sort = Literal["score", "newest"]
-
-_KINDS: dict[Within, tuple[Kind, ...]] = {
-    "messages": (Kind.MESSAGE,),
-    "memory": (Kind.MEMORY,),
-    "all": (Kind.MESSAGE, Kind.MEMORY),
+_KINDS = {
+    Within.MESSAGES: (DocumentKind.MESSAGE,),
+    Within.MEMORY: (DocumentKind.MEMORY,),
+    Within.ALL: (DocumentKind.MESSAGE, DocumentKind.MEMORY),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """The arguments of a search. `session_id` None: all sessions that the caller may see, and memory
-    of the whole server. `visibility` None: all that the caller may see."""
-
-    session_id: str | None
-    query: str
-    fuzzy_threshold: float
-    limit: int
-    search_metadata: bool = True
-    visibility: Visibility | None = None
-    sender: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    within: Within = "messages"
-    sort: Sort = "score"
-
-
-@dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A match: a message or a memory entry. `shortened`: the answer is full, so it comes without
-    metadata and recipients, and with its preview in place of the content."""
+    """A match. `shortened`: the answer is full, so the message comes without metadata and
+    recipients, and with its preview in place of the content. `highlights`: where the matches stand
+    in `match_preview`."""
 
-    message: Message | None
+    message: Message
     score: float
     match_preview: str
+    highlights: list[tuple[int, int]]
     shortened: bool = False
-    memory: MemoryEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The result of a search. `scanned`: the number of visible messages and entries that it covers.
-    `exhaustive`: these are all of them."""
+    """The result of a search. `scanned`: the number of visible messages and entries that it
+    covers. `exhaustive`: these are all. `next_cursor`: None if
+    there is nothing after this page."""
 
     hits: list[SearchHit]
+    memory: list[MemoryHit]
+    next_cursor: str | None
     scanned: int
     exhaustive: bool
     search_time_ms: float
@@ -111,81 +102,110 @@ class SearchAnswer:
 
 @dataclass(slots=True)
 class _Search:
-    """A search under way. `best`: the best matches so far, by what identifies them."""
+    """A search under way. `best`: the best matches so far, in order; `known`: what was compared."""
 
     services: Services
     caller: Caller
-    request: SearchRequest
     query: Query
+    request: SearchRequest
+    ranking: Ranking
     ends_at: float
-    best: dict[int | MemoryAddress, Match] = field(default_factory=dict)
+    best: list[Candidate] = field(default_factory=list)
+    known: set[int | MemoryAddress] = field(default_factory=set)
     scanned: int = 0
     exhaustive: bool = True
 
-    async def compare(self, items: Sequence[Item]) -> bool:
-        """Score the items and keep the best of all. Return whether there was time for it."""
-        wanted = [item for item in items if _is_wanted(item, self.request)]
-        matches = await run_in_slices(
-            score_in_steps(
-                wanted,
-                self.query,
-                self.request.fuzzy_threshold,
-                with_metadata=self.request.search_metadata,
-            ),
-            self.ends_at,
-        )
-        if matches is None:
+    async def compare(self, messages: Sequence[Message]) -> bool:
+        """Score the messages and keep the best of all. Return whether there was time for it."""
+        wanted = [m for m in messages if _is_wanted(m, self.request) and m.id not in self.known]
+        texts = [message.content for message in wanted]
+        owners = list(range(len(wanted)))
+        if self.request.search_metadata:
+            for index, message in enumerate(wanted):
+                if message.metadata:
+                    texts.append(join_texts(message.metadata))
+                    owners.append(index)
+        scores = await run_in_slices(score_in_steps(self.query, texts), self.ends_at)
+        if scores is None:
             return False
-        for match in matches:
-            item = match.item
-            self.best[item.id if isinstance(item, Message) else item.address] = match
-        if len(self.best) > 2 * self.request.limit:
-            self.best = {match.number or _address(match.item): match for match in self.list_best()}
+        best = [0.0] * len(wanted)
+        for index, score in zip(owners, scores, strict=True):
+            best[index] = max(best[index], score)
+        lowest = max(self.request.fuzzy_threshold, 0.01)
+        self.known.update(message.id for message in wanted)
+        self.best = self.ranking.keep(
+            self.best,
+            (
+                Candidate.of_message(message, score)
+                for message, score in zip(wanted, best, strict=True)
+                if score >= lowest
+            ),
+        )
         return True
-
-    def list_best(self) -> list[Match]:
-        """Return the matches to show, in their order."""
-        if self.request.sort == "newest":
-            return heapq.nlargest(
-                self.request.limit, self.best.values(), key=lambda match: match[1:3]
-            )
-        return heapq.nlargest(self.request.limit, self.best.values(), key=lambda match: match[:3])
 
 
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """Return the best matches, best first, newer ones first among equals. While the index is not
-    complete, and after TIME_LIMIT_S, `exhaustive` is false."""
+    """Return one page of the matches in the order asked for, newer ones first among equals. While
+    the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
+    _require_mode(request.mode)
+    ranking = Ranking(request.sort, request.limit, request.cursor)
     await import_late(SEARCH)
-    search = _Search(services, caller, request, _check_query(request.query), started + TIME_LIMIT_S)
+    query = _check_query(request.query)
+    search = _Search(services, caller, query, request, ranking, started + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
     looked = await _look_up(search)
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
     if looked is not None and await uncovered.is_set_back():
         looked, uncovered = None, Uncovered(services.store, caller, Progress())
-    has_index = looked is not None
-    search.exhaustive = uncovered.progress.is_complete or (
-        not has_index and request.within == "messages"
-    )
-    visible_tail = 0
-    if request.within != "memory":
-        visible_tail = await _compare_uncovered(search, uncovered, summary, has_index=has_index)
-    if looked is not None:
+    if request.within is not Within.MEMORY:
+        visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
+        search.scanned += visible
+    if looked is None:
+        if request.within is not Within.MESSAGES:
+            await _search_all_memory(search)
+    else:
         await _compare_candidates(search, looked)
-        if request.within != "messages":
+        if request.within is not Within.MESSAGES:
             await _compare_memory(search, await uncovered.list_memory())
+        search.scanned += looked.count
+        search.exhaustive &= looked.progress.is_complete
     search.exhaustive &= uncovered.is_whole
-    search.scanned = visible_tail + (0 if looked is None else looked.count)
-    if search.exhaustive and summary is not None and request.within == "messages":
+    if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
+    page, next_cursor = ranking.cut(search.best)
     return SearchAnswer(
-        hits=await _show(services, caller, search.query, search.list_best()),
+        hits=await _show(query, page),
+        memory=[candidate.memory for candidate in page if candidate.memory is not None],
+        next_cursor=next_cursor,
         scanned=search.scanned,
         exhaustive=search.exhaustive,
         search_time_ms=round((time.monotonic() - started) * 1000, 3),
     )
+
+
+def _require_mode(mode: SearchMode) -> None:
+    if mode is not SearchMode.FUZZY:
+        raise InvalidArgument(
+            f"mode {mode.value!r} needs the extra 'semantic', which this server does not have.",
+            field="mode",
+            suggestion="Search with mode='fuzzy', or ask whoever runs the server for the extra.",
+            extra="semantic",
+        )
+
+
+def _check_query(text: str) -> Query:
+    query = Query(text)
+    if len(query.words) > MAX_QUERY_WORDS:
+        raise InvalidArgument(
+            f"query has {len(query.words)} different words; {MAX_QUERY_WORDS} is the limit.",
+            field="query",
+            suggestion="Search for the few words that matter.",
+            limit_words=MAX_QUERY_WORDS,
+        )
+    return query
 
 
 async def _authorize(
@@ -209,9 +229,20 @@ async def _look_up(search: _Search) -> Looked | None:
     if request.session_id is not None:
         keys = replace(keys, readers=None)  # the session was checked
     everything = Scope(keys, _KINDS[request.within], request.session_id)
-    return await search.services.candidates.look_up(
-        CandidateQuery(
-            terms=terms,
+    limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
+    if request.cursor is not None:
+        limit = CANDIDATES_OF_LATER_PAGES
+
+    def look(snapshot: Snapshot) -> Looked:
+        # Only what the caller may see is counted: scores must not tell of other texts.
+        texts = snapshot.count(everything)
+        counts = {
+            term: snapshot.count_with(term, everything)
+            for term in search.query.counted_terms()[:MAX_COUNTED_TERMS]
+        }
+        search.query.weigh_by_counts(lambda term: counts.get(term, 0), texts)
+        query = CandidateQuery(
+            terms=_weigh(terms, counts, texts),
             scope=replace(
                 everything,
                 sender=request.sender,
@@ -219,24 +250,41 @@ async def _look_up(search: _Search) -> Looked | None:
                 start_time=request.start_time,
                 end_time=request.end_time,
             ),
-            limit=max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit),
+            limit=limit,
+            pairs=[
+                (one.text, next_one.text)
+                for one, next_one in pairwise(terms)
+                if one.text != next_one.text
+            ],
             with_metadata=request.search_metadata,
             min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
-            newest_first=request.sort == "newest",
-        ),
-        everything,
-    )
+            newest_first=request.sort is SortOrder.NEWEST,
+        )
+        return Looked(snapshot.find(query), texts, snapshot.progress)
+
+    return await search.services.candidates.look_up(look)
+
+
+def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> list[QueryTerm]:
+    """Weigh the terms by how rare they are, as the scorer does."""
+    weights = [
+        term.weight * (0.25 + 0.75 * rarity(counts.get(term.text, 0), texts)) for term in terms
+    ]
+    total = sum(weights) or 1.0
+    return [
+        replace(term, weight=weight / total) for term, weight in zip(terms, weights, strict=True)
+    ]
 
 
 async def _compare_uncovered(
     search: _Search, uncovered: Uncovered, summary: SessionSummary | None, *, has_index: bool
 ) -> int:
     """Compare the messages that the index does not have; return how many the caller sees of them."""
-    pages: AsyncIterator[list[Message]] = (
+    pages: AsyncGenerator[list[Message]] = (
         uncovered.list_everywhere() if summary is None else uncovered.list_session(summary.session)
     )
     visible = 0
-    async with aclosing(pages) as listed:  # type: ignore[type-var]  # they are generators
+    async with aclosing(pages) as listed:
         async for page in listed:
             if has_index and visible >= MAX_UNCOVERED:
                 search.exhaustive = False
@@ -263,88 +311,67 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
 
 async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> None:
     """Compare the entries that are still there and that the caller may read."""
-    entries = []
+    request, hits = search.request, list[MemoryHit]()
     for address in dict.fromkeys(addresses):
-        is_elsewhere = search.request.session_id not in (None, address.session_id)
-        if is_elsewhere or (address.owner is not None and address.owner != search.caller.agent_id):
+        is_elsewhere = request.session_id not in (None, address.session_id)
+        is_of_another = address.owner not in (None, search.caller.agent_id)
+        if is_elsewhere or is_of_another or address in search.known:
             continue
-        guard = partial(policy.require_session_read, search.caller)
+        search.known.add(address)
         try:
-            entry = await search.services.store.memory.get(
-                address, now=utc_now(), guard=None if address.session_id is None else guard
-            )
-        except (MemoryNotFound, SessionNotFound):
-            continue  # removed or expired meanwhile, or not for this caller
-        entries.append(entry)
-    if entries and not await search.compare(entries):
-        search.exhaustive = False
+            entry = await get_memory(search.services, search.caller, address)
+        except (MemoryNotFound, SessionNotFound, Conflict):
+            continue  # removed or expired meanwhile, not for this caller, or not readable
+        if time.monotonic() >= search.ends_at:
+            search.exhaustive = False
+            break
+        if is_wanted(entry, request):
+            hit = await match_entry(search.query, request, entry, search.ends_at)
+            if hit is not None:
+                hits.append(hit)
+    search.best = search.ranking.keep(search.best, map(Candidate.of_memory, hits))
 
 
-def _address(item: Item) -> MemoryAddress:
-    assert isinstance(item, MemoryEntry)
-    return item.address
+async def _search_all_memory(search: _Search) -> None:
+    """Compare all memory of the caller, where there is no index."""
+    found = await search_memory(
+        search.services, search.caller, search.query, search.request, search.ends_at
+    )
+    search.best = search.ranking.keep(search.best, found.matches)
+    search.scanned += found.scanned
+    search.exhaustive &= found.exhaustive
 
 
-def _check_query(text: str) -> Query:
-    query = Query(text)
-    if len(query.words) > MAX_QUERY_WORDS:
-        raise InvalidArgument(
-            f"query has {len(query.words)} different words; {MAX_QUERY_WORDS} is the limit.",
-            field="query",
-            suggestion="Search for the few words that matter.",
-            limit_words=MAX_QUERY_WORDS,
-        )
-    return query
-
-
-def _is_wanted(item: Item, request: SearchRequest) -> bool:
-    if isinstance(item, Message):
-        sender, at = item.sender, item.timestamp
-        is_shown = request.visibility is None or item.visibility is request.visibility
-    else:
-        sender, at = item.updated_by, item.updated_at
-        is_shown = request.visibility is None
+def _is_wanted(message: Message, request: SearchRequest) -> bool:
     return (
-        is_shown
-        and (request.sender is None or sender == request.sender)
-        and (request.start_time is None or at >= request.start_time)
-        and (request.end_time is None or at <= request.end_time)
+        (request.visibility is None or message.visibility is request.visibility)
+        and (request.sender is None or message.sender == request.sender)
+        and (request.start_time is None or message.timestamp >= request.start_time)
+        and (request.end_time is None or message.timestamp <= request.end_time)
     )
 
 
-async def _show(
-    services: Services, caller: Caller, query: Query, best: Sequence[Match]
-) -> list[SearchHit]:
+async def _show(query: Query, best: list[Candidate]) -> list[SearchHit]:
     """Make the hits, with as many messages in full as fit into one answer."""
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
     left = page_budget(len(best))
     hits: list[SearchHit] = []
-    for match in best:
-        item = match.item
-        text = item.content if isinstance(item, Message) else memory_text(item)
-        shown = await run_in_slices(preview_in_steps(query, text), ends_at)
+    for candidate in best:
+        message = candidate.message
+        if message is None:
+            continue
+        shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
         if shown is None:
-            shown = text[:PREVIEW_BEGINNING_CHARS] + "…"
-        hit = _make_hit(match, shown)
-        size = weigh_message(item) if isinstance(item, Message) else ITEM_OVERHEAD_BYTES
-        if not isinstance(item, Message):
-            size += count_bytes(text)
+            shown = Preview(message.content[:PREVIEW_BEGINNING_CHARS] + "…")
+        hit = SearchHit(message, candidate.score, shown.text, shown.highlights)
+        size = weigh_message(message)
         if hits and size > left:
-            hit = _make_hit(match._replace(item=_shorten(item, shown)), shown, shortened=True)
+            hit = replace(hit, message=_shorten(message, shown.text), shortened=True)
             size = ITEM_OVERHEAD_BYTES
-        left -= size + count_bytes(shown)
+        left -= size + count_bytes(shown.text)
         hits.append(hit)
     return hits
 
 
-def _make_hit(match: Match, shown: str, *, shortened: bool = False) -> SearchHit:
-    item = match.item
-    if isinstance(item, Message):
-        return SearchHit(item, match.score, shown, shortened)
-    return SearchHit(None, match.score, shown, shortened, memory=item)
-
-
-def _shorten(item: Item, shown: str) -> Item:
-    if isinstance(item, Message):
-        return item._replace(content=shown, metadata={}, recipients=[])
-    return replace(item, value=shown, metadata={})
+def _shorten(message: Message, shown: str) -> Message:
+    return message._replace(content=shown, metadata={}, recipients=[])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +31,7 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import MessageQuery, NewSession
 
 NEWEST_SHOWN = 50
+LISTED_AT_ONCE = 100
 PARTICIPANTS_SHOWN = 200  # list_agents pages through all of them
 
 
@@ -100,6 +101,20 @@ async def list_sessions(
         last = page.items[-1].session
         next_cursor = encode_cursor(to_microseconds(last.created_at), last.id)
     return SessionList(page.items, next_cursor)
+
+
+async def list_session_ids(services: Services, caller: Caller) -> AsyncIterator[str]:
+    """Yield the ids of all sessions that the caller may see, newest first."""
+    cursor: str | None = None
+    while True:
+        page = await list_sessions(
+            services, caller, status=None, created_by=None, limit=LISTED_AT_ONCE, cursor=cursor
+        )
+        for summary in page.sessions:
+            yield summary.session.id
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 async def get_session(services: Services, caller: Caller, session_id: str) -> SessionDetail:

@@ -1,75 +1,457 @@
-"""Make the terms that the search index stores for a text, and those that it looks up for a query."""
+"""Analyse texts for search: split them into words, and make the terms that an index stores and looks up.
+
+Words follow Unicode Standard Annex 29, in any script, with their marks. Beyond it:
+
+- Identifiers are found whole and by their parts. `user_id`, `userId` and `user-id` give `user`, `id`
+  and `userid`; so do parts of paths, URLs and error codes.
+- Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces between words. A run of
+  such letters gives each pair of neighbouring letters.
+- Terms are folded: compatibility forms (NFKC), case, and accents of the scripts in which people leave
+  accents out. Vowel signs of Indic scripts and of Thai stay.
+
+Positions are taken in the text as it was written, before it is folded, so that they are right where
+folding changes the number of characters.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from enum import Enum
+from functools import cache, lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
-from shared_context_server.services.words import is_unspaced, normalize, split_words
+from shared_context_server.services.slices import Work, finish
+from shared_context_server.services.words import (
+    MARKS,
+    PIECE_CHARS,
+    UNSPACED,
+    fold_accents,
+    normalize_word,
+    split_into_pieces,
+)
+
+if TYPE_CHECKING:
+    import regex
 
 MAX_TERM_CHARS = 40  # a longer term is cut, in texts and queries alike
 MAX_TERMS = 20_000  # of one text
+MAX_PARTS = 6  # of a name without separators; what has more, such as base64, stays whole
+PAIRED_WORDS = 6  # a query of at most so many words also finds neighbours written as one word
 MIN_PREFIX_CHARS = 3
-MIN_TYPO_CHARS = 4
+MIN_TYPO_CHARS = 4  # a shorter word is found only as written
 MIN_TWO_TYPOS_CHARS = 7
-_MAX_WEIGHT = 8
+KEPT_CHUNK_CHARS = 40  # a longer piece of text hardly occurs twice
+_AROUND_WORDS = ".,;:!?()[]{}<>\"'`*"
+_AROUND = f"[{re.escape(_AROUND_WORDS)}]*"
+_LOWER = rf"[a-z]{{1,{MAX_TERM_CHARS}}}"
+_WORD = rf"[A-Za-z][a-z]{{0,{MAX_TERM_CHARS - 1}}}"
+_PLAIN_LINE = re.compile(rf"^{_LOWER}$", re.MULTILINE)
+_SURROUNDED_LINE = re.compile(rf"^(?!{_LOWER}$)({_AROUND}({_WORD}){_AROUND})$", re.MULTILINE)
+_OTHER_LINE = re.compile(rf"^(?!{_AROUND}{_WORD}{_AROUND}$).+$", re.MULTILINE)
+
+
+class Kind(Enum):
+    """What a token is. WHOLE: several words written as one, such as an identifier, besides its
+    parts. RUN: letters of a script without spaces between words."""
+
+    WORD = "word"
+    NUMBER = "number"
+    WHOLE = "whole"
+    RUN = "run"
+    SYMBOL = "symbol"
+
+
+_KINDS = {None: Kind.WORD, "number": Kind.NUMBER, "run": Kind.RUN, "symbol": Kind.SYMBOL}
+
+
+class Token(NamedTuple):
+    """A word of a text. `term`: folded. `written`: the same with its accents. `start` and `end`:
+    its place in the text, in characters. `first` and `last`: the parts that it covers, counted
+    within its piece of the text; a word covers one, an identifier several."""
+
+    term: str
+    written: str
+    start: int
+    end: int
+    first: int
+    last: int
+    kind: Kind
+
+
+class Chunk(NamedTuple):
+    """What stands between two white spaces. `parts`: the number of its words."""
+
+    tokens: tuple[Token, ...]
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTerm:
-    """A term of a query. See search_index.documents.SoughtTerm."""
+    """A term of a query, for looking up candidates.
+
+    text: the term to look up.
+    alternatives: terms of which each counts as this one: the identifiers that it is part of.
+    max_edits: the largest distance at which a term of a text still matches. Two letters that were
+        swapped count as one edit. 0: only the term itself.
+    is_prefix: terms that begin with it match as well.
+    weight: how much of the query it is. The weights of a query add up to 1.
+    """
 
     text: str
+    kind: Kind
     max_edits: int
     is_prefix: bool
     weight: float
     alternatives: tuple[str, ...] = ()
 
+    @property
+    def is_fuzzy(self) -> bool:
+        return self.max_edits > 0
+
+
+class _Part(NamedTuple):
+    start: int
+    end: int
+    kind: Kind
+
+
+class _Patterns(NamedTuple):
+    part: regex.Pattern[str]
+    cluster: regex.Pattern[str]
+    is_hash: regex.Pattern[str]
+    name_gap: regex.Pattern[str]
+    path_gap: regex.Pattern[str]
+    suffix: regex.Pattern[str]
+
+
+@cache
+def _patterns() -> _Patterns:
+    import regex  # noqa: PLC0415 - services.late_imports says why
+
+    upper = rf"[\p{{Lu}}\p{{Lt}}]{MARKS}*"
+    part = (
+        rf"(?P<run>[{UNSPACED}][{UNSPACED}\p{{M}}\u00ad\u200c\u200d\u2060]*)"
+        r"|(?P<number>\p{N}+)"
+        rf"|(?:{upper})+(?!\p{{Ll}})"
+        rf"|(?:{upper})?[[\p{{L}}--\p{{Lu}}--\p{{Lt}}--[{UNSPACED}]]]"
+        rf"(?:[[\p{{L}}--\p{{Lu}}--\p{{Lt}}--[{UNSPACED}]]]|{MARKS})*"
+        rf"|{upper}"
+        r"|(?P<symbol>\p{Extended_Pictographic}(?:[\ufe0f\p{EMod}]|\u200d\p{Extended_Pictographic})*)"
+    )
+    return _Patterns(
+        part=regex.compile(part, regex.VERSION1),
+        cluster=regex.compile(r"\X"),
+        is_hash=regex.compile(r"[0-9a-f]{4,}", regex.IGNORECASE),
+        name_gap=regex.compile(r"[-_'\u2018\u2019\u2010\u2011]?"),
+        path_gap=regex.compile(r"[-_'\u2018\u2019\u2010\u2011./\\:@#?=&%+~$\u00b7]{0,3}"),
+        suffix=regex.compile(r"(?:\+\+|#)(?!\w)"),
+    )
+
 
 def index_terms(text: str) -> list[str]:
-    """Return the distinct terms to store for a text."""
-    terms: dict[str, None] = {}
-    for word in split_words(normalize(text)):
-        if is_unspaced(word):
-            terms.update(dict.fromkeys(_pairs(word)))
-            continue
-        terms[word[:MAX_TERM_CHARS]] = None
-        if "_" in word:
-            terms.update((part[:MAX_TERM_CHARS], None) for part in word.split("_") if part)
+    """Return the terms to store for a text in its order, at most MAX_TERMS of at most
+    MAX_TERM_CHARS."""
+    return finish(index_terms_in_steps(text))
+
+
+def index_terms_in_steps(text: str) -> Work[list[str]]:
+    terms: list[str] = []
+    for start, end in split_into_pieces(text):
+        for chunk in text[start:end].split():
+            word = chunk.strip(_AROUND_WORDS)
+            if is_plain(word):
+                terms.append(word.lower())
+                continue
+            for token in analyse(chunk).tokens:
+                if token.kind is Kind.RUN:
+                    terms += letter_pairs(token.term)
+                else:
+                    terms.append(token.term)
         if len(terms) >= MAX_TERMS:
-            break
-    return list(terms)[:MAX_TERMS]
+            return terms[:MAX_TERMS]
+        yield
+    return terms
 
 
 def query_terms(query: str) -> list[QueryTerm]:
-    """Return the terms to look up. Their weights add up to 1."""
-    weights: dict[str, float] = {}
-    for word in split_words(normalize(query)):
-        weight = float(min(len(word), _MAX_WEIGHT))
-        if is_unspaced(word):
-            pairs = dict.fromkeys(word[place : place + 2] for place in range(max(1, len(word) - 1)))
+    """Return the terms to look up for a query. None if it has no letter, digit or emoji."""
+    tokens = list_query_tokens(query)
+    wholes = [token for token in tokens if token.kind is Kind.WHOLE]
+    found: dict[str, QueryTerm] = {}
+    for token in tokens:
+        if token.kind is Kind.WHOLE:
+            continue
+        weight = word_weight(token.term)
+        if token.kind is Kind.RUN:
+            pairs = list(dict.fromkeys(letter_pairs(token.term)))
+            if len(pairs) > 1:
+                pairs = [pair for pair in pairs if len(_clusters(pair)) > 1]
             for pair in pairs:
-                weights.setdefault(pair, weight / len(pairs))
+                is_letter = len(_clusters(pair)) == 1
+                found.setdefault(pair, QueryTerm(pair, Kind.RUN, 0, is_letter, weight / len(pairs)))
         else:
-            weights.setdefault(word[:MAX_TERM_CHARS], weight)
-    total = sum(weights.values())
+            within = tuple(
+                dict.fromkeys(
+                    whole.term
+                    for whole in wholes
+                    if whole.first <= token.first and token.last <= whole.last
+                )
+            )
+            found.setdefault(
+                token.term,
+                QueryTerm(
+                    token.term,
+                    token.kind,
+                    max_edits(token.term),
+                    can_be_prefix(token.term),
+                    weight,
+                    within,
+                ),
+            )
+    total = sum(term.weight for term in found.values())
     return [
         QueryTerm(
-            term,
-            max_edits=_max_edits(term),
-            is_prefix=not term.isdecimal()
-            and (len(term) >= MIN_PREFIX_CHARS or (is_unspaced(term) and len(term) == 1)),
-            weight=weight / total,
+            term.text,
+            term.kind,
+            term.max_edits,
+            term.is_prefix,
+            term.weight / total,
+            term.alternatives,
         )
-        for term, weight in weights.items()
+        for term in found.values()
     ]
 
 
-def _pairs(run: str) -> list[str]:
-    """Return each letter of a run with the next one, and the last one alone."""
-    return [run[place : place + 2] for place in range(len(run))]
+def list_query_tokens(query: str) -> list[Token]:
+    """Return the tokens of a query, the parts counted through all of it. In a short query, words
+    that stand next to each other also come as one, since others may have written them so."""
+    tokens: list[Token] = []
+    part = 0
+    for chunk, start in split_chunks(query):
+        found, parts = analyse(chunk)
+        tokens += [
+            token._replace(
+                start=start + token.start,
+                end=start + token.end,
+                first=part + token.first,
+                last=part + token.last,
+            )
+            for token in found
+        ]
+        part += parts
+    words = [token for token in tokens if token.kind in (Kind.WORD, Kind.NUMBER)]
+    if len(words) <= PAIRED_WORDS:
+        known = {(token.first, token.last) for token in tokens}
+        for one, next_one in pairwise(words):
+            if one.last == next_one.first and (one.first, next_one.last) not in known:
+                tokens.append(_join((one, next_one)))
+    return tokens
 
 
-def _max_edits(term: str) -> int:
-    if len(term) < MIN_TYPO_CHARS or any(map(str.isdigit, term)) or is_unspaced(term):
+def split_chunks(text: str) -> Iterator[tuple[str, int]]:
+    """Return what stands between white spaces, each with its place in the text."""
+    for start, end in split_into_pieces(text):
+        for chunk, place in place_chunks(text[start:end]):
+            yield chunk, start + place
+
+
+def place_chunks(piece: str, wanted: Set[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Return the chunks of a piece of a text, or those that are wanted, each with its place."""
+    chunks = piece.split()
+    if wanted is not None and wanted.isdisjoint(chunks):
+        return
+    place = 0
+    for chunk in chunks:
+        place = piece.index(chunk, place)
+        if wanted is None or chunk in wanted:
+            yield chunk, place
+        place += len(chunk)
+
+
+def list_chunks(text: str) -> list[str]:
+    """Return what stands between white spaces. Each is at most PIECE_CHARS long."""
+    if len(text) <= PIECE_CHARS:
+        return text.split()
+    return [chunk for start, end in split_into_pieces(text) for chunk in text[start:end].split()]
+
+
+def is_plain(word: str) -> bool:
+    """Whether this is one English-looking word, perhaps with a capital. Most are, and its term is
+    the word in lower case."""
+    return (
+        word.isascii()
+        and word.isalpha()
+        and (word.islower() or word[1:].islower() or len(word) == 1)
+        and len(word) <= MAX_TERM_CHARS
+    )
+
+
+def split_plain(chunks: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the chunks that are plain words, see `is_plain`, with their terms; and the others.
+    It costs a fraction of `analyse`, and most chunks are plain."""
+    joined = "\n".join(chunks)  # a chunk has no line break
+    plain = _PLAIN_LINE.findall(joined)
+    words = dict(zip(plain, plain, strict=True))
+    words.update((chunk, word.lower()) for chunk, word in _SURROUNDED_LINE.findall(joined))
+    return words, _OTHER_LINE.findall(joined)
+
+
+def analyse(chunk: str) -> Chunk:
+    """Return the tokens of a chunk, in order of their starts."""
+    word = chunk.strip(_AROUND_WORDS)
+    if is_plain(word):
+        term = word.lower()
+        start = chunk.index(word)
+        return Chunk((Token(term, term, start, start + len(word), 0, 1, Kind.WORD),), 1)
+    if len(chunk) <= KEPT_CHUNK_CHARS:
+        return _analyse_kept(chunk)
+    return _analyse(chunk)
+
+
+@lru_cache(maxsize=8192)
+def _analyse_kept(chunk: str) -> Chunk:
+    return _analyse(chunk)
+
+
+def _analyse(chunk: str) -> Chunk:
+    patterns = _patterns()
+    tokens: list[Token] = []
+    number = 0
+    for path in _group(_parts(chunk), chunk, patterns.path_gap):
+        words: list[Token] = []
+        wholes: list[Token] = []
+        for name in _group(path, chunk, patterns.name_gap):
+            named = [
+                token
+                for place, part in enumerate(name, number)
+                if (token := _token(chunk, part, place)) is not None
+            ]
+            number += len(name)
+            if len(named) > 1:
+                wholes.append(_join(named))
+            words += named
+        if len(words) > 1 and (not wholes or wholes[0].last - wholes[0].first < len(words)):
+            wholes.append(_join(words))
+        tokens += wholes
+        tokens += words
+        suffix = patterns.suffix.match(chunk, path[-1].end)
+        if suffix is not None and words:
+            sign = words[-1].term + suffix.group()
+            tokens.append(
+                words[-1]._replace(term=sign, written=sign, end=suffix.end(), kind=Kind.SYMBOL)
+            )
+    tokens.sort(key=lambda token: (token.start, token.end))
+    return Chunk(tuple(tokens), number)
+
+
+def _parts(chunk: str) -> list[_Part]:
+    """Return the parts of a chunk: words, also those within `camelCase`, numbers, runs, symbols."""
+    parts = [
+        _Part(found.start(), found.end(), _KINDS[found.lastgroup])
+        for found in _patterns().part.finditer(chunk)
+    ]
+    if len(parts) < 3:
+        return parts
+    kept: list[_Part] = []
+    for name in _group(parts, chunk, None):
+        start, end = name[0].start, name[-1].end
+        is_hash = len(name) > 2 and _patterns().is_hash.fullmatch(chunk, start, end)
+        if is_hash or len(name) > MAX_PARTS:
+            kept.append(_Part(start, end, Kind.WORD))
+        else:
+            kept += name
+    return kept
+
+
+def _group(parts: list[_Part], chunk: str, gap: regex.Pattern[str] | None) -> Iterator[list[_Part]]:
+    """Group neighbouring words and numbers with nothing but this gap between them (None: nothing)."""
+    group: list[_Part] = []
+    for part in parts:
+        if group:
+            last = group[-1]
+            if last.end == part.start:
+                is_near = True
+            else:
+                is_near = gap is not None and bool(gap.fullmatch(chunk, last.end, part.start))
+            if not (is_near and _is_word(last) and _is_word(part)):
+                yield group
+                group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def _is_word(part: _Part) -> bool:
+    return part.kind is Kind.WORD or part.kind is Kind.NUMBER
+
+
+def _token(chunk: str, part: _Part, place: int) -> Token | None:
+    written = normalize_word(chunk[part.start : part.end])
+    if part.kind is not Kind.RUN:
+        written = written[:MAX_TERM_CHARS]
+    term = fold_accents(written)
+    if not term:
+        return None
+    return Token(term, written, part.start, part.end, place, place + 1, part.kind)
+
+
+def _join(tokens: list[Token] | tuple[Token, ...]) -> Token:
+    first, last = tokens[0], tokens[-1]
+    return Token(
+        "".join(token.term for token in tokens)[:MAX_TERM_CHARS],
+        "".join(token.written for token in tokens)[:MAX_TERM_CHARS],
+        first.start,
+        last.end,
+        first.first,
+        last.last,
+        Kind.WHOLE,
+    )
+
+
+def letter_pairs(run: str) -> Iterator[str]:
+    """Return each letter of a run with the next one, and the last letter alone, so that a search
+    for one letter finds all terms that begin with it. A letter comes with its marks."""
+    letters = _clusters(run)
+    for one, next_one in pairwise(letters):
+        yield one + next_one
+    if letters:
+        yield letters[-1]
+
+
+def _clusters(text: str) -> list[str]:
+    if text.isalpha():
+        return list(text)  # no marks
+    return _patterns().cluster.findall(text)  # type: ignore[no-any-return]  # carries no types
+
+
+def split_letters(text: str) -> Iterator[tuple[int, int]]:
+    """Return the places of the letters of a text, each with its marks."""
+    for found in _patterns().cluster.finditer(text):
+        yield found.span()
+
+
+def has_digit(term: str) -> bool:
+    return any(map(str.isdigit, term))
+
+
+def max_edits(term: str) -> int:
+    """Return how many typos a word may have. One with a digit is a number, a code or a hash, which
+    names another thing if a character differs."""
+    if len(term) < MIN_TYPO_CHARS or has_digit(term) or not term[-1].isalpha():
         return 0
     return 1 if len(term) < MIN_TWO_TYPOS_CHARS else 2
+
+
+def can_be_prefix(term: str) -> bool:
+    """Return whether longer words that begin with this one match. A Korean letter is a syllable, and
+    particles follow the word, so that two are enough."""
+    enough = 2 if "\uac00" <= term[0] <= "\ud7a3" else MIN_PREFIX_CHARS
+    return len(term) >= enough and not term.isdecimal() and term[-1].isalnum()
+
+
+def word_weight(term: str) -> float:
+    """Return how much a word of this length counts, before how rare it is."""
+    return float(min(len(term), 8) + 4)

@@ -18,13 +18,33 @@ if TYPE_CHECKING:
 
 PIECE_CHARS = 2_000  # normalizing 2,000 characters takes 4 ms if each becomes eighteen
 
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+# The insides of a set of letters: the scripts without spaces between words.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\uff70\uff9e\uff9f\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+# What belongs to the letter before it: its marks, and characters that only direct how it is drawn.
+MARKS = r"[\p{M}\u00ad\u200c\u200d\u2060]"
+
+# Letters with a stroke or a form of their own, which have no decomposition in Unicode.
+_PLAIN_LETTERS = str.maketrans(
+    {
+        "ø": "o",
+        "ł": "l",
+        "đ": "d",
+        "ħ": "h",
+        "ŧ": "t",
+        "\u0131": "i",
+        "æ": "ae",
+        "œ": "oe",
+        "ð": "d",
+    }
+)
 
 
 class _Patterns(NamedTuple):
     word: regex.Pattern[str]
     unspaced_word: regex.Pattern[str]
     last_gap: regex.Pattern[str]
+    accent: regex.Pattern[str]
+    not_in_words: regex.Pattern[str]
 
 
 @cache
@@ -33,14 +53,39 @@ def _patterns() -> _Patterns:
 
     return _Patterns(
         word=regex.compile(r"[\w\p{M}\u200c\u200d]+"),
-        unspaced_word=regex.compile(rf"[{_UNSPACED}\p{{M}}]+"),
+        unspaced_word=regex.compile(rf"[{UNSPACED}\p{{M}}]+"),
         last_gap=regex.compile(r"[^\w\p{M}\u200c\u200d]", regex.REVERSE),
+        # Marks shared by many scripts, Hebrew points, and Arabic vowels: what writers leave out.
+        accent=regex.compile(
+            r"[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0640]"
+        ),
+        not_in_words=regex.compile(r"[\s\p{P}\u00ad\u200c\u200d\u2060\ufe0e\ufe0f\u2044]+"),
     )
 
 
 def normalize(text: str) -> str:
     """Return the text compatibility-composed (NFKC) and case-folded. All comparisons use this form."""
+    if text.isascii():
+        return text.lower()
     return "".join(normalize_in_pieces(text))
+
+
+def normalize_word(word: str) -> str:
+    """Return one word normalized, without characters that only direct how it is drawn."""
+    if word.isascii():
+        return word.lower()
+    normalized = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+    return _patterns().not_in_words.sub("", normalized)  # type: ignore[no-any-return]  # carries no types
+
+
+def fold_accents(normalized: str) -> str:
+    """Return a normalized word without its accents. Vowel signs, and marks that make another
+    letter, as in Japanese, stay."""
+    if normalized.isascii():
+        return normalized
+    decomposed = unicodedata.normalize("NFKD", normalized)
+    plain = _patterns().accent.sub("", decomposed).translate(_PLAIN_LETTERS)
+    return unicodedata.normalize("NFC", plain)
 
 
 def normalize_in_pieces(text: str) -> Iterator[str]:
@@ -79,7 +124,7 @@ class Mention:
     def __init__(self, name: str) -> None:
         import regex  # noqa: PLC0415 - services.late_imports says why
 
-        letter = rf"[[\w\p{{M}}]--[{_UNSPACED}]]"
+        letter = rf"[[\w\p{{M}}]--[{UNSPACED}]]"
         name = regex.escape(unicodedata.normalize("NFC", name))
         self._pattern = regex.compile(
             rf"(?V1)(?<!{letter})[@\uff20]{name}(?!{letter}|[-.:/@]{letter})"

@@ -9,17 +9,25 @@ from pydantic import BaseModel, Field
 
 from shared_context_server.models import (
     AgentId,
+    MemoryScope,
     Message,
     Permission,
     Visibility,
 )
 from shared_context_server.services import digest, messages, search, waiting
 from shared_context_server.services.context import Services
+from shared_context_server.services.search_request import (
+    SearchMode,
+    SearchRequest,
+    SortOrder,
+    Within,
+)
 from shared_context_server.storage.contract import MessagePage, MessageQuery
 from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,
     Content,
+    Cursor,
     FencingToken,
     IdempotencyKey,
     Integer,
@@ -149,7 +157,7 @@ class DigestResult(Result):
 
 
 class SearchContext(Arguments):
-    session_id: SessionId
+    session_id: Annotated[SessionId | None, Field(description="Default: all you may see.")] = None
     query: Annotated[str, Field(min_length=1, max_length=1000)]
     fuzzy_threshold: Annotated[Number, Field(ge=0, le=100)] = 60
     limit: Annotated[Integer, Field(ge=1, le=100)] = 10
@@ -158,20 +166,47 @@ class SearchContext(Arguments):
     sender: AgentId | None = None
     start_time: TimeArgument | None = None
     end_time: TimeArgument | None = None
+    sort: SortOrder = SortOrder.SCORE
+    cursor: Cursor | None = None
+    within: Within = Within.MESSAGES
+    mode: Annotated[
+        SearchMode, Field(description="semantic, hybrid: if the server has the extra.")
+    ] = SearchMode.FUZZY
+
+
+Highlights = Annotated[
+    list[list[int]],
+    Field(description="[start, end] of each match in match_preview, in code points."),
+]
 
 
 class SearchResult(BaseModel):
     message: MessageItem
     score: float
     match_preview: str
+    highlights: Highlights
     shortened: Annotated[
         bool, Field(description="The message is cut; get_messages(after_seq=seq-1, limit=1).")
     ]
 
 
+class MemoryResult(BaseModel):
+    key: str
+    scope: MemoryScope
+    session_id: str | None
+    version: int
+    updated_at: Time
+    updated_by: str
+    score: float
+    match_preview: str
+    highlights: Highlights
+
+
 class SearchResults(Result):
     results: list[SearchResult]
+    memory: Annotated[list[MemoryResult], Field(description="With within memory or all.")]
     count: int
+    next_cursor: str | None
     search_time_ms: float
     scanned: int
     exhaustive: bool
@@ -253,11 +288,11 @@ async def get_digest(services: Services, call: Call, arguments: GetDigest) -> Di
 
 
 async def search_context(services: Services, call: Call, arguments: SearchContext) -> SearchResults:
-    """Search the messages of a session you may see, best match first. Tolerates typos."""
+    """Search messages and memory you may see: in one session or in all. Tolerates typos."""
     answer = await search.search_context(
         services,
         call.caller,
-        search.SearchRequest(
+        SearchRequest(
             session_id=arguments.session_id,
             query=arguments.query,
             fuzzy_threshold=arguments.fuzzy_threshold,
@@ -267,6 +302,10 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
             sender=arguments.sender,
             start_time=arguments.start_time,
             end_time=arguments.end_time,
+            sort=arguments.sort,
+            cursor=arguments.cursor,
+            within=arguments.within,
+            mode=arguments.mode,
         ),
     )
     return SearchResults(
@@ -275,12 +314,27 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 message=MessageItem.of(hit.message),
                 score=hit.score,
                 match_preview=hit.match_preview,
+                highlights=list(map(list, hit.highlights)),
                 shortened=hit.shortened,
             )
             for hit in answer.hits
-            if hit.message is not None
         ],
-        count=len(answer.hits),
+        memory=[
+            MemoryResult(
+                key=entry.address.key,
+                scope=entry.address.scope,
+                session_id=entry.address.session_id,
+                version=entry.version,
+                updated_at=entry.updated_at,
+                updated_by=entry.updated_by,
+                score=entry.score,
+                match_preview=entry.match_preview,
+                highlights=list(map(list, entry.highlights)),
+            )
+            for entry in answer.memory
+        ],
+        count=len(answer.hits) + len(answer.memory),
+        next_cursor=answer.next_cursor,
         search_time_ms=answer.search_time_ms,
         scanned=answer.scanned,
         exhaustive=answer.exhaustive,

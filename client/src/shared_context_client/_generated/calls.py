@@ -27,15 +27,18 @@ from shared_context_client._generated.results import (
     MessageList,
     Permission,
     RevokeResult,
+    SearchMode,
     SearchResults,
     SensorResult,
     SensorsResult,
     SessionDetails,
     SessionPage,
+    SortOrder,
     TimeResult,
     TokenResult,
     Visibility,
     WaitResult,
+    Within,
 )
 from shared_context_client.wire import MISSING, Call, Missing, Moment, make_call
 
@@ -288,7 +291,7 @@ class Calls:
 
     def search_context(
         self,
-        session_id: str,
+        session_id: str | None,
         query: str,
         *,
         fuzzy_threshold: float | None = None,
@@ -298,14 +301,22 @@ class Calls:
         sender: str | None = None,
         start_time: Moment | None = None,
         end_time: Moment | None = None,
+        sort: SortOrder | None = None,
+        cursor: str | None = None,
+        within: Within | None = None,
+        mode: SearchMode | None = None,
         auth_token: str | None = None,
     ) -> Call[SearchResults]:
-        """Search the messages of a session you may see, best match first. Tolerates typos.
+        """Search messages and memory you may see: in one session or in all. Tolerates typos.
 
+        session_id: Default: all you may see.
         fuzzy_threshold: Default: 60.
         limit: Default: 10.
         scope: Default: all.
         search_metadata: Default: True.
+        sort: Default: score.
+        within: Default: messages.
+        mode: semantic, hybrid: if the server has the extra. Default: fuzzy.
         """
         return make_call(
             registry.SEARCH_CONTEXT,
@@ -319,6 +330,10 @@ class Calls:
             sender=sender,
             start_time=start_time,
             end_time=end_time,
+            sort=sort,
+            cursor=cursor,
+            within=within,
+            mode=mode,
             auth_token=auth_token,
         )
 

@@ -260,10 +260,15 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SEARCH_CONTEXT,
         SearchResults,
-        "Search the messages of a session you may see, best match first. Tolerates typos.",
+        "Search messages and memory you may see: in one session or in all. Tolerates typos.",
         {
             "properties": {
-                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "session_id": {
+                    "description": "Default: all you may see.",
+                    "maxLength": 64,
+                    "minLength": 1,
+                    "type": "string",
+                },
                 "query": {"maxLength": 1000, "minLength": 1, "type": "string"},
                 "fuzzy_threshold": {"default": 60, "minimum": 0, "maximum": 100, "type": "number"},
                 "limit": {"default": 10, "minimum": 1, "maximum": 100, "type": "integer"},
@@ -286,8 +291,21 @@ MODEL_TOOLS = (
                         {"maximum": 253402300799, "minimum": -62135596800, "type": "number"},
                     ]
                 },
+                "sort": {"enum": ["score", "newest"], "type": "string", "default": "score"},
+                "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+                "within": {
+                    "enum": ["messages", "memory", "all"],
+                    "type": "string",
+                    "default": "messages",
+                },
+                "mode": {
+                    "enum": ["fuzzy", "semantic", "hybrid"],
+                    "type": "string",
+                    "default": "fuzzy",
+                    "description": "semantic, hybrid: if the server has the extra.",
+                },
             },
-            "required": ["session_id", "query"],
+            "required": ["query"],
             "type": "object",
         },
     ),

@@ -18,9 +18,15 @@ MemoryScope = Annotated[Literal["private", "shared"], KeepUnknown]
 
 Permission = Annotated[Literal["read", "write", "admin"], KeepUnknown]
 
+SearchMode = Annotated[Literal["fuzzy", "semantic", "hybrid"], KeepUnknown]
+
 SessionStatus = Annotated[Literal["active", "closed"], KeepUnknown]
 
+SortOrder = Annotated[Literal["score", "newest"], KeepUnknown]
+
 Visibility = Annotated[Literal["public", "private", "agent_only", "admin_only"], KeepUnknown]
+
+Within = Annotated[Literal["messages", "memory", "all"], KeepUnknown]
 
 
 class TokenResult(Record):
@@ -164,14 +170,31 @@ class SearchResult(Record):
     message: MessageItem
     score: float
     match_preview: str
+    highlights: list[list[int]]
     shortened: bool
+
+
+class MemoryResult(Record):
+    """MemoryResult, in an answer."""
+
+    key: str
+    scope: MemoryScope
+    session_id: str | None
+    version: int
+    updated_at: datetime
+    updated_by: str
+    score: float
+    match_preview: str
+    highlights: list[list[int]]
 
 
 class SearchResults(Record):
     """Answer of search_context."""
 
     results: list[SearchResult]
+    memory: list[MemoryResult]
     count: int
+    next_cursor: str | None
     search_time_ms: float
     scanned: int
     exhaustive: bool

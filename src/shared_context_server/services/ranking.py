@@ -1,0 +1,92 @@
+"""Order the matches of a search, and cut them into pages."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from typing import NamedTuple
+
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.models import MemoryAddress, Message
+from shared_context_server.services.paging import decode_cursor, encode_cursor, to_microseconds
+from shared_context_server.services.search_request import SortOrder
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHit:
+    """A memory entry that matches, without its value."""
+
+    address: MemoryAddress
+    version: int
+    updated_at: datetime
+    updated_by: str
+    score: float
+    match_preview: str
+    highlights: list[tuple[int, int]]
+
+
+class Candidate(NamedTuple):
+    """A match: of a message or of memory. Among equals messages come first, by `number`, which is
+    the id, then memory, by the time of its last change; `name` tells entries of one time apart."""
+
+    score: float
+    moment: datetime
+    is_message: bool
+    number: int
+    name: str
+    message: Message | None = None
+    memory: MemoryHit | None = None
+
+    @classmethod
+    def of_message(cls, message: Message, score: float) -> Candidate:
+        return cls(score, message.timestamp, True, message.id, "", message=message)
+
+    @classmethod
+    def of_memory(cls, hit: MemoryHit) -> Candidate:
+        name = f"{hit.address.session_id or ''}/{hit.address.scope.value}/{hit.address.key}"
+        number = to_microseconds(hit.updated_at)
+        return cls(hit.score, hit.updated_at, False, number, name, memory=hit)
+
+
+_Place = tuple[int, int, int, str]
+
+
+class Ranking:
+    """The order of a search, and which page of it is asked for. Raises InvalidArgument for a cursor
+    of another order."""
+
+    def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
+        self._sort = sort
+        self._limit = limit
+        self._after: _Place | None = None
+        if cursor is not None:
+            sorted_by, first, kind, number, name = decode_cursor(cursor, str, int, int, int, str)
+            if sorted_by != sort.value:
+                raise InvalidArgument(
+                    f"cursor belongs to a search with sort={sorted_by!r}.",
+                    field="cursor",
+                    suggestion="Repeat the search with the arguments of its first page.",
+                )
+            self._after = (int(str(first)), int(str(kind)), int(str(number)), str(name))
+
+    def keep(self, best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
+        """Return the best of both, in order: those of the page, and one more if there are any."""
+        after = self._after
+        new = (match for match in more if after is None or self._place(match) < after)
+        return heapq.nlargest(self._limit + 1, chain(best, new), key=self._place)
+
+    def cut(self, best: list[Candidate]) -> tuple[list[Candidate], str | None]:
+        """Return the page, and the cursor of the next one if there is one."""
+        page = best[: self._limit]
+        if len(best) <= self._limit:
+            return page, None
+        return page, encode_cursor(self._sort.value, *self._place(page[-1]))
+
+    def _place(self, match: Candidate) -> _Place:
+        first = round(match.score * 100)
+        if self._sort is SortOrder.NEWEST:
+            first = to_microseconds(match.moment)
+        return first, int(match.is_message), match.number, match.name
