@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from shared_context_server.models import Visibility
+from shared_context_server.models import MemoryAddress, Visibility
 from shared_context_server.search_index.audience import CallerKeys
-from shared_context_server.search_index.documents import Kind, SoughtTerm
+from shared_context_server.search_index.documents import Kind, SoughtTerm, memory_key
 from shared_context_server.storage.codec import encode_time
 
 if TYPE_CHECKING:
@@ -96,6 +96,14 @@ class QueryMaker:
         has_term = make.term_query(self._schema, "terms", term, "basic")
         must = self._engine.Occur.Must
         return make.boolean_query([(must, has_term), *self._filters(scope)])
+
+    def count_memory(self, addresses: Sequence[MemoryAddress], scope: Scope) -> tantivy.Query:
+        """Return the query for those of the memory entries that are in the scope."""
+        keys = [memory_key(address) for address in addresses]
+        must = self._engine.Occur.Must
+        return self._engine.Query.boolean_query(
+            [(must, self._any("key", keys)), *self._filters(scope)]
+        )
 
     def count(self, scope: Scope) -> tantivy.Query:
         """Return the query for all documents of the scope."""

@@ -6,6 +6,7 @@ Its functions take milliseconds and release the interpreter, so they run in a th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -75,9 +76,7 @@ class Snapshot:
         """Return the number of documents in the scope. Raises IndexUnusable."""
         count = self._counts.get(scope)
         if count is None:
-            with engine_errors():
-                found = self._searcher.search(self._queries.count(scope), limit=1, count=True)
-                count = int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
+            count = self._count(self._queries.count(scope))
             if len(self._counts) >= _MAX_COUNTS:
                 self._counts.clear()
             self._counts[scope] = count
@@ -85,8 +84,14 @@ class Snapshot:
 
     def count_with(self, term: str, scope: Scope) -> int:
         """Return the number of documents in the scope that have the term. Raises IndexUnusable."""
+        return self._count(self._queries.count_with(term, scope))
+
+    def count_memory(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
+        """Return how many of the entries are in the index, in the scope. Raises IndexUnusable."""
+        return self._count(self._queries.count_memory(addresses, scope))
+
+    def _count(self, made: tantivy.Query) -> int:
         with engine_errors():
-            made = self._queries.count_with(term, scope)
             found = self._searcher.search(made, limit=1, count=True)
             return int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
@@ -21,15 +22,21 @@ COMPLAIN_EVERY_S = 60.0
 
 _log = get_logger("search_index")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the index answered. `count`: the documents that the caller may see. `progress`: how far
-    the index has read the store."""
+    """What the index answered. `count`: the documents that the caller may see. `snapshot`: the
+    state of the index."""
 
     candidates: Sequence[Candidate]
     count: int
-    progress: Progress
+    snapshot: Snapshot
+
+    @property
+    def progress(self) -> Progress:
+        return self.snapshot.progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Candidates:
         self._lock = threading.Lock()
         self._complained_at = -COMPLAIN_EVERY_S
 
-    async def look_up(self, search: Callable[[Snapshot], Looked]) -> Looked | None:
+    async def look_up(self, search: Callable[[Snapshot], T]) -> T | None:
         """Run the function in a thread on the newest state of the index. None if there is no index,
         or if it is damaged, which is reported to the process that writes it."""
         if self._reader is None or self._folder is None or self._folder.find_current() is None:
@@ -73,7 +80,7 @@ class Candidates:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look_up(self, search: Callable[[Snapshot], Looked]) -> Looked | None:
+    def _look_up(self, search: Callable[[Snapshot], T]) -> T | None:
         assert self._reader is not None
         with self._lock:
             snapshot = self._reader.open_snapshot()

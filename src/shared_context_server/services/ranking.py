@@ -56,14 +56,19 @@ _Place = tuple[int, int, int, str]
 
 class Ranking:
     """The order of a search, and which page of it is asked for. Raises InvalidArgument for a cursor
-    of another order."""
+    of another order. `basis`: the numbers from which the scores follow, kept in the cursor so that
+    all pages have the same scores; None until the first page sets them."""
 
     def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
         self._sort = sort
         self._limit = limit
         self._after: _Place | None = None
+        self.basis: list[int] | None = None
         if cursor is not None:
-            sorted_by, first, kind, number, name = decode_cursor(cursor, str, int, int, int, str)
+            sorted_by, first, kind, number, name, basis = decode_cursor(
+                cursor, str, int, int, int, str, str
+            )
+            self.basis = _read_basis(str(basis))
             if sorted_by != sort.value:
                 raise InvalidArgument(
                     f"cursor belongs to a search with sort={sorted_by!r}.",
@@ -83,10 +88,20 @@ class Ranking:
         page = best[: self._limit]
         if len(best) <= self._limit:
             return page, None
-        return page, encode_cursor(self._sort.value, *self._place(page[-1]))
+        basis = ",".join(map(str, self.basis or ()))
+        return page, encode_cursor(self._sort.value, *self._place(page[-1]), basis)
 
     def _place(self, match: Candidate) -> _Place:
         first = round(match.score * 100)
         if self._sort is SortOrder.NEWEST:
             first = to_microseconds(match.moment)
         return first, int(match.is_message), match.number, match.name
+
+
+def _read_basis(text: str) -> list[int] | None:
+    if not text:
+        return None
+    try:
+        return [max(0, int(number)) for number in text.split(",")]
+    except ValueError as exc:
+        raise InvalidArgument("cursor is not one of a search.", field="cursor") from exc

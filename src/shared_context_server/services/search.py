@@ -160,6 +160,8 @@ async def search_context(
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
     if looked is not None and await uncovered.is_set_back():
         looked, uncovered = None, Uncovered(services.store, caller, Progress())
+    if ranking.basis is None:
+        ranking.basis = [0]  # of no texts: later pages too count all words as rare
     if request.within is not Within.MEMORY:
         visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
         search.scanned += visible
@@ -167,10 +169,10 @@ async def search_context(
         if request.within is not Within.MESSAGES:
             await _search_all_memory(search)
     else:
-        await _compare_candidates(search, looked)
-        if request.within is not Within.MESSAGES:
-            await _compare_memory(search, await uncovered.list_memory())
         search.scanned += looked.count
+        if request.within is not Within.MESSAGES:
+            await _compare_uncovered_memory(search, looked, await uncovered.list_memory())
+        await _compare_candidates(search, looked)
         search.exhaustive &= looked.progress.is_complete
     search.exhaustive &= uncovered.is_whole
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
@@ -225,10 +227,7 @@ async def _look_up(search: _Search) -> Looked | None:
     terms = query_terms(request.query)
     if not terms:
         return None
-    keys = caller_keys(search.caller)
-    if request.session_id is not None:
-        keys = replace(keys, readers=None)  # the session was checked
-    everything = Scope(keys, _KINDS[request.within], request.session_id)
+    everything = _find_scope(search)
     limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
     if request.cursor is not None:
         limit = CANDIDATES_OF_LATER_PAGES
@@ -236,13 +235,16 @@ async def _look_up(search: _Search) -> Looked | None:
     def look(snapshot: Snapshot) -> Looked:
         # Only what the caller may see is counted: scores must not tell of other texts.
         texts = snapshot.count(everything)
-        counts = {
-            term: snapshot.count_with(term, everything)
-            for term in search.query.counted_terms()[:MAX_COUNTED_TERMS]
-        }
-        search.query.weigh_by_counts(lambda term: counts.get(term, 0), texts)
+        counted = search.query.counted_terms()[:MAX_COUNTED_TERMS]
+        if search.ranking.basis is None:
+            numbers = [snapshot.count_with(term, everything) for term in counted]
+            search.ranking.basis = [texts, *numbers]
+        # Of later pages: those of the first, so that the scores are the same.
+        base, *numbers = search.ranking.basis
+        counts = dict(zip(counted, numbers, strict=False))
+        search.query.weigh_by_counts(lambda term: counts.get(term, 0), base)
         query = CandidateQuery(
-            terms=_weigh(terms, counts, texts),
+            terms=_weigh(terms, counts, base),
             scope=replace(
                 everything,
                 sender=request.sender,
@@ -260,9 +262,17 @@ async def _look_up(search: _Search) -> Looked | None:
             min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
         )
-        return Looked(snapshot.find(query), texts, snapshot.progress)
+        return Looked(snapshot.find(query), texts, snapshot)
 
     return await search.services.candidates.look_up(look)
+
+
+def _find_scope(search: _Search) -> Scope:
+    """Return what of the index the caller may see and asks for, without the filters."""
+    keys, session_id = caller_keys(search.caller), search.request.session_id
+    if session_id is not None:
+        keys = replace(keys, readers=None)  # the session was checked
+    return Scope(keys, _KINDS[search.request.within], session_id)
 
 
 def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> list[QueryTerm]:
@@ -309,9 +319,22 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
-async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> None:
-    """Compare the entries that are still there and that the caller may read."""
-    request, hits = search.request, list[MemoryHit]()
+async def _compare_uncovered_memory(
+    search: _Search, looked: Looked, addresses: Sequence[MemoryAddress]
+) -> None:
+    """Compare the entries that were written since the index was, in place of what it has of them."""
+    if not addresses:
+        return
+    scope = _find_scope(search)
+    replaced = await search.services.candidates.look_up(
+        lambda _: looked.snapshot.count_memory(addresses, scope)
+    )
+    search.scanned += await _compare_memory(search, addresses) - (replaced or 0)
+
+
+async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
+    """Compare the entries that are still there and that the caller may read; return how many."""
+    request, hits, count = search.request, list[MemoryHit](), 0
     for address in dict.fromkeys(addresses):
         is_elsewhere = request.session_id not in (None, address.session_id)
         is_of_another = address.owner not in (None, search.caller.agent_id)
@@ -325,11 +348,13 @@ async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -
         if time.monotonic() >= search.ends_at:
             search.exhaustive = False
             break
+        count += 1
         if is_wanted(entry, request):
             hit = await match_entry(search.query, request, entry, search.ends_at)
             if hit is not None:
                 hits.append(hit)
     search.best = search.ranking.keep(search.best, map(Candidate.of_memory, hits))
+    return count
 
 
 async def _search_all_memory(search: _Search) -> None:
