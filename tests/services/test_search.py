@@ -14,7 +14,7 @@ import pytest
 from shared_context_server.errors import InvalidArgument, SessionNotFound
 from shared_context_server.models import Access, Message, Visibility
 from shared_context_server.server import open_server
-from shared_context_server.services import corpus, search
+from shared_context_server.services import corpus, search, text_index
 from shared_context_server.services.context import Services
 from shared_context_server.services.corpus import CorpusCache
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
@@ -227,6 +227,24 @@ async def test_only_what_the_caller_sees_is_found_and_counted(services: Services
     for caller, count in ((BOB, 2), (CAROL, 1), (ADMIN, 2), (ALICE, 2)):
         answer = await find(services, "plan", caller=caller)
         assert (len(answer.hits), answer.scanned) == (count, count)
+
+
+async def test_messages_that_a_caller_may_not_see_do_not_change_scores(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_index, "SCORED_IN_FULL", 5)
+    secret: dict[str, Any] = {"recipients": ("carol",), "visibility": Visibility.PRIVATE}
+    scores = []
+    for name, count in (("session_1", 0), ("session_2", 30)):
+        await add_session(services.store, name)
+        for content in ("the server failed", "the tokamak stands", "a server, a tokamak"):
+            await add_message(services.store, name, content=content)
+        for _ in range(count):
+            await add_message(services.store, name, content="server tokamak", **secret)
+        answer = await find(services, "server tokamak", session_id=name, fuzzy_threshold=1)
+        scores.append([(hit.message.content, hit.score) for hit in answer.hits])
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 3
 
 
 async def test_a_session_that_may_not_be_read_is_not_found(services: Services) -> None:

@@ -146,11 +146,14 @@ async def _search_session(search: _Search, session_id: str) -> None:
                 found.exhaustive = False
                 break
             block, count = piece
-            scores = await run_in_slices(_match(block, search.query, search.request), ends_at)
+            hidden = _list_hidden(block, search.caller, count)
+            scores = await run_in_slices(
+                _match(block, search.query, search.request, hidden), ends_at
+            )
             if scores is None:
                 found.exhaustive = False
                 break
-            found.scanned += _count_visible(block, search.caller, count)
+            found.scanned += count - len(hidden)
             matches = _list_matches(block, count, scores, search.caller, search.request)
             found.best = search.ranking.keep(found.best, matches)
 
@@ -187,11 +190,19 @@ async def _list_blocks(
             low = older.low
 
 
-def _match(block: Block, query: Query, request: SearchRequest) -> Work[dict[int, float]]:
-    """Return the scores of the messages that reach the threshold, by their index in the block."""
-    best = yield from block.contents.match_in_steps(query, request.fuzzy_threshold)
+def _match(
+    block: Block, query: Query, request: SearchRequest, hidden: frozenset[int]
+) -> Work[dict[int, float]]:
+    """Return the scores of the messages that reach the threshold, by their index in the block. Only
+    public messages count for how rare a word is, so that a score tells nobody of the others."""
+    not_public = frozenset(block.hidden)
+    best = yield from block.contents.match_in_steps(
+        query, request.fuzzy_threshold, hidden, not_public
+    )
     if request.search_metadata:
-        scores = yield from block.metadata.match_in_steps(query, request.fuzzy_threshold)
+        scores = yield from block.metadata.match_in_steps(
+            query, request.fuzzy_threshold, hidden, not_public
+        )
         for index, score in scores.items():
             best[index] = max(score, best.get(index, 0.0))
     return best
@@ -221,13 +232,13 @@ def _is_wanted(message: Message, request: SearchRequest) -> bool:
     )
 
 
-def _count_visible(block: Block, caller: Caller, count: int) -> int:
-    unseen = sum(
-        not policy.can_see_message(caller, block.messages[index])
+def _list_hidden(block: Block, caller: Caller, count: int) -> frozenset[int]:
+    """Return the indexes of the messages that the caller may not see."""
+    return frozenset(
+        index
         for index in block.hidden
-        if index < count
+        if index < count and not policy.can_see_message(caller, block.messages[index])
     )
-    return count - unseen
 
 
 async def _show(

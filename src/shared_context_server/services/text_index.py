@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import sys
 from array import array
+from collections.abc import Set
 from dataclasses import dataclass
 
 from shared_context_server.services.scoring import (
@@ -89,17 +90,29 @@ class TextIndex:
         kept.sort(key=lambda match: (-match.score, -match.index))
         return kept
 
-    def match_in_steps(self, query: Query, threshold: float) -> Work[dict[int, float]]:
-        """Return the scores of the texts that reach the threshold, by index."""
+    def match_in_steps(
+        self,
+        query: Query,
+        threshold: float,
+        hidden: Set[int] = frozenset(),
+        uncounted: Set[int] = frozenset(),
+    ) -> Work[dict[int, float]]:
+        """Return the scores of the texts that reach the threshold, by index.
+
+        `hidden`: texts that are left out. `uncounted`: texts that do not count for how rare a word
+        is. Texts that some readers may not see must be among them: a score would tell others of
+        them.
+        """
         count = len(self._texts)  # texts added meanwhile are left out
         if query.units:
-            shares = yield from self._shares(query, count)
+            shares = yield from self._shares(query, count, uncounted)
         else:
             shares = dict.fromkeys(range(count), 0.0)  # the terms do not contain signs
         lowest = max(threshold, 0.01)
         likely = {
             index: share
             for index, share in shares.items()
+            if index not in hidden
             if share * (WORDS + ORDER) >= lowest - 1 or not query.units or query.has_signs
         }
         yield
@@ -114,7 +127,7 @@ class TextIndex:
         scores.update(zip(chosen, full, strict=True))
         return {index: score for index, score in scores.items() if score >= lowest}
 
-    def _shares(self, query: Query, count: int) -> Work[dict[int, float]]:
+    def _shares(self, query: Query, count: int, uncounted: Set[int]) -> Work[dict[int, float]]:
         """Return the share of the query that each text has, if it has any."""
         by_unit: list[dict[int, float]] = [{} for _ in query.units]
         similar = yield from find_similar_in_steps(query, self._terms)
@@ -135,7 +148,9 @@ class TextIndex:
         for unit in query.units:
             if unit.kind is Kind.RUN:
                 by_unit[unit.first] = yield from self._share_of_run(unit.term)
-        query.weigh_by_counts(self._count_texts, count)
+        query.weigh_by_counts(
+            lambda term: self._count_texts(term, uncounted), count - len(uncounted)
+        )
         shares: dict[int, float] = {}
         for found, weight in zip(by_unit, query.weights, strict=True):
             for index, similarity in found.items():
@@ -143,9 +158,12 @@ class TextIndex:
             yield
         return {index: share for index, share in shares.items() if index < count}
 
-    def _count_texts(self, term: str) -> int:
+    def _count_texts(self, term: str, uncounted: Set[int]) -> int:
         term_id = self._term_ids.get(term)
-        return 0 if term_id is None else len(self._postings[term_id])
+        if term_id is None:
+            return 0
+        posting = self._postings[term_id]
+        return len(posting) - (len(uncounted & set(posting)) if uncounted else 0)
 
     def _share_of_run(self, run: str) -> Work[dict[int, float]]:
         """Return the share of the run that each text has at most. A wrong letter spoils two pairs."""
