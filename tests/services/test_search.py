@@ -307,3 +307,20 @@ async def test_all_sessions_are_searched_without_an_index_too(indexed: Indexed) 
     answer = await indexed.find("needle", session_id=None)
     assert set(contents_of(answer)) == {"needle one", "needle two"}
     assert (answer.scanned, answer.exhaustive) == (2, True)
+
+
+async def test_messages_that_a_caller_may_not_see_do_not_change_scores(indexed: Indexed) -> None:
+    """Nor do they change which messages are candidates."""
+    store = indexed.services.store
+    secret: dict[str, Any] = {"recipients": ("carol",), "visibility": Visibility.PRIVATE}
+    scores = []
+    for name, count in (("session_2", 0), ("session_3", 30)):
+        await add_session(store, name)
+        await indexed.fill(["the server failed", "the tokamak stands", "a server, a tokamak"], name)
+        await indexed.fill(["server tokamak servertokmk"] * count, name, **secret)
+        await indexed.catch_up()
+        for query in ("server tokamak", "servertokmk stands"):
+            answer = await indexed.find(query, session_id=name, fuzzy_threshold=1)
+            assert answer.hits
+            scores.append([(hit.message.content, hit.score) for hit in answer.hits])
+    assert scores[:2] == scores[2:]

@@ -46,34 +46,35 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class CandidateQuery:
-    """A query for candidates. `pairs`: terms that stand next to each other in it. `min_share`: how much of the terms' weight a document needs.
+    """A query for candidates. `pairs`: terms that stand next to each other in it.
+    `known`: terms that occur in texts that the caller may see. `min_share`: how much of the terms' weight a document needs.
     `newest_first`: of all that reach it the newest, instead of the best."""
 
     terms: Sequence[SoughtTerm]
     scope: Scope
     limit: int
     pairs: Sequence[tuple[str, str]] = ()
+    known: frozenset[str] = frozenset()
     with_metadata: bool = True
     min_share: float = 0.0
     newest_first: bool = False
 
 
 class QueryMaker:
-    """Makes queries for one state of the index."""
+    """Makes queries for indexes of one schema."""
 
-    def __init__(self, schema: tantivy.Schema, searcher: tantivy.Searcher) -> None:
+    def __init__(self, schema: tantivy.Schema) -> None:
         import tantivy  # noqa: PLC0415 - see the package's docstring
 
         self._engine = tantivy
         self._schema = schema
-        self._searcher = searcher
 
     def find(self, query: CandidateQuery) -> tantivy.Query:
         """Return the query for the candidates, best or newest first."""
         fields = ("terms", "metadata") if query.with_metadata else ("terms",)
         occur, make = self._engine.Occur, self._engine.Query
         words = make.boolean_query(
-            [(occur.Should, self._term(term, fields)) for term in query.terms],
+            [(occur.Should, self._term(term, fields, query.known)) for term in query.terms],
             minimum_number_should_match=_count_needed(query.terms, query.min_share),
         )
         near = [
@@ -140,7 +141,9 @@ class QueryMaker:
             None if end is None else encode_time(end),
         )
 
-    def _term(self, term: SoughtTerm, fields: Sequence[str]) -> tantivy.Query:
+    def _term(
+        self, term: SoughtTerm, fields: Sequence[str], known: frozenset[str]
+    ) -> tantivy.Query:
         make = self._engine.Query
         found: list[tantivy.Query] = []
         for field in fields:
@@ -149,15 +152,16 @@ class QueryMaker:
                 found.append(make.const_score_query(exact, term.weight))
             found += [
                 make.const_score_query(query, term.weight * share)
-                for query, share in self._similar(term, field)
+                for query, share in self._similar(term, field, is_known=term.text in known)
             ]
         return make.disjunction_max_query(found)
 
-    def _similar(self, term: SoughtTerm, field: str) -> list[tuple[tantivy.Query, float]]:
+    def _similar(
+        self, term: SoughtTerm, field: str, *, is_known: bool
+    ) -> list[tuple[tantivy.Query, float]]:
         """Return queries for similar terms, each with what they count. What is expensive is left
         out where the term itself occurs: then it is hardly a mistake."""
         make = self._engine.Query
-        is_known = self._searcher.doc_freq(field, term.text) > 0
         similar = []
         if term.is_prefix:
             longer = make.fuzzy_term_query(self._schema, field, term.text, 0, prefix=True)

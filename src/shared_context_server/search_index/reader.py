@@ -36,7 +36,7 @@ class Snapshot:
 
     def __init__(self, index: tantivy.Index, progress: Progress) -> None:
         self._searcher = index.searcher()
-        self._queries = QueryMaker(index.schema, self._searcher)
+        self._queries = QueryMaker(index.schema)
         self._counts: dict[Scope, int] = {}
         self.progress = progress
 

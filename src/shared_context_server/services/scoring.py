@@ -103,9 +103,10 @@ class Query:
         numbers: dict[int, list[int]] = {}
         for number, token in enumerate(words):
             numbers.setdefault(token.first, []).append(number)
-        # Neighbours in order. A sign such as C++ is a second unit of its word.
-        order = [numbers[part][0] for part in sorted(numbers)]
-        self.before = dict(zip(order[1:], order, strict=False))
+        # The unit before each, where it is its neighbour. C++ is a second unit of its word.
+        self.before = {
+            numbers[part][0]: numbers[part - 1][0] for part in numbers if part - 1 in numbers
+        }
         self.wholes = [
             Unit(token.term, token.written, Kind.WHOLE, numbers[token.first][0], last[0])
             for token in tokens

@@ -258,6 +258,7 @@ async def _look_up(search: _Search) -> Looked | None:
                 for one, next_one in pairwise(terms)
                 if one.text != next_one.text
             ],
+            known=frozenset(term for term, number in counts.items() if number),
             with_metadata=request.search_metadata,
             min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,

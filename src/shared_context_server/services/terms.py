@@ -311,7 +311,7 @@ def analyse(chunk: str) -> Chunk:
     return _analyse(chunk)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)  # some 2 MB
 def _analyse_kept(chunk: str) -> Chunk:
     return _analyse(chunk)
 
