@@ -48,11 +48,13 @@ class Scope:
 class CandidateQuery:
     """A query for candidates. `pairs`: terms that stand next to each other in it.
     `known`: terms that occur in texts that the caller may see. `min_share`: how much of the terms' weight a document needs.
-    `newest_first`: of all that reach it the newest, instead of the best."""
+    `enough`: with fewer
+    candidates, words within longer words are looked for too. `newest_first`: of all that reach it the newest, instead of the best."""
 
     terms: Sequence[SoughtTerm]
     scope: Scope
     limit: int
+    enough: int = 1
     pairs: Sequence[tuple[str, str]] = ()
     known: frozenset[str] = frozenset()
     with_metadata: bool = True
@@ -175,7 +177,7 @@ class QueryMaker:
     def find_containing(self, query: CandidateQuery) -> tantivy.Query | None:
         """Return the query for documents with a longer word that contains one of the query's words;
         None if these are too short. It looks at every word of the index, so it takes tenths of a
-        second, and is meant for queries that have found nothing."""
+        second, and is meant for queries that have found little."""
         make, occur = self._engine.Query, self._engine.Occur
         texts = [term.text for term in query.terms if term.is_prefix]
         patterns = [f".*{re.escape(text)}.*" for text in texts if len(text) >= MIN_CONTAINED_CHARS]

@@ -49,9 +49,9 @@ class Snapshot:
         """Return the candidates, best or newest first. Raises IndexUnusable."""
         with engine_errors():
             found = self._search(self._queries.find(query), query)
-            if not found:
+            if len(found) < query.enough:
                 containing = self._queries.find_containing(query)
-                found = [] if containing is None else self._search(containing, query)
+                found += [] if containing is None else self._search(containing, query)
             return found
 
     def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:

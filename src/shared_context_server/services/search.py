@@ -165,15 +165,16 @@ async def search_context(
     if request.within is not Within.MEMORY:
         visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
         search.scanned += visible
-    if looked is None:
-        if request.within is not Within.MESSAGES:
+    if request.within is not Within.MESSAGES:
+        if looked is None or not looked.progress.is_complete:
             await _search_all_memory(search)
-    else:
-        search.scanned += looked.count
-        if request.within is not Within.MESSAGES:
+        else:
             await _compare_uncovered_memory(search, looked, await uncovered.list_memory())
+    if looked is not None and not (
+        request.within is Within.MEMORY and not looked.progress.is_complete
+    ):
+        search.scanned += looked.count
         await _compare_candidates(search, looked)
-        search.exhaustive &= looked.progress.is_complete
     search.exhaustive &= uncovered.is_whole
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
@@ -227,12 +228,15 @@ async def _look_up(search: _Search) -> Looked | None:
     terms = query_terms(request.query)
     if not terms:
         return None
-    everything = _find_scope(search)
+    asked = _find_scope(search)
     limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
     if request.cursor is not None:
         limit = CANDIDATES_OF_LATER_PAGES
 
     def look(snapshot: Snapshot) -> Looked:
+        everything = asked
+        if not snapshot.progress.is_complete:  # then it has no memory
+            everything = replace(asked, kinds=(DocumentKind.MESSAGE,))
         # Only what the caller may see is counted: scores must not tell of other texts.
         texts = snapshot.count(everything)
         counted = search.query.counted_terms()[:MAX_COUNTED_TERMS]
@@ -253,6 +257,7 @@ async def _look_up(search: _Search) -> Looked | None:
                 end_time=request.end_time,
             ),
             limit=limit,
+            enough=request.limit if len(terms) == 1 else 1,
             pairs=[
                 (one.text, next_one.text)
                 for one, next_one in pairwise(terms)
