@@ -14,7 +14,8 @@ from shared_context_server.server import open_server
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.context import Services
 from shared_context_server.services.indexer import Indexer
-from shared_context_server.services.search import SearchAnswer, SearchRequest, search_context
+from shared_context_server.services.search import SearchAnswer, search_context
+from shared_context_server.services.search_request import SearchRequest
 from tests.settings import make_settings
 from tests.storage.builders import BOB, add_message
 
@@ -73,4 +74,4 @@ async def join_index(services: Services, root: Path) -> AsyncIterator[Indexed]:
 
 
 def contents_of(answer: SearchAnswer) -> list[str]:
-    return [hit.message.content for hit in answer.hits if hit.message is not None]
+    return [hit.message.content for hit in answer.hits]

@@ -96,14 +96,14 @@ async def test_a_deleted_session_is_gone_from_results_and_files(indexed: Indexed
     assert list_terms(indexed, "secretvalue")
     await store.sessions.delete("secret", allow, make_audit())
     found = await indexed.find("unforgettable7", session_id=None, within=Within.ALL)
-    assert found.hits == []
+    assert (found.hits, found.memory) == ([], [])
     await indexed.catch_up()
     assert list_terms(indexed, "unforgettable") == []
     assert list_terms(indexed, "secretvalue") == []
     answer = await indexed.find("staying", session_id=None)
     assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (30, True, 10)
     memory = await indexed.find("session_1value", within=Within.MEMORY)
-    assert [hit.memory.address.key for hit in memory.hits if hit.memory] == ["kept"]
+    assert [hit.address.key for hit in memory.memory] == ["kept"]
 
 
 def list_terms(indexed: Indexed, prefix: str) -> list[str]:

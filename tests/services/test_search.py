@@ -93,14 +93,14 @@ async def test_most_of_a_log_is_not_compared(
     await indexed.fill([f"common words {number}" for number in range(99)])
     await indexed.catch_up()
     compared = 0
-    score = search.match_in_steps
+    score = search.score_in_steps
 
-    def count(items: Any, *arguments: Any, **named: Any) -> Any:
+    def count(query: Any, texts: Any) -> Any:
         nonlocal compared
-        compared += len(items)
-        return score(items, *arguments, **named)
+        compared += len(texts)
+        return score(query, texts)
 
-    monkeypatch.setattr(search, "match_in_steps", count)
+    monkeypatch.setattr(search, "score_in_steps", count)
     answer = await indexed.find("neddle common words")
     assert contents_of(answer)[0] == "the only needle of common words"
     assert (answer.scanned, answer.exhaustive) == (400, True)
@@ -164,7 +164,7 @@ async def test_the_policy_is_asked_for_what_the_index_finds(
     monkeypatch.setattr(search, "caller_keys", lambda caller: of_all)
     for session_id in ("session_1", None):
         answer = await indexed.find("secret plan", session_id=session_id, within=Within.ALL)
-        assert answer.hits == []
+        assert (answer.hits, answer.memory) == ([], [])
 
 
 async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
@@ -178,8 +178,8 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
     async def find_keys(caller: Caller, query: str = "tresure", **fields: Any) -> set[str]:
         answer = await indexed.find(query, caller=caller, within=Within.MEMORY, **fields)
         assert answer.exhaustive
-        assert all(hit.message is None for hit in answer.hits)
-        return {hit.memory.address.key for hit in answer.hits if hit.memory is not None}
+        assert answer.hits == []
+        return {hit.address.key for hit in answer.memory}
 
     await indexed.catch_up()
     for place in places.values():
@@ -195,7 +195,7 @@ async def test_memory_is_found_where_it_may_be_read(indexed: Indexed) -> None:
     assert answer.scanned == 2
     await indexed.fill(["a treasure of a message"])
     both = await indexed.find("treasure", session_id=None, within=Within.ALL)
-    assert len(both.hits) == 3
+    assert (len(both.hits), len(both.memory)) == (1, 2)
     # A new version replaces the old one, whether the index has it yet or not.
     await remember(indexed, places["everywhere"], "a ruby")
     await remember(
@@ -258,7 +258,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
     whole = await others.find("needle")
     assert (whole.scanned, whole.exhaustive) == (50, True)
     monkeypatch.setattr("shared_context_server.services.uncovered.READ_STEP", 10)
-    score, pages = search.match_in_steps, 0
+    score, pages = search.score_in_steps, 0
 
     def score_some(*arguments: Any, **named: Any) -> Any:
         nonlocal pages
@@ -268,7 +268,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
             yield
         return matches
 
-    monkeypatch.setattr(search, "match_in_steps", score_some)
+    monkeypatch.setattr(search, "score_in_steps", score_some)
     monkeypatch.setattr(search, "TIME_LIMIT_S", 0.5)
     answer = await others.find("needle")
     assert (answer.scanned, answer.exhaustive) == (20, False)
@@ -288,7 +288,7 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(indexed: Indexed
     await indexed.fill(contents, recipients=("bob",), metadata={"note": "x"})
     await indexed.catch_up()
     answer = await indexed.find("needle")
-    messages = [hit.message for hit in answer.hits if hit.message is not None]
+    messages = [hit.message for hit in answer.hits]
     assert len(messages) == 8
     whole = [hit.message for hit in answer.hits if not hit.shortened]
     short = [hit for hit in answer.hits if hit.shortened]
@@ -296,8 +296,8 @@ async def test_long_hits_are_shortened_where_the_answer_is_full(indexed: Indexed
     assert short
     assert sum(len(message.content) for message in messages) < DEFAULT_PAGE_BYTES
     assert all("needle" in hit.match_preview for hit in answer.hits)
-    assert all(hit.message.content == hit.match_preview for hit in short if hit.message)
-    assert all(message.metadata == {"note": "x"} for message in whole if message)
+    assert all(hit.message.content == hit.match_preview for hit in short)
+    assert all(message.metadata == {"note": "x"} for message in whole)
 
 
 async def test_all_sessions_are_searched_without_an_index_too(indexed: Indexed) -> None:
@@ -307,3 +307,20 @@ async def test_all_sessions_are_searched_without_an_index_too(indexed: Indexed) 
     answer = await indexed.find("needle", session_id=None)
     assert set(contents_of(answer)) == {"needle one", "needle two"}
     assert (answer.scanned, answer.exhaustive) == (2, True)
+
+
+async def test_messages_that_a_caller_may_not_see_do_not_change_scores(indexed: Indexed) -> None:
+    """Nor do they change which messages are candidates."""
+    store = indexed.services.store
+    secret: dict[str, Any] = {"recipients": ("carol",), "visibility": Visibility.PRIVATE}
+    scores = []
+    for name, count in (("session_2", 0), ("session_3", 30)):
+        await add_session(store, name)
+        await indexed.fill(["the server failed", "the tokamak stands", "a server, a tokamak"], name)
+        await indexed.fill(["server tokamak servertokmk"] * count, name, **secret)
+        await indexed.catch_up()
+        for query in ("server tokamak", "servertokmk stands"):
+            answer = await indexed.find(query, session_id=name, fuzzy_threshold=1)
+            assert answer.hits
+            scores.append([(hit.message.content, hit.score) for hit in answer.hits])
+    assert scores[:2] == scores[2:]

@@ -71,8 +71,9 @@ def make_schema() -> tantivy.Schema:
     import tantivy  # noqa: PLC0415 - see the package's docstring
 
     builder = tantivy.SchemaBuilder()
-    for name in ("terms", "metadata"):
-        builder.add_text_field(name, tokenizer_name="whitespace", index_option="basic")
+    # With positions, since neighbours in the query's order count more.
+    builder.add_text_field("terms", tokenizer_name="whitespace", index_option="position")
+    builder.add_text_field("metadata", tokenizer_name="whitespace", index_option="basic")
     for name in ("kind", "key", "session", "viewers", "readers", "sender", "visibility"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
     builder.add_text_field("stored", stored=True, tokenizer_name="raw", index_option="basic")

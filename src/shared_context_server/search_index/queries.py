@@ -8,23 +8,24 @@ however often it stands in a text and however long the text is.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from shared_context_server.models import Visibility
+from shared_context_server.models import MemoryAddress, Visibility
 from shared_context_server.search_index.audience import CallerKeys
-from shared_context_server.search_index.documents import Kind, SoughtTerm
+from shared_context_server.search_index.documents import Kind, SoughtTerm, memory_key
 from shared_context_server.storage.codec import encode_time
 
 if TYPE_CHECKING:
     import tantivy
 
 # What a similar term counts of the term itself.
-_LONGER = 0.9
-_ONE_EDIT = 0.85
+_LONGER = 0.92
+_ONE_EDIT = 0.88
 _TWO_EDITS = 0.75
+_ORDER = 0.03  # for all words next to each other in the query's order
 
 MIN_CONTAINED_CHARS = 3
 MAX_CONTAINED_TERMS = 3  # of a query; each takes up to a fifth of a second at a million messages
@@ -45,19 +46,24 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class CandidateQuery:
-    """A query for candidates. `min_share`: how much of the terms' weight a document needs.
-    `newest_first`: of all that reach it the newest, instead of the best."""
+    """A query for candidates. `pairs`: terms that stand next to each other in it.
+    `known`: terms that occur in texts that the caller may see. `min_share`: how much of the terms' weight a document needs.
+    `enough`: with fewer
+    candidates, words within longer words are looked for too. `newest_first`: of all that reach it the newest, instead of the best."""
 
     terms: Sequence[SoughtTerm]
     scope: Scope
     limit: int
+    enough: int = 1
+    pairs: Sequence[tuple[str, str]] = ()
+    known: frozenset[str] = frozenset()
     with_metadata: bool = True
     min_share: float = 0.0
     newest_first: bool = False
 
 
 class QueryMaker:
-    """Makes queries."""
+    """Makes queries for indexes of one schema."""
 
     def __init__(self, schema: tantivy.Schema) -> None:
         import tantivy  # noqa: PLC0415 - see the package's docstring
@@ -65,16 +71,42 @@ class QueryMaker:
         self._engine = tantivy
         self._schema = schema
 
-    def find(self, query: CandidateQuery, known: Collection[str]) -> tantivy.Query:
-        """Return the query for the candidates, best or newest first. `known`: the terms that occur
-        in what the caller may see. Others' terms must not make a difference."""
-        fields = _fields(query.with_metadata)
+    def find(self, query: CandidateQuery) -> tantivy.Query:
+        """Return the query for the candidates, best or newest first."""
+        fields = ("terms", "metadata") if query.with_metadata else ("terms",)
         occur, make = self._engine.Occur, self._engine.Query
         words = make.boolean_query(
-            [(occur.Should, self._term(term, fields, known)) for term in query.terms],
+            [(occur.Should, self._term(term, fields, query.known)) for term in query.terms],
             minimum_number_should_match=_count_needed(query.terms, query.min_share),
         )
-        return make.boolean_query([(occur.Must, words), *self._filters(query.scope)])
+        near = [
+            make.const_score_query(
+                make.phrase_query(self._schema, "terms", list(pair)), _ORDER / len(query.pairs)
+            )
+            for pair in query.pairs
+        ]
+        return make.boolean_query(
+            [
+                (occur.Must, words),
+                *self._filters(query.scope),
+                *[(occur.Should, pair) for pair in near],
+            ]
+        )
+
+    def count_with(self, term: str, scope: Scope) -> tantivy.Query:
+        """Return the query for the documents of the scope that have the term."""
+        make = self._engine.Query
+        has_term = make.term_query(self._schema, "terms", term, "basic")
+        must = self._engine.Occur.Must
+        return make.boolean_query([(must, has_term), *self._filters(scope)])
+
+    def count_memory(self, addresses: Sequence[MemoryAddress], scope: Scope) -> tantivy.Query:
+        """Return the query for those of the memory entries that are in the scope."""
+        keys = [memory_key(address) for address in addresses]
+        must = self._engine.Occur.Must
+        return self._engine.Query.boolean_query(
+            [(must, self._any("key", keys)), *self._filters(scope)]
+        )
 
     def count(self, scope: Scope) -> tantivy.Query:
         """Return the query for all documents of the scope."""
@@ -111,24 +143,8 @@ class QueryMaker:
             None if end is None else encode_time(end),
         )
 
-    def having(self, term: SoughtTerm, scope: Scope, *, with_metadata: bool) -> tantivy.Query:
-        """Return the query for the documents of the scope that have the term itself."""
-        make, occur = self._engine.Query, self._engine.Occur
-        exact = [
-            (occur.Should, make.term_query(self._schema, field, text, "basic"))
-            for field in _fields(with_metadata)
-            for text in (term.text, *term.alternatives)
-        ]
-        return make.boolean_query([(occur.Must, make.boolean_query(exact)), *self._filters(scope)])
-
-    def entries(self, keys: Sequence[str], scope: Scope) -> tantivy.Query:
-        """Return the query for the memory entries of the scope with one of these keys, see
-        documents.memory_key."""
-        named = (self._engine.Occur.Must, self._any("key", keys))
-        return self._engine.Query.boolean_query([named, *self._filters(scope)])
-
     def _term(
-        self, term: SoughtTerm, fields: Sequence[str], known: Collection[str]
+        self, term: SoughtTerm, fields: Sequence[str], known: frozenset[str]
     ) -> tantivy.Query:
         make = self._engine.Query
         found: list[tantivy.Query] = []
@@ -138,12 +154,12 @@ class QueryMaker:
                 found.append(make.const_score_query(exact, term.weight))
             found += [
                 make.const_score_query(query, term.weight * share)
-                for query, share in self._similar(term, field, term.text in known)
+                for query, share in self._similar(term, field, is_known=term.text in known)
             ]
         return make.disjunction_max_query(found)
 
     def _similar(
-        self, term: SoughtTerm, field: str, is_known: bool
+        self, term: SoughtTerm, field: str, *, is_known: bool
     ) -> list[tuple[tantivy.Query, float]]:
         """Return queries for similar terms, each with what they count. What is expensive is left
         out where the term itself occurs: then it is hardly a mistake."""
@@ -161,7 +177,7 @@ class QueryMaker:
     def find_containing(self, query: CandidateQuery) -> tantivy.Query | None:
         """Return the query for documents with a longer word that contains one of the query's words;
         None if these are too short. It looks at every word of the index, so it takes tenths of a
-        second, and is meant for queries that have found nothing."""
+        second, and is meant for queries that have found little."""
         make, occur = self._engine.Query, self._engine.Occur
         texts = [term.text for term in query.terms if term.is_prefix]
         patterns = [f".*{re.escape(text)}.*" for text in texts if len(text) >= MIN_CONTAINED_CHARS]
@@ -174,10 +190,6 @@ class QueryMaker:
             ]
         )
         return make.boolean_query([(occur.Must, words), *self._filters(query.scope)])
-
-
-def _fields(with_metadata: bool) -> Sequence[str]:
-    return ("terms", "metadata") if with_metadata else ("terms",)
 
 
 def _count_needed(terms: Sequence[SoughtTerm], min_share: float) -> int:

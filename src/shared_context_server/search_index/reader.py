@@ -6,13 +6,13 @@ Its functions take milliseconds and release the interpreter, so they run in a th
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared_context_server.models import MemoryAddress
-from shared_context_server.search_index.documents import SoughtTerm, make_schema, memory_key
+from shared_context_server.search_index.documents import make_schema
 from shared_context_server.search_index.errors import engine_errors
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Commit, Progress, find_commit, read_progress
@@ -45,14 +45,13 @@ class Snapshot:
         """Every message with an id up to this one is in the index."""
         return self.progress.changes.message_id
 
-    def find(self, query: CandidateQuery, known: Collection[str]) -> list[Candidate]:
-        """Return the candidates, best or newest first. `known`: see QueryMaker.find. Raises
-        IndexUnusable."""
+    def find(self, query: CandidateQuery) -> list[Candidate]:
+        """Return the candidates, best or newest first. Raises IndexUnusable."""
         with engine_errors():
-            found = self._search(self._queries.find(query, known), query)
-            if not found:
+            found = self._search(self._queries.find(query), query)
+            if len(found) < query.enough:
                 containing = self._queries.find_containing(query)
-                found = [] if containing is None else self._search(containing, query)
+                found += [] if containing is None else self._search(containing, query)
             return found
 
     def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:
@@ -77,36 +76,24 @@ class Snapshot:
         """Return the number of documents in the scope. Raises IndexUnusable."""
         count = self._counts.get(scope)
         if count is None:
-            with engine_errors():
-                count = self._count(self._queries.count(scope))
+            count = self._count(self._queries.count(scope))
             if len(self._counts) >= _MAX_COUNTS:
                 self._counts.clear()
             self._counts[scope] = count
         return count
 
-    def count_having(
-        self, terms: Iterable[SoughtTerm], scope: Scope, *, with_metadata: bool
-    ) -> dict[str, int]:
-        """Return how many documents of the scope have each of the terms. Raises IndexUnusable."""
-        with engine_errors():
-            return {
-                term.text: self._count(
-                    self._queries.having(term, scope, with_metadata=with_metadata)
-                )
-                for term in terms
-            }
+    def count_with(self, term: str, scope: Scope) -> int:
+        """Return the number of documents in the scope that have the term. Raises IndexUnusable."""
+        return self._count(self._queries.count_with(term, scope))
 
-    def count_entries(self, addresses: Iterable[MemoryAddress], scope: Scope) -> int:
-        """Return how many of the memory entries are in the scope. Raises IndexUnusable."""
-        keys = [memory_key(address) for address in addresses]
-        if not keys:
-            return 0
-        with engine_errors():
-            return self._count(self._queries.entries(keys, scope))
+    def count_memory(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
+        """Return how many of the entries are in the index, in the scope. Raises IndexUnusable."""
+        return self._count(self._queries.count_memory(addresses, scope))
 
     def _count(self, made: tantivy.Query) -> int:
-        found = self._searcher.search(made, limit=1, count=True)
-        return int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
+        with engine_errors():
+            found = self._searcher.search(made, limit=1, count=True)
+            return int(found.count)  # type: ignore[attr-defined]  # missing in the stubs
 
     def _read_address(self, address: tantivy.DocAddress) -> MemoryAddress:
         stored = self._searcher.doc(address).get_first("stored")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
-from shared_context_server.models import MemoryAddress
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Progress, read_progress
-from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Candidate, IndexReader, Snapshot
 from shared_context_server.services.late_imports import INDEX, import_late
 
@@ -23,21 +22,21 @@ COMPLAIN_EVERY_S = 60.0
 
 _log = get_logger("search_index")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the index answered. `count`: the documents of the scope that were asked about. `having`:
-    how many of them have each term of the query. `progress`: how far the index has read the store."""
+    """What the index answered. `count`: the documents that the caller may see. `snapshot`: the
+    state of the index."""
 
     candidates: Sequence[Candidate]
     count: int
     snapshot: Snapshot
-    having: Mapping[str, int]
-    progress: Progress
 
-    async def count_entries(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
-        """Return how many of these memory entries the index has in the scope."""
-        return await asyncio.to_thread(self.snapshot.count_entries, addresses, scope)
+    @property
+    def progress(self) -> Progress:
+        return self.snapshot.progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,15 @@ class Candidates:
         self._lock = threading.Lock()
         self._complained_at = -COMPLAIN_EVERY_S
 
-    async def look_up(self, query: CandidateQuery, counted: Scope) -> Looked | None:
-        """Return the candidates, and the number of documents of `counted`. None if there is no
-        index, or if it is damaged, which is reported to the process that writes it."""
+    async def look_up(self, search: Callable[[Snapshot], T]) -> T | None:
+        """Run the function in a thread on the newest state of the index. None if there is no index,
+        or if it is damaged, which is reported to the process that writes it."""
         if self._reader is None or self._folder is None or self._folder.find_current() is None:
             return None
         await import_late(INDEX)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._look_up, query, counted)
+            return await loop.run_in_executor(self._threads, self._look_up, search)
         except (IndexUnusable, OSError) as exc:
             self._folder.report_damage()
             if time.monotonic() - self._complained_at >= COMPLAIN_EVERY_S:
@@ -81,21 +80,11 @@ class Candidates:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _look_up(self, query: CandidateQuery, counted: Scope) -> Looked | None:
+    def _look_up(self, search: Callable[[Snapshot], T]) -> T | None:
         assert self._reader is not None
         with self._lock:
             snapshot = self._reader.open_snapshot()
-        if snapshot is None:
-            return None
-        having = snapshot.count_having(query.terms, counted, with_metadata=query.with_metadata)
-        known = {text for text, count in having.items() if count}
-        return Looked(
-            candidates=snapshot.find(query, known),
-            count=snapshot.count(counted),
-            having=having,
-            snapshot=snapshot,
-            progress=snapshot.progress,
-        )
+        return None if snapshot is None else search(snapshot)
 
 
 def _measure(folder: IndexFolder) -> IndexSize | None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import MemoryEntry, Message
+from shared_context_server.models import MemoryAddress, Message
 from shared_context_server.services.paging import decode_cursor, encode_cursor, to_microseconds
 from shared_context_server.services.search_request import SortOrder
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHit:
+    """A memory entry that matches, without its value."""
+
+    address: MemoryAddress
+    version: int
+    updated_at: datetime
+    updated_by: str
+    score: float
+    match_preview: str
+    highlights: list[tuple[int, int]]
 
 
 class Candidate(NamedTuple):
@@ -24,46 +38,43 @@ class Candidate(NamedTuple):
     number: int
     name: str
     message: Message | None = None
-    memory: MemoryEntry | None = None
+    memory: MemoryHit | None = None
 
     @classmethod
     def of_message(cls, message: Message, score: float) -> Candidate:
         return cls(score, message.timestamp, True, message.id, "", message=message)
 
     @classmethod
-    def of_memory(cls, entry: MemoryEntry, score: float) -> Candidate:
-        place = entry.address
-        name = f"{place.session_id or ''}/{place.scope.value}/{place.key}"
-        number = to_microseconds(entry.updated_at)
-        return cls(score, entry.updated_at, False, number, name, memory=entry)
+    def of_memory(cls, hit: MemoryHit) -> Candidate:
+        name = f"{hit.address.session_id or ''}/{hit.address.scope.value}/{hit.address.key}"
+        number = to_microseconds(hit.updated_at)
+        return cls(hit.score, hit.updated_at, False, number, name, memory=hit)
 
 
 _Place = tuple[int, int, int, str]
 
 
 class Ranking:
-    """The order of a search, and which page of it is asked for. `shown`: the number of matches on
-    the pages before. `weights`: those of the query's words on the first page, in thousandths; they
-    depend on the texts that there are, and all pages have to agree. Raises InvalidArgument for a cursor of another order."""
+    """The order of a search, and which page of it is asked for. Raises InvalidArgument for a cursor
+    of another order. `basis`: the numbers from which the scores follow, kept in the cursor so that
+    all pages have the same scores; None until the first page sets them."""
 
     def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
         self._sort = sort
         self._limit = limit
         self._after: _Place | None = None
-        self.shown = 0
-        self.weights: list[int] | None = None
+        self.basis: list[int] | None = None
         if cursor is not None:
-            sorted_by, shown, weights, first, kind, number, name = decode_cursor(
-                cursor, str, int, str, int, int, int, str
+            sorted_by, first, kind, number, name, basis = decode_cursor(
+                cursor, str, int, int, int, str, str
             )
+            self.basis = _read_basis(str(basis))
             if sorted_by != sort.value:
                 raise InvalidArgument(
                     f"cursor belongs to a search with sort={sorted_by!r}.",
                     field="cursor",
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
-            self.shown = max(0, int(str(shown)))
-            self.weights = _read_weights(str(weights))
             self._after = (int(str(first)), int(str(kind)), int(str(number)), str(name))
 
     def keep(self, best: Iterable[Candidate], more: Iterable[Candidate]) -> list[Candidate]:
@@ -72,24 +83,13 @@ class Ranking:
         new = (match for match in more if after is None or self._place(match) < after)
         return heapq.nlargest(self._limit + 1, chain(best, new), key=self._place)
 
-    def cut(
-        self, best: list[Candidate], weights: Iterable[float]
-    ) -> tuple[list[Candidate], str | None]:
+    def cut(self, best: list[Candidate]) -> tuple[list[Candidate], str | None]:
         """Return the page, and the cursor of the next one if there is one."""
         page = best[: self._limit]
         if len(best) <= self._limit:
             return page, None
-        shown = self.shown + len(page)
-        thousandths = self.weights or [round(weight * 1000) for weight in weights]
-        written = " ".join(map(str, thousandths))
-        return page, encode_cursor(self._sort.value, shown, written, *self._place(page[-1]))
-
-    @property
-    def newest_us(self) -> int | None:
-        """The time of the newest match that may follow, in microseconds; None if it may be any."""
-        if self._after is None or self._sort is not SortOrder.NEWEST:
-            return None
-        return self._after[0]
+        basis = ",".join(map(str, self.basis or ()))
+        return page, encode_cursor(self._sort.value, *self._place(page[-1]), basis)
 
     def _place(self, match: Candidate) -> _Place:
         first = round(match.score * 100)
@@ -98,8 +98,10 @@ class Ranking:
         return first, int(match.is_message), match.number, match.name
 
 
-def _read_weights(text: str) -> list[int]:
+def _read_basis(text: str) -> list[int] | None:
+    if not text:
+        return None
     try:
-        return [int(part) for part in text.split()]
+        return [max(0, int(number)) for number in text.split(",")]
     except ValueError as exc:
-        raise InvalidArgument("cursor is not valid.", field="cursor") from exc
+        raise InvalidArgument("cursor is not one of a search.", field="cursor") from exc

@@ -103,9 +103,10 @@ class Query:
         numbers: dict[int, list[int]] = {}
         for number, token in enumerate(words):
             numbers.setdefault(token.first, []).append(number)
-        # Neighbours in order. A sign such as C++ is a second unit of its word.
-        order = [numbers[part][0] for part in sorted(numbers)]
-        self.before = dict(zip(order[1:], order, strict=False))
+        # The unit before each, where it is its neighbour. C++ is a second unit of its word.
+        self.before = {
+            numbers[part][0]: numbers[part - 1][0] for part in numbers if part - 1 in numbers
+        }
         self.wholes = [
             Unit(token.term, token.written, Kind.WHOLE, numbers[token.first][0], last[0])
             for token in tokens
@@ -123,12 +124,12 @@ class Query:
             word_weight(unit.term) * (0.25 + 0.75 * rarities.get(unit.term, 1.0))
             for unit in self.units
         ]
-        self.set_weights(weights)
-
-    def set_weights(self, weights: Sequence[float]) -> None:
-        """Set the weights of the units, in their order."""
         total = sum(weights) or 1.0
         self.weights = [weight / total for weight in weights]
+
+    def counted_terms(self) -> list[str]:
+        """Return the terms whose numbers of texts weigh_by_counts asks for."""
+        return list(dict.fromkeys(term for unit in self.units for term in _indexed_terms(unit)))
 
     def weigh_by_counts(self, count_texts: Callable[[str], int], texts: int) -> None:
         """Set the weights by the number of texts in which an index has each term. A run of letters

@@ -1,4 +1,5 @@
-"""Fuzzy search in messages and memory: candidates from the index, scores from the scorer.
+"""Fuzzy search in one session or in all that the caller may see: candidates from the index, scores
+from the scorer.
 
 The index on disk finds what may match and may be seen. What it has not seen yet, usually the messages
 of the last second, is compared whole. The store reads the candidates for the caller, so that the
@@ -8,11 +9,11 @@ policy is asked once more, and the scorer ranks them.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
+from itertools import pairwise
 
 from shared_context_server import policy
 from shared_context_server.errors import (
@@ -24,24 +25,25 @@ from shared_context_server.errors import (
 from shared_context_server.models import (
     Caller,
     MemoryAddress,
-    MemoryEntry,
     Message,
     Permission,
     SessionSummary,
 )
 from shared_context_server.search_index.audience import caller_keys
-from shared_context_server.search_index.documents import Kind
+from shared_context_server.search_index.documents import Kind as DocumentKind
 from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
-from shared_context_server.services.batches import Item, match_in_steps, text_of
+from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
+from shared_context_server.services.indexed_documents import join_texts
 from shared_context_server.services.late_imports import SEARCH, import_late
-from shared_context_server.services.memory_search import list_addresses
+from shared_context_server.services.memory import get_memory
+from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
-from shared_context_server.services.ranking import Candidate, Ranking
-from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity
+from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking
+from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity, score_in_steps
 from shared_context_server.services.search_request import (
     SearchMode,
     SearchRequest,
@@ -49,9 +51,8 @@ from shared_context_server.services.search_request import (
     Within,
 )
 from shared_context_server.services.slices import run_in_slices
-from shared_context_server.services.terms import query_terms
+from shared_context_server.services.terms import QueryTerm, query_terms
 from shared_context_server.services.uncovered import Uncovered
-from shared_context_server.steady_time import to_datetime, utc_now
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
@@ -59,38 +60,40 @@ PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message
 PREVIEW_BEGINNING_CHARS = 160
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
-MAX_CANDIDATES = 2_000  # how deep the pages of one search go
+CANDIDATES_OF_LATER_PAGES = 1_000
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
+MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
 
-_KINDS: dict[Within, tuple[Kind, ...]] = {
-    Within.MESSAGES: (Kind.MESSAGE,),
-    Within.MEMORY: (Kind.MEMORY,),
-    Within.ALL: (Kind.MESSAGE, Kind.MEMORY),
+_KINDS = {
+    Within.MESSAGES: (DocumentKind.MESSAGE,),
+    Within.MEMORY: (DocumentKind.MEMORY,),
+    Within.ALL: (DocumentKind.MESSAGE, DocumentKind.MEMORY),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A match: a message or a memory entry. `shortened`: the answer is full, so a message comes
-    without metadata and recipients, and with its preview in place of the content. `highlights`:
-    where the matches stand in `match_preview`."""
+    """A match. `shortened`: the answer is full, so the message comes without metadata and
+    recipients, and with its preview in place of the content. `highlights`: where the matches stand
+    in `match_preview`."""
 
+    message: Message
     score: float
     match_preview: str
     highlights: list[tuple[int, int]]
-    message: Message | None = None
-    memory: MemoryEntry | None = None
     shortened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The result of a search. `scanned`: the number of visible messages and entries that it covers.
-    `exhaustive`: these are all of them. `next_cursor`: None if there is nothing after this page."""
+    """The result of a search. `scanned`: the number of visible messages and entries that it
+    covers. `exhaustive`: these are all. `next_cursor`: None if
+    there is nothing after this page."""
 
     hits: list[SearchHit]
+    memory: list[MemoryHit]
     next_cursor: str | None
     scanned: int
     exhaustive: bool
@@ -99,42 +102,46 @@ class SearchAnswer:
 
 @dataclass(slots=True)
 class _Search:
-    """A search under way. `best`: the best matches so far, those of one page and one more."""
+    """A search under way. `best`: the best matches so far, in order; `known`: what was compared."""
 
     services: Services
     caller: Caller
-    request: SearchRequest
     query: Query
+    request: SearchRequest
     ranking: Ranking
     ends_at: float
     best: list[Candidate] = field(default_factory=list)
-    compared: set[int | MemoryAddress] = field(default_factory=set)
+    known: set[int | MemoryAddress] = field(default_factory=set)
     scanned: int = 0
     exhaustive: bool = True
 
-    async def compare(self, items: Sequence[Item]) -> bool:
-        """Score the items that were not compared yet, and keep the best of all. Return whether there
-        was time for it."""
-        wanted = [item for item in items if _is_wanted(item, self.request) and self._is_new(item)]
-        matches = await run_in_slices(
-            match_in_steps(
-                wanted,
-                self.query,
-                self.request.fuzzy_threshold,
-                with_metadata=self.request.search_metadata,
-            ),
-            self.ends_at,
-        )
-        if matches is None:
+    async def compare(self, messages: Sequence[Message]) -> bool:
+        """Score the messages and keep the best of all. Return whether there was time for it."""
+        wanted = [m for m in messages if _is_wanted(m, self.request) and m.id not in self.known]
+        texts = [message.content for message in wanted]
+        owners = list(range(len(wanted)))
+        if self.request.search_metadata:
+            for index, message in enumerate(wanted):
+                if message.metadata:
+                    texts.append(join_texts(message.metadata))
+                    owners.append(index)
+        scores = await run_in_slices(score_in_steps(self.query, texts), self.ends_at)
+        if scores is None:
             return False
-        self.best = self.ranking.keep(self.best, matches)
+        best = [0.0] * len(wanted)
+        for index, score in zip(owners, scores, strict=True):
+            best[index] = max(best[index], score)
+        lowest = max(self.request.fuzzy_threshold, 0.01)
+        self.known.update(message.id for message in wanted)
+        self.best = self.ranking.keep(
+            self.best,
+            (
+                Candidate.of_message(message, score)
+                for message, score in zip(wanted, best, strict=True)
+                if score >= lowest
+            ),
+        )
         return True
-
-    def _is_new(self, item: Item) -> bool:
-        name = item.id if isinstance(item, Message) else item.address
-        is_new = name not in self.compared
-        self.compared.add(name)
-        return is_new
 
 
 async def search_context(
@@ -147,22 +154,34 @@ async def search_context(
     ranking = Ranking(request.sort, request.limit, request.cursor)
     await import_late(SEARCH)
     query = _check_query(request.query)
-    search = _Search(services, caller, request, query, ranking, started + TIME_LIMIT_S)
-    if ranking.weights is not None:
-        _use_weights(query, ranking.weights)
+    search = _Search(services, caller, query, request, ranking, started + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
-    everything = _make_scope(search)
-    looked = await _look_up(search, everything)
+    looked = await _look_up(search)
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
-    if looked is None or await uncovered.is_set_back():
-        await _compare_all(search, summary)
-    else:
-        await _compare_with_index(search, looked, uncovered, everything, summary)
+    if looked is not None and await uncovered.is_set_back():
+        looked, uncovered = None, Uncovered(services.store, caller, Progress())
+    if ranking.basis is None:
+        ranking.basis = [0]  # of no texts: later pages too count all words as rare
+    if request.within is not Within.MEMORY:
+        visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
+        search.scanned += visible
+    if request.within is not Within.MESSAGES:
+        if looked is None or not looked.progress.is_complete:
+            await _search_all_memory(search)
+        else:
+            await _compare_uncovered_memory(search, looked, await uncovered.list_memory())
+    if looked is not None and not (
+        request.within is Within.MEMORY and not looked.progress.is_complete
+    ):
+        search.scanned += looked.count
+        await _compare_candidates(search, looked)
+    search.exhaustive &= uncovered.is_whole
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
-    page, next_cursor = ranking.cut(search.best, query.weights)
+    page, next_cursor = ranking.cut(search.best)
     return SearchAnswer(
-        hits=await _show(search.query, page),
+        hits=await _show(query, page),
+        memory=[candidate.memory for candidate in page if candidate.memory is not None],
         next_cursor=next_cursor,
         scanned=search.scanned,
         exhaustive=search.exhaustive,
@@ -192,16 +211,6 @@ def _check_query(text: str) -> Query:
     return query
 
 
-def _use_weights(query: Query, weights: list[int]) -> None:
-    if len(weights) != len(query.weights):
-        raise InvalidArgument(
-            "cursor belongs to a search with another query.",
-            field="cursor",
-            suggestion="Repeat the search with the arguments of its first page.",
-        )
-    query.set_weights(weights)
-
-
 async def _authorize(
     services: Services, caller: Caller, session_id: str | None
 ) -> SessionSummary | None:
@@ -213,100 +222,87 @@ async def _authorize(
     return await services.store.sessions.summarize(session_id, caller, guard)
 
 
-def _make_scope(search: _Search) -> Scope:
-    """Return the scope of everything that the search is about and the caller may see."""
-    request = search.request
-    keys = caller_keys(search.caller)
-    if request.session_id is not None:
-        keys = replace(keys, readers=None)  # the session was checked
-    return Scope(keys, _KINDS[request.within], request.session_id)
-
-
-async def _look_up(search: _Search, everything: Scope) -> Looked | None:
+async def _look_up(search: _Search) -> Looked | None:
     """Ask the index. None if there is none, or if the query has no term to look up."""
     request = search.request
     terms = query_terms(request.query)
     if not terms:
         return None
-    wanted = CANDIDATES_A_HIT * request.limit
-    if request.sort is SortOrder.SCORE:
-        wanted += CANDIDATES_A_HIT * search.ranking.shown
-    return await search.services.candidates.look_up(
-        CandidateQuery(
-            terms=terms,
+    asked = _find_scope(search)
+    limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
+    if request.cursor is not None:
+        limit = CANDIDATES_OF_LATER_PAGES
+
+    def look(snapshot: Snapshot) -> Looked:
+        everything = asked
+        if not snapshot.progress.is_complete:  # then it has no memory
+            everything = replace(asked, kinds=(DocumentKind.MESSAGE,))
+        # Only what the caller may see is counted: scores must not tell of other texts.
+        texts = snapshot.count(everything)
+        counted = search.query.counted_terms()[:MAX_COUNTED_TERMS]
+        if search.ranking.basis is None:
+            numbers = [snapshot.count_with(term, everything) for term in counted]
+            search.ranking.basis = [texts, *numbers]
+        # Of later pages: those of the first, so that the scores are the same.
+        base, *numbers = search.ranking.basis
+        counts = dict(zip(counted, numbers, strict=False))
+        search.query.weigh_by_counts(lambda term: counts.get(term, 0), base)
+        query = CandidateQuery(
+            terms=_weigh(terms, counts, base),
             scope=replace(
                 everything,
                 sender=request.sender,
                 visibility=request.visibility,
                 start_time=request.start_time,
-                end_time=_find_end(request.end_time, search.ranking.newest_us),
+                end_time=request.end_time,
             ),
-            limit=min(MAX_CANDIDATES, max(MIN_CANDIDATES, wanted)),
+            limit=limit,
+            enough=request.limit if len(terms) == 1 else 1,
+            pairs=[
+                (one.text, next_one.text)
+                for one, next_one in pairwise(terms)
+                if one.text != next_one.text
+            ],
+            known=frozenset(term for term, number in counts.items() if number),
             with_metadata=request.search_metadata,
             min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
-        ),
-        everything,
-    )
+        )
+        return Looked(snapshot.find(query), texts, snapshot)
+
+    return await search.services.candidates.look_up(look)
 
 
-def _find_end(end_time: datetime | None, newest_us: int | None) -> datetime | None:
-    if newest_us is None:
-        return end_time
-    newest = to_datetime(newest_us)
-    return newest if end_time is None else min(end_time, newest)
+def _find_scope(search: _Search) -> Scope:
+    """Return what of the index the caller may see and asks for, without the filters."""
+    keys, session_id = caller_keys(search.caller), search.request.session_id
+    if session_id is not None:
+        keys = replace(keys, readers=None)  # the session was checked
+    return Scope(keys, _KINDS[search.request.within], session_id)
 
 
-async def _compare_with_index(
-    search: _Search,
-    looked: Looked,
-    uncovered: Uncovered,
-    everything: Scope,
-    summary: SessionSummary | None,
-) -> None:
-    """Compare the index's candidates, and what the index has not seen yet."""
-    if search.ranking.weights is None:
-        rarities = {term: rarity(count, looked.count) for term, count in looked.having.items()}
-        search.query.weigh(rarities)
-    search.exhaustive = looked.progress.is_complete
-    search.scanned = looked.count
-    if search.request.within is not Within.MEMORY:
-        search.scanned += await _compare_uncovered(search, uncovered, summary, MAX_UNCOVERED)
-    await _compare_candidates(search, looked)
-    if search.request.within is not Within.MESSAGES:
-        entries = await _compare_memory(search, await uncovered.list_memory())
-        known = await looked.count_entries([entry.address for entry in entries], everything)
-        search.scanned += len(entries) - known
-    search.exhaustive &= uncovered.is_whole
-
-
-async def _compare_all(search: _Search, summary: SessionSummary | None) -> None:
-    """Compare whatever the caller may see, without an index, while there is time."""
-    if search.request.within is not Within.MEMORY:
-        uncovered = Uncovered(search.services.store, search.caller, Progress())
-        search.scanned = await _compare_uncovered(search, uncovered, summary)
-        search.exhaustive &= uncovered.is_whole
-    if search.request.within is not Within.MESSAGES:
-        pages = list_addresses(search.services, search.caller, search.request.session_id)
-        async with aclosing(pages) as listed:  # type: ignore[type-var]  # it is a generator
-            async for addresses in listed:
-                if time.monotonic() >= search.ends_at:
-                    search.exhaustive = False
-                    return
-                search.scanned += len(await _compare_memory(search, addresses))
+def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> list[QueryTerm]:
+    """Weigh the terms by how rare they are, as the scorer does."""
+    weights = [
+        term.weight * (0.25 + 0.75 * rarity(counts.get(term.text, 0), texts)) for term in terms
+    ]
+    total = sum(weights) or 1.0
+    return [
+        replace(term, weight=weight / total) for term, weight in zip(terms, weights, strict=True)
+    ]
 
 
 async def _compare_uncovered(
-    search: _Search, uncovered: Uncovered, summary: SessionSummary | None, limit: int | None = None
+    search: _Search, uncovered: Uncovered, summary: SessionSummary | None, *, has_index: bool
 ) -> int:
     """Compare the messages that the index does not have; return how many the caller sees of them."""
-    pages: AsyncIterator[list[Message]] = (
+    pages: AsyncGenerator[list[Message]] = (
         uncovered.list_everywhere() if summary is None else uncovered.list_session(summary.session)
     )
     visible = 0
-    async with aclosing(pages) as listed:  # type: ignore[type-var]  # they are generators
+    async with aclosing(pages) as listed:
         async for page in listed:
-            if limit is not None and visible >= limit:
+            if has_index and visible >= MAX_UNCOVERED:
                 search.exhaustive = False
                 break
             if not await search.compare(page):
@@ -329,62 +325,80 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
-async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> list[MemoryEntry]:
-    """Compare the entries that are still there and that the caller may read; return them."""
-    entries = []
+async def _compare_uncovered_memory(
+    search: _Search, looked: Looked, addresses: Sequence[MemoryAddress]
+) -> None:
+    """Compare the entries that were written since the index was, in place of what it has of them."""
+    if not addresses:
+        return
+    scope = _find_scope(search)
+    replaced = await search.services.candidates.look_up(
+        lambda _: looked.snapshot.count_memory(addresses, scope)
+    )
+    search.scanned += await _compare_memory(search, addresses) - (replaced or 0)
+
+
+async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
+    """Compare the entries that are still there and that the caller may read; return how many."""
+    request, hits, count = search.request, list[MemoryHit](), 0
     for address in dict.fromkeys(addresses):
-        is_elsewhere = search.request.session_id not in (None, address.session_id)
-        if is_elsewhere or (address.owner is not None and address.owner != search.caller.agent_id):
+        is_elsewhere = request.session_id not in (None, address.session_id)
+        is_of_another = address.owner not in (None, search.caller.agent_id)
+        if is_elsewhere or is_of_another or address in search.known:
             continue
-        guard = partial(policy.require_session_read, search.caller)
+        search.known.add(address)
         try:
-            entry = await search.services.store.memory.get(
-                address, now=utc_now(), guard=None if address.session_id is None else guard
-            )
+            entry = await get_memory(search.services, search.caller, address)
         except (MemoryNotFound, SessionNotFound, Conflict):
-            continue  # removed, expired or changed meanwhile, or not for this caller
-        entries.append(entry)
-    if entries and not await search.compare(entries):
-        search.exhaustive = False
-    return entries
+            continue  # removed or expired meanwhile, not for this caller, or not readable
+        if time.monotonic() >= search.ends_at:
+            search.exhaustive = False
+            break
+        count += 1
+        if is_wanted(entry, request):
+            hit = await match_entry(search.query, request, entry, search.ends_at)
+            if hit is not None:
+                hits.append(hit)
+    search.best = search.ranking.keep(search.best, map(Candidate.of_memory, hits))
+    return count
 
 
-def _is_wanted(item: Item, request: SearchRequest) -> bool:
-    if isinstance(item, Message):
-        sender, at = item.sender, item.timestamp
-        is_shown = request.visibility is None or item.visibility is request.visibility
-    else:
-        sender, at = item.updated_by, item.updated_at
-        is_shown = request.visibility is None
+async def _search_all_memory(search: _Search) -> None:
+    """Compare all memory of the caller, where there is no index."""
+    found = await search_memory(
+        search.services, search.caller, search.query, search.request, search.ends_at
+    )
+    search.best = search.ranking.keep(search.best, found.matches)
+    search.scanned += found.scanned
+    search.exhaustive &= found.exhaustive
+
+
+def _is_wanted(message: Message, request: SearchRequest) -> bool:
     return (
-        is_shown
-        and (request.sender is None or sender == request.sender)
-        and (request.start_time is None or at >= request.start_time)
-        and (request.end_time is None or at <= request.end_time)
+        (request.visibility is None or message.visibility is request.visibility)
+        and (request.sender is None or message.sender == request.sender)
+        and (request.start_time is None or message.timestamp >= request.start_time)
+        and (request.end_time is None or message.timestamp <= request.end_time)
     )
 
 
-async def _show(query: Query, page: Sequence[Candidate]) -> list[SearchHit]:
+async def _show(query: Query, best: list[Candidate]) -> list[SearchHit]:
     """Make the hits, with as many messages in full as fit into one answer."""
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
-    left = page_budget(len(page))
+    left = page_budget(len(best))
     hits: list[SearchHit] = []
-    for candidate in page:
-        item = candidate.message or candidate.memory
-        assert item is not None
-        text = text_of(item)
-        shown = await run_in_slices(preview_in_steps(query, text), ends_at)
+    for candidate in best:
+        message = candidate.message
+        if message is None:
+            continue
+        shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
         if shown is None:
-            shown = Preview(text[:PREVIEW_BEGINNING_CHARS] + "…")
-        hit = SearchHit(
-            candidate.score, shown.text, shown.highlights, candidate.message, candidate.memory
-        )
-        size = ITEM_OVERHEAD_BYTES  # memory comes without its value
-        if hit.message is not None:
-            size = weigh_message(hit.message)
-            if hits and size > left:
-                hit = replace(hit, message=_shorten(hit.message, shown.text), shortened=True)
-                size = ITEM_OVERHEAD_BYTES
+            shown = Preview(message.content[:PREVIEW_BEGINNING_CHARS] + "…")
+        hit = SearchHit(message, candidate.score, shown.text, shown.highlights)
+        size = weigh_message(message)
+        if hits and size > left:
+            hit = replace(hit, message=_shorten(message, shown.text), shortened=True)
+            size = ITEM_OVERHEAD_BYTES
         left -= size + count_bytes(shown.text)
         hits.append(hit)
     return hits

@@ -152,27 +152,28 @@ def _patterns() -> _Patterns:
 
 
 def index_terms(text: str) -> list[str]:
-    """Return the distinct terms to store for a text, at most MAX_TERMS of at most MAX_TERM_CHARS."""
+    """Return the terms to store for a text in its order, at most MAX_TERMS of at most
+    MAX_TERM_CHARS."""
     return finish(index_terms_in_steps(text))
 
 
 def index_terms_in_steps(text: str) -> Work[list[str]]:
-    terms: dict[str, None] = {}
+    terms: list[str] = []
     for start, end in split_into_pieces(text):
         for chunk in text[start:end].split():
             word = chunk.strip(_AROUND_WORDS)
             if is_plain(word):
-                terms[word.lower()] = None
+                terms.append(word.lower())
                 continue
             for token in analyse(chunk).tokens:
                 if token.kind is Kind.RUN:
-                    terms.update(dict.fromkeys(letter_pairs(token.term)))
+                    terms += letter_pairs(token.term)
                 else:
-                    terms[token.term] = None
+                    terms.append(token.term)
         if len(terms) >= MAX_TERMS:
-            return list(terms)[:MAX_TERMS]
+            return terms[:MAX_TERMS]
         yield
-    return list(terms)
+    return terms
 
 
 def query_terms(query: str) -> list[QueryTerm]:
@@ -310,7 +311,7 @@ def analyse(chunk: str) -> Chunk:
     return _analyse(chunk)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)  # some 2 MB
 def _analyse_kept(chunk: str) -> Chunk:
     return _analyse(chunk)
 

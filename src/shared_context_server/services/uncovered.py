@@ -5,7 +5,7 @@ Usually these are the messages of the last second. Without an index they are all
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from shared_context_server import policy
@@ -38,7 +38,7 @@ class Uncovered:
         self._changes.append(changes)
         return changes.is_set_back
 
-    async def list_session(self, session: Session) -> AsyncIterator[list[Message]]:
+    async def list_session(self, session: Session) -> AsyncGenerator[list[Message]]:
         """Yield pages of the session's messages, back to the first that the index covers."""
         covered = self.progress.changes.message_id
         before_seq, limit = session.last_seq + 1, FIRST_READ if covered else READ_STEP
@@ -53,7 +53,7 @@ class Uncovered:
                 return
             before_seq, limit = page[0].seq, READ_STEP
 
-    async def list_everywhere(self) -> AsyncIterator[list[Message]]:
+    async def list_everywhere(self) -> AsyncGenerator[list[Message]]:
         """Yield pages of the messages of all sessions, back to the first that the index covers."""
         covered = self.progress.changes.message_id
         end = await self.store.messages.get_newest_id()

@@ -341,7 +341,6 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 shortened=hit.shortened,
             )
             for hit in answer.hits
-            if hit.message is not None
         ],
         memory=[
             MemoryResult(
@@ -351,14 +350,13 @@ async def search_context(services: Services, call: Call, arguments: SearchContex
                 version=entry.version,
                 updated_at=entry.updated_at,
                 updated_by=entry.updated_by,
-                score=hit.score,
-                match_preview=hit.match_preview,
-                highlights=list(map(list, hit.highlights)),
+                score=entry.score,
+                match_preview=entry.match_preview,
+                highlights=list(map(list, entry.highlights)),
             )
-            for hit in answer.hits
-            if (entry := hit.memory) is not None
+            for entry in answer.memory
         ],
-        count=len(answer.hits),
+        count=len(answer.hits) + len(answer.memory),
         next_cursor=answer.next_cursor,
         search_time_ms=answer.search_time_ms,
         scanned=answer.scanned,
