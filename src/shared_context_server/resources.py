@@ -43,6 +43,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}",
         name="session",
+        title="Session",
         mime_type=JSON,
         description="A session, its participants and its newest messages.",
     )
@@ -52,6 +53,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/messages",
         name="session-messages",
+        title="Messages of a session",
         mime_type=JSON,
         description="The newest messages of a session.",
     )
@@ -61,6 +63,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/memory",
         name="session-memory",
+        title="Shared memory of a session",
         mime_type=JSON,
         description="Keys and versions of a session's shared memory.",
     )
@@ -70,6 +73,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/leases",
         name="session-leases",
+        title="Leases of a session",
         mime_type=JSON,
         description="The leases that are held in a session.",
     )
@@ -79,18 +83,29 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "agent://{agent_id}/memory",
         name="agent-memory",
+        title="Your private memory",
         mime_type=JSON,
         description="Keys and versions of your own private memory.",
     )
     async def agent_memory(agent_id: str) -> ResourceResult:
         return await read(lambda caller: _agent_memory(services, caller, agent_id))
 
-    @mcp.resource("clock://now", name="clock", mime_type=JSON, description="What get_time answers.")
+    @mcp.resource(
+        "clock://now",
+        name="clock",
+        title="Clock",
+        mime_type=JSON,
+        description="What get_time answers.",
+    )
     async def clock() -> ResourceResult:
         return await read(lambda caller: _clock(services, caller))
 
     @mcp.resource(
-        "sensors://all", name="sensors", mime_type=JSON, description="What get_all_sensors answers."
+        "sensors://all",
+        name="sensors",
+        title="Sensors",
+        mime_type=JSON,
+        description="What get_all_sensors answers.",
     )
     async def sensors() -> ResourceResult:
         return await read(lambda caller: _sensors(services, caller))
