@@ -25,7 +25,7 @@ from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.clock import sensors_result, time_result
 from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
-from shared_context_server.tools.memory import memory_list
+from shared_context_server.tools.memory import memory_list, memory_value
 from shared_context_server.tools.messages import MessageList, message_list
 from shared_context_server.tools.sessions import SessionDetails, session_details
 from shared_context_server.tools.written import Written, write_json
@@ -71,6 +71,16 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
         return await read(lambda caller: _session_memory(services, caller, session_id))
 
     @mcp.resource(
+        "session://{session_id}/memory/{key}",
+        name="session-memory-value",
+        title="Value in a session's shared memory",
+        mime_type=JSON,
+        description="A value of a session's shared memory, with its version.",
+    )
+    async def session_memory_value(session_id: str, key: str) -> ResourceResult:
+        return await read(lambda caller: _session_value(services, caller, session_id, key))
+
+    @mcp.resource(
         "session://{session_id}/leases",
         name="session-leases",
         title="Leases of a session",
@@ -89,6 +99,16 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     )
     async def agent_memory(agent_id: str) -> ResourceResult:
         return await read(lambda caller: _agent_memory(services, caller, agent_id))
+
+    @mcp.resource(
+        "agent://{agent_id}/memory/{key}",
+        name="agent-memory-value",
+        title="Value in your private memory",
+        mime_type=JSON,
+        description="A value of your own private memory, with its version.",
+    )
+    async def agent_memory_value(agent_id: str, key: str) -> ResourceResult:
+        return await read(lambda caller: _agent_value(services, caller, agent_id, key))
 
     @mcp.resource(
         "clock://now",
@@ -161,6 +181,19 @@ async def _session_leases(services: Services, caller: Caller, session_id: str) -
 async def _agent_memory(services: Services, caller: Caller, agent_id: str) -> BaseModel:
     policy.require_own_memory(caller, agent_id)
     return await _memory_keys(services, caller, None, MemoryScope.PRIVATE)
+
+
+async def _session_value(
+    services: Services, caller: Caller, session_id: str, key: str
+) -> BaseModel:
+    address = policy.memory_address(caller, key, session_id, MemoryScope.SHARED)
+    return memory_value(await memory.get_memory(services, caller, address))
+
+
+async def _agent_value(services: Services, caller: Caller, agent_id: str, key: str) -> BaseModel:
+    policy.require_own_memory(caller, agent_id)
+    address = policy.memory_address(caller, key, None, MemoryScope.PRIVATE)
+    return memory_value(await memory.get_memory(services, caller, address))
 
 
 async def _memory_keys(
