@@ -13,7 +13,6 @@ from typing import Any
 
 from fastmcp import FastMCP
 from fastmcp.skills import Skill
-from fastmcp.skills.extension import SkillsExtension
 from fastmcp.skills.provider import SkillCatalogProvider
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
@@ -175,8 +174,6 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     add_prompts(mcp)
     skill = Skill.from_package(skills.__name__, skills.SKILL)
     mcp.add_provider(SkillCatalogProvider([skill]))
-    # FastMCP would do it at the start of its own lifespan, which a server over HTTP does not use.
-    mcp.add_extension(SkillsExtension())
     add_completions(mcp, dispatcher.services, bindings)
     name_wrong_parameters(mcp)
     describe_server(mcp, dispatcher.services.settings.website_url)
