@@ -14,6 +14,7 @@ from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 from mcp.shared.exceptions import MCPDeprecationWarning
 
 from shared_context_server import app
+from shared_context_server.about import TITLE
 from shared_context_server.app import mcp
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.services import follow
@@ -54,6 +55,9 @@ async def test_a_client_in_memory_is_the_local_user_and_finds_its_data_again(
     assert not data_dir.exists(), "importing the module opened the store"
     async with Client(mcp, mode=mode) as client, Client(mcp, mode=mode) as other:
         assert [tool.name for tool in await client.list_tools()] == [tool.name for tool in TOOLS]
+        if mode == "legacy":  # a client that pins the newer version asks for no description
+            assert client.server_info is not None
+            assert client.server_info.title == TITLE
         made = await call(client, "create_session", purpose="trial")
         session_id = made["session_id"]
         assert (await call(other, "add_message", session_id=session_id, content="hi"))["seq"] == 1

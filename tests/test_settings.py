@@ -36,6 +36,7 @@ VALUES: dict[str, str] = {
     "mcp_sessions": "stateful",
     "mcp_session_identity": "true",
     "tools": "core",
+    "website_url": "https://agents.example/shared-context",
     "max_body_bytes": "2048",
     "clock_ntp_interval": "32",
     "log_level": "error",

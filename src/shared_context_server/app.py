@@ -19,6 +19,7 @@ from fastmcp.tools import Tool
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 from shared_context_server import __version__
+from shared_context_server.about import describe_server
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.local_clients import connect_local_client
@@ -119,6 +120,9 @@ async def _open_for(outer: FastMCP[Any]) -> AsyncIterator[None]:
         if local.refused is not None:
             raise ConfigurationError(local.refused.message)
         answer_calls_directly(server.mcp, server.dispatcher)
+        describe_server(outer, settings.website_url)
+        provider = FastMCPProvider(server.mcp)  # for calls on `outer` itself
+        outer.add_provider(provider)  # before `outer` gets the handlers of the skills extension
         low_level, opened = outer._mcp_server, server.mcp._mcp_server
         opened.middleware.insert(0, _Identify(server.services.identity, local))
         closed = (low_level._request_handlers, low_level._notification_handlers)
@@ -127,8 +131,6 @@ async def _open_for(outer: FastMCP[Any]) -> AsyncIterator[None]:
         low_level._notification_handlers = opened._notification_handlers
         low_level.middleware = opened.middleware
         low_level.get_tool_input_schema = opened.get_tool_input_schema
-        provider = FastMCPProvider(server.mcp)  # for calls on `outer` itself
-        outer.add_provider(provider)
         try:
             yield
         finally:

@@ -21,9 +21,9 @@ from mcp_types import (
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument, SharedContextError
-from shared_context_server.models import Caller, Permission
+from shared_context_server.models import Caller, MemoryScope, Permission
 from shared_context_server.prompts import PROMPTS
-from shared_context_server.services import agents, sessions
+from shared_context_server.services import agents, memory, sessions
 from shared_context_server.services.context import Services
 from shared_context_server.tools.mcp import SessionBindings, low_level_connection
 
@@ -84,6 +84,13 @@ class Completer:
             return await self._sessions(caller, value)
         if name == "agent_id":  # of private memory, which only the agent itself may read
             return _complete(_beginning_with(value, [caller.agent_id]))
+        if name == "key":
+            return await self._keys(
+                caller,
+                value,
+                given.get("session_id"),
+                is_shared="session_id" in self._variables(ref),
+            )
         if name == "to_agent":
             return await self._agents(caller, value, given.get("session_id"))
         if name == "agents":
@@ -112,6 +119,29 @@ class Completer:
                 field="argument",
                 suggestion=f"The arguments are: {', '.join(sorted(known))}.",
             )
+
+    def _variables(self, ref: PromptReference | ResourceTemplateReference) -> frozenset[str]:
+        if isinstance(ref, PromptReference):
+            return PROMPTS[ref.name].argument_names
+        return self._templates[ref.uri]
+
+    async def _keys(
+        self, caller: Caller, value: str, session_id: str | None, *, is_shared: bool
+    ) -> Completion:
+        """Find keys of a session's shared memory, or of the caller's private memory."""
+        if is_shared and not session_id:
+            return Completion(values=[], total=0, has_more=False)
+        page = await memory.list_memory(
+            self._services,
+            caller,
+            session_id=session_id if is_shared else None,
+            scope=MemoryScope.SHARED if is_shared else MemoryScope.PRIVATE,
+            prefix=value,
+            limit=MAX_VALUES,
+            cursor=None,
+        )
+        found = [entry.address.key for entry in page.entries]
+        return _complete(found, is_all=page.next_cursor is None)
 
     async def _sessions(self, caller: Caller, value: str) -> Completion:
         """Find sessions by their id or by words of their purpose."""

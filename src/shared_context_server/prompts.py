@@ -100,7 +100,9 @@ class TextPrompt(Prompt):
             for name, field in model.model_fields.items()
             if name not in _HIDDEN
         ]
-        made = cls(name=compose.__name__, description=compose.__doc__, arguments=arguments)
+        name = compose.__name__
+        title = name.replace("_", " ").capitalize()
+        made = cls(name=name, title=title, description=compose.__doc__, arguments=arguments)
         made._model = model
         made._compose = compose
         return made

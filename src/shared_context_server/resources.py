@@ -25,7 +25,7 @@ from shared_context_server.storage.contract import MessageQuery
 from shared_context_server.tools.clock import sensors_result, time_result
 from shared_context_server.tools.leases import lease_list
 from shared_context_server.tools.mcp import SessionBindings, mcp_connection
-from shared_context_server.tools.memory import memory_list
+from shared_context_server.tools.memory import memory_list, memory_value
 from shared_context_server.tools.messages import MessageList, message_list
 from shared_context_server.tools.sessions import SessionDetails, session_details
 from shared_context_server.tools.tasks import task_list
@@ -44,6 +44,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}",
         name="session",
+        title="Session",
         mime_type=JSON,
         description="A session, its participants and its newest messages.",
     )
@@ -53,6 +54,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/messages",
         name="session-messages",
+        title="Messages of a session",
         mime_type=JSON,
         description="The newest messages of a session.",
     )
@@ -62,6 +64,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/memory",
         name="session-memory",
+        title="Shared memory of a session",
         mime_type=JSON,
         description="Keys and versions of a session's shared memory.",
     )
@@ -69,8 +72,19 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
         return await read(lambda caller: _session_memory(services, caller, session_id))
 
     @mcp.resource(
+        "session://{session_id}/memory/{key}",
+        name="session-memory-value",
+        title="Value in a session's shared memory",
+        mime_type=JSON,
+        description="A value of a session's shared memory, with its version.",
+    )
+    async def session_memory_value(session_id: str, key: str) -> ResourceResult:
+        return await read(lambda caller: _session_value(services, caller, session_id, key))
+
+    @mcp.resource(
         "session://{session_id}/leases",
         name="session-leases",
+        title="Leases of a session",
         mime_type=JSON,
         description="The leases that are held in a session.",
     )
@@ -89,18 +103,39 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "agent://{agent_id}/memory",
         name="agent-memory",
+        title="Your private memory",
         mime_type=JSON,
         description="Keys and versions of your own private memory.",
     )
     async def agent_memory(agent_id: str) -> ResourceResult:
         return await read(lambda caller: _agent_memory(services, caller, agent_id))
 
-    @mcp.resource("clock://now", name="clock", mime_type=JSON, description="What get_time answers.")
+    @mcp.resource(
+        "agent://{agent_id}/memory/{key}",
+        name="agent-memory-value",
+        title="Value in your private memory",
+        mime_type=JSON,
+        description="A value of your own private memory, with its version.",
+    )
+    async def agent_memory_value(agent_id: str, key: str) -> ResourceResult:
+        return await read(lambda caller: _agent_value(services, caller, agent_id, key))
+
+    @mcp.resource(
+        "clock://now",
+        name="clock",
+        title="Clock",
+        mime_type=JSON,
+        description="What get_time answers.",
+    )
     async def clock() -> ResourceResult:
         return await read(lambda caller: _clock(services, caller))
 
     @mcp.resource(
-        "sensors://all", name="sensors", mime_type=JSON, description="What get_all_sensors answers."
+        "sensors://all",
+        name="sensors",
+        title="Sensors",
+        mime_type=JSON,
+        description="What get_all_sensors answers.",
     )
     async def sensors() -> ResourceResult:
         return await read(lambda caller: _sensors(services, caller))
@@ -160,6 +195,19 @@ async def _session_tasks(services: Services, caller: Caller, session_id: str) ->
 async def _agent_memory(services: Services, caller: Caller, agent_id: str) -> BaseModel:
     policy.require_own_memory(caller, agent_id)
     return await _memory_keys(services, caller, None, MemoryScope.PRIVATE)
+
+
+async def _session_value(
+    services: Services, caller: Caller, session_id: str, key: str
+) -> BaseModel:
+    address = policy.memory_address(caller, key, session_id, MemoryScope.SHARED)
+    return memory_value(await memory.get_memory(services, caller, address))
+
+
+async def _agent_value(services: Services, caller: Caller, agent_id: str, key: str) -> BaseModel:
+    policy.require_own_memory(caller, agent_id)
+    address = policy.memory_address(caller, key, None, MemoryScope.PRIVATE)
+    return memory_value(await memory.get_memory(services, caller, address))
 
 
 async def _memory_keys(

@@ -12,13 +12,16 @@ from functools import partial
 from typing import Any
 
 from fastmcp import FastMCP
+from fastmcp.skills import Skill
+from fastmcp.skills.provider import SkillCatalogProvider
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared_context_server import __version__
+from shared_context_server import __version__, skills
+from shared_context_server.about import describe_server
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
@@ -161,7 +164,7 @@ def _find_index_folder(settings: Settings) -> IndexFolder | None:
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
-    """The MCP server with all tools, resources, prompts and completions."""
+    """The MCP server with all tools, resources, prompts, completions and skills."""
     mcp = McpApplication(
         SERVER_NAME,
         instructions=INSTRUCTIONS,
@@ -173,8 +176,11 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
     add_resources(mcp, dispatcher.services, bindings)
     add_subscriptions(mcp, dispatcher.services, bindings)
     add_prompts(mcp)
+    skill = Skill.from_package(skills.__name__, skills.SKILL)
+    mcp.add_provider(SkillCatalogProvider([skill]))
     add_completions(mcp, dispatcher.services, bindings)
     name_wrong_parameters(mcp)
+    describe_server(mcp, dispatcher.services.settings.website_url)
     return mcp
 
 

@@ -260,6 +260,13 @@ class Settings(BaseModel):
         description="core: only tools for auth, sessions, messages, search and memory.",
     )
 
+    website_url: str | None = Field(
+        default=None,
+        max_length=2048,
+        pattern=r"^https?://[^\s]+$",
+        description="A page about this server that clients and directories show; default: none.",
+    )
+
     # Logs
     log_level: LogLevel = Field(
         default=LogLevel.INFO, description="DEBUG (adds a line for each request) to ERROR."

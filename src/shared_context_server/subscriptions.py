@@ -54,7 +54,8 @@ RETRY_AFTER_S = 5
 _SESSION = re.compile(
     r"session://(?P<session_id>[^/?#]+)(?:/(?P<part>messages|memory|leases|tasks))?"
 )
-_AGENT_MEMORY = re.compile(r"agent://(?P<agent_id>[^/?#]+)/memory")
+_SESSION_VALUE = re.compile(r"session://(?P<session_id>[^/?#]+)/memory/(?P<key>[^/?#]+)")
+_AGENT_MEMORY = re.compile(r"agent://(?P<agent_id>[^/?#]+)/memory(?:/(?P<key>[^/?#]+))?")
 _ALWAYS_CHANGING = re.compile(r"(?:clock|sensors)://.*")  # to be read, there is nothing to notify
 
 _LOG_KINDS = frozenset(
@@ -94,21 +95,27 @@ def add_subscriptions(
 
 @dataclass(frozen=True, slots=True)
 class SubscribedResource:
-    """A resource that a caller subscribes to, and the events that may have changed it."""
+    """A resource that a caller subscribes to, and the events that may have changed it. `key`: of one
+    memory entry."""
 
     uri: str
     kinds: frozenset[EventKind]
     session_id: str | None
     owner: str | None
+    key: str | None = None
 
     @classmethod
     def parse(cls, uri: str) -> SubscribedResource:
         """Return the resource of a URI. Raises NotFound for an unknown one."""
         if found := _SESSION.fullmatch(uri):
             return cls(uri, _KINDS[found["part"]], unquote(found["session_id"]), None)
+        if found := _SESSION_VALUE.fullmatch(uri):
+            session_id = unquote(found["session_id"])
+            return cls(uri, _KINDS["memory"], session_id, None, unquote(found["key"]))
         if found := _AGENT_MEMORY.fullmatch(uri):
-            owner = unquote(found["agent_id"])
-            return cls(uri, frozenset({EventKind.MEMORY_CHANGED}), None, owner)
+            owner, kinds = unquote(found["agent_id"]), frozenset({EventKind.MEMORY_CHANGED})
+            key = None if found["key"] is None else unquote(found["key"])
+            return cls(uri, kinds, None, owner, key)
         raise NotFound(f"There is no resource {uri[:200]!r}.", field="uri")
 
     @property
@@ -120,7 +127,9 @@ class SubscribedResource:
         """Whether the event changes the resource for a caller who sees all messages."""
         if event.session_id != self.session_id or event.kind not in self.kinds:
             return False
-        return event.kind is not EventKind.MEMORY_CHANGED or event.owner == self.owner
+        if event.kind is not EventKind.MEMORY_CHANGED:
+            return True
+        return event.owner == self.owner and self.key in (None, event.name)
 
 
 class SubscribedResources:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared_context_server.cli.clients import Access, Client, Expression, client_config
 from shared_context_server.settings import read_secrets
+from shared_context_server.skills import read_skill
 from tests.cli.conftest import Run
 
 URL = "http://127.0.0.1:23456"
@@ -204,11 +205,30 @@ def test_hooks_and_watches_find_the_server_by_the_data_dir_and_hold_no_key(
         assert f"--agent-id me --data-dir {data_dir}" in rest
 
 
-@pytest.mark.parametrize("option", ["--with-hook", "--with-watch"])
-def test_a_client_that_cannot_be_woken_so_is_told(scs: Run, option: str) -> None:
+@pytest.mark.parametrize(
+    "option, instead",
+    [
+        ("--with-hook", "wait_for_messages"),
+        ("--with-watch", "wait_for_messages"),
+        ("--with-skill", "skill://"),
+    ],
+)
+def test_a_client_that_cannot_use_an_option_is_told_what_to_do_instead(
+    scs: Run, option: str, instead: str
+) -> None:
     answer = scs("client-config", "claude-desktop", option)
     assert answer.returncode == 2
-    assert "wait_for_messages" in answer.stderr
+    assert instead in answer.stderr
+
+
+def test_the_skill_is_written_where_the_client_looks_for_skills(scs: Run, tmp_path: Path) -> None:
+    printed = scs("client-config", "claude", "--with-skill")
+    assert printed.stdout.endswith(f"{read_skill()}\n")
+    assert "Put this into ~/.claude/skills/work-with-others/SKILL.md.\n" in printed.stderr
+    written = scs("client-config", "claude", "--with-skill", "--write")
+    assert written.returncode == 0, written.stderr
+    file = tmp_path / ".claude" / "skills" / "work-with-others" / "SKILL.md"
+    assert file.read_text(encoding="utf-8") == read_skill()
 
 
 def test_written_files_are_private_and_keep_what_was_there(scs: Run, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared_context_server.cli.config_files import put_into_file
+from shared_context_server.cli.config_files import put_file, put_into_file
 from shared_context_server.errors import ConfigurationError
 
 ENTRY = {"mcpServers": {"shared-context": {"url": "new"}}}
@@ -31,6 +32,20 @@ def test_other_entries_stay_and_our_old_one_goes(tmp_path: Path) -> None:
         "mcpServers": {"other": {"url": "é"}, "shared-context": {"url": "new"}},
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_whole_file_of_ours_is_replaced_with_a_backup_of_another_text(tmp_path: Path) -> None:
+    path = tmp_path / "skills" / "SKILL.md"
+    assert put_file(path, "new é\n") is None
+    assert path.read_text(encoding="utf-8") == "new é\n"
+    assert put_file(path, "new é\n") is None
+    path.write_text("changed by its user")
+    backup = put_file(path, "newer\n")
+    assert backup is not None
+    assert (path.read_text(), backup.read_text()) == ("newer\n", "changed by its user")
+    assert len(list(path.parent.iterdir())) == 2
+    with pytest.raises(ConfigurationError, match=re.escape(str(path / "below"))):
+        put_file(path / "below", "a file has none below it")
 
 
 def test_our_old_hooks_are_replaced_and_those_of_others_stay(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastmcp import Client
@@ -11,7 +12,7 @@ from mcp_types import INVALID_PARAMS, Completion, PromptReference, ResourceTempl
 
 from shared_context_server.completions import MAX_VALUES
 from tests.surfaces.conftest import RestSurface, headers_of
-from tests.surfaces.test_mcp import MODERN, client_of
+from tests.surfaces.test_mcp import MODERN, client_of, read_json
 
 CATCH_UP = PromptReference(type="ref/prompt", name="catch_up")
 HAND_OVER = PromptReference(type="ref/prompt", name="hand_over")
@@ -72,6 +73,39 @@ async def test_of_memories_only_ones_own_is_offered(url: str) -> None:
     await new_session(url, "alan", purpose="y")
     async with client_of(url, headers_of("alice")) as client:
         assert (await complete(client, MEMORY, "agent_id", "al")).values == ["alice"]
+
+
+@pytest.mark.parametrize("mode", [MODERN, "legacy"])
+async def test_keys_of_memory_are_found_and_lead_to_their_values(url: str, mode: str) -> None:
+    session_id = await new_session(url, "alan", purpose="y", access="invited")
+    async with RestSurface(url, headers_of("alan")) as alan:
+        for key in ("api/base url", "api/port", "notes"):
+            await alan.call(
+                "set_memory", key=key, value=f"shared {key}", session_id=session_id, scope="shared"
+            )
+        await alan.call("set_memory", key="apiary", value="private")
+    shared = ResourceTemplateReference(
+        type="ref/resource", uri="session://{session_id}/memory/{key}"
+    )
+    private = ResourceTemplateReference(type="ref/resource", uri="agent://{agent_id}/memory/{key}")
+    async with client_of(url, headers_of("alan"), mode) as client:
+        found = await complete(client, shared, "key", "api", session_id=session_id)
+        assert (found.values, found.total) == (["api/base url", "api/port"], 2)
+        assert (await complete(client, shared, "key", "api")).values == []
+        own = await complete(client, private, "key", "api", agent_id="alan")
+        assert own.values == ["apiary"]
+        shared_uri = f"session://{session_id}/memory/{quote(found.values[0], safe='')}"
+        assert (await read_json(client, shared_uri))["value"] == "shared api/base url"
+        assert (await read_json(client, "agent://alan/memory/apiary"))["value"] == "private"
+        with pytest.raises(MCPError, match="not found"):
+            await client.read_resource(f"session://{session_id}/memory/nothing")
+    async with client_of(url, headers_of("eve"), mode) as client:
+        assert (await complete(client, private, "key", "api", agent_id="alan")).values == []
+        with pytest.raises(MCPError):
+            await complete(client, shared, "key", "api", session_id=session_id)
+        for uri in (shared_uri, "agent://alan/memory/apiary"):
+            with pytest.raises(MCPError):
+                await client.read_resource(uri)
 
 
 async def test_an_answer_has_a_bound_and_says_that_there_is_more(url: str) -> None:

@@ -359,6 +359,7 @@ async def read_resources(url: str, world: World) -> AsyncIterator[tuple[str, Any
         for template in templates:
             for session_id in world.sessions.values():
                 uri = template.replace("{session_id}", session_id).replace("{agent_id}", "dora")
+                uri = uri.replace("{key}", "plan")
                 try:
                     found = await client.read_resource(uri)
                 except MCPError as exc:

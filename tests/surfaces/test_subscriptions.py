@@ -185,6 +185,10 @@ async def test_memory_and_leases_are_told_by_place_and_owner(
         ("session://s/leases", {"lease_changed", "session_deleted"}),
         ("session://s/tasks", {"message_added", "session_deleted"}),
         ("agent://alice%20b/memory", {"alice b's"}),
+        ("session://s/memory/k", {"shared in s", "session_deleted"}),
+        ("session://s/memory/other", {"session_deleted"}),
+        ("agent://alice%20b/memory/k", {"alice b's"}),
+        ("agent://alice%20b/memory/other", set()),
     ],
 )
 def test_a_resource_is_changed_by(uri: str, changing: set[str]) -> None:

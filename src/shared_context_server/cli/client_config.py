@@ -8,10 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.cli import clients, wakers
+from shared_context_server.cli import clients, skill_files, wakers
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import program_words
-from shared_context_server.cli.config_files import put_into_file
+from shared_context_server.cli.config_files import put_file, put_into_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.environment import EnvironmentOwner
 
@@ -26,6 +26,10 @@ def client_config(
     ] = False,
     with_watch: Annotated[
         bool, Parameter(negative="", help="Also what lets its agent watch for messages.")
+    ] = False,
+    with_skill: Annotated[
+        bool,
+        Parameter(negative="", help="Also the skill that teaches its agent to work with others."),
     ] = False,
     write: Annotated[
         bool, Parameter(negative="", help="Write into the files, with a backup of each.")
@@ -49,9 +53,11 @@ def client_config(
         configs.append(wakers.hook_config(client, waker))
     if with_watch:
         configs += wakers.watch_configs(client, waker)
+    if with_skill:
+        configs.append(skill_files.skill_config(client))
     for config in configs:
-        if write and config.file is not None and config.document is not None:
-            _write(config.file, config.document, has_key=config.has_key)
+        if write and config.file is not None:
+            _write(config.file, config.document or config.text, has_key=config.has_key)
         else:
             _print(config)
 
@@ -63,10 +69,13 @@ def _print(config: clients.ClientConfig) -> None:
         print(f"Put this into {config.file}.{secret}", file=sys.stderr)
 
 
-def _write(file: str, document: clients.Document, *, has_key: bool) -> None:
+def _write(file: str, content: clients.Document | str, *, has_key: bool) -> None:
     path = Path(file).expanduser()
     existed = path.exists()
-    backup = put_into_file(path, document, has_key=has_key)
+    if isinstance(content, str):
+        backup = put_file(path, content)
+    else:
+        backup = put_into_file(path, content, has_key=has_key)
     if backup is not None:
         print(f"Written: {path}. Before: {backup}", file=sys.stderr)
     elif existed:

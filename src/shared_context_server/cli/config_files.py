@@ -1,4 +1,5 @@
-"""Puts our part into the configuration file of a client, and keeps all else that is in it."""
+"""Puts our part into the configuration file of a client, and keeps all else that is in it; also whole
+files of ours."""
 
 from __future__ import annotations
 
@@ -42,6 +43,22 @@ def put_into_file(path: Path, document: Document, *, has_key: bool) -> Path | No
         _replace(target, after, has_key=has_key)
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"{path} is not UTF-8 text and was not changed.") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{path} was not changed: {exc.strerror}.") from exc
+    return backup
+
+
+def put_file(path: Path, text: str) -> Path | None:
+    """Make this the whole text of the file, which is replaced at once. Return the backup of the file;
+    None if there was no file, or if it has this text. Raises ConfigurationError if that fails."""
+    target = path.resolve()
+    try:
+        before = target.read_bytes() if target.exists() else None
+        if before == text.encode():
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        backup = None if before is None else _back_up(target)
+        _replace(target, text, has_key=False)
     except OSError as exc:
         raise ConfigurationError(f"{path} was not changed: {exc.strerror}.") from exc
     return backup
