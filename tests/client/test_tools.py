@@ -84,8 +84,11 @@ async def use_sessions(client: SharedContextClient) -> None:
 async def use_messages(client: SharedContextClient) -> None:
     session_id = await create_session(client)
     first = await client.add_message(
-        session_id, "Is it green?", recipients=["bob"], visibility="private"
+        session_id, "Is it green?", recipients=["bob"], visibility="private", requires_ack=True
     )
+    assert first.unknown_recipients == ["bob"]
+    told = await client.session(session_id).acknowledge(first.message_id)
+    assert (told.acknowledged, told.acknowledged_by, told.awaiting) == (False, [], ["bob"])
     second = await client.add_message(
         session_id, "It is.", parent_message_id=first.message_id, metadata={"type": "decision"}
     )
@@ -94,6 +97,7 @@ async def use_messages(client: SharedContextClient) -> None:
     page = await client.get_messages(session_id, after_seq=0, start_time=since)
     assert [message.content for message in page.messages] == ["Is it green?", "It is."]
     assert page.messages[0].recipients == ["bob"]
+    assert [message.requires_ack for message in page.messages] == [True, False]
     waited = await client.wait_for_messages(
         session_id, after_seq=1, timeout_seconds=5, include_own=True
     )

@@ -19,6 +19,7 @@ from shared_context_client._generated.results import (
     MemoryList,
     MemorySet,
     MemoryValue,
+    MessageAcknowledged,
     MessageAdded,
     MessageList,
     SearchResults,
@@ -138,6 +139,11 @@ MODEL_TOOLS = (
                     "maxLength": 255,
                     "minLength": 1,
                     "type": "string",
+                },
+                "requires_ack": {
+                    "default": False,
+                    "description": "Recipients shall acknowledge_message.",
+                    "type": "boolean",
                 },
                 "lease": {
                     "description": "Refuse unless you hold it.",
@@ -330,6 +336,19 @@ MODEL_TOOLS = (
                 },
             },
             "required": ["query"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
+        registry.ACKNOWLEDGE_MESSAGE,
+        MessageAcknowledged,
+        "Confirm a message with requires_ack. Its sender calls it to see who has, and who has not.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "message_id": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["session_id", "message_id"],
             "type": "object",
         },
     ),

@@ -102,6 +102,7 @@ class MessageItem(Record):
     parent_message_id: int | None
     timestamp: datetime
     sender_instance: str = ""
+    requires_ack: bool
 
 
 class SessionDetails(Record):
@@ -135,6 +136,7 @@ class MessageAdded(Record):
     seq: int
     timestamp: datetime
     duplicate: bool
+    unknown_recipients: list[str]
 
 
 class MessageList(Record):
@@ -206,6 +208,22 @@ class SearchResults(Record):
     search_time_ms: float
     scanned: int
     exhaustive: bool
+
+
+class AcknowledgedBy(Record):
+    """AcknowledgedBy, in an answer."""
+
+    agent_id: str
+    acknowledged_at: datetime
+
+
+class MessageAcknowledged(Record):
+    """Answer of acknowledge_message."""
+
+    acknowledged: bool
+    acknowledged_at: datetime | None
+    acknowledged_by: list[AcknowledgedBy] | None
+    awaiting: list[str] | None
 
 
 class MemorySet(Record):
