@@ -19,7 +19,12 @@ RIGHT_CALLS: list[tuple[str, dict[str, Any]]] = [
     ("get_session", IN_SESSION),
     (
         "add_message",
-        {**IN_SESSION, "content": "häl\u2028lo \U0001f600 </script>", "metadata": {"a": 1}, "requires_ack": True},
+        {
+            **IN_SESSION,
+            "content": "häl\u2028lo \U0001f600 </script>",
+            "metadata": {"a": 1},
+            "requires_ack": True,
+        },
     ),
     ("get_messages", {**IN_SESSION, "limit": 3}),
     ("wait_for_messages", {**IN_SESSION, "timeout_seconds": 0}),

@@ -211,7 +211,8 @@ class Lease:
     """A lock with an expiry: it is held until `expires_at`, or until it is released.
 
     `session_id` None means server-wide. `fencing_token` grows each time the lease is acquired.
-    `instance`: the thread of the holder that acquired it; "" if it named none.
+    `instance`: the thread of the holder that acquired it; "" if it named none. `paths`: the patterns of
+    paths that it protects.
     """
 
     session_id: str | None
@@ -221,6 +222,7 @@ class Lease:
     acquired_at: datetime
     expires_at: datetime
     instance: str = ""
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

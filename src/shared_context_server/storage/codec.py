@@ -282,7 +282,7 @@ def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> Me
     )
 
 
-LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance"
+LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance, paths"
 
 
 def to_lease(session_id: str | None, row: Row) -> Lease:
@@ -294,6 +294,7 @@ def to_lease(session_id: str | None, row: Row) -> Lease:
         acquired_at=decode_time(row[3]),
         expires_at=decode_time(row[4]),
         instance=row[5],
+        paths=() if row[6] == "[]" else tuple(decode_json(row[6])),
     )
 
 

@@ -102,10 +102,9 @@ class MessageAdded(Result):
     seq: int
     timestamp: Time
     duplicate: bool
-    unknown_recipients: Annotated[
-        list[str],
-        Field(default_factory=list, exclude_if=is_false, description="Never seen: misspelled?"),
-    ]
+    unknown_recipients: list[str] = Field(
+        default=[], exclude_if=is_false, description="Never seen: misspelled?"
+    )
 
 
 class GetMessages(Arguments):

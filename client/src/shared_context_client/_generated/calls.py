@@ -486,6 +486,7 @@ class Calls:
         *,
         ttl_seconds: int | None = None,
         wait_seconds: float | None = None,
+        paths: Sequence[str] | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseAcquired]:
         """Hold a name exclusively for ttl_seconds; call again to renew. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.
@@ -493,6 +494,7 @@ class Calls:
         session_id: Default: server-wide.
         ttl_seconds: Default: 60.
         wait_seconds: How long to wait for the holder. Default: 0.
+        paths: Globs such as src/**: also refused if others hold overlapping ones.
         """
         return make_call(
             registry.ACQUIRE_LEASE,
@@ -501,6 +503,7 @@ class Calls:
             session_id=session_id,
             ttl_seconds=ttl_seconds,
             wait_seconds=wait_seconds,
+            paths=paths,
             auth_token=auth_token,
         )
 

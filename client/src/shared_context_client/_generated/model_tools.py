@@ -485,6 +485,12 @@ MODEL_TOOLS = (
                     "maximum": 120,
                     "type": "number",
                 },
+                "paths": {
+                    "description": "Globs such as src/**: also refused if others hold overlapping ones.",
+                    "items": {"maxLength": 200, "type": "string"},
+                    "maxItems": 20,
+                    "type": "array",
+                },
             },
             "required": ["name"],
             "type": "object",

@@ -102,7 +102,7 @@ class MessageItem(Record):
     parent_message_id: int | None
     timestamp: datetime
     sender_instance: str = ""
-    requires_ack: bool
+    requires_ack: bool = False
 
 
 class SessionDetails(Record):
@@ -136,7 +136,7 @@ class MessageAdded(Record):
     seq: int
     timestamp: datetime
     duplicate: bool
-    unknown_recipients: list[str]
+    unknown_recipients: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class MessageList(Record):
@@ -290,6 +290,7 @@ class LeaseAcquired(Record):
     holder: str | None
     expires_at: datetime
     instance: str = ""
+    paths: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class LeaseReleased(Record):
@@ -310,6 +311,7 @@ class LeaseItem(Record):
     acquired_at: datetime
     expires_at: datetime
     instance: str = ""
+    paths: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class LeaseList(Record):

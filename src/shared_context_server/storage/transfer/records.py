@@ -172,6 +172,10 @@ _TEXTS = Codec(_parse_texts, decode_json)
 _IDS = Codec(_parse_ids, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
 _ACK = Codec(lambda value: Ack(value or "").value, lambda text: text or None)
+_PATHS = Codec(
+    lambda value: "[]" if value is None else _parse_texts(value),
+    lambda text: decode_json(text) or None,
+)
 _JSON = Codec(encode_json, decode_json_exactly)
 
 _NOT_DELETING = "session_id NOT IN (SELECT id FROM sessions WHERE status = 'deleting')"
@@ -285,10 +289,13 @@ LEASE = RecordKind(
         "acquired_at": _TIME,
         "expires_at": _TIME,
         "instance": _TEXT_OR_EMPTY,
+        "paths": _PATHS,
     },
     condition=_NOT_DELETING,
-    later_fields=frozenset({"instance"}),
-    mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at", "instance"}),
+    later_fields=frozenset({"instance", "paths"}),
+    mutable=frozenset(
+        {"holder", "fencing_token", "acquired_at", "expires_at", "instance", "paths"}
+    ),
 )
 TASK = RecordKind(
     "task",
