@@ -145,59 +145,74 @@ class _Automaton:
 
     __slots__ = ("by_token", "ends", "size", "starts")
 
-    def __init__(self) -> None:
+    def __init__(self, patterns: Iterable[str]) -> None:
         self.by_token: dict[_Token, int] = {}
         self.starts = self.ends = self.size = 0
-
-    def add(self, tokens: Sequence[_Token]) -> None:
-        self.starts |= 1 << self.size
-        for token in tokens:
-            self.by_token[token] = self.by_token.get(token, 0) | 1 << self.size
+        for pattern in patterns:
+            self.starts |= 1 << self.size
+            for token in _parse(pattern):
+                self.by_token[token] = self.by_token.get(token, 0) | 1 << self.size
+                self.size += 1
+            self.ends |= 1 << self.size
             self.size += 1
-        self.ends |= 1 << self.size
-        self.size += 1
 
-    def append(self, other: _Automaton) -> None:
-        """Add the states of another one behind one's own."""
-        for token, states in other.by_token.items():
-            self.by_token[token] = self.by_token.get(token, 0) | states << self.size
-        self.starts |= other.starts << self.size
-        self.ends |= other.ends << self.size
-        self.size += other.size
+
+class _Joined:
+    """The states of several automata, one behind the other. Those before a token are put together when
+    somebody asks for them: there may be thousands of different tokens, of which few are needed."""
+
+    __slots__ = ("_parts", "ends", "ends_of", "size", "starts")
+
+    def __init__(self, automata: Iterable[_Automaton]) -> None:
+        self._parts: dict[_Token, list[tuple[int, int]]] = {}
+        self.starts = self.ends = self.size = 0
+        self.ends_of: list[int] = []
+        for one in automata:
+            for token, states in one.by_token.items():
+                self._parts.setdefault(token, []).append((states, self.size))
+            self.starts |= one.starts << self.size
+            self.ends |= one.ends << self.size
+            self.size += one.size
+            self.ends_of.append(self.size)
+
+    def find_states(self, token: _Token) -> int:
+        found = 0
+        for states, offset in self._parts.get(token, ()):
+            found |= states << offset
+        return found
+
+    def list_classes(self) -> list[tuple[int, int]]:
+        """Return the classes, with the states before them."""
+        return [(token, self.find_states(token)) for token in self._parts if isinstance(token, int)]
+
+    def list_ascii(self) -> list[tuple[int, int]]:
+        """Return the ASCII characters as classes, with the states before them."""
+        return [
+            (_bit_of(token), self.find_states(token))
+            for token in self._parts
+            if isinstance(token, str) and token.isascii()
+        ]
 
 
 @lru_cache(1024)
 def _build(patterns: tuple[str, ...]) -> _Automaton:
-    automaton = _Automaton()
-    for pattern in patterns:
-        automaton.add(_parse(pattern))
-    return automaton
+    return _Automaton(patterns)
 
 
 class _Reader:
-    """Reads patterns with an automaton: finds which of its patterns share a path with them."""
+    """Reads patterns with automata: finds which of their patterns share a path with them."""
 
-    def __init__(self, automaton: _Automaton) -> None:
-        self._automaton = automaton
-        by_token = automaton.by_token
-        self._star, self._folders, self._below = (
-            by_token.get(token, 0) for token in (_STAR, _FOLDERS, _BELOW)
-        )
+    def __init__(self, automata: Iterable[_Automaton]) -> None:
+        self.joined = joined = _Joined(automata)
+        self._star, self._folders, self._below = map(joined.find_states, (_STAR, _FOLDERS, _BELOW))
         self._loops = self._star | self._folders | self._below
-        self._slash = by_token.get("/", 0)
-        self._all = (1 << automaton.size) - 1
-        self._no_ends = self._all & ~automaton.ends
-        self._name_tokens = self._no_ends & ~self._loops & ~self._slash
-        self._classes = [(c, states) for c, states in by_token.items() if isinstance(c, int)]
-        self._ascii: dict[int, int] = {}
-        self._others = 0
-        for token, states in by_token.items():
-            if isinstance(token, str):
-                bit = _bit_of(token)
-                if bit == _OTHERS:
-                    self._others |= states
-                else:
-                    self._ascii[bit] = states
+        self._slash = joined.find_states(_NAME_END)
+        self._no_ends = ((1 << joined.size) - 1) & ~joined.ends
+        self._name_tokens = self._others = self._no_ends & ~self._loops & ~self._slash
+        self._classes = joined.list_classes()
+        self._ascii = joined.list_ascii()
+        for _, states in (*self._classes, *self._ascii):
+            self._others &= ~states  # what is left is before characters that are not ASCII
         self._matching: dict[_Token, int] = {}
 
     def find(self, patterns: Iterable[str]) -> int:
@@ -209,7 +224,7 @@ class _Reader:
 
     def read(self, tokens: Sequence[_Token]) -> int:
         """Do the same for one pattern."""
-        at_start, within = self._skip(self._automaton.starts, self._folders), 0
+        at_start, within = self._skip(self.joined.starts, self._folders), 0
         for token in tokens:
             if token == _NAME_END:
                 moved = (within & self._slash) << 1 | within & (self._folders | self._below)
@@ -228,7 +243,7 @@ class _Reader:
                 at_start, within = 0, self._skip(moved, 0)
             if not at_start | within:
                 return 0
-        return within & self._automaton.ends
+        return within & self.joined.ends
 
     def _step(self, states: int, matching: int) -> int:
         """Return the states after one character of a name."""
@@ -252,12 +267,12 @@ class _Reader:
         if found is None:
             if isinstance(token, str):
                 chars = _bit_of(token)
-                found = self._automaton.by_token.get(token, 0)
+                found = self.joined.find_states(token)
             else:
                 assert isinstance(token, int)
                 chars = token
                 found = self._others if chars & _OTHERS else 0
-                for bit, states in self._ascii.items():
+                for bit, states in self._ascii:
                     if bit & chars:
                         found |= states
             for members, states in self._classes:
@@ -269,7 +284,7 @@ class _Reader:
 
 @lru_cache(256)
 def _make_reader(patterns: tuple[str, ...]) -> _Reader:
-    return _Reader(_build(patterns))
+    return _Reader([_build(patterns)])
 
 
 def _bit_of(char: str) -> int:
@@ -279,16 +294,12 @@ def _bit_of(char: str) -> int:
 def find_overlap(wanted: Sequence[str], held: Sequence[Sequence[str]]) -> int | None:
     """Return the index of the first list in `held` that has a path in common with `wanted`; None if
     there is none. All patterns have to be normalized."""
-    automaton = _Automaton()
-    ends = []
-    for patterns in held:
-        automaton.append(_build(tuple(patterns)))
-        ends.append(automaton.size)
-    found = _Reader(automaton).find(wanted)
+    reader = _Reader(_build(tuple(patterns)) for patterns in held)
+    found = reader.find(wanted)
     if not found:
         return None
     first = (found & -found).bit_length()
-    return next(index for index, end in enumerate(ends) if first <= end)
+    return next(index for index, end in enumerate(reader.joined.ends_of) if first <= end)
 
 
 def find_matching(path: str, held: Sequence[Sequence[str]]) -> list[int]:

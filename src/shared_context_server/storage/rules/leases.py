@@ -12,7 +12,7 @@ from shared_context_server.storage.contract import Fence, LeaseAttempt
 
 # Held in one session, or server-wide. So the check takes some milliseconds, whatever the patterns.
 MAX_PATH_LEASES = 64
-MAX_PATH_CHARS = 16_000
+MAX_PATH_CHARS = 8000
 
 
 def refuse_attempt(held: Lease | None, caller: Caller) -> LeaseAttempt | None:
