@@ -141,9 +141,10 @@ def _parse_class(text: str) -> int:
 
 class _Automaton:
     """The states of some patterns: bit `n` is the place before token `n`, and each pattern has one more
-    bit for its end. `by_token` has the states before each token."""
+    bit for its end. `by_token` has the states before each token; `by_class` are the tokens that have to
+    be compared with every other one."""
 
-    __slots__ = ("by_token", "ends", "size", "starts")
+    __slots__ = ("by_class", "by_token", "ends", "size", "starts")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.by_token: dict[_Token, int] = {}
@@ -155,42 +156,49 @@ class _Automaton:
                 self.size += 1
             self.ends |= 1 << self.size
             self.size += 1
+        self.by_class: dict[_Token, int] = {
+            token: token if isinstance(token, int) else _bit_of(token)
+            for token in self.by_token
+            if isinstance(token, int) or (isinstance(token, str) and token.isascii())
+        }
 
 
 class _Joined:
-    """The states of several automata, one behind the other. Those before a token are put together when
-    somebody asks for them: there may be thousands of different tokens, of which few are needed."""
+    """The states of several automata, one behind the other."""
 
-    __slots__ = ("_parts", "ends", "ends_of", "size", "starts")
+    __slots__ = ("_by_class", "_by_token", "ends", "ends_of", "size", "starts")
 
     def __init__(self, automata: Iterable[_Automaton]) -> None:
-        self._parts: dict[_Token, list[tuple[int, int]]] = {}
+        self._by_token: dict[_Token, int] = {}
         self.starts = self.ends = self.size = 0
         self.ends_of: list[int] = []
+        self._by_class: dict[_Token, int] = {}
         for one in automata:
             for token, states in one.by_token.items():
-                self._parts.setdefault(token, []).append((states, self.size))
+                self._by_token[token] = self._by_token.get(token, 0) | states << self.size
+            self._by_class |= one.by_class
             self.starts |= one.starts << self.size
             self.ends |= one.ends << self.size
             self.size += one.size
             self.ends_of.append(self.size)
 
     def find_states(self, token: _Token) -> int:
-        found = 0
-        for states, offset in self._parts.get(token, ()):
-            found |= states << offset
-        return found
+        return self._by_token.get(token, 0)
 
     def list_classes(self) -> list[tuple[int, int]]:
         """Return the classes, with the states before them."""
-        return [(token, self.find_states(token)) for token in self._parts if isinstance(token, int)]
+        return [
+            (chars, self.find_states(token))
+            for token, chars in self._by_class.items()
+            if isinstance(token, int)
+        ]
 
     def list_ascii(self) -> list[tuple[int, int]]:
         """Return the ASCII characters as classes, with the states before them."""
         return [
-            (_bit_of(token), self.find_states(token))
-            for token in self._parts
-            if isinstance(token, str) and token.isascii()
+            (chars, self.find_states(token))
+            for token, chars in self._by_class.items()
+            if isinstance(token, str)
         ]
 
 

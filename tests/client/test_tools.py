@@ -17,6 +17,7 @@ from shared_context_client import (
     Conflict,
     ContentTooLarge,
     InvalidArgument,
+    LeaseHeld,
     Limits,
     MemoryNotFound,
     PermissionDenied,
@@ -132,6 +133,16 @@ async def use_leases(client: SharedContextClient) -> None:
     assert (await client.release_lease("deploy", lease.fencing_token)).released
 
 
+async def hold_paths(client: SharedContextClient, other: SharedContextClient) -> None:
+    session = client.session(await create_session(client))
+    async with session.lease("parser", paths=["src/**"]) as mine:
+        assert mine.is_held
+        with pytest.raises(LeaseHeld) as held:
+            async with other.session(session.id).lease("fix", paths=["*/*.py"]):
+                pass
+    assert (held.value.details["name"], held.value.details["paths"]) == ("parser", ["src/**"])
+
+
 async def use_tasks(client: SharedContextClient) -> None:
     session = client.session(await create_session(client))
     first = (await session.add_task("Test it", priority=1)).task
@@ -176,6 +187,8 @@ async def test_every_tool_answers_its_typed_method(clock_server: RestartableServ
         await use_messages(client)
         await use_memory(client)
         await use_leases(client)
+        async with make_client(clock_server.url, "bob") as bob:
+            await hold_paths(client, bob)
         await use_tasks(client)
         await use_the_clock(client)
         await use_identity(client)

@@ -248,17 +248,23 @@ class Session:
         return await self._tools.list_leases(session_id=self.id)
 
     def lease(
-        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 60,
+        wait_seconds: float = 0,
+        paths: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[HeldLease]:
         """Hold a lease: `async with session.lease("deploy") as lease:` renews it in the background
-        and releases it at the end. Raises LeaseHeld if another agent still has it after
-        wait_seconds."""
+        and releases it at the end. Raises LeaseHeld if another agent still has it, or one on
+        overlapping paths, after wait_seconds."""
         return hold_lease(
             self._tools,
             name,
             session_id=self.id,
             ttl_seconds=ttl_seconds,
             wait_seconds=wait_seconds,
+            paths=paths,
         )
 
     async def add_task(
