@@ -19,10 +19,16 @@ RIGHT_CALLS: list[tuple[str, dict[str, Any]]] = [
     ("get_session", IN_SESSION),
     (
         "add_message",
-        {**IN_SESSION, "content": "häl\u2028lo \U0001f600 </script>", "metadata": {"a": 1}},
+        {
+            **IN_SESSION,
+            "content": "häl\u2028lo \U0001f600 </script>",
+            "metadata": {"a": 1},
+            "requires_ack": True,
+        },
     ),
     ("get_messages", {**IN_SESSION, "limit": 3}),
     ("wait_for_messages", {**IN_SESSION, "timeout_seconds": 0}),
+    ("acknowledge_message", {**IN_SESSION, "message_id": 1}),
     ("mark_read", {**IN_SESSION, "seq": 1}),
     ("get_digest", IN_SESSION),
     ("search_context", {**IN_SESSION, "query": "hello"}),

@@ -23,7 +23,9 @@ ENV_FILE = "ENV_FILE"
 READ_UNPREFIXED = "SCS_READ_UNPREFIXED"
 """true in our container image: there the environment always belongs to the server."""
 
-CLIENT_VARIABLES = frozenset({"SCS_URL", "SCS_API_KEY", "SCS_AGENT_ID", "SCS_AGENT_TYPE"})
+CLIENT_VARIABLES = frozenset(
+    {"SCS_URL", "SCS_API_KEY", "SCS_AGENT_ID", "SCS_AGENT_TYPE", "SCS_SESSION"}
+)
 """Variables of clients. SCS_API_KEY is also a setting of the server."""
 
 _TRUE = frozenset({"1", "true", "yes", "on"})

@@ -68,6 +68,14 @@ class TaskOutcome(StrEnum):
     RELEASED = "released"
 
 
+class Ack(StrEnum):
+    """Whether a message asks its readers for an acknowledgement, or is one."""
+
+    NONE = ""
+    REQUIRED = "required"
+    GIVEN = "given"
+
+
 class MemoryScope(StrEnum):
     """Whether an entry belongs to one agent or to all."""
 
@@ -147,7 +155,8 @@ class SessionSummary:
 
 
 class Message(NamedTuple):
-    """One message of a session's log. It never changes. `sender_instance`: see Caller.instance. A
+    """One message of a session's log. It never changes. `sender_instance`: see Caller.instance.
+    `ack` is GIVEN for the acknowledgement of its parent by its sender. A
     tuple, because thousands are made, and a frozen dataclass is slow to create."""
 
     id: int
@@ -162,6 +171,7 @@ class Message(NamedTuple):
     parent_message_id: int | None
     timestamp: datetime
     sender_instance: str = ""
+    ack: Ack = Ack.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +211,8 @@ class Lease:
     """A lock with an expiry: it is held until `expires_at`, or until it is released.
 
     `session_id` None means server-wide. `fencing_token` grows each time the lease is acquired.
-    `instance`: the thread of the holder that acquired it; "" if it named none.
+    `instance`: the thread of the holder that acquired it; "" if it named none. `paths`: the patterns of
+    paths that it protects.
     """
 
     session_id: str | None
@@ -211,6 +222,7 @@ class Lease:
     acquired_at: datetime
     expires_at: datetime
     instance: str = ""
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

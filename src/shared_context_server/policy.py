@@ -143,6 +143,19 @@ def can_reply_to(caller: Caller, message: Message) -> bool:
     )
 
 
+def can_acknowledge(caller: Caller, message: Message) -> bool:
+    """Whether the caller, who may see the message and write to the session, may acknowledge it: its
+    recipients may; if it has none, everyone but its sender."""
+    if message.sender == caller.agent_id:
+        return False
+    return not message.recipients or caller.agent_id in message.recipients
+
+
+def can_see_acknowledgements(caller: Caller, message: Message) -> bool:
+    """Whether the caller, who may see the message, may know who has acknowledged it."""
+    return caller.is_admin or message.sender == caller.agent_id
+
+
 def memory_address(
     caller: Caller, key: str, session_id: str | None, scope: MemoryScope
 ) -> MemoryAddress:

@@ -17,6 +17,7 @@ from shared_context_client import (
     Conflict,
     ContentTooLarge,
     InvalidArgument,
+    LeaseHeld,
     Limits,
     MemoryNotFound,
     PermissionDenied,
@@ -84,8 +85,11 @@ async def use_sessions(client: SharedContextClient) -> None:
 async def use_messages(client: SharedContextClient) -> None:
     session_id = await create_session(client)
     first = await client.add_message(
-        session_id, "Is it green?", recipients=["bob"], visibility="private"
+        session_id, "Is it green?", recipients=["bob"], visibility="private", requires_ack=True
     )
+    assert first.unknown_recipients == ["bob"]
+    told = await client.session(session_id).acknowledge(first.message_id)
+    assert (told.acknowledged, told.acknowledged_by, told.awaiting) == (False, [], ["bob"])
     second = await client.add_message(
         session_id, "It is.", parent_message_id=first.message_id, metadata={"type": "decision"}
     )
@@ -94,6 +98,7 @@ async def use_messages(client: SharedContextClient) -> None:
     page = await client.get_messages(session_id, after_seq=0, start_time=since)
     assert [message.content for message in page.messages] == ["Is it green?", "It is."]
     assert page.messages[0].recipients == ["bob"]
+    assert [message.requires_ack for message in page.messages] == [True, False]
     waited = await client.wait_for_messages(
         session_id, after_seq=1, timeout_seconds=5, include_own=True
     )
@@ -126,6 +131,16 @@ async def use_leases(client: SharedContextClient) -> None:
     assert lease.fencing_token is not None
     assert (await client.list_leases()).leases[0].holder == "alice"
     assert (await client.release_lease("deploy", lease.fencing_token)).released
+
+
+async def hold_paths(client: SharedContextClient, other: SharedContextClient) -> None:
+    session = client.session(await create_session(client))
+    async with session.lease("parser", paths=["src/**"]) as mine:
+        assert mine.is_held
+        with pytest.raises(LeaseHeld) as held:
+            async with other.session(session.id).lease("fix", paths=["*/*.py"]):
+                pass
+    assert (held.value.details["name"], held.value.details["paths"]) == ("parser", ["src/**"])
 
 
 async def use_tasks(client: SharedContextClient) -> None:
@@ -172,6 +187,8 @@ async def test_every_tool_answers_its_typed_method(clock_server: RestartableServ
         await use_messages(client)
         await use_memory(client)
         await use_leases(client)
+        async with make_client(clock_server.url, "bob") as bob:
+            await hold_paths(client, bob)
         await use_tasks(client)
         await use_the_clock(client)
         await use_identity(client)

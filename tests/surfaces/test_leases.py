@@ -281,3 +281,25 @@ async def test_leases_and_shared_memory_of_a_session_are_resources(url: str, mod
             assert read["count"] == 1
             with pytest.raises(Exception, match="not found"):
                 await eve.read_resource(uri)
+
+
+async def test_a_lease_on_paths_waits_for_the_holder_of_overlapping_ones(
+    as_agent: As, server: Server
+) -> None:
+    alice, bob = await as_agent("alice"), await as_agent("bob")
+    session_id = await new_session(alice)
+    mine = {"name": "parser", "session_id": session_id, "paths": ["./src/", "a.md"]}
+    first = await alice.call("acquire_lease", **mine, ttl_seconds=100)
+    assert first["paths"] == ["src/**", "a.md"]
+    other = {"name": "fix", "session_id": session_id, "paths": ["**/*.py"]}
+    refused = await bob.call("acquire_lease", **other)
+    assert refused.body == first.body | {"acquired": False, "fencing_token": None}
+    (listed,) = (await bob.call("list_leases", session_id=session_id))["leases"]
+    assert listed["paths"] == ["src/**", "a.md"]
+    (waits,) = await waiting(server, 1, bob.call("acquire_lease", **other, wait_seconds=PATIENCE_S))
+    await alice.call("release_lease", name="parser", session_id=session_id, fencing_token=1)
+    got = await waits
+    assert (got["acquired"], got["name"], got["paths"]) == (True, "fix", ["**/*.py"])
+    for paths in (["../x"], ["[a"], ["x"] * 21):
+        wrong = await bob.call("acquire_lease", name="x", session_id=session_id, paths=paths)
+        assert_refused(wrong, "INVALID_ARGUMENT", "paths")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from shared_context_server.models import Message, Visibility
+from shared_context_server.models import Ack, Message, Visibility
 from shared_context_server.storage.codec import MESSAGE
 from shared_context_server.storage.stored_messages import StoredMessages, rows_of
 from shared_context_server.tools.messages import MessageItem, MessageList, WaitResult
@@ -41,6 +41,7 @@ messages = st.builds(
     parent_message_id=st.none() | st.integers(1, 2**63 - 1),
     timestamp=st.datetimes(timezones=st.just(UTC)),
     sender_instance=st.just("") | texts,
+    ack=st.sampled_from(Ack),
 )
 
 
@@ -56,7 +57,8 @@ def test_messages_are_written_as_their_model_writes_them(found: list[Message]) -
 
 def test_a_row_an_item_and_a_record_have_the_same_fields_in_the_same_order() -> None:
     names = list(Message._fields)
-    assert [field.name for field in fields(MessageItem)] == names
+    shown = ["ack" if field.name == "requires_ack" else field.name for field in fields(MessageItem)]
+    assert shown == names
     columns = [column.strip().removeprefix("m.") for column in MESSAGE.split(",")]
     assert columns == ["created_at" if name == "timestamp" else name for name in names]
 

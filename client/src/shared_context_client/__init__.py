@@ -34,6 +34,7 @@ from shared_context_client._generated.errors import (
 )
 from shared_context_client._generated.results import (
     Access,
+    AcknowledgedBy,
     AgentItem,
     AgentList,
     AgentState,
@@ -59,6 +60,7 @@ from shared_context_client._generated.results import (
     MemoryScope,
     MemorySet,
     MemoryValue,
+    MessageAcknowledged,
     MessageAdded,
     MessageItem,
     MessageList,
@@ -119,6 +121,7 @@ from shared_context_client.wire import MISSING, Moment
 __all__ = [
     "MISSING",
     "Access",
+    "AcknowledgedBy",
     "AgentItem",
     "AgentList",
     "AgentState",
@@ -165,6 +168,7 @@ __all__ = [
     "MemoryScope",
     "MemorySet",
     "MemoryValue",
+    "MessageAcknowledged",
     "MessageAdded",
     "MessageItem",
     "MessageList",

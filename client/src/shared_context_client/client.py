@@ -97,11 +97,21 @@ class SharedContextClient(AsyncTools):
         return Session(self, self._connection, session_id)
 
     def lease(
-        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 60,
+        wait_seconds: float = 0,
+        paths: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[HeldLease]:
         """Hold a server-wide lease for an `async with` block. See Session.lease."""
         return hold_lease(
-            self, name, session_id=None, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds
+            self,
+            name,
+            session_id=None,
+            ttl_seconds=ttl_seconds,
+            wait_seconds=wait_seconds,
+            paths=paths,
         )
 
     def batch(self) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from shared_context_client._generated.errors import LeaseLost
@@ -54,6 +54,7 @@ async def hold_lease(
     session_id: str | None,
     ttl_seconds: int,
     wait_seconds: float,
+    paths: Sequence[str] | None = None,
 ) -> AsyncIterator[HeldLease]:
     """Acquire the lease, renew it in the background, release it at the end.
 
@@ -61,12 +62,21 @@ async def hold_lease(
     """
     asked_at = time.monotonic()
     acquired = await tools.acquire_lease(
-        name, session_id=session_id, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds or None
+        name,
+        session_id=session_id,
+        ttl_seconds=ttl_seconds,
+        wait_seconds=wait_seconds or None,
+        paths=paths,
     )
     if not acquired.acquired:
         raise LeaseHeld(
-            f"{acquired.holder!r} holds the lease {name!r}.",
-            details={"holder": acquired.holder, "expires_at": acquired.expires_at},
+            f"{acquired.holder!r} holds the lease {acquired.name!r}.",
+            details={
+                "holder": acquired.holder,
+                "expires_at": acquired.expires_at,
+                "name": acquired.name,
+                "paths": acquired.paths,
+            },
         )
     if wait_seconds:  # most of that time may have passed before the lease began
         asked_at = time.monotonic()

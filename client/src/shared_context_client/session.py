@@ -18,6 +18,7 @@ from shared_context_client._generated.results import (
     MemoryScope,
     MemorySet,
     MemoryValue,
+    MessageAcknowledged,
     MessageAdded,
     MessageItem,
     MessageList,
@@ -124,8 +125,10 @@ class Session:
         parent_message_id: int | None = None,
         idempotency_key: str | None = None,
         lease: HeldLease | None = None,
+        requires_ack: bool | None = None,
     ) -> MessageAdded:
-        """Add a message. With a lease, only while it is held."""
+        """Add a message. With a lease, only while it is held. With requires_ack, its readers are asked
+        for an acknowledgement."""
         return await self._tools.add_message(
             self.id,
             content,
@@ -136,7 +139,12 @@ class Session:
             idempotency_key=idempotency_key,
             lease=None if lease is None else lease.name,
             fencing_token=None if lease is None else lease.fencing_token,
+            requires_ack=requires_ack,
         )
+
+    async def acknowledge(self, message_id: int) -> MessageAcknowledged:
+        """Acknowledge a message. Its sender is told who has and who has not. See acknowledge_message."""
+        return await self._tools.acknowledge_message(self.id, message_id)
 
     async def messages(
         self,
@@ -240,17 +248,23 @@ class Session:
         return await self._tools.list_leases(session_id=self.id)
 
     def lease(
-        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 60,
+        wait_seconds: float = 0,
+        paths: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[HeldLease]:
         """Hold a lease: `async with session.lease("deploy") as lease:` renews it in the background
-        and releases it at the end. Raises LeaseHeld if another agent still has it after
-        wait_seconds."""
+        and releases it at the end. Raises LeaseHeld if another agent still has it, or one on
+        overlapping paths, after wait_seconds."""
         return hold_lease(
             self._tools,
             name,
             session_id=self.id,
             ttl_seconds=ttl_seconds,
             wait_seconds=wait_seconds,
+            paths=paths,
         )
 
     async def add_task(

@@ -127,10 +127,17 @@ class SyncSession:
 
     @contextmanager
     def lease(
-        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 60,
+        wait_seconds: float = 0,
+        paths: Sequence[str] | None = None,
     ) -> Iterator[HeldLease]:
         """Hold a lease for a `with` block. See Session.lease."""
-        held = self.session.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
+        held = self.session.lease(
+            name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, paths=paths
+        )
         with _entered(self.loop, held) as lease:
             yield lease
 
@@ -227,10 +234,17 @@ class SyncSharedContextClient(SyncTools):
 
     @contextmanager
     def lease(
-        self, name: str, *, ttl_seconds: int = 60, wait_seconds: float = 0
+        self,
+        name: str,
+        *,
+        ttl_seconds: int = 60,
+        wait_seconds: float = 0,
+        paths: Sequence[str] | None = None,
     ) -> Iterator[HeldLease]:
         """Hold a server-wide lease for a `with` block. See Session.lease."""
-        held = self._client.lease(name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
+        held = self._client.lease(
+            name, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, paths=paths
+        )
         with _entered(self._loop, held) as lease:
             yield lease
 

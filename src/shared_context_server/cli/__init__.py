@@ -36,6 +36,7 @@ _COMMANDS = {
     "watch": ("watch:watch", "Print messages as they come, one line each."),
     "wait": ("watch:wait", "Wait for one message and print it."),
     "hook": ("hook:hook", "Tell an agent its unread mentions, from a client's hook."),
+    "guard": ("guard:guard", "Check staged files against the leases of others, before a commit."),
     "channel": ("channel:channel", "Push messages into Claude Code (preview)."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),

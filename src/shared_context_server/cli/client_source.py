@@ -176,7 +176,11 @@ def _default(model: type, name: str) -> str:
     else:
         assert issubclass(model, BaseModel)
         default = model.model_fields[name].default
-    return ' = ""' if default == "" else ""
+    if default == "":
+        return ' = ""'
+    if default == []:
+        return " = []  # noqa: RUF012 - pydantic copies it"
+    return " = False" if default is False else ""
 
 
 # Tools

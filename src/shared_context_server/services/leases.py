@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -22,6 +22,7 @@ from shared_context_server.models import (
     Session,
     Waiting,
 )
+from shared_context_server.path_patterns import PatternError, normalize_patterns
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress
 from shared_context_server.services.paging import decode_cursor, encode_cursor
@@ -34,12 +35,14 @@ DEFAULT_LISTED = 100
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """A request for a lease. `session_id` None: a server-wide lease."""
+    """A request for a lease. `session_id` None: a server-wide lease. `paths`: see path_patterns; None
+    leaves those of a lease that is renewed."""
 
     session_id: str | None
     name: str
     ttl_seconds: float
     wait_seconds: float
+    paths: Sequence[str] | None = None
 
 
 async def acquire_lease(
@@ -57,6 +60,8 @@ async def acquire_lease(
     """
     policy.require_permission(caller, Permission.WRITE)
     _require_not_of_task(request.session_id, request.name)
+    if request.paths is not None:
+        request = replace(request, paths=_normalize(request.paths))
     if request.wait_seconds == 0:
         return await _try(services, caller, request)
     with (
@@ -87,6 +92,7 @@ async def _try(services: Services, caller: Caller, request: LeaseRequest) -> Lea
             ttl=timedelta(seconds=request.ttl_seconds),
             now=utc_now(),
             guard=_guard(policy.require_session_write, caller, request.session_id),
+            paths=None if request.paths is None else tuple(request.paths),
         )
     )
     try:
@@ -163,6 +169,17 @@ async def list_leases(
     return LeasePage(page, encode_cursor(page[-1].name) if len(found) > limit else None)
 
 
+def _normalize(paths: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return normalize_patterns(paths)
+    except PatternError as exc:
+        raise InvalidArgument(
+            f"paths: {exc}.",
+            field="paths",
+            suggestion='Give patterns such as "src/parser/**" or "docs/*.md".',
+        ) from exc
+
+
 def _require_not_of_task(session_id: str | None, name: str) -> None:
     """Raise InvalidArgument for a lease that only claims of a task may hold."""
     if session_id is not None and is_of_task(name):
@@ -191,7 +208,7 @@ def _concerns(request: LeaseRequest) -> Callable[[Event], bool]:
         if event.session_id != request.session_id:
             return False
         if event.kind is EventKind.LEASE_CHANGED:
-            return event.name == request.name
+            return bool(request.paths) or event.name == request.name
         return event.kind in (EventKind.SESSION_CLOSED, EventKind.SESSION_DELETED)
 
     return concerns

@@ -30,6 +30,7 @@ from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import SharedContextError
 from shared_context_server.models import (
     MAX_AGENT_ID_CHARS,
+    Ack,
     Caller,
     JsonObject,
     Message,
@@ -74,14 +75,18 @@ class UnreadInSession:
 
 @dataclass(frozen=True, slots=True)
 class UnreadMentions:
-    """The unread mentions of an agent, by session; of the sessions at most MAX_SHOWN."""
+    """The unread mentions of an agent, by session; of the sessions at most MAX_SHOWN. `requiring_ack`:
+    how many of them ask for an acknowledgement."""
 
     count: int
     sessions: tuple[UnreadInSession, ...]
+    requiring_ack: int = 0
 
     def text(self) -> str:
         """One line for a model to read."""
         head = f"{self.count} unread mention{'s' if self.count != 1 else ''} of you"
+        if self.requiring_ack:
+            head += f" ({self.requiring_ack} to acknowledge)"
         if len(self.sessions) == 1:
             (only,) = self.sessions
             return (
@@ -97,8 +102,10 @@ class UnreadMentions:
 
     def meta(self) -> JsonObject:
         """The same for programs."""
+        asking: JsonObject = {"requires_ack": self.requiring_ack} if self.requiring_ack else {}
         return {
             "count": self.count,
+            **asking,
             "sessions": [
                 {
                     "session_id": one.session_id,
@@ -343,7 +350,8 @@ def _summarize(messages: Sequence[Message]) -> UnreadMentions | None:
         UnreadInSession(session_id, len(seqs), min(seqs), max(seqs))
         for session_id, seqs in by_session.items()
     )
-    return UnreadMentions(len(messages), sessions[-MAX_SHOWN:])
+    requiring_ack = sum(message.ack is Ack.REQUIRED for message in messages)
+    return UnreadMentions(len(messages), sessions[-MAX_SHOWN:], requiring_ack)
 
 
 def header_value(unread: UnreadMentions) -> bytes:

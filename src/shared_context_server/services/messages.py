@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.errors import CursorLost
-from shared_context_server.models import Caller, Event, EventKind, JsonObject, Message, Visibility
+from shared_context_server.errors import CursorLost, InvalidArgument, SharedContextError
+from shared_context_server.models import (
+    Ack,
+    Caller,
+    Event,
+    EventKind,
+    JsonObject,
+    Message,
+    Visibility,
+)
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.steady_time import utc_now
@@ -42,12 +50,19 @@ async def add_message(
     parent_message_id: int | None,
     idempotency_key: str | None,
     fence: Fence | None = None,
+    requires_ack: bool = False,
 ) -> AddedMessage:
     """Append a message durably to the session's log. Raises LeaseLost if the caller does not hold
     `fence`."""
     distinct = tuple(dict.fromkeys(recipients))
     if wrong := await services.identity.names.check_agent_ids(distinct, "recipients"):
         raise wrong
+    if requires_ack and visibility is Visibility.PRIVATE and not set(distinct) - {caller.agent_id}:
+        raise InvalidArgument(
+            "requires_ack: nobody else sees a private message without other recipients.",
+            field="requires_ack",
+            suggestion="Name in recipients who shall acknowledge the message.",
+        )
     new = NewMessage(
         session_id=session_id,
         sender=caller,
@@ -60,13 +75,36 @@ async def add_message(
         idempotency_key=idempotency_key,
         fingerprint=""
         if idempotency_key is None
-        else fingerprint(content, visibility.value, sorted(distinct), metadata, parent_message_id),
+        else fingerprint(
+            *(content, visibility.value, sorted(distinct), metadata, parent_message_id),
+            *(["requires_ack"] if requires_ack else []),
+        ),
         fence=fence,
+        ack=Ack.REQUIRED if requires_ack else Ack.NONE,
     )
     added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
     if not added.duplicate:
         announce(services, to_appended(new, added))
     return added
+
+
+async def find_unknown_recipients(
+    services: Services, session_id: str, recipients: Sequence[str]
+) -> list[str]:
+    """Return those recipients that have never called the server and are not invited to the session:
+    misspelled names, perhaps. No query if there are no recipients."""
+    if not recipients:
+        return []
+    names = list(dict.fromkeys(recipients))
+    try:
+        known = await services.store.agents.find_known(names)
+        if len(known) == len(names):
+            return []
+        session = await services.store.sessions.get(session_id)
+    except SharedContextError:
+        return []  # the message is stored, so this must not fail the call
+    expected = known | services.presence.list_noted() | {session.created_by, *session.invited}
+    return [name for name in names if name not in expected]
 
 
 def announce(services: Services, message: Message) -> None:

@@ -52,6 +52,10 @@ class Presence:
             key = caller.agent_id, ""
         self._seen[key] = caller.agent_type, MACHINE_CLOCK.now_us(), action
 
+    def list_noted(self) -> frozenset[str]:
+        """Return the ids of agents that have called since the last flush."""
+        return frozenset(agent_id for agent_id, _ in self._seen)
+
     def note_waiting(self, caller: Caller) -> None:
         """Remember that this caller still follows or waits."""
         seen = self._seen.get((caller.agent_id, caller.instance))

@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from shared_context_server.models import (
     Access,
+    Ack,
     Agent,
     AgentState,
     ApiKey,
@@ -183,7 +184,7 @@ _recall_session = lru_cache(maxsize=256)(_to_empty_session)
 
 MESSAGE = """
     m.id, m.session_id, m.seq, m.sender, m.sender_type, m.content, m.visibility, m.recipients,
-    m.metadata, m.parent_message_id, m.created_at, m.sender_instance
+    m.metadata, m.parent_message_id, m.created_at, m.sender_instance, m.ack
 """
 
 
@@ -205,6 +206,7 @@ def to_message(row: Row) -> Message:
         parent_message_id=row[9],
         timestamp=decode_time(row[10]),
         sender_instance=row[11],
+        ack=Ack(row[12]) if row[12] else Ack.NONE,
     )
 
 
@@ -218,6 +220,7 @@ def from_message(message: Message) -> Row:
         message.parent_message_id,
         encode_time(message.timestamp),
         message.sender_instance,
+        message.ack.value,
     )
 
 
@@ -279,7 +282,7 @@ def to_memory_listing(session_id: str | None, owner: str | None, row: Row) -> Me
     )
 
 
-LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance"
+LEASE = "name, holder, fencing_token, acquired_at, expires_at, instance, paths"
 
 
 def to_lease(session_id: str | None, row: Row) -> Lease:
@@ -291,6 +294,7 @@ def to_lease(session_id: str | None, row: Row) -> Lease:
         acquired_at=decode_time(row[3]),
         expires_at=decode_time(row[4]),
         instance=row[5],
+        paths=() if row[6] == "[]" else tuple(decode_json(row[6])),
     )
 
 

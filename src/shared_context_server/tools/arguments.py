@@ -152,8 +152,8 @@ def _write_time(value: datetime) -> str:
     return value.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def _is_empty(text: str) -> bool:
-    return not text
+def is_false(value: object) -> bool:
+    return not value
 
 
 # JSON that is checked elsewhere: arguments below, stored values when they were written.
@@ -195,6 +195,6 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Instance = Annotated[
-    str, Field(exclude_if=_is_empty, description="The agent's thread; left out if it names none.")
+    str, Field(exclude_if=is_false, description="The agent's thread; left out if it names none.")
 ]
 JsonArgument = Annotated[AnyJson, AfterValidator(_limit_json)]

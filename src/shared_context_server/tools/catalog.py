@@ -6,6 +6,7 @@ from typing import Any
 
 from shared_context_server.settings import ToolSet
 from shared_context_server.tools import (
+    acknowledgements,
     agents,
     clock,
     identity,
@@ -21,6 +22,7 @@ TOOLS: tuple[Tool[Any, Any], ...] = (
     *identity.TOOLS,
     *sessions.TOOLS,
     *messages.TOOLS,
+    *acknowledgements.TOOLS,
     *memory.TOOLS,
     *leases.TOOLS,
     *tasks.TOOLS,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Permission
+from shared_context_server.path_patterns import MAX_PATTERN_CHARS, MAX_PATTERNS
 from shared_context_server.services import leases
 from shared_context_server.services.context import Services
 from shared_context_server.storage.contract import Fence
@@ -23,10 +24,12 @@ from shared_context_server.tools.arguments import (
     Result,
     SessionId,
     Time,
+    is_false,
 )
 from shared_context_server.tools.registry import READS, SETS, Call, Tool
 
 ONE_DAY_S = 86_400
+Paths = Annotated[list[str], Field(exclude_if=is_false)]
 
 
 class AcquireLease(Arguments):
@@ -36,6 +39,13 @@ class AcquireLease(Arguments):
     wait_seconds: Annotated[
         Number, Field(ge=0, le=120, description="How long to wait for the holder.")
     ] = 0
+    paths: Annotated[
+        list[Annotated[str, Field(max_length=MAX_PATTERN_CHARS)]] | None,
+        Field(
+            max_length=MAX_PATTERNS,
+            description="Globs such as src/**: also refused if others hold overlapping ones.",
+        ),
+    ] = None
 
 
 class LeaseAcquired(Result):
@@ -46,6 +56,7 @@ class LeaseAcquired(Result):
     holder: str | None
     expires_at: Time
     instance: Instance = ""
+    paths: Paths = []
 
 
 class ReleaseLease(Arguments):
@@ -74,6 +85,7 @@ class LeaseItem(BaseModel):
     acquired_at: Time
     expires_at: Time
     instance: Instance = ""
+    paths: Paths = []
 
 
 class LeaseList(Result):
@@ -107,6 +119,7 @@ def lease_list(page: leases.LeasePage) -> LeaseList:
             fencing_token=lease.fencing_token,
             holder=lease.holder,
             instance=lease.instance,
+            paths=list(lease.paths),
             acquired_at=lease.acquired_at,
             expires_at=lease.expires_at,
         )
@@ -127,6 +140,7 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
             name=arguments.name,
             ttl_seconds=arguments.ttl_seconds,
             wait_seconds=arguments.wait_seconds,
+            paths=arguments.paths,
         ),
         call.report_progress,
     )
@@ -134,11 +148,12 @@ async def acquire_lease(services: Services, call: Call, arguments: AcquireLease)
     is_told = attempt.is_acquired or policy.may_read(call.caller)
     return LeaseAcquired(
         acquired=attempt.is_acquired,
-        name=lease.name,
+        name=lease.name if is_told else arguments.name,
         session_id=lease.session_id,
         fencing_token=lease.fencing_token if attempt.is_acquired else None,
         holder=lease.holder if is_told else None,
         instance=lease.instance if is_told else "",
+        paths=list(lease.paths) if is_told else [],
         expires_at=lease.expires_at,
     )
 

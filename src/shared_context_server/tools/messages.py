@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import (
+    Ack,
     AgentId,
     MemoryScope,
     Message,
@@ -44,6 +45,7 @@ from shared_context_server.tools.arguments import (
     SessionId,
     Time,
     TimeArgument,
+    is_false,
 )
 from shared_context_server.tools.leases import fence_of
 from shared_context_server.tools.registry import ADDS, READS, SETS, Call, Tool
@@ -52,7 +54,7 @@ from shared_context_server.tools.written import Written, write_result
 
 @dataclass(slots=True)
 class MessageItem:
-    """A message as every surface shows it: the fields of Message, in order. It is not a model,
+    """A message as every surface shows it: the fields of Message, in order, but ack. It is not a model,
     because models take several times as long to make, and an answer may have a thousand messages.
     """
 
@@ -68,10 +70,11 @@ class MessageItem:
     parent_message_id: int | None
     timestamp: Time
     sender_instance: Instance = ""
+    requires_ack: Annotated[bool, Field(exclude_if=is_false)] = False
 
     @classmethod
     def of(cls, message: Message) -> MessageItem:
-        return cls(*message)
+        return cls(*message[:-1], message.ack is Ack.REQUIRED)
 
 
 class AddMessage(Arguments):
@@ -87,6 +90,9 @@ class AddMessage(Arguments):
     idempotency_key: Annotated[
         IdempotencyKey | None, Field(description="Repeat it when you retry.")
     ] = None
+    requires_ack: Annotated[bool, Field(description="Recipients shall acknowledge_message.")] = (
+        False
+    )
     lease: Annotated[LeaseName | None, Field(description="Refuse unless you hold it.")] = None
     fencing_token: FencingToken | None = None
 
@@ -96,6 +102,9 @@ class MessageAdded(Result):
     seq: int
     timestamp: Time
     duplicate: bool
+    unknown_recipients: list[str] = Field(
+        default=[], exclude_if=is_false, description="Never seen: misspelled?"
+    )
 
 
 class GetMessages(Arguments):
@@ -256,9 +265,16 @@ async def add_message(services: Services, call: Call, arguments: AddMessage) -> 
         parent_message_id=arguments.parent_message_id,
         idempotency_key=arguments.idempotency_key,
         fence=fence_of(arguments.lease, arguments.fencing_token),
+        requires_ack=arguments.requires_ack,
     )
     return MessageAdded(
-        message_id=added.id, seq=added.seq, timestamp=added.timestamp, duplicate=added.duplicate
+        message_id=added.id,
+        seq=added.seq,
+        timestamp=added.timestamp,
+        duplicate=added.duplicate,
+        unknown_recipients=await messages.find_unknown_recipients(
+            services, arguments.session_id, arguments.recipients
+        ),
     )
 
 

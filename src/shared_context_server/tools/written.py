@@ -66,8 +66,10 @@ def _write_row(row: Row) -> str:
         parent_id,
         created_at_us,
         instance,
+        ack,
     ) = row
     shown_instance = f',"sender_instance":{_quote(instance)}' if instance else ""
+    shown_ack = ',"requires_ack":true' if ack == "required" else ""
     second, microsecond = divmod(created_at_us, _SECOND_US)
     return (
         f'{{"id":{message_id},"session_id":{_quote(session_id)},"seq":{seq},'
@@ -75,7 +77,7 @@ def _write_row(row: Row) -> str:
         f'"content":{to_json(content).decode()},"visibility":"{visibility}",'
         f'"recipients":{recipients},"metadata":{metadata},'
         f'"parent_message_id":{"null" if parent_id is None else parent_id},'
-        f'"timestamp":"{_write_second(second)}.{microsecond:06d}Z"{shown_instance}}}'
+        f'"timestamp":"{_write_second(second)}.{microsecond:06d}Z"{shown_instance}{shown_ack}}}'
     )
 
 

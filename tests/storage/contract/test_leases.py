@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared_context_server.errors import (
+    Conflict,
     LeaseLost,
     MemoryNotFound,
     MessageNotFound,
@@ -21,6 +22,7 @@ from shared_context_server.errors import (
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import Fence, LeaseAttempt
+from shared_context_server.storage.rules.leases import MAX_PATH_CHARS, MAX_PATH_LEASES
 from tests.storage.builders import (
     ALICE,
     BOB,
@@ -49,6 +51,7 @@ async def acquire(
     session_id: str | None = None,
     seconds: float = 0,
     ttl_s: float = 10,
+    paths: tuple[str, ...] | None = None,
 ) -> LeaseAttempt:
     return await store.leases.acquire(
         session_id,
@@ -57,6 +60,7 @@ async def acquire(
         ttl=timedelta(seconds=ttl_s),
         now=at(seconds),
         guard=allow if session_id else None,
+        paths=paths,
     )
 
 
@@ -423,3 +427,67 @@ LEASE_STEPS: dict[str, Any] = {
     "release": release_both,
     "write": write_both,
 }
+
+
+# Leases on paths
+
+
+async def test_overlapping_paths_have_one_holder_until_they_are_free(store: Store) -> None:
+    first = await acquire(store, ALICE, "parser", paths=("src/**", "docs/a.md"))
+    assert first.lease.paths == ("src/**", "docs/a.md")
+    refused = await acquire(store, BOB, "fix", seconds=1, paths=("*/*.py",))
+    assert refused == LeaseAttempt(first.lease, is_acquired=False)
+    # Of her own, on other paths, and without paths.
+    assert (await acquire(store, ALICE, "more", paths=("src/a.py",), ttl_s=5)).is_acquired
+    assert (await acquire(store, BOB, "docs", paths=("docs/b*",))).is_acquired
+    assert (await acquire(store, BOB, "deploy")).lease.paths == ()
+    other_thread = replace(ALICE, instance="two")
+    assert not (await acquire(store, other_thread, "x", paths=("src/x",))).is_acquired
+    # A renewal leaves the paths or replaces them, if nobody holds the new ones.
+    assert (await acquire(store, ALICE, "parser", seconds=2)).lease.paths == first.lease.paths
+    assert not (await acquire(store, ALICE, "parser", paths=("docs/*",))).is_acquired
+    assert (await acquire(store, ALICE, "parser", seconds=2, paths=("lib/**",))).is_acquired
+    assert not (await acquire(store, BOB, "fix", seconds=3, paths=("*/*.py",))).is_acquired
+    late = await acquire(store, BOB, "fix", seconds=5, paths=("src/*.py",))
+    assert late.is_acquired  # the second lease of hers has expired by then
+    assert (await acquire(store, BOB, "parser", seconds=12)).lease.paths == ()
+    listed = await store.leases.list_held(None, limit=10, now=at(12), guard=None)
+    assert {one.name: one.paths for one in listed} == {"fix": ("src/*.py",), "parser": ()}
+    held = await store.leases.list_of_holders(["bob"], ALICE, now=at(12))
+    assert [(one.name, one.paths) for one in held] == [("fix", ("src/*.py",)), ("parser", ())]
+
+
+async def test_paths_of_other_sessions_do_not_matter(store: Store) -> None:
+    for session_id in ("session_1", "session_2"):
+        await add_session(store, session_id)
+        attempt = await acquire(
+            store, make_caller(session_id), "x", session_id=session_id, paths=("**",)
+        )
+        assert attempt.is_acquired
+    assert (await acquire(store, BOB, "x", paths=("**",))).is_acquired
+
+
+async def test_of_those_that_take_overlapping_paths_at_once_one_gets_them(store: Store) -> None:
+    attempts = await asyncio.gather(
+        *(
+            acquire(store, make_caller(f"agent-{n}"), f"lease-{n}", paths=("a/*", f"b/{n}"))
+            for n in range(12)
+        )
+    )
+    assert sum(one.is_acquired for one in attempts) == 1
+    assert len({one.lease.name for one in attempts}) == 1
+
+
+async def test_the_paths_held_in_a_session_are_limited(store: Store) -> None:
+    for n in range(MAX_PATH_LEASES):
+        assert (await acquire(store, name=f"lease-{n}", paths=(f"a/{n}",))).is_acquired
+    with pytest.raises(Conflict):
+        await acquire(store, name="one more", paths=("b",))
+    assert (await acquire(store, name="lease-3", paths=("b",))).is_acquired
+    await add_session(store)
+    size = MAX_PATH_CHARS // 8
+    for n in range(8):
+        long = (f"{n}" + "x" * (size - 1),)
+        assert (await acquire(store, name=f"{n}", session_id="session_1", paths=long)).is_acquired
+    with pytest.raises(Conflict):
+        await acquire(store, name="9", session_id="session_1", paths=("y",))

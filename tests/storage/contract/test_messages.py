@@ -16,9 +16,14 @@ from shared_context_server.errors import (
     SessionClosed,
     SessionNotFound,
 )
-from shared_context_server.models import Access, Message, Session, Visibility
+from shared_context_server.models import Access, Ack, Message, Session, Visibility
 from shared_context_server.storage import Store
-from shared_context_server.storage.contract import AddedMessage, MessageQuery, SenderCount
+from shared_context_server.storage.contract import (
+    Acknowledgement,
+    AddedMessage,
+    MessageQuery,
+    SenderCount,
+)
 from tests.storage.builders import (
     ADMIN,
     ALICE,
@@ -54,6 +59,7 @@ async def test_a_message_comes_back_as_it_was_added(store: Store) -> None:
         metadata={"z": [1, 2.5, None, {"deep": True}], "a": "x"},
         parent_message_id=parent.id,
         created_at=at(1.5),
+        ack=Ack.REQUIRED,
     )
     assert added == AddedMessage(id=added.id, seq=2, timestamp=at(1.5), duplicate=False)
     message = await store.messages.get("session_1", added.id, CAROL, allow)
@@ -70,10 +76,33 @@ async def test_a_message_comes_back_as_it_was_added(store: Store) -> None:
         parent_message_id=parent.id,
         timestamp=at(1.5),
         sender_instance="one",
+        ack=Ack.REQUIRED,
     )
     assert list(message.metadata) == ["z", "a"]
     page = await store.messages.list_visible("session_1", CAROL, ALL, allow)
     assert page.messages[-1] == message
+
+
+async def test_an_agent_acknowledges_a_message_once_at_a_time_or_later(store: Store) -> None:
+    await add_session(store)
+    asking = await add_message(store, ack=Ack.REQUIRED)
+    other = await add_message(store, ack=Ack.REQUIRED)
+    given = {"ack": Ack.GIVEN, "parent_message_id": asking.id}
+    first = await asyncio.gather(
+        *(add_message(store, sender=BOB, created_at=at(2), **given) for _ in range(5))
+    )
+    assert len({(one.id, one.seq) for one in first}) == 1
+    assert sorted(one.duplicate for one in first) == [False, True, True, True, True]
+    await add_message(store, sender=CAROL, created_at=at(3), **given)
+    await add_message(store, sender=BOB, ack=Ack.GIVEN, parent_message_id=other.id)
+    await add_message(store, sender=ALICE, parent_message_id=asking.id)  # a plain reply
+    await store.sessions.close("session_1", NOON, allow, make_audit())
+    again = await add_message(store, sender=BOB, guard=refuse, created_at=at(9), **given)
+    assert (again.id, again.timestamp, again.duplicate) == (first[0].id, at(2), True)
+    found = await store.messages.list_acknowledgements("session_1", asking.id, limit=5)
+    assert found == [Acknowledgement("bob", at(2)), Acknowledgement("carol", at(3))]
+    one = await store.messages.list_acknowledgements("session_1", asking.id, limit=1)
+    assert one == found[:1]
 
 
 async def test_each_session_counts_from_one(store: Store) -> None:

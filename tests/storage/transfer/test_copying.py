@@ -83,6 +83,7 @@ def message_row(message_id: int, seq: int, session_id: str = "s", **fields: Any)
         "metadata": "{}",
         "content": "hello",
         "sender_instance": "",
+        "ack": "",
     }
     assert tuple(row) == MESSAGE.columns
     return tuple((row | fields).values())

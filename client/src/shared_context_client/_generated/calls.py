@@ -24,6 +24,7 @@ from shared_context_client._generated.results import (
     MemoryScope,
     MemorySet,
     MemoryValue,
+    MessageAcknowledged,
     MessageAdded,
     MessageList,
     Permission,
@@ -172,6 +173,7 @@ class Calls:
         metadata: Mapping[str, Any] | None = None,
         parent_message_id: int | None = None,
         idempotency_key: str | None = None,
+        requires_ack: bool | None = None,
         lease: str | None = None,
         fencing_token: int | None = None,
         auth_token: str | None = None,
@@ -180,6 +182,7 @@ class Calls:
 
         visibility: private: you and recipients. agent_only: your agent_type. Default: public.
         idempotency_key: Repeat it when you retry.
+        requires_ack: Recipients shall acknowledge_message. Default: False.
         lease: Refuse unless you hold it.
         """
         return make_call(
@@ -192,6 +195,7 @@ class Calls:
             metadata=metadata,
             parent_message_id=parent_message_id,
             idempotency_key=idempotency_key,
+            requires_ack=requires_ack,
             lease=lease,
             fencing_token=fencing_token,
             auth_token=auth_token,
@@ -353,6 +357,18 @@ class Calls:
             auth_token=auth_token,
         )
 
+    def acknowledge_message(
+        self, session_id: str, message_id: int, *, auth_token: str | None = None
+    ) -> Call[MessageAcknowledged]:
+        """Confirm a message with requires_ack. Its sender calls it to see who has, and who has not."""
+        return make_call(
+            registry.ACKNOWLEDGE_MESSAGE,
+            MessageAcknowledged,
+            session_id=session_id,
+            message_id=message_id,
+            auth_token=auth_token,
+        )
+
     def set_memory(
         self,
         key: str,
@@ -470,6 +486,7 @@ class Calls:
         *,
         ttl_seconds: int | None = None,
         wait_seconds: float | None = None,
+        paths: Sequence[str] | None = None,
         auth_token: str | None = None,
     ) -> Call[LeaseAcquired]:
         """Hold a name exclusively for ttl_seconds, before work that only one agent may do; call again to renew. acquired=false: holder has it until expires_at. Pass lease and fencing_token to your writes: they are refused once you have lost the lease.
@@ -477,6 +494,7 @@ class Calls:
         session_id: Default: server-wide.
         ttl_seconds: Default: 60.
         wait_seconds: How long to wait for the holder. Default: 0.
+        paths: Globs such as src/**: also refused if others hold overlapping ones.
         """
         return make_call(
             registry.ACQUIRE_LEASE,
@@ -485,6 +503,7 @@ class Calls:
             session_id=session_id,
             ttl_seconds=ttl_seconds,
             wait_seconds=wait_seconds,
+            paths=paths,
             auth_token=auth_token,
         )
 

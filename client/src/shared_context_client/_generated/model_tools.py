@@ -19,6 +19,7 @@ from shared_context_client._generated.results import (
     MemoryList,
     MemorySet,
     MemoryValue,
+    MessageAcknowledged,
     MessageAdded,
     MessageList,
     SearchResults,
@@ -138,6 +139,11 @@ MODEL_TOOLS = (
                     "maxLength": 255,
                     "minLength": 1,
                     "type": "string",
+                },
+                "requires_ack": {
+                    "default": False,
+                    "description": "Recipients shall acknowledge_message.",
+                    "type": "boolean",
                 },
                 "lease": {
                     "description": "Refuse unless you hold it.",
@@ -347,6 +353,19 @@ MODEL_TOOLS = (
         },
     ),
     ModelTool(
+        registry.ACKNOWLEDGE_MESSAGE,
+        MessageAcknowledged,
+        "Confirm a message with requires_ack. Its sender calls it to see who has, and who has not.",
+        {
+            "properties": {
+                "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
+                "message_id": {"minimum": 1, "maximum": 9223372036854775807, "type": "integer"},
+            },
+            "required": ["session_id", "message_id"],
+            "type": "object",
+        },
+    ),
+    ModelTool(
         registry.SET_MEMORY,
         MemorySet,
         "Store a JSON value under a key, for yourself or, with scope shared, for others. Returns its version, from 1. With expected_version, a value that others have changed is a CONFLICT and stays.",
@@ -478,6 +497,12 @@ MODEL_TOOLS = (
                     "minimum": 0,
                     "maximum": 120,
                     "type": "number",
+                },
+                "paths": {
+                    "description": "Globs such as src/**: also refused if others hold overlapping ones.",
+                    "items": {"maxLength": 200, "type": "string"},
+                    "maxItems": 20,
+                    "type": "array",
                 },
             },
             "required": ["name"],

@@ -21,6 +21,7 @@ WAIT_FOR_MESSAGES = Tool(
 MARK_READ = Tool("mark_read", is_repeatable=True)
 GET_DIGEST = Tool("get_digest", is_repeatable=True)
 SEARCH_CONTEXT = Tool("search_context", is_repeatable=True)
+ACKNOWLEDGE_MESSAGE = Tool("acknowledge_message", is_repeatable=True)
 SET_MEMORY = Tool("set_memory", takes_key=True, null_is_a_value=frozenset(["value"]))
 GET_MEMORY = Tool("get_memory", is_repeatable=True)
 LIST_MEMORY = Tool("list_memory", is_repeatable=True)
@@ -56,6 +57,7 @@ TOOLS = (
     MARK_READ,
     GET_DIGEST,
     SEARCH_CONTEXT,
+    ACKNOWLEDGE_MESSAGE,
     SET_MEMORY,
     GET_MEMORY,
     LIST_MEMORY,

@@ -102,6 +102,7 @@ class MessageItem(Record):
     parent_message_id: int | None
     timestamp: datetime
     sender_instance: str = ""
+    requires_ack: bool = False
 
 
 class SessionDetails(Record):
@@ -135,6 +136,7 @@ class MessageAdded(Record):
     seq: int
     timestamp: datetime
     duplicate: bool
+    unknown_recipients: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class MessageList(Record):
@@ -208,6 +210,22 @@ class SearchResults(Record):
     exhaustive: bool
 
 
+class AcknowledgedBy(Record):
+    """AcknowledgedBy, in an answer."""
+
+    agent_id: str
+    acknowledged_at: datetime
+
+
+class MessageAcknowledged(Record):
+    """Answer of acknowledge_message."""
+
+    acknowledged: bool
+    acknowledged_at: datetime | None
+    acknowledged_by: list[AcknowledgedBy] | None
+    awaiting: list[str] | None
+
+
 class MemorySet(Record):
     """Answer of set_memory."""
 
@@ -272,6 +290,7 @@ class LeaseAcquired(Record):
     holder: str | None
     expires_at: datetime
     instance: str = ""
+    paths: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class LeaseReleased(Record):
@@ -292,6 +311,7 @@ class LeaseItem(Record):
     acquired_at: datetime
     expires_at: datetime
     instance: str = ""
+    paths: list[str] = []  # noqa: RUF012 - pydantic copies it
 
 
 class LeaseList(Record):

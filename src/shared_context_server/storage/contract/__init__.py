@@ -43,6 +43,7 @@ from shared_context_server.storage.contract.memory import (
     WrittenMemory,
 )
 from shared_context_server.storage.contract.messages import (
+    Acknowledgement,
     AddedMessage,
     MessagePage,
     MessageQuery,
@@ -73,6 +74,7 @@ from shared_context_server.storage.contract.tasks import (
 __all__ = [
     "MAX_HELD",
     "MAX_INSTANCES",
+    "Acknowledgement",
     "AddedMessage",
     "Agents",
     "Anchor",

@@ -27,7 +27,7 @@ class Fence:
 @dataclass(frozen=True, slots=True)
 class LeaseAttempt:
     """The result of `acquire`. `lease`: the lease as held now: by the caller if `is_acquired`, else
-    by another agent. `is_renewal`: the caller held it already."""
+    by another agent, which may be a lease of another name on the same paths. `is_renewal`: the caller held it already."""
 
     lease: Lease
     is_acquired: bool
@@ -46,6 +46,7 @@ class Leases(Protocol):
         ttl: timedelta,
         now: datetime,
         guard: SessionGuard | None,
+        paths: tuple[str, ...] | None = None,
     ) -> LeaseAttempt:
         """Take the lease until now + ttl if it is free: never held, released, or expired (from its
         expires_at on).
@@ -54,6 +55,11 @@ class Leases(Protocol):
         the session exists; server-wide, for ever. If the caller's agent_id and instance hold the
         lease already, it is renewed: same token and acquired_at, new expiry, which may be earlier.
         If another agent holds it, or another instance of the same agent, nothing changes. `guard` is given iff there is a session.
+
+        `paths`: normalized patterns that the lease protects; None leaves those of a renewed lease, and
+        gives a new one none. If one of them overlaps with the paths of a lease that somebody else
+        holds in the same place, nothing changes, and the result is that lease. Raises Conflict if the
+        path leases held there would be more than MAX_PATH_LEASES, or longer than MAX_PATH_CHARS.
         """
 
     async def release(

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from shared_context_server.models import (
+    Ack,
     Caller,
     JsonObject,
     Message,
@@ -31,6 +32,7 @@ class NewMessage(NamedTuple):
     idempotency_key: str | None = None
     fingerprint: str = ""
     fence: Fence | None = None
+    ack: Ack = Ack.NONE
 
 
 class AddedMessage(NamedTuple):
@@ -78,6 +80,13 @@ class SenderCount:
     count: int
 
 
+class Acknowledgement(NamedTuple):
+    """Who has acknowledged a message, and when."""
+
+    agent_id: str
+    acknowledged_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class NewMessages:
     """Messages of all sessions by id, and the cursor for the next call."""
@@ -102,6 +111,10 @@ class Messages(Protocol):
         session with this token, else LeaseLost; then the parent: it must be a message of this
         session that policy.can_reply_to grants the sender, else
         MessageNotFound(field="parent_message_id").
+
+        If `new.ack` is GIVEN and the sender has acknowledged the parent before, that acknowledgement
+        is returned, with duplicate=True, also in a closed session; nothing is checked but that the
+        session exists. Of several calls at the same time one acknowledges.
         """
 
     async def list_visible(
@@ -135,6 +148,11 @@ class Messages(Protocol):
     ) -> list[SenderCount]:
         """Return the numbers of visible messages after after_seq by sender, largest first, then by
         name."""
+
+    async def list_acknowledgements(
+        self, session_id: str, message_id: int, *, limit: int
+    ) -> list[Acknowledgement]:
+        """Return the first `limit` acknowledgements of the message, oldest first."""
 
     async def list_by_ids(self, caller: Caller, ids: Sequence[int]) -> list[Message]:
         """Return the messages with these ids, of any session, that the caller may see, in the order

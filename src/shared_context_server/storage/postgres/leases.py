@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.codec import (
     LEASE,
+    encode_json,
     encode_optional_time,
     encode_time,
     to_lease,
@@ -20,7 +21,7 @@ from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
 from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_optional_session
 from shared_context_server.storage.rules.audience import session_rights
-from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
+from shared_context_server.storage.rules.leases import refuse_attempt, refuse_paths, require_fence
 
 _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
@@ -30,13 +31,16 @@ _LOCK = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name 
 _RELY = Statement("SELECT 1 FROM leases WHERE session_id = :session_id AND name = :name FOR SHARE")
 _FIND = Statement(f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name = :name")
 _TAKE_FIRST = Statement(f"""
-    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at) RETURNING {LEASE}""")
+    INSERT INTO leases (
+        session_id, name, holder, instance, fencing_token, acquired_at, expires_at, paths)
+    VALUES (
+        :session_id, :name, :holder, :instance, 1, :now, :expires_at,
+        coalesce(:paths::text, '[]')) RETURNING {LEASE}""")
 _TAKE_AGAIN = Statement(f"""
     UPDATE leases SET
         holder = :holder, instance = :instance, fencing_token = fencing_token + 1,
         acquired_at = :now,
-        expires_at = :expires_at
+        expires_at = :expires_at, paths = coalesce(:paths::text, '[]')
     WHERE session_id = :session_id AND name = :name RETURNING {LEASE}""")
 _TAKE_IN_ANY_CASE = Statement(f"""
     INSERT INTO leases AS held
@@ -48,8 +52,16 @@ _TAKE_IN_ANY_CASE = Statement(f"""
         acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
     RETURNING {LEASE}""")
 _RENEW = Statement(f"""
-    UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
+    UPDATE leases SET expires_at = :expires_at, paths = coalesce(:paths::text, paths)
+    WHERE session_id = :session_id AND name = :name
     RETURNING {LEASE}""")
+# Before it lists them, so that of two that take overlapping paths at once the second sees the first.
+_LOCK_PATHS = Statement(
+    "SELECT pg_advisory_xact_lock(hashtextextended('leases on paths ' || :session_id, 0))"
+)
+_LIST_ON_PATHS = Statement(f"""
+    SELECT {LEASE} FROM leases
+    WHERE {_HELD} AND paths <> '[]' AND name <> :name ORDER BY name""")
 _RELEASE = Statement(f"""
     UPDATE leases SET holder = NULL
     WHERE {_HELD} AND name = :name AND holder = :holder AND fencing_token = :fencing_token
@@ -62,7 +74,7 @@ _LIST = Statement(
 
 
 _LIST_OF_HOLDERS = Statement(f"""
-    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance FROM (
+    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance, paths FROM (
         SELECT l.*, row_number() OVER (PARTITION BY l.holder ORDER BY l.name, l.session_id) AS number
         FROM leases AS l WHERE l.holder = ANY(:agent_ids::text[]) AND l.expires_at > :now AND (
             l.session_id = '' OR EXISTS (
@@ -87,6 +99,7 @@ class Leases(Subject):
         ttl: timedelta,
         now: datetime,
         guard: SessionGuard | None,
+        paths: tuple[str, ...] | None = None,
     ) -> LeaseAttempt:
         await use_optional_session(connection, session_id, guard, "KEY SHARE")
         parameters = {
@@ -96,11 +109,19 @@ class Leases(Subject):
             "instance": caller.instance,
             "now": encode_time(now),
             "expires_at": encode_time(now + ttl),
+            "paths": None if paths is None else encode_json(paths),
         }
+        if paths:
+            await connection.execute(*_LOCK_PATHS(**parameters))
         is_known = await connection.fetchrow(*_LOCK(**parameters)) is not None
         current = await _find_held(connection, session_id, name, now)
         if (refused := refuse_attempt(current, caller)) is not None:
             return refused
+        if paths:
+            rows = await connection.fetch(*_LIST_ON_PATHS(**parameters))
+            others = [to_lease(session_id, row) for row in rows]
+            if (refused := refuse_paths(paths, others, caller)) is not None:
+                return refused
         take = _TAKE_AGAIN if is_known else _TAKE_FIRST
         row = await connection.fetchrow(*(take if current is None else _RENEW)(**parameters))
         assert row is not None
@@ -198,7 +219,7 @@ async def renew_lease(
     connection: Connection, session_id: str, name: str, expires_at: datetime
 ) -> None:
     parameters = {"session_id": session_id, "name": name, "expires_at": encode_time(expires_at)}
-    await connection.execute(*_RENEW(**parameters))
+    await connection.execute(*_RENEW(**parameters, paths=None))
 
 
 async def end_lease(connection: Connection, session_id: str, name: str) -> None:

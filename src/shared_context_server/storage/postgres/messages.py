@@ -7,18 +7,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared_context_server.models import Caller, Message, Session
+from shared_context_server.models import Ack, Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
     MESSAGE_TEXT_COLUMNS,
     Row,
     clamp,
+    decode_time,
     encode_json,
     encode_time,
     to_message,
 )
 from shared_context_server.storage.contract import (
+    Acknowledgement,
     AddedMessage,
     MessagePage,
     MessageQuery,
@@ -53,11 +55,13 @@ from shared_context_server.storage.rules.idempotency import (
     to_duplicate_message,
 )
 from shared_context_server.storage.rules.messages import (
+    ack_parameters,
     addressing,
     narrow_to_runs,
     page_parameters,
     require_parent,
     require_visible,
+    to_given_ack,
 )
 from shared_context_server.storage.rules.pages import (
     Scan,
@@ -73,10 +77,10 @@ from shared_context_server.storage.stored_messages import StoredMessages
 _ADD = Statement("""
     INSERT INTO messages (
         session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
-        parent_message_id, created_at, sender_instance)
+        parent_message_id, created_at, sender_instance, ack)
     VALUES (
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
-        :parent_message_id, :created_at, :sender_instance)
+        :parent_message_id, :created_at, :sender_instance, :ack)
     RETURNING id""")
 _APPEND = Statement("""
     SELECT id, seq FROM append_message(
@@ -100,6 +104,14 @@ _APPEND_SEVERAL = Statement("""
 _FIND = Statement(
     f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
 )
+_FIND_ACK = Statement("""
+    SELECT id, seq, created_at FROM messages
+    WHERE session_id = :session_id AND parent_message_id = :message_id AND sender = :agent_id
+      AND ack = 'given'""")
+_LIST_ACKS = Statement("""
+    SELECT sender, created_at FROM messages
+    WHERE session_id = :session_id AND parent_message_id = :message_id AND ack = 'given'
+    ORDER BY seq LIMIT :limit""")
 _TEXT_COLUMNS = ("content", "recipients", "metadata")
 _READ_LOG, _READ_LOG_BACK = (
     Statement(
@@ -239,7 +251,7 @@ async def append_batch(
     connection: Connection, news: Sequence[NewMessage], session: Session
 ) -> list[AddedMessage | None]:
     """Append messages in one round trip, in order, to `session` as an active one. The guard has
-    allowed their senders, and they have no fence or parent. The result is None for a message that
+    allowed their senders, and they have no fence, parent or ack. The result is None for a message that
     was not written, because the session has changed or the key is known."""
     rows = [_batch_columns(new) for new in news]
     session_columns: dict[str, Any] = {
@@ -279,6 +291,10 @@ class Messages(Subject):
         self, connection: Connection, new: NewMessage, guard: SessionGuard
     ) -> AddedMessage:
         session = await use_session(connection, new.session_id, lock="NO KEY UPDATE")
+        if new.ack is Ack.GIVEN:
+            row = await connection.fetchrow(*_FIND_ACK(**ack_parameters(new)))
+            if row is not None:
+                return to_given_ack(tuple(row))
         call = find_message_call(new)
         record = None if call is None else await find_record(connection, call)
         first = check_write(call, record, session, guard)
@@ -374,6 +390,15 @@ class Messages(Subject):
         return [SenderCount(*row) for row in rows if row[1]]
 
     @reads
+    async def list_acknowledgements(
+        self, connection: Connection, session_id: str, message_id: int, *, limit: int
+    ) -> list[Acknowledgement]:
+        rows = await connection.fetch(
+            *_LIST_ACKS(session_id=session_id, message_id=clamp(message_id), limit=clamp(limit))
+        )
+        return [Acknowledgement(row[0], decode_time(row[1])) for row in rows]
+
+    @reads
     async def list_new(
         self,
         connection: Connection,
@@ -421,7 +446,7 @@ class Messages(Subject):
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
         # Only the idempotency key has to be looked up.
-        if new.fence is None and new.parent_message_id is None:
+        if new.fence is None and new.parent_message_id is None and not new.ack:
             added = await self.engine.batcher.add(new, guard)
             if added is not None:
                 return added
@@ -450,7 +475,8 @@ class Messages(Subject):
 async def append_to_log(connection: Connection, new: NewMessage, seq: int) -> AddedMessage:
     """Insert the message. The session is locked with NO KEY UPDATE, and `seq` must be its last one
     + 1."""
-    row = await connection.fetchrow(*_ADD(**{**_columns(new), "seq": seq}))
+    columns = {**_columns(new), "seq": seq, "ack": new.ack.value}
+    row = await connection.fetchrow(*_ADD(**columns))
     assert row is not None
     return AddedMessage(id=row["id"], seq=seq, timestamp=new.created_at)
 

@@ -7,7 +7,14 @@ from typing import Any
 from shared_context_server import policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Caller, Message, Session
-from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_json, encode_time
+from shared_context_server.storage.codec import (
+    MAX_INTEGER,
+    Row,
+    clamp,
+    decode_time,
+    encode_json,
+    encode_time,
+)
 from shared_context_server.storage.contract import AddedMessage, MessageQuery, NewMessage
 from shared_context_server.storage.rules.pages import SeqRun, page_budget
 
@@ -47,7 +54,23 @@ def to_appended(new: NewMessage, added: AddedMessage) -> Message:
         new.parent_message_id,
         added.timestamp,
         new.sender.instance,
+        new.ack,
     )
+
+
+def ack_parameters(new: NewMessage) -> dict[str, Any]:
+    """Return the parameters of the statement that finds the sender's earlier acknowledgement."""
+    assert new.parent_message_id is not None
+    return {
+        "session_id": new.session_id,
+        "message_id": clamp(new.parent_message_id),
+        "agent_id": new.sender.agent_id,
+    }
+
+
+def to_given_ack(row: Row) -> AddedMessage:
+    """Return the answer of a repeated acknowledgement, from a row (id, seq, created_at)."""
+    return AddedMessage(row[0], row[1], decode_time(row[2]), duplicate=True)
 
 
 SCANNED_FOR_UNREAD = 1000  # newest messages of the store; their contents are searched

@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 from shared_context_server.models import Caller, Lease
 from shared_context_server.storage.codec import (
     LEASE,
+    encode_json,
     encode_optional_time,
     encode_time,
     to_lease,
 )
 from shared_context_server.storage.contract import MAX_HELD, Fence, LeaseAttempt, SessionGuard
 from shared_context_server.storage.rules.audience import session_rights
-from shared_context_server.storage.rules.leases import refuse_attempt, require_fence
+from shared_context_server.storage.rules.leases import refuse_attempt, refuse_paths, require_fence
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_optional_session
 
@@ -26,16 +27,23 @@ _HELD = "session_id = :session_id AND holder IS NOT NULL AND expires_at > :now"
 
 _FIND = f"SELECT {LEASE} FROM leases WHERE name = :name AND {_HELD}"
 _TAKE = f"""
-    INSERT INTO leases (session_id, name, holder, instance, fencing_token, acquired_at, expires_at)
-    VALUES (:session_id, :name, :holder, :instance, 1, :now, :expires_at)
+    INSERT INTO leases (
+        session_id, name, holder, instance, fencing_token, acquired_at, expires_at, paths)
+    VALUES (
+        :session_id, :name, :holder, :instance, 1, :now, :expires_at, coalesce(:paths, '[]'))
     ON CONFLICT (session_id, name) DO UPDATE SET
         holder = excluded.holder, instance = excluded.instance,
         fencing_token = fencing_token + 1,
-        acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+        acquired_at = excluded.acquired_at, expires_at = excluded.expires_at,
+        paths = excluded.paths
     RETURNING {LEASE}"""
 _RENEW = f"""
-    UPDATE leases SET expires_at = :expires_at WHERE session_id = :session_id AND name = :name
+    UPDATE leases SET expires_at = :expires_at, paths = coalesce(:paths, paths)
+    WHERE session_id = :session_id AND name = :name
     RETURNING {LEASE}"""
+_LIST_ON_PATHS = f"""
+    SELECT {LEASE} FROM leases INDEXED BY leases_on_paths
+    WHERE {_HELD} AND paths <> '[]' AND name <> :name ORDER BY name"""
 _RELEASE = f"""
     UPDATE leases SET holder = NULL
     WHERE name = :name AND {_HELD} AND holder = :holder AND fencing_token = :fencing_token
@@ -48,7 +56,7 @@ _LIST = (
 
 
 _LIST_OF_HOLDERS = f"""
-    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance FROM (
+    SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance, paths FROM (
         SELECT l.*, row_number() OVER (PARTITION BY l.holder ORDER BY l.name, l.session_id) AS number
         FROM leases AS l WHERE l.holder IN (SELECT value FROM json_each(:agent_ids)) AND l.expires_at > :now AND (
             l.session_id = '' OR EXISTS (
@@ -73,22 +81,27 @@ class Leases(Subject):
         ttl: timedelta,
         now: datetime,
         guard: SessionGuard | None,
+        paths: tuple[str, ...] | None = None,
     ) -> LeaseAttempt:
         use_optional_session(connection, session_id, guard)
         current = _find_held(connection, session_id, name, now)
         if (refused := refuse_attempt(current, caller)) is not None:
             return refused
-        row = connection.execute(
-            _TAKE if current is None else _RENEW,
-            {
-                "session_id": session_id or "",
-                "name": name,
-                "holder": caller.agent_id,
-                "instance": caller.instance,
-                "now": encode_time(now),
-                "expires_at": encode_time(now + ttl),
-            },
-        ).fetchone()
+        parameters = {
+            "session_id": session_id or "",
+            "name": name,
+            "holder": caller.agent_id,
+            "instance": caller.instance,
+            "now": encode_time(now),
+            "expires_at": encode_time(now + ttl),
+            "paths": None if paths is None else encode_json(paths),
+        }
+        if paths:
+            rows = connection.execute(_LIST_ON_PATHS, parameters)
+            others = [to_lease(session_id, row) for row in rows]
+            if (refused := refuse_paths(paths, others, caller)) is not None:
+                return refused
+        row = connection.execute(_TAKE if current is None else _RENEW, parameters).fetchone()
         return LeaseAttempt(
             to_lease(session_id, row), is_acquired=True, is_renewal=current is not None
         )
@@ -181,6 +194,7 @@ def take_lease(
         "instance": caller.instance,
         "now": encode_time(now),
         "expires_at": encode_time(expires_at),
+        "paths": None,
     }
     row = connection.execute(_TAKE, parameters).fetchone()
     return to_lease(session_id, row).fencing_token
@@ -189,9 +203,8 @@ def take_lease(
 def renew_lease(
     connection: sqlite3.Connection, session_id: str, name: str, expires_at: datetime
 ) -> None:
-    connection.execute(
-        _RENEW, {"session_id": session_id, "name": name, "expires_at": encode_time(expires_at)}
-    ).fetchone()
+    parameters = {"session_id": session_id, "name": name, "expires_at": encode_time(expires_at)}
+    connection.execute(_RENEW, parameters | {"paths": None}).fetchone()
 
 
 def end_lease(connection: sqlite3.Connection, session_id: str, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-from shared_context_server.models import Caller, Message, Session
+from shared_context_server.models import Ack, Caller, Message, Session
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
@@ -18,11 +18,13 @@ from shared_context_server.storage.codec import (
     Row,
     clamp,
     decode_json,
+    decode_time,
     encode_json,
     encode_time,
     to_message,
 )
 from shared_context_server.storage.contract import (
+    Acknowledgement,
     AddedMessage,
     MessagePage,
     MessageQuery,
@@ -39,11 +41,13 @@ from shared_context_server.storage.rules.idempotency import (
     to_duplicate_message,
 )
 from shared_context_server.storage.rules.messages import (
+    ack_parameters,
     addressing,
     narrow_to_runs,
     page_parameters,
     require_parent,
     require_visible,
+    to_given_ack,
 )
 from shared_context_server.storage.rules.pages import (
     ITEM_OVERHEAD_BYTES,
@@ -70,10 +74,10 @@ from shared_context_server.storage.stored_messages import StoredMessages
 _ADD = """
     INSERT INTO messages (
         session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
-        parent_message_id, created_at, sender_instance)
+        parent_message_id, created_at, sender_instance, ack)
     VALUES (
         :session_id, :seq, :sender, :sender_type, :content, :visibility, :recipients, :metadata,
-        :parent_message_id, :created_at, :sender_instance)"""
+        :parent_message_id, :created_at, :sender_instance, :ack)"""
 _COLUMNS = MESSAGE.replace("m.", "")
 _BY_SEQ = itemgetter(2)
 
@@ -129,6 +133,15 @@ def _page(seqs: str) -> str:
 
 
 _FIND = f"SELECT {MESSAGE} FROM messages AS m WHERE m.id = :id AND m.session_id = :session_id"
+
+_FIND_ACK = """
+    SELECT id, seq, created_at FROM messages
+    WHERE session_id = :session_id AND parent_message_id = :message_id AND sender = :agent_id
+      AND ack = 'given'"""
+_LIST_ACKS = """
+    SELECT sender, created_at FROM messages INDEXED BY acknowledgements
+    WHERE session_id = :session_id AND parent_message_id = :message_id AND ack = 'given'
+    ORDER BY seq LIMIT :limit"""
 
 # Pages and counts by scan. Each is pinned to its index, because statistics from
 # one shape of data must not change how another is read.
@@ -245,6 +258,8 @@ class Messages(Subject):
         self, connection: sqlite3.Connection, new: NewMessage, guard: SessionGuard
     ) -> AddedMessage:
         session = use_session(connection, new.session_id)
+        if new.ack is Ack.GIVEN and (row := _find_ack(connection, new)) is not None:
+            return to_given_ack(row)
         call = find_message_call(new)
         record = None if call is None else find_record(connection, call)
         first = check_write(call, record, session, guard)
@@ -341,6 +356,16 @@ class Messages(Subject):
         return [SenderCount(*row) for row in rows if row[1]]
 
     @reads
+    def list_acknowledgements(
+        self, connection: sqlite3.Connection, session_id: str, message_id: int, *, limit: int
+    ) -> list[Acknowledgement]:
+        rows = connection.execute(
+            _LIST_ACKS,
+            {"session_id": session_id, "message_id": clamp(message_id), "limit": clamp(limit)},
+        )
+        return [Acknowledgement(row[0], decode_time(row[1])) for row in rows]
+
+    @reads
     def list_by_ids(
         self, connection: sqlite3.Connection, caller: Caller, ids: Sequence[int]
     ) -> list[Message]:
@@ -423,11 +448,17 @@ def append_to_log(connection: sqlite3.Connection, new: NewMessage, seq: int) -> 
             "parent_message_id": new.parent_message_id,
             "created_at": encode_time(new.created_at),
             "sender_instance": sender.instance,
+            "ack": new.ack.value,
         },
     )
     message_id = added.lastrowid
     assert message_id is not None
     return AddedMessage(id=message_id, seq=seq, timestamp=new.created_at)
+
+
+def _find_ack(connection: sqlite3.Connection, new: NewMessage) -> Row | None:
+    row: Row | None = connection.execute(_FIND_ACK, ack_parameters(new)).fetchone()
+    return row
 
 
 def _find(connection: sqlite3.Connection, session_id: str, message_id: int) -> Message | None:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from shared_context_server.models import Access, Permission, SessionStatus, TaskState, Visibility
+from shared_context_server.models import (
+    Access,
+    Ack,
+    Permission,
+    SessionStatus,
+    TaskState,
+    Visibility,
+)
 from shared_context_server.storage.codec import (
     MAX_INTEGER,
     Row,
@@ -164,6 +171,11 @@ _PERMISSIONS = Codec(_parse_permissions, _spell_permissions)
 _TEXTS = Codec(_parse_texts, decode_json)
 _IDS = Codec(_parse_ids, decode_json)
 _OBJECT = Codec(_parse_object, decode_json)
+_ACK = Codec(lambda value: Ack(value or "").value, lambda text: text or None)
+_PATHS = Codec(
+    lambda value: "[]" if value is None else _parse_texts(value),
+    lambda text: decode_json(text) or None,
+)
 _JSON = Codec(encode_json, decode_json_exactly)
 
 _NOT_DELETING = "session_id NOT IN (SELECT id FROM sessions WHERE status = 'deleting')"
@@ -204,10 +216,11 @@ MESSAGE = RecordKind(
         "metadata": _OBJECT,
         "content": _TEXT,
         "sender_instance": _TEXT_OR_EMPTY,
+        "ack": _ACK,
     },
     condition=_NOT_DELETING,
     free_text=frozenset({"content"}),
-    later_fields=frozenset({"sender_instance"}),
+    later_fields=frozenset({"sender_instance", "ack"}),
 )
 CURSOR = RecordKind(
     "cursor",
@@ -276,10 +289,13 @@ LEASE = RecordKind(
         "acquired_at": _TIME,
         "expires_at": _TIME,
         "instance": _TEXT_OR_EMPTY,
+        "paths": _PATHS,
     },
     condition=_NOT_DELETING,
-    later_fields=frozenset({"instance"}),
-    mutable=frozenset({"holder", "fencing_token", "acquired_at", "expires_at", "instance"}),
+    later_fields=frozenset({"instance", "paths"}),
+    mutable=frozenset(
+        {"holder", "fencing_token", "acquired_at", "expires_at", "instance", "paths"}
+    ),
 )
 TASK = RecordKind(
     "task",
