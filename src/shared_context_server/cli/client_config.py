@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from shared_context_server.cli import clients, wakers
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import program_words
-from shared_context_server.cli.config_files import put_into_file
+from shared_context_server.cli.config_files import prepare_change
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.environment import EnvironmentOwner
 
@@ -49,11 +50,8 @@ def client_config(
         configs.append(wakers.hook_config(client, waker))
     if with_watch:
         configs += wakers.watch_configs(client, waker)
-    for config in configs:
-        if write and config.file is not None and config.document is not None:
-            _write(config.file, config.document, has_key=config.has_key)
-        else:
-            _print(config)
+    for config in _write(configs) if write else configs:
+        _print(config)
 
 
 def _print(config: clients.ClientConfig) -> None:
@@ -63,13 +61,27 @@ def _print(config: clients.ClientConfig) -> None:
         print(f"Put this into {config.file}.{secret}", file=sys.stderr)
 
 
-def _write(file: str, document: clients.Document, *, has_key: bool) -> None:
-    path = Path(file).expanduser()
-    existed = path.exists()
-    backup = put_into_file(path, document, has_key=has_key)
-    if backup is not None:
-        print(f"Written: {path}. Before: {backup}", file=sys.stderr)
-    elif existed:
-        print(f"{path} has it already.", file=sys.stderr)
-    else:
-        print(f"Written: {path}", file=sys.stderr)
+def _write(configs: list[clients.ClientConfig]) -> list[clients.ClientConfig]:
+    """Write what is for files, each file once, and none if one of them cannot be changed. Return the
+    others."""
+    of_files = defaultdict(list)
+    for config in configs:
+        if config.file is not None and config.document is not None:
+            of_files[config.file].append(config)
+    changes = [
+        prepare_change(
+            Path(file).expanduser(),
+            *(config.document for config in of_file if config.document is not None),
+            has_key=any(config.has_key for config in of_file),
+        )
+        for file, of_file in of_files.items()
+    ]
+    for change in changes:
+        backup = change.write()
+        if backup is not None:
+            print(f"Written: {change.path}. Before: {backup}", file=sys.stderr)
+        elif change.before is not None:
+            print(f"{change.path} has it already.", file=sys.stderr)
+        else:
+            print(f"Written: {change.path}", file=sys.stderr)
+    return [config for config in configs if config.file is None or config.document is None]
