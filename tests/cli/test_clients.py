@@ -255,3 +255,19 @@ def test_written_files_are_private_and_keep_what_was_there(scs: Run, tmp_path: P
     again = scs("client-config", "codex", "--with-hook", "--write")
     assert again.stderr.count("has it already") == 2
     assert len(list(config.parent.iterdir())) == 3
+
+
+def test_a_file_is_written_once_and_none_if_another_cannot_be(scs: Run, tmp_path: Path) -> None:
+    settings = tmp_path / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text("{}")
+    assert scs("client-config", "claude", "--with-hook", "--with-watch", "--write").returncode == 0
+    [backup] = settings.parent.glob("settings.json.*.bak")
+    assert backup.read_text() == "{}"
+    hooks = tmp_path / ".codex" / "hooks.json"
+    hooks.parent.mkdir()
+    hooks.write_text('{"hooks": {"Stop": "mine"}}')
+    refused = scs("client-config", "codex", "--with-hook", "--write")
+    assert refused.returncode == 2
+    assert "'Stop'" in refused.stderr
+    assert list(hooks.parent.iterdir()) == [hooks]

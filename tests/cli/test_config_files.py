@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.cli.config_files import put_file, put_into_file
+from shared_context_server.cli.config_files import prepare_change, put_file, put_into_file
 from shared_context_server.errors import ConfigurationError
 
 ENTRY = {"mcpServers": {"shared-context": {"url": "new"}}}
@@ -81,6 +81,11 @@ def test_the_mode_stays_where_no_key_is_written_and_links_stay_links(tmp_path: P
         ("settings.json", '{"a": 1} // mine', "comments"),
         ("settings.json", "[]", "not a JSON object"),
         ("settings.json", '{"mcpServers": 1}', "not an object"),
+        ("settings.json", '{"mcpServers": {"a": 1, "a": 2}}', "'a' is there twice"),
+        ("settings.json", '{"a": NaN}', "NaN is no number"),
+        ("settings.json", '{"a": 1e999}', "too large a number"),
+        ("settings.json", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ("settings.json", '{"allow": "mine"}', "not a list"),
         ("settings.json", "\udce9", "UTF-8"),
         ("config.toml", "a = ", "not TOML"),
     ],
@@ -92,6 +97,38 @@ def test_a_file_that_is_something_else_is_not_changed(
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match=reason):
-        put_into_file(path, ENTRY, has_key=True)
+        put_into_file(path, ENTRY, {"allow": ["ours"]}, has_key=True)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("settings.json", '\ufeff{\r\n\t"a": "\\ud800"\r\n}\r\n'),
+        ("config.toml", "# mine\r\n[a]\r\nb = 1\r\n"),
+    ],
+)
+def test_line_ends_indents_and_marks_stay_as_the_user_s_editor_wrote_them(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    backup = put_into_file(path, ENTRY, has_key=True)
+    assert backup is not None
+    assert backup.read_bytes() == text.encode()
+    after = path.read_bytes()
+    assert after.startswith(text.encode().removesuffix(b"\r\n}\r\n"))
+    assert 3 < after.count(b"\r\n") == after.count(b"\n")
+    assert put_into_file(path, ENTRY, has_key=True) is None
+
+
+def test_what_another_program_has_written_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text("{}")
+    change = prepare_change(path, ENTRY, has_key=True)
+    path.write_text('{"theirs": 1}')
+    with pytest.raises(ConfigurationError, match="another program"):
+        change.write()
+    assert path.read_text() == '{"theirs": 1}'
     assert list(tmp_path.iterdir()) == [path]

@@ -142,6 +142,7 @@ def test_a_revoked_key_ends_it(hub: Hub) -> None:
         (["watch", "all", "--exec", "echo {text}"], exits.USAGE),
         (["watch", "all", "--exec", "echo {who}", "--allow-sender", "bob"], exits.USAGE),
         (["watch", "all", "--exec", "echo a{text}", "--allow-sender", "bob"], exits.USAGE),
+        (["watch", "all", "--exec", "{sender} {text}", "--allow-sender", "bob"], exits.USAGE),
         (["watch", "all", "--exec", "echo '", "--allow-sender", "bob"], exits.USAGE),
         (["watch", "all", "--url", "127.0.0.1:1"], exits.USAGE),
         (["wait", "all", "--timeout", "-1"], exits.USAGE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from shared_context_server.cli import clients, skill_files, wakers
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import program_words
-from shared_context_server.cli.config_files import put_file, put_into_file
+from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.environment import EnvironmentOwner
 
@@ -55,11 +56,8 @@ def client_config(
         configs += wakers.watch_configs(client, waker)
     if with_skill:
         configs.append(skill_files.skill_config(client))
-    for config in configs:
-        if write and config.file is not None:
-            _write(config.file, config.document or config.text, has_key=config.has_key)
-        else:
-            _print(config)
+    for config in _write(configs) if write else configs:
+        _print(config)
 
 
 def _print(config: clients.ClientConfig) -> None:
@@ -69,13 +67,32 @@ def _print(config: clients.ClientConfig) -> None:
         print(f"Put this into {config.file}.{secret}", file=sys.stderr)
 
 
-def _write(file: str, content: clients.Document | str, *, has_key: bool) -> None:
-    path = Path(file).expanduser()
-    existed = path.exists()
-    if isinstance(content, str):
-        backup = put_file(path, content)
-    else:
-        backup = put_into_file(path, content, has_key=has_key)
+def _write(configs: list[clients.ClientConfig]) -> list[clients.ClientConfig]:
+    """Write what is for files, each file once, and none of the settings if one of their files cannot
+    be changed. Return the others."""
+    of_files = defaultdict(list)
+    for config in configs:
+        if config.file is not None and config.document is not None:
+            of_files[config.file].append(config)
+    changes = [
+        prepare_change(
+            Path(file).expanduser(),
+            *(config.document for config in of_file if config.document is not None),
+            has_key=any(config.has_key for config in of_file),
+        )
+        for file, of_file in of_files.items()
+    ]
+    for change in changes:
+        _tell(change.path, change.write(), existed=change.before is not None)
+    for config in configs:
+        if config.file is not None and config.document is None:
+            path = Path(config.file).expanduser()
+            existed = path.exists()
+            _tell(path, put_file(path, config.text), existed=existed)
+    return [config for config in configs if config.file is None]
+
+
+def _tell(path: Path, backup: Path | None, *, existed: bool) -> None:
     if backup is not None:
         print(f"Written: {path}. Before: {backup}", file=sys.stderr)
     elif existed:

@@ -51,6 +51,8 @@ class MessageCommand:
             raise CommandError(f"--exec: {exc}.") from exc
         if not self._words:
             raise CommandError("--exec names no command.")
+        if self._words[0] in PLACEHOLDERS:
+            raise CommandError(f"--exec: begin with a program. {self._words[0]} is an argument.")
         for word in self._words:
             if word not in PLACEHOLDERS and _BRACES.search(word):
                 raise CommandError(
@@ -93,7 +95,7 @@ class MessageCommand:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the command with the processes that it has started."""
+    """End the command with the processes of its group: those it has started, unless they have left it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

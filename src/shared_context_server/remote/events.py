@@ -84,7 +84,9 @@ class EventStream:
             if deadline is not None and time.monotonic() >= deadline:
                 return
             if not self._has_noted:
-                self._note(f"{self._access.url}: {reason}. Trying again until it answers.")
+                self._note(
+                    f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
+                )
                 self._has_noted = True
             pause_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -199,7 +199,9 @@ class Watch:
             if self._is_over():
                 raise Ended(exits.TIMED_OUT, reason)
             if not has_noted:
-                self._note(f"{self._access.url}: {reason}. Trying again until it answers.")
+                self._note(
+                    f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
+                )
                 has_noted = True
             time.sleep(pause_s if self._deadline is None else min(pause_s, self._left()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
