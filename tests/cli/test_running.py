@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared_context_server.cli.running import published_address
+from shared_context_server.cli.options import ServerOptions
+from shared_context_server.cli.running import find_url, published_address
 from shared_context_server.remote.access import ADDRESS_FILE, AccessError, find_access
 from shared_context_server.settings import Settings
 
@@ -33,6 +34,15 @@ def test_a_server_is_found_by_its_data_dir_while_it_runs(tmp_path: Path) -> None
             assert find_access(data_dir=str(tmp_path)).url == "http://[::1]:8002"
     assert not path.exists()
     assert find_access(data_dir=str(tmp_path)).is_guess
+
+
+def test_commands_ask_the_server_that_runs_unless_an_address_is_given(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    with published_address(settings, 8001):
+        assert find_url(ServerOptions(), settings) == "http://127.0.0.1:8001"
+        given = ServerOptions(port=8003)
+        assert find_url(given, Settings(data_dir=tmp_path, http_port=8003)).endswith(":8003")
+    assert find_url(ServerOptions(), settings) == "http://127.0.0.1:23456"
 
 
 def test_the_file_of_a_server_that_started_later_stays(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ class Hub:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def servers_of(self, agent: str) -> dict[str, Any]:
+        """The file by which Claude Code learns of MCP servers."""
+        headers = {"X-API-Key": self.key, "X-Agent-ID": agent}
+        entry = {"type": "http", "url": f"{self.server.url}/mcp", "headers": headers}
+        return {"mcpServers": {"shared-context": entry}}
+
     def session(self, agent: str = "bob") -> str:
         made: str = self.call("create_session", agent, purpose="p")["session_id"]
         return made

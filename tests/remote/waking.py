@@ -80,9 +80,13 @@ async def show(
     *more: str,
     calls: Sequence[Call] = (),
     is_working: bool = False,
+    turns: int = 1,
+    **variables: str,
 ) -> bool:
     """Run a client with a scripted model, say something while its agent works or once it is idle,
-    and print what its model was told of it. `more`: options of client-config."""
+    and print what its model was told of it. `more`: options of client-config. `turns`: the
+    client's requests to its model before anything is said. `variables`: of the
+    client's environment."""
     said = f"Please review the parser, @{agent}."
     client = BY_NAME[name]
     node = find_node() or install_node()
@@ -100,6 +104,11 @@ async def show(
         async with serve(listening) as url:
             env |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "none"}
             env |= {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "ENABLE_TOOL_SEARCH": "false"}
+            env |= variables
+            if name == "claude-code":  # its entry for a server is made by a command of its own
+                servers = Path(home) / "mcp.json"
+                servers.write_text(json.dumps(hub.servers_of(agent)))
+                command = [*command, "--mcp-config", str(servers), "--strict-mcp-config"]
             if name == "codex":
                 config = Path(home) / ".codex" / "config.toml"
                 config.write_text(CONFIG.format(url=url) + config.read_text())
@@ -121,7 +130,7 @@ async def show(
                     listening.may_answer.set()
                     while process.returncode is None and said not in json.dumps(listening.asked):
                         await asyncio.sleep(5)
-                        if not is_working:
+                        if not is_working and len(listening.asked) >= turns:
                             hub.say(session, said)  # again, since a watcher begins at some time
             except TimeoutError:
                 print(f"{client.name}: not woken within {PATIENCE_S} s")
@@ -129,12 +138,13 @@ async def show(
                 with suppress(ProcessLookupError):
                     process.terminate()
                 await process.wait()
+    how = " ".join((*more, *(call for call, _ in calls)))
     for number, asked in enumerate(listening.asked):
         text = json.dumps(asked, ensure_ascii=False)
         at = text.find(said)
         told = "nothing of it" if at < 0 else f"… {text[max(0, at - 300) : at + 120]} …"
         when = "at work" if is_working else "idle"
-        print(f"{client.name} {' '.join(more)}, {when}, request {number}: {told}\n", flush=True)
+        print(f"{client.name} {how}, {when}, request {number}: {told}\n", flush=True)
     return said in json.dumps(listening.asked)
 
 
@@ -154,11 +164,23 @@ async def main() -> None:
                 "--dangerously-bypass-hook-trust",
                 "Go.",
             ]
+            wait = ("wait_for_messages", {"mentions_me": True, "timeout_seconds": 3600})
+            waiting = [*claude[:-1], "mcp__shared-context__wait_for_messages"]
+            soon = {"CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS": "3000"}  # instead of two minutes
             shown = [
                 await show(hub, "claude-code", "alice", claude, "--with-watch", calls=[monitor]),
                 await show(hub, "claude-code", "carol", claude, "--with-hook"),
                 await show(hub, "claude-code", "dave", claude, "--with-hook", is_working=True),
                 await show(hub, "codex", "erin", codex, "--with-hook", is_working=True),
+                await show(hub, "claude-code", "frank", waiting, calls=[wait], turns=2, **soon),
+                # Codex gives a tool a minute unless its configuration says otherwise.
+                await show(
+                    hub,
+                    "codex",
+                    "grace",
+                    codex,
+                    calls=[(wait[0], wait[1] | {"timeout_seconds": 50})],
+                ),
             ]
             hub.close()
     print(f"woken: {shown.count(True)} of {len(shown)}")

@@ -10,10 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.cli import clients, skill_files, wakers
-from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import program_words
 from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
+from shared_context_server.cli.running import find_url
 from shared_context_server.environment import EnvironmentOwner
 
 
@@ -44,7 +44,7 @@ def client_config(
     settings = load_secrets(options.load(EnvironmentOwner.PROJECT))
     assert settings.api_key is not None
     access = clients.Access(
-        url=base_url(settings.http_host, settings.http_port),
+        url=find_url(options, settings),
         key=settings.api_key.get_secret_value() if settings.auth_enabled else None,
         agent_id=agent_id or clients.default_agent_id(client),
     )

@@ -10,11 +10,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shared_context_server.cli.addresses import base_url
+from shared_context_server.cli.options import ServerOptions
+from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.remote.access import ADDRESS_FILE
+from shared_context_server.remote.access import ADDRESS_FILE, AccessError, read_address
 from shared_context_server.settings import Settings
 
 _log = get_logger("cli")
+
+
+def find_url(options: ServerOptions, settings: Settings) -> str:
+    """Return the URL of the server: of the one that runs on the data dir, unless the options name an
+    address. Raises ConfigurationError if another user could have written where that is."""
+    if options.host is None and options.port is None:
+        try:
+            running = read_address(str(settings.data_dir))
+        except AccessError as exc:
+            raise ConfigurationError(str(exc)) from exc
+        if running is not None:
+            return running
+    return base_url(settings.http_host, settings.http_port)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import http.client
 import json
 from urllib.parse import urlsplit
 
-from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.options import ServerOptions
+from shared_context_server.cli.running import find_url
 from shared_context_server.display import show_line
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
@@ -21,7 +21,7 @@ TIMEOUT_S = 5.0
 def status(options: ServerOptions = ServerOptions()) -> int:  # noqa: B008 - frozen
     """Print the state of the server and its data. Exit code 0 if the server is ready, else 1."""
     settings = options.load()
-    url = base_url(settings.http_host, settings.http_port)
+    url = find_url(options, settings)
     is_healthy, health = _ask(url, "/health")
     is_ready, readiness = _ask(url, "/ready")
     print(f"server    {url}")

@@ -56,7 +56,7 @@ def find_access(
     given_dir = data_dir or variables.get("SCS_DATA_DIR")
     directory = os.path.abspath(os.path.expanduser(given_dir or find_default_data_dir()))
     given_url = url or variables.get("SCS_URL")
-    known_url = given_url or _read_address(directory)
+    known_url = given_url or read_address(directory)
     found_url = (known_url or DEFAULT_URL).rstrip("/")
     key = variables.get("SCS_API_KEY")
     if key is None and (given_dir is not None or _is_loopback(found_url)):
@@ -104,7 +104,7 @@ def _is_loopback(url: str) -> bool:
     return host in _LOOPBACK or host.startswith(tuple(f"{name}:" for name in _LOOPBACK))
 
 
-def _read_address(directory: str) -> str | None:
+def read_address(directory: str) -> str | None:
     """The URL of the server that runs on this data dir; None if none does, or it cannot be known."""
     text = _read_own_file(os.path.join(directory, ADDRESS_FILE))
     if text is None:
