@@ -154,7 +154,8 @@ async def search_context(
     ranking = Ranking(request.sort, request.limit, request.cursor)
     await import_late(SEARCH)
     query = _check_query(request.query)
-    search = _Search(services, caller, query, request, ranking, started + TIME_LIMIT_S)
+    # From here: the first search of a process may have waited for the imports.
+    search = _Search(services, caller, query, request, ranking, time.monotonic() + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
     looked = await _look_up(search)
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
