@@ -88,7 +88,8 @@ async def use_messages(client: SharedContextClient) -> None:
         session_id, "Is it green?", recipients=["bob"], visibility="private", requires_ack=True
     )
     assert first.unknown_recipients == ["bob"]
-    told = await client.session(session_id).acknowledge(first.message_id)
+    told = await client.acknowledge_message(session_id, first.message_id)
+    assert await client.session(session_id).acknowledge(first.message_id) == told
     assert (told.acknowledged, told.acknowledged_by, told.awaiting) == (False, [], ["bob"])
     second = await client.add_message(
         session_id, "It is.", parent_message_id=first.message_id, metadata={"type": "decision"}

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from shared_context_server.models import (
     Access,
+    Ack,
     Agent,
     ApiKey,
     Credential,
@@ -86,7 +87,9 @@ async def _add_messages(store: Store) -> None:
             parent_message_id=first.id,
             created_at=at(1),
         )
-    await add_message(store, "invited")
+    asking = await add_message(store, "invited", ack=Ack.REQUIRED)
+    given = {"ack": Ack.GIVEN, "parent_message_id": asking.id, "visibility": Visibility.PRIVATE}
+    await add_message(store, "invited", sender=BOB, recipients=("alice",), **given)
 
 
 async def _add_memory(store: Store) -> None:
@@ -113,7 +116,7 @@ async def _use_leases(store: Store) -> None:
             token = held.lease.fencing_token
             await store.leases.release(None, name, ALICE, token, now=NOON, guard=None)
     await store.leases.acquire(
-        None, "deploy", ALICE, ttl=timedelta(days=10_000), now=NOON, guard=None
+        None, "deploy", ALICE, ttl=timedelta(days=10_000), now=NOON, guard=None, paths=("a/**", "é")
     )
 
 

@@ -146,12 +146,13 @@ async def test_only_what_the_caller_may_see_counts(server: Server, agents: Any) 
     assert await carol.learn() is None
 
 
+@pytest.mark.parametrize("asks", [False, True])
 async def test_an_answer_over_mcp_has_a_second_text_and_meta(
-    server: Server, agents: Any, url: str
+    server: Server, agents: Any, url: str, asks: bool
 ) -> None:
     alice, _ = await agents("alice"), await agents("bob")
     room = await open_room(server, alice)
-    seq = await room.say("hello @bob")
+    seq = await room.say("hello @bob", requires_ack=asks)
     # The first call takes the direct lane, the others go through the SDK.
     answers = []
     calls = (("get_time", {}), ("get_time", {"x-fastmcp": 1}), ("wait_for_messages", {}))
@@ -171,11 +172,12 @@ async def test_an_answer_over_mcp_has_a_second_text_and_meta(
                 assert len(again.content) == 1
                 assert UNREAD_META not in (again.meta or {})
     text = (
-        f"1 unread mention of you in {room.id}, newest seq {seq}: "
+        f"1 unread mention of you{' (1 to acknowledge)' if asks else ''} in {room.id}, newest seq {seq}: "
         f'get_messages(session_id="{room.id}", after_seq={seq - 1}).'
     )
     one = {"session_id": room.id, "count": 1, "first_seq": seq, "newest_seq": seq}
-    assert answers == [(text, {"count": 1, "sessions": [one]})] * len(answers)
+    asking = {"requires_ack": 1} if asks else {}
+    assert answers == [(text, {"count": 1, **asking, "sessions": [one]})] * len(answers)
     assert len(answers) == 6
 
 

@@ -127,7 +127,7 @@ async def test_a_session_that_is_being_deleted_is_not_there(copier: Copier) -> N
     await copier.write_rows(SESSION, [session_row("kept"), session_row("lost", "deleting")], [])
     await copier.write_rows(MESSAGE, [message_row(1, 1, "lost"), message_row(2, 1, "kept")], [])
     await copier.write_rows(CURSOR, [("lost", "bob", 1)], [])
-    await copier.write_rows(LEASE, [("lost", "x", "bob", 1, NOON_US, NOON_US, "")], [])
+    await copier.write_rows(LEASE, [("lost", "x", "bob", 1, NOON_US, NOON_US, "", "[]")], [])
     counts = {kind.name: await copier.count_rows(kind) for kind in KINDS}
     assert {name for name, count in counts.items() if count} == {"session", "message", "counter"}
     assert [row[0] for row in await read(copier, SESSION)] == ["kept"]
@@ -232,7 +232,7 @@ async def test_changed_rows_replace_those_of_their_key(store: Store, copier: Cop
 
 
 async def test_fencing_tokens_go_on_growing(store: Store, copier: Copier) -> None:
-    await copier.write_rows(LEASE, [("", "deploy", None, 41, NOON_US, NOON_US, "")], [])
+    await copier.write_rows(LEASE, [("", "deploy", None, 41, NOON_US, NOON_US, "", "[]")], [])
     attempt = await store.leases.acquire(
         None, "deploy", ALICE, ttl=timedelta(seconds=60), now=at(1), guard=None
     )
