@@ -175,6 +175,7 @@ async def test_what_one_of_several_sessions_lacks_is_told_by_its_argument(as_age
     for wait, code, field, session_id in (
         ({"session_ids": [open_, secret]}, "SESSION_NOT_FOUND", "session_ids", secret),
         ({"session_ids": [secret]}, "SESSION_NOT_FOUND", "session_ids", secret),
+        ({"session_ids": ["none"]}, "SESSION_NOT_FOUND", "session_ids", "none"),
         ({"session_id": secret}, "SESSION_NOT_FOUND", "session_id", secret),
         ({"session_ids": [open_], "cursors": {open_: 9}}, "CURSOR_LOST", "cursors", open_),
         ({"cursors": {open_: 9}}, "CURSOR_LOST", "cursors", open_),

@@ -157,7 +157,10 @@ class _WaitedFor:
         if self._request.session_ids is not None:
             for session_id in self._request.session_ids:
                 if session_id not in self._cursors:
-                    await self._add(session_id)
+                    try:
+                        await self._add(session_id)
+                    except SessionNotFound:
+                        self._refuse(session_id)
             return
         if news.needs_resync:
             await self._add_newest()
