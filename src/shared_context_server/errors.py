@@ -115,10 +115,8 @@ class SessionNotFound(NotFound):
     code = "SESSION_NOT_FOUND"
     suggestion = "list_sessions shows the sessions you may read."
 
-    def __init__(self, session_id: str) -> None:
-        super().__init__(
-            f"There is no session {session_id!r}.", field="session_id", session_id=session_id
-        )
+    def __init__(self, session_id: str, *, field: str = "session_id") -> None:
+        super().__init__(f"There is no session {session_id!r}.", field=field, session_id=session_id)
 
 
 class MessageNotFound(NotFound):
@@ -271,16 +269,27 @@ class CursorLost(SharedContextError):
     status = 409
     suggestion = (
         "The store was restored to an earlier state, or the cursor is of another log. Read again "
-        "without a cursor, or from after_seq=0. Messages that you have read may be missing now."
+        "without a cursor, or from 0. Messages that you have read may be missing now."
     )
 
-    def __init__(self, cursor: int, *, field: str = "after_seq", is_beyond: bool = True) -> None:
+    def __init__(
+        self,
+        cursor: int,
+        *,
+        field: str = "after_seq",
+        session_id: str | None = None,
+        is_beyond: bool = True,
+    ) -> None:
+        """`session_id` says which log it is when the call has a cursor for each of several."""
+        log, session = "The log", {}
+        if session_id is not None:
+            log, session = f"The log of session {session_id!r}", {"session_id": session_id}
         reason = (
-            f"The log ends before {cursor}."
+            f"{log} ends before {cursor}."
             if is_beyond
-            else f"The log was restored to an earlier state while it was read from {cursor} on."
+            else f"{log} was restored to an earlier state while it was read from {cursor} on."
         )
-        super().__init__(reason, field=field, cursor=cursor)
+        super().__init__(reason, field=field, cursor=cursor, **session)
 
 
 class SessionClosed(SharedContextError):
@@ -300,7 +309,8 @@ class LeaseLost(SharedContextError):
     """The caller does not hold the lease of a write with this token (any more).
 
     `holder` and `current_token` are the current ones. They are None if the lease is free, or if the
-    caller may not see them (`is_told` false).
+    caller may not see them (`is_told` false). `instance` is the thread of the holder, "" if it named
+    none.
     """
 
     code = "LEASE_LOST"
@@ -312,13 +322,15 @@ class LeaseLost(SharedContextError):
         lease: str,
         *,
         holder: str | None = None,
+        instance: str = "",
         current_token: int | None = None,
         is_told: bool = True,
         suggestion: str | None = None,
     ) -> None:
         if not is_told:
             holder = current_token = None
-        now_held_by = ": nobody holds it" if holder is None else f": {holder!r} holds it"
+        thread = f" in {instance!r}" if instance else ""
+        now_held_by = ": nobody holds it" if holder is None else f": {holder!r} holds it{thread}"
         super().__init__(
             f"You do not hold the lease {lease!r} with this token{now_held_by if is_told else ''}.",
             field="fencing_token",

@@ -284,10 +284,11 @@ class AgentState(StrEnum):
 
 
 class Waiting(NamedTuple):
-    """What a call waits for: new messages of a session, or a lease. `session_id` None: messages of
-    several sessions, or a lease of the whole server. `name`: the lease's."""
+    """What a call waits for: new messages of a session, a lease, or a task of a session. `session_id`
+    None: messages of several sessions, or a lease of the whole server. `name`: the lease's; of a task
+    that of its claim, None for any task."""
 
-    kind: Literal["messages", "lease"]
+    kind: Literal["messages", "lease", "task"]
     session_id: str | None
     name: str | None = None
 

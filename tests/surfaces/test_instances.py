@@ -69,6 +69,9 @@ async def test_threads_of_one_connection_are_told_apart(url: str, member: str, m
             "one",
         )
         assert (await threads.call("acquire_lease", one, **lease))["fencing_token"] == 1
+        fence = {"lease": "deploy", "fencing_token": 2, "content": "x"}
+        lost = await threads.call("add_message", two, **place, **fence)
+        assert lost["error"].endswith("'alice' holds it in 'one'.")
         held = await threads.call("list_leases", two, **place)
         assert [(item["holder"], item["instance"]) for item in held["leases"]] == [("alice", "one")]
     async with RestSurface(url, headers_of("root", api_key=ADMIN_API_KEY)) as admin:
@@ -130,6 +133,8 @@ def test_all_else_of_the_connection_stays() -> None:
     expected = replace(full, caller=replace(caller, instance="one"), tool_use=TOOL_USE_ID)
     assert named == expected
     assert read_meta(full, {"threadId": ""}) == replace(full, tool_use="")
+    later = read_meta(full, {"threadId": 7, "ai.opencode/sessionID": "two"})
+    assert later.caller.instance == "two"
     assert name_instance(full, 7) is full
 
 

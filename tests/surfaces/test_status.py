@@ -76,6 +76,33 @@ async def test_what_an_agent_holds_and_waits_for_is_shown_to_those_who_see_the_s
         assert (await for_bob)["acquired"]
 
 
+async def test_who_waits_for_a_task_is_shown_to_those_who_see_the_session(
+    as_agent: As, server: Server
+) -> None:
+    alice, bob, eve = await as_agent("alice"), await as_agent("bob"), await as_agent("eve")
+    session_id = await new_session(alice, access="invited", participants=["bob"])
+    place = {"session_id": session_id}
+    await alice.call("add_task", **place, title="Test the parser")
+    claimed = (await alice.call("claim_task", **place))["task"]
+    (for_bob,) = await waiting(server, 1, bob.call("claim_task", **place, wait_seconds=PATIENCE_S))
+    waits_for = {"kind": "task", "session_id": session_id, "name": None}
+    assert (await show(alice, "bob"))["waits_for"] == waits_for
+    assert (await show(eve, "bob"))["waits_for"] is None
+    ended = {**place, "task_id": 1}
+    token = claimed["fencing_token"]
+    await alice.call("finish_task", **ended, fencing_token=token, outcome="released")
+    async with asyncio.timeout(PATIENCE_S):
+        token = (await for_bob)["task"]["fencing_token"]
+    assert (await show(alice, "bob"))["waits_for"] is None
+    (for_alice,) = await waiting(
+        server, 1, alice.call("claim_task", **ended, wait_seconds=PATIENCE_S)
+    )
+    assert (await show(bob, "alice"))["waits_for"] == waits_for | {"name": "task:1"}
+    await bob.call("finish_task", **ended, fencing_token=token)
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await for_alice)["task"] is None
+
+
 async def test_each_instance_of_an_agent_is_shown(url: str) -> None:
     async with AsyncExitStack() as stack:
 

@@ -134,7 +134,8 @@ async def test_bad_arguments_and_callers_are_refused_by_name(as_agent: As) -> No
     for tool, arguments in (("add_task", title), ("claim_task", place), ("list_tasks", place)):
         assert_refused(await eve.call(tool, **arguments), "SESSION_NOT_FOUND", "session_id")
     await alice.call("add_task", **title, assignee="bob")
-    assert_refused(await alice.call("claim_task", **place, task_id=1), "PERMISSION_DENIED")
+    refused = await alice.call("claim_task", **place, task_id=1)
+    assert_refused(refused, "PERMISSION_DENIED", "task_id")
     await alice.call("close_session", **place)
     for tool, arguments in (("add_task", title), ("claim_task", place)):
         assert_refused(await alice.call(tool, **arguments), "SESSION_CLOSED", "session_id")

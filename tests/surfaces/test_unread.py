@@ -14,6 +14,7 @@ from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 
 from shared_context_server.server import Server, open_server
+from shared_context_server.services.mentions import MAX_UNREAD
 from shared_context_server.tools.mcp import UNREAD_META
 from tests.settings import make_settings
 from tests.surfaces.conftest import headers_of, serve
@@ -144,6 +145,21 @@ async def test_only_what_the_caller_may_see_counts(server: Server, agents: Any) 
     seq = await room.say("@bob @carol")
     assert await bob.learn() == {room.id: seq}
     assert await carol.learn() is None
+
+
+async def test_hidden_mentions_neither_use_up_nor_displace_what_one_may_see(
+    server: Server, agents: Any
+) -> None:
+    alice = await agents("alice", agent_type="claude")
+    bob = await agents("bob", agent_type="gpt")
+    room = await open_room(server, alice)
+    seq = await room.say("@bob")
+    for _ in range(MAX_UNREAD + 1):
+        await room.say("@bob", visibility="private", recipients=["alice"])
+    typed = await room.say("@bob", visibility="agent_only")
+    assert await bob.learn() == {room.id: seq}
+    claude = await agents("bob", agent_type="claude")
+    assert claude.told == {room.id: typed}
 
 
 @pytest.mark.parametrize("asks", [False, True])

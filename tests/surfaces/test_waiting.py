@@ -169,6 +169,24 @@ async def test_sessions_and_cursors_that_do_not_fit_are_refused_by_name(
     assert (answer["code"], answer["details"]["field"]) == ("INVALID_ARGUMENT", field)
 
 
+async def test_what_one_of_several_sessions_lacks_is_told_by_its_argument(as_agent: As) -> None:
+    alice, eve = await as_agent("alice"), await as_agent("eve")
+    secret, open_ = await new_session(alice, access="invited"), await new_session(alice)
+    for wait, code, field, session_id in (
+        ({"session_ids": [open_, secret]}, "SESSION_NOT_FOUND", "session_ids", secret),
+        ({"session_ids": [secret]}, "SESSION_NOT_FOUND", "session_ids", secret),
+        ({"session_ids": ["none"]}, "SESSION_NOT_FOUND", "session_ids", "none"),
+        ({"session_id": secret}, "SESSION_NOT_FOUND", "session_id", secret),
+        ({"session_ids": [open_], "cursors": {open_: 9}}, "CURSOR_LOST", "cursors", open_),
+        ({"cursors": {open_: 9}}, "CURSOR_LOST", "cursors", open_),
+        ({"session_id": open_, "after_seq": 9}, "CURSOR_LOST", "after_seq", None),
+    ):
+        refused = await eve.call("wait_for_messages", **wait, timeout_seconds=PATIENCE_S)
+        details = refused["details"]
+        assert (refused["code"], details["field"]) == (code, field)
+        assert details.get("session_id") == session_id
+
+
 @pytest.mark.parametrize(
     "wanted,passes",
     [

@@ -53,8 +53,9 @@ def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connect
     caller = connection.caller
     for member in THREAD_NAMES:
         if member in meta:
-            caller = _name_caller(caller, meta[member])
-            break
+            caller = _name_caller(connection.caller, meta[member])
+            if caller is not connection.caller:
+                break  # what is no name counts as none, so the next member may have one
     tool_use = meta.get(TOOL_USE, "")
     if tool_use and not _is_tool_use(tool_use):
         tool_use = ""

@@ -53,7 +53,8 @@ class Cursor(Protocol):
 @dataclass(slots=True, eq=False)
 class SessionCursor:
     """A position in one session's log. `limit`, `sender` and `visibility` apply to pages only;
-    shared reads are not filtered."""
+    shared reads are not filtered. `is_one_of_several`: whether the call has cursors by session, so
+    that an error has to say which it means."""
 
     services: Services
     caller: Caller
@@ -62,6 +63,7 @@ class SessionCursor:
     limit: int = READ_LIMIT
     sender: str | None = None
     visibility: Visibility | None = None
+    is_one_of_several: bool = False
     has_more: bool = field(default=False, init=False)
     _begin: int = field(init=False)
     _known_end: int = field(default=0, init=False)
@@ -73,7 +75,7 @@ class SessionCursor:
     async def read(self, news: News) -> list[Message]:
         """See Cursor. `news` may also contain events of other sessions."""
         if news.is_set_back:
-            raise CursorLost(self._begin, is_beyond=False)
+            raise self._make_lost(is_beyond=False)
         newest = self._find_newest(news)
         if news.needs_resync or newest > self.position + READ_LIMIT:
             return await self._read_page()
@@ -121,11 +123,18 @@ class SessionCursor:
             self.session_id, self.caller, query, self._require_read
         )
         if self.position > page.last_seq:
-            raise CursorLost(self._begin, is_beyond=self._begin > page.last_seq)
+            raise self._make_lost(is_beyond=self._begin > page.last_seq)
         self.has_more = page.has_more
         self.position = page.messages[-1].seq if page.has_more else page.last_seq
         self._known_end = page.last_seq
         return list(page.messages)
+
+    def _make_lost(self, *, is_beyond: bool) -> CursorLost:
+        if self.is_one_of_several:
+            return CursorLost(
+                self._begin, field="cursors", session_id=self.session_id, is_beyond=is_beyond
+            )
+        return CursorLost(self._begin, is_beyond=is_beyond)
 
     def _require_read(self, session: Session) -> None:
         policy.require_session_read(self.caller, session)

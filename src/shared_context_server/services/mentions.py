@@ -43,8 +43,8 @@ from shared_context_server.storage import Store
 from shared_context_server.storage.stored_messages import StoredMessages
 
 CATCH_UP_INTERVAL_S = 1.0
-MAX_AGENTS = 2000  # that this process remembers; with all their mentions some 20 MB
-MAX_UNREAD = 32  # mentions of an agent; the older ones are not counted
+MAX_AGENTS = 2000  # that this process remembers; with all their mentions some 40 MB
+MAX_UNREAD = 32  # mentions of an agent, and as many that only some of its keys see
 MAX_REMEMBERED = 64  # instances and sessions of an agent
 MAX_SESSIONS = 1024  # whose readers are known
 MAX_PENDING = 1000  # messages that are still to be examined
@@ -56,8 +56,11 @@ _SIGNS = ("@", "\uff20")
 _BEFORE, _BEHIND = 2, MAX_AGENT_ID_CHARS + 4  # characters around an @ that decide
 _READS_ALL = Caller("", "", frozenset({Permission.ADMIN}), "")  # this process itself
 
+_READER = frozenset({Permission.READ})
+
 _Place = tuple[str, int]
 """The session and the seq of a message."""
+_Unread = dict[_Place, tuple[Message, Session]]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -121,11 +124,12 @@ class UnreadMentions:
 @dataclass(slots=True)
 class _Agent:
     """What this process knows of an agent: its unread mentions, without their contents; up to which
-    seq it has read; which state was told to which instance. `state` grows with each mention."""
+    seq it has read; which state was told to which instance with which rights, because another type or
+    permission may see other messages. `state` grows with each mention."""
 
-    unread: dict[_Place, tuple[Message, Session]] = field(default_factory=dict)
+    unread: _Unread = field(default_factory=dict)
     read_up_to: dict[str, int] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)
+    told: dict[tuple[str, str, frozenset[Permission]], int] = field(default_factory=dict)
     state: int = 0
 
 
@@ -157,9 +161,10 @@ class Mentions:
         if agent is None:
             self._meet(caller.agent_id)
             return None
-        if not agent.unread or agent.told.get(caller.instance) == agent.state:
+        reader = caller.instance, caller.agent_type, caller.permissions
+        if not agent.unread or agent.told.get(reader) == agent.state:
             return None
-        _remember(agent.told, caller.instance, agent.state)
+        _remember(agent.told, reader, agent.state)
         return _summarize(
             [
                 message
@@ -248,7 +253,7 @@ class Mentions:
             async with self._turn:  # one at a time, so that new agents do not hold up other reads
                 if self._position is None:
                     self._position = await self._store.messages.get_newest_id()
-                found = await self._store.messages.list_unread_to(agent_id, limit=MAX_UNREAD)
+                found = await self._store.messages.list_unread_to(agent_id, limit=PAGE)
             for message in found:
                 await self._add(message, {agent_id})
 
@@ -297,7 +302,7 @@ class Mentions:
             if agent is not None and message.seq > agent.read_up_to.get(message.session_id, 0):
                 if place not in agent.unread:
                     agent.state += 1
-                _remember(agent.unread, place, (kept, session), MAX_UNREAD)
+                _keep_unread(agent.unread, place, (kept, session), name)
 
     async def finish(self) -> None:
         """Wait until all that was noted so far has been examined."""
@@ -338,6 +343,21 @@ def _remember(known: dict[K, V], key: K, value: V, limit: int = MAX_REMEMBERED) 
     if key not in known and len(known) >= limit:
         del known[next(iter(known))]
     known[key] = value
+
+
+def _keep_unread(unread: _Unread, place: _Place, found: tuple[Message, Session], name: str) -> None:
+    """Add a mention of this agent, and forget the oldest if there are too many. Those that it sees with
+    any key are counted apart: hidden messages, which anybody can write, must not displace them."""
+    kind = _is_seen_with_any_key(name, *found)
+    alike = [one for one, other in unread.items() if _is_seen_with_any_key(name, *other) is kind]
+    if place not in unread and len(alike) >= MAX_UNREAD:
+        del unread[alike[0]]
+    unread[place] = found
+
+
+def _is_seen_with_any_key(name: str, message: Message, session: Session) -> bool:
+    anyone = Caller(name, "", _READER, "")
+    return policy.can_see_session(anyone, session) and policy.can_see_message(anyone, message)
 
 
 def _summarize(messages: Sequence[Message]) -> UnreadMentions | None:

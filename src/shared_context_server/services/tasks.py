@@ -23,6 +23,7 @@ from shared_context_server.models import (
     Task,
     TaskOutcome,
     TaskState,
+    Waiting,
 )
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
@@ -38,6 +39,7 @@ from shared_context_server.storage.contract import (
     TaskPage,
     TaskWrite,
 )
+from shared_context_server.storage.rules.tasks import lease_name
 
 DEFAULT_LISTED = 50
 
@@ -127,6 +129,7 @@ async def claim_task(
         return await _try(services, caller, request)
     with (
         services.slots.take(caller),
+        services.presence.wait(caller, Waiting("task", request.session_id, _name_wanted(request))),
         services.bus.subscribe(_concerns_tasks, session_id=request.session_id) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)
@@ -169,6 +172,11 @@ async def _may_claim(
     outlook = await follow.services.store.tasks.look(request.session_id, follow.caller, now=now)
     follow.look_again_at = outlook.next_expires_at
     return outlook.is_ready or request.task_id is not None
+
+
+def _name_wanted(request: ClaimRequest) -> str | None:
+    """Return the name that the claim of the wanted task would have; None for any task."""
+    return None if request.task_id is None else lease_name(request.task_id)
 
 
 def _is_over(attempt: ClaimAttempt) -> bool:

@@ -38,6 +38,7 @@ class WaitRequest:
     `session_ids` None: the newest MAX_SESSIONS active sessions that the caller may read, and any
     other that gets a message meanwhile. `cursors`: the seq after which to look, by session; the
     caller's stored cursor where there is none. `include_own`: messages of the caller count too.
+    `has_one`: the call names its session as `session_id`, so errors name that and `after_seq`.
     """
 
     session_ids: tuple[str, ...] | None
@@ -46,6 +47,7 @@ class WaitRequest:
     cursors: Mapping[str, int] = field(default_factory=dict)
     mentions_me: bool = False
     include_own: bool = False
+    has_one: bool = False
     sender: str | None = None
     visibility: Visibility | None = None
 
@@ -122,8 +124,6 @@ class _WaitedFor:
             try:
                 found += await self._read_session(cursor, news)
             except SessionNotFound:
-                if self._request.session_ids is not None:
-                    raise
                 self._refuse(cursor.session_id)
         return sorted(found) if len(self._cursors) > 1 else found
 
@@ -157,7 +157,10 @@ class _WaitedFor:
         if self._request.session_ids is not None:
             for session_id in self._request.session_ids:
                 if session_id not in self._cursors:
-                    await self._add(session_id)
+                    try:
+                        await self._add(session_id)
+                    except SessionNotFound:
+                        self._refuse(session_id)
             return
         if news.needs_resync:
             await self._add_newest()
@@ -202,9 +205,15 @@ class _WaitedFor:
             limit=MENTION_PAGE if self._request.mentions_me else self._request.limit,
             sender=self._request.sender,
             visibility=self._request.visibility,
+            is_one_of_several=not self._request.has_one,
         )
 
     def _refuse(self, session_id: str) -> None:
+        """Go on without this session. Raises SessionNotFound if the request names it."""
+        if self._request.session_ids is not None:
+            raise SessionNotFound(
+                session_id, field="session_id" if self._request.has_one else "session_ids"
+            )
         self._cursors.pop(session_id, None)
         if len(self._refused) == MAX_REFUSED:
             self._refused.clear()

@@ -31,7 +31,7 @@ class ListAgents(Arguments):
 
 
 class WaitsFor(BaseModel):
-    kind: Literal["messages", "lease"]
+    kind: Literal["messages", "lease", "task"]
     session_id: str | None
     name: str | None
 

@@ -397,6 +397,7 @@ async def wait_for_messages(
             cursors=cursors,
             mentions_me=arguments.mentions_me,
             include_own=arguments.include_own,
+            has_one=arguments.session_id is not None,
             sender=arguments.sender,
             visibility=arguments.visibility,
         ),
@@ -442,6 +443,7 @@ def _read_sessions(
             raise InvalidArgument(
                 f"cursors has the session {session_id!r}, which is not in session_ids.",
                 field="cursors",
+                suggestion="Name the session in session_ids too, or leave its cursor out.",
             )
     return ids, cursors
 

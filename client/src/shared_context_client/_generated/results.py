@@ -394,7 +394,7 @@ class TaskList(Record):
 class WaitsFor(Record):
     """WaitsFor, in an answer."""
 
-    kind: Annotated[Literal["messages", "lease"], KeepUnknown]
+    kind: Annotated[Literal["messages", "lease", "task"], KeepUnknown]
     session_id: str | None
     name: str | None
 

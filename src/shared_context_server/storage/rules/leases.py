@@ -57,6 +57,7 @@ def require_fence(held: Lease | None, fence: Fence, caller: Caller) -> None:
         raise LeaseLost(
             fence.lease,
             holder=held.holder,
+            instance=held.instance,
             current_token=held.fencing_token,
             is_told=policy.may_read(caller),
         )

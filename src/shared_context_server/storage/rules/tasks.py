@@ -150,6 +150,7 @@ def can_claim_by_id(caller: Caller, task: Task) -> bool:
     if not policy.can_claim(caller, task):
         raise PermissionDenied(
             f"Task {task.id} is assigned to {task.assignee!r}.",
+            field="task_id",
             task_id=task.id,
             suggestion="Claim a task that is assigned to you or to nobody.",
         )
@@ -166,6 +167,7 @@ def require_claim(finish: Finish, task: Task) -> None:
         raise LeaseLost(
             lease_name(task.id),
             holder=task.claimed_by,
+            instance=task.instance or "",
             current_token=task.fencing_token,
             suggestion=_AGAIN,
         )
