@@ -231,6 +231,7 @@ class Waiter(Listener):
                 "wait_for_messages",
                 session_id=self.session_id,
                 after_seq=after_seq,
+                include_own=True,  # the agent listens and writes
                 timeout_seconds=WAIT_S,
                 limit=PAGE,
             )
