@@ -372,6 +372,8 @@ MAY_SORT = MAY_SCAN | {
     "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",
     "leases._LIST",
+    "leases._LIST_ON_PATHS",  # a limited number
+    "messages._LIST_ACKS",  # of one message, at most one an agent
     "messages._COUNT_ALL_BY_SENDER",
     "messages._COUNT_VISIBLE_BY_SENDER",
     "sessions._LIST_WRITERS",
