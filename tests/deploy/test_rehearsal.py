@@ -23,6 +23,7 @@ from tests.deploy.rehearsal.image import INSTRUCTIONS, list_context
 from tests.deploy.rehearsal.load import Load, Record, RestCaller, Sent, Stream, Waiter
 from tests.deploy.rehearsal.pods import Probe, to_bytes
 from tests.deploy.rehearsal.rollout import judge
+from tests.deploy.rehearsal.selfcheck import FAULTS, Fault
 
 DOCKERFILE = """\
 ARG BASE=python:3.13-slim-bookworm
@@ -129,6 +130,17 @@ async def test_a_rollout_is_broken_if_a_message_is_not_there_and_seen_exactly_on
         load = Load(record, ["s"], [], listeners, "http://127.0.0.1", {})
         assert bool(judge("a rollout", load, {"s": kept}, 1.0).broken) is is_broken
         await caller.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_faults_of_the_self_check_fit_the_server(tmp_path: Path, fault: Fault) -> None:
+    package = tmp_path / "shared_context_server"
+    shutil.copytree(manifests.ROOT / "src/shared_context_server", package)
+    before = (package / fault.file).read_text()
+    fault.plant(tmp_path)
+    planted = (package / fault.file).read_text()
+    assert planted != before
+    compile(planted, fault.file, "exec")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -253,3 +255,26 @@ def test_a_command_runs_no_more_often_than_it_may(hub: Hub) -> None:
         assert "runs again in" in lines.process.stderr.readline()
         lines.process.send_signal(signal.SIGTERM)
         assert lines.end()[0] == exits.TERMINATED
+
+
+WRITE_ONE = """
+from shared_context_server.cli.watch import _make_writer
+message = {"session_id": "s", "seq": 1, "sender": "bob", "visibility": "public", "content": "c"}
+_make_writer(10, as_json=False)(message)
+"""
+
+
+def test_the_code_is_sigterm_s_when_printing_finds_that_the_reader_is_gone() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", WRITE_ONE],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (answer.returncode, answer.stderr) == (exits.TERMINATED, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -157,7 +158,12 @@ def _make_writer(max_chars: int, *, as_json: bool) -> Callable[[dict[str, Any]],
     show = show_message_json if as_json else show_message
 
     def write(message: dict[str, Any]) -> None:
-        print(show(message, max_chars), flush=True)
+        try:
+            print(show(message, max_chars), flush=True)
+        except BrokenPipeError:
+            # Here before `end_without_reader` has noticed. What print has kept goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+            sys.exit(exits.TERMINATED)
 
     return write
 

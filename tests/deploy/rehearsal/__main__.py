@@ -24,6 +24,7 @@ from tests.deploy.rehearsal.drills import Drill
 from tests.deploy.rehearsal.image import Build, Image
 from tests.deploy.rehearsal.pods import Cluster, to_bytes
 from tests.deploy.rehearsal.rollout import measure, restart_one_by_one
+from tests.deploy.rehearsal.selfcheck import check_the_check
 from tests.deploy.rehearsal.tables import Table
 
 ROOT = Path(__file__).parents[3]
@@ -32,15 +33,22 @@ RUN = HOME / "run"
 INSIDE = "--inside"
 REPLICAS = 3
 PARTS = ("image", "sqlite", "postgres", "kubernetes")
+SELFCHECK = "selfcheck"
 
 Images = dict[str, tuple[Image, list[Mount]]]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, unless named")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        help=f"of {', '.join(PARTS)}; all, unless named; or only {SELFCHECK}: plant faults and see whether they are reported",
+    )
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.parts == [SELFCHECK]:
+        return self_check()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     try:
@@ -58,6 +66,18 @@ def main() -> int:
         print(f"BROKEN: {promise}")
     print(f"\nrehearse: {f'{len(broken)} promises broken' if broken else 'all promises kept'}")
     return 1 if broken else 0
+
+
+def self_check() -> int:
+    try:
+        wrong = check_the_check(HOME / SELFCHECK)
+    except base.CannotRehearseError as exc:
+        print(f"rehearse: {exc}", file=sys.stderr)
+        return 1
+    for sentence in wrong:
+        print(f"WRONG: {sentence}")
+    print(f"\nrehearse: {'the check fails' if wrong else 'the load reports each planted fault'}")
+    return 1 if wrong else 0
 
 
 def rehearse(parts: list[str]) -> list[str]:

@@ -41,15 +41,21 @@ async def measure(
         await asyncio.sleep(BEFORE_S)
         for writer in load.writers:
             writer.is_over = True
-        async with asyncio.timeout(CATCH_UP_S):
-            await asyncio.gather(*writing)
+        _, stuck = await asyncio.wait(writing, timeout=CATCH_UP_S)
+        for task in stuck:
+            task.cancel()
         seconds = time.monotonic() - began
         kept = await load.read_all()
         await wait_until_seen(load, kept)
         for task in listening:
             task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
-        return judge(name, load, kept, seconds)
+        await asyncio.gather(*writing, *listening, return_exceptions=True)
+        outcome = judge(name, load, kept, seconds)
+        if stuck:
+            outcome.broken.append(
+                f"{name}: {len(stuck)} writers got no answer within {CATCH_UP_S:.0f} s"
+            )
+        return outcome
 
 
 async def wait_until_seen(load: Load, kept: dict[str, list[tuple[int, str]]]) -> None:
