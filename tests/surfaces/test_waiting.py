@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,22 @@ async def test_sessions_and_cursors_that_do_not_fit_are_refused_by_name(
 ) -> None:
     answer = await (await as_agent("alice")).call("wait_for_messages", **arguments)
     assert (answer["code"], answer["details"]["field"]) == ("INVALID_ARGUMENT", field)
+
+
+async def test_a_wait_for_many_full_sessions_holds_few_pages_in_memory(url: str) -> None:
+    async with (
+        RestSurface(url, headers_of("alice")) as alice,
+        RestSurface(url, headers_of("bob")) as bob,
+    ):
+        ids = [await new_session(alice) for _ in range(12)]
+        for session_id in ids * 5:
+            await alice.call("add_message", session_id=session_id, content="x" * 99_000)
+        tracemalloc.start()
+        answer = await bob.call("wait_for_messages", limit=1000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert [message["session_id"] for message in answer["messages"]] == ids[:5]
+        assert peak_bytes < 4_500_000  # all of them are 5.9 MB
 
 
 async def test_what_one_of_several_sessions_lacks_is_told_by_its_argument(as_agent: As) -> None:

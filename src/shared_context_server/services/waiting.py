@@ -22,8 +22,9 @@ from shared_context_server.models import (
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
 from shared_context_server.services.late_imports import MENTIONS, import_late
-from shared_context_server.services.messages import cut_page
+from shared_context_server.services.messages import cut_page, weigh_message
 from shared_context_server.services.words import Mention
+from shared_context_server.storage.rules.pages import page_budget
 
 MENTION_PAGE = 500  # messages read at once when only mentions of the caller are wanted
 MAX_SESSIONS = 100  # sessions that a call names, or of which one without names reads the beginning
@@ -116,16 +117,24 @@ class _WaitedFor:
         self._refused: set[str] = set()
 
     async def read(self, news: News) -> list[Message]:
-        """Return the next wanted messages of the sessions, at least `limit` of each if it has as
-        many; in the order of their ids."""
+        """Return the next wanted messages of the sessions in the order of their ids, at least as many
+        as a page has. Of several sessions no more than three pages are in memory at a time."""
         await self._join(news)
         found: list[Message] = []
+        limit, has_several, weight = self._request.limit, len(self._cursors) > 1, 0
         for cursor in tuple(self._cursors.values()):
             try:
-                found += await self._read_session(cursor, news)
+                read = await self._read_session(cursor, news)
             except SessionNotFound:
                 self._refuse(cursor.session_id)
-        return sorted(found) if len(self._cursors) > 1 else found
+                continue
+            found += read
+            if has_several:
+                weight += sum(map(weigh_message, read))
+                if weight > 2 * page_budget(limit):  # what comes after a full page is not given
+                    found = cut_page(sorted(found), limit)
+                    weight = sum(map(weigh_message, found))
+        return sorted(found) if has_several else found
 
     def find_cursors(self, messages: list[Message]) -> dict[str, int]:
         """Return the cursors with which to continue after these messages."""
