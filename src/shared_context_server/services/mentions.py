@@ -249,11 +249,12 @@ class Mentions:
 
     async def _recover(self, agent_id: str) -> None:
         with suppress(SharedContextError):  # then only what comes from now on is told
-            await import_late(MENTIONS)
             async with self._turn:  # one at a time, so that new agents do not hold up other reads
                 if self._position is None:
                     self._position = await self._store.messages.get_newest_id()
                 found = await self._store.messages.list_unread_to(agent_id, limit=PAGE)
+            if found:
+                await import_late(MENTIONS)
             for message in found:
                 await self._add(message, {agent_id})
 

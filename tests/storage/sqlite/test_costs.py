@@ -371,7 +371,9 @@ MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables o
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",
+    "agents._LIST_INSTANCES",  # of the agents of a page, a limited number of each
     "leases._LIST",
+    "leases._LIST_OF_HOLDERS",  # what the agents of a page hold
     "leases._LIST_ON_PATHS",  # a limited number
     "messages._LIST_ACKS",  # of one message, at most one an agent
     "messages._COUNT_ALL_BY_SENDER",
@@ -387,7 +389,7 @@ MAY_SORT |= {
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|before|numbered|named|wanted|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|held|before|numbered|named|wanted|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 
