@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
@@ -11,7 +11,9 @@ from typing import NamedTuple
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import MemoryEntry, Message
 from shared_context_server.services.paging import decode_cursor, encode_cursor, to_microseconds
-from shared_context_server.services.search_request import SortOrder
+from shared_context_server.services.search_request import SearchMode, SortOrder
+
+RANK_CONSTANT = 60
 
 
 class Candidate(NamedTuple):
@@ -46,8 +48,15 @@ class Ranking:
     the pages before. `weights`: those of the query's words on the first page, in thousandths; they
     depend on the texts that there are, and all pages have to agree. Raises InvalidArgument for a cursor of another order."""
 
-    def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
+    def __init__(
+        self,
+        sort: SortOrder,
+        limit: int,
+        cursor: str | None,
+        mode: SearchMode = SearchMode.FUZZY,
+    ) -> None:
         self._sort = sort
+        self._order = sort.value if mode is SearchMode.FUZZY else f"{sort.value} {mode.value}"
         self._limit = limit
         self._after: _Place | None = None
         self.shown = 0
@@ -56,9 +65,9 @@ class Ranking:
             sorted_by, shown, weights, first, kind, number, name = decode_cursor(
                 cursor, str, int, str, int, int, int, str
             )
-            if sorted_by != sort.value:
+            if sorted_by != self._order:
                 raise InvalidArgument(
-                    f"cursor belongs to a search with sort={sorted_by!r}.",
+                    _explain(str(sorted_by)),
                     field="cursor",
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
@@ -72,6 +81,12 @@ class Ranking:
         new = (match for match in more if after is None or self._place(match) < after)
         return heapq.nlargest(self._limit + 1, chain(best, new), key=self._place)
 
+    def without_pages(self, limit: int) -> Ranking:
+        """Return the order of the best, from the first on, with the weights of this one."""
+        ranking = Ranking(SortOrder.SCORE, limit, None)
+        ranking.weights = self.weights
+        return ranking
+
     def cut(
         self, best: list[Candidate], weights: Iterable[float]
     ) -> tuple[list[Candidate], str | None]:
@@ -82,7 +97,7 @@ class Ranking:
         shown = self.shown + len(page)
         thousandths = self.weights or [round(weight * 1000) for weight in weights]
         written = " ".join(map(str, thousandths))
-        return page, encode_cursor(self._sort.value, shown, written, *self._place(page[-1]))
+        return page, encode_cursor(self._order, shown, written, *self._place(page[-1]))
 
     @property
     def newest_us(self) -> int | None:
@@ -96,6 +111,30 @@ class Ranking:
         if self._sort is SortOrder.NEWEST:
             first = to_microseconds(match.moment)
         return first, int(match.is_message), match.number, match.name
+
+
+def fuse(*lists: Sequence[Candidate]) -> list[Candidate]:
+    """Return the matches of all lists by reciprocal rank fusion (Cormack, Clarke and Büttcher,
+    SIGIR 2009): each adds 1 / (60 + rank). The score is its share, in percent, of what the first of
+    all lists has."""
+    shares: dict[tuple[bool, int, str], float] = {}
+    found: dict[tuple[bool, int, str], Candidate] = {}
+    for ranked in lists:
+        for rank, match in enumerate(ranked, 1):
+            name = (match.is_message, match.number, match.name)
+            shares[name] = shares.get(name, 0.0) + 1 / (RANK_CONSTANT + rank)
+            found.setdefault(name, match)
+    first = len(lists) / (RANK_CONSTANT + 1)
+    return [
+        match._replace(score=round(100 * shares[name] / first, 2)) for name, match in found.items()
+    ]
+
+
+def _explain(order: str) -> str:
+    sort, _, mode = order.partition(" ")
+    return (
+        f"cursor belongs to a search with sort={sort!r}, mode={mode or SearchMode.FUZZY.value!r}."
+    )
 
 
 def _read_weights(text: str) -> list[int]:

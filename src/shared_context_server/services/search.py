@@ -1,4 +1,4 @@
-"""Fuzzy search in messages and memory: candidates from the index, scores from the scorer.
+"""Search in messages and memory: candidates from the index, scores from the scorer.
 
 The index on disk finds what may match and may be seen. What it has not seen yet, usually the messages
 of the last second, is compared whole. The store reads the candidates for the caller, so that the
@@ -15,12 +15,7 @@ from datetime import datetime
 from functools import partial
 
 from shared_context_server import policy
-from shared_context_server.errors import (
-    Conflict,
-    InvalidArgument,
-    MemoryNotFound,
-    SessionNotFound,
-)
+from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import (
     Caller,
     MemoryAddress,
@@ -36,11 +31,13 @@ from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.services.batches import Item, match_in_steps, text_of
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
+from shared_context_server.services.found import is_wanted, read_entries, read_messages
 from shared_context_server.services.late_imports import SEARCH, import_late
+from shared_context_server.services.meaning import Starts, find_nearest, name_of
 from shared_context_server.services.memory_search import list_addresses
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
-from shared_context_server.services.ranking import Candidate, Ranking
+from shared_context_server.services.ranking import Candidate, Ranking, fuse
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity
 from shared_context_server.services.search_request import (
     SearchMode,
@@ -51,8 +48,9 @@ from shared_context_server.services.search_request import (
 from shared_context_server.services.slices import run_in_slices
 from shared_context_server.services.terms import query_terms
 from shared_context_server.services.uncovered import Uncovered
-from shared_context_server.steady_time import to_datetime, utc_now
+from shared_context_server.steady_time import to_datetime
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
+from shared_context_server.vector_index.windows import find_window_end
 
 TIME_LIMIT_S = 1.5
 PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message is its preview
@@ -60,6 +58,9 @@ PREVIEW_BEGINNING_CHARS = 160
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
 MAX_CANDIDATES = 2_000  # how deep the pages of one search go
+HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
+NEAREST = 200  # what a semantic search puts in order of time
+MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
@@ -115,7 +116,7 @@ class _Search:
     async def compare(self, items: Sequence[Item]) -> bool:
         """Score the items that were not compared yet, and keep the best of all. Return whether there
         was time for it."""
-        wanted = [item for item in items if _is_wanted(item, self.request) and self._is_new(item)]
+        wanted = [item for item in items if is_wanted(item, self.request) and self._is_new(item)]
         matches = await run_in_slices(
             match_in_steps(
                 wanted,
@@ -143,26 +144,25 @@ async def search_context(
     """Return one page of the matches in the order asked for, newer ones first among equals. While
     the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
-    _require_mode(request.mode)
-    ranking = Ranking(request.sort, request.limit, request.cursor)
+    services.vectors.require(request.mode)
+    ranking = Ranking(request.sort, request.limit, request.cursor, request.mode)
     await import_late(SEARCH)
-    query = _check_query(request.query)
-    search = _Search(services, caller, request, query, ranking, started + TIME_LIMIT_S)
+    search = _Search(
+        services, caller, request, _check_query(request.query), ranking, started + TIME_LIMIT_S
+    )
     if ranking.weights is not None:
-        _use_weights(query, ranking.weights)
+        _use_weights(search.query, ranking.weights)
     summary = await _authorize(services, caller, request.session_id)
-    everything = _make_scope(search)
-    looked = await _look_up(search, everything)
-    uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
-    if looked is None or await uncovered.is_set_back():
-        await _compare_all(search, summary)
-    else:
-        await _compare_with_index(search, looked, uncovered, everything, summary)
+    if request.mode is not SearchMode.SEMANTIC:
+        await _find_by_words(search, summary)
+    starts: Starts = {}
+    if request.mode is not SearchMode.FUZZY:
+        starts = await _find_by_meaning(search, summary, ranking)
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
-    page, next_cursor = ranking.cut(search.best, query.weights)
+    page, next_cursor = ranking.cut(search.best, search.query.weights)
     return SearchAnswer(
-        hits=await _show(search.query, page),
+        hits=await _show(search.query, page, starts, request.mode),
         next_cursor=next_cursor,
         scanned=search.scanned,
         exhaustive=search.exhaustive,
@@ -170,14 +170,53 @@ async def search_context(
     )
 
 
-def _require_mode(mode: SearchMode) -> None:
-    if mode is not SearchMode.FUZZY:
-        raise InvalidArgument(
-            f"mode {mode.value!r} needs the extra 'semantic', which this server does not have.",
-            field="mode",
-            suggestion="Search with mode='fuzzy', or ask whoever runs the server for the extra.",
-            extra="semantic",
-        )
+async def _find_by_words(search: _Search, summary: SessionSummary | None) -> None:
+    if search.request.mode is SearchMode.HYBRID:
+        # Both lists are as long for each page, so that all pages agree on the ranks.
+        search.request = replace(search.request, limit=HYBRID_DEPTH, sort=SortOrder.SCORE)
+        search.ranking = search.ranking.without_pages(HYBRID_DEPTH)
+    everything = _make_scope(search)
+    looked = await _look_up(search, everything)
+    progress = Progress() if looked is None else looked.progress
+    uncovered = Uncovered(search.services.store, search.caller, progress)
+    if looked is None or await uncovered.is_set_back():
+        await _compare_all(search, summary)
+    else:
+        await _compare_with_index(search, looked, uncovered, everything, summary)
+
+
+async def _find_by_meaning(
+    search: _Search, summary: SessionSummary | None, ranking: Ranking
+) -> Starts:
+    """Find the nearest by meaning; for a hybrid search join them with what was found by words.
+    Return where in their texts the nearest windows start."""
+    everything = _make_scope(search)
+    found = await find_nearest(
+        search.services,
+        search.caller,
+        search.request,
+        summary,
+        scope=_narrow(search, everything),
+        everything=everything,
+        limit=_find_depth(search, ranking),
+    )
+    matches = found.candidates
+    if search.request.mode is SearchMode.HYBRID:
+        matches = fuse(search.best, matches)
+    else:
+        search.scanned = found.scanned
+    search.exhaustive &= found.is_whole
+    search.best = ranking.keep([], matches)
+    return found.starts
+
+
+def _find_depth(search: _Search, ranking: Ranking) -> int:
+    """Return how many of the nearest the pages are made of."""
+    if search.request.mode is SearchMode.HYBRID:
+        return HYBRID_DEPTH
+    if search.request.sort is SortOrder.NEWEST:
+        return NEAREST
+    return min(MAX_NEAREST, ranking.shown + search.request.limit + 1)
 
 
 def _check_query(text: str) -> Query:
@@ -234,19 +273,25 @@ async def _look_up(search: _Search, everything: Scope) -> Looked | None:
     return await search.services.candidates.look_up(
         CandidateQuery(
             terms=terms,
-            scope=replace(
-                everything,
-                sender=request.sender,
-                visibility=request.visibility,
-                start_time=request.start_time,
-                end_time=_find_end(request.end_time, search.ranking.newest_us),
-            ),
+            scope=_narrow(search, everything),
             limit=min(MAX_CANDIDATES, max(MIN_CANDIDATES, wanted)),
             with_metadata=request.search_metadata,
             min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
         ),
         everything,
+    )
+
+
+def _narrow(search: _Search, scope: Scope) -> Scope:
+    """Return what the filters of the search leave of the scope."""
+    request = search.request
+    return replace(
+        scope,
+        sender=request.sender,
+        visibility=request.visibility,
+        start_time=request.start_time,
+        end_time=_find_end(request.end_time, search.ranking.newest_us),
     )
 
 
@@ -317,54 +362,29 @@ async def _compare_uncovered(
 
 
 async def _compare_candidates(search: _Search, looked: Looked) -> None:
-    ids = list(dict.fromkeys(found.message_id for found in looked.candidates if found.message_id))
-    while ids:
-        messages = await search.services.store.messages.list_by_ids(search.caller, ids)
-        seen = [m for m in messages if policy.can_see_message(search.caller, m)]
-        if not await search.compare(seen):
-            search.exhaustive = False
-            return
-        # The page may end before the ids do.
-        ids = ids[ids.index(messages[-1].id) + 1 :] if messages else []
+    ids = [found.message_id for found in looked.candidates if found.message_id]
+    pages = read_messages(search.services.store, search.caller, ids)
+    async with aclosing(pages) as read:  # type: ignore[type-var]  # it is a generator
+        async for messages in read:
+            if not await search.compare(messages):
+                search.exhaustive = False
+                return
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
 async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> list[MemoryEntry]:
     """Compare the entries that are still there and that the caller may read; return them."""
-    entries = []
-    for address in dict.fromkeys(addresses):
-        is_elsewhere = search.request.session_id not in (None, address.session_id)
-        if is_elsewhere or (address.owner is not None and address.owner != search.caller.agent_id):
-            continue
-        guard = partial(policy.require_session_read, search.caller)
-        try:
-            entry = await search.services.store.memory.get(
-                address, now=utc_now(), guard=None if address.session_id is None else guard
-            )
-        except (MemoryNotFound, SessionNotFound, Conflict):
-            continue  # removed, expired or changed meanwhile, or not for this caller
-        entries.append(entry)
+    entries = await read_entries(
+        search.services.store, search.caller, search.request.session_id, addresses
+    )
     if entries and not await search.compare(entries):
         search.exhaustive = False
     return entries
 
 
-def _is_wanted(item: Item, request: SearchRequest) -> bool:
-    if isinstance(item, Message):
-        sender, at = item.sender, item.timestamp
-        is_shown = request.visibility is None or item.visibility is request.visibility
-    else:
-        sender, at = item.updated_by, item.updated_at
-        is_shown = request.visibility is None
-    return (
-        is_shown
-        and (request.sender is None or sender == request.sender)
-        and (request.start_time is None or at >= request.start_time)
-        and (request.end_time is None or at <= request.end_time)
-    )
-
-
-async def _show(query: Query, page: Sequence[Candidate]) -> list[SearchHit]:
+async def _show(
+    query: Query, page: Sequence[Candidate], starts: Starts, mode: SearchMode
+) -> list[SearchHit]:
     """Make the hits, with as many messages in full as fit into one answer."""
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
     left = page_budget(len(page))
@@ -373,9 +393,13 @@ async def _show(query: Query, page: Sequence[Candidate]) -> list[SearchHit]:
         item = candidate.message or candidate.memory
         assert item is not None
         text = text_of(item)
-        shown = await run_in_slices(preview_in_steps(query, text), ends_at)
-        if shown is None:
-            shown = Preview(text[:PREVIEW_BEGINNING_CHARS] + "…")
+        start = starts.get(name_of(item), 0)
+        window = text[start : find_window_end(text, start)]
+        shown = await run_in_slices(
+            preview_in_steps(query, window if mode is SearchMode.SEMANTIC else text), ends_at
+        )
+        if shown is None or (start and not shown.highlights):
+            shown = Preview(window[:PREVIEW_BEGINNING_CHARS] + "…")
         hit = SearchHit(
             candidate.score, shown.text, shown.highlights, candidate.message, candidate.memory
         )
