@@ -109,9 +109,8 @@ async def open_indexer(indexer: Indexer) -> AsyncIterator[None]:
 class Indexer:
     """Writes the index while this process has the folder's lock. An indexer of other files replaces
     `_prepare`, `_read_progress`, `_make_writer`, `_write_messages` and `_write_memory`.
-    `commit_after`: documents. `erases_at_once`: the writer leaves nothing of what it removes."""
+    `erases_at_once`: the writer leaves nothing of what it removes."""
 
-    commit_after = COMMIT_AFTER
     erases_at_once = False
 
     def __init__(self, store: Store, folder: IndexFolder) -> None:
@@ -188,6 +187,11 @@ class Indexer:
         self._folder.unlock()
 
     # The files
+
+    @property
+    def _commit_after(self) -> int:
+        """Return how many documents are written between two commits."""
+        return COMMIT_AFTER
 
     async def _prepare(self) -> None:
         """Import and load what writing takes."""
@@ -295,7 +299,7 @@ class Indexer:
                     is_at_end = await self._read_memory(writer) and is_at_end
                 if not news.has_more and is_at_end:
                     break
-            if writer.pending >= self.commit_after:
+            if writer.pending >= self._commit_after:
                 await self._commit(writer)
         committed = writer.progress
         if (
@@ -434,7 +438,7 @@ class Indexer:
             if ids is None:
                 break
             await self._add_anew(writer, ids)
-            if writer.pending >= self.commit_after:
+            if writer.pending >= self._commit_after:
                 await self._commit(writer)
         after: MemoryAddress | None = None
         while entries := await self._store.memory.list_all(

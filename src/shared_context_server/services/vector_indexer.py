@@ -31,7 +31,6 @@ BUSY_REST = 4.0  # times a batch: a fifth of a core while the loop is busy
 class VectorIndexer(Indexer):
     """Writes the vectors while this process has their folder's lock."""
 
-    commit_after = COMMIT_AFTER
     erases_at_once = True
 
     def __init__(self, store: Store, vectors: Vectors) -> None:
@@ -39,6 +38,10 @@ class VectorIndexer(Indexer):
         super().__init__(store, vectors.folder)
         self._vectors = vectors
         self._pacer = Pacer(BUSY_REST)
+
+    @property
+    def _commit_after(self) -> int:
+        return COMMIT_AFTER
 
     async def _prepare(self) -> None:
         await self._in_thread(self._vectors.load_embedder)

@@ -43,8 +43,8 @@ from shared_context_server.vector_index.layout import (
 )
 
 COMPARED_AT_ONCE = 65_536  # rows: 8 MB at most
-OVERSAMPLING = 4  # rows put in order for each that is wanted
-MIN_ORDERED = 400
+OVERSAMPLING = 8  # rows put in order for each that is wanted
+MIN_ORDERED = 1_000
 
 
 class Match(NamedTuple):
