@@ -25,8 +25,13 @@ class SmallEmbedder:
     def __init__(self, name: str = "small") -> None:
         self.name = name
         self.embedded: list[str] = []
+        self.fails = False
+        self.failures = 0
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        if self.fails:
+            self.failures += 1
+            raise RuntimeError("out of order")
         self.embedded += texts
         return [_embed(text) for text in texts]
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.errors import ConfigurationError, InvalidArgument
+from shared_context_server.errors import ConfigurationError, InvalidArgument, Unavailable
 from shared_context_server.models import Access, Caller, MemoryAddress, Visibility
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.server import open_server
 from shared_context_server.services import indexer
 from shared_context_server.services.context import Services
+from shared_context_server.services.indexer import open_indexer
 from shared_context_server.services.search import SearchAnswer, search_context
 from shared_context_server.services.search_request import (
     SearchMode,
@@ -42,6 +43,7 @@ from tests.storage.builders import (
     make_audit,
     put,
 )
+from tests.until import until
 
 MODEL = "python:tests.services.small_embedder:make_embedder"
 MODES = (SearchMode.SEMANTIC, SearchMode.HYBRID)
@@ -262,6 +264,24 @@ async def test_another_model_gets_vectors_of_its_own(meaning: Meaning, tmp_path:
         await other.indexer.catch_up()
         assert contents_of(await other.find("vehicle")) == ["an old car"]
         assert "an old car" in other.embedder.embedded
+
+
+async def test_a_model_that_fails_costs_no_vectors(meaning: Meaning) -> None:
+    await meaning.add("an old car")
+    await meaning.indexer.catch_up()
+    meaning.embedder.fails = True
+    with pytest.raises(Unavailable):
+        await meaning.find("vehicle")
+    await meaning.add("a new car")
+    async with asyncio.timeout(30), open_indexer(meaning.indexer):
+        await until(lambda: meaning.embedder.failures > 1)
+        meaning.embedder.fails = False
+        found = await meaning.find("vehicle")
+        while not found.exhaustive:
+            await asyncio.sleep(0.01)
+            found = await meaning.find("vehicle")
+    assert set(contents_of(found)) == {"an old car", "a new car"}
+    assert meaning.embedder.embedded.count("an old car") == 1
 
 
 async def test_the_nearest_part_of_a_long_text_is_shown(meaning: Meaning) -> None:

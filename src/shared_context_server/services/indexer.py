@@ -145,6 +145,7 @@ class Indexer:
                 await self._fail(exc)
             except Exception:  # noqa: BLE001 - it has no caller; the log shows it
                 _log.exception("the search index failed")
+                self._seen_end = None
                 await self._close_writer()
                 await asyncio.sleep(REBUILD_PAUSE_S)
             await asyncio.sleep(POLL_S)

@@ -21,6 +21,7 @@ from shared_context_server.services.search_request import SearchMode
 from shared_context_server.vector_index.embedders import (
     EXTRA,
     Embedder,
+    EmbedderFailed,
     check_model,
     is_installed,
     load_embedder,
@@ -82,7 +83,7 @@ class Vectors:
     async def look_up(self, query: str, scope: Scope, counted: Scope, limit: int) -> Nearest | None:
         """Return the nearest of `scope`, and the number of documents of `counted`. None if there is
         no index yet, or if it is damaged, which is reported to the process that writes it. Raises
-        Unavailable if the model cannot be loaded."""
+        Unavailable if the model cannot be loaded or fails."""
         assert self.folder is not None
         loop = asyncio.get_running_loop()
         try:
@@ -92,6 +93,9 @@ class Vectors:
         except ConfigurationError as exc:
             self._complain("the model of SEMANTIC_MODEL cannot be loaded", exc)
             raise Unavailable("The model of semantic search cannot be loaded.") from exc
+        except EmbedderFailed as exc:
+            self._complain("the model of SEMANTIC_MODEL failed", exc)
+            raise Unavailable("The model of semantic search failed.") from exc
         except (IndexUnusable, OSError) as exc:
             self.folder.report_damage()
             self._complain("the index of vectors cannot be read", exc)

@@ -19,6 +19,10 @@ MODEL_PACKAGES = ("numpy", "onnxruntime", "tokenizers")
 FUNCTION_PACKAGES = ("numpy",)  # the function brings what it needs
 
 
+class EmbedderFailed(Exception):
+    """The embedder raised an error, or made something else than vectors."""
+
+
 class Embedder(Protocol):
     """Makes vectors whose cosine tells how near the meanings of two texts are. `name`: changes with
     whatever changes the vectors. It is used by two threads at once."""
@@ -60,7 +64,11 @@ def load_embedder(model: str) -> Embedder:
         OnnxEmbedder,
     )
 
-    return OnnxEmbedder(*find_model_files(Path(model)))
+    paths = find_model_files(Path(model))
+    try:
+        return OnnxEmbedder(*paths)
+    except Exception as exc:
+        raise ConfigurationError(f"SEMANTIC_MODEL: {paths[0]} cannot be used: {exc}") from exc
 
 
 def find_model_files(folder: Path) -> tuple[Path, Path]:
@@ -84,7 +92,7 @@ def _call_function(model: str) -> Embedder:
     module, _, function = model.removeprefix(FUNCTION_PREFIX).partition(":")
     try:
         embedder: Embedder = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, ValueError, TypeError) as exc:
+    except Exception as exc:
         raise ConfigurationError(
             f"SEMANTIC_MODEL: {model!r} names no function that returns an embedder, as "
             f"python:MODULE:FUNCTION: {exc}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shared_context_server.search_index.documents import Kind
 from shared_context_server.search_index.progress import Progress, to_progress
+from shared_context_server.vector_index.embedders import Embedder, EmbedderFailed
 
 FORMAT = 1
 
@@ -180,14 +181,23 @@ def to_bytes(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
     return np.rint(vectors * SCALE).astype(np.int8)
 
 
-def as_vectors(made: object, dimensions: int, count: int) -> NDArray[np.float32]:
-    """Return what an embedder made as vectors of length 1. Raises ValueError for another shape."""
-    vectors: NDArray[np.float32] = np.asarray(made, np.float32)
-    if vectors.shape != (count, dimensions) or not np.isfinite(vectors).all():
-        raise ValueError(f"the embedder made {vectors.shape} instead of {(count, dimensions)}")
+def make_vectors(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the vectors of the texts, of length 1. Raises EmbedderFailed."""
+    try:
+        vectors: NDArray[np.float32] = np.asarray(embedder.embed(texts), np.float32)
+    except Exception as exc:
+        raise EmbedderFailed(f"the embedder failed: {exc}") from exc
+    shape = (len(texts), embedder.dimensions)
+    if vectors.shape != shape or not np.isfinite(vectors).all():
+        raise EmbedderFailed(f"the embedder made numbers of {vectors.shape}, not finite {shape}")
     return normalize(vectors)
 
 
-def mark_rows(rows: NDArray[np.void], numbers: Sequence[int], field: str) -> NDArray[np.bool_]:
-    """Return which rows have one of these numbers."""
-    return np.isin(rows[field], np.asarray(numbers, rows[field].dtype))
+def mark_rows(column: NDArray[np.unsignedinteger], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which of a column's numbers are among these."""
+    found: NDArray[np.bool_] = (
+        column == numbers[0]
+        if len(numbers) == 1
+        else np.isin(column, np.asarray(numbers, column.dtype))
+    )
+    return found

@@ -33,9 +33,9 @@ from shared_context_server.vector_index.layout import (
     VISIBILITY,
     Files,
     State,
-    as_vectors,
     find_audiences,
     find_name,
+    make_vectors,
     mark_rows,
     open_database,
     read_state,
@@ -77,7 +77,7 @@ class VectorReader:
 
     def find(self, query: str, scope: Scope, counted: Scope, limit: int) -> Nearest | None:
         """Return the nearest documents of `scope`; None if there is no index of this model. Raises
-        IndexUnusable."""
+        IndexUnusable and EmbedderFailed."""
         generation = self._folder.find_current()
         if generation is None:
             return None
@@ -86,7 +86,8 @@ class VectorReader:
             state = read_state(database)
             if state is None or state.model != self._embedder.name:
                 return None
-            vector = as_vectors(self._embedder.embed([query]), state.dimensions, 1)
+        vector = make_vectors(self._embedder, [query])
+        with engine_errors():
             return _Comparison(generation, database, state).find(vector, scope, counted, limit)
 
     def close(self) -> None:
@@ -119,21 +120,32 @@ class _Comparison:
     def find(
         self, vector: NDArray[np.float32], scope: Scope, counted: Scope, limit: int
     ) -> Nearest:
+        """Return the nearest of `scope`, which is a part of `counted`."""
         sought, all_seen = _Filter(self._database, scope), _Filter(self._database, counted)
-        sign = to_bits(vector)[0]
+        bits, sign = self._read_bits(vector)
         kept = max(MIN_ORDERED, OVERSAMPLING * limit)
         near, distances, count = np.zeros(0, np.int64), np.zeros(0, np.uint16), 0
         for first in range(0, self._state.rows, COMPARED_AT_ONCE):
             rows = self._rows[first : first + COMPARED_AT_ONCE]
-            count += int(np.count_nonzero(all_seen.marks(rows) & (rows["window"] == 0)))
-            places = np.flatnonzero(sought.marks(rows)) + first
-            differing = np.bitwise_count(self._bits[places] ^ sign).sum(1, dtype=np.uint16)
+            places = all_seen.find(rows)
+            count += int(np.count_nonzero(rows["window"][places] == 0))
+            if scope != counted:
+                places = places[sought.find(rows[places])]
+            places += first
+            differing = np.bitwise_count(bits[places] ^ sign).sum(1, dtype=np.uint16)
             near = np.concatenate((near, places))
             distances = np.concatenate((distances, differing))
             if len(near) > kept:
                 chosen = np.argpartition(distances, kept)[:kept]
                 near, distances = near[chosen], distances[chosen]
         return Nearest(self._order(vector[0], near, limit), count, self._state.progress)
+
+    def _read_bits(self, vector: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the signs of all rows and of the vector, in the largest numbers they divide into."""
+        sign = to_bits(vector)[0]
+        if len(sign) % 8:
+            return self._bits, sign
+        return self._bits.view(np.uint64), sign.view(np.uint64)
 
     def _order(
         self, vector: NDArray[np.float32], near: NDArray[np.int64], limit: int
@@ -169,10 +181,7 @@ class _Filter:
         audiences = set(find_audiences(database, VIEWER, scope.keys.viewers))
         if scope.keys.readers is not None:
             audiences &= set(find_audiences(database, READER, scope.keys.readers))
-        self._any_of = {
-            "audience": sorted(audiences),
-            "kind": [KINDS[kind] for kind in scope.kinds],
-        }
+        self._any_of: dict[str, list[int]] = {}  # what leaves the fewest comes first
         names = (
             (SESSION, scope.session_id),
             (SENDER, scope.sender),
@@ -182,19 +191,22 @@ class _Filter:
             if text is not None:
                 number = find_name(database, kind, text)
                 self._any_of[kind] = [] if number is None else [number]
+        self._any_of["audience"] = sorted(audiences)
+        self._any_of["kind"] = [KINDS[kind] for kind in scope.kinds]
         self._from = None if scope.start_time is None else encode_time(scope.start_time)
         self._to = None if scope.end_time is None else encode_time(scope.end_time)
 
-    def marks(self, rows: NDArray[np.void]) -> NDArray[np.bool_]:
-        """Return which of the rows are in the scope."""
-        found: NDArray[np.bool_] = rows["is_used"] == 1
+    def find(self, rows: NDArray[np.void]) -> NDArray[np.int64]:
+        """Return the places of the rows that are in the scope."""
+        places: NDArray[np.int64] = np.arange(len(rows))
         for field, numbers in self._any_of.items():
-            found &= mark_rows(rows, numbers, field)
+            places = places[mark_rows(rows[field][places], numbers)]
+        places = places[rows["is_used"][places] == 1]
         if self._from is not None:
-            found &= rows["time_us"] >= self._from
+            places = places[rows["time_us"][places] >= self._from]
         if self._to is not None:
-            found &= rows["time_us"] <= self._to
-        return found
+            places = places[rows["time_us"][places] <= self._to]
+        return places
 
 
 def _map(path: Path, count: int, dtype: np.dtype[Any], width: int) -> NDArray[Any]:

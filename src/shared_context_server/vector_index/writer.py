@@ -35,9 +35,9 @@ from shared_context_server.vector_index.layout import (
     Files,
     OtherModel,
     State,
-    as_vectors,
     create_database,
     find_name,
+    make_vectors,
     mark_rows,
     open_database,
     read_state,
@@ -93,11 +93,9 @@ class VectorWriter:
 
     def add(self, windows: Sequence[Window]) -> None:
         """Embed the windows and add them. Earlier rows of a memory entry are the caller's to
-        remove."""
-        texts = [window.text for window in windows]
+        remove. Raises EmbedderFailed too."""
+        vectors = make_vectors(self._embedder, [window.text for window in windows])
         with engine_errors():
-            made = self._embedder.embed(texts)
-            vectors = as_vectors(made, self._embedder.dimensions, len(texts))
             rows = np.zeros(len(windows), ROW)
             for number, window in enumerate(windows):
                 rows[number] = self._to_row(window)
@@ -120,7 +118,7 @@ class VectorWriter:
             if number is None:
                 return
             rows = self._open_rows()
-            self._clear(np.flatnonzero(mark_rows(rows, [number], "session")).tolist())
+            self._clear(np.flatnonzero(mark_rows(rows["session"], [number])).tolist())
             self._database.execute("DELETE FROM names WHERE id = ?", (number,))
             self._names.pop((SESSION, session_id), None)
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -128,7 +126,7 @@ class VectorWriter:
     def remove_messages(self, ids: Sequence[int]) -> None:
         with engine_errors():
             rows = self._open_rows()
-            found = mark_rows(rows, ids, "number") & (rows["kind"] == KINDS[Kind.MESSAGE])
+            found = mark_rows(rows["number"], ids) & (rows["kind"] == KINDS[Kind.MESSAGE])
             self._clear(np.flatnonzero(found).tolist())
 
     def list_unerased(self, ids_from: int, ids_below: int) -> list[int] | None:
