@@ -295,6 +295,25 @@ async def test_the_nearest_part_of_a_long_text_is_shown(meaning: Meaning) -> Non
     assert found.scanned == 2
 
 
+async def test_memory_is_shown_by_its_words_or_its_nearest_part(meaning: Meaning) -> None:
+    filler = "some words about nothing in particular. " * (2 * WINDOW_CHARS // 40)
+    await remember(meaning, MemoryAddress("far", None, "bob"), f"{filler} truck needs repair")
+    await remember(meaning, MemoryAddress("fix", None, "bob"), "the vehicle")
+    await meaning.indexer.catch_up()
+    for mode in MODES:
+        found = await meaning.find(
+            "fix vehicle", session_id=None, within=Within.MEMORY, mode=mode, fuzzy_threshold=55
+        )
+        shown = {hit.address.key: hit for hit in found.memory}
+        assert list(shown) == ["fix", "far"]
+        assert "truck needs repair" in shown["far"].match_preview
+        assert shown["fix"].highlights
+        # A hybrid search gives the first of both lists 100, and what one list lacks at most 50.
+        assert shown["fix"].score > shown["far"].score
+        if mode is SearchMode.HYBRID:
+            assert (shown["fix"].score, shown["far"].score < 50) == (100, True)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("sort", list(SortOrder))
 async def test_pages_have_each_match_once(
