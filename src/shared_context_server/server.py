@@ -47,12 +47,14 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
-from shared_context_server.services.indexer import open_indexer
+from shared_context_server.services.indexer import Indexer, open_indexer
 from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
+from shared_context_server.services.vector_indexer import VectorIndexer
+from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
 from shared_context_server.storage import StorageId, open_storage
@@ -102,20 +104,23 @@ async def open_server(
     ConfigurationError if the server cannot run with this configuration.
     """
     settings, _ = ensure_secrets(settings)
+    folder = _find_index_folder(settings)
+    vectors = _make_vectors(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_storage(settings, expected))
         bus = Bus()
         await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
         identity = Identity(store, settings)
-        folder = _find_index_folder(settings)
         candidates = Candidates(folder)
         stack.callback(candidates.close)
+        stack.callback(vectors.close)
         services = Services(
             settings=settings,
             store=store,
             identity=identity,
             candidates=candidates,
+            vectors=vectors,
             presence=Presence(store, bus),
             clock=stack.enter_context(
                 ClockReader(settings.clock_prefix, owner=settings.clock_owner)
@@ -134,7 +139,9 @@ async def open_server(
             await clock_alignment.align()
         await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
         if folder is not None:
-            await stack.enter_async_context(open_indexer(store, folder))
+            await stack.enter_async_context(open_indexer(Indexer(store, folder)))
+        if vectors.is_on:
+            await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
@@ -159,8 +166,14 @@ async def open_server(
 def _find_index_folder(settings: Settings) -> IndexFolder | None:
     if not settings.search_index:
         return None
-    parent = settings.search_index_dir or settings.data_dir / "search-index"
-    return IndexFolder(parent, settings.storage_url)
+    return IndexFolder(settings.search_index_parent, settings.storage_url)
+
+
+def _make_vectors(settings: Settings) -> Vectors:
+    if settings.semantic_model is None:
+        return Vectors()
+    folder = IndexFolder(settings.search_index_parent / "vectors", settings.storage_url)
+    return Vectors(folder, settings.semantic_model)
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:

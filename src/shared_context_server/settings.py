@@ -129,6 +129,12 @@ class Settings(BaseModel):
         default=None,
         description="Local directory of the search index; default: search-index in DATA_DIR.",
     )
+    semantic_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of a model (model.onnx, tokenizer.json), or python:MODULE:FUNCTION; "
+        "switches semantic search on.",
+    )
 
     postgres_pool_size: int = Field(
         default=10, ge=2, le=1000, description="Maximum connections of a process to PostgreSQL."
@@ -408,6 +414,11 @@ class Settings(BaseModel):
     def storage_url(self) -> str:
         """DATABASE_URL, or the SQLite file of the data dir."""
         return self.database_url or f"sqlite:///{self.data_dir / 'shared_context.db'}"
+
+    @property
+    def search_index_parent(self) -> Path:
+        """Where the search indexes are, those of each store in a directory of their own."""
+        return self.search_index_dir or self.data_dir / "search-index"
 
     @property
     def is_in_memory(self) -> bool:

@@ -36,7 +36,7 @@ def read_progress(generation: Path) -> Progress:
     """Return the progress of the last commit. Raises an error if a file is missing or damaged."""
     noted = json.loads(_progress_path(generation).read_bytes())
     has_happened = read_meta(generation)["opstamp"] != noted["opstamp"]
-    return _to_progress(noted["after" if has_happened else "before"])
+    return to_progress(noted["after" if has_happened else "before"])
 
 
 def begin_progress(generation: Path) -> None:
@@ -76,7 +76,8 @@ def _progress_path(generation: Path) -> Path:
     return generation / "progress.json"
 
 
-def _to_progress(fields: dict[str, Any]) -> Progress:
+def to_progress(fields: dict[str, Any]) -> Progress:
+    """Return the progress that dataclasses.asdict has made a dict of. It may take parts of it."""
     position = fields.pop("changes")
     anchor, memory = position.pop("anchor"), fields.pop("memory")
     return Progress(

@@ -13,6 +13,7 @@ from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
+from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
 
@@ -25,6 +26,7 @@ class Services:
     store: Store
     identity: Identity
     candidates: Candidates
+    vectors: Vectors
     presence: Presence
     clock: ClockReader
     sensors: SensorReader

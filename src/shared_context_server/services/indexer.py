@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import MemoryNotFound, SessionNotFound, SharedContextError
@@ -78,14 +78,27 @@ class _Closing(Exception):
     """The indexer is being closed."""
 
 
+class Writer(Protocol):
+    """What the indexer asks of the writer of an index: see search_index.writer."""
+
+    progress: Progress
+    pending: int
+
+    def remove_memory(self, address: MemoryAddress) -> None: ...
+    def remove_session(self, session_id: str) -> None: ...
+    def remove_messages(self, ids: Sequence[int]) -> None: ...
+    def commit(self, progress: Progress) -> None: ...
+    def list_unerased(self, ids_from: int, ids_below: int) -> list[int] | None: ...
+    def close(self) -> None: ...
+
+
 @asynccontextmanager
-async def open_indexer(store: Store, folder: IndexFolder) -> AsyncIterator[Indexer]:
+async def open_indexer(indexer: Indexer) -> AsyncIterator[None]:
     """Run the indexer in the background for a with block."""
-    indexer = Indexer(store, folder)
     tasks = BackgroundTasks("search-indexer")
     running = tasks.start(indexer.run())
     try:
-        yield indexer
+        yield
     finally:
         indexer.begin_closing()
         running.cancel()
@@ -94,7 +107,11 @@ async def open_indexer(store: Store, folder: IndexFolder) -> AsyncIterator[Index
 
 
 class Indexer:
-    """Writes the index while this process has the folder's lock."""
+    """Writes the index while this process has the folder's lock. An indexer of other files replaces
+    `_prepare`, `_read_progress`, `_make_writer`, `_write_messages` and `_write_memory`.
+    `erases_at_once`: the writer leaves nothing of what it removes."""
+
+    erases_at_once = False
 
     def __init__(self, store: Store, folder: IndexFolder) -> None:
         self._store = store
@@ -104,7 +121,7 @@ class Indexer:
         self._pacer = Pacer()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._generation: Path | None = None
-        self._writer: IndexWriter | None = None
+        self._writer: Writer | None = None
         self._progress = Progress()
         self._worked_at = 0.0
         self._begun_at = -REBUILD_PAUSE_S
@@ -128,6 +145,7 @@ class Indexer:
                 await self._fail(exc)
             except Exception:  # noqa: BLE001 - it has no caller; the log shows it
                 _log.exception("the search index failed")
+                self._seen_end = None
                 await self._close_writer()
                 await asyncio.sleep(REBUILD_PAUSE_S)
             await asyncio.sleep(POLL_S)
@@ -169,6 +187,23 @@ class Indexer:
         await asyncio.to_thread(self._thread.shutdown)
         self._folder.unlock()
 
+    # The files
+
+    @property
+    def _commit_after(self) -> int:
+        """Return how many documents are written between two commits."""
+        return COMMIT_AFTER
+
+    async def _prepare(self) -> None:
+        """Import and load what writing takes."""
+        await import_late(INDEX)
+
+    def _read_progress(self, generation: Path) -> Progress:
+        return read_progress(generation)
+
+    def _make_writer(self, generation: Path) -> Writer:
+        return IndexWriter(generation)
+
     # The index
 
     async def _find_generation(self) -> None:
@@ -179,7 +214,7 @@ class Indexer:
             await self._begin_anew("there is none of this format")
             return
         try:
-            self._progress = await self._in_thread(read_progress, current)
+            self._progress = await self._in_thread(self._read_progress, current)
         except (OSError, ValueError, TypeError, KeyError) as exc:
             await self._begin_anew(f"its progress cannot be read: {exc}")
             return
@@ -194,16 +229,16 @@ class Indexer:
             await asyncio.sleep(pause_s)
         self._begun_at = time.monotonic()
         _log.info("the search index is made anew", reason=reason)
-        await import_late(INDEX)
+        await self._prepare()
         end = await self._store.changes.get_position()
         self._progress = Progress(ChangePosition(0, end.change_id))
         self._generation, self._writer = await self._in_thread(self._make_generation)
         self._failures = 0
 
-    def _make_generation(self) -> tuple[Path, IndexWriter]:
+    def _make_generation(self) -> tuple[Path, Writer]:
         generation = self._folder.make_generation()
         try:
-            writer = IndexWriter(generation)
+            writer = self._make_writer(generation)
             writer.commit(self._progress)
             self._folder.make_current(generation)
         except IndexUnusable:
@@ -211,11 +246,11 @@ class Indexer:
             raise
         return generation, writer
 
-    async def _open_writer(self) -> IndexWriter:
+    async def _open_writer(self) -> Writer:
         if self._writer is None:
             assert self._generation is not None
-            await import_late(INDEX)
-            self._writer = await self._in_thread(IndexWriter, self._generation)
+            await self._prepare()
+            self._writer = await self._in_thread(self._make_writer, self._generation)
             self._progress = self._writer.progress
         return self._writer
 
@@ -247,7 +282,7 @@ class Indexer:
             and end in (progress.changes, seen_end)
         )
 
-    async def _read_on(self, writer: IndexWriter) -> None:
+    async def _read_on(self, writer: Writer) -> None:
         """Read all that is new, commit it, and go on until nothing is left."""
         await self._read_changes(writer)
         since_changes = 0
@@ -265,7 +300,7 @@ class Indexer:
                     is_at_end = await self._read_memory(writer) and is_at_end
                 if not news.has_more and is_at_end:
                     break
-            if writer.pending >= COMMIT_AFTER:
+            if writer.pending >= self._commit_after:
                 await self._commit(writer)
         committed = writer.progress
         if (
@@ -275,7 +310,7 @@ class Indexer:
         ):
             await self._commit(writer)
 
-    async def _add_messages(self, writer: IndexWriter, messages: Sequence[Message]) -> None:
+    async def _add_messages(self, writer: Writer, messages: Sequence[Message]) -> None:
         found = []
         for message in messages:
             session = await self._find_session(message.session_id)
@@ -284,15 +319,12 @@ class Indexer:
         if found:
             await self._in_thread(self._write_messages, writer, found)
 
-    def _write_messages(
-        self, writer: IndexWriter, messages: Sequence[tuple[Message, Session]]
-    ) -> None:
+    def _write_messages(self, writer: Writer, messages: Sequence[tuple[Message, Session]]) -> None:
+        assert isinstance(writer, IndexWriter)
         self._pacer.begin()
         for message, session in messages:
             writer.add(to_message_document(message, session))
-            self._pacer.step()
-            if self._is_closing.is_set():
-                raise _Closing
+            self._rest()
 
     def _advance_messages(self, messages: Sequence[Message], next_after_id: int) -> None:
         changes = self._progress.changes
@@ -303,7 +335,7 @@ class Indexer:
         moved = ChangePosition(next_after_id, changes.change_id, anchor)
         self._progress = replace(self._progress, changes=moved)
 
-    async def _read_changes(self, writer: IndexWriter) -> bool:
+    async def _read_changes(self, writer: Writer) -> bool:
         """Apply a page of other changes; return whether it was the last."""
         position = self._progress.changes
         changes = await self._store.changes.read(position, CHANGES_LIMIT)
@@ -322,11 +354,11 @@ class Indexer:
         self._progress = replace(self._progress, changes=moved)
         return len(changes.events) < CHANGES_LIMIT
 
-    async def _apply(self, writer: IndexWriter, event: Event) -> None:
+    async def _apply(self, writer: Writer, event: Event) -> None:
         if event.kind is EventKind.SESSION_DELETED and event.session_id is not None:
             self._sessions.pop(event.session_id, None)
             await self._in_thread(writer.remove_session, event.session_id)
-            self._progress = replace(self._progress, is_erasure_due=True)
+            self._progress = replace(self._progress, is_erasure_due=not self.erases_at_once)
         elif event.kind is EventKind.MEMORY_CHANGED and event.name is not None:
             address = MemoryAddress(event.name, event.session_id or None, event.owner or None)
             entry = await self._find_memory(address)
@@ -335,7 +367,7 @@ class Indexer:
             else:
                 await self._add_memory(writer, entry)
 
-    async def _read_memory(self, writer: IndexWriter) -> bool:
+    async def _read_memory(self, writer: Writer) -> bool:
         """Read a page of all memory; return whether it was the last."""
         entries = await self._store.memory.list_all(
             after=self._progress.memory, limit=READ_LIMIT, now=utc_now()
@@ -348,7 +380,7 @@ class Indexer:
         self._progress = replace(self._progress, memory=entries[-1].address)
         return False
 
-    async def _add_memory(self, writer: IndexWriter, entry: MemoryEntry) -> None:
+    async def _add_memory(self, writer: Writer, entry: MemoryEntry) -> None:
         session = None
         if entry.address.session_id is not None:
             session = await self._find_session(entry.address.session_id)
@@ -356,12 +388,17 @@ class Indexer:
                 return
         await self._in_thread(self._write_memory, writer, entry, session)
 
-    def _write_memory(
-        self, writer: IndexWriter, entry: MemoryEntry, session: Session | None
-    ) -> None:
+    def _write_memory(self, writer: Writer, entry: MemoryEntry, session: Session | None) -> None:
+        assert isinstance(writer, IndexWriter)
         self._pacer.begin()
         writer.add(to_memory_document(entry, session))
+        self._rest()
+
+    def _rest(self) -> None:
+        """Leave the processor to the loop for a while, in the indexer's thread."""
         self._pacer.step()
+        if self._is_closing.is_set():
+            raise _Closing
 
     async def _find_memory(self, address: MemoryAddress) -> MemoryEntry | None:
         guard = None if address.session_id is None else _allow
@@ -386,11 +423,11 @@ class Indexer:
 
     # Writing
 
-    async def _commit(self, writer: IndexWriter) -> None:
+    async def _commit(self, writer: Writer) -> None:
         self._worked_at = time.monotonic()
         await self._in_thread(writer.commit, self._progress)
 
-    async def _erase(self, writer: IndexWriter) -> None:
+    async def _erase(self, writer: Writer) -> None:
         """Remove deleted texts from the files. The engine only marks documents as deleted until it
         merges their file, so the other documents of such files are added anew."""
         if not self._progress.is_erasure_due or time.monotonic() < self._erase_after:
@@ -402,7 +439,7 @@ class Indexer:
             if ids is None:
                 break
             await self._add_anew(writer, ids)
-            if writer.pending >= COMMIT_AFTER:
+            if writer.pending >= self._commit_after:
                 await self._commit(writer)
         after: MemoryAddress | None = None
         while entries := await self._store.memory.list_all(
@@ -416,7 +453,7 @@ class Indexer:
         took_s = time.monotonic() - started
         self._erase_after = time.monotonic() + took_s * ERASE_PAUSE_SHARE
 
-    async def _add_anew(self, writer: IndexWriter, ids: list[int]) -> None:
+    async def _add_anew(self, writer: Writer, ids: list[int]) -> None:
         if ids:
             await self._in_thread(writer.remove_messages, ids)
         left = ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -12,7 +12,9 @@ from typing import NamedTuple
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import MemoryAddress, Message
 from shared_context_server.services.paging import decode_cursor, encode_cursor, to_microseconds
-from shared_context_server.services.search_request import SortOrder
+from shared_context_server.services.search_request import SearchMode, SortOrder
+
+RANK_CONSTANT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,15 @@ class Ranking:
     of another order. `basis`: the numbers from which the scores follow, kept in the cursor so that
     all pages have the same scores; None until the first page sets them."""
 
-    def __init__(self, sort: SortOrder, limit: int, cursor: str | None) -> None:
+    def __init__(
+        self,
+        sort: SortOrder,
+        limit: int,
+        cursor: str | None,
+        mode: SearchMode = SearchMode.FUZZY,
+    ) -> None:
         self._sort = sort
+        self._order = sort.value if mode is SearchMode.FUZZY else f"{sort.value} {mode.value}"
         self._limit = limit
         self._after: _Place | None = None
         self.basis: list[int] | None = None
@@ -69,9 +78,9 @@ class Ranking:
                 cursor, str, int, int, int, str, str
             )
             self.basis = _read_basis(str(basis))
-            if sorted_by != sort.value:
+            if sorted_by != self._order:
                 raise InvalidArgument(
-                    f"cursor belongs to a search with sort={sorted_by!r}.",
+                    _explain(str(sorted_by)),
                     field="cursor",
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
@@ -83,19 +92,49 @@ class Ranking:
         new = (match for match in more if after is None or self._place(match) < after)
         return heapq.nlargest(self._limit + 1, chain(best, new), key=self._place)
 
+    def without_pages(self, limit: int) -> Ranking:
+        """Return the order of the best, from the first on, with the basis of this one."""
+        ranking = Ranking(SortOrder.SCORE, limit, None)
+        ranking.basis = self.basis
+        return ranking
+
     def cut(self, best: list[Candidate]) -> tuple[list[Candidate], str | None]:
         """Return the page, and the cursor of the next one if there is one."""
         page = best[: self._limit]
         if len(best) <= self._limit:
             return page, None
         basis = ",".join(map(str, self.basis or ()))
-        return page, encode_cursor(self._sort.value, *self._place(page[-1]), basis)
+        return page, encode_cursor(self._order, *self._place(page[-1]), basis)
 
     def _place(self, match: Candidate) -> _Place:
         first = round(match.score * 100)
         if self._sort is SortOrder.NEWEST:
             first = to_microseconds(match.moment)
         return first, int(match.is_message), match.number, match.name
+
+
+def fuse(*lists: Sequence[Candidate]) -> list[Candidate]:
+    """Return the matches of all lists by reciprocal rank fusion (Cormack, Clarke and Büttcher,
+    SIGIR 2009): each adds 1 / (60 + rank). The score is its share, in percent, of what the first of
+    all lists has."""
+    shares: dict[tuple[bool, int, str], float] = {}
+    found: dict[tuple[bool, int, str], Candidate] = {}
+    for ranked in lists:
+        for rank, match in enumerate(ranked, 1):
+            name = (match.is_message, match.number, match.name)
+            shares[name] = shares.get(name, 0.0) + 1 / (RANK_CONSTANT + rank)
+            found.setdefault(name, match)
+    first = len(lists) / (RANK_CONSTANT + 1)
+    return [
+        match._replace(score=round(100 * shares[name] / first, 2)) for name, match in found.items()
+    ]
+
+
+def _explain(order: str) -> str:
+    sort, _, mode = order.partition(" ")
+    return (
+        f"cursor belongs to a search with sort={sort!r}, mode={mode or SearchMode.FUZZY.value!r}."
+    )
 
 
 def _read_basis(text: str) -> list[int] | None:

@@ -1,5 +1,5 @@
-"""Fuzzy search in one session or in all that the caller may see: candidates from the index, scores
-from the scorer.
+"""Search in one session or in all that the caller may see: candidates from the index, scores from the
+scorer, and what is near in meaning from the index of vectors.
 
 The index on disk finds what may match and may be seen. What it has not seen yet, usually the messages
 of the last second, is compared whole. The store reads the candidates for the caller, so that the
@@ -16,12 +16,7 @@ from functools import partial
 from itertools import pairwise
 
 from shared_context_server import policy
-from shared_context_server.errors import (
-    Conflict,
-    InvalidArgument,
-    MemoryNotFound,
-    SessionNotFound,
-)
+from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import (
     Caller,
     MemoryAddress,
@@ -36,13 +31,14 @@ from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
+from shared_context_server.services.found import is_wanted_message, read_entries, read_messages
 from shared_context_server.services.indexed_documents import join_texts
 from shared_context_server.services.late_imports import SEARCH, import_late
-from shared_context_server.services.memory import get_memory
+from shared_context_server.services.meaning import find_nearest
 from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
-from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking
+from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking, fuse
 from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity, score_in_steps
 from shared_context_server.services.search_request import (
     SearchMode,
@@ -61,6 +57,9 @@ PREVIEW_BEGINNING_CHARS = 160
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
 CANDIDATES_OF_LATER_PAGES = 1_000
+HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
+NEAREST = 200  # what a semantic search puts in order of time
+MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
@@ -102,7 +101,8 @@ class SearchAnswer:
 
 @dataclass(slots=True)
 class _Search:
-    """A search under way. `best`: the best matches so far, in order; `known`: what was compared."""
+    """A search under way. `best`: the best matches so far, in order; `known`: what was compared;
+    `windows`: the parts of texts that are nearest in meaning."""
 
     services: Services
     caller: Caller
@@ -112,12 +112,15 @@ class _Search:
     ends_at: float
     best: list[Candidate] = field(default_factory=list)
     known: set[int | MemoryAddress] = field(default_factory=set)
+    windows: dict[int | MemoryAddress, str] = field(default_factory=dict)
     scanned: int = 0
     exhaustive: bool = True
 
     async def compare(self, messages: Sequence[Message]) -> bool:
         """Score the messages and keep the best of all. Return whether there was time for it."""
-        wanted = [m for m in messages if _is_wanted(m, self.request) and m.id not in self.known]
+        wanted = [
+            m for m in messages if is_wanted_message(m, self.request) and m.id not in self.known
+        ]
         texts = [message.content for message in wanted]
         owners = list(range(len(wanted)))
         if self.request.search_metadata:
@@ -150,39 +153,29 @@ async def search_context(
     """Return one page of the matches in the order asked for, newer ones first among equals. While
     the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
-    _require_mode(request.mode)
-    ranking = Ranking(request.sort, request.limit, request.cursor)
+    services.vectors.require(request.mode)
+    ranking = Ranking(request.sort, request.limit, request.cursor, request.mode)
     await import_late(SEARCH)
     query = _check_query(request.query)
     # From here: the first search of a process may have waited for the imports.
     search = _Search(services, caller, query, request, ranking, time.monotonic() + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
-    looked = await _look_up(search)
-    uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
-    if looked is not None and await uncovered.is_set_back():
-        looked, uncovered = None, Uncovered(services.store, caller, Progress())
-    if ranking.basis is None:
-        ranking.basis = [0]  # of no texts: later pages too count all words as rare
-    if request.within is not Within.MEMORY:
-        visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
-        search.scanned += visible
-    if request.within is not Within.MESSAGES:
-        if looked is None or not looked.progress.is_complete:
-            await _search_all_memory(search)
-        else:
-            await _compare_uncovered_memory(search, looked, await uncovered.list_memory())
-    if looked is not None and not (
-        request.within is Within.MEMORY and not looked.progress.is_complete
-    ):
-        search.scanned += looked.count
-        await _compare_candidates(search, looked)
-    search.exhaustive &= uncovered.is_whole
+    if request.mode is SearchMode.HYBRID:
+        # Both lists are as long for each page, so that all pages agree on the ranks.
+        search.request = replace(request, limit=HYBRID_DEPTH, sort=SortOrder.SCORE, cursor=None)
+        search.ranking = ranking.without_pages(HYBRID_DEPTH)
+    if request.mode is not SearchMode.SEMANTIC:
+        await _find_by_words(search, summary)
+        ranking.basis = search.ranking.basis
+    if request.mode is not SearchMode.FUZZY:
+        await _find_by_meaning(search, summary, request, ranking)
     if search.exhaustive and summary is not None and request.within is Within.MESSAGES:
         search.scanned = summary.message_count
     page, next_cursor = ranking.cut(search.best)
+    hits, memory = await _show(search, page)
     return SearchAnswer(
-        hits=await _show(query, page),
-        memory=[candidate.memory for candidate in page if candidate.memory is not None],
+        hits=hits,
+        memory=memory,
         next_cursor=next_cursor,
         scanned=search.scanned,
         exhaustive=search.exhaustive,
@@ -190,14 +183,60 @@ async def search_context(
     )
 
 
-def _require_mode(mode: SearchMode) -> None:
-    if mode is not SearchMode.FUZZY:
-        raise InvalidArgument(
-            f"mode {mode.value!r} needs the extra 'semantic', which this server does not have.",
-            field="mode",
-            suggestion="Search with mode='fuzzy', or ask whoever runs the server for the extra.",
-            extra="semantic",
-        )
+async def _find_by_words(search: _Search, summary: SessionSummary | None) -> None:
+    services, caller, within = search.services, search.caller, search.request.within
+    looked = await _look_up(search)
+    uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
+    if looked is not None and await uncovered.is_set_back():
+        looked, uncovered = None, Uncovered(services.store, caller, Progress())
+    if search.ranking.basis is None:
+        search.ranking.basis = [0]  # of no texts: later pages too count all words as rare
+    if within is not Within.MEMORY:
+        visible = await _compare_uncovered(search, uncovered, summary, has_index=looked is not None)
+        search.scanned += visible
+    if within is not Within.MESSAGES:
+        if looked is None or not looked.progress.is_complete:
+            await _search_all_memory(search)
+        else:
+            await _compare_uncovered_memory(search, looked, await uncovered.list_memory())
+    if looked is not None and not (within is Within.MEMORY and not looked.progress.is_complete):
+        search.scanned += looked.count
+        await _compare_candidates(search, looked)
+    search.exhaustive &= uncovered.is_whole
+
+
+async def _find_by_meaning(
+    search: _Search, summary: SessionSummary | None, request: SearchRequest, ranking: Ranking
+) -> None:
+    """Find the nearest by meaning; for a hybrid search join them with what was found by words."""
+    everything = _find_scope(search)
+    found = await find_nearest(
+        search.services,
+        search.caller,
+        request,
+        summary,
+        scope=_narrow(everything, request),
+        everything=everything,
+        limit=_find_depth(request),
+    )
+    matches = found.candidates
+    if request.mode is SearchMode.HYBRID:
+        matches = fuse(search.best, matches)
+    else:
+        search.scanned = found.scanned
+    search.exhaustive &= found.is_whole
+    search.windows = found.windows
+    search.best = ranking.keep([], matches)
+
+
+def _find_depth(request: SearchRequest) -> int:
+    """Return how many of the nearest the pages are made of."""
+    if request.mode is SearchMode.HYBRID:
+        return HYBRID_DEPTH
+    if request.sort is SortOrder.NEWEST:
+        return NEAREST
+    # One more shows whether there is a next page.
+    return MAX_NEAREST if request.cursor is not None else request.limit + 1
 
 
 def _check_query(text: str) -> Query:
@@ -250,13 +289,7 @@ async def _look_up(search: _Search) -> Looked | None:
         search.query.weigh_by_counts(lambda term: counts.get(term, 0), base)
         query = CandidateQuery(
             terms=_weigh(terms, counts, base),
-            scope=replace(
-                everything,
-                sender=request.sender,
-                visibility=request.visibility,
-                start_time=request.start_time,
-                end_time=request.end_time,
-            ),
+            scope=_narrow(everything, request),
             limit=limit,
             enough=request.limit if len(terms) == 1 else 1,
             pairs=[
@@ -280,6 +313,17 @@ def _find_scope(search: _Search) -> Scope:
     if session_id is not None:
         keys = replace(keys, readers=None)  # the session was checked
     return Scope(keys, _KINDS[search.request.within], session_id)
+
+
+def _narrow(scope: Scope, request: SearchRequest) -> Scope:
+    """Return what the filters of the search leave of the scope."""
+    return replace(
+        scope,
+        sender=request.sender,
+        visibility=request.visibility,
+        start_time=request.start_time,
+        end_time=request.end_time,
+    )
 
 
 def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> list[QueryTerm]:
@@ -314,15 +358,12 @@ async def _compare_uncovered(
 
 
 async def _compare_candidates(search: _Search, looked: Looked) -> None:
-    ids = list(dict.fromkeys(found.message_id for found in looked.candidates if found.message_id))
-    while ids:
-        messages = await search.services.store.messages.list_by_ids(search.caller, ids)
-        seen = [m for m in messages if policy.can_see_message(search.caller, m)]
-        if not await search.compare(seen):
-            search.exhaustive = False
-            return
-        # The page may end before the ids do.
-        ids = ids[ids.index(messages[-1].id) + 1 :] if messages else []
+    ids = [found.message_id for found in looked.candidates if found.message_id]
+    async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
+        async for messages in pages:
+            if not await search.compare(messages):
+                search.exhaustive = False
+                return
     await _compare_memory(search, [found.address for found in looked.candidates if found.address])
 
 
@@ -342,24 +383,19 @@ async def _compare_uncovered_memory(
 async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
     """Compare the entries that are still there and that the caller may read; return how many."""
     request, hits, count = search.request, list[MemoryHit](), 0
-    for address in dict.fromkeys(addresses):
-        is_elsewhere = request.session_id not in (None, address.session_id)
-        is_of_another = address.owner not in (None, search.caller.agent_id)
-        if is_elsewhere or is_of_another or address in search.known:
-            continue
-        search.known.add(address)
-        try:
-            entry = await get_memory(search.services, search.caller, address)
-        except (MemoryNotFound, SessionNotFound, Conflict):
-            continue  # removed or expired meanwhile, not for this caller, or not readable
-        if time.monotonic() >= search.ends_at:
-            search.exhaustive = False
-            break
-        count += 1
-        if is_wanted(entry, request):
-            hit = await match_entry(search.query, request, entry, search.ends_at)
-            if hit is not None:
-                hits.append(hit)
+    new = [address for address in dict.fromkeys(addresses) if address not in search.known]
+    search.known.update(new)
+    entries = read_entries(search.services, search.caller, request.session_id, new)
+    async with aclosing(entries) as read:
+        async for entry in read:
+            if time.monotonic() >= search.ends_at:
+                search.exhaustive = False
+                break
+            count += 1
+            if is_wanted(entry, request):
+                hit = await match_entry(search.query, request, entry, search.ends_at)
+                if hit is not None:
+                    hits.append(hit)
     search.best = search.ranking.keep(search.best, map(Candidate.of_memory, hits))
     return count
 
@@ -374,27 +410,28 @@ async def _search_all_memory(search: _Search) -> None:
     search.exhaustive &= found.exhaustive
 
 
-def _is_wanted(message: Message, request: SearchRequest) -> bool:
-    return (
-        (request.visibility is None or message.visibility is request.visibility)
-        and (request.sender is None or message.sender == request.sender)
-        and (request.start_time is None or message.timestamp >= request.start_time)
-        and (request.end_time is None or message.timestamp <= request.end_time)
-    )
-
-
-async def _show(query: Query, best: list[Candidate]) -> list[SearchHit]:
+async def _show(
+    search: _Search, page: Sequence[Candidate]
+) -> tuple[list[SearchHit], list[MemoryHit]]:
     """Make the hits, with as many messages in full as fit into one answer."""
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
-    left = page_budget(len(best))
-    hits: list[SearchHit] = []
-    for candidate in best:
+    left = page_budget(len(page))
+    hits, memory = list[SearchHit](), list[MemoryHit]()
+    for candidate in page:
+        if candidate.memory is not None:
+            memory.append(await _show_memory(search, candidate.memory, candidate.score, ends_at))
         message = candidate.message
         if message is None:
             continue
-        shown = await run_in_slices(preview_in_steps(query, message.content), ends_at)
+        window = search.windows.get(message.id)
+        text = message.content
+        if window is not None and search.request.mode is SearchMode.SEMANTIC:
+            text = window
+        shown = await run_in_slices(preview_in_steps(search.query, text), ends_at)
+        if window is not None and shown is not None and not shown.highlights:
+            shown = await run_in_slices(preview_in_steps(search.query, window), ends_at)
         if shown is None:
-            shown = Preview(message.content[:PREVIEW_BEGINNING_CHARS] + "…")
+            shown = Preview(text[:PREVIEW_BEGINNING_CHARS] + "…")
         hit = SearchHit(message, candidate.score, shown.text, shown.highlights)
         size = weigh_message(message)
         if hits and size > left:
@@ -402,7 +439,19 @@ async def _show(query: Query, best: list[Candidate]) -> list[SearchHit]:
             size = ITEM_OVERHEAD_BYTES
         left -= size + count_bytes(shown.text)
         hits.append(hit)
-    return hits
+    return hits, memory
+
+
+async def _show_memory(search: _Search, hit: MemoryHit, score: float, ends_at: float) -> MemoryHit:
+    """Return the hit with its final score; if no word of it matches, with the window nearest in
+    meaning."""
+    window = search.windows.get(hit.address)
+    if window is None or hit.highlights:
+        return replace(hit, score=score)
+    shown = await run_in_slices(preview_in_steps(search.query, window), ends_at)
+    if shown is None:
+        shown = Preview(window[:PREVIEW_BEGINNING_CHARS] + "…")
+    return replace(hit, score=score, match_preview=shown.text, highlights=shown.highlights)
 
 
 def _shorten(message: Message, shown: str) -> Message:
