@@ -14,7 +14,16 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/shared_context_server"
 PAGE = " ".join((ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").split())
 # Errors of programs that embed the server, and of commands whose line says by itself what to do.
-NOT_OF_A_START = ("embed/", "cli/moving.py", "cli/migrate.py", "storage/sqlite/backup.py")
+NOT_OF_A_START = (
+    "embed/",
+    "cli/config_files.py",
+    "cli/guard.py",
+    "cli/migrate.py",
+    "cli/moving.py",
+    "cli/skill_files.py",
+    "cli/watch.py",
+    "storage/sqlite/backup.py",
+)
 COMPARED_CHARS = 40
 
 

@@ -207,7 +207,7 @@ def test_null_and_an_empty_text_count_as_missing_for_optional_arguments(
         assert parse_arguments(tool.arguments, right | dict.fromkeys(optional, nothing)) == taken
     assert agrees(schema, right | dict.fromkeys(optional))
     for name in required:
-        if schema["properties"][name].get("minLength") is None and "x" == right[name]:
+        if schema["properties"][name].get("minLength") is None and right[name] == "x":
             parse_arguments(tool.arguments, right | {name: ""})  # an empty text has a meaning
             continue
         with pytest.raises(InvalidArgument) as caught:

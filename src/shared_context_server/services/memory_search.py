@@ -95,7 +95,8 @@ async def _list_places(
 
 def is_wanted(listing: MemoryListing | MemoryEntry, request: SearchRequest) -> bool:
     return (
-        (request.sender is None or listing.updated_by == request.sender)
+        request.visibility is None  # memory has none
+        and (request.sender is None or listing.updated_by == request.sender)
         and (request.start_time is None or listing.updated_at >= request.start_time)
         and (request.end_time is None or listing.updated_at <= request.end_time)
     )
