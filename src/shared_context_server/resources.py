@@ -94,6 +94,7 @@ def add_resources(mcp: FastMCP[Any], services: Services, bindings: SessionBindin
     @mcp.resource(
         "session://{session_id}/tasks",
         name="session-tasks",
+        title="Tasks of a session",
         mime_type=JSON,
         description="The unfinished tasks of a session.",
     )

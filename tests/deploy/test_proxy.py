@@ -107,6 +107,7 @@ def test_a_waiter_is_answered_when_there_is_a_message(replicas: Replicas) -> Non
             session_id=session_id,
             after_seq=0,
             timeout_seconds=20,
+            include_own=True,
         )
         replicas.call("add_message", session_id=session_id, content="Here it is.")
         answer = waiting.result(PATIENCE_S).json()

@@ -115,6 +115,7 @@ async def test_reads_after_writes_hold_and_waits_are_answered_across_workers(
                         session_id=session_id,
                         after_seq=seq - 1,
                         timeout_seconds=30,
+                        include_own=True,
                     )
                 )
                 await asyncio.sleep(0.02)  # so that most of the time it does wait

@@ -103,7 +103,11 @@ def arguments_of(tool: Tool[Any, Any]) -> st.SearchStrategy[Any]:
 
 
 # What a waiting tool may take, and takes by default, s; waiting is not the subject here.
-TIMES = {"acquire_lease": "wait_seconds", "wait_for_messages": "timeout_seconds"}
+TIMES = {
+    "acquire_lease": "wait_seconds",
+    "claim_task": "wait_seconds",
+    "wait_for_messages": "timeout_seconds",
+}
 
 
 def hurry(tool: Tool[Any, Any], arguments: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared_context_server.services.scoring import (
+    MANY_TEXTS,
     MAX_UNITS,
     Query,
     rarity,
@@ -126,10 +127,11 @@ def test_rare_words_weigh_more_in_scripts_without_spaces_too() -> None:
 
 
 def test_rarity_falls_from_one_to_zero() -> None:
-    values = [rarity(count, 1000) for count in (0, 1, 10, 100, 1000)]
+    values = [rarity(count, MANY_TEXTS) for count in (0, 1, 10, 100, MANY_TEXTS)]
     assert values == sorted(values, reverse=True)
     assert (values[0], values[-1]) == (1.0, 0.0)
     assert rarity(5, 0) == 1.0
+    assert 0.5 < rarity(10, 10) < rarity(1, 10) < 1.0  # few texts say little
 
 
 def test_a_score_does_not_depend_on_the_texts_beside_it() -> None:

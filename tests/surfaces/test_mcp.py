@@ -331,6 +331,7 @@ async def test_a_resource_one_may_not_see_is_not_found(url: str, mode: str) -> N
         assert caught.value.error.data["code"] == "PERMISSION_DENIED"
 
 
+SKILL = {"skill://work-with-others/SKILL.md", "skill://work-with-others/_manifest"}
 FIXED_RESOURCES = {"clock://now", "sensors://all"}
 
 
@@ -338,7 +339,9 @@ async def test_the_anonymous_may_list_but_read_nothing(url: str) -> None:
     alice, session_id = await seeded(url)
     async with alice, client_of(url) as nobody:
         assert await nobody.list_tools()
-        assert {str(found.uri) for found in await nobody.list_resources()} == FIXED_RESOURCES
+        assert {str(found.uri) for found in await nobody.list_resources()} == (
+            FIXED_RESOURCES | SKILL
+        )
         for uri in (f"session://{session_id}", "agent://alice/memory", *FIXED_RESOURCES):
             with pytest.raises(MCPError) as caught:
                 await nobody.read_resource(uri)

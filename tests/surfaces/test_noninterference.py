@@ -42,7 +42,8 @@ LAST = "this is the last message"
 NO_SESSION = "session_ffffffffffffffff"
 NO_MESSAGE = 999_999_999
 
-VOLATILE = {"search_time_ms", "time", "epoch_s", "earliest", "latest", "age_ms"}
+# A digest names seqs, whose digits count.
+VOLATILE = {"estimated_tokens", "search_time_ms", "time", "epoch_s", "earliest", "latest", "age_ms"}
 NUMBERED = {"seq", "after_seq", "next_after_seq", "last_seq", "cursor"}
 IDENTIFIED = {"id", "message_id", "parent_message_id"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")

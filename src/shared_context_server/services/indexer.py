@@ -10,6 +10,7 @@ new index from the start.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -211,7 +212,7 @@ class Indexer:
         await self._close_writer()
         current = self._folder.find_current()
         if current is None:
-            await self._begin_anew("there is none of this format")
+            await self._begin_anew("there is none of this format", logging.DEBUG)
             return
         try:
             self._progress = await self._in_thread(self._read_progress, current)
@@ -221,14 +222,14 @@ class Indexer:
         self._generation = current
         self._folder.remove_others(current)
 
-    async def _begin_anew(self, reason: str) -> None:
+    async def _begin_anew(self, reason: str, level: int = logging.INFO) -> None:
         await self._close_writer()
         self._seen_end = None
         pause_s = self._begun_at + REBUILD_PAUSE_S - time.monotonic()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
         self._begun_at = time.monotonic()
-        _log.info("the search index is made anew", reason=reason)
+        _log.log(level, "the search index is made anew", reason=reason)
         await self._prepare()
         end = await self._store.changes.get_position()
         self._progress = Progress(ChangePosition(0, end.change_id))

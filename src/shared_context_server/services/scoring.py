@@ -54,6 +54,7 @@ MIN_CONTAINED_LETTERS = 3
 MIN_SHARE_OF_PAIRS = 0.3
 COMPARED_LETTERS = 64  # of a run; a longer one is compared by its pairs only
 
+MANY_TEXTS = 10_000  # from here on, how many texts have a word counts in full
 MAX_QUERY_WORDS = 32
 MAX_UNITS = 64  # words and parts of words that are compared
 MAX_REPETITIONS = 2
@@ -162,12 +163,14 @@ def _drop_repeated(words: list[Token]) -> list[Token]:
 
 
 def rarity(texts_with_it: int, texts: int) -> float:
-    """Return how rare a word is, from 0 (in all texts) to 1 (in none): its inverse document
-    frequency, as a share of the largest possible."""
+    """Return how rare a word is, from 0 (in all of many texts) to 1 (in none): its inverse document
+    frequency, as a share of the largest possible. Few texts say little of how rare a word is, so
+    among few a common word counts as rarer."""
     if texts <= 0:
         return 1.0
     share = math.log((texts + 1) / (min(texts_with_it, texts) + 1)) / math.log(texts + 1)
-    return min(1.0, max(0.0, share))
+    confidence = min(1.0, math.log(texts + 1) / math.log(MANY_TEXTS))
+    return 1.0 - confidence * (1.0 - min(1.0, max(0.0, share)))
 
 
 def score_text(query: Query, text: str) -> float:

@@ -29,7 +29,12 @@ _FILL = """
     INSERT INTO leases SELECT 'session_1', n, NULL, 1, 0, n FROM generate_series(1, 20000) n;
     INSERT INTO idempotency (session_id, agent_id, key, kind, fingerprint, answer, created_at)
         SELECT 'session_1', 'a', n, 'x', 'x', '{}', n FROM generate_series(1, 20000) n;
-    ANALYZE messages, audience, writers, memory, leases, idempotency"""
+    INSERT INTO tasks (session_id, id, version, state, priority, assignee, waiting_for, created_by,
+                       created_at, instance, depends_on, title, metadata, body, result)
+        SELECT 'session_1', n, 1, 'done', 0, '', 0, 'a', 0, '', '[]', 't', '{}', '', 'null'
+        FROM generate_series(1, 20000) n;
+    INSERT INTO task_dependents SELECT 'session_1', n, n FROM generate_series(1, 20000) n;
+    ANALYZE messages, audience, writers, memory, leases, idempotency, tasks, task_dependents"""
 
 
 async def test_a_step_reads_no_table_from_end_to_end(connection: Connection) -> None:

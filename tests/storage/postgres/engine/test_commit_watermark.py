@@ -33,7 +33,7 @@ Connection = Any  # asyncpg's own is generic for type checkers only
 _APPEND = """
     SELECT seq FROM append_message(
         $1, (SELECT created_at FROM sessions WHERE id = $1), 'alice', 'claude', 'public', '[]',
-        '{}', 'slow', 0, NULL, NULL, NULL)"""
+        '{}', 'slow', 0, NULL, NULL, NULL, '')"""
 # What adding would be with seq from a sequence: no lock, and no order of commits.
 _APPEND_WITHOUT_ORDER = """
     CREATE SEQUENCE plain_identity;
@@ -41,7 +41,7 @@ _APPEND_WITHOUT_ORDER = """
     CREATE FUNCTION append_message(
         p_session_id TEXT, p_session_created_at BIGINT, p_sender TEXT, p_sender_type TEXT,
         p_visibility TEXT, p_recipients TEXT, p_metadata TEXT, p_content TEXT, p_created_at BIGINT,
-        p_key TEXT, p_kind TEXT, p_fingerprint TEXT
+        p_key TEXT, p_kind TEXT, p_fingerprint TEXT, p_sender_instance TEXT
     ) RETURNS TABLE (id BIGINT, seq BIGINT) LANGUAGE sql AS $$
         INSERT INTO messages (
             session_id, seq, sender, sender_type, visibility, recipients, metadata, content,
