@@ -192,7 +192,7 @@ def test_migrating_copies_and_compares(scs: Run, source: Path, tmp_path: Path) -
     assert table.pop("kind") == ["source", "destination", "checksum"]
     for ours, theirs, _, verdict in table.values():
         assert (ours, verdict) == (theirs, "equal")
-    assert table["message"][0] == "12"
+    assert table["message"][0] == "13"
     assert read_dump(scs, tmp_path / "copy") == read_dump(scs, source)
     assert " 0 written" in scs(*arguments).stderr
 

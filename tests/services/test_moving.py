@@ -149,7 +149,7 @@ async def test_a_copy_goes_on_where_the_source_was(source: Settings, destination
                 )
                 assert retaken.lease.fencing_token == 4
             # The id of the newest message was that of a session which is gone.
-            assert (await add_message(new, "open")).id == (await add_message(old, "open")).id == 14
+            assert (await add_message(new, "open")).id == (await add_message(old, "open")).id == 15
 
 
 async def test_a_store_comes_back_from_postgresql_unchanged(
