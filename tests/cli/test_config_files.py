@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 
-from shared_context_server.cli.config_files import prepare_change, put_file, put_into_file
+from shared_context_server.cli.config_files import Document, prepare_change, put_file
 from shared_context_server.errors import ConfigurationError
+
+
+def put_into_file(path: Path, *documents: Document, has_key: bool) -> Path | None:
+    return prepare_change(path, *documents, has_key=has_key).write()
+
 
 ENTRY = {"mcpServers": {"shared-context": {"url": "new"}}}
 

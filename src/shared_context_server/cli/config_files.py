@@ -58,11 +58,6 @@ class Change:
         return backup
 
 
-def put_into_file(path: Path, *documents: Document, has_key: bool) -> Path | None:
-    """Put the documents into this JSON or TOML file. See `prepare_change` and `Change.write`."""
-    return prepare_change(path, *documents, has_key=has_key).write()
-
-
 def prepare_change(path: Path, *documents: Document, has_key: bool) -> Change:
     """Read this JSON or TOML file, and return it with the documents in it.
 

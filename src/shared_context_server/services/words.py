@@ -41,7 +41,6 @@ _PLAIN_LETTERS = str.maketrans(
 
 class _Patterns(NamedTuple):
     word: regex.Pattern[str]
-    unspaced_word: regex.Pattern[str]
     last_gap: regex.Pattern[str]
     accent: regex.Pattern[str]
     not_in_words: regex.Pattern[str]
@@ -53,7 +52,6 @@ def _patterns() -> _Patterns:
 
     return _Patterns(
         word=regex.compile(r"[\w\p{M}\u200c\u200d]+"),
-        unspaced_word=regex.compile(rf"[{UNSPACED}\p{{M}}]+"),
         last_gap=regex.compile(r"[^\w\p{M}\u200c\u200d]", regex.REVERSE),
         # Marks shared by many scripts, Hebrew points, and Arabic vowels: what writers leave out.
         accent=regex.compile(
@@ -109,11 +107,6 @@ def split_into_pieces(text: str) -> Iterator[tuple[int, int]]:
 
 def split_words(normalized: str) -> list[str]:
     return _patterns().word.findall(normalized)  # type: ignore[no-any-return]  # carries no types
-
-
-def is_unspaced(word: str) -> bool:
-    """Whether the word is in a script without spaces between words."""
-    return _patterns().unspaced_word.fullmatch(word) is not None
 
 
 class Mention:
