@@ -110,10 +110,12 @@ async def match_entry(
     texts = [text]
     if request.search_metadata and entry.metadata:
         texts.append(join_texts(entry.metadata))
-    scores = await run_in_slices(score_in_steps(query, texts), ends_at)
+    scores = await run_in_slices(score_in_steps(query, texts), ends_at, chars=sum(map(len, texts)))
     if scores is None or max(scores) < max(request.fuzzy_threshold, 0.01):
         return None
-    shown = await run_in_slices(preview_in_steps(query, text), ends_at) or Preview("")
+    shown = await run_in_slices(preview_in_steps(query, text), ends_at, chars=len(text)) or Preview(
+        ""
+    )
     return MemoryHit(
         address=entry.address,
         version=entry.version,

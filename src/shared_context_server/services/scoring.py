@@ -267,7 +267,7 @@ def find_hits_in_steps(
                 runs[token.term] = None
             else:
                 terms[token.term] = None
-        if number % 1000 == 999:
+        if number % 100 == 99:
             yield
     similar = yield from find_similar_in_steps(query, list(terms))
     similar_runs = yield from _find_in_runs(query, list(runs))
@@ -281,7 +281,7 @@ def find_hits_in_steps(
     for number, (chunk, found) in enumerate(analysed):
         if matches := _hits_in(found, similar, similar_runs):
             hits[chunk] = matches
-        if number % 1000 == 999:
+        if number % 100 == 99:
             yield
     return hits
 
@@ -408,6 +408,6 @@ def _find_in_runs(
                 similarity = MAX_TYPO * share
                 place, end = min(places), max(places) + 1
             found.setdefault(run, []).append((unit.first, similarity, place, end))
-            if number % 1000 == 999:
+            if number % 100 == 99:
                 yield
     return found

@@ -128,7 +128,9 @@ class _Search:
                 if message.metadata:
                     texts.append(join_texts(message.metadata))
                     owners.append(index)
-        scores = await run_in_slices(score_in_steps(self.query, texts), self.ends_at)
+        scores = await run_in_slices(
+            score_in_steps(self.query, texts), self.ends_at, chars=sum(map(len, texts))
+        )
         if scores is None:
             return False
         best = [0.0] * len(wanted)
@@ -427,7 +429,7 @@ async def _show(
         text = message.content
         if window is not None and search.request.mode is SearchMode.SEMANTIC:
             text = window
-        shown = await run_in_slices(preview_in_steps(search.query, text), ends_at)
+        shown = await run_in_slices(preview_in_steps(search.query, text), ends_at, chars=len(text))
         if window is not None and shown is not None and not shown.highlights:
             shown = await run_in_slices(preview_in_steps(search.query, window), ends_at)
         if shown is None:
