@@ -8,6 +8,8 @@ import time
 import pytest
 
 from shared_context_client import (
+    Breaker,
+    CircuitOpen,
     ClockNotRunning,
     RateLimited,
     Retries,
@@ -119,6 +121,18 @@ async def test_the_deadline_ends_it(relay: Relay) -> None:
             with pytest.raises(Unavailable):
                 await client.list_sessions()
         assert len(relay.lines("/mcp/tool/list_sessions")) > 1
+
+
+async def test_a_call_that_opens_the_circuit_raises_the_failure_it_met(relay: Relay) -> None:
+    relay.faults += [answer_bytes("503 Service Unavailable", UNAVAILABLE)] * 500
+    breaker = Breaker(failures=2, open_s=60)
+    retries = Retries(deadline_s=5, first_pause_s=0)
+    async with make_client(relay.url, retries=retries, breaker=breaker) as client:
+        with pytest.raises(Unavailable):
+            await client.list_sessions()
+        with pytest.raises(CircuitOpen):  # this one is not sent
+            await client.list_sessions()
+        assert len(relay.lines("/mcp/tool/list_sessions")) == 2
 
 
 async def test_a_call_survives_a_restart_of_the_server(own_server: RestartableServer) -> None:

@@ -104,18 +104,22 @@ class Connection:
         """Return the body of an answer 200. Raises the error of any other answer, and of none.
 
         Retries where that may help and does no harm. `waiting_s`: how much longer the server may
-        take. `headers`: used instead of the client's own credentials.
+        take. `headers`: used instead of the client's own credentials. CircuitOpen says that the
+        call was not sent; a call that was raises the failure it met itself.
         """
         deadline = time.monotonic() + self._retries.deadline_s + waiting_s
         answer_s = self.limits.answer_s + waiting_s
         attempt = 0
         is_outcome_unknown = False
+        met: SharedContextError | None = None
         while True:
             try:
                 return await self._try(path, body, headers, answer_s)
             except SharedContextError as exc:
+                if met is None or not isinstance(exc, CircuitOpen):
+                    met = exc
                 is_outcome_unknown |= exc.is_outcome_unknown
-                exc.is_outcome_unknown = is_outcome_unknown
+                met.is_outcome_unknown = is_outcome_unknown
                 pause_s = self.pause_s(attempt, exc.retry_after_s)
                 # A call in progress when the circuit opens may wait; a new one fails at once.
                 if (
@@ -124,7 +128,7 @@ class Connection:
                     or not is_worth_repeating(exc, may_repeat=may_repeat)
                     or time.monotonic() + pause_s > deadline
                 ):
-                    raise
+                    raise met from met.__cause__
             await asyncio.sleep(pause_s)
             answer_s = min(answer_s, max(deadline - time.monotonic(), LEAST_ANSWER_S))
             attempt += 1
