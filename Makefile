@@ -31,7 +31,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -68,7 +68,11 @@ dev: setup ## start the server and restart it when the source changes
 # Where PYTHONDONTWRITEBYTECODE is set, each of hundreds of processes would compile the same modules.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
-test: setup ## the whole test suite, with branch coverage
+test: setup ## the whole test suite
+	$(PYTEST) -n $(JOBS) --dist worksteal $(ARGS)
+
+# Tracing takes as long again as the tests: so it is no part of `make test`.
+coverage: setup ## the whole test suite with branch coverage; fails below 90%
 	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
 # Where hardly a test starts a process. What is left out is told from the folders there are.

@@ -93,7 +93,11 @@ def valid_texts(schema: JsonSchema) -> st.SearchStrategy[str]:
         )
     low, high = schema.get("minLength", 0), schema.get("maxLength", 10**6)
     edges = st.sampled_from(["x" * low, "x" * high])
-    return (texts | odd_texts | edges).filter(lambda text: agrees(schema, text))
+    # A `$` of JSON Schema is the end of the text; Python's, with which `agrees` looks, is also before
+    # a last line end.
+    return (texts | odd_texts | edges).filter(
+        lambda text: agrees(schema, text) and not ("pattern" in schema and text.endswith("\n"))
+    )
 
 
 def valid_arguments(schema: JsonSchema) -> st.SearchStrategy[dict[str, Any]]:
@@ -131,7 +135,7 @@ def broken_values(schema: JsonSchema) -> Iterator[Any]:
         yield from ([broken] for broken in broken_values(schema["items"]))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     drawn=st.sampled_from(TOOLS).flatmap(
         lambda tool: st.tuples(st.just(tool), valid_arguments(tool.request_schema))
@@ -143,7 +147,7 @@ def test_what_the_request_schema_allows_is_taken(drawn: tuple[Tool[Any, Any], An
     parse_arguments(tool.arguments, arguments)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     drawn=st.sampled_from(TOOLS).flatmap(
         lambda tool: st.tuples(

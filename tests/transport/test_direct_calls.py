@@ -210,10 +210,11 @@ WAITING = {tool.name for tool in TOOLS if tool.is_waiting}
 
 
 def wrong_forms(tool: str) -> list[dict[str, Any]]:
-    first = next(tool_ for tool_ in TOOLS if tool_.name == tool).arguments.model_fields
-    argument = [name for name in first if name != "auth_token"] or ["auth_token"]
+    fields = next(tool_ for tool_ in TOOLS if tool_.name == tool).arguments.model_fields
+    argument = [name for name in fields if name != "auth_token"] or ["auth_token"]
+    is_empty_right = not any(argument.is_required() for argument in fields.values())
     return [
-        {},
+        *([] if is_empty_right and tool in WAITING else [{}]),  # it would wait for its default time
         {"unknown": 1},
         {"auth_token": "wrong"},
         {argument[0]: []},
