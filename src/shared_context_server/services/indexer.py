@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -93,6 +94,20 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+class Helper(Protocol):
+    """Another process that writes in place of this one: see services.index_process. `much`: how many
+    messages make it worth starting. `much_to_erase`: the same of an index to erase texts from."""
+
+    @property
+    def much(self) -> int: ...
+    @property
+    def much_to_erase(self) -> int: ...
+    @property
+    def is_ready(self) -> bool: ...
+    def run(self, release: Callable[[], None]) -> None: ...
+    def stop(self) -> None: ...
+
+
 @asynccontextmanager
 async def open_indexer(indexer: Indexer) -> AsyncIterator[None]:
     """Run the indexer in the background for a with block."""
@@ -114,12 +129,20 @@ class Indexer:
 
     erases_at_once = False
 
-    def __init__(self, store: Store, folder: IndexFolder) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: IndexFolder,
+        *,
+        pacer: Pacer | None = None,
+        helper: Helper | None = None,
+    ) -> None:
         self._store = store
         self._folder = folder
+        self._helper = helper
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search-indexer")
         self._is_closing = threading.Event()
-        self._pacer = Pacer()
+        self._pacer = pacer or Pacer()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._generation: Path | None = None
         self._writer: Writer | None = None
@@ -135,6 +158,11 @@ class Indexer:
     def is_writing(self) -> bool:
         """Whether this process is the one that writes."""
         return self._folder.is_locked
+
+    @property
+    def message_id(self) -> int:
+        """Return up to which message the store has been read."""
+        return self._progress.changes.message_id
 
     async def run(self) -> None:
         """Follow the store until it is cancelled."""
@@ -163,6 +191,9 @@ class Indexer:
             if self._writer is not None and time.monotonic() - self._worked_at > KEEP_OPEN_S:
                 await self._close_writer()
             return
+        if self._helper is not None and self._helper.is_ready and self._has_much_to_do(self._helper):
+            await self._hand_over(self._helper)
+            return
         try:
             writer = await self._open_writer()
             await self._read_on(writer)
@@ -180,10 +211,12 @@ class Indexer:
     def begin_closing(self) -> None:
         """Let the work under way in the thread end soon."""
         self._is_closing.set()
+        if self._helper is not None:
+            self._helper.stop()
 
     async def aclose(self) -> None:
         """Give up what is not committed, and end the thread."""
-        self._is_closing.set()
+        self.begin_closing()
         await self._close_writer()
         await asyncio.to_thread(self._thread.shutdown)
         self._folder.unlock()
@@ -262,6 +295,21 @@ class Indexer:
             await self._run(writer.close)
             self._progress = writer.progress
 
+    def _has_much_to_do(self, helper: Helper) -> bool:
+        assert self._seen_end is not None
+        if self._progress.is_erasure_due and self.message_id >= helper.much_to_erase:
+            return time.monotonic() >= self._erase_after
+        return self._seen_end.message_id - self.message_id >= helper.much
+
+    async def _hand_over(self, helper: Helper) -> None:
+        """Let the helper write, and wait until it ends. Then any process may go on."""
+        await self._close_writer()
+        self._generation = self._seen_end = None
+        was_erasure_due, started = self._progress.is_erasure_due, time.monotonic()
+        await self._in_thread(helper.run, self._folder.unlock)
+        if was_erasure_due:
+            self._pause_erasing(time.monotonic() - started)
+
     async def _fail(self, exc: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
@@ -286,8 +334,8 @@ class Indexer:
     async def _read_on(self, writer: Writer) -> None:
         """Read all that is new, commit it, and go on until nothing is left."""
         await self._read_changes(writer)
-        since_changes = 0
-        while True:
+        since_changes, ends_at_id = 0, self._find_end_of_turn()
+        while self.message_id < ends_at_id:
             news = await self._store.messages.list_new(
                 _INDEXER, after_id=self._progress.changes.message_id, limit=READ_LIMIT
             )
@@ -310,6 +358,11 @@ class Indexer:
             or self._progress.changes.change_id > committed.changes.change_id + COMMIT_AFTER_CHANGES
         ):
             await self._commit(writer)
+
+    def _find_end_of_turn(self) -> float:
+        """Return at which message to look again whether the helper should go on."""
+        helper = self._helper
+        return math.inf if helper is None or not helper.is_ready else self.message_id + helper.much
 
     async def _add_messages(self, writer: Writer, messages: Sequence[Message]) -> None:
         found = []
@@ -433,6 +486,9 @@ class Indexer:
         merges their file, so the other documents of such files are added anew."""
         if not self._progress.is_erasure_due or time.monotonic() < self._erase_after:
             return
+        helper = self._helper
+        if helper is not None and helper.is_ready and self.message_id >= helper.much_to_erase:
+            return  # the next look hands it over
         started = time.monotonic()
         end = self._progress.changes.message_id + 1
         for ids_from in range(0, end, ERASE_STEP):
@@ -451,7 +507,9 @@ class Indexer:
             after = entries[-1].address
         self._progress = replace(self._progress, is_erasure_due=False)
         await self._commit(writer)
-        took_s = time.monotonic() - started
+        self._pause_erasing(time.monotonic() - started)
+
+    def _pause_erasing(self, took_s: float) -> None:
         self._erase_after = time.monotonic() + took_s * ERASE_PAUSE_SHARE
 
     async def _add_anew(self, writer: Writer, ids: list[int]) -> None:

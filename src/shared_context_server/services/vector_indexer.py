@@ -35,9 +35,8 @@ class VectorIndexer(Indexer):
 
     def __init__(self, store: Store, vectors: Vectors) -> None:
         assert vectors.folder is not None
-        super().__init__(store, vectors.folder)
+        super().__init__(store, vectors.folder, pacer=Pacer(busy_rest=BUSY_REST))
         self._vectors = vectors
-        self._pacer = Pacer(BUSY_REST)
 
     @property
     def _commit_after(self) -> int:
