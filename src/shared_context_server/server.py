@@ -357,9 +357,7 @@ class LifespanApp:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with open_server(
-                self._settings, self._expected, has_own_process=True
-            ) as server:
+            async with open_server(self._settings, self._expected, has_own_process=True) as server:
                 self._serve = server.app
                 self._server, self._loop = server, asyncio.get_running_loop()
                 # Imported modules are never freed. Without this, each full collection scans them,
