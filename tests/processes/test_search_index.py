@@ -20,6 +20,7 @@ from shared_context_server.storage import open_storage
 from tests.cli.conftest import PATIENCE_S, Serve, ServerProcess
 from tests.processes.test_load import call, http_of
 from tests.storage.builders import add_message, add_session
+from tests.until import until
 
 BATCH = 100
 
@@ -92,12 +93,6 @@ def find_helpers(server: ServerProcess) -> list[psutil.Process]:
                 if index_process.__name__ in child.cmdline():
                     found.append(child)
     return found
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_true():  # noqa: ASYNC110 - other processes set no event
-            await asyncio.sleep(0.01)
 
 
 async def fill_store(data_dir: Path, count: int) -> None:
