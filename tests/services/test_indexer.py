@@ -12,6 +12,7 @@ import pytest
 import tantivy
 
 from shared_context_server.models import MemoryAddress
+from shared_context_server.search_index import folder
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.writer import IndexWriter
@@ -251,6 +252,28 @@ async def test_a_damaged_index_is_made_anew_and_search_answers_meanwhile(
             await restarted.find("x", within=Within.MEMORY)
         ).exhaustive  # which only an index is
         assert len([path for path in restarted.folder.path.iterdir() if path.is_dir()]) == 1
+
+
+async def test_an_index_is_not_made_anew_for_want_of_space(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await indexed.fill(["needle"])
+    await indexed.catch_up()
+    await indexed.indexer.aclose()
+    await indexed.fill(["another needle"])
+    generation = indexed.folder.find_current()
+    other = tantivy.Index.open(str(generation)).writer(15_000_000, 1)  # so none can be opened
+    async with join_index(indexed.services, indexed.root) as restarted:
+        with monkeypatch.context() as patched:
+            patched.setattr(folder, "MIN_FREE_BYTES", 2**60)
+            for _ in range(indexer.MAX_FAILURES + 1):
+                with pytest.raises(IndexUnusable, match="is full"):
+                    await restarted.catch_up()
+        del other
+        assert contents_of(await restarted.find("needel")) == ["another needle", "needle"]
+        await restarted.catch_up()
+        assert restarted.indexer.message_id == 2
+        assert indexed.folder.find_current() == generation
 
 
 async def test_a_search_during_a_rebuild_says_that_it_does_not_cover_all(

@@ -168,7 +168,10 @@ class Indexer:
         except _StartAnew as exc:
             await self._begin_anew(str(exc))
         except IndexUnusable as exc:
+            self._seen_end = None
             # A full disk passes. What stays is damage.
+            if await self._thread.run(self._folder.is_disk_full):
+                raise IndexUnusable(f"The disk of {self._folder.path} is full: {exc}") from exc
             self._failures += 1
             if self._failures < MAX_FAILURES:
                 raise
@@ -317,6 +320,8 @@ class Indexer:
                     break
             if writer.pending >= self._commit_after:
                 await self._commit(writer)
+        if self.message_id >= ends_at_id:
+            self._seen_end = None  # there may be more
         committed = writer.progress
         if (
             writer.pending
