@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from io import FileIO
 from typing import NoReturn
 
@@ -30,9 +31,12 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services.indexer import Indexer
 from shared_context_server.services.pacing import Pacer
 from shared_context_server.settings import Settings
-from shared_context_server.storage import StorageId, open_storage
+from shared_context_server.storage import StorageId, Store, open_storage
 
-NICENESS = 10  # of 0 to 19: about a tenth of a core is left to it where others want all of it
+NICENESS = 10  # of 0 to 19: where others want a whole core, a tenth of it is left to the child
+FAR = 50_000  # messages that it falls behind: then it runs with the server's priority
+FAR_CHECK_S = 1.0
+FAR_BEHIND = 3  # the exit code that asks for such a child
 MUCH = 500  # messages: from there on a process is worth its start of about a second
 MUCH_TO_ERASE = 20_000  # messages in an index from which texts are erased
 IDLE_S = 15.0  # it ends after so long with less than MUCH to do
@@ -53,10 +57,12 @@ class IndexProcess:
     much_to_erase = MUCH_TO_ERASE
 
     def __init__(self, settings: Settings, expected: StorageId | None) -> None:
-        self._request = _write_request(settings, expected)
+        self._settings = settings
+        self._expected = expected
         self._lock = threading.Lock()  # so that stop() sees a child that is being started
         self._child: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
+        self._is_hurried = False
         self._pause_s = BACK_OFF_S[0]
         self._not_before = 0.0
 
@@ -72,7 +78,8 @@ class IndexProcess:
             code = self._run(release)
         except OSError as exc:
             _log.warning("the process for the search index cannot be started", error=str(exc))
-        if code == 0:
+        self._is_hurried = code == FAR_BEHIND
+        if code in (0, FAR_BEHIND):
             self._pause_s = BACK_OFF_S[0]
         elif not self._is_stopped:
             self._not_before = time.monotonic() + self._pause_s
@@ -112,66 +119,90 @@ class IndexProcess:
         with child:
             assert child.stdin is not None
             assert child.stdout is not None
-            if hasattr(os, "setpriority"):
-                with suppress(OSError):  # it has ended
+            if not self._is_hurried and hasattr(os, "setpriority"):
+                with suppress(OSError):  # it has ended, or the server has less
                     os.setpriority(os.PRIO_PROCESS, child.pid, NICENESS)
             with suppress(OSError, ValueError):  # it has ended, or is to end
-                child.stdin.write(self._request)
+                child.stdin.write(
+                    _Request(self._settings, self._expected, self._is_hurried).write()
+                )
                 if child.stdout.readline() == READY:
                     release()
                     child.stdin.write(GO)
+                else:
+                    child.stdin.close()
             return child.wait()
 
 
-def _write_request(settings: Settings, expected: StorageId | None) -> bytes:
-    """Return what the child is told, in one line: the settings without credentials of callers."""
-    secret = {name for name, value in settings if isinstance(value, SecretStr)}
-    told = {"settings": settings.model_dump(mode="json", exclude=secret), "expected": expected}
-    return json.dumps(told).encode() + b"\n"
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the child is told, in one line. `is_hurried`: it is to catch up, and then to end."""
+
+    settings: Settings
+    expected: StorageId | None
+    is_hurried: bool
+
+    def write(self) -> bytes:
+        # It serves no callers, and needs no keys.
+        keys = {name for name, value in self.settings if isinstance(value, SecretStr)}
+        settings = self.settings.model_dump(mode="json", exclude=keys)
+        return json.dumps([settings, self.expected, self.is_hurried]).encode() + b"\n"
+
+    @classmethod
+    def read(cls, line: bytes) -> _Request:
+        settings, expected, is_hurried = json.loads(line)
+        # It reads one thing after the other, and writes nothing to the store.
+        settings = settings | {"sqlite_readers": 1, "postgres_pool_size": 2}
+        return cls(
+            Settings.model_validate(settings),
+            None if expected is None else (expected[0], expected[1]),
+            is_hurried,
+        )
 
 
-def _read_request(line: bytes) -> tuple[Settings, StorageId | None]:
-    told = json.loads(line)
-    # It reads one after the other, and writes nothing to the store.
-    settings = Settings.model_validate(told["settings"] | {"sqlite_readers": 1})
-    settings = settings.model_copy(update={"postgres_pool_size": 2})
-    first_and_last = told["expected"]
-    return settings, None if first_and_last is None else (first_and_last[0], first_and_last[1])
-
-
-def main() -> None:
-    """Write the index until little is left to do or standard input closes."""
+def main() -> int:
+    """Write the index until little is left to do or standard input closes. Return the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server = FileIO(sys.stdin.fileno(), closefd=False)
-    settings, expected = _read_request(server.readline())
-    configure_logs(settings)
+    request = _Request.read(server.readline())
+    configure_logs(request.settings)
     try:
-        asyncio.run(_write(settings, expected, server))
+        return asyncio.run(_write(request, server))
     except (SharedContextError, IndexUnusable) as exc:
         _log.warning("the search index does not follow the store", error=str(exc))
-        sys.exit(1)
+        return 1
 
 
-async def _write(settings: Settings, expected: StorageId | None, server: FileIO) -> None:
-    async with open_storage(settings, expected) as store:
+async def _write(request: _Request, server: FileIO) -> int:
+    settings = request.settings
+    async with open_storage(settings, request.expected) as store:
         folder = IndexFolder(settings.search_index_parent, settings.storage_url)
         # It leaves the processor to others by its priority.
         indexer = Indexer(store, folder, pacer=Pacer(idle_rest=0.0, busy_rest=0.0))
         sys.stdout.buffer.write(READY)
         sys.stdout.flush()
         if await asyncio.to_thread(server.readline) != GO:
-            return
-        following = asyncio.ensure_future(_follow(indexer, folder))
+            return 0
+        following = asyncio.ensure_future(_follow(indexer, folder, request))
         _end_with(server, asyncio.get_running_loop(), indexer, following)
+        falling = asyncio.ensure_future(_wait_until_far(store, indexer))
         try:
+            await asyncio.wait({following, falling}, return_when=asyncio.FIRST_COMPLETED)
+            if falling.done() and not request.is_hurried:
+                falling.result()
+                return FAR_BEHIND
             with suppress(asyncio.CancelledError):
                 await following
+            return 0
         finally:
             indexer.begin_closing()
+            following.cancel()
+            falling.cancel()
+            await asyncio.wait({following, falling})
             await indexer.aclose()
 
 
-async def _follow(indexer: Indexer, folder: IndexFolder) -> None:
+async def _follow(indexer: Indexer, folder: IndexFolder, request: _Request) -> None:
     """Write the index while there is much to do."""
     patient_until = time.monotonic() + LOCK_PATIENCE_S
     while not folder.lock():
@@ -179,13 +210,25 @@ async def _follow(indexer: Indexer, folder: IndexFolder) -> None:
             return  # another process was faster
         await asyncio.sleep(0.01)
     await indexer.catch_up()
-    while True:
+    while not request.is_hurried:
         counted_from, counted_at = indexer.message_id, time.monotonic()
         while time.monotonic() < counted_at + IDLE_S:
             await asyncio.sleep(POLL_S)
             await indexer.catch_up()
         if indexer.message_id < counted_from + MUCH:
             return
+
+
+async def _wait_until_far(store: Store, indexer: Indexer) -> None:
+    """Return when the index falls far behind: more than FAR, and more than at the beginning."""
+    first = None
+    while True:
+        await asyncio.sleep(FAR_CHECK_S)
+        if indexer.is_writing:
+            behind = await store.messages.get_newest_id() - indexer.message_id
+            first = behind if first is None else first
+            if behind > max(FAR, first):
+                return
 
 
 def _end_with(
@@ -212,4 +255,4 @@ def _end_with(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
