@@ -47,6 +47,7 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
+from shared_context_server.services.index_process import IndexProcess
 from shared_context_server.services.indexer import Indexer, open_indexer
 from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
@@ -96,11 +97,12 @@ class Server:
 
 @asynccontextmanager
 async def open_server(
-    settings: Settings, expected: StorageId | None = None
+    settings: Settings, expected: StorageId | None = None, *, has_own_process: bool = False
 ) -> AsyncIterator[Server]:
     """Open a server for a with block.
 
-    At the first start this creates the keys and the database, unless a storage is `expected`. Raises
+    At the first start this creates the keys and the database, unless a storage is `expected`. If it
+    `has_own_process`, not that of a client or of another program, it may start further ones. Raises
     ConfigurationError if the server cannot run with this configuration.
     """
     settings, _ = ensure_secrets(settings)
@@ -139,7 +141,10 @@ async def open_server(
             await clock_alignment.align()
         await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
         if folder is not None:
-            await stack.enter_async_context(open_indexer(Indexer(store, folder)))
+            helper = None
+            if has_own_process and not settings.is_in_memory:
+                helper = IndexProcess(settings, expected)
+            await stack.enter_async_context(open_indexer(Indexer(store, folder, helper=helper)))
         if vectors.is_on:
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
@@ -352,7 +357,7 @@ class LifespanApp:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with open_server(self._settings, self._expected) as server:
+            async with open_server(self._settings, self._expected, has_own_process=True) as server:
                 self._serve = server.app
                 self._server, self._loop = server, asyncio.get_running_loop()
                 # Imported modules are never freed. Without this, each full collection scans them,

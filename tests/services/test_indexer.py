@@ -12,7 +12,9 @@ import pytest
 import tantivy
 
 from shared_context_server.models import MemoryAddress
+from shared_context_server.search_index import folder
 from shared_context_server.search_index.errors import IndexUnusable
+from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.writer import IndexWriter
 from shared_context_server.services import indexer
 from shared_context_server.services.search_request import Within
@@ -82,7 +84,10 @@ async def test_one_process_writes_and_another_one_follows_it(indexed: Indexed) -
         assert (await other.find("wirtten")).exhaustive
 
 
-async def test_a_deleted_session_is_gone_from_results_and_files(indexed: Indexed) -> None:
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_deleted_session_is_gone_from_results_and_files(
+    indexed: Indexed, is_away: bool
+) -> None:
     store = indexed.services.store
     await add_session(store, "secret")
     await indexed.fill([f"staying {number}" for number in range(30)])
@@ -94,16 +99,97 @@ async def test_a_deleted_session_is_gone_from_results_and_files(indexed: Indexed
     await indexed.catch_up()
     assert "unforgettable7" in list_terms(indexed, "unforgettable")
     assert list_terms(indexed, "secretvalue")
+    if is_away:
+        await indexed.indexer.aclose()
     await store.sessions.delete("secret", allow, make_audit())
     found = await indexed.find("unforgettable7", session_id=None, within=Within.ALL)
     assert (found.hits, found.memory) == ([], [])
-    await indexed.catch_up()
+    if is_away:
+        async with join_index(indexed.services, indexed.root) as returned:
+            await returned.catch_up()
+    else:
+        await indexed.catch_up()
     assert list_terms(indexed, "unforgettable") == []
     assert list_terms(indexed, "secretvalue") == []
     answer = await indexed.find("staying", session_id=None)
     assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (30, True, 10)
     memory = await indexed.find("session_1value", within=Within.MEMORY)
     assert [hit.address.key for hit in memory.memory] == ["kept"]
+
+
+async def test_each_replica_has_an_index_of_its_own(indexed: Indexed, tmp_path: Path) -> None:
+    async with join_index(indexed.services, tmp_path / "other host") as other:
+        await add_session(indexed.services.store, "secret")
+        await indexed.fill(["unforgettable"], "secret")
+        await indexed.fill(["found on both"])
+        for replica in (indexed, other):
+            await replica.catch_up()
+            assert replica.indexer.is_writing
+            answer = await replica.find("fuond", session_id=None)
+            assert (contents_of(answer), answer.scanned) == (["found on both"], 2)
+        await indexed.services.store.sessions.delete("secret", allow, make_audit())
+        for replica in (indexed, other):
+            await replica.catch_up()
+            assert list_terms(replica, "unforgettable") == []
+            assert (await replica.find("found")).exhaustive
+
+
+class LaterProcess:
+    """A helper that does nothing but note that it was asked, and what was unlocked by then."""
+
+    much = 3
+    much_to_erase = 5
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self.locked: list[bool] = []
+        self.folder: IndexFolder | None = None
+
+    def run(self, release: Callable[[], None]) -> None:
+        assert self.folder is not None
+        self.locked.append(self.folder.is_locked)
+        release()
+        self.locked.append(self.folder.is_locked)
+
+    def stop(self) -> None:
+        self.is_ready = False
+
+
+async def test_much_is_left_to_the_helper_and_little_is_not(indexed: Indexed) -> None:
+    helper = LaterProcess()
+    helper.folder = indexed.folder
+    indexed.indexer._helper = helper
+    await indexed.fill(["little"] * (helper.much - 1))
+    await indexed.catch_up()
+    assert (await indexed.find("needle")).exhaustive
+    assert helper.locked == []
+    await indexed.fill(["much"] * helper.much)
+    await indexed.catch_up()
+    assert helper.locked == [True, False]
+    helper.is_ready = False  # it has failed
+    await indexed.catch_up()
+    assert indexed.indexer.message_id == 2 * helper.much - 1
+    # Erasing texts from a large index is much, too.
+    helper.is_ready = True
+    await add_session(indexed.services.store, "secret")
+    await indexed.fill(["unforgettable"], "secret")
+    await indexed.catch_up()
+    await indexed.services.store.sessions.delete("secret", allow, make_audit())
+    await indexed.catch_up()
+    assert len(helper.locked) == 2
+    await indexed.catch_up()
+    assert len(helper.locked) == 4
+
+
+async def test_a_folder_that_cannot_be_used_breaks_neither_writes_nor_searches(
+    indexed: Indexed, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    async with join_index(indexed.services, tmp_path / "file" / "index") as broken:
+        await broken.fill(["found all the same"])
+        with pytest.raises(IndexUnusable, match="cannot be written"):
+            await broken.catch_up()
+        assert contents_of(await broken.find("fuond")) == ["found all the same"]
 
 
 def list_terms(indexed: Indexed, prefix: str) -> list[str]:
@@ -166,6 +252,28 @@ async def test_a_damaged_index_is_made_anew_and_search_answers_meanwhile(
             await restarted.find("x", within=Within.MEMORY)
         ).exhaustive  # which only an index is
         assert len([path for path in restarted.folder.path.iterdir() if path.is_dir()]) == 1
+
+
+async def test_an_index_is_not_made_anew_for_want_of_space(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await indexed.fill(["needle"])
+    await indexed.catch_up()
+    await indexed.indexer.aclose()
+    await indexed.fill(["another needle"])
+    generation = indexed.folder.find_current()
+    other = tantivy.Index.open(str(generation)).writer(15_000_000, 1)  # so none can be opened
+    async with join_index(indexed.services, indexed.root) as restarted:
+        with monkeypatch.context() as patched:
+            patched.setattr(folder, "MIN_FREE_BYTES", 2**60)
+            for _ in range(indexer.MAX_FAILURES + 1):
+                with pytest.raises(IndexUnusable, match="is full"):
+                    await restarted.catch_up()
+        del other
+        assert contents_of(await restarted.find("needel")) == ["another needle", "needle"]
+        await restarted.catch_up()
+        assert restarted.indexer.message_id == 2
+        assert indexed.folder.find_current() == generation
 
 
 async def test_a_search_during_a_rebuild_says_that_it_does_not_cover_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -44,6 +45,20 @@ async def test_long_work_goes_on_in_a_thread_while_the_loop_turns() -> None:
         is_over.set()
         assert await running == "done"
     assert threads[0] == threading.current_thread().name
+
+
+async def test_who_waits_for_the_interpreter_gets_it_soon_while_work_runs_in_the_thread() -> None:
+    usual_s, threads = sys.getswitchinterval(), list[str]()
+
+    def work() -> Generator[None, None, float]:
+        while not is_in_thread(threads):
+            threads.append(threading.current_thread().name)
+            yield
+        return sys.getswitchinterval()
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await run_in_slices(work(), math.inf) < usual_s
+    assert sys.getswitchinterval() == usual_s
 
 
 async def test_two_long_works_share_one_thread_in_turns() -> None:

@@ -20,6 +20,8 @@ import filelock
 from shared_context_server.search_index.documents import FORMAT
 from shared_context_server.search_index.errors import IndexUnusable
 
+MIN_FREE_BYTES = 50_000_000  # with less, a write that failed tells nothing of damage
+
 _GENERATION = f"v{FORMAT}-"
 
 
@@ -114,6 +116,13 @@ class IndexFolder:
             return False
         current = self.find_current()
         return current is not None and current.name == name
+
+    def is_disk_full(self) -> bool:
+        """Whether little space is left where the index is."""
+        try:
+            return shutil.disk_usage(self.path).free < MIN_FREE_BYTES
+        except OSError:
+            return False
 
     def size_bytes(self) -> int:
         """Return the size of all files."""

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
 
 from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import MemoryNotFound, SessionNotFound, SharedContextError
@@ -39,6 +36,8 @@ from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Progress, read_progress
 from shared_context_server.search_index.writer import IndexWriter
+from shared_context_server.services.index_ports import Helper, Writer
+from shared_context_server.services.index_thread import IndexThread
 from shared_context_server.services.indexed_documents import (
     to_memory_document,
     to_message_document,
@@ -67,30 +66,9 @@ _INDEXER = Caller("search index", "", frozenset({Permission.ADMIN}), key_id="")
 
 _log = get_logger("search_index")
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 class _StartAnew(Exception):
     """The index cannot be continued."""
-
-
-class _Closing(Exception):
-    """The indexer is being closed."""
-
-
-class Writer(Protocol):
-    """What the indexer asks of the writer of an index: see search_index.writer."""
-
-    progress: Progress
-    pending: int
-
-    def remove_memory(self, address: MemoryAddress) -> None: ...
-    def remove_session(self, session_id: str) -> None: ...
-    def remove_messages(self, ids: Sequence[int]) -> None: ...
-    def commit(self, progress: Progress) -> None: ...
-    def list_unerased(self, ids_from: int, ids_below: int) -> list[int] | None: ...
-    def close(self) -> None: ...
 
 
 @asynccontextmanager
@@ -114,12 +92,19 @@ class Indexer:
 
     erases_at_once = False
 
-    def __init__(self, store: Store, folder: IndexFolder) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: IndexFolder,
+        *,
+        pacer: Pacer | None = None,
+        helper: Helper | None = None,
+    ) -> None:
         self._store = store
         self._folder = folder
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search-indexer")
-        self._is_closing = threading.Event()
-        self._pacer = Pacer()
+        self._helper = helper
+        self._thread = IndexThread()
+        self._pacer = pacer or Pacer()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._generation: Path | None = None
         self._writer: Writer | None = None
@@ -135,6 +120,11 @@ class Indexer:
     def is_writing(self) -> bool:
         """Whether this process is the one that writes."""
         return self._folder.is_locked
+
+    @property
+    def message_id(self) -> int:
+        """Return up to which message the store has been read."""
+        return self._progress.changes.message_id
 
     async def run(self) -> None:
         """Follow the store until it is cancelled."""
@@ -153,7 +143,7 @@ class Indexer:
 
     async def catch_up(self) -> None:
         """Bring the index up to what the store has now, if this process writes."""
-        if not await self._in_thread(self._folder.lock):
+        if not await self._thread.run(self._folder.lock):
             return
         if self._folder.take_damage_report():
             await self._begin_anew("a search has found it damaged")
@@ -163,6 +153,13 @@ class Indexer:
             if self._writer is not None and time.monotonic() - self._worked_at > KEEP_OPEN_S:
                 await self._close_writer()
             return
+        if (
+            self._helper is not None
+            and self._helper.is_ready
+            and self._has_much_to_do(self._helper)
+        ):
+            await self._hand_over(self._helper)
+            return
         try:
             writer = await self._open_writer()
             await self._read_on(writer)
@@ -171,7 +168,10 @@ class Indexer:
         except _StartAnew as exc:
             await self._begin_anew(str(exc))
         except IndexUnusable as exc:
+            self._seen_end = None
             # A full disk passes. What stays is damage.
+            if await self._thread.run(self._folder.is_disk_full):
+                raise IndexUnusable(f"The disk of {self._folder.path} is full: {exc}") from exc
             self._failures += 1
             if self._failures < MAX_FAILURES:
                 raise
@@ -179,13 +179,15 @@ class Indexer:
 
     def begin_closing(self) -> None:
         """Let the work under way in the thread end soon."""
-        self._is_closing.set()
+        self._thread.begin_closing()
+        if self._helper is not None:
+            self._helper.stop()
 
     async def aclose(self) -> None:
         """Give up what is not committed, and end the thread."""
-        self._is_closing.set()
+        self.begin_closing()
         await self._close_writer()
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._thread.aclose()
         self._folder.unlock()
 
     # The files
@@ -215,7 +217,7 @@ class Indexer:
             await self._begin_anew("there is none of this format", logging.DEBUG)
             return
         try:
-            self._progress = await self._in_thread(self._read_progress, current)
+            self._progress = await self._thread.run(self._read_progress, current)
         except (OSError, ValueError, TypeError, KeyError) as exc:
             await self._begin_anew(f"its progress cannot be read: {exc}")
             return
@@ -233,7 +235,7 @@ class Indexer:
         await self._prepare()
         end = await self._store.changes.get_position()
         self._progress = Progress(ChangePosition(0, end.change_id))
-        self._generation, self._writer = await self._in_thread(self._make_generation)
+        self._generation, self._writer = await self._thread.run(self._make_generation)
         self._failures = 0
 
     def _make_generation(self) -> tuple[Path, Writer]:
@@ -251,7 +253,7 @@ class Indexer:
         if self._writer is None:
             assert self._generation is not None
             await self._prepare()
-            self._writer = await self._in_thread(self._make_writer, self._generation)
+            self._writer = await self._thread.run(self._make_writer, self._generation)
             self._progress = self._writer.progress
         return self._writer
 
@@ -259,8 +261,23 @@ class Indexer:
         writer, self._writer = self._writer, None
         if writer is not None:
             # In its thread, so that what runs there ends first.
-            await self._run(writer.close)
+            await self._thread.finish(writer.close)
             self._progress = writer.progress
+
+    def _has_much_to_do(self, helper: Helper) -> bool:
+        assert self._seen_end is not None
+        if self._progress.is_erasure_due and self.message_id >= helper.much_to_erase:
+            return time.monotonic() >= self._erase_after
+        return self._seen_end.message_id - self.message_id >= helper.much
+
+    async def _hand_over(self, helper: Helper) -> None:
+        """Let the helper write, and wait until it ends. Then any process may go on."""
+        await self._close_writer()
+        self._generation = self._seen_end = None
+        was_erasure_due, started = self._progress.is_erasure_due, time.monotonic()
+        await self._thread.run(helper.run, self._folder.unlock)
+        if was_erasure_due:
+            self._pause_erasing(time.monotonic() - started)
 
     async def _fail(self, exc: Exception) -> None:
         if not self._is_failing:
@@ -286,8 +303,8 @@ class Indexer:
     async def _read_on(self, writer: Writer) -> None:
         """Read all that is new, commit it, and go on until nothing is left."""
         await self._read_changes(writer)
-        since_changes = 0
-        while True:
+        since_changes, ends_at_id = 0, self._find_end_of_turn()
+        while self.message_id < ends_at_id:
             news = await self._store.messages.list_new(
                 _INDEXER, after_id=self._progress.changes.message_id, limit=READ_LIMIT
             )
@@ -303,6 +320,8 @@ class Indexer:
                     break
             if writer.pending >= self._commit_after:
                 await self._commit(writer)
+        if self.message_id >= ends_at_id:
+            self._seen_end = None  # there may be more
         committed = writer.progress
         if (
             writer.pending
@@ -311,6 +330,11 @@ class Indexer:
         ):
             await self._commit(writer)
 
+    def _find_end_of_turn(self) -> float:
+        """Return at which message to look again whether the helper should go on."""
+        helper = self._helper
+        return math.inf if helper is None or not helper.is_ready else self.message_id + helper.much
+
     async def _add_messages(self, writer: Writer, messages: Sequence[Message]) -> None:
         found = []
         for message in messages:
@@ -318,7 +342,7 @@ class Indexer:
             if session is not None:
                 found.append((message, session))
         if found:
-            await self._in_thread(self._write_messages, writer, found)
+            await self._thread.run(self._write_messages, writer, found)
 
     def _write_messages(self, writer: Writer, messages: Sequence[tuple[Message, Session]]) -> None:
         assert isinstance(writer, IndexWriter)
@@ -358,13 +382,13 @@ class Indexer:
     async def _apply(self, writer: Writer, event: Event) -> None:
         if event.kind is EventKind.SESSION_DELETED and event.session_id is not None:
             self._sessions.pop(event.session_id, None)
-            await self._in_thread(writer.remove_session, event.session_id)
+            await self._thread.run(writer.remove_session, event.session_id)
             self._progress = replace(self._progress, is_erasure_due=not self.erases_at_once)
         elif event.kind is EventKind.MEMORY_CHANGED and event.name is not None:
             address = MemoryAddress(event.name, event.session_id or None, event.owner or None)
             entry = await self._find_memory(address)
             if entry is None:
-                await self._in_thread(writer.remove_memory, address)
+                await self._thread.run(writer.remove_memory, address)
             else:
                 await self._add_memory(writer, entry)
 
@@ -387,7 +411,7 @@ class Indexer:
             session = await self._find_session(entry.address.session_id)
             if session is None:
                 return
-        await self._in_thread(self._write_memory, writer, entry, session)
+        await self._thread.run(self._write_memory, writer, entry, session)
 
     def _write_memory(self, writer: Writer, entry: MemoryEntry, session: Session | None) -> None:
         assert isinstance(writer, IndexWriter)
@@ -398,8 +422,7 @@ class Indexer:
     def _rest(self) -> None:
         """Leave the processor to the loop for a while, in the indexer's thread."""
         self._pacer.step()
-        if self._is_closing.is_set():
-            raise _Closing
+        self._thread.check()
 
     async def _find_memory(self, address: MemoryAddress) -> MemoryEntry | None:
         guard = None if address.session_id is None else _allow
@@ -426,17 +449,20 @@ class Indexer:
 
     async def _commit(self, writer: Writer) -> None:
         self._worked_at = time.monotonic()
-        await self._in_thread(writer.commit, self._progress)
+        await self._thread.run(writer.commit, self._progress)
 
     async def _erase(self, writer: Writer) -> None:
         """Remove deleted texts from the files. The engine only marks documents as deleted until it
         merges their file, so the other documents of such files are added anew."""
         if not self._progress.is_erasure_due or time.monotonic() < self._erase_after:
             return
+        helper = self._helper
+        if helper is not None and helper.is_ready and self.message_id >= helper.much_to_erase:
+            return  # the next look hands it over
         started = time.monotonic()
         end = self._progress.changes.message_id + 1
         for ids_from in range(0, end, ERASE_STEP):
-            ids = await self._in_thread(writer.list_unerased, ids_from, ids_from + ERASE_STEP)
+            ids = await self._thread.run(writer.list_unerased, ids_from, ids_from + ERASE_STEP)
             if ids is None:
                 break
             await self._add_anew(writer, ids)
@@ -451,37 +477,20 @@ class Indexer:
             after = entries[-1].address
         self._progress = replace(self._progress, is_erasure_due=False)
         await self._commit(writer)
-        took_s = time.monotonic() - started
+        self._pause_erasing(time.monotonic() - started)
+
+    def _pause_erasing(self, took_s: float) -> None:
         self._erase_after = time.monotonic() + took_s * ERASE_PAUSE_SHARE
 
     async def _add_anew(self, writer: Writer, ids: list[int]) -> None:
         if ids:
-            await self._in_thread(writer.remove_messages, ids)
+            await self._thread.run(writer.remove_messages, ids)
         left = ids
         while left:
             messages = await self._store.messages.list_by_ids(_INDEXER, left[:READ_LIMIT])
             await self._add_messages(writer, messages)
             last = left.index(messages[-1].id) if messages else len(left[:READ_LIMIT]) - 1
             left = left[last + 1 :]
-
-    async def _in_thread(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Run the function in the indexer's thread, unless it is being closed."""
-        if self._is_closing.is_set():
-            raise _Closing
-        return await self._run(function, *args, **named)
-
-    async def _run(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Run the function in the indexer's thread. If the caller is cancelled, it runs on."""
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, partial(function, *args, **named))
-        running.add_done_callback(_retrieve_error)
-        return await asyncio.shield(running)
-
-
-def _retrieve_error(running: asyncio.Future[Any]) -> None:
-    """Mark the error as retrieved: a caller that was cancelled does not wait for it."""
-    if not running.cancelled():
-        running.exception()
 
 
 def _allow(session: Session) -> None:

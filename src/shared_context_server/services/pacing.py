@@ -13,16 +13,18 @@ import time
 BURST_S = 0.001
 _IDLE_SHARE = 0.2  # of its time; a loop that works less has little to do
 _BUSY_SHARE = 0.6
-_IDLE_REST = 0.5  # times the burst
+IDLE_REST = 0.5  # times the burst
 BUSY_REST = 30.0
 _MEASURE_S = 0.1
 
 
 class Pacer:
     """Paces the work of one thread beside the loop of the thread that makes this object.
-    `busy_rest`: how many times as long as a burst it sleeps while the loop is busy."""
+    `idle_rest`, `busy_rest`: how many times as long as a burst it sleeps while the loop has little
+    to do, and while it is busy."""
 
-    def __init__(self, busy_rest: float = BUSY_REST) -> None:
+    def __init__(self, *, idle_rest: float = IDLE_REST, busy_rest: float = BUSY_REST) -> None:
+        self._idle_rest = idle_rest
         self._busy_rest = busy_rest
         thread_id = threading.get_ident()
         self._loop_clock = (
@@ -32,7 +34,7 @@ class Pacer:
         )
         self._measured_at = time.monotonic()
         self._loop_s = self._read_loop_s()
-        self._rest = _IDLE_REST
+        self._rest = idle_rest
         self._burst_from = time.monotonic()
 
     def begin(self) -> None:
@@ -57,7 +59,7 @@ class Pacer:
         share = (loop_s - self._loop_s) / past_s
         self._measured_at, self._loop_s = now, loop_s
         busy = min(1.0, max(0.0, (share - _IDLE_SHARE) / (_BUSY_SHARE - _IDLE_SHARE)))
-        self._rest = _IDLE_REST + busy * (self._busy_rest - _IDLE_REST)
+        self._rest = self._idle_rest + busy * (self._busy_rest - self._idle_rest)
 
     def _read_loop_s(self) -> float:
         """Return the processor time that the loop's thread has used."""

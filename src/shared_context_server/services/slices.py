@@ -3,12 +3,14 @@
 A computation is a generator that yields often. Its first slice runs on the loop: most end within
 it, sooner than a thread would start. The rest runs in one thread, which all computations of the
 process share in turns. There is one thread only, because each further thread that runs Python code
-makes the event loop wait longer for the interpreter.
+makes the event loop wait longer for the interpreter. While it runs, threads that wait for the
+interpreter, the event loop and the writer of SQLite, get it ten times as soon as usual.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +20,10 @@ T = TypeVar("T")
 
 Work = Generator[None, None, T]
 
-FIRST_SLICE_S = 0.002
+FIRST_SLICE_S = 0.0005
 SHORT_CHARS = 10_000
 SLICE_S = 0.01
+SWITCH_INTERVAL_S = 0.0005  # while a slice runs in the thread; the interpreter's default is 5 ms
 
 _thread = ThreadPoolExecutor(1, thread_name_prefix="slices")
 
@@ -37,9 +40,19 @@ async def run_in_slices(work: Work[T], ends_at: float, *, chars: int = 0) -> T |
     loop = asyncio.get_running_loop()
     while time.monotonic() < ends_at:
         # Shielded, because a slice cannot be stopped and a running generator cannot be closed.
-        if await asyncio.shield(loop.run_in_executor(_thread, task.run, SLICE_S)):
+        if await asyncio.shield(loop.run_in_executor(_thread, _run_beside_loop, task)):
             return task.result
     return None
+
+
+def _run_beside_loop(task: _Sliced[T]) -> bool:
+    """Run a slice in the thread; return whether the work has ended."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(min(usual_s, SWITCH_INTERVAL_S))
+    try:
+        return task.run(SLICE_S)
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 class _Sliced(Generic[T]):

@@ -44,6 +44,7 @@ MIN_PREFIX_CHARS = 3
 MIN_TYPO_CHARS = 4  # a shorter word is found only as written
 MIN_TWO_TYPOS_CHARS = 7
 KEPT_CHUNK_CHARS = 40  # a longer piece of text hardly occurs twice
+KEPT_TERMS = 16_384  # pieces of texts whose terms are kept: some 5 MB
 _AROUND_WORDS = ".,;:!?()[]{}<>\"'`*"
 _AROUND = f"[{re.escape(_AROUND_WORDS)}]*"
 _LOWER = rf"[a-z]{{1,{MAX_TERM_CHARS}}}"
@@ -161,19 +162,27 @@ def index_terms_in_steps(text: str) -> Work[list[str]]:
     terms: list[str] = []
     for start, end in split_into_pieces(text):
         for chunk in text[start:end].split():
-            word = chunk.strip(_AROUND_WORDS)
-            if is_plain(word):
-                terms.append(word.lower())
-                continue
-            for token in analyse(chunk).tokens:
-                if token.kind is Kind.RUN:
-                    terms += letter_pairs(token.term)
-                else:
-                    terms.append(token.term)
+            terms += _chunk_terms(chunk) if len(chunk) <= KEPT_CHUNK_CHARS else _find_terms(chunk)
         if len(terms) >= MAX_TERMS:
             return terms[:MAX_TERMS]
         yield
     return terms
+
+
+def _find_terms(chunk: str) -> tuple[str, ...]:
+    word = chunk.strip(_AROUND_WORDS)
+    if is_plain(word):
+        return (word.lower(),)
+    terms: list[str] = []
+    for token in analyse(chunk).tokens:
+        if token.kind is Kind.RUN:
+            terms += letter_pairs(token.term)
+        else:
+            terms.append(token.term)
+    return tuple(terms)
+
+
+_chunk_terms = lru_cache(maxsize=KEPT_TERMS)(_find_terms)
 
 
 def query_terms(query: str) -> list[QueryTerm]:

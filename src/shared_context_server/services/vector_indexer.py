@@ -15,8 +15,9 @@ from shared_context_server.models import MemoryEntry, Message, Session
 from shared_context_server.search_index.audience import memory_audience, message_audience
 from shared_context_server.search_index.documents import Document, Kind
 from shared_context_server.search_index.progress import Progress
+from shared_context_server.services.index_ports import Writer
 from shared_context_server.services.indexed_documents import memory_text
-from shared_context_server.services.indexer import Indexer, Writer
+from shared_context_server.services.indexer import Indexer
 from shared_context_server.services.pacing import Pacer
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.storage import Store
@@ -35,16 +36,15 @@ class VectorIndexer(Indexer):
 
     def __init__(self, store: Store, vectors: Vectors) -> None:
         assert vectors.folder is not None
-        super().__init__(store, vectors.folder)
+        super().__init__(store, vectors.folder, pacer=Pacer(busy_rest=BUSY_REST))
         self._vectors = vectors
-        self._pacer = Pacer(BUSY_REST)
 
     @property
     def _commit_after(self) -> int:
         return COMMIT_AFTER
 
     async def _prepare(self) -> None:
-        await self._in_thread(self._vectors.load_embedder)
+        await self._thread.run(self._vectors.load_embedder)
 
     def _read_progress(self, generation: Path) -> Progress:
         from shared_context_server.vector_index.writer import (  # noqa: PLC0415 - an extra
