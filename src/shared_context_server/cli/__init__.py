@@ -31,6 +31,7 @@ app = App(
 _COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
+    "demo": ("demo:demo", "Show three scripted agents at work; no model is needed."),
     "status": ("status:status", "Print the state of the running server."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
     "watch": ("watch:watch", "Print messages as they come, one line each."),
