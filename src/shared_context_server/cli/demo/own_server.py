@@ -44,7 +44,7 @@ def run_on_own_server(demo: Demo) -> None:
 
         def run(port: int) -> None:
             try:
-                demo.run(Target(base_url(_HOST, port), key, str(data_dir)))
+                demo.run(Target(base_url(_HOST, port), key, str(data_dir), is_temporary=True))
             except Failed as exc:
                 failures.append(exc)
             finally:

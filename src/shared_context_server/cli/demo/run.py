@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from shared_context_server.cli.demo.agents import DemoAgent, Ended, Failed
+from shared_context_server.cli.demo.dashboard import describe_dashboard
 from shared_context_server.cli.demo.script import PLANNER, WORKERS, plan, work
 from shared_context_server.cli.demo.targets import Target
 
@@ -78,7 +79,8 @@ class Demo:
     def _introduce(self, server: Target, session_id: str) -> None:
         self._tell(f"Three scripted agents work for {self._duration_s:g} s; Ctrl-C ends them.")
         self._tell(f"Session    {session_id}")
-        self._tell(f"Dashboard  {server.url}/ui")
+        for line in describe_dashboard(server):
+            self._tell(line)
 
     def _narrate(self, name: str, text: str) -> None:
         self._tell(f"{time.monotonic() - self._started_at:4.0f} s  {name:<12} {text}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from shared_context_server.cli.options import StorageOptions
+from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.remote.access import Access, AccessError, find_access
+from shared_context_server.remote.access import Access, AccessError, find_access, read_address
 from shared_context_server.remote.calls import CallError, call_tools, split_url
 
 PROBE_S = 5.0
@@ -15,12 +19,13 @@ _NO_SUCH_SESSION = "session_0000000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server and the key of its agents. `data_dir`: where other commands find both, None if they
-    need not be told."""
+    """A server and the key of its agents. `data_dir`: where other commands find both, None if it is not
+    known. `is_temporary`: the server is the demo's own."""
 
     url: str
     key: str | None
     data_dir: str | None = None
+    is_temporary: bool = False
 
     def access_of(self, agent_id: str) -> Access:
         """How this agent calls it."""
@@ -47,7 +52,17 @@ def find_running(url: str | None, data_dir: str | None) -> Target | None:
         if url is not None:
             raise ConfigurationError(f"No server answers at {found.url}: {exc}.") from exc
         return None  # it was killed, or SCS_URL names one that does not run
-    return Target(found.url, found.headers.get("X-API-Key"), data_dir)
+    return Target(found.url, found.headers.get("X-API-Key"), _find_data_dir(found.url, data_dir))
+
+
+def _find_data_dir(url: str, given: str | None) -> str | None:
+    """The data dir of the server with this URL; None if it is another's, or cannot be read."""
+    options = StorageOptions(data_dir=None if given is None else Path(given))
+    directory = str(options.load(EnvironmentOwner.PROJECT).data_dir)
+    with suppress(AccessError):
+        if read_address(directory) == url:
+            return directory
+    return None
 
 
 def _deadline() -> float:
