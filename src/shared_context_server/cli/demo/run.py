@@ -47,17 +47,22 @@ class Demo:
             session_id = self._create_session(planner)
         except Ended:
             return
+        introduction = threading.Thread(target=self._tell_dashboard, args=(server,), daemon=True)
         try:
-            self._introduce(server, session_id)
+            self._say(f"Three scripted agents work for {self._duration_s:g} s; Ctrl-C ends them.")
+            self._say(f"Session    {session_id}")
+            introduction.start()  # it takes a second or more; the agents begin meanwhile
             self._work(
                 [partial(plan, planner), *(partial(work, worker) for worker in workers)], session_id
             )
         finally:
             self.stop()
             _leave([planner, *workers], session_id)
+            if introduction.ident is not None:  # its process uses the data dir, which may go next
+                introduction.join(_JOIN_S)
         if self._failure is not None:
             raise self._failure
-        self._tell("The demo is over; its session is deleted.")
+        self._say("The demo is over; its session is deleted.")
 
     def _make_agent(self, server: Target, name: str) -> DemoAgent:
         return DemoAgent(
@@ -76,14 +81,20 @@ class Demo:
         )
         return str(created["session_id"])
 
-    def _introduce(self, server: Target, session_id: str) -> None:
-        self._tell(f"Three scripted agents work for {self._duration_s:g} s; Ctrl-C ends them.")
-        self._tell(f"Session    {session_id}")
-        for line in describe_dashboard(server):
+    def _tell_dashboard(self, server: Target) -> None:
+        lines = describe_dashboard(server)
+        if not self._stopping.is_set():
+            for line in lines:
+                self._say(line)
+
+    def _say(self, line: str) -> None:
+        try:
             self._tell(line)
+        except OSError:  # nobody reads any more
+            self.stop()
 
     def _narrate(self, name: str, text: str) -> None:
-        self._tell(f"{time.monotonic() - self._started_at:4.0f} s  {name:<12} {text}")
+        self._say(f"{time.monotonic() - self._started_at:4.0f} s  {name:<12} {text}")
 
     def _work(self, scripts: list[Callable[[str], None]], session_id: str) -> None:
         threads = [
