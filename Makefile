@@ -206,9 +206,10 @@ format: setup ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup ## write the generated parts of README.md, docs/ and client/
+docs: setup ## write the generated parts of README.md, docs/ and client/, and plugin/
 	@$(BIN)/python -m shared_context_server.cli.reference
 	@$(BIN)/python -m shared_context_server.cli.client_source
+	@$(BIN)/python -m shared_context_server.cli.claude_plugin
 
 client: setup ## the wheel of the Python client, into dist
 	@$(BIN)/python -m shared_context_server.cli.client_source

@@ -102,6 +102,12 @@ def test_getting_started_works_when_pasted(
         connecting = run_script(marked(page, "connect"), at, tmp_path)
         assert "claude mcp add" in connecting
         assert '"X-Agent-ID": "reviewer"' in connecting
+        cursor, vscode = run_script(marked(page, "links"), at, tmp_path).splitlines()
+        assert cursor.startswith("cursor://")
+        assert vscode.startswith("vscode:mcp/install?")
+        demo = marked(page, "demo").replace("60", f"1 --speed 20 --url {server.url}")
+        key = {"SCS_API_KEY": server.secrets["API_KEY"]}
+        assert "adds three tasks" in run_script(demo, at | key, tmp_path)
         watch = marked(page, "watch").replace(":23456", f":{port}")
         assert json.loads(run_script(watch, at, tmp_path))["sessions"] == []
 

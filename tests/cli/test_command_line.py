@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from shared_context_server import __version__
+from shared_context_server.cli import complete_words
 from tests.cli.conftest import Run
 
 
@@ -16,6 +17,20 @@ def test_help_names_every_command(scs: Run) -> None:
     assert answer.returncode == 0
     for command in ("serve", "status", "client-config", "token", "keys", "migrate"):
         assert command in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "program, words, completed",
+    [
+        ("/bin/shared-context-server", [], ["serve"]),
+        ("/bin/shared-context-server", ["--help"], ["--help"]),
+        ("/bin/scs", [], []),
+    ],
+)
+def test_the_program_that_is_named_after_the_server_starts_it(
+    program: str, words: list[str], completed: list[str]
+) -> None:
+    assert complete_words(program, words) == completed
 
 
 def test_version_prints_the_version_only(scs: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from cyclopts import App
 
@@ -20,9 +21,12 @@ from shared_context_server.errors import (
 USAGE_ERROR = 2  # of the command line or the configuration; cyclopts uses the same code
 FAILED = 1
 
+PROGRAM = "shared-context-server"
+
 app = App(
-    name="shared-context-server",
-    help="A record that several AI agents keep together, over MCP and plain HTTP.",
+    name=PROGRAM,
+    help="A record that several AI agents keep together, over MCP and plain HTTP.\n\n"
+    f"`{PROGRAM}` without a command starts the server, `scs` prints this help.",
     version=__version__,
     version_flags=["--version"],
 )
@@ -31,6 +35,7 @@ app = App(
 _COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
+    "demo": ("demo:demo", "Show three scripted agents at work; no model is needed."),
     "status": ("status:status", "Print the state of the running server."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
     "watch": ("watch:watch", "Print messages as they come, one line each."),
@@ -42,9 +47,9 @@ _COMMANDS = {
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
     "backup": ("backup:backup", "Copy the database to a file, while servers run."),
-    "restore": ("backup:restore", "Restore the database from such a copy."),
+    "restore": ("backup:restore", "Restore the database from a file of backup."),
     "export": ("moving:export", "Write all data to a file."),
-    "import": ("moving:import_", "Read such a file into an empty store."),
+    "import": ("moving:import_", "Read a file of export into an empty store."),
 }
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)
@@ -69,10 +74,16 @@ def main() -> None:
         sys.exit(FAILED)
 
 
+def complete_words(program: str, words: list[str]) -> list[str]:
+    """The words of the command line. The program that is named after the server starts it if nothing
+    else is said, as `uvx --from . shared-context-server` does."""
+    return words or (["serve"] if Path(program).name == PROGRAM else [])
+
+
 def _run() -> None:
     """Raises SystemExit with the exit code."""
     try:
-        app()
+        app(complete_words(sys.argv[0], sys.argv[1:]))
     except ConfigurationError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(USAGE_ERROR)

@@ -70,6 +70,7 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
             "or through mcp-proxy:",
             f"  {proxied}",
             f"Other clients: {_program()} client-config {others}{_options(settings, port)}",
+            f"Agents at work, without a model: {_program()} demo{_data_dir_option(settings)}",
             "",
         ]
     )
@@ -94,17 +95,23 @@ def program_words() -> tuple[str, ...]:
     return (str(started.absolute()),)
 
 
+def _data_dir_option(settings: Settings) -> str:
+    """The option that names the data dir, after a space; "" for the usual one."""
+    data_dir = settings.data_dir.absolute()
+    usual = Settings.model_construct().data_dir.absolute()
+    return "" if data_dir == usual else f" --data-dir {shlex.quote(str(data_dir))}"
+
+
 def _options(settings: Settings, port: int) -> str:
     """The options with which another command finds this server, each after a space. Such a command
     reads only prefixed variables, so all other settings must be given as options."""
     usual = Settings.model_construct()
-    data_dir = settings.data_dir.absolute()
     options = {
         "--host": settings.http_host if settings.http_host != usual.http_host else None,
         "--port": str(port) if port != usual.http_port else None,
-        "--data-dir": str(data_dir) if data_dir != usual.data_dir.absolute() else None,
     }
-    return "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value)
+    given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value)
+    return given + _data_dir_option(settings)
 
 
 def without_password(url: str) -> str:

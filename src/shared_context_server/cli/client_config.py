@@ -9,12 +9,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from shared_context_server.cli import clients, skill_files, wakers
+from shared_context_server.cli import clients, install_links, skill_files, wakers
 from shared_context_server.cli.banner import program_words
 from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.cli.running import find_url
 from shared_context_server.environment import EnvironmentOwner
+from shared_context_server.errors import ConfigurationError
 
 
 def client_config(
@@ -32,15 +33,26 @@ def client_config(
         bool,
         Parameter(negative="", help="Also the skill that teaches its agent to work with others."),
     ] = False,
+    link: Annotated[
+        bool,
+        Parameter(negative="", help="Print a link that adds the server to Cursor or VS Code."),
+    ] = False,
+    with_key: Annotated[
+        bool, Parameter(negative="", help="Put the API key into the link; keep it secret then.")
+    ] = False,
     write: Annotated[
         bool, Parameter(negative="", help="Write into the files, with a backup of each.")
     ] = False,
 ) -> None:
-    """Print the command, or the text for the configuration file, that connects CLIENT.
+    """Print the command, the text for the configuration file, or the link that connects CLIENT.
 
-    The output contains the API key. The working directory is usually a project, so its .env file and
+    The output contains the API key, unless it is a link without --with-key. The working directory is usually a project, so its .env file and
     variables without the prefix SCS_ are ignored.
     """
+    if with_key and not link:
+        raise ConfigurationError(
+            "--with-key belongs to --link; other output contains the key anyway."
+        )
     settings = load_secrets(options.load(EnvironmentOwner.PROJECT))
     assert settings.api_key is not None
     access = clients.Access(
@@ -49,7 +61,13 @@ def client_config(
         agent_id=agent_id or clients.default_agent_id(client),
     )
     waker = wakers.Waker(program_words(), access.agent_id, settings.data_dir)
-    configs = [clients.client_config(client, access)]
+    if link:
+        configs = [
+            clients.ClientConfig(install_links.install_link(client, access, with_key=with_key))
+        ]
+        _tell_key_of_link(client, access, with_key=with_key)
+    else:
+        configs = [clients.client_config(client, access)]
     if with_hook:
         configs.append(wakers.hook_config(client, waker))
     if with_watch:
@@ -58,6 +76,12 @@ def client_config(
         configs.append(skill_files.skill_config(client))
     for config in _write(configs) if write else configs:
         _print(config)
+
+
+def _tell_key_of_link(client: clients.Client, access: clients.Access, *, with_key: bool) -> None:
+    if access.key is not None:
+        told = "The link contains your API key." if with_key else install_links.describe_key(client)
+        print(told, file=sys.stderr)
 
 
 def _print(config: clients.ClientConfig) -> None:

@@ -50,11 +50,18 @@ UVICORN_OPTIONS: dict[str, Any] = {
 _log = get_logger("cli")
 
 
-def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: bool) -> None:
+def serve_http(
+    settings: Settings,
+    *,
+    overrides: dict[str, Any],
+    is_reloading: bool,
+    on_start: Callable[[int], None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, without workers also SIGHUP.
 
     `overrides` are the options that made the settings: a reloaded process makes its own settings
-    from them. Raises ConfigurationError before anything is served.
+    from them. `on_start` is called with the port once it answers, instead of printing how to connect
+    clients. Raises ConfigurationError before anything is served.
     """
     require_safe_exposure(settings)
     _require_possible_workers(settings, is_reloading=is_reloading)
@@ -66,7 +73,11 @@ def serve_http(settings: Settings, *, overrides: dict[str, Any], is_reloading: b
         listen(settings.http_host, settings.http_port) as listener,
         published_address(settings, listener.getsockname()[1]),
     ):
-        announce = partial(_announce, settings, listener.getsockname()[1], are_keys_new)
+        port = listener.getsockname()[1]
+        if on_start is None:
+            announce = partial(_announce, settings, port, are_keys_new)
+        else:
+            announce = partial(on_start, port)
         if is_reloading:
             announce()
             _serve_reloading(overrides, listener)

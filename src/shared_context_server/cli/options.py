@@ -58,7 +58,12 @@ def tell_generated_keys(settings: Settings) -> None:
 class StorageOptions:
     """Where the data is."""
 
-    data_dir: Annotated[Path | None, Parameter(help="Directory of the data and the keys.")] = None
+    data_dir: Annotated[
+        Path | None,
+        Parameter(
+            help="Directory of the data and the keys; default: SCS_DATA_DIR, else one in your home."
+        ),
+    ] = None
     database_url: Annotated[str | None, Parameter(help="Database, if not in the data dir.")] = None
 
     def load(self, owner: EnvironmentOwner = EnvironmentOwner.SERVER) -> Settings:
@@ -74,8 +79,10 @@ class StorageOptions:
 class ServerOptions(StorageOptions):
     """Where the data is and where the server listens."""
 
-    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
-    port: Annotated[int | None, Parameter(help="Port to listen on; 0 picks a free one.")] = None
+    host: Annotated[str | None, Parameter(help="Address of the server; default: 127.0.0.1.")] = None
+    port: Annotated[
+        int | None, Parameter(help="Port of the server; default: 23456. serve: 0 picks a free one.")
+    ] = None
 
     def overrides(self) -> dict[str, object]:
         given = asdict(self)

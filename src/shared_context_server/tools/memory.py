@@ -39,7 +39,7 @@ from shared_context_server.tools.registry import READS, REMOVES, Call, Hints, To
 TEN_YEARS_S = 315_360_000
 
 Scope = Annotated[MemoryScope, Field(description="shared: all who may read the session.")]
-ExpectedVersion = Annotated[Integer, Field(ge=0, le=2**63 - 1, description="0: must not exist.")]
+ExpectedVersion = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
 
 
 class SetMemory(Arguments):
@@ -59,7 +59,9 @@ class SetMemory(Arguments):
             description="merge: an object as JSON merge patch. append: to a list or text. increment: by value."
         ),
     ] = MemoryMode.REPLACE
-    expected_version: ExpectedVersion | None = None
+    expected_version: Annotated[ExpectedVersion | None, Field(description="0: must not exist.")] = (
+        None
+    )
     idempotency_key: IdempotencyKey | None = None
     lease: Annotated[
         LeaseName | None, Field(description="Refuse unless you hold it (in session_id).")
@@ -204,7 +206,7 @@ async def set_memory(services: Services, call: Call, arguments: SetMemory) -> Me
 
 
 async def get_memory(services: Services, call: Call, arguments: GetMemory) -> MemoryValue:
-    """Read the value under a key, with its version and who stored it."""
+    """Read the value under a key, with its version and who stored it. Shared ones need scope=shared."""
     return memory_value(await memory.get_memory(services, call.caller, _address(call, arguments)))
 
 

@@ -325,9 +325,9 @@ async def get_digest(services: Services, call: Call, arguments: GetDigest) -> Di
 
 
 async def search_context(services: Services, call: Call, arguments: SearchContext) -> SearchResults:
-    """Find messages and memory you may see by their words, in one session or in all; tolerates
-    typos. Each result has a score, match_preview and the message. exhaustive=false: not all were
-    looked at."""
+    """Find messages you may see by their words, in one session or in all, and memory with within;
+    tolerates typos. Each result has a score and match_preview. exhaustive=false: not all were looked
+    at."""
     answer = await search.search_context(
         services,
         call.caller,

@@ -52,7 +52,8 @@ class AddTask(Arguments):
 class ClaimTask(Arguments):
     session_id: SessionId
     task_id: Annotated[
-        TaskId | None, Field(description="Default: the first ready one. A failed one: try again.")
+        TaskId | None,
+        Field(description="Default: the first ready one. Name a failed one to retry."),
     ] = None
     ttl_seconds: Annotated[Integer, Field(ge=1, le=ONE_DAY_S)] = 600
     wait_seconds: Annotated[

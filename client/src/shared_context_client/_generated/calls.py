@@ -327,7 +327,7 @@ class Calls:
         mode: SearchMode | None = None,
         auth_token: str | None = None,
     ) -> Call[SearchResults]:
-        """Find messages and memory you may see by their words, in one session or in all; tolerates typos. Each result has a score, match_preview and the message. exhaustive=false: not all were looked at.
+        """Find messages you may see by their words, in one session or in all, and memory with within; tolerates typos. Each result has a score and match_preview. exhaustive=false: not all were looked at.
 
         session_id: Default: all you may see.
         fuzzy_threshold: Lowest score. Default: 60.
@@ -390,6 +390,7 @@ class Calls:
         session_id: Default: no session.
         scope: shared: all who may read the session. Default: private.
         mode: merge: an object as JSON merge patch. append: to a list or text. increment: by value. Default: replace.
+        expected_version: 0: must not exist.
         lease: Refuse unless you hold it (in session_id).
         """
         return make_call(
@@ -417,7 +418,7 @@ class Calls:
         scope: MemoryScope | None = None,
         auth_token: str | None = None,
     ) -> Call[MemoryValue]:
-        """Read the value under a key, with its version and who stored it.
+        """Read the value under a key, with its version and who stored it. Shared ones need scope=shared.
 
         scope: Default: private.
         """
@@ -591,7 +592,7 @@ class Calls:
     ) -> Call[TaskClaimed]:
         """Take a task: yours alone for ttl_seconds. task is null if none is ready; hint says why. Claim its task_id again to renew in time. End with finish_task.
 
-        task_id: Default: the first ready one. A failed one: try again.
+        task_id: Default: the first ready one. Name a failed one to retry.
         ttl_seconds: Default: 600.
         wait_seconds: How long to wait for a task. Default: 0.
         """

@@ -296,7 +296,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.SEARCH_CONTEXT,
         SearchResults,
-        "Find messages and memory you may see by their words, in one session or in all; tolerates typos. Each result has a score, match_preview and the message. exhaustive=false: not all were looked at.",
+        "Find messages you may see by their words, in one session or in all, and memory with within; tolerates typos. Each result has a score and match_preview. exhaustive=false: not all were looked at.",
         {
             "properties": {
                 "session_id": {
@@ -431,7 +431,7 @@ MODEL_TOOLS = (
     ModelTool(
         registry.GET_MEMORY,
         MemoryValue,
-        "Read the value under a key, with its version and who stored it.",
+        "Read the value under a key, with its version and who stored it. Shared ones need scope=shared.",
         {
             "properties": {
                 "key": {"maxLength": 255, "minLength": 1, "type": "string"},
@@ -467,7 +467,6 @@ MODEL_TOOLS = (
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "scope": {"enum": ["private", "shared"], "type": "string", "default": "private"},
                 "expected_version": {
-                    "description": "0: must not exist.",
                     "minimum": 0,
                     "maximum": 9223372036854775807,
                     "type": "integer",
@@ -573,7 +572,7 @@ MODEL_TOOLS = (
             "properties": {
                 "session_id": {"maxLength": 64, "minLength": 1, "type": "string"},
                 "task_id": {
-                    "description": "Default: the first ready one. A failed one: try again.",
+                    "description": "Default: the first ready one. Name a failed one to retry.",
                     "minimum": 1,
                     "maximum": 9223372036854775807,
                     "type": "integer",

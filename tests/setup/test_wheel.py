@@ -1,0 +1,92 @@
+"""What is shipped runs without the checkout: all files are in the wheel, and the sdist makes the same wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PATIENCE_S
+from tests.setup.wheels import REPOSITORY
+
+PACKAGE = "shared_context_server"
+LEFT_OUT = {"__pycache__", ".DS_Store"}
+
+
+def build(folder: Path, into: Path) -> tuple[Path, Path]:
+    """The sdist and the wheel of the project in this folder."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel"]
+    subprocess.run([*command, "-d", str(into)], cwd=folder, check=True, capture_output=True)
+    (sdist,), (wheel,) = into.glob("*.tar.gz"), into.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return build(REPOSITORY, tmp_path_factory.mktemp("dist"))
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_has_every_file_of_the_package(built: tuple[Path, Path]) -> None:
+    """Templates, styles, migrations, skills and icons too."""
+    source = REPOSITORY / "src"
+    files = {
+        str(path.relative_to(source))
+        for path in (source / PACKAGE).rglob("*")
+        if path.is_file() and not LEFT_OUT & set(path.parts)
+    }
+    others = {Path(name).suffix for name in files} - {".py"}
+    assert {".sql", ".html", ".css", ".md", ".svg"} <= others
+    assert files - names_in(built[1]) == set()
+
+
+def test_the_sdist_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
+    sdist, wheel = built
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (tmp_path / "again").mkdir()
+    _, again = build(unpacked, tmp_path / "again")
+    assert names_in(again) == names_in(wheel)
+
+
+def test_the_installed_wheel_serves_without_the_checkout(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Its own files come from the wheel; the packages that it needs come from this environment."""
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(built[1]) as archive:
+        archive.extractall(installed)
+    paths = [str(installed), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    script = f"""
+import sys
+sys.path[:0] = {paths!r}
+import {PACKAGE}
+assert {PACKAGE}.__file__.startswith({str(installed)!r}), {PACKAGE}.__file__
+from {PACKAGE}.__main__ import main
+sys.argv = ["scs", "demo", "--duration", "1", "--speed", "50"]
+main()
+"""
+    (empty := tmp_path / "empty").mkdir()
+    # -S: without the .pth file that leads to the checkout.
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", script],
+        cwd=empty,
+        env={"PATH": os.defpath, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "adds three tasks" in done.stdout
