@@ -22,6 +22,9 @@ WAYS = (REST, f"MCP {MODERN}", f"MCP {HANDSHAKE}")
 
 TIMEOUT_S = 15.0
 RETRY_S = 0.1
+WANDERING = 0.02
+"""How often an agent goes to another server by itself, so that all are used after a fault too."""
+
 PATIENCE_S = 60.0
 """How long an agent repeats a call. Longer than any fault lasts."""
 
@@ -50,9 +53,7 @@ class Run:
 
     def record(self, agent: str, tool: str, arguments: JsonObject, **more: Any) -> Call:
         now = time.monotonic()
-        call = Call(
-            next(self.numbers), agent, tool, arguments, now, is_final=self.is_final, **more
-        )
+        call = Call(next(self.numbers), agent, tool, arguments, now, is_final=self.is_final, **more)
         self.history.calls.append(call)
         return call
 
@@ -111,6 +112,8 @@ class Agent:
     ) -> Call:
         """Call once. Never raises: the outcome says what became of it."""
         way = way or self.chooser.choice(self._ways)
+        if self.chooser.random() < WANDERING:
+            self.move()
         url = self.url
         call = self.run.record(self.name, tool, arguments, way=way, server=url)
         path, body, headers = _request(way, tool, arguments)
@@ -176,9 +179,7 @@ def _request(way: str, tool: str, arguments: JsonObject) -> tuple[str, JsonObjec
     return "/mcp", body, headers
 
 
-def mcp_request(
-    method: str, params: JsonObject, version: str
-) -> tuple[dict[str, str], JsonObject]:
+def mcp_request(method: str, params: JsonObject, version: str) -> tuple[dict[str, str], JsonObject]:
     """Return the headers and the body of a request of this version."""
     headers = {
         "MCP-Protocol-Version": version,

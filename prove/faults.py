@@ -124,7 +124,8 @@ class Faults:
     async def _cut_connections(self) -> str:
         cut = 0
         for _ in range(self._chooser.randint(2, 6)):
-            cut += self._chooser.choice(self._relays).cut()
+            used = [relay for relay in self._relays if relay.is_used]
+            cut += self._chooser.choice(used or self._relays).cut()
             await asyncio.sleep(self._chooser.uniform(0.05, 0.4))
         return f"{cut} connections"
 

@@ -30,7 +30,7 @@ PATCHES = Path(__file__).parent / "planted"
 AT_ONCE = 2
 """Bugs that are looked for at the same time."""
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 """How long the traffic goes on before the bug counts as not caught."""
 
 BOUND_S = 3.0
@@ -112,10 +112,12 @@ def find_in_the_program(bug: Bug, seed: int) -> Found:
 
 def _look(bug: Bug, seed: int, source: Path | None, shows: Callable[[Broken], bool]) -> Found:
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="scs-planted-") as directory:
-        with open_system(bug.setup, Path(directory), source=source) as system:
-            patience_s = 0.0 if source is None else PATIENCE_S
-            history, broken = asyncio.run(_traffic(bug, system, seed, shows, patience_s))
+    patience_s = 0.0 if source is None else PATIENCE_S
+    with (
+        tempfile.TemporaryDirectory(prefix="scs-planted-") as directory,
+        open_system(bug.setup, Path(directory), source=source) as system,
+    ):
+        history, broken = asyncio.run(_traffic(bug, system, seed, shows, patience_s))
     return Found(bug, broken, history, time.monotonic() - started)
 
 
@@ -124,9 +126,7 @@ async def _traffic(
 ) -> tuple[History, Broken | None]:
     run = Run(system.urls, API_KEY, ADMIN_API_KEY)
     async with AsyncExitStack() as stack:
-        agents = [
-            Agent(run, f"agent-{number}", seed=seed, home=number) for number in range(AGENTS)
-        ]
+        agents = [Agent(run, f"agent-{number}", seed=seed, home=number) for number in range(AGENTS)]
         auditor = Agent(run, "auditor", seed=seed, ways=("REST",), is_admin=True)
         for agent in (*agents, auditor):
             stack.push_async_callback(agent.aclose)
@@ -155,7 +155,10 @@ def apply_patch(patch: Path, directory: Path, *options: str) -> None:
         # One line of context is enough, so that other changes nearby do not matter.
         ["git", "apply", "-C1", *options, patch],
         cwd=directory,
-        env={"GIT_CEILING_DIRECTORIES": str(directory.parent), "PATH": "/usr/bin:/bin:/usr/local/bin"},
+        env={
+            "GIT_CEILING_DIRECTORIES": str(directory.parent),
+            "PATH": "/usr/bin:/bin:/usr/local/bin",
+        },
         capture_output=True,
         text=True,
         check=True,

@@ -28,6 +28,10 @@ class Relay:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def is_used(self) -> bool:
+        return bool(self._writers)
+
     def cut(self) -> int:
         """Reset all connections, in the middle of whatever they carry; return how many."""
         count = len(self._writers)

@@ -107,9 +107,7 @@ async def audit(auditor: Agent) -> None:
     for call in run.history.calls:
         call.is_final = False  # an earlier look is an ordinary read from now on
     run.is_final = True
-    made = [
-        call.answer["session_id"] for call in run.history.of("create_session") if call.is_ok
-    ]
+    made = [call.answer["session_id"] for call in run.history.of("create_session") if call.is_ok]
     deleted = {call.arguments["session_id"] for call in run.history.of("delete_session")}
     for session_id in made:
         if session_id not in deleted:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from prove.clients import Agent, Run
+from prove.clients import Agent
 from prove.history import Outcome
 
 SESSIONS = 3

@@ -272,9 +272,7 @@ def _write(state: _State, operation: Operation) -> _State:
         sure_until, gone_after = operation.invoked_at + ttl_s, operation.acked_at + ttl_s
     elif arguments.get("mode", "replace") in ("replace", "create"):
         sure_until = gone_after = math.inf
-    return _State(
-        state.version + 1, value, sure_until, gone_after, operation.attempts[-1].number
-    )
+    return _State(state.version + 1, value, sure_until, gone_after, operation.attempts[-1].number)
 
 
 def _fitting(states: set[_State], read: Call) -> set[_State]:

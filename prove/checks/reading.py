@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from prove.checks.logs import Log, Logs, View
 from prove.history import Call, History, JsonObject
@@ -44,7 +45,7 @@ def check_visible(call: Call, shown: list[JsonObject], logs: Logs) -> Iterator[B
 
 def check_sequence(call: Call, seqs: list[int]) -> Iterator[Broken]:
     """Each once, in ascending order."""
-    for before, after in zip(seqs, seqs[1:], strict=False):
+    for before, after in pairwise(seqs):
         if after == before:
             yield Broken(
                 Promise.DOUBLED, f"{call.agent} was shown seq {after} twice", (call.number,)
@@ -103,14 +104,10 @@ def _check_end(call: Call, log: Log, view: View, last: int) -> Iterator[Broken]:
     newest = view.newest_acked(call.invoked_at)
     if newest <= last:
         return
-    missed = [
-        seq for seq in view.between(last, newest) if log.acked_at(seq) < call.invoked_at
-    ]
+    missed = [seq for seq in view.between(last, newest) if log.acked_at(seq) < call.invoked_at]
     write = log.writes[missed[-1]]
     is_own = any(log.messages[seq]["sender"] == call.agent for seq in missed)
-    text = (
-        f"{call.agent} read {log.session_id} up to {last}, though {missed} had been acknowledged"
-    )
+    text = f"{call.agent} read {log.session_id} up to {last}, though {missed} had been acknowledged"
     promise = Promise.OWN_WRITE_NOT_READ if is_own else Promise.STALE_READ
     yield Broken(promise, text, (*write.numbers, call.number))
 

@@ -53,9 +53,7 @@ class Waiting:
             if log.messages[seq]["sender"] != call.agent:
                 yield from self._check_in_time(call, log, seq, call.ended_at)
 
-    def _check_in_time(
-        self, call: Call, log: Log, seq: int, told_at: float
-    ) -> Iterator[Broken]:
+    def _check_in_time(self, call: Call, log: Log, seq: int, told_at: float) -> Iterator[Broken]:
         """The message was told within the bound, counted from when both it and the waiter were there."""
         write = log.writes.get(seq)
         if write is None:
