@@ -43,7 +43,7 @@ async def write_and_be_refused(agents: Sequence[Agent]) -> None:
             key = agent.new_key()
             await agent.call("add_message", content=key, idempotency_key=key, **place)
             await agent.call("add_message", content=key, idempotency_key=key, **place)
-            fence = {"lease": "nobody's", "fencing_token": 1}
+            fence: dict[str, Any] = {"lease": "nobody's", "fencing_token": 1}
             await agent.call("add_message", content=_text(agent), **fence, **place)
 
     await asyncio.gather(*map(act, agents))
@@ -120,7 +120,7 @@ async def hand_a_lease_over(agents: Sequence[Agent]) -> None:
         if len(tokens) < 3:
             await agent.insist("release_lease", fencing_token=tokens[-1], **name, **place)
     for token in tokens:
-        fence = {"lease": "lease", "fencing_token": token}
+        fence: dict[str, Any] = {"lease": "lease", "fencing_token": token}
         await first.call("add_message", content=_text(first), **fence, **place)
         await first.call("set_memory", key="k", value=token, scope="shared", **fence, **place)
 

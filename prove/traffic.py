@@ -177,7 +177,10 @@ class Writer:
     async def _hold_lease(self) -> None:
         """Work under a lease, sometimes for longer than it lasts, and release it, or not."""
         agent, chooser = self._agent, self._agent.chooser
-        place = {"session_id": self._choose(), "name": f"lease {chooser.randrange(2)}"}
+        place: dict[str, Any] = {
+            "session_id": self._choose(),
+            "name": f"lease {chooser.randrange(2)}",
+        }
         taken = await agent.call(
             "acquire_lease", ttl_seconds=LEASE_TTL_S, wait_seconds=chooser.choice([0, 1]), **place
         )
@@ -212,7 +215,7 @@ class Writer:
         made = await agent.call("create_session", purpose="to be deleted")
         if not made.is_ok:
             return
-        place = {"session_id": made.answer["session_id"]}
+        place: dict[str, Any] = {"session_id": made.answer["session_id"]}
         await agent.call("add_message", content=self._new_text(), **place)
         await agent.insist("delete_session", **place)
         await agent.call("get_messages", **place)

@@ -85,9 +85,9 @@ class Logs:
             by_content[write.arguments["session_id"], write.arguments["content"]] = write
         for log in self:
             for seq, message in log.messages.items():
-                write = by_content.get((log.session_id, message["content"]))
-                if write is not None:
-                    log.writes.setdefault(seq, write)
+                place = (log.session_id, message["content"])
+                if place in by_content:
+                    log.writes[seq] = by_content[place]
 
     def __iter__(self) -> Iterator[Log]:
         return iter(self._logs.values())
@@ -109,9 +109,9 @@ class Logs:
             case "public":
                 return True
             case "private":
-                return agent == message["sender"] or agent in message["recipients"]
+                return agent in (message["sender"], *message["recipients"])
             case "agent_only":
-                return self._history.agents.get(agent) == message["sender_type"]
+                return bool(self._history.agents.get(agent) == message["sender_type"])
             case _:
                 return False
 
@@ -135,8 +135,7 @@ def check_logs(history: History, logs: Logs) -> Iterator[Broken]:
     for log in logs:
         yield from _check_log(log)
     for write in logs.writes:
-        log = logs.find(write.arguments["session_id"])
-        yield from _check_write(write, log)
+        yield from _check_write(write, logs.find(write.arguments["session_id"]))
     yield from _check_order(logs)
     yield from _check_deleted(history, logs)
 

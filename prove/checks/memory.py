@@ -198,7 +198,8 @@ class _Entry:
             for place, unknown in enumerate(self._unknown):
                 if place not in used:
                     after.add((_applied(value, unknown), used | {place}))
-        return after if len(after) <= MAX_STATES else None
+        # With no write left that it could be, the version itself is wrong and reported as that.
+        return after if 0 < len(after) <= MAX_STATES else None
 
 
 def _applied(value: str, write: Operation) -> str:
