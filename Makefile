@@ -31,7 +31,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -252,6 +252,10 @@ bench-tasks: setup ## ten workers on 1,000 tasks while a third of them is killed
 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)
+
+# Ten minutes; SHORT=1: two, LONG=1: hours, SEED=… runs one again.
+prove: setup ## agents on real servers under faults, a checker of what they saw, and bugs it must catch
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m prove $(if $(SHORT),--short) $(if $(LONG),--hours) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # For what is pinned to be pinned anew, it need not be installed, nor satisfy pyproject.toml.
 $(UV): $(VENV_STAMP) $(INSTALLER)
