@@ -26,12 +26,13 @@ FRAMEWORKS := .venv-frameworks
 AGENT_SDK := $(FRAMEWORKS)/agent-sdk
 CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
 SEMANTIC := $(FRAMEWORKS)/semantic
+DOCS := $(FRAMEWORKS)/docs
 TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs docs-site client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -78,7 +79,7 @@ coverage: setup ## the whole test suite with branch coverage; fails below 90%
 # Where hardly a test starts a process. What is left out is told from the folders there are.
 FAST_FOLDERS := tests/auth tests/observability tests/rest tests/services tests/storage tests/tools
 SLOW_TESTS := tests/storage/postgres tests/storage/sqlite tests/storage/transfer
-SLOW_FOLDERS := $(filter-out $(FAST_FOLDERS) tests/frameworks,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+SLOW_FOLDERS := $(filter-out $(FAST_FOLDERS) tests/frameworks tests/docs_site,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 
 test-fast: setup ## what to run every minute: in-process tests on SQLite, no random examples, no coverage
 	@$(PYTEST) -n 2 --dist worksteal -q -m "not no_cover" -k "not postgres" $(addprefix --ignore ,$(SLOW_TESTS)) \
@@ -211,6 +212,19 @@ docs: setup ## write the generated parts of README.md, docs/ and client/, and pl
 	@$(BIN)/python -m shared_context_server.cli.client_source
 	@$(BIN)/python -m shared_context_server.cli.claude_plugin
 
+# Any warning is an error: a link or an anchor that leads nowhere, a page that is in no list.
+docs-site: setup $(DOCS)/.made ## the pages as a web site in site/, readable without a network
+	@rm -rf site
+	$(DOCS)/bin/python -m sphinx -M html . site/.build -c docs/site --fail-on-warning --keep-going --quiet $(ARGS)
+	@mv site/.build/html/* site/ && rm -rf site/.build
+	@$(BIN)/python -m pytest --noconftest -q tests/docs_site
+	@echo "docs-site: open site/index.html"
+
+$(DOCS)/.made: requirements/docs.txt $(INSTALLER) | $(VENV_STAMP)
+	@echo "setup: making $(DOCS) from requirements/docs.txt"
+	@$(INSTALL) --new --without-pip --into $(DOCS) requirements/docs.txt
+	@touch $@
+
 client: setup ## the wheel of the Python client, into dist
 	@$(BIN)/python -m shared_context_server.cli.client_source
 	cd client && $(abspath $(BIN))/python -m hatchling build --target wheel --directory ../dist
@@ -269,6 +283,7 @@ lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
+	$(UV_COMPILE) --group docs --output-file requirements/docs.txt
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
 	$(UV_COMPILE) pyproject.toml --extra semantic --group semantic --group dev --constraints requirements/dev.txt --output-file requirements/semantic.txt
 
@@ -281,5 +296,5 @@ lock-frameworks: $(UV) ## pin what make test-frameworks installs anew, with hash
 	done
 
 clean: ## remove .venv and everything that was generated; data dirs stay
-	rm -rf $(VENV) $(FRAMEWORKS) .conformance .corpus-clients .rehearsal build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FRAMEWORKS) site .conformance .corpus-clients .rehearsal build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,8 +12,9 @@ from hypothesis import is_hypothesis_test
 from tests.forked import close_origin
 from tests.postgres import DatabaseServer, close_shared_server, open_database_server
 
-# Run by make test-frameworks, in environments that have the frameworks and not the server.
-collect_ignore = ["frameworks"]
+# Run by make test-frameworks, in environments that have the frameworks and not the server, and by
+# make docs-site.
+collect_ignore = ["frameworks", "docs_site"]
 
 # Each client of httpx reads all authorities from a file, in 30 ms of processor time, but those of a
 # directory only when they are asked for. Clients of tests never ask: their servers speak plain HTTP.

@@ -25,7 +25,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "client/README.md",
     ROOT / "examples/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(set((ROOT / "docs").glob("*.md")) - {ROOT / "docs/index.md"}),  # lists of pages only
 ]
 OUR_COMMANDS = {"scs", "shared-context-server"}
 # Programs of others that the pages call; their arguments are theirs.

@@ -16,6 +16,7 @@ import pytest
 from tests.cli.c_programs import compile_c, find_c_compiler
 from tests.cli.code_blocks import PAGES, ROOT, Block, blocks_of, check, commands_of, marked
 from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
+from tests.cli.older_file import make_older_file
 from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.postgres import open_cluster
 
@@ -119,6 +120,15 @@ def test_a_store_moves_as_written(serve: Serve, env: dict[str, str], tmp_path: P
     run_script(moved, env, tmp_path)
     assert (tmp_path / "backup.jsonl.gz").exists()
     assert list((tmp_path / "new").glob("*.db"))
+
+
+def test_the_file_of_an_older_server_is_imported_as_written(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    make_older_file(tmp_path / "chat_history.db")
+    dry, imported = run_script(marked("docs/moving.md", "older"), env, tmp_path).split("kind ", 1)
+    assert "message               4\n" in dry
+    assert "equal" in imported
 
 
 def test_keys_are_made_listed_and_revoked_as_written(env: dict[str, str], tmp_path: Path) -> None:

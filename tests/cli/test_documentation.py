@@ -18,7 +18,19 @@ from shared_context_server.tools.catalog import TOOLS
 from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(ROOT / name / "README.md" for name in ("client", "examples")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+NAVIGATION = re.findall(
+    r"^(?:.* <)?(/?[\w/-]+)>?$",
+    "\n".join(
+        re.findall(r"^```\{toctree\}\n(.*?)^```", (ROOT / "docs/index.md").read_text(), re.M | re.S)
+    ),
+    re.MULTILINE,
+)
+OPTIONAL = {"command-line", "reliability", "security"}  # of docs/site/conf.py
 
 
 def read_example(mark: str) -> str:
@@ -97,11 +109,51 @@ def test_the_changelog_has_one_list_of_each_kind_and_no_entry_twice() -> None:
     assert sorted(starts) == sorted(set(starts))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def without_code(page: str) -> str:
+    return re.sub(r"^ *```.*?^ *```$|`[^`\n]*`", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site name them."""
+    page = re.sub(r"^ *```.*?^ *```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", page, re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        anchors.add(anchor if anchor not in anchors else f"{anchor}-1")
+    return anchors
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
-    for target in targets:
-        assert (path.parent / target).exists(), target
+    links = re.findall(r"\]\(((?!https?:)[^)]+)", without_code(path.read_text(encoding="utf-8")))
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors_of(target), link
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# One `word`: two\n\n```\n# three\n```\n\n## One word two\n")
+    assert anchors_of(tmp_path / "page.md") == {"one-word-two", "one-word-two-1"}
+
+
+def test_every_page_is_in_the_navigation_of_the_site_once() -> None:
+    inside = [name for name in NAVIGATION if not name.startswith("/")]
+    assert len(inside) == len(set(inside))
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert set(inside) - OPTIONAL == pages - OPTIONAL
+    for name in set(NAVIGATION) - set(inside):
+        assert (ROOT / f"{name.removeprefix('/')}.md").exists(), name
+
+
+def test_every_page_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert {page for page in pages if f"(docs/{page}" not in readme} <= {
+        f"{name}.md" for name in OPTIONAL
+    }
 
 
 def test_the_readme_s_quickstart_works_when_pasted(serve: Serve, env: dict[str, str]) -> None:

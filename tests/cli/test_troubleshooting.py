@@ -20,6 +20,7 @@ NOT_OF_A_START = (
     "cli/guard.py",
     "cli/migrate.py",
     "cli/moving.py",
+    "cli/older_server.py",
     "cli/skill_files.py",
     "cli/watch.py",
     "storage/sqlite/backup.py",

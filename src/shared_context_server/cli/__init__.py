@@ -49,7 +49,10 @@ _COMMANDS = {
     "backup": ("backup:backup", "Copy the database to a file, while servers run."),
     "restore": ("backup:restore", "Restore the database from a file of backup."),
     "export": ("moving:export", "Write all data to a file."),
-    "import": ("moving:import_", "Read a file of export into an empty store."),
+    "import": (
+        "moving:import_",
+        "Read a file of export, or of an older server, into an empty store.",
+    ),
 }
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)

@@ -25,10 +25,12 @@ from rich.progress import (
 )
 
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.services.dumps import DumpSource, write_dump
-from shared_context_server.services.moving import Moved, copy_store, move
+from shared_context_server.services.moving import Moved, Source, copy_store, move
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from shared_context_server.storage.transfer.lines import Tally
@@ -59,21 +61,52 @@ async def export(
 
 async def import_(
     file: Annotated[
-        str,
+        str | None,
         Parameter(allow_leading_hyphen=True, help="A file that export has written; - is stdin."),
-    ],
+    ] = None,
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    from_shared_context: Annotated[
+        Path | None, Parameter(help="The SQLite file of the older shared-context server instead.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="Check the file, print what it has, write nothing.")
+    ] = False,
 ) -> None:
     """Read such a file into a store that is empty or holds a part of the same import.
 
     The file is checked before anything is written. The store is checked afterwards.
     """
+    if (file is None) == (from_shared_context is None):
+        raise ConfigurationError("Name one file to import: FILE, or --from-shared-context FILE.")
+    if from_shared_context is not None:
+        await _import_older(from_shared_context, options, dry_run=dry_run)
+        return
+    assert file is not None
     with _reading(file) as dump, ProgressBar() as bar:
         source = DumpSource(dump)
         source.check(bar)
-        async with open_copier(options.load(), read_only=False) as copier:
-            moved = await move(source, copier, bar)
-    _report(moved)
+        moved = None if dry_run else await _move(source, options, bar)
+    if moved is None:
+        _print_counts(source.counts)
+    else:
+        _report(moved)
+
+
+async def _import_older(path: Path, options: StorageOptions, *, dry_run: bool) -> None:
+    with open_older_server(path) as source, ProgressBar() as bar:
+        await source.read_all(bar)
+        moved = None if dry_run else await _move(source, options, bar)
+    _tell_remarks(source)
+    if moved is None:
+        _print_counts(source.taken)
+    else:
+        _report(moved)
+
+
+async def _move(source: Source, options: StorageOptions, bar: ProgressBar) -> Moved:
+    async with open_copier(options.load(), read_only=False) as copier:
+        return await move(source, copier, bar)
 
 
 async def copy_database(source: Settings, destination: Settings) -> None:
@@ -204,6 +237,20 @@ def _report(moved: Moved) -> None:
             "The source changed during the copy: the destination has its state at the start. Stop its "
             "servers, then run this again to copy the rest."
         )
+
+
+def _tell_remarks(source: OlderServer) -> None:
+    for (kind, text), remark in source.remarks.items():
+        names = ", ".join(map(show_name, remark.names))
+        more = ", …" if remark.count > len(remark.names) else ""
+        _say(f"{kind.name}: {remark.count} × {text} ({names}{more})")
+
+
+def _print_counts(counts: Mapping[RecordKind, int]) -> None:
+    for kind, count in counts.items():
+        if kind is not COUNTER:
+            print(f"{kind.name:<12} {count:>10}")
+    _say("Nothing was written.")
 
 
 def _count(tallies: Mapping[RecordKind, Tally]) -> int:

@@ -30,9 +30,11 @@ from shared_context_server.tools.messages import MessageItem
 from shared_context_server.tools.registry import ADDS, READS, REMOVES, SETS, Call, Tool
 from shared_context_server.tools.written import Written, write_result
 
+MAX_PURPOSE_CHARS = 500
+
 
 class CreateSession(Arguments):
-    purpose: Annotated[str, Field(min_length=1, max_length=500)]
+    purpose: Annotated[str, Field(min_length=1, max_length=MAX_PURPOSE_CHARS)]
     metadata: Metadata = Field(default_factory=dict)
     access: Annotated[Access, Field(description="invited: you, participants, admins.")] = (
         Access.OPEN
