@@ -7,6 +7,7 @@ import sys
 from cyclopts import App
 
 from shared_context_server import __version__
+from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
 from shared_context_server.display import show_printable
 from shared_context_server.environment import detach_libraries
@@ -16,9 +17,7 @@ from shared_context_server.errors import (
     InvalidArgument,
     SharedContextError,
 )
-
-USAGE_ERROR = 2  # of the command line or the configuration; cyclopts uses the same code
-FAILED = 1
+from shared_context_server.remote import exits
 
 app = App(
     name="shared-context-server",
@@ -32,6 +31,16 @@ _COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "status": ("status:status", "Print the state of the running server."),
+    "doctor": ("doctor:doctor", "Check the installation, and say what to do."),
+    "top": ("top:top", "Watch what the agents do, live."),
+    "agents": ("agents:agents", "List the agents, and what they do."),
+    "sessions": ("sessions:sessions", "List the sessions, or show one."),
+    "tail": ("tail:tail", "Print the newest messages, and follow them."),
+    "search": ("search:search", "Find messages and memory by their words."),
+    "post": ("post:post", "Add a message to a session."),
+    "memory": ("memory:app", "Read and write the values that agents keep."),
+    "tasks": ("tasks:app", "List, add and finish the tasks of a session."),
+    "leases": ("agents:leases", "List who holds which leases."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
     "watch": ("watch:watch", "Print messages as they come, one line each."),
     "wait": ("watch:wait", "Wait for one message and print it."),
@@ -45,6 +54,7 @@ _COMMANDS = {
     "restore": ("backup:restore", "Restore the database from such a copy."),
     "export": ("moving:export", "Write all data to a file."),
     "import": ("moving:import_", "Read such a file into an empty store."),
+    "completion": ("completion:completion", "Print the script for a shell's completion."),
 }
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)
@@ -66,21 +76,24 @@ def main() -> None:
                 f"shared-context-server: standard output cannot be written: {reason}.",
                 file=sys.stderr,
             )
-        sys.exit(FAILED)
+        sys.exit(exits.FAILED)
 
 
 def _run() -> None:
     """Raises SystemExit with the exit code."""
     try:
         app()
+    except CommandFailed as exc:
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
+        sys.exit(exc.exit_code)
     except ConfigurationError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(exits.USAGE)
     except CopyError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(exits.FAILED)
     except SharedContextError as exc:
         # The default hint refers to details, which are not shown here.
         hint = "" if exc.hint == InvalidArgument.suggestion else f" {exc.hint}"
         print(f"shared-context-server: {show_printable(exc.message)}{hint}", file=sys.stderr)
-        sys.exit(USAGE_ERROR if isinstance(exc, InvalidArgument) else FAILED)
+        sys.exit(exits.USAGE if isinstance(exc, InvalidArgument) else exits.FAILED)
