@@ -24,7 +24,9 @@ class Visibility(StrEnum):
 
 def post(
     session: Annotated[str, Parameter(help="Id of the session.")],
-    *text: Annotated[str, Parameter(allow_leading_hyphen=True, help="The message; - reads it from stdin.")],
+    *text: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="The message; - reads it from stdin.")
+    ],
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
     to: Annotated[
         tuple[str, ...], Parameter(negative="", help="Agent it is addressed to; repeatable.")

@@ -63,7 +63,9 @@ def sessions(
         if as_json:
             print_json(without_success(answer))
             return
-        print_table(_COLUMNS, answer["sessions"], nothing=f"There are no such sessions in {hub.place}.")
+        print_table(
+            _COLUMNS, answer["sessions"], nothing=f"There are no such sessions in {hub.place}."
+        )
         tell_more(answer)
 
 

@@ -49,9 +49,7 @@ def tail(
         raise CommandFailed(f"Name at most {MAX_NAMED} sessions.", exit_code=exits.USAGE)
     if follow:
         end_without_reader(STDOUT)
-    printer = MessagePrinter(
-        as_json=as_json, names_session=len(session) != 1, max_chars=max_chars
-    )
+    printer = MessagePrinter(as_json=as_json, names_session=len(session) != 1, max_chars=max_chars)
     with hub_options.open_hub() as hub, suppress(KeyboardInterrupt):
         run = _Tail(hub, tuple(dict.fromkeys(session)), sender, printer)
         run.print_newest(lines)
@@ -158,7 +156,9 @@ class _Tail:
     def _is_wanted(self, message: Message) -> bool:
         return not self._senders or message["sender"] in self._senders
 
-    def _read(self, session_ids: Sequence[str], count: int, senders: Sequence[str]) -> list[Message]:
+    def _read(
+        self, session_ids: Sequence[str], count: int, senders: Sequence[str]
+    ) -> list[Message]:
         """The newest messages of each session, or of each of these senders in it. Of sessions that
         were not named, those that have been deleted meanwhile are left out."""
         calls = [
@@ -173,9 +173,7 @@ class _Tail:
 
     def _list_latest(self) -> list[str]:
         """The sessions with the latest activity, which have the newest messages of all."""
-        answer = list_pages(
-            self._hub, "list_sessions", "sessions", LISTED_SESSIONS, status="all"
-        )
+        answer = list_pages(self._hub, "list_sessions", "sessions", LISTED_SESSIONS, status="all")
         found = [one for one in answer["sessions"] if one["message_count"]]
         found.sort(key=lambda one: str(one["last_activity"]), reverse=True)
         return [one["session_id"] for one in found[:LATEST_SESSIONS]]

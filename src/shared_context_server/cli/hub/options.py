@@ -27,7 +27,9 @@ class HubOptions:
 
     url: Annotated[
         str | None,
-        Parameter(help="URL of the server; default: SCS_URL, or the one that runs on the data dir."),
+        Parameter(
+            help="URL of the server; default: SCS_URL, or the one that runs on the data dir."
+        ),
     ] = None
     data_dir: Annotated[
         str | None,

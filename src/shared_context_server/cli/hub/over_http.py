@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.hub.calls import Answer, Call, make_failure
@@ -42,8 +42,10 @@ class HttpHub:
                 raise make_failure(str(exc), exc.code) from exc
             raise CommandFailed(f"{self.place}: {exc}", _TRANSPORT_HINT) from exc
         except OSError as exc:
+            place = self.place
+            self._refresh()  # for the next call: it may be back on another port
             raise CommandFailed(
-                f"The server at {self.place} cannot be reached: {exc}.",
+                f"The server at {place} cannot be reached: {exc}.",
                 "Start it with `scs serve`, or name another with --url or --data-dir.",
             ) from exc
 
@@ -64,8 +66,6 @@ class HttpHub:
             events.close()
 
     def _refresh(self) -> Access:
-        try:
+        with suppress(AccessError, CommandFailed):  # without a server the last address counts
             self._access = self._find_access()
-        except (AccessError, CommandFailed):
-            pass  # while no server runs, its address is missing: the last one counts
         return self._access
