@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from shared_context_server import __version__
 from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
-from shared_context_server.display import show_printable
+from shared_context_server.display import show_line, show_printable
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
@@ -82,7 +82,12 @@ def main() -> None:
 def _run() -> None:
     """Raises SystemExit with the exit code."""
     try:
-        app()
+        app(print_error=False, exit_on_error=False)
+    except CycloptsError as exc:
+        chain = " ".join(exc.command_chain or ())
+        hint = f"See: scs {chain} --help" if chain else "See: scs --help"
+        print(f"shared-context-server: {show_line(str(exc))} {hint}", file=sys.stderr)
+        sys.exit(exits.USAGE)
     except CommandFailed as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
         sys.exit(exc.exit_code)

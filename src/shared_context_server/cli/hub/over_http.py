@@ -14,6 +14,7 @@ from shared_context_server.remote.calls import CallError, call_tools
 from shared_context_server.remote.events import EventStream, StreamEvent
 
 CALL_S = 30.0
+LONGEST_PAUSE_S = 2.0  # between attempts: a person is looking
 _CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
 _TRANSPORT_HINT = "Is it a Shared Context Server? `scs status` shows which one is found."
 
@@ -53,7 +54,7 @@ class HttpHub:
     def follow(
         self, session_id: str | None, last_id: int | None, note: Callable[[str], None]
     ) -> Generator[Iterator[StreamEvent]]:
-        stream = EventStream(self._refresh, session_id, last_id, note)
+        stream = EventStream(self._refresh, session_id, last_id, note, LONGEST_PAUSE_S)
         events = stream.follow()
         try:
             yield events
