@@ -27,7 +27,7 @@ app = App(
 )
 
 # Import paths: a command's module is imported only when the command runs.
-_COMMANDS = {
+COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "status": ("status:status", "Print the state of the running server."),
@@ -56,7 +56,7 @@ _COMMANDS = {
     "import": ("moving:import_", "Read such a file into an empty store."),
     "completion": ("completion:completion", "Print the script for a shell's completion."),
 }
-for _name, (_path, _help) in _COMMANDS.items():
+for _name, (_path, _help) in COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)
 
 

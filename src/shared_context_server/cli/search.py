@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.hub.calls import list_pages
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Limit
 from shared_context_server.cli.show.tables import tell_more
@@ -19,6 +20,7 @@ from shared_context_server.cli.show.values import (
     show_moment,
     without_success,
 )
+from shared_context_server.remote import exits
 
 
 class Within(StrEnum):
@@ -53,6 +55,8 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find messages and memory by their words, in one session or in all; typos are tolerated."""
+    if not query:
+        raise CommandFailed("Name the words to find.", exit_code=exits.USAGE)
     with hub_options.open_hub() as hub:
         answer = list_pages(
             hub,

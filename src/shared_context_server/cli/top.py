@@ -26,8 +26,12 @@ _LONGEST_INTERVAL_S = 3600.0
 _OWN_ACTION = "list_agents"
 _SORT_KEYS = {"s": Order.STATE, "a": Order.AGENT, "l": Order.SEEN}
 _SCROLL_KEYS = {
-    keyboard.UP: -1, "k": -1, keyboard.DOWN: 1, "j": 1,
-    keyboard.PAGE_UP: -20, keyboard.PAGE_DOWN: 20,
+    keyboard.UP: -1,
+    "k": -1,
+    keyboard.DOWN: 1,
+    "j": 1,
+    keyboard.PAGE_UP: -20,
+    keyboard.PAGE_DOWN: 20,
 }
 _QUIT_KEYS = ("q", keyboard.END)
 
