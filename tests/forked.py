@@ -23,18 +23,10 @@ from shared_context_server.__main__ import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _COMMANDS = (
-    *(
-        "backup",
-        "channel",
-        "client_config",
-        "clock",
-        "clock_child",
-        "http",
-        "keys",
-        "migrate",
-        "moving",
-    ),
-    *("serve", "status", "stdio", "token", "watch"),
+    *("agents", "backup", "channel", "client_config", "clock", "clock_child", "completion"),
+    *("doctor", "http", "keys", "memory", "migrate", "moving", "post", "search", "serve"),
+    *("sessions", "status", "stdio", "tail", "tasks", "token", "top", "watch"),
+    *("hub.in_process", "hub.over_http"),
 )
 _HOOK = ("hook", "hook_options", "hook_wait", "notices")
 _CONTEXT.set_forkserver_preload(

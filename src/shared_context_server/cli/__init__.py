@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from shared_context_server import __version__
+from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
-from shared_context_server.display import show_printable
+from shared_context_server.display import show_line, show_printable
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
@@ -17,9 +18,7 @@ from shared_context_server.errors import (
     InvalidArgument,
     SharedContextError,
 )
-
-USAGE_ERROR = 2  # of the command line or the configuration; cyclopts uses the same code
-FAILED = 1
+from shared_context_server.remote import exits
 
 PROGRAM = "shared-context-server"
 
@@ -32,11 +31,21 @@ app = App(
 )
 
 # Import paths: a command's module is imported only when the command runs.
-_COMMANDS = {
+COMMANDS = {
     "serve": ("serve:serve", "Run the server, over HTTP or for one client over stdio."),
     "clock": ("clock:clock", "Keep time and sensors in shared memory."),
     "demo": ("demo:demo", "Show three scripted agents at work; no model is needed."),
     "status": ("status:status", "Print the state of the running server."),
+    "doctor": ("doctor:doctor", "Check the installation, and say what to do."),
+    "top": ("top:top", "Watch what the agents do, live."),
+    "agents": ("agents:agents", "List the agents, and what they do."),
+    "sessions": ("sessions:sessions", "List the sessions, or show one."),
+    "tail": ("tail:tail", "Print the newest messages, and follow them."),
+    "search": ("search:search", "Find messages and memory by their words."),
+    "post": ("post:post", "Add a message to a session."),
+    "memory": ("memory:app", "Read and write the values that agents keep."),
+    "tasks": ("tasks:app", "List, add and finish the tasks of a session."),
+    "leases": ("agents:leases", "List who holds which leases."),
     "client-config": ("client_config:client_config", "Print the configuration of a client."),
     "watch": ("watch:watch", "Print messages as they come, one line each."),
     "wait": ("watch:wait", "Wait for one message and print it."),
@@ -53,8 +62,9 @@ _COMMANDS = {
         "moving:import_",
         "Read a file of export, or of an older server, into an empty store.",
     ),
+    "completion": ("completion:completion", "Print the script for a shell's completion."),
 }
-for _name, (_path, _help) in _COMMANDS.items():
+for _name, (_path, _help) in COMMANDS.items():
     app.command(f"{__name__}.{_path}", name=_name, help=_help)
 
 
@@ -74,7 +84,7 @@ def main() -> None:
                 f"shared-context-server: standard output cannot be written: {reason}.",
                 file=sys.stderr,
             )
-        sys.exit(FAILED)
+        sys.exit(exits.FAILED)
 
 
 def complete_words(program: str, words: list[str]) -> list[str]:
@@ -86,15 +96,23 @@ def complete_words(program: str, words: list[str]) -> list[str]:
 def _run() -> None:
     """Raises SystemExit with the exit code."""
     try:
-        app(complete_words(sys.argv[0], sys.argv[1:]))
+        app(complete_words(sys.argv[0], sys.argv[1:]), print_error=False, exit_on_error=False)
+    except CycloptsError as exc:
+        chain = " ".join(exc.command_chain or ())
+        hint = f"See: scs {chain} --help" if chain else "See: scs --help"
+        print(f"shared-context-server: {show_line(str(exc))} {hint}", file=sys.stderr)
+        sys.exit(exits.USAGE)
+    except CommandFailed as exc:
+        print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
+        sys.exit(exc.exit_code)
     except ConfigurationError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(exits.USAGE)
     except CopyError as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(exits.FAILED)
     except SharedContextError as exc:
         # The default hint refers to details, which are not shown here.
         hint = "" if exc.hint == InvalidArgument.suggestion else f" {exc.hint}"
         print(f"shared-context-server: {show_printable(exc.message)}{hint}", file=sys.stderr)
-        sys.exit(USAGE_ERROR if isinstance(exc, InvalidArgument) else FAILED)
+        sys.exit(exits.USAGE if isinstance(exc, InvalidArgument) else exits.FAILED)

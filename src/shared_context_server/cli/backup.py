@@ -10,7 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.hub.options import Quiet
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.progress import show_working
 from shared_context_server.storage import back_up_storage, restore_storage
 
 _BYTES_PER_MB = 1_000_000
@@ -21,10 +23,14 @@ async def backup(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a consistent copy of the database and check it. Servers can keep running."""
     settings = options.load()
-    size = await asyncio.to_thread(back_up_storage, settings, file, force=force)
+    with show_working("Copying the database"):
+        size = await asyncio.to_thread(back_up_storage, settings, file, force=force)
+    if quiet:
+        return
     _say(
         f"Copied {without_password(settings.storage_url)} to {file} ({size / _BYTES_PER_MB:.1f} MB)."
     )
@@ -34,13 +40,18 @@ async def backup(
 async def restore(
     file: Annotated[Path, Parameter(help="A file that backup has written.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    quiet: Quiet = False,
 ) -> None:
     """Replace the database by such a file. The old database is kept under another name.
 
     Stop all servers first. The file is checked before anything is changed.
     """
     settings = options.load()
-    restored = await asyncio.to_thread(restore_storage, settings, file)
+    with show_working("Checking and restoring the database"):
+        restored = await asyncio.to_thread(restore_storage, settings, file)
+    if quiet:
+        return
     _say(f"Restored {without_password(settings.storage_url)} from {file}.")
     if restored.aside is not None:
         _say(f"The old database is now {restored.aside}.")

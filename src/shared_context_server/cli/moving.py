@@ -10,23 +10,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, BinaryIO
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.progress import ProgressBar
 from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.services.dumps import DumpSource, write_dump
@@ -120,40 +111,6 @@ async def copy_database(source: Settings, destination: Settings) -> None:
         with ProgressBar() as bar:
             moved = await copy_store(origin, copier, bar)
     _report(moved)
-
-
-class ProgressBar:
-    """Shows the progress on stderr if that is a terminal."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def begin(self, stage: str, total: int | None) -> None:
-        self._task = self._bar.add_task(stage, total=total)
-
-    def advance(self, count: int) -> None:
-        assert self._task is not None, "begin() comes first"
-        self._bar.advance(self._task, count)
 
 
 @contextmanager

@@ -1,20 +1,24 @@
 """Generates parts of the documentation, between markers: `make docs`.
 
-The tools come from the registry, the settings from the fields of Settings. A test fails while a
-page is out of date.
+The tools come from the registry, the settings from the fields of Settings, the commands from the
+functions that run them. A test fails while a page is out of date.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cyclopts import App
+from cyclopts.argument import Argument
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared_context_server import cli
 from shared_context_server.environment import PREFIX
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
@@ -56,10 +60,28 @@ def settings_table() -> str:
     return _table(("setting", "without prefix", "default", "meaning"), rows)
 
 
+def commands_reference() -> str:
+    """Every command with its description, arguments and options."""
+    sections = [_command_section(words, command) for words, command in list_commands()]
+    return "\n\n".join(sections)
+
+
+def list_commands() -> Iterator[tuple[str, App]]:
+    """Every command that can be run, with its words."""
+    for name in cli.COMMANDS:
+        command = cli.app[name]
+        inner = [one for one in command if not one.startswith("-")]
+        if command.default_command is not None:
+            yield name, command
+        for one in inner:
+            yield f"{name} {one}", command[one]
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "README.md": ("tools", tools_table),
     "docs/tools.md": ("tools", tools_reference),
     "docs/configuration.md": ("settings", settings_table),
+    "docs/command-line.md": ("commands", commands_reference),
 }
 """The name of each page's generated part, and the function that generates it."""
 
@@ -84,6 +106,49 @@ def write_pages(root: Path) -> list[Path]:
             path.write_text(new, encoding="utf-8")
             changed.append(path)
     return changed
+
+
+def _command_section(words: str, command: App) -> str:
+    arguments = [one for one in command.assemble_argument_collection() if one.show]
+    positional = [one for one in arguments if one.index is not None]
+    usage = " ".join(["scs", words, *map(_usage, positional)])
+    described = inspect.getdoc(command.default_command) or ""
+    rows = [
+        (
+            f"`{_placeholder(one)}`" if one in positional else ", ".join(map(_code, one.names)),
+            "required" if one.required else _default_of(one),
+            _escape(_meaning(one)),
+        )
+        for one in arguments
+    ]
+    lines = [f"### scs {words}", "", f"`{usage}`", "", described]
+    if rows:
+        lines += ["", _table(("argument", "default", "meaning"), rows)]
+    return "\n".join(lines)
+
+
+def _usage(argument: Argument) -> str:
+    name = _placeholder(argument)
+    if argument.field_info.kind is inspect.Parameter.VAR_POSITIONAL:
+        name += "…"
+    return name if argument.required else f"[{name}]"
+
+
+def _placeholder(argument: Argument) -> str:
+    return argument.names[0].lstrip("-").replace("-", "_").upper()
+
+
+def _meaning(argument: Argument) -> str:
+    choices = argument.get_choices()
+    text = argument.parameter.help or ""
+    return text if not choices else f"{text} One of {', '.join(choices)}.".lstrip()
+
+
+def _default_of(argument: Argument) -> str:
+    default = argument.field_info.default
+    if default is inspect.Parameter.empty or default is False:
+        return "–"
+    return _value(getattr(default, "value", default))
 
 
 def _tool_section(tool: Tool[Any, Any]) -> str:

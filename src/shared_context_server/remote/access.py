@@ -59,7 +59,7 @@ def find_access(
     known_url = given_url or read_address(directory)
     found_url = (known_url or DEFAULT_URL).rstrip("/")
     key = variables.get("SCS_API_KEY")
-    if key is None and (given_dir is not None or _is_loopback(found_url)):
+    if key is None and (given_dir is not None or is_loopback(found_url)):
         key = _read_key(directory)
     agent_id = agent_id or variables.get("SCS_AGENT_ID")
     return Access(found_url, key, agent_id, is_guess=known_url is None)
@@ -99,7 +99,8 @@ def _read_variables() -> dict[str, str]:
     }
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the URL is one of this machine."""
     host = url.partition("://")[2].partition("/")[0]
     return host in _LOOPBACK or host.startswith(tuple(f"{name}:" for name in _LOOPBACK))
 

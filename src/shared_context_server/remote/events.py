@@ -55,8 +55,10 @@ class EventStream:
         session_id: str | None,
         last_id: int | None,
         note: Callable[[str], None],
+        longest_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self.last_id = last_id
+        self._longest_pause_s = longest_pause_s
         self._find_access = find_access
         self._access = find_access()
         self._session_id = session_id
@@ -89,7 +91,7 @@ class EventStream:
                 )
                 self._has_noted = True
             pause_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
             time.sleep(pause_s if deadline is None else min(pause_s, _left(deadline)))
 
     def _follow_once(self, deadline: float | None) -> Iterator[StreamEvent]:

@@ -9,13 +9,19 @@ from pathlib import Path
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
-from shared_context_server.storage.backends import Restored, StorageId, find_backend
+from shared_context_server.storage.backends import (
+    Inspection,
+    Restored,
+    StorageId,
+    find_backend,
+)
 from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.transfer.copying import Copier
 
 __all__ = [
     "Copier",
+    "Inspection",
     "SchemaStatus",
     "StorageId",
     "Store",
@@ -23,6 +29,7 @@ __all__ = [
     "count_descriptors",
     "find_schema_status",
     "identify_storage",
+    "inspect_storage",
     "migrate_storage",
     "open_copier",
     "open_storage",
@@ -96,6 +103,16 @@ def find_schema_status(settings: Settings) -> SchemaStatus:
 def count_descriptors(settings: Settings) -> int:
     """Return how many file descriptors the store of one process may have open."""
     return find_backend(settings).count_descriptors(settings)
+
+
+def inspect_storage(settings: Settings, *, is_thorough: bool) -> Inspection:
+    """Look for damage and for wrong settings of the database, while servers may use it. Changes
+    nothing. The schema has to be up to date.
+
+    `is_thorough` also compares each index with its table, which takes several times as long. Raises
+    ConfigurationError if the database cannot be read.
+    """
+    return find_backend(settings).inspect(settings, is_thorough=is_thorough)
 
 
 def _require_schema(status: SchemaStatus) -> None:

@@ -28,6 +28,29 @@ class Restored:
     aside: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something about a database that is not as it should be. `is_damage`: data is lost or at risk."""
+
+    text: str
+    hint: str
+    is_damage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The result of looking at a database. `description`: its kind, version and size.
+    `newest_message_id` is 0 if there is none."""
+
+    description: str
+    newest_message_id: int
+    problems: list[Problem]
+
+
+class Inspect(Protocol):
+    def __call__(self, settings: Settings, *, is_thorough: bool) -> Inspection: ...
+
+
 class OpenCopier(Protocol):
     def __call__(
         self, settings: Settings, *, read_only: bool
@@ -51,6 +74,7 @@ class Backend:
     back_up: BackUp
     restore: Callable[[Settings, Path], Restored]
     count_descriptors: Callable[[Settings], int]
+    inspect: Inspect
 
 
 PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}

@@ -24,7 +24,7 @@ from tenacity import (
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.backends import Backend, Restored, StorageId
+from shared_context_server.storage.backends import Backend, Inspection, Restored, StorageId
 from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.postgres.agents import Agents
@@ -139,6 +139,11 @@ def postgres_schema_status(settings: Settings) -> SchemaStatus:
     return _run_apart(settings, _read_status)
 
 
+def inspect_postgres(settings: Settings, *, is_thorough: bool) -> Inspection:
+    """Read from the database. Damage is found by PostgreSQL's own tools, such as pg_amcheck."""
+    return _run_apart(settings, _inspect)
+
+
 def _run_apart(settings: Settings, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
     """Run the work in a loop of its own in a thread, because the caller may be inside a loop."""
     with _explain_errors(settings.storage_url), ThreadPoolExecutor(1) as thread:
@@ -160,6 +165,12 @@ async def _migrate(connection: Connection) -> list[str]:
 
 async def _read_status(connection: Connection) -> SchemaStatus:
     return await read_status(connection, load_migrations(MIGRATIONS_DIR))
+
+
+async def _inspect(connection: Connection) -> Inspection:
+    version = connection.get_server_version()
+    newest = await connection.fetchval("SELECT coalesce(max(id), 0) FROM messages")
+    return Inspection(f"PostgreSQL {version.major}.{version.minor}", newest, [])
 
 
 async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -264,4 +275,5 @@ BACKEND = Backend(
     back_up=_refuse_backup,
     restore=_refuse_restore,
     count_descriptors=_count_descriptors,
+    inspect=inspect_postgres,
 )

@@ -46,6 +46,7 @@ from shared_context_server.storage.sqlite.engine.readers import Readers
 from shared_context_server.storage.sqlite.engine.work import Engine
 from shared_context_server.storage.sqlite.engine.writer import Writer
 from shared_context_server.storage.sqlite.in_memory import open_private_directory
+from shared_context_server.storage.sqlite.inspection import inspect_sqlite
 from shared_context_server.storage.sqlite.leases import Leases
 from shared_context_server.storage.sqlite.maintenance import Maintenance
 from shared_context_server.storage.sqlite.memory import Memory
@@ -233,4 +234,5 @@ BACKEND = Backend(
     back_up=back_up_sqlite,
     restore=restore_sqlite,
     count_descriptors=_count_descriptors,
+    inspect=inspect_sqlite,
 )

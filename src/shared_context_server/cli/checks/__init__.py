@@ -1,0 +1,1 @@
+"""What `scs doctor` looks at. A check changes nothing, and works with and without a running server."""

@@ -1,0 +1,139 @@
+"""Checks of the data dir, the database, the search index and the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.checks.findings import Finding, Findings, fail, ok, warn
+from shared_context_server.errors import ConfigurationError
+from shared_context_server.private_files import ROOT
+from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.search_index.progress import read_progress
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Inspection, find_schema_status, inspect_storage
+
+DATA_DIR, DISK, SCHEMA, DATABASE, INDEX = "data dir", "disk", "schema", "database", "search index"
+
+_LEAST_FREE_BYTES = 100_000_000
+_FEW_FREE_BYTES = 1_000_000_000
+_BYTES_PER_MB = 1_000_000
+_FAR_BEHIND = 10_000  # messages: a server that runs needs less than a second for each thousand
+
+
+def check_data_dir(settings: Settings) -> Findings:
+    """Its owner and its mode."""
+    path = settings.data_dir
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        yield ok(DATA_DIR, f"{path} does not exist yet: the first start makes it.")
+        return
+    except OSError as exc:
+        yield fail(DATA_DIR, f"{path} cannot be used: {exc.strerror}.", "Choose another DATA_DIR.")
+        return
+    mode = stat.S_IMODE(info.st_mode)
+    if not stat.S_ISDIR(info.st_mode):
+        yield fail(DATA_DIR, f"{path} is not a directory.", "Choose another DATA_DIR.")
+    elif info.st_uid not in (os.geteuid(), ROOT):
+        hint = "Run this as the user of the server, for instance with sudo -u."
+        yield fail(DATA_DIR, f"{path} belongs to another user.", hint)
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:
+        text = f"Other users can replace files in {path} (mode {mode:04o})."
+        yield warn(DATA_DIR, text, f"chmod go-w {path}")
+    elif not os.access(path, os.W_OK):
+        yield fail(DATA_DIR, f"{path} is not writable.", "Choose another DATA_DIR.")
+    else:
+        yield ok(DATA_DIR, f"{path} (mode {mode:04o}).")
+
+
+def check_disk(settings: Settings) -> Findings:
+    """The space that is left where the data is."""
+    path = settings.data_dir
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    text = f"{free / _BYTES_PER_MB:,.0f} MB are free for {settings.data_dir}."
+    if free < _LEAST_FREE_BYTES:
+        yield fail(DISK, text, "Make room: writes are refused on a full disk.")
+    elif free < _FEW_FREE_BYTES:
+        yield warn(DISK, text, "Make room before writes are refused.")
+    else:
+        yield ok(DISK, text)
+
+
+def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -> Findings:
+    """Its schema, its integrity, and how far the search index is."""
+    if settings.is_in_memory:
+        text = "The database is in the memory of the server, where nothing else can look at it."
+        yield warn(DATABASE, text, "For more than trials, leave DATABASE_URL out.")
+        return
+    where = without_password(settings.storage_url)
+    try:
+        schema = find_schema_status(settings)
+    except ConfigurationError as exc:
+        yield fail(SCHEMA, str(exc), "See docs/troubleshooting.md.")
+        return
+    if schema.current == 0:
+        yield ok(SCHEMA, f"There is no database at {where} yet: the first start makes it.")
+        return
+    if schema.current < schema.latest:
+        yield warn(
+            SCHEMA,
+            f"The schema is {schema.current} of {schema.latest}.",
+            "Make a backup (`scs backup FILE`), then run `scs migrate`, or start the server.",
+        )
+    elif schema.current > schema.latest:
+        text = f"The schema is {schema.current}, and this program knows {schema.latest}."
+        yield fail(SCHEMA, text, "Install the version of the server that has written it.")
+        return
+    else:
+        yield ok(SCHEMA, f"The schema is {schema.current}, the newest.")
+    try:
+        inspection = inspect_storage(settings, is_thorough=is_thorough)
+    except ConfigurationError as exc:
+        yield fail(DATABASE, str(exc), "Stop all servers, then `scs restore FILE`.")
+        return
+    for problem in inspection.problems:
+        level = fail if problem.is_damage else warn
+        yield level(DATABASE, problem.text, problem.hint)
+    if not any(problem.is_damage for problem in inspection.problems):
+        yield ok(DATABASE, f"{inspection.description}: undamaged.")
+    yield from _check_index(settings, inspection, has_server=has_server)
+
+
+def _check_index(settings: Settings, inspection: Inspection, *, has_server: bool) -> Findings:
+    if not settings.search_index:
+        hint = "Fine for small stores; else leave SEARCH_INDEX out."
+        yield warn(INDEX, "SEARCH_INDEX=false: search looks at the newest messages only.", hint)
+        return
+    folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+    generation = folder.find_current()
+    if generation is None:
+        if inspection.newest_message_id == 0 or not has_server:
+            yield ok(INDEX, "There is none yet: a server that runs makes it.")
+        else:
+            yield warn(INDEX, "There is none yet.", "The running server makes it; look again soon.")
+        return
+    yield _check_progress(folder, generation, inspection, has_server=has_server)
+
+
+def _check_progress(
+    folder: IndexFolder, generation: Path, inspection: Inspection, *, has_server: bool
+) -> Finding:
+    try:
+        progress = read_progress(generation)
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        hint = f"Remove {folder.path}; a server that runs makes it anew."
+        return warn(INDEX, f"It cannot be read ({type(exc).__name__}).", hint)
+    behind = max(0, inspection.newest_message_id - progress.changes.message_id)
+    size = f"{folder.size_bytes() / _BYTES_PER_MB:.1f} MB"
+    if behind == 0:
+        return ok(INDEX, f"Up to date, {size}.")
+    if has_server and behind > _FAR_BEHIND:
+        hint = "It catches up; look for errors of search_index in the server's log if it does not."
+        return warn(INDEX, f"{behind} messages behind, {size}.", hint)
+    return ok(INDEX, f"{behind} messages behind, {size}: a server that runs catches up.")

@@ -1,0 +1,1 @@
+"""The fleet in a terminal: what each agent does, and who waits for whom."""

@@ -1,0 +1,140 @@
+"""Calls tools on a data dir without a running server: opens the server in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import TypeAdapter
+
+from shared_context_server.auth.connection import Connection
+from shared_context_server.auth.local_clients import connect_local_client
+from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.hub.calls import Answer, Call
+from shared_context_server.cli.hub.place import AGENT_TYPE
+from shared_context_server.cli.options import load_options
+from shared_context_server.environment import EnvironmentOwner
+from shared_context_server.errors import SharedContextError
+from shared_context_server.models import EventKind, Message
+from shared_context_server.remote import exits
+from shared_context_server.remote.events import LogSetBack, StreamEvent
+from shared_context_server.server import Server, open_server
+from shared_context_server.services import feeds
+from shared_context_server.settings import LogLevel, Settings
+from shared_context_server.storage import find_schema_status
+from shared_context_server.tools.messages import MessageItem
+
+_MESSAGE = TypeAdapter(MessageItem)
+_NAME_OPTIONS = ("--as", "--as")
+
+
+class LocalHub:
+    """A server in a thread of this process. Other processes may use the data dir at the same time."""
+
+    def __init__(
+        self, portal: BlockingPortal, server: Server, connection: Connection, place: str
+    ) -> None:
+        self._portal = portal
+        self._server = server
+        self._connection = connection
+        self.place = place
+
+    @property
+    def agent_id(self) -> str:
+        return self._connection.caller.agent_id
+
+    def call_all(self, calls: Sequence[Call]) -> list[Answer]:
+        return [self._call(tool, arguments) for tool, arguments in calls]
+
+    def _call(self, tool: str, arguments: dict[str, Any]) -> Answer:
+        run = partial(self._server.dispatcher.call, tool, arguments, self._connection)
+        answer: Answer = json.loads(self._portal.call(run).json())
+        return answer
+
+    @contextmanager
+    def follow(
+        self, session_id: str | None, last_id: int | None, note: Callable[[str], None]
+    ) -> Generator[Iterator[StreamEvent]]:
+        feed = self._portal.call(self._open_feed, session_id, last_id)
+        stream = feeds.stream(self._server.services, self._connection.caller, feed)
+        closing = aclosing(stream)
+        with self._portal.wrap_async_context_manager(closing):
+            yield self._events(stream, by_id=session_id is None)
+
+    async def _open_feed(self, session_id: str | None, last_id: int | None) -> feeds.Feed:
+        services, caller = self._server.services, self._connection.caller
+        if session_id is None:
+            return await feeds.open_all_sessions_feed(services, caller, last_id)
+        return await feeds.open_session_feed(services, caller, session_id, last_id)
+
+    def _events(self, stream: Any, *, by_id: bool) -> Iterator[StreamEvent]:
+        yield StreamEvent("opened", 0, {})
+        while True:
+            try:
+                item = self._portal.call(anext, stream)
+            except StopAsyncIteration:
+                return
+            if isinstance(item, Message):
+                shown = _MESSAGE.dump_python(MessageItem.of(item), mode="json")
+                yield StreamEvent("message", item.id if by_id else item.seq, shown)
+            elif item.kind is EventKind.LOG_SET_BACK:
+                raise LogSetBack
+            else:
+                yield StreamEvent(item.kind.value, 0, {"session_id": item.session_id})
+
+
+@contextmanager
+def open_local_hub(data_dir: Path, agent_id: str) -> Generator[LocalHub]:
+    """Open the store of a data dir for a with block. Creates and migrates nothing: raises CommandFailed
+    if the database is missing or has an older schema, and ConfigurationError as `serve` does."""
+    settings = load_options(
+        EnvironmentOwner.SERVER, {"data_dir": data_dir, "log_level": LogLevel.WARNING}
+    )
+    _require_schema(settings)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_server(settings)) as server,
+    ):
+        connection = portal.call(_connect, server, agent_id)
+        place = str(data_dir)
+        if settings.database_url is not None:
+            place = without_password(settings.database_url)
+        try:
+            yield LocalHub(portal, server, connection, place)
+        except SharedContextError as exc:
+            raise CommandFailed(exc.message, exc.hint) from exc
+
+
+def _require_schema(settings: Settings) -> None:
+    schema = find_schema_status(settings)
+    if schema.current == 0:
+        raise CommandFailed(
+            f"There is no database at {without_password(settings.storage_url)}.",
+            "The first start of `scs serve` makes it; --data-dir names another one.",
+        )
+    if schema.current < schema.latest:
+        raise CommandFailed(
+            f"The database has schema {schema.current} of {schema.latest}.",
+            "Make a backup (`scs backup FILE`), then run `scs migrate`, or start the server.",
+        )
+
+
+async def _connect(server: Server, agent_id: str) -> Connection:
+    """The connection of the operator, with the admin's key, which this process can read."""
+    connection = await connect_local_client(
+        server.services.identity,
+        server.settings,
+        agent_id=agent_id,
+        agent_type=AGENT_TYPE,
+        fields=_NAME_OPTIONS,
+        is_admin=True,
+    )
+    if connection.refused is not None:
+        raise CommandFailed(connection.refused.message, exit_code=exits.USAGE)
+    return connection

@@ -1,0 +1,72 @@
+"""Calls tools of a running server over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.hub.calls import Answer, Call, make_failure
+from shared_context_server.remote import exits
+from shared_context_server.remote.access import Access, AccessError
+from shared_context_server.remote.calls import CallError, call_tools
+from shared_context_server.remote.events import EventStream, StreamEvent
+
+CALL_S = 30.0
+LONGEST_PAUSE_S = 2.0  # between attempts: a person is looking
+_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+_TRANSPORT_HINT = "Is it a Shared Context Server? `scs status` shows which one is found."
+
+
+class HttpHub:
+    """The server of an access. `find_access` finds it again after an interruption, when it may have
+    come back on another port or with another key."""
+
+    def __init__(self, access: Access, find_access: Callable[[], Access]) -> None:
+        self._access = access
+        self._find_access = find_access
+
+    @property
+    def place(self) -> str:
+        return self._access.url
+
+    @property
+    def agent_id(self) -> str:
+        return self._access.agent_id or ""
+
+    def call_all(self, calls: Sequence[Call]) -> list[Answer]:
+        try:
+            return call_tools(self._access, calls, time.monotonic() + CALL_S)
+        except CallError as exc:
+            if exc.code:
+                raise make_failure(str(exc), exc.code) from exc
+            raise CommandFailed(f"{self.place}: {exc}", _TRANSPORT_HINT) from exc
+        except OSError as exc:
+            place = self.place
+            self._refresh()  # for the next call: it may be back on another port
+            raise CommandFailed(
+                f"The server at {place} cannot be reached: {exc}.",
+                "Start it with `scs serve`, or name another with --url or --data-dir.",
+            ) from exc
+
+    @contextmanager
+    def follow(
+        self, session_id: str | None, last_id: int | None, note: Callable[[str], None]
+    ) -> Generator[Iterator[StreamEvent]]:
+        stream = EventStream(self._refresh, session_id, last_id, note, LONGEST_PAUSE_S)
+        events = stream.follow()
+        try:
+            yield events
+        except CallError as exc:
+            code = exc.code or _CODES.get(exc.status, "")
+            raise make_failure(str(exc), code) from exc
+        except ValueError as exc:
+            raise CommandFailed(str(exc), exit_code=exits.USAGE) from exc
+        finally:
+            events.close()
+
+    def _refresh(self) -> Access:
+        with suppress(AccessError, CommandFailed):  # without a server the last address counts
+            self._access = self._find_access()
+        return self._access

@@ -1,0 +1,44 @@
+"""Asks a server for its health, without a credential."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The answer to a probe. `is_ours`: it is the one of a server of this program that is well.
+    `answers`: something listens there. `text`: the status in words."""
+
+    is_ours: bool
+    answers: bool
+    text: str
+
+
+def probe(url: str, path: str, timeout_s: float = TIMEOUT_S) -> Probe:
+    """GET /health or /ready."""
+    address = urlsplit(url)
+    try:
+        with contextlib.closing(
+            http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+        ) as connection:
+            connection.request("GET", f"{address.path.rstrip('/')}{path}")
+            answer = connection.getresponse()
+            body = answer.read()
+    except http.client.HTTPException as exc:
+        return Probe(False, True, f"no answer ({exc})")
+    except (OSError, UnicodeError) as exc:
+        return Probe(False, False, f"no answer ({exc})")
+    if answer.status != HTTPStatus.OK:
+        return Probe(False, True, f"{answer.status} {answer.reason}")
+    try:
+        return Probe(True, True, str(json.loads(body)["status"]))
+    except (ValueError, KeyError, TypeError):
+        return Probe(False, True, "answers, but not as this server does")
