@@ -1,0 +1,1 @@
+"""The dashboard at /ui: pages for the people who run agents."""

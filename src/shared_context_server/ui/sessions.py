@@ -1,0 +1,40 @@
+"""The list of sessions."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from shared_context_server.models import SessionStatus
+from shared_context_server.services import sessions
+from shared_context_server.ui.page import Page, PageRequest
+
+PAGE_SIZE = 50
+STATUSES = {"active": SessionStatus.ACTIVE, "closed": SessionStatus.CLOSED, "all": None}
+
+
+async def show_sessions(page: PageRequest) -> Response:
+    """A page of the sessions that the caller may see, newest first."""
+    chosen = page.query.get("status", "active")
+    found = await sessions.list_sessions(
+        page.services,
+        page.caller,
+        status=STATUSES.get(chosen, SessionStatus.ACTIVE),
+        created_by=page.query.get("created_by") or None,
+        limit=PAGE_SIZE,
+        cursor=page.query.get("cursor") or None,
+    )
+    return page.render(
+        "sessions.html",
+        sessions=found.sessions,
+        next_cursor=found.next_cursor,
+        status=chosen,
+        created_by=page.query.get("created_by", ""),
+    )
+
+
+async def show_first(page: PageRequest) -> Response:
+    """The first page, until there is a page of the fleet."""
+    return page.redirect(page.address("/sessions"))
+
+
+PAGES = (Page("", show_first), Page("/sessions", show_sessions))
