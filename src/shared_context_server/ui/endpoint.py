@@ -155,9 +155,8 @@ def lead_to_sign_in(page: PageRequest) -> Response:
     """Answer an anonymous visitor: a navigation leads to the sign-in and back to this page."""
     root = root_of(page.scope)
     if page.request.method == "GET" and not page.is_fragment:
-        asked = page.scope["path"] + ("?" + query if (query := page.request.url.query) else "")
-        is_first = asked == root
-        where = page.address(SIGN_IN) if is_first else page.address(SIGN_IN, next=asked)
+        is_first = page.current == root
+        where = page.address(SIGN_IN) if is_first else page.address(SIGN_IN, next=page.current)
         return page.redirect(where)
     error = Unauthenticated("You are signed out.")
     response = answer_problem(page, Problem.of(error))

@@ -23,7 +23,7 @@ from shared_context_server.services import feeds
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow
 from shared_context_server.steady_time import utc_now
-from shared_context_server.ui.page import PageRequest
+from shared_context_server.ui.page import Page, PageRequest
 
 HEARTBEAT_S = 15.0
 SEND_TIMEOUT_S = 30.0
@@ -102,6 +102,17 @@ async def signal_changes(
                 await follow.require_current()
                 yield make_event("", event=REFRESH)
                 await asyncio.sleep(interval_s)
+
+
+def change_stream(path: str, kinds: Collection[EventKind], *, tick_s: float | None = None) -> Page:
+    """Return the route of a stream that tells a page to ask for its parts anew; see signal_changes.
+    The page gives its address to its template as `live`."""
+
+    async def follow(page: PageRequest) -> Response:
+        events = signal_changes(page.services, page.caller, kinds, tick_s=tick_s)
+        return LiveResponse(page, events)
+
+    return Page(path, follow)
 
 
 def _find_next_tick(tick_s: float | None) -> datetime | None:

@@ -55,6 +55,12 @@ class PageRequest:
         return root_of(self.scope)
 
     @property
+    def current(self) -> str:
+        """The address that was asked for, with its parameters."""
+        query = self.request.url.query
+        return str(self.scope["path"]) + (f"?{query}" if query else "")
+
+    @property
     def query(self) -> Mapping[str, str]:
         """The parameters in the address; of a repeated one the last."""
         return self.request.query_params
@@ -91,6 +97,7 @@ class PageRequest:
             "sections": [item for item in NAVIGATION if not item.is_for_admins or is_admin],
             "section": find_section(self.scope["path"].removeprefix(self.root)),
             "here": self.scope["path"],
+            "current": self.current,
             "sign_in_path": SIGN_IN,
         }
         parts = self.assets.templates[COMPONENTS].make_module(shared)
