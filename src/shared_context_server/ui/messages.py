@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ _VISIBILITY = {
     ),
     Visibility.ADMIN_ONLY: ("admins only", "danger", "Only admins see it"),
 }
+_FENCE = re.compile(r"^```[^`\n]*$", re.MULTILINE)
 _TASK_STATES = {"ready": "neutral", "claimed": "accent", "done": "ok", "failed": "danger"}
 
 
@@ -43,6 +45,17 @@ class MessageView:
     asks_ack: bool
     is_ack: bool
     hue: int
+
+    @property
+    def segments(self) -> list[tuple[bool, str]]:
+        """The content in parts: whether each is code between fences, and its text."""
+        parts: list[tuple[bool, str]] = []
+        for index, part in enumerate(_FENCE.split(self.content)):
+            is_code = index % 2 == 1
+            text = part.strip("\n") if is_code or index else part.rstrip("\n")
+            if text:
+                parts.append((is_code, text))
+        return parts or [(False, self.content)]
 
     @property
     def parent_excerpt(self) -> str:
