@@ -66,7 +66,9 @@ async def acquire_lease(
         return await _try(services, caller, request)
     with (
         services.slots.take(caller),
-        services.presence.wait(caller, Waiting("lease", request.session_id, request.name)),
+        services.presence.wait(
+            caller, Waiting("lease", request.session_id, request.name)
+        ) as show_waiting,
         services.bus.subscribe(_concerns(request), session_id=request.session_id) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)
@@ -77,6 +79,8 @@ async def acquire_lease(
             if attempt.is_acquired:
                 break
             follow.look_again_at = attempt.lease.expires_at  # an expiry has no event
+            # With paths, this may be a lease of another name.
+            show_waiting(Waiting("lease", request.session_id, attempt.lease.name))
         assert attempt is not None  # because the loop begins with an attempt
         return attempt
 

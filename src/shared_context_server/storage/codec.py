@@ -394,6 +394,8 @@ def from_instance_seen(seen: InstanceSeen) -> dict[str, Any]:
         "waits_for": None if waits_for is None else waits_for.kind,
         "waits_session_id": "" if waits_for is None else waits_for.session_id or "",
         "waits_name": "" if waits_for is None else waits_for.name or "",
+        "waits_since": None if waits_for is None else encode_optional_time(seen.waits_since),
+        "session_id": seen.session_id or "",
     }
 
 

@@ -33,6 +33,14 @@ from shared_context_server.storage.contract.changes import (
     WakeupChannel,
 )
 from shared_context_server.storage.contract.credentials import AuthState, Credentials
+from shared_context_server.storage.contract.fleet import (
+    Fleet,
+    Survey,
+    SurveyedAgent,
+    SurveyedInstance,
+    SurveyQuery,
+    UnreadIn,
+)
 from shared_context_server.storage.contract.leases import MAX_HELD, Fence, LeaseAttempt, Leases
 from shared_context_server.storage.contract.maintenance import Maintenance, StoreStats
 from shared_context_server.storage.contract.memory import (
@@ -90,6 +98,7 @@ __all__ = [
     "ExaminedSessions",
     "Fence",
     "Finish",
+    "Fleet",
     "LeaseAttempt",
     "Leases",
     "Maintenance",
@@ -112,10 +121,15 @@ __all__ = [
     "Sessions",
     "Store",
     "StoreStats",
+    "Survey",
+    "SurveyQuery",
+    "SurveyedAgent",
+    "SurveyedInstance",
     "TaskCounts",
     "TaskPage",
     "TaskWrite",
     "Tasks",
+    "UnreadIn",
     "WakeupChannel",
     "WrittenMemory",
 ]
@@ -132,6 +146,7 @@ class Store:
     tasks: Tasks
     credentials: Credentials
     agents: Agents
+    fleet: Fleet
     audit: Audit
     changes: ChangeStream
     maintenance: Maintenance
