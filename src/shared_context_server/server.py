@@ -67,6 +67,8 @@ from shared_context_server.transport.http import McpEndpoint
 from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
+from shared_context_server.ui.headers import UiHeaders
+from shared_context_server.ui.routes import make_ui_routes
 
 SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
@@ -260,6 +262,7 @@ async def make_app(
     routes = [
         mcp_route,
         *make_routes(dispatcher, metrics),
+        *make_ui_routes(dispatcher),
     ]
     starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
     starlette.router.redirect_slashes = False  # auth.middleware removes a slash at the end
@@ -270,6 +273,7 @@ async def make_app(
         limits=dispatcher.services.limits,
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
+    app = UiHeaders(app)
     return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
 
 

@@ -271,6 +271,17 @@ class Identity:
         )
         return await self._issue("token_refreshed", refreshed, connection)
 
+    async def sign_in(self, caller: Caller, connection: Connection) -> IssuedToken:
+        """Issue a token of this identity, which a sign-in link has proved, with no more permissions
+        than its key has now."""
+        grant = (await self._keys.get(max_age_s=0)).grants.get(caller.key_id)
+        if grant is None:
+            raise Unauthenticated("The key of the sign-in link is not valid any more.")
+        permissions = caller.permissions & grant.permissions
+        return await self._issue(
+            "signed_in_by_link", replace(caller, permissions=permissions), connection
+        )
+
     async def revoke(self, caller: Caller, credential_id: str | None) -> str:
         """Revoke a token with all tokens of its login and their handles. Return its jti.
 

@@ -38,6 +38,7 @@ _COMMANDS = {
     "hook": ("hook:hook", "Tell an agent its unread mentions, from a client's hook."),
     "guard": ("guard:guard", "Check staged files against the leases of others, before a commit."),
     "channel": ("channel:channel", "Push messages into Claude Code (preview)."),
+    "ui": ("ui:ui", "Print and open a link that signs you in to the dashboard."),
     "token": ("token:token", "Issue a token and print it."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),

@@ -74,14 +74,16 @@ async def open_all_sessions_feed(
     return AllSessionsFeed(services, caller, newest if after_id is None else after_id)
 
 
-async def stream(services: Services, caller: Caller, feed: Feed) -> AsyncGenerator[Message | Event]:
+async def stream(
+    services: Services, caller: Caller, feed: Feed, *, is_present: bool = True
+) -> AsyncGenerator[Message | Event]:
     """Yield what the feed has and what comes, until the session is deleted, the store is set back
-    to an earlier state, the credential ends or the server stops."""
+    to an earlier state, the credential ends or the server stops. `is_present`: see Follow."""
     with (
         services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription,
         suppress(Unavailable, Unauthenticated),
     ):
-        follow = Follow(services, caller, subscription)
+        follow = Follow(services, caller, subscription, is_present=is_present)
         async for news in follow:
             try:
                 while True:
@@ -139,8 +141,10 @@ class AllSessionsFeed(AllSessionsCursor):
         return messages
 
     async def shows(self, event: Event) -> bool:
-        if event.kind is EventKind.MESSAGE_ADDED:
-            return False
+        return event.kind is not EventKind.MESSAGE_ADDED and await self.sees(event)
+
+    async def sees(self, event: Event) -> bool:
+        """Whether the caller may know of the event: it is of no session, or of one they see."""
         return event.session_id is None or await self._sees(event.session_id)
 
     async def _sees(self, session_id: str) -> bool:

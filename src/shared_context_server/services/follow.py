@@ -175,7 +175,7 @@ class Follow:
     `begins_with_look` is False. With `look_again_at` news also comes at that time: for changes
     without an event, such as an expired lease. Raises Unavailable when the server is stopping, and
     Unauthenticated when the caller's token or key has ended. A caller that follows counts as
-    present.
+    present, unless `is_present` is False: for a person who looks at a page.
     """
 
     services: Services
@@ -185,6 +185,7 @@ class Follow:
     report_progress: ReportProgress | None = None
     begins_with_look: bool = True
     look_again_at: datetime | None = None
+    is_present: bool = True
     _started_at: float = field(default_factory=time.monotonic, init=False)
 
     def __aiter__(self) -> Follow:
@@ -195,7 +196,8 @@ class Follow:
             self.begins_with_look = False
             return News(needs_resync=True)
         while (left_s := self._find_left_s()) > 0:
-            self.services.presence.note_waiting(self.caller)
+            if self.is_present:
+                self.services.presence.note_waiting(self.caller)
             pause_s = self._find_pause_s()
             news = await self.subscription.wait(min(pause_s, left_s))
             if news is not None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import send_error
 from shared_context_server.auth.middleware.head import RequestHead, head_of
-from shared_context_server.auth.middleware.paths import PROBE_PATHS
+from shared_context_server.auth.middleware.paths import PROBE_PATHS, UI_PATH
 from shared_context_server.errors import (
     MalformedRequest,
     PermissionDenied,
@@ -73,7 +73,7 @@ class HostOriginMiddleware:
     wildcards, `*` for any). A probe in HTTP/1.0 needs no Host. Accepted origins: no Origin header, the
     scheme, host and port of the request itself, and `allowed_origins`. With `is_json_required`, for
     servers without authentication, a POST must have the content type JSON: a page of another origin
-    cannot send that without a CORS preflight.
+    cannot send that without a CORS preflight. The dashboard's forms are checked in another way.
     """
 
     def __init__(
@@ -116,7 +116,8 @@ class HostOriginMiddleware:
                 return refused
             if len(origin or b"") <= _MAX_REMEMBERED_BYTES:
                 self._accepted[case] = None
-        if self._is_json_required and scope["method"] == "POST" and _has_body(head):
+        is_json_required = self._is_json_required and not head.path.startswith(UI_PATH + "/")
+        if is_json_required and scope["method"] == "POST" and _has_body(head):
             media_type = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if media_type != _JSON:
                 return UnsupportedMediaType(

@@ -1,0 +1,190 @@
+// The dashboard's own script: local times, copy buttons, the menu on phones, and live updates.
+"use strict";
+
+(() => {
+  const root = document.documentElement;
+  root.classList.add("scripted");
+
+  // ---- times: in the reader's zone, with UTC as the title that the server has written
+
+  const steps = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+  const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+
+  function ago(moment) {
+    const seconds = (moment - Date.now()) / 1000;
+    if (Math.abs(seconds) < 5) return "now";
+    const [unit, size] = steps.find(([, length]) => Math.abs(seconds) >= length) || steps[3];
+    return relative.format(Math.trunc(seconds / size), unit);
+  }
+
+  function showTimes(within) {
+    for (const element of within.querySelectorAll("time[data-time]")) {
+      const moment = new Date(element.dateTime);
+      if (Number.isNaN(moment.getTime())) continue;
+      const kind = element.dataset.time;
+      const isToday = moment.toDateString() === new Date().toDateString();
+      element.textContent =
+        kind === "ago" ? ago(moment) : kind === "full" ? full.format(moment) : isToday ? clock.format(moment) : day.format(moment);
+    }
+  }
+
+  // Times left until something ends: data-until on a time, shown as "in 42 sec.".
+  setInterval(() => { if (!document.hidden) showTimes(document); }, 10000);
+
+  // ---- small parts
+
+  function toast(text) {
+    const place = document.getElementById("toasts");
+    if (!place) return;
+    const element = document.createElement("div");
+    element.className = "toast";
+    element.textContent = text;
+    place.append(element);
+    setTimeout(() => element.remove(), 5000);
+  }
+
+  async function copy(button) {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea"); // without TLS there is no clipboard
+      area.value = text;
+      area.className = "visually-hidden";
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    button.dataset.copied = "";
+    toast("Copied");
+    setTimeout(() => delete button.dataset.copied, 1500);
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button) copy(button);
+  });
+
+  function prepareMenu() {
+    const button = document.querySelector("[data-menu]");
+    if (!button) return;
+    const menu = document.getElementById(button.getAttribute("aria-controls"));
+    button.hidden = false;
+    const set = (isOpen) => {
+      button.setAttribute("aria-expanded", String(isOpen));
+      menu.toggleAttribute("data-open", isOpen);
+    };
+    button.addEventListener("click", () => set(button.getAttribute("aria-expanded") !== "true"));
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && button.getAttribute("aria-expanded") === "true") {
+        set(false);
+        button.focus();
+      }
+    });
+  }
+
+  // "/" goes to the search field of the page.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    const field = document.querySelector("input[type=search]");
+    if (field) {
+      event.preventDefault();
+      field.focus();
+      field.select();
+    }
+  });
+
+  // ---- live updates
+  //
+  // The element with data-live names the stream, and shows its state. Each "refresh" of the stream
+  // becomes the event "refresh-live" on the body, which parts of the page name in hx-trigger. Other
+  // events are given to those who listen to "live:NAME". A hidden tab has no stream; the id of the last
+  // event is where the next stream begins.
+
+  const RETRY_MS = [1000, 2000, 5000, 10000, 30000];
+
+  class Live {
+    constructor(element) {
+      this.element = element;
+      this.failures = 0;
+      this.lastId = null;
+      this.isEnded = false;
+      this.wasOpen = false;
+      document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
+      window.addEventListener("pagehide", () => this.close());
+      window.addEventListener("pageshow", (event) => event.persisted && this.open());
+      this.open();
+    }
+
+    show(state, text) {
+      this.element.dataset.state = state;
+      const place = this.element.querySelector("[data-live-text]");
+      if (place.textContent !== text) place.textContent = text;
+    }
+
+    open() {
+      if (document.hidden || this.source || this.isEnded) return;
+      clearTimeout(this.timer);
+      const address = new URL(this.element.dataset.live, location.href);
+      if (this.lastId !== null) address.searchParams.set("after", this.lastId);
+      const source = (this.source = new EventSource(address));
+      source.addEventListener("open", () => {
+        this.failures = 0;
+        this.show("live", "Live");
+        if (this.wasOpen) this.refresh(); // something may have changed meanwhile
+        this.wasOpen = true;
+      });
+      source.addEventListener("error", () => {
+        // The browser connects again by itself, but not after an answer such as 401 or 429.
+        this.show("broken", "Reconnecting");
+        if (source.readyState !== EventSource.CLOSED || this.source !== source) return;
+        this.close();
+        const wait = RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)];
+        this.timer = setTimeout(() => this.open(), wait);
+      });
+      source.addEventListener("refresh", () => this.refresh());
+      source.addEventListener("ended", (event) => {
+        this.isEnded = true;
+        this.close();
+        this.show("broken", event.data || "Ended");
+      });
+      for (const name of (this.element.dataset.liveEvents || "").split(" ").filter(Boolean)) {
+        source.addEventListener(name, (event) => {
+          if (event.lastEventId) this.lastId = event.lastEventId;
+          document.dispatchEvent(new CustomEvent("live:" + name, { detail: event.data }));
+        });
+      }
+    }
+
+    refresh() {
+      document.body.dispatchEvent(new CustomEvent("refresh-live", { bubbles: true }));
+    }
+
+    close() {
+      clearTimeout(this.timer);
+      if (this.source) this.source.close();
+      this.source = null;
+    }
+  }
+
+  // ---- start
+
+  document.addEventListener("htmx:afterSettle", (event) => showTimes(event.detail.elt.parentNode || document));
+  document.addEventListener("htmx:responseError", (event) => {
+    if (event.detail.xhr.status === 429) toast("Too many requests. Wait a moment.");
+    else toast("The server answered with an error (" + event.detail.xhr.status + ").");
+  });
+  document.addEventListener("htmx:sendError", () => toast("The server cannot be reached."));
+
+  document.addEventListener("DOMContentLoaded", () => {
+    showTimes(document);
+    prepareMenu();
+    const element = document.querySelector("[data-live]");
+    if (element) window.dashboardLive = new Live(element);
+  });
+})();

@@ -1,0 +1,96 @@
+"""Jinja2 templates of the dashboard: loaded in a thread when the first page is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from shared_context_server.ui.static_files import StaticFile, load_static_files
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_BIDI_CONTROLS = dict.fromkeys(
+    (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The compiled templates by name, and the static files."""
+
+    templates: dict[str, Template]
+    files: dict[str, StaticFile]
+
+
+class LateAssets:
+    """The assets of one server. Servers without a dashboard's visitor load nothing, since Jinja2
+    takes megabytes and its compiler some hundred milliseconds."""
+
+    def __init__(self) -> None:
+        self._assets: Assets | None = None
+        self._loading: asyncio.Task[Assets] | None = None
+
+    async def get(self) -> Assets:
+        """Return the assets. Several requests wait for one load."""
+        if self._assets is not None:
+            return self._assets
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(_load))
+        loading = self._loading
+        try:
+            self._assets = await asyncio.shield(loading)  # the first client may disconnect
+        finally:
+            if loading.done() and self._loading is loading:
+                self._loading = None
+        return self._assets
+
+
+def _load() -> Assets:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see LateAssets
+
+    files = load_static_files()
+    environment = Environment(
+        loader=PackageLoader("shared_context_server.ui"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "iso": to_iso,
+        "utc": to_utc_text,
+        "number": "{:,}".format,
+        "pretty_json": to_pretty_json,
+        "plain": to_plain,
+    }
+    environment.globals |= {"digests": {name: file.digest for name, file in files.items()}}
+    names = environment.list_templates(extensions=["html"])
+    return Assets({name: environment.get_template(name) for name in names}, files)
+
+
+def to_iso(moment: datetime) -> str:
+    """Return the time for the attribute `datetime`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def to_utc_text(moment: datetime) -> str:
+    """Return the time as it is shown where scripts do not run, and on hover."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def to_pretty_json(value: Any) -> str:
+    """Return a JSON value indented for people. Characters that turn the direction of the text are
+    replaced, so that what is read is in the order of what is stored."""
+    return to_plain(to_json(value, indent=2).decode())
+
+
+def to_plain(text: str) -> str:
+    """Return the text with the characters that turn its direction replaced by U+FFFD. They could make
+    a name or a message read as another one."""
+    return text.translate(_BIDI_CONTROLS)

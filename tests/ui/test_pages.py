@@ -1,0 +1,152 @@
+"""What all pages of the dashboard promise: headers, forms, errors, static files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared_context_server import ui
+from shared_context_server.server import Server
+from shared_context_server.ui.headers import CONTENT_SECURITY_POLICY, SECURITY_HEADERS
+from shared_context_server.ui.page import Page
+from shared_context_server.ui.routes import PAGES
+from shared_context_server.ui.session_cookie import SessionCookie
+from shared_context_server.ui.sign_in import SignIn
+from tests.rest.conftest import client_of
+from tests.settings import ADMIN_API_KEY, API_KEY
+from tests.ui.conftest import read_csrf, text_of
+
+STATIC = Path(ui.__file__).parent / "static"
+TEMPLATES = Path(ui.__file__).parent / "templates"
+ALL_PAGES = (*PAGES, *SignIn(SessionCookie(b"x")).pages)
+FORMS = [page for page in ALL_PAGES if page.post is not None and not page.is_open_to_forms]
+PLACEHOLDERS = re.compile(r"\{\w+(:\w+)?\}")
+
+
+def fill(page: Page) -> str:
+    return "/ui" + PLACEHOLDERS.sub("session_0123456789abcdef", page.path)
+
+
+def assert_protected(response: httpx.Response) -> None:
+    for name, value in SECURITY_HEADERS:
+        assert response.headers.get(name.decode()) == value.decode(), (response.url, name)
+    assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("page", [p for p in ALL_PAGES if "/events/" not in p.path], ids=fill)
+async def test_every_answer_has_the_security_headers(
+    page: Page, visitor: httpx.AsyncClient, overseer: httpx.AsyncClient
+) -> None:
+    address = fill(page)
+    for browser in (visitor, overseer):
+        for method in ("GET", "POST", "DELETE"):
+            response = await browser.request(method, address)
+            assert_protected(response)
+            assert response.status_code < 500, (method, address)
+
+
+async def test_answers_of_the_middleware_have_them_too(visitor: httpx.AsyncClient) -> None:
+    for headers in ({"Host": "elsewhere.example"}, {"Origin": "https://elsewhere.example"}):
+        refused = await visitor.get("/ui", headers=headers)
+        assert refused.status_code in (403, 421)
+        assert_protected(refused)
+    assert_protected(await visitor.get("/ui/no/such/page"))
+
+
+def test_the_policy_allows_no_inline_script_or_style() -> None:
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in CONTENT_SECURITY_POLICY
+    for template in TEMPLATES.glob("*.html"):
+        text = template.read_text()
+        assert re.search(r"\s(style|on[a-z]+|hx-on\S*)=", text) is None, template.name
+        assert re.search(r"<script(?![^>]* src=)|<style|javascript:|https?://(?!\{)", text) is None
+
+
+@pytest.mark.parametrize("page", FORMS, ids=fill)
+async def test_a_form_of_another_page_is_refused(page: Page, overseer: httpx.AsyncClient) -> None:
+    address, token = fill(page), await read_csrf(overseer)
+    tries = [
+        await overseer.post(address),
+        await overseer.post(address, data={"csrf": "f" * 64}),
+        await overseer.post(
+            address, data={"csrf": token}, headers={"Sec-Fetch-Site": "cross-site"}
+        ),
+        await overseer.post(address, data={"csrf": token}, headers={"Sec-Fetch-Site": "same-site"}),
+        await overseer.post(address, headers={"X-CSRF-Token": "f" * 64}),
+    ]
+
+    for answer in tries:
+        assert answer.status_code == 403
+        assert "CROSS_SITE_REQUEST" in answer.text
+
+
+async def test_an_origin_that_may_call_tools_may_not_send_forms(
+    visitor: httpx.AsyncClient,
+) -> None:
+    answer = await visitor.post(
+        "/ui/login",
+        data={"api_key": API_KEY},
+        headers={"Origin": "http://127.0.0.1:23456", "Host": "localhost:23456"},
+    )
+
+    assert answer.status_code == 403
+
+
+async def test_errors_are_pages_that_say_what_to_do(
+    overseer: httpx.AsyncClient, visitor: httpx.AsyncClient
+) -> None:
+    missing = await overseer.get("/ui/no/such/page")
+    wrong_method = await overseer.post("/ui/sessions", data={"csrf": await read_csrf(overseer)})
+    wrong_cursor = await overseer.get("/ui/sessions?cursor=nonsense")
+    part = await visitor.get("/ui/sessions", headers={"HX-Request": "true"})
+
+    assert (missing.status_code, wrong_method.status_code) == (404, 405)
+    assert wrong_cursor.status_code == 400
+    for answer in (missing, wrong_method, wrong_cursor):
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "Go to the first page" in text_of(answer)
+    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/ui/login")
+
+
+async def test_static_files_are_immutable_and_nothing_else_is_served(
+    visitor: httpx.AsyncClient,
+) -> None:
+    page = (await visitor.get("/ui/login")).text
+    addresses = re.findall(r'(?:href|src)="(/ui/static/[^"]+)"', page)
+    assert len(addresses) == 4
+
+    for address in addresses:
+        answer = await visitor.get(address)
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.content == (STATIC / address.rpartition("/")[2]).read_bytes()
+    other_version = await visitor.get("/ui/static/0000000000000000/ui.js")
+    assert other_version.headers["cache-control"] == "no-store"
+    for name in ("SHA256SUMS", "..%2fheaders.py", "%2e%2e/headers.py", "", "ui.js/", "../ui.js"):
+        hidden = await visitor.get(f"/ui/static/0/{name}")
+        assert hidden.status_code in (404, 200)
+        assert b"def " not in hidden.content
+        assert hidden.status_code == 404 or name == "ui.js/"
+
+
+def test_vendored_files_are_those_that_were_checked() -> None:
+    sums = (STATIC / "SHA256SUMS").read_text().split()
+    vendored = dict(zip(sums[1::2], sums[::2], strict=True))
+
+    assert set(vendored) == {"htmx.min.js", "htmx.LICENSE.txt"}
+    for name, digest in vendored.items():
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest
+
+
+async def test_a_program_with_a_key_in_its_headers_reads_pages(server: Server) -> None:
+    async with client_of(server, X_API_Key=ADMIN_API_KEY) as program:
+        assert (await program.get("/ui/sessions")).status_code == 200
+    async with client_of(server, X_API_Key="wrong") as program:
+        refused = await program.get("/ui/sessions")
+    assert refused.status_code == 401
+    assert_protected(refused)
