@@ -36,6 +36,7 @@ from shared_context_server.storage.contract import (
     ClaimAttempt,
     Finish,
     NewTask,
+    TaskDetail,
     TaskPage,
     TaskWrite,
 )
@@ -287,6 +288,13 @@ async def list_tasks(
         guard=partial(policy.require_session_read, caller),
     )
     return ListedTasks(page, encode_cursor(page.tasks[-1].id) if page.has_more else None)
+
+
+async def get_task(services: Services, caller: Caller, session_id: str, task_id: int) -> TaskDetail:
+    """Return a task with what it depends on and what depends on it. Raises TaskNotFound."""
+    return await services.store.tasks.get_detail(
+        session_id, task_id, now=utc_now(), guard=partial(policy.require_session_read, caller)
+    )
 
 
 async def list_unfinished(services: Services, caller: Caller, session_id: str) -> ListedTasks:

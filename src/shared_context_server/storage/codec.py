@@ -38,7 +38,7 @@ from shared_context_server.models import (
     Visibility,
     Waiting,
 )
-from shared_context_server.storage.contract import MemoryListing
+from shared_context_server.storage.contract import MemoryListing, TaskLink
 
 Row = tuple[Any, ...]
 
@@ -339,6 +339,16 @@ def to_task(row: Row, now: datetime, states: Mapping[int, TaskState]) -> Task:
         result=decode_json(row[17]),
         finished_by=row[11] if is_finished else None,
         finished_at=decode_optional_time(row[12]) if is_finished else None,
+    )
+
+
+def to_task_link(row: Row, now: datetime) -> TaskLink:
+    """Return the link of a row: id, title, state, claimed_by, expires_at."""
+    state = see_task_state(row[2], row[4], now)
+    is_claimed = state is TaskState.CLAIMED
+    expires_at = decode_optional_time(row[4])
+    return TaskLink(
+        row[0], row[1], state, row[3] if is_claimed else None, expires_at if is_claimed else None
     )
 
 

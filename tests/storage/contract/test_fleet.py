@@ -6,19 +6,26 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from shared_context_server.errors import TaskNotFound
 from shared_context_server.models import (
     Access,
     Activity,
     Agent,
     AgentState,
+    Credential,
     InstanceSeen,
+    Permission,
     Visibility,
     Waiting,
 )
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import (
     Claim,
+    KeyUse,
     NewTask,
+    SessionContents,
     Survey,
     SurveyedInstance,
     SurveyQuery,
@@ -30,11 +37,16 @@ from tests.storage.builders import (
     ALICE,
     BOB,
     CAROL,
+    Refusal,
     add_message,
     add_session,
+    address,
     allow,
     at,
+    make_audit,
     make_caller,
+    put,
+    refuse,
 )
 
 HOUR = 3600.0
@@ -261,3 +273,83 @@ async def test_unread_messages_are_those_of_others_behind_the_cursor(store: Stor
     public = UnreadIn("session_1", "alice", ("*",))
     other = UnreadIn("session_1", "bob", ("*",))
     assert await store.fleet.count_unread([public, other]) == {("session_1", "alice"): 2}
+
+
+async def test_held_leases_of_all_sessions_are_listed_by_their_end(store: Store) -> None:
+    await add_session(store, "invited", access=Access.INVITED, invited=("bob",))
+    await add_session(store, "open")
+    for session_id, name, holder, ttl in [
+        (None, "b", ALICE, 30),
+        ("open", "a", BOB, 20),
+        ("invited", "a", BOB, 10),
+        ("open", "ended", BOB, 1),
+        ("open", "later", BOB, 40),
+    ]:
+        guard = allow if session_id else None
+        await store.leases.acquire(
+            session_id, name, holder, ttl=timedelta(seconds=ttl), now=at(0), guard=guard
+        )
+
+    async def find(caller: Any, **fields: Any) -> list[tuple[str | None, str]]:
+        found = await store.leases.list_visible(caller, **{"limit": 9, "now": at(1)} | fields)
+        return [(lease.session_id, lease.name) for lease in found]
+
+    everything = [("invited", "a"), ("open", "a"), (None, "b"), ("open", "later")]
+    assert await find(ADMIN) == await find(BOB) == everything
+    assert await find(CAROL) == everything[1:]
+    assert await find(ADMIN, limit=2) == everything[:2]
+    assert await find(ADMIN, after=(at(20), "open", "a")) == everything[2:]
+
+
+async def test_a_session_is_measured_as_it_would_be_deleted(store: Store) -> None:
+    await add_session(store)
+    with pytest.raises(Refusal):
+        await store.sessions.measure("session_1", refuse, now=at(0))
+    for number in range(3):
+        await add_message(store, sender=(ALICE, BOB)[number % 2])
+    for key, owner, until in [("a", None, None), ("b", "alice", at(9)), ("c", None, at(0))]:
+        place = address(key, session_id="session_1", owner=owner)
+        await store.memory.write(place, ALICE, put(1, expires_at=until), now=at(0), guard=allow)
+    await store.tasks.add(NewTask("session_1", ALICE, "t", "", 0, None, (), {}, at(0)), allow)
+    await store.leases.acquire(
+        "session_1", "deploy", BOB, ttl=timedelta(seconds=9), now=at(0), guard=allow
+    )
+    await store.sessions.set_cursor("session_1", BOB, 2, allow)
+    found = await store.sessions.measure("session_1", allow, now=at(1))
+    assert found == SessionContents(messages=4, memory_entries=2, tasks=1, leases_held=1, cursors=1)
+    assert (await store.sessions.measure("session_1", allow, now=at(9))).leases_held == 0
+
+
+async def test_a_task_has_its_neighbours_beside_it(store: Store) -> None:
+    await add_session(store)
+    for depends_on in [(), (), (1, 2), (3,)]:
+        new = NewTask("session_1", ALICE, f"After {depends_on}", "", 0, None, depends_on, {}, at(0))
+        await store.tasks.add(new, allow)
+    await store.tasks.claim(Claim("session_1", 2, BOB, timedelta(seconds=9), at(0)), allow)
+    found = await store.tasks.get_detail("session_1", 3, now=at(1), guard=allow)
+    assert found.task.id == 3
+    assert [(one.id, one.state, one.claimed_by, one.expires_at) for one in found.depends_on] == [
+        (1, "ready", None, None),
+        (2, "claimed", "bob", at(9)),
+    ]
+    assert [(one.id, one.title) for one in found.dependents] == [(4, "After (3,)")]
+    later = await store.tasks.get_detail("session_1", 3, now=at(9), guard=allow)
+    assert later.depends_on[1].claimed_by is None
+    with pytest.raises(TaskNotFound):
+        await store.tasks.get_detail("session_1", 9, now=at(0), guard=allow)
+    with pytest.raises(Refusal):
+        await store.tasks.get_detail("session_1", 3, now=at(0), guard=refuse)
+
+
+async def test_a_key_is_used_by_the_tokens_that_are_valid(store: Store) -> None:
+    permissions = frozenset({Permission.READ})
+    for number, (agent_id, key_id, expires) in enumerate(
+        [("a", "k1", 9), ("b", "k1", 9), ("b", "k1", 99), ("c", "k1", 1), ("d", "k2", 9)]
+    ):
+        token = Credential(
+            str(number), agent_id, "x", permissions, key_id, str(number), at(number), at(expires)
+        )
+        await store.credentials.add(token, make_audit())
+    await store.credentials.revoke_family("4", at(5), make_audit())
+    used = await store.credentials.measure_keys(now=at(5))
+    assert used == {"k1": KeyUse(tokens=3, agents=2, last_issued_at=at(2))}

@@ -32,7 +32,7 @@ from shared_context_server.storage.contract.changes import (
     ChangeStream,
     WakeupChannel,
 )
-from shared_context_server.storage.contract.credentials import AuthState, Credentials
+from shared_context_server.storage.contract.credentials import AuthState, Credentials, KeyUse
 from shared_context_server.storage.contract.fleet import (
     Fleet,
     Survey,
@@ -64,6 +64,7 @@ from shared_context_server.storage.contract.pages import Page
 from shared_context_server.storage.contract.sessions import (
     ExaminedSessions,
     NewSession,
+    SessionContents,
     SessionGuard,
     Sessions,
 )
@@ -74,6 +75,8 @@ from shared_context_server.storage.contract.tasks import (
     NewTask,
     Outlook,
     TaskCounts,
+    TaskDetail,
+    TaskLink,
     TaskPage,
     Tasks,
     TaskWrite,
@@ -99,6 +102,7 @@ __all__ = [
     "Fence",
     "Finish",
     "Fleet",
+    "KeyUse",
     "LeaseAttempt",
     "Leases",
     "Maintenance",
@@ -117,6 +121,7 @@ __all__ = [
     "Page",
     "PresenceChange",
     "SenderCount",
+    "SessionContents",
     "SessionGuard",
     "Sessions",
     "Store",
@@ -126,6 +131,8 @@ __all__ = [
     "SurveyedAgent",
     "SurveyedInstance",
     "TaskCounts",
+    "TaskDetail",
+    "TaskLink",
     "TaskPage",
     "TaskWrite",
     "Tasks",

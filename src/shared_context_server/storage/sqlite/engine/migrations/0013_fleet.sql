@@ -4,3 +4,6 @@
 ALTER TABLE instances ADD COLUMN session_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE instances ADD COLUMN waits_since INTEGER;
 ALTER TABLE instances ADD COLUMN usual_pause INTEGER NOT NULL DEFAULT 0;
+
+-- What is held on the whole server, in the order in which it ends.
+CREATE INDEX leases_by_expiry ON leases (expires_at, session_id, name) WHERE holder IS NOT NULL;
