@@ -89,6 +89,10 @@ class TaskCounts:
     failed: int
     next_expires_at: datetime | None
 
+    @property
+    def total(self) -> int:
+        return self.ready + self.blocked + self.claimed + self.done + self.failed
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
