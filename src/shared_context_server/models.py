@@ -283,6 +283,22 @@ class AgentState(StrEnum):
     DONE = "done"
 
 
+class Activity(StrEnum):
+    """What an agent, or one of its instances, is doing, as far as the server can tell.
+
+    Blocked: it waits for a lease or a task that another one holds, or says that it is blocked. Silent:
+    not heard of for much longer than is usual for it. Waiting: for anything else. Idle: it says that
+    it is idle or done. Away: not heard of for an hour or more. Listed in this order.
+    """
+
+    BLOCKED = "blocked"
+    SILENT = "silent"
+    WAITING = "waiting"
+    WORKING = "working"
+    IDLE = "idle"
+    AWAY = "away"
+
+
 class Waiting(NamedTuple):
     """What a call waits for: new messages of a session, a lease, or a task of a session. `session_id`
     None: messages of several sessions, or a lease of the whole server. `name`: the lease's; of a task
@@ -294,13 +310,17 @@ class Waiting(NamedTuple):
 
 
 class InstanceSeen(NamedTuple):
-    """A call of one instance of an agent. `action` is the tool, "" if it only goes on waiting."""
+    """A call of one instance of an agent. `action` is the tool, "" if it only goes on waiting.
+    `waits_since`: when the waiting call began. `session_id`: of the last call that named one, None if
+    none has."""
 
     agent_id: str
     instance: str
     last_seen: datetime
     action: str
     waits_for: Waiting | None
+    waits_since: datetime | None = None
+    session_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

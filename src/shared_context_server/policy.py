@@ -156,6 +156,18 @@ def can_see_acknowledgements(caller: Caller, message: Message) -> bool:
     return caller.is_admin or message.sender == caller.agent_id
 
 
+def can_count_unread(
+    caller: Caller, agent_id: str, agent_type: str, visibility: Visibility
+) -> bool:
+    """Whether the caller, who may read the session, may know how many messages of this visibility an
+    agent has not read: those that the caller sees too."""
+    if caller.is_admin or caller.agent_id == agent_id:
+        return True
+    if visibility is Visibility.AGENT_ONLY:
+        return caller.agent_type == agent_type
+    return visibility is Visibility.PUBLIC
+
+
 def memory_address(
     caller: Caller, key: str, session_id: str | None, scope: MemoryScope
 ) -> MemoryAddress:

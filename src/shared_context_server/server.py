@@ -33,6 +33,7 @@ from shared_context_server.completions import add_completions
 from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
+from shared_context_server.observability.history import SAMPLE_INTERVAL_S, History
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.prompts import INSTRUCTIONS, add_prompts
@@ -137,6 +138,7 @@ async def open_server(
             limits=RateLimits(settings),
             slots=Slots(settings),
             mentions=Mentions(store, is_on=settings.unread_mentions),
+            history=History(utc_now()),
         )
         clock_alignment = ClockAlignment(store, MACHINE_CLOCK)
         with suppress(SharedContextError):  # it is repeated below
@@ -162,6 +164,8 @@ async def open_server(
         if metrics.is_shared:
             refresh = partial(refresh_gauges, services, metrics)
             await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
+        sample = partial(sample_metrics, services, metrics)
+        await stack.enter_async_context(_every(SAMPLE_INTERVAL_S, sample))
         mcp = make_mcp(dispatcher)
         app = await make_app(stack, mcp, dispatcher, metrics, make_lane(mcp, dispatcher))
         yield Server(settings, services, dispatcher, metrics, mcp, app)
@@ -226,6 +230,13 @@ async def purge(services: Services) -> None:
         idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
         audit_before=now - timedelta(days=settings.audit_retention_days),
     )
+
+
+async def sample_metrics(services: Services, metrics: Metrics) -> None:
+    """Add the present metrics to the history of the last hour."""
+    if not metrics.is_shared:  # else they are refreshed more often
+        await refresh_gauges(services, metrics)
+    services.history.add(await asyncio.to_thread(metrics.collect), utc_now())
 
 
 async def apply_retention(services: Services, metrics: Metrics) -> None:

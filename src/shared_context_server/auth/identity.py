@@ -318,11 +318,13 @@ class Identity:
         permissions: Iterable[Permission],
         *,
         agent_type: str | None = None,
+        by: Caller | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key that is bound to the agent, and to the type unless that is None. Return its
         record and the key itself, which is not stored.
 
-        `permissions` are the most that the key allows; admin includes read and write.
+        `permissions` are the most that the key allows; admin includes read and write. `by`: who
+        creates it; None for a command on the server's machine.
         """
         if wrong := await self.names.check_agent_ids([agent_id], "agent_id"):
             raise wrong
@@ -349,9 +351,8 @@ class Identity:
             "permissions": _list_names(ceiling),
             "agent_type": agent_type,
         }
-        await self._store.credentials.add_key(
-            record, AuditEntry("key_created", agent_id, details=details)
-        )
+        audit = _audit_of_key("key_created", agent_id, details, by)
+        await self._store.credentials.add_key(record, audit)
         await self._keys.get(max_age_s=0)
         return record, key
 
@@ -359,12 +360,13 @@ class Identity:
         """All created keys with the revoked ones, the oldest first."""
         return await self._store.credentials.list_keys()
 
-    async def revoke_key(self, key_id: str) -> bool:
-        """Revoke a created key and all its tokens. Return False if there is no such active key."""
+    async def revoke_key(self, key_id: str, *, by: Caller | None = None) -> bool:
+        """Revoke a created key and all its tokens. Return False if there is no such active key. `by`:
+        as in create_key."""
         keys = {key.id: key for key in await self._store.credentials.list_keys()}
         if key_id not in keys:
             return False
-        audit = AuditEntry("key_revoked", keys[key_id].agent_id, details={"key_id": key_id})
+        audit = _audit_of_key("key_revoked", keys[key_id].agent_id, {"key_id": key_id}, by)
         is_revoked = await self._store.credentials.revoke_key(key_id, utc_now(), audit)
         await self._keys.get(max_age_s=0)
         return is_revoked
@@ -506,6 +508,15 @@ class Identity:
 
 def _trim(value: str | None) -> str | None:
     return value.strip() or None if value else None
+
+
+def _audit_of_key(
+    event_type: str, agent_id: str, details: JsonObject, by: Caller | None
+) -> AuditEntry:
+    """Return the entry of who did it; for a command, of the agent that the key belongs to."""
+    if by is None:
+        return AuditEntry(event_type, agent_id, details=details)
+    return AuditEntry.by(by, event_type, details={**details, "of_agent_id": agent_id})
 
 
 def _list_names(permissions: frozenset[Permission]) -> list[JsonValue]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
@@ -127,8 +128,15 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text format, version 0.0.4."""
+        return generate_latest(self._find_registry())
+
+    def collect(self) -> list[Metric]:
+        """All metrics: of this process, or of all workers together, which reads their files."""
+        return list(self._find_registry().collect())
+
+    def _find_registry(self) -> CollectorRegistry:
         if not self.is_shared:
-            return generate_latest(self.registry)
+            return self.registry
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # theirs
-        return generate_latest(together)
+        return together

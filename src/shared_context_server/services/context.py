@@ -8,6 +8,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.events.bus import Bus
+from shared_context_server.observability.history import History
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
@@ -35,3 +36,4 @@ class Services:
     limits: RateLimits
     slots: Slots
     mentions: Mentions
+    history: History

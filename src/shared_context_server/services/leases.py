@@ -25,7 +25,12 @@ from shared_context_server.models import (
 from shared_context_server.path_patterns import PatternError, normalize_patterns
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow, ReportProgress
-from shared_context_server.services.paging import decode_cursor, encode_cursor
+from shared_context_server.services.paging import (
+    decode_cursor,
+    encode_cursor,
+    from_microseconds,
+    to_microseconds,
+)
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import LeaseAttempt, SessionGuard
 from shared_context_server.storage.rules.tasks import is_of_task
@@ -66,7 +71,9 @@ async def acquire_lease(
         return await _try(services, caller, request)
     with (
         services.slots.take(caller),
-        services.presence.wait(caller, Waiting("lease", request.session_id, request.name)),
+        services.presence.wait(
+            caller, Waiting("lease", request.session_id, request.name)
+        ) as show_waiting,
         services.bus.subscribe(_concerns(request), session_id=request.session_id) as subscription,
     ):
         follow = Follow(services, caller, subscription, request.wait_seconds, report_progress)
@@ -77,6 +84,8 @@ async def acquire_lease(
             if attempt.is_acquired:
                 break
             follow.look_again_at = attempt.lease.expires_at  # an expiry has no event
+            # With paths, this may be a lease of another name.
+            show_waiting(Waiting("lease", request.session_id, attempt.lease.name))
         assert attempt is not None  # because the loop begins with an attempt
         return attempt
 
@@ -167,6 +176,27 @@ async def list_leases(
     )
     page = found[:limit]
     return LeasePage(page, encode_cursor(page[-1].name) if len(found) > limit else None)
+
+
+async def list_visible_leases(
+    services: Services, caller: Caller, *, limit: int = DEFAULT_LISTED, cursor: str | None = None
+) -> LeasePage:
+    """Return one page of the leases held now, server-wide and of all sessions that the caller may see:
+    first those that end first."""
+    policy.require_permission(caller, Permission.READ)
+    after = None
+    if cursor is not None:
+        moment, session_id, name = decode_cursor(cursor, int, str, str)
+        after = from_microseconds(int(str(moment))), str(session_id), str(name)
+    found = await services.store.leases.list_visible(
+        caller, limit=limit + 1, after=after, now=utc_now()
+    )
+    page = found[:limit]
+    if len(found) <= limit:
+        return LeasePage(page, None)
+    last = page[-1]
+    ends_us = to_microseconds(last.expires_at)
+    return LeasePage(page, encode_cursor(ends_us, last.session_id or "", last.name))
 
 
 def _normalize(paths: Sequence[str]) -> tuple[str, ...]:

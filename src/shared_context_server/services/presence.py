@@ -3,10 +3,11 @@ store at intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
+from typing import TypeAlias
 
 from shared_context_server.events.bus import Bus
 from shared_context_server.models import (
@@ -25,6 +26,8 @@ FLUSH_INTERVAL_S = 5.0
 # Another process may have seen an agent and not have written it to the store yet.
 GONE_AFTER = ACTIVE_WINDOW + timedelta(seconds=2 * FLUSH_INTERVAL_S)
 FORGOTTEN_AFTER = timedelta(days=1)  # an instance, with its status
+_Noted: TypeAlias = tuple[str, int, str, str | None]
+
 MAX_NOTED = 10_000  # instances between two flushes; further ones count as calls without a thread
 
 
@@ -40,17 +43,19 @@ class Presence:
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store = store
         self._bus = bus
-        # By agent and instance: type, microseconds since the epoch, tool.
-        self._seen: dict[tuple[str, str], tuple[str, int, str]] = {}
-        self._waiting: dict[tuple[str, str], dict[int, Waiting]] = {}
+        # By agent and instance: type, microseconds since the epoch, tool, session.
+        self._seen: dict[tuple[str, str], _Noted] = {}
+        self._waiting: dict[tuple[str, str], dict[int, tuple[Waiting, int]]] = {}
         self._numbers = count()
 
-    def note(self, caller: Caller, action: str) -> None:
-        """Remember that this caller has just called this tool."""
+    def note(self, caller: Caller, action: str, session_id: str | None = None) -> None:
+        """Remember that this caller has just called this tool, for this session if it names one."""
         key = caller.agent_id, caller.instance
         if len(self._seen) >= MAX_NOTED and key not in self._seen:
             key = caller.agent_id, ""
-        self._seen[key] = caller.agent_type, MACHINE_CLOCK.now_us(), action
+        if session_id is None and key in self._seen:
+            session_id = self._seen[key][3]
+        self._seen[key] = caller.agent_type, MACHINE_CLOCK.now_us(), action, session_id
 
     def list_noted(self) -> frozenset[str]:
         """Return the ids of agents that have called since the last flush."""
@@ -62,14 +67,19 @@ class Presence:
         self.note(caller, "" if seen is None else seen[2])
 
     @contextmanager
-    def wait(self, caller: Caller, waits_for: Waiting) -> Iterator[None]:
+    def wait(self, caller: Caller, waits_for: Waiting) -> Iterator[Callable[[Waiting], None]]:
         """Show for the length of the block that this caller waits. Of several waiting calls of an
-        instance the newest is shown."""
+        instance the newest is shown. Yields a function that shows something else from then on."""
         key, number = (caller.agent_id, caller.instance), next(self._numbers)
         waiting = self._waiting.setdefault(key, {})
-        waiting[number] = waits_for
+        began_us = MACHINE_CLOCK.now_us()
+
+        def show(waits_for: Waiting) -> None:
+            waiting[number] = waits_for, began_us
+
+        show(waits_for)
         try:
-            yield
+            yield show
         finally:
             del waiting[number]
             if not waiting:
@@ -80,7 +90,7 @@ class Presence:
         """Write the noted agents to the store. What cannot be written is kept for the next time."""
         seen, self._seen = self._seen, {}
         agents: dict[str, tuple[str, int]] = {}
-        for (agent_id, _), (agent_type, seen_us, _) in seen.items():
+        for (agent_id, _), (agent_type, seen_us, _, _) in seen.items():
             if agent_id not in agents or agents[agent_id][1] <= seen_us:
                 agents[agent_id] = agent_type, seen_us
         now = utc_now()
@@ -101,10 +111,15 @@ class Presence:
         for agent_id in change.joined:
             self._bus.publish(Event(EventKind.AGENT_JOINED, agent_id=agent_id))
 
-    def _make_instance(self, key: tuple[str, str], seen_us: int, action: str) -> InstanceSeen:
+    def _make_instance(
+        self, key: tuple[str, str], seen_us: int, action: str, session_id: str | None
+    ) -> InstanceSeen:
+        seen_at = to_datetime(seen_us)
         waiting = self._waiting.get(key)
-        waits_for = next(reversed(waiting.values())) if waiting else None
-        return InstanceSeen(*key, to_datetime(seen_us), action, waits_for)
+        if not waiting:
+            return InstanceSeen(*key, seen_at, action, None, None, session_id)
+        waits_for, since_us = next(reversed(waiting.values()))
+        return InstanceSeen(*key, seen_at, action, waits_for, to_datetime(since_us), session_id)
 
 
 def _make_agent(agent_id: str, agent_type: str, seen_us: int) -> Agent:

@@ -28,7 +28,7 @@ from shared_context_server.services.paging import (
     to_microseconds,
 )
 from shared_context_server.steady_time import utc_now
-from shared_context_server.storage.contract import MessageQuery, NewSession
+from shared_context_server.storage.contract import MessageQuery, NewSession, SessionContents
 
 NEWEST_SHOWN = 50
 LISTED_AT_ONCE = 100
@@ -141,6 +141,14 @@ async def close_session(services: Services, caller: Caller, session_id: str) -> 
     )
     services.bus.publish(Event(EventKind.SESSION_CLOSED, session_id))
     return session
+
+
+async def preview_deletion(services: Services, caller: Caller, session_id: str) -> SessionContents:
+    """Return how much delete_session would remove now, also of what the caller may not see. Raises the
+    same errors."""
+    return await services.store.sessions.measure(
+        session_id, partial(policy.require_session_control, caller), now=utc_now()
+    )
 
 
 async def delete_session(services: Services, caller: Caller, session_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +37,8 @@ from shared_context_server.storage.contract import (
     ClaimAttempt,
     Finish,
     NewTask,
+    TaskCounts,
+    TaskDetail,
     TaskPage,
     TaskWrite,
 )
@@ -287,6 +290,38 @@ async def list_tasks(
         guard=partial(policy.require_session_read, caller),
     )
     return ListedTasks(page, encode_cursor(page.tasks[-1].id) if page.has_more else None)
+
+
+async def get_task(services: Services, caller: Caller, session_id: str, task_id: int) -> TaskDetail:
+    """Return a task with what it depends on and what depends on it. Raises TaskNotFound."""
+    return await services.store.tasks.get_detail(
+        session_id, task_id, now=utc_now(), guard=partial(policy.require_session_read, caller)
+    )
+
+
+async def list_newest(
+    services: Services, caller: Caller, session_id: str, state: TaskState, *, limit: int
+) -> tuple[list[Task], TaskCounts]:
+    """Return the tasks in this state with the highest ids, highest first, and the counts of all.
+
+    Tasks are numbered without gaps and listed upwards. So this looks among the last ones, and further
+    back if those in this state are few.
+    """
+    counts = (await list_tasks(services, caller, session_id, limit=1)).page.counts
+    reach = 4 * limit
+    while True:
+        after_id = max(0, counts.total - reach)
+        newest: deque[Task] = deque(maxlen=limit)
+        cursor: str | None = encode_cursor(after_id)
+        while cursor is not None:
+            listed = await list_tasks(
+                services, caller, session_id, state=state, limit=reach, cursor=cursor
+            )
+            newest.extend(listed.page.tasks)
+            cursor = listed.next_cursor
+        if len(newest) == limit or after_id == 0:
+            return list(reversed(newest)), counts
+        reach *= 4
 
 
 async def list_unfinished(services: Services, caller: Caller, session_id: str) -> ListedTasks:

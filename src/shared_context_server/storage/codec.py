@@ -38,7 +38,7 @@ from shared_context_server.models import (
     Visibility,
     Waiting,
 )
-from shared_context_server.storage.contract import MemoryListing
+from shared_context_server.storage.contract import MemoryListing, TaskLink
 
 Row = tuple[Any, ...]
 
@@ -342,6 +342,16 @@ def to_task(row: Row, now: datetime, states: Mapping[int, TaskState]) -> Task:
     )
 
 
+def to_task_link(row: Row, now: datetime) -> TaskLink:
+    """Return the link of a row: id, title, state, claimed_by, expires_at."""
+    state = see_task_state(row[2], row[4], now)
+    is_claimed = state is TaskState.CLAIMED
+    expires_at = decode_optional_time(row[4])
+    return TaskLink(
+        row[0], row[1], state, row[3] if is_claimed else None, expires_at if is_claimed else None
+    )
+
+
 def see_task_state(stored: str, expires_at: int | None, now: datetime) -> TaskState:
     """Return the state at `now`: a claim that has run out is ready."""
     if stored == TaskState.CLAIMED and (expires_at is None or expires_at <= encode_time(now)):
@@ -394,6 +404,8 @@ def from_instance_seen(seen: InstanceSeen) -> dict[str, Any]:
         "waits_for": None if waits_for is None else waits_for.kind,
         "waits_session_id": "" if waits_for is None else waits_for.session_id or "",
         "waits_name": "" if waits_for is None else waits_for.name or "",
+        "waits_since": None if waits_for is None else encode_optional_time(seen.waits_since),
+        "session_id": seen.session_id or "",
     }
 
 

@@ -122,6 +122,8 @@ class Dispatcher:
             if connection.tool_use and tool.takes_idempotency_key:
                 arguments = self._add_idempotency_key(tool, arguments, caller, connection)
         parsed = parse_arguments(tool.arguments, arguments)
+        if (session_id := getattr(parsed, "session_id", None)) is not None:
+            self.services.presence.note(caller, tool.name, session_id)
         result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )

@@ -7,7 +7,20 @@ from starlette.routing import BaseRoute, Route
 from shared_context_server.auth.middleware.paths import UI_PATH
 from shared_context_server.services.context import Services
 from shared_context_server.tools.dispatch import Dispatcher
-from shared_context_server.ui import search, session, session_actions, sessions
+from shared_context_server.ui import (
+    audit,
+    clock,
+    fleet,
+    keys,
+    leases,
+    memory,
+    search,
+    server,
+    session,
+    session_actions,
+    sessions,
+    tasks,
+)
 from shared_context_server.ui.endpoint import Dashboard, PageEndpoint, StaticEndpoint, show_missing
 from shared_context_server.ui.page import Page
 from shared_context_server.ui.session_cookie import SessionCookie
@@ -15,7 +28,20 @@ from shared_context_server.ui.sign_in import SignIn
 from shared_context_server.ui.static_files import STATIC_PATH
 from shared_context_server.ui.templates import LateAssets
 
-PAGES: tuple[Page, ...] = (*sessions.PAGES, *session.PAGES, *session_actions.PAGES, *search.PAGES)
+PAGES: tuple[Page, ...] = (
+    *fleet.PAGES,
+    *sessions.PAGES,
+    *session.PAGES,
+    *session_actions.PAGES,
+    *search.PAGES,
+    *tasks.PAGES,
+    *memory.PAGES,
+    *leases.PAGES,
+    *audit.PAGES,
+    *clock.PAGES,
+    *server.PAGES,
+    *keys.PAGES,
+)
 """All pages but those for signing in and out. Paths are relative to /ui; "" is the first page."""
 
 MISSING = Page("/{rest:path}", show_missing, show_missing, permission=None, is_open_to_forms=True)

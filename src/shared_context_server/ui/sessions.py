@@ -38,13 +38,7 @@ async def show_sessions(page: PageRequest) -> Response:
     )
 
 
-async def show_first(page: PageRequest) -> Response:
-    """The first page, until there is a page of the fleet."""
-    return page.redirect(page.address("/sessions"))
-
-
 PAGES = (
-    Page("", show_first),
     Page("/sessions", show_sessions),
     change_stream(
         EVENTS_PATH,

@@ -32,7 +32,15 @@ from shared_context_server.storage.contract.changes import (
     ChangeStream,
     WakeupChannel,
 )
-from shared_context_server.storage.contract.credentials import AuthState, Credentials
+from shared_context_server.storage.contract.credentials import AuthState, Credentials, KeyUse
+from shared_context_server.storage.contract.fleet import (
+    Fleet,
+    Survey,
+    SurveyedAgent,
+    SurveyedInstance,
+    SurveyQuery,
+    UnreadIn,
+)
 from shared_context_server.storage.contract.leases import MAX_HELD, Fence, LeaseAttempt, Leases
 from shared_context_server.storage.contract.maintenance import Maintenance, StoreStats
 from shared_context_server.storage.contract.memory import (
@@ -56,6 +64,7 @@ from shared_context_server.storage.contract.pages import Page
 from shared_context_server.storage.contract.sessions import (
     ExaminedSessions,
     NewSession,
+    SessionContents,
     SessionGuard,
     Sessions,
 )
@@ -66,6 +75,8 @@ from shared_context_server.storage.contract.tasks import (
     NewTask,
     Outlook,
     TaskCounts,
+    TaskDetail,
+    TaskLink,
     TaskPage,
     Tasks,
     TaskWrite,
@@ -90,6 +101,8 @@ __all__ = [
     "ExaminedSessions",
     "Fence",
     "Finish",
+    "Fleet",
+    "KeyUse",
     "LeaseAttempt",
     "Leases",
     "Maintenance",
@@ -108,14 +121,22 @@ __all__ = [
     "Page",
     "PresenceChange",
     "SenderCount",
+    "SessionContents",
     "SessionGuard",
     "Sessions",
     "Store",
     "StoreStats",
+    "Survey",
+    "SurveyQuery",
+    "SurveyedAgent",
+    "SurveyedInstance",
     "TaskCounts",
+    "TaskDetail",
+    "TaskLink",
     "TaskPage",
     "TaskWrite",
     "Tasks",
+    "UnreadIn",
     "WakeupChannel",
     "WrittenMemory",
 ]
@@ -132,6 +153,7 @@ class Store:
     tasks: Tasks
     credentials: Credentials
     agents: Agents
+    fleet: Fleet
     audit: Audit
     changes: ChangeStream
     maintenance: Maintenance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from shared_context_server.models import (
@@ -15,6 +15,9 @@ from shared_context_server.models import (
     InstanceSeen,
 )
 from shared_context_server.storage.contract.sessions import SessionGuard
+
+MAX_PAUSE = timedelta(minutes=15)
+"""So much of a pause counts for the usual one, so that one long pause does not hide the next."""
 
 MAX_INSTANCES = 32
 """As many instances of one agent are kept. Clients choose their names, so there could be any number."""
@@ -61,7 +64,9 @@ class Agents(Protocol):
         self, seen: Sequence[InstanceSeen], *, forget_before: datetime
     ) -> None:
         """Store what these instances did last; each is in `seen` once. last_seen never goes
-        backwards, and an empty action leaves the last one. Forgets instances that were last seen before
+        backwards, and an empty action or no session leaves the last one. waits_since stays while an
+        instance waits for the same. The usual pause of an instance is a moving average of the times
+        between two calls of this method that tell of it, each of which counts up to MAX_PAUSE. Forgets instances that were last seen before
         `forget_before`, and of each agent in `seen` all but the MAX_INSTANCES last seen."""
 
     async def set_status(

@@ -23,6 +23,16 @@ class AuthState:
     revoked_families: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What a key is used for: its tokens that are valid (each with its agent handle), the agents that
+    have them, and when the newest was issued."""
+
+    tokens: int
+    agents: int
+    last_issued_at: datetime | None
+
+
 class Credentials(Protocol):
     """API keys, and the tokens and handles issued for them."""
 
@@ -38,6 +48,9 @@ class Credentials(Protocol):
 
     async def revoke_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
         """Revoke a key; return False if there is no such active key."""
+
+    async def measure_keys(self, *, now: datetime) -> dict[str, KeyUse]:
+        """Return the use of each key that has valid tokens, by key id. May read all tokens."""
 
     async def add(self, credential: Credential, audit: AuditEntry) -> None:
         """Store an issued token with its handle. Raises Unauthenticated if its family was revoked."""

@@ -88,6 +88,18 @@ class Leases(Protocol):
         """Return the first `limit` leases held at `now`, of a session or server-wide, by name in
         code point order, strictly after `after_name`."""
 
+    async def list_visible(
+        self,
+        caller: Caller,
+        *,
+        limit: int,
+        after: tuple[datetime, str, str] | None = None,
+        now: datetime,
+    ) -> list[Lease]:
+        """Return the first `limit` leases held at `now`, of the whole server and of sessions that the
+        caller may see, by (expires_at, session_id, name), strictly after `after`. Server-wide leases
+        have the session_id "" there. The cost grows with the leases that are held."""
+
     async def list_of_holders(
         self, agent_ids: Sequence[str], caller: Caller, *, now: datetime
     ) -> list[Lease]:

@@ -41,6 +41,18 @@ class ExaminedSessions:
     next_after: tuple[datetime, str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class SessionContents:
+    """How much a session has: all of it, also what the caller may not see. `cursors`: agents that have
+    stored how far they have read."""
+
+    messages: int
+    memory_entries: int
+    tasks: int
+    leases_held: int
+    cursors: int
+
+
 class Sessions(Protocol):
     """Sessions, their participants and the cursors of agents."""
 
@@ -83,6 +95,12 @@ class Sessions(Protocol):
     async def delete(self, session_id: str, guard: SessionGuard, audit: AuditEntry) -> None:
         """Remove the session with its messages, cursors, memory, leases, tasks and idempotency
         records. The audit log stays."""
+
+    async def measure(
+        self, session_id: str, guard: SessionGuard, *, now: datetime
+    ) -> SessionContents:
+        """Return what `delete` would remove. Memory that has expired, and leases that have ended, do
+        not count."""
 
     async def examine_idle(
         self, idle_since: datetime, *, limit: int, after: tuple[datetime, str] | None = None

@@ -89,6 +89,10 @@ class TaskCounts:
     failed: int
     next_expires_at: datetime | None
 
+    @property
+    def total(self) -> int:
+        return self.ready + self.blocked + self.claimed + self.done + self.failed
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -120,6 +124,29 @@ class TaskPage:
     tasks: list[Task]
     has_more: bool
     counts: TaskCounts
+
+
+MAX_LINKS = 100
+"""Tasks in each direction of a TaskDetail."""
+
+
+class TaskLink(NamedTuple):
+    """A task beside another one. `claimed_by` and `expires_at`: of its claim; None if it has none."""
+
+    id: int
+    title: str
+    state: TaskState
+    claimed_by: str | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetail:
+    """A task with the first MAX_LINKS tasks that it depends on, and of those that depend on it."""
+
+    task: Task
+    depends_on: list[TaskLink]
+    dependents: list[TaskLink]
 
 
 class Tasks(Protocol):
@@ -162,6 +189,11 @@ class Tasks(Protocol):
     async def look(self, session_id: str, caller: Caller, *, now: datetime) -> Outlook:
         """Return whether `claim` without a task_id would find a task for the caller, and when that
         may change by itself. Knows of no guard, for callers that have just been let pass."""
+
+    async def get_detail(
+        self, session_id: str, task_id: int, *, now: datetime, guard: SessionGuard
+    ) -> TaskDetail:
+        """Return the task with what stands beside it. Raises TaskNotFound."""
 
     async def list_tasks(
         self,

@@ -41,6 +41,7 @@ from shared_context_server.storage.postgres.engine.migrations import (
 )
 from shared_context_server.storage.postgres.engine.pool import Connection, open_pool
 from shared_context_server.storage.postgres.engine.work import Engine
+from shared_context_server.storage.postgres.fleet import Fleet
 from shared_context_server.storage.postgres.leases import Leases
 from shared_context_server.storage.postgres.maintenance import Maintenance, may_write
 from shared_context_server.storage.postgres.memory import Memory
@@ -103,6 +104,7 @@ def _make_store(engine: Engine) -> Store:
         tasks=Tasks(engine),
         credentials=Credentials(engine),
         agents=Agents(engine),
+        fleet=Fleet(engine),
         audit=Audit(engine),
         changes=ChangeStream(engine),
         maintenance=Maintenance(engine),

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from shared_context_server.models import Agent, AgentState, Caller, Instance, InstanceSeen
@@ -20,6 +20,7 @@ from shared_context_server.storage.codec import (
     to_instance,
 )
 from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
+from shared_context_server.storage.contract.agents import MAX_PAUSE
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import (
@@ -67,18 +68,38 @@ _LIST_VISIBLE_IN_SESSION = Statement(f"""
     ) AND {_OLDER}""")
 _NOTE_INSTANCES = Statement("""
     INSERT INTO instances AS i (
-        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name)
+        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name,
+        waits_since, session_id)
     SELECT * FROM unnest(
         :agent_id::text[], :instance::text[], :last_seen::bigint[], :last_action::text[],
-        :waits_for::text[], :waits_session_id::text[], :waits_name::text[])
+        :waits_for::text[], :waits_session_id::text[], :waits_name::text[],
+        :waits_since::bigint[], :session_id::text[])
     ON CONFLICT (agent_id, instance) DO UPDATE SET
         last_action = CASE excluded.last_action
             WHEN '' THEN i.last_action ELSE excluded.last_action
         END,
+        usual_pause = CASE
+            WHEN excluded.last_seen = i.last_seen THEN i.usual_pause
+            WHEN i.usual_pause = 0 THEN least(excluded.last_seen - i.last_seen, :max_pause::bigint)
+            ELSE (7 * i.usual_pause + least(excluded.last_seen - i.last_seen, :max_pause::bigint)) / 8
+        END,
         last_seen = excluded.last_seen,
+        session_id = CASE excluded.session_id WHEN '' THEN i.session_id ELSE excluded.session_id END,
+        waits_since = CASE
+            WHEN (i.waits_for, i.waits_session_id, i.waits_name) IS NOT DISTINCT FROM
+                (excluded.waits_for, excluded.waits_session_id, excluded.waits_name)
+            THEN i.waits_since ELSE excluded.waits_since
+        END,
         waits_for = excluded.waits_for, waits_session_id = excluded.waits_session_id,
         waits_name = excluded.waits_name
     WHERE excluded.last_seen >= i.last_seen""")
+# A status that was set since the call was noted has a later time.
+_NOTE_SESSIONS = Statement("""
+    UPDATE instances AS i SET session_id = noted.session_id
+    FROM unnest(:agent_id::text[], :instance::text[], :last_seen::bigint[], :session_id::text[])
+        AS noted (agent_id, instance, last_seen, session_id)
+    WHERE i.agent_id = noted.agent_id AND i.instance = noted.instance
+      AND i.last_seen > noted.last_seen AND noted.session_id <> ''""")
 _FORGET_INSTANCES = Statement("DELETE FROM instances WHERE last_seen < :forget_before")
 _FORGET_SURPLUS = Statement("""
     DELETE FROM instances USING unnest(:agent_ids::text[]) AS named (agent_id)
@@ -182,7 +203,9 @@ class Agents(Subject):
         await connection.execute(*_FORGET_INSTANCES(forget_before=encode_time(forget_before)))
         rows = [from_instance_seen(one) for one in seen]
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        columns["max_pause"] = MAX_PAUSE // timedelta(microseconds=1)
         await connection.execute(*_NOTE_INSTANCES(**columns))
+        await connection.execute(*_NOTE_SESSIONS(**columns))
         named = sorted({one.agent_id for one in seen if one.instance})
         if named:
             await connection.execute(*_FORGET_SURPLUS(agent_ids=named, kept=MAX_INSTANCES - 1))

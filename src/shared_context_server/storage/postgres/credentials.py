@@ -12,13 +12,14 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.codec import (
     API_KEY,
     CREDENTIAL,
+    decode_optional_time,
     encode_optional_time,
     encode_permissions,
     encode_time,
     to_api_key,
     to_credential,
 )
-from shared_context_server.storage.contract import AuthState
+from shared_context_server.storage.contract import AuthState, KeyUse
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
@@ -44,6 +45,9 @@ _LIST_ACTIVE_KEYS = Statement(f"SELECT {API_KEY} FROM api_keys WHERE revoked_at 
 _REVOKE_KEY = Statement("""
     UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL RETURNING id""")
 
+_MEASURE_KEYS = Statement("""
+    SELECT key_id, count(*), count(DISTINCT agent_id), max(issued_at) FROM credentials
+    WHERE expires_at > :now AND revoked_at IS NULL GROUP BY key_id""")
 _ADD_CREDENTIAL = Statement("""
     INSERT INTO credentials (
         id, agent_id, agent_type, permissions, key_id, handle_hash, issued_at, expires_at,
@@ -113,6 +117,11 @@ class Credentials(Subject):
         self, connection: Connection, key_id: str, at: datetime, audit: AuditEntry
     ) -> bool:
         return await _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @reads
+    async def measure_keys(self, connection: Connection, *, now: datetime) -> dict[str, KeyUse]:
+        rows = await connection.fetch(*_MEASURE_KEYS(now=encode_time(now)))
+        return {row[0]: KeyUse(row[1], row[2], decode_optional_time(row[3])) for row in rows}
 
     @writes
     async def add(self, connection: Connection, credential: Credential, audit: AuditEntry) -> None:

@@ -71,7 +71,15 @@ _END = Statement("UPDATE leases SET holder = NULL WHERE session_id = :session_id
 _LIST = Statement(
     f"SELECT {LEASE} FROM leases WHERE {_HELD} AND name > :after_name ORDER BY name LIMIT :limit"
 )
-
+_LIST_VISIBLE = Statement(f"""
+    SELECT l.session_id, l.name, l.holder, l.fencing_token, l.acquired_at, l.expires_at, l.instance, l.paths
+    FROM leases AS l WHERE l.holder IS NOT NULL AND l.expires_at > :now
+      AND (l.expires_at, l.session_id, l.name) > (:after_at, :after_session_id, :after_name)
+      AND (l.session_id = '' OR EXISTS (
+          SELECT 1 FROM sessions AS s
+          WHERE s.id = l.session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
+      ))
+    ORDER BY l.expires_at, l.session_id, l.name LIMIT :limit""")
 
 _LIST_OF_HOLDERS = Statement(f"""
     SELECT session_id, name, holder, fencing_token, acquired_at, expires_at, instance, paths FROM (
@@ -176,6 +184,27 @@ class Leases(Subject):
             )
         )
         return [to_lease(session_id, row) for row in rows]
+
+    @reads
+    async def list_visible(
+        self,
+        connection: Connection,
+        caller: Caller,
+        *,
+        limit: int,
+        after: tuple[datetime, str, str] | None = None,
+        now: datetime,
+    ) -> list[Lease]:
+        parameters = {
+            **session_rights(caller),
+            "now": encode_time(now),
+            "after_at": encode_time(after[0]) if after else 0,
+            "after_session_id": after[1] if after else "",
+            "after_name": after[2] if after else "",
+            "limit": limit,
+        }
+        rows = await connection.fetch(*_LIST_VISIBLE(**parameters))
+        return [to_lease(row[0] or None, row[1:]) for row in rows]
 
     @reads
     async def list_of_holders(

@@ -30,6 +30,7 @@ from shared_context_server.storage.contract import (
     ExaminedSessions,
     NewSession,
     Page,
+    SessionContents,
     SessionGuard,
 )
 from shared_context_server.storage.postgres.audience import find_last_visible_seq, tally_query
@@ -152,6 +153,14 @@ _MARK_IDLE = Statement(f"""
     WHERE s.id = :id AND s.status <> 'deleting' AND {_IS_IDLE}""")
 _LOCK = Statement("SELECT 1 FROM sessions WHERE id = :id FOR UPDATE")
 
+_MEASURE = Statement("""
+    SELECT
+        (SELECT count(*) FROM memory WHERE session_id = :id
+         AND (expires_at IS NULL OR expires_at > :now)),
+        (SELECT coalesce(sum(count), 0)::bigint FROM task_counts WHERE session_id = :id),
+        (SELECT count(*) FROM leases WHERE session_id = :id AND holder IS NOT NULL
+         AND expires_at > :now),
+        (SELECT count(*) FROM cursors WHERE session_id = :id)""")
 _FIND_CURSOR = Statement(
     "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 )
@@ -326,6 +335,15 @@ class Sessions(Subject):
             return False
         await add_audit(connection, audit)
         return True
+
+    @reads_snapshot
+    async def measure(
+        self, connection: Connection, session_id: str, guard: SessionGuard, *, now: datetime
+    ) -> SessionContents:
+        session = await use_session(connection, session_id, guard)
+        row = await connection.fetchrow(*_MEASURE(id=session_id, now=encode_time(now)))
+        assert row is not None
+        return SessionContents(session.last_seq, *row)
 
     @reads
     async def get_cursor(self, connection: Connection, session_id: str, agent_id: str) -> int:

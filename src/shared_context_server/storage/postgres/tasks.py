@@ -23,6 +23,7 @@ from shared_context_server.storage.codec import (
     encode_time,
     see_task_state,
     to_task,
+    to_task_link,
 )
 from shared_context_server.storage.contract import (
     Claim,
@@ -33,10 +34,11 @@ from shared_context_server.storage.contract import (
     Outlook,
     SessionGuard,
     TaskCounts,
+    TaskDetail,
     TaskPage,
     TaskWrite,
 )
-from shared_context_server.storage.contract.tasks import MAX_DEPENDENTS
+from shared_context_server.storage.contract.tasks import MAX_DEPENDENTS, MAX_LINKS
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
 from shared_context_server.storage.postgres.engine.work import (
@@ -125,6 +127,15 @@ _OPEN = Statement("""
     WHERE session_id = :session_id AND id = ANY(ARRAY(
         SELECT task_id FROM task_dependents WHERE session_id = :session_id AND depends_on = :id))
     RETURNING id, state""")
+
+_LINK = "t.id, t.title, t.state, t.claimed_by, t.expires_at"
+_LIST_DEPENDENCIES = Statement(f"""
+    SELECT {_LINK} FROM tasks AS t
+    WHERE t.session_id = :session_id AND t.id = ANY(:ids::bigint[]) ORDER BY t.id LIMIT :limit""")
+_LIST_DEPENDENTS = Statement(f"""
+    SELECT {_LINK} FROM task_dependents AS d
+    JOIN tasks AS t ON t.session_id = d.session_id AND t.id = d.task_id
+    WHERE d.session_id = :session_id AND d.depends_on = :id ORDER BY d.task_id LIMIT :limit""")
 
 _COUNT = Statement(f"""
     SELECT
@@ -300,6 +311,32 @@ class Tasks(Subject):
         for statement in (_FIND_READY, _RUN_OUT_FOR):
             is_ready = is_ready or await connection.fetchrow(*statement(**parameters)) is not None
         return Outlook(is_ready, decode_optional_time(next_expiry))
+
+    @reads_snapshot
+    async def get_detail(
+        self,
+        connection: Connection,
+        session_id: str,
+        task_id: int,
+        *,
+        now: datetime,
+        guard: SessionGuard,
+    ) -> TaskDetail:
+        await use_session(connection, session_id, guard)
+        task = await _get(connection, session_id, task_id, now)
+        parameters = {
+            "session_id": session_id,
+            "id": task.id,
+            "ids": [*task.depends_on],
+            "limit": MAX_LINKS,
+        }
+        before = await connection.fetch(*_LIST_DEPENDENCIES(**parameters))
+        behind = await connection.fetch(*_LIST_DEPENDENTS(**parameters))
+        return TaskDetail(
+            task,
+            [to_task_link(row, now) for row in before],
+            [to_task_link(row, now) for row in behind],
+        )
 
     @reads_snapshot
     async def list_tasks(

@@ -22,14 +22,23 @@ def audience_keys(
     """Return the caller's keys as the parameters name_{visibility} of statements. With `only`, the
     keys of other visibilities are None. `sender`: the keys for this agent's messages."""
     suffix = "" if sender is None else _SENDER_MARK + sender
-    keys = {
-        Visibility.PUBLIC: _EVERYONE,
-        Visibility.AGENT_ONLY: f"type:{caller.agent_type}",
-        Visibility.PRIVATE: f"agent:{caller.agent_id}",
-    }
+    keys = _make_keys(caller.agent_id, caller.agent_type)
     return {
         f"name_{visibility}": key + suffix if only in (None, visibility) else None
         for visibility, key in keys.items()
+    }
+
+
+def audience_key(agent_id: str, agent_type: str, visibility: Visibility) -> str:
+    """Return the key with which an agent sees messages of this visibility, which is not admin_only."""
+    return _make_keys(agent_id, agent_type)[visibility]
+
+
+def _make_keys(agent_id: str, agent_type: str) -> dict[Visibility, str]:
+    return {
+        Visibility.PUBLIC: _EVERYONE,
+        Visibility.AGENT_ONLY: f"type:{agent_type}",
+        Visibility.PRIVATE: f"agent:{agent_id}",
     }
 
 

@@ -12,6 +12,7 @@ from shared_context_server.errors import Conflict, LeaseLost, PermissionDenied, 
 from shared_context_server.models import (
     Caller,
     JsonObject,
+    Lease,
     Task,
     TaskOutcome,
     TaskState,
@@ -43,6 +44,13 @@ def is_of_task(lease: str) -> bool:
     """Whether the lease of this name in a session is held by claims of a task alone."""
     number = lease.removeprefix(LEASE_PREFIX)
     return number != lease and number.isascii() and number.isdigit()
+
+
+def find_task_id(lease: Lease) -> int | None:
+    """Return the task whose claim holds this lease; None if it is any other lease."""
+    if lease.session_id is None or not is_of_task(lease.name):
+        return None
+    return int(lease.name.removeprefix(LEASE_PREFIX))
 
 
 def lease_name(task_id: int) -> str:

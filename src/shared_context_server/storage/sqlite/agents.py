@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared_context_server.models import Agent, AgentState, Caller, Instance, InstanceSeen
 from shared_context_server.storage.codec import (
@@ -21,6 +21,7 @@ from shared_context_server.storage.codec import (
     to_instance,
 )
 from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
+from shared_context_server.storage.contract.agents import MAX_PAUSE
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION, use_session
@@ -56,15 +57,32 @@ _LIST_VISIBLE_IN_SESSION = f"""
     ) AND {_OLDER}"""
 _NOTE_INSTANCE = """
     INSERT INTO instances (
-        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name)
+        agent_id, instance, last_seen, last_action, waits_for, waits_session_id, waits_name,
+        waits_since, session_id)
     VALUES (
-        :agent_id, :instance, :last_seen, :last_action, :waits_for, :waits_session_id, :waits_name)
+        :agent_id, :instance, :last_seen, :last_action, :waits_for, :waits_session_id, :waits_name,
+        :waits_since, :session_id)
     ON CONFLICT (agent_id, instance) DO UPDATE SET
         last_action = iif(excluded.last_action = '', last_action, excluded.last_action),
+        usual_pause = CASE
+            WHEN excluded.last_seen = last_seen THEN usual_pause
+            WHEN usual_pause = 0 THEN min(excluded.last_seen - last_seen, :max_pause)
+            ELSE (7 * usual_pause + min(excluded.last_seen - last_seen, :max_pause)) / 8
+        END,
         last_seen = excluded.last_seen,
+        session_id = iif(excluded.session_id = '', session_id, excluded.session_id),
+        waits_since = iif(
+            (waits_for, waits_session_id, waits_name) IS
+                (excluded.waits_for, excluded.waits_session_id, excluded.waits_name),
+            waits_since, excluded.waits_since),
         waits_for = excluded.waits_for, waits_session_id = excluded.waits_session_id,
         waits_name = excluded.waits_name
     WHERE excluded.last_seen >= last_seen"""
+# A status that was set since the call was noted has a later time.
+_NOTE_SESSION = """
+    UPDATE instances SET session_id = :session_id
+    WHERE agent_id = :agent_id AND instance = :instance AND last_seen > :last_seen
+      AND :session_id <> ''"""
 _FORGET_INSTANCES = "DELETE FROM instances WHERE last_seen < :forget_before"
 _FORGET_SURPLUS = """
     DELETE FROM instances WHERE agent_id = :agent_id AND last_seen < (
@@ -158,7 +176,10 @@ class Agents(Subject):
         self, connection: sqlite3.Connection, seen: Sequence[InstanceSeen], forget_before: datetime
     ) -> None:
         connection.execute(_FORGET_INSTANCES, {"forget_before": encode_time(forget_before)})
-        connection.executemany(_NOTE_INSTANCE, [from_instance_seen(one) for one in seen])
+        longest = {"max_pause": MAX_PAUSE // timedelta(microseconds=1)}
+        rows = [from_instance_seen(one) | longest for one in seen]
+        connection.executemany(_NOTE_INSTANCE, rows)
+        connection.executemany(_NOTE_SESSION, rows)
         named = {one.agent_id for one in seen if one.instance}
         surplus = [{"agent_id": name, "kept": MAX_INSTANCES - 1} for name in named]
         connection.executemany(_FORGET_SURPLUS, surplus)

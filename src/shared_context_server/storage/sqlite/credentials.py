@@ -13,13 +13,14 @@ from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.codec import (
     API_KEY,
     CREDENTIAL,
+    decode_optional_time,
     encode_optional_time,
     encode_permissions,
     encode_time,
     to_api_key,
     to_credential,
 )
-from shared_context_server.storage.contract import AuthState
+from shared_context_server.storage.contract import AuthState, KeyUse
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
@@ -37,6 +38,10 @@ _ADD_KEY = """
 _LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
 _LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
 _REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL"
+
+_MEASURE_KEYS = """
+    SELECT key_id, count(*), count(DISTINCT agent_id), max(issued_at) FROM credentials
+    WHERE expires_at > :now AND revoked_at IS NULL GROUP BY key_id"""
 
 _ADD_CREDENTIAL = """
     INSERT INTO credentials (
@@ -104,6 +109,11 @@ class Credentials(Subject):
         self, connection: sqlite3.Connection, key_id: str, at: datetime, audit: AuditEntry
     ) -> bool:
         return _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @reads
+    def measure_keys(self, connection: sqlite3.Connection, *, now: datetime) -> dict[str, KeyUse]:
+        rows = connection.execute(_MEASURE_KEYS, {"now": encode_time(now)})
+        return {row[0]: KeyUse(row[1], row[2], decode_optional_time(row[3])) for row in rows}
 
     @writes
     def add(

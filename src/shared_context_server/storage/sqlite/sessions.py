@@ -29,6 +29,7 @@ from shared_context_server.storage.contract import (
     ExaminedSessions,
     NewSession,
     Page,
+    SessionContents,
     SessionGuard,
 )
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
@@ -104,6 +105,15 @@ _EXAMINE = f"""
 _MARK_IDLE = f"""
     UPDATE sessions AS s SET status = 'deleting'
     WHERE s.id = :id AND s.status <> 'deleting' AND {_IS_IDLE}"""
+
+_MEASURE = """
+    SELECT
+        (SELECT count(*) FROM memory WHERE session_id = :id
+         AND (expires_at IS NULL OR expires_at > :now)),
+        (SELECT coalesce(sum(count), 0) FROM task_counts WHERE session_id = :id),
+        (SELECT count(*) FROM leases WHERE session_id = :id AND holder IS NOT NULL
+         AND expires_at > :now),
+        (SELECT count(*) FROM cursors WHERE session_id = :id)"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -281,6 +291,19 @@ class Sessions(Subject):
             return False
         add_audit(connection, audit)
         return True
+
+    @reads
+    def measure(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        guard: SessionGuard,
+        *,
+        now: datetime,
+    ) -> SessionContents:
+        session = use_session(connection, session_id, guard)
+        row = connection.execute(_MEASURE, {"id": session_id, "now": encode_time(now)}).fetchone()
+        return SessionContents(session.last_seq, *row)
 
     @reads
     def get_cursor(self, connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:

@@ -23,6 +23,7 @@ from shared_context_server.storage.codec import (
     encode_time,
     see_task_state,
     to_task,
+    to_task_link,
 )
 from shared_context_server.storage.contract import (
     Claim,
@@ -33,10 +34,11 @@ from shared_context_server.storage.contract import (
     Outlook,
     SessionGuard,
     TaskCounts,
+    TaskDetail,
     TaskPage,
     TaskWrite,
 )
-from shared_context_server.storage.contract.tasks import MAX_DEPENDENTS
+from shared_context_server.storage.contract.tasks import MAX_DEPENDENTS, MAX_LINKS
 from shared_context_server.storage.rules.idempotency import IdempotentCall, check_write
 from shared_context_server.storage.rules.messages import to_appended
 from shared_context_server.storage.rules.pages import take_page
@@ -119,6 +121,16 @@ _OPEN = """
     UPDATE tasks SET state = CASE waiting_for WHEN 1 THEN 'ready' ELSE state END,
         waiting_for = waiting_for - 1, version = version + 1
     WHERE session_id = ? AND id = ? RETURNING id, state"""
+
+_LINK = "t.id, t.title, t.state, t.claimed_by, t.expires_at"
+_LIST_DEPENDENCIES = f"""
+    SELECT {_LINK} FROM json_each(:ids) AS wanted
+    CROSS JOIN tasks AS t ON t.session_id = :session_id AND t.id = wanted.value
+    ORDER BY t.id LIMIT :limit"""
+_LIST_DEPENDENTS = f"""
+    SELECT {_LINK} FROM task_dependents AS d
+    CROSS JOIN tasks AS t ON t.session_id = d.session_id AND t.id = d.task_id
+    WHERE d.session_id = :session_id AND d.depends_on = :id ORDER BY d.task_id LIMIT :limit"""
 
 _COUNT = "SELECT state, count FROM task_counts WHERE session_id = :session_id"
 _COUNT_RUN_OUT = f"SELECT count(*) FROM tasks INDEXED BY tasks_claimed WHERE {_RUN_OUT}"
@@ -299,6 +311,32 @@ class Tasks(Subject):
         )
         (next_expiry,) = connection.execute(_NEXT_EXPIRY, parameters).fetchone()
         return Outlook(is_ready, decode_optional_time(next_expiry))
+
+    @reads
+    def get_detail(
+        self,
+        connection: sqlite3.Connection,
+        session_id: str,
+        task_id: int,
+        *,
+        now: datetime,
+        guard: SessionGuard,
+    ) -> TaskDetail:
+        use_session(connection, session_id, guard)
+        task = _get(connection, session_id, task_id, now)
+        parameters = {
+            "session_id": session_id,
+            "id": task_id,
+            "ids": encode_json([*task.depends_on]),
+            "limit": MAX_LINKS,
+        }
+        before = connection.execute(_LIST_DEPENDENCIES, parameters)
+        behind = connection.execute(_LIST_DEPENDENTS, parameters)
+        return TaskDetail(
+            task,
+            [to_task_link(row, now) for row in before],
+            [to_task_link(row, now) for row in behind],
+        )
 
     @reads
     def list_tasks(

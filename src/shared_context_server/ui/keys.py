@@ -1,0 +1,102 @@
+"""API keys, for admins: their list, a new one, and the revocation of one."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from shared_context_server.errors import InvalidArgument
+from shared_context_server.models import Permission
+from shared_context_server.services import keys
+from shared_context_server.ui.page import Page, PageRequest
+from shared_context_server.ui.problems import Problem
+from shared_context_server.ui.queries import MAX_ID_CHARS, check_text, read_text
+
+# What a form offers: the most that the key allows.
+CEILINGS = {
+    "read": ("Read only", [Permission.READ]),
+    "read,write": ("Read and write", [Permission.READ, Permission.WRITE]),
+    "admin": ("Admin: everything", [Permission.ADMIN]),
+}
+DEFAULT_CEILING = "read,write"
+
+
+async def show_keys(page: PageRequest) -> Response:
+    """All created keys, and a form for a new one."""
+    return await _render(page)
+
+
+async def create_key(page: PageRequest) -> Response:
+    """Create a key and show it, this one time."""
+    try:
+        ceiling = CEILINGS.get(page.form.get("permissions", ""))
+        if ceiling is None:
+            raise InvalidArgument("permissions must be one of the list.", field="permissions")
+        record, key = await keys.create_key(
+            page.services,
+            page.caller,
+            agent_id=_read_field(page, "agent_id"),
+            agent_type=_read_field(page, "agent_type") or None,
+            permissions=ceiling[1],
+        )
+    except InvalidArgument as exc:
+        return await _render(page, status_code=400, problem=Problem.of(exc))
+    return page.render("key_created.html", record=record, key=key)
+
+
+async def confirm_revocation(page: PageRequest) -> Response:
+    """What the revocation of a key ends, before it is done."""
+    listed = await keys.get_key(page.services, page.caller, read_text(page, "key_id"))
+    key, use = listed.key, listed.use
+    return page.render(
+        "confirm.html",
+        title="Revoke a key",
+        trail=[("Keys", page.address("/keys")), (key.id, None)],
+        question=f"Revoke {key.id}, the key of {key.agent_id}?",
+        touches=[
+            ("1", f"key, {_name(key.permissions)}"),
+            (
+                use.tokens,
+                "token that is valid now" if use.tokens == 1 else "tokens that are valid now",
+            ),
+            (use.agents, "agent that has them" if use.agents == 1 else "agents that have them"),
+        ],
+        note="Within a second, calls with it are refused and waiting calls end. It cannot be undone; a "
+        "new key can be created. What the agent wrote stays.",
+        action=page.address("/keys/revoke"),
+        fields=[("key_id", key.id)],
+        verb="Revoke it",
+        back=page.address("/keys"),
+    )
+
+
+async def revoke_key(page: PageRequest) -> Response:
+    """Revoke the key."""
+    await keys.revoke_key(page.services, page.caller, page.form.get("key_id", ""))
+    return page.redirect(page.address("/keys"))
+
+
+async def _render(
+    page: PageRequest, *, status_code: int = 200, problem: Problem | None = None
+) -> Response:
+    return page.render(
+        "keys.html",
+        status_code=status_code,
+        keys=await keys.list_keys(page.services, page.caller),
+        problem=problem,
+        form={"permissions": DEFAULT_CEILING, "agent_id": "", "agent_type": ""} | dict(page.form),
+        ceilings=[(value, label) for value, (label, _) in CEILINGS.items()],
+    )
+
+
+def _read_field(page: PageRequest, name: str) -> str:
+    return check_text(page.form.get(name, "").strip(), name, MAX_ID_CHARS)
+
+
+def _name(permissions: frozenset[Permission]) -> str:
+    return ", ".join(one.value for one in Permission if one in permissions)
+
+
+PAGES = (
+    Page("/keys", show_keys, create_key, permission=Permission.ADMIN),
+    Page("/keys/revoke", confirm_revocation, revoke_key, permission=Permission.ADMIN),
+)
