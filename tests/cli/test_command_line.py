@@ -33,6 +33,13 @@ def test_the_program_that_is_named_after_the_server_starts_it(
     assert complete_words(program, words) == completed
 
 
+def test_help_shows_only_defaults_that_say_something(scs: Run) -> None:
+    said = scs("watch", "--help").stdout
+    assert "[default: now]" in said
+    for nothing in ("None", "False", "()"):
+        assert f"[default: {nothing}]" not in said
+
+
 def test_version_prints_the_version_only(scs: Run) -> None:
     assert scs("--version").stdout == f"{__version__}\n"
 

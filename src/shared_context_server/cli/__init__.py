@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from shared_context_server import __version__
 from shared_context_server.cli.failures import CommandFailed
@@ -22,12 +23,19 @@ from shared_context_server.remote import exits
 
 PROGRAM = "shared-context-server"
 
+
+def _show_default(value: Any) -> str | None:
+    """The default in the help; None if it says nothing: not given, a flag that is off, an empty list."""
+    return None if value is None or value is False or value == () else str(value)
+
+
 app = App(
     name=PROGRAM,
     help="A record that several AI agents keep together, over MCP and plain HTTP.\n\n"
     f"`{PROGRAM}` without a command starts the server, `scs` prints this help.",
     version=__version__,
     version_flags=["--version"],
+    default_parameter=Parameter(show_default=_show_default),
 )
 
 # Import paths: a command's module is imported only when the command runs.
