@@ -22,7 +22,7 @@ Place = tuple[str | None, str | None, str]
 MAX_STATES = 300
 """Possible values that are followed; where there are more, the next read begins anew."""
 
-_MISSING = object()
+MISSING = object()
 
 
 def check_memory(history: History) -> Iterator[Broken]:
@@ -50,17 +50,17 @@ def _is_sequential(calls: list[Call]) -> bool:
 
 
 def apply(value: Any, arguments: dict[str, Any]) -> Any:
-    """Return the value after a write; `_MISSING` stands for no entry, and for a refusal."""
+    """Return the value after a write; `MISSING` stands for no entry, and for a refusal."""
     new = arguments.get("value", 1)
     match arguments.get("mode", "replace"):
         case "create":
-            return new if value is _MISSING else _MISSING
+            return new if value is MISSING else MISSING
         case "merge":
-            return _merge({} if value is _MISSING else value, new)
+            return _merge({} if value is MISSING else value, new)
         case "append":
-            return [new] if value is _MISSING else [*value, new]
+            return [new] if value is MISSING else [*value, new]
         case "increment":
-            return (0 if value is _MISSING else value) + new
+            return (0 if value is MISSING else value) + new
         case _:
             return new
 
@@ -203,11 +203,11 @@ class _Entry:
 
 
 def _applied(value: str, write: Operation) -> str:
-    return _dump(apply(json.loads(value) if value else _MISSING, write.arguments))
+    return _dump(apply(json.loads(value) if value else MISSING, write.arguments))
 
 
 def _dump(value: Any) -> str:
-    return "" if value is _MISSING else json.dumps(value, sort_keys=True)
+    return "" if value is MISSING else json.dumps(value, sort_keys=True)
 
 
 @dataclass(frozen=True)
