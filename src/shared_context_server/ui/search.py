@@ -17,7 +17,7 @@ from shared_context_server.ui.messages import choose_hue
 from shared_context_server.ui.page import Page, PageRequest
 
 PAGE_SIZE = 20
-THRESHOLD = 60
+THRESHOLD = 45  # lower than the tools have: people see at a glance what does not fit
 MAX_QUERY_CHARS = 500
 WITHIN = [("messages", "Messages"), ("memory", "Memory"), ("all", "Both")]
 SORTS = [("score", "Best match"), ("newest", "Newest")]
