@@ -82,7 +82,7 @@ def main() -> None:
 def _run() -> None:
     """Raises SystemExit with the exit code."""
     try:
-        app(print_error=False, exit_on_error=False)
+        app(sys.argv[1:], print_error=False, exit_on_error=False)
     except CycloptsError as exc:
         chain = " ".join(exc.command_chain or ())
         hint = f"See: scs {chain} --help" if chain else "See: scs --help"
