@@ -64,8 +64,20 @@ def test_a_command_that_is_not_understood_is_exit_code_2(
 ) -> None:
     answer = scs(*arguments)
     assert answer.returncode == 2
-    assert answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert answer.stderr.startswith("shared-context-server: ")
+    assert answer.stderr.count("\n") == 1
+    assert "--help" in answer.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_completes_commands_and_options(scs: Run, shell: str) -> None:
+    answer = scs("completion", shell, "--name", "scs")
+    assert answer.returncode == 0
+    for word in ("doctor", "sessions", "expected-version"):
+        assert word in answer.stdout
+    if shell == "bash":
+        said = subprocess.run(["bash", "-n"], input=answer.stdout, text=True, check=False)
+        assert said.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "status", "migrate", "client-config claude"])

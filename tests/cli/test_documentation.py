@@ -13,6 +13,7 @@ import pytest
 
 from shared_context_server.cli import reference
 from shared_context_server.cli.clients import Client
+from shared_context_server.remote import exits
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
@@ -72,6 +73,23 @@ def test_every_tool_and_its_arguments_are_in_the_reference() -> None:
     for tool in TOOLS:
         for argument in set(tool.input_schema["properties"]) - {"auth_token"}:
             assert f"| `{argument}` |" in sections[tool.name]
+
+
+def test_every_command_has_an_example_and_every_exit_code_its_meaning() -> None:
+    page = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    written = page.split("\n## Reference\n")[0]
+    for words, _ in reference.list_commands():
+        assert re.search(rf"^    .*\bscs {words}\b", written, re.MULTILINE), words
+        assert f"\n### scs {words}\n" in page
+    codes = {code for code in vars(exits).values() if isinstance(code, int)}
+    for code in codes:
+        assert re.search(rf"^\| ([\d, ]*, )?{code}(, \d+)* \|", written, re.MULTILINE), code
+
+
+def test_every_option_of_a_command_is_explained() -> None:
+    for words, command in reference.list_commands():
+        for argument in command.assemble_argument_collection():
+            assert argument.parameter.help or not argument.show, (words, argument.names)
 
 
 def test_every_setting_has_a_meaning() -> None:

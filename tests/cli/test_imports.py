@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cli.conftest import PATIENCE_S, STOP_S
+from tests.cli.conftest import PATIENCE_S, STOP_S, Serve
 
 # What takes a tenth of a second or more, or megabytes, and what brings such things with it. Not
 # sqlite3, which measuring coverage imports.
@@ -93,6 +93,9 @@ def list_imported(program: str, arguments: list[str], env: dict[str, str], cwd: 
         ("token --agent-id a", STORAGE),
         ("keys create --agent-id a", STORAGE),
         ("status --help", STORAGE - {"aiosqlite"}),
+        ("tail --help", set()),
+        ("memory set --help", set()),
+        ("top --help", set()),
         ("migrate", STORAGE),
     ],
 )
@@ -101,6 +104,15 @@ def test_a_command_imports_of_what_is_heavy_only_what_it_uses(
 ) -> None:
     imported = list_imported(PROGRAM, command.split(), env, tmp_path)
     assert imported & HEAVY == used
+
+
+def test_a_command_that_talks_to_a_server_imports_nothing_of_it(
+    serve: Serve, env: dict[str, str], tmp_path: Path
+) -> None:
+    with serve():
+        for command in ("sessions", "agents", "memory list", "tail", "top"):
+            imported = list_imported(PROGRAM, command.split(), env, tmp_path)
+            assert imported & HEAVY == set(), command
 
 
 def test_a_server_has_imported_after_its_first_calls_nothing_that_these_do_not_need(

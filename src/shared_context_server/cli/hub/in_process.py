@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -16,12 +19,12 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.failures import CommandFailed
-from shared_context_server.cli.hub.calls import Answer, Call
+from shared_context_server.cli.hub.calls import Answer, Call, make_failure
 from shared_context_server.cli.hub.place import AGENT_TYPE
 from shared_context_server.cli.options import load_options
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import SharedContextError
-from shared_context_server.models import EventKind, Message
+from shared_context_server.models import Event, EventKind, Message
 from shared_context_server.remote import exits
 from shared_context_server.remote.events import LogSetBack, StreamEvent
 from shared_context_server.server import Server, open_server
@@ -32,6 +35,8 @@ from shared_context_server.tools.messages import MessageItem
 
 _MESSAGE = TypeAdapter(MessageItem)
 _NAME_OPTIONS = ("--as", "--as")
+_MAX_WAITING = 1000  # messages that were read and are not printed yet
+_END_S = 5.0
 
 
 class LocalHub:
@@ -63,9 +68,13 @@ class LocalHub:
     ) -> Generator[Iterator[StreamEvent]]:
         feed = self._portal.call(self._open_feed, session_id, last_id)
         stream = feeds.stream(self._server.services, self._connection.caller, feed)
-        closing = aclosing(stream)
-        with self._portal.wrap_async_context_manager(closing):
-            yield self._events(stream, by_id=session_id is None)
+        items = _Items()
+        pumping = self._portal.start_task_soon(items.take_all, stream)
+        try:
+            yield self._events(items, by_id=session_id is None)
+        finally:
+            pumping.cancel()
+            items.has_ended.wait(_END_S)
 
     async def _open_feed(self, session_id: str | None, last_id: int | None) -> feeds.Feed:
         services, caller = self._server.services, self._connection.caller
@@ -73,13 +82,9 @@ class LocalHub:
             return await feeds.open_all_sessions_feed(services, caller, last_id)
         return await feeds.open_session_feed(services, caller, session_id, last_id)
 
-    def _events(self, stream: Any, *, by_id: bool) -> Iterator[StreamEvent]:
+    def _events(self, items: _Items, *, by_id: bool) -> Iterator[StreamEvent]:
         yield StreamEvent("opened", 0, {})
-        while True:
-            try:
-                item = self._portal.call(anext, stream)
-            except StopAsyncIteration:
-                return
+        while (item := items.get()) is not None:
             if isinstance(item, Message):
                 shown = _MESSAGE.dump_python(MessageItem.of(item), mode="json")
                 yield StreamEvent("message", item.id if by_id else item.seq, shown)
@@ -87,6 +92,38 @@ class LocalHub:
                 raise LogSetBack
             else:
                 yield StreamEvent(item.kind.value, 0, {"session_id": item.session_id})
+
+
+class _Items:
+    """Hands what a stream yields over to another thread, a bounded number at a time."""
+
+    def __init__(self) -> None:
+        self._queue: Queue[Message | Event | None] = Queue()
+        self._free = asyncio.Semaphore(_MAX_WAITING)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.has_ended = threading.Event()
+
+    async def take_all(self, stream: AsyncGenerator[Message | Event]) -> None:
+        """Take everything, until the stream ends or this is cancelled."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with aclosing(stream):
+                async for item in stream:
+                    await self._put(item)
+            await self._put(None)
+        finally:
+            self.has_ended.set()
+
+    async def _put(self, item: Message | Event | None) -> None:
+        await self._free.acquire()
+        self._queue.put(item)
+
+    def get(self) -> Message | Event | None:
+        """The next item; None at the end of the stream."""
+        item = self._queue.get()
+        if item is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._free.release)
+        return item
 
 
 @contextmanager
@@ -97,18 +134,23 @@ def open_local_hub(data_dir: Path, agent_id: str) -> Generator[LocalHub]:
         EnvironmentOwner.SERVER, {"data_dir": data_dir, "log_level": LogLevel.WARNING}
     )
     _require_schema(settings)
+    place = str(data_dir)
+    if settings.database_url is not None:
+        place = without_password(settings.database_url)
+    failure: BaseException | None = None
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_server(settings)) as server,
     ):
-        connection = portal.call(_connect, server, agent_id)
-        place = str(data_dir)
-        if settings.database_url is not None:
-            place = without_password(settings.database_url)
         try:
-            yield LocalHub(portal, server, connection, place)
-        except SharedContextError as exc:
-            raise CommandFailed(exc.message, exc.hint) from exc
+            yield LocalHub(portal, server, portal.call(_connect, server, agent_id), place)
+        # Raised below: the task groups of an open server would wrap it.
+        except BaseException as exc:  # noqa: BLE001 - see above
+            failure = exc
+    if isinstance(failure, SharedContextError):
+        raise make_failure(failure.message, failure.code, failure.hint) from failure
+    if failure is not None:
+        raise failure
 
 
 def _require_schema(settings: Settings) -> None:

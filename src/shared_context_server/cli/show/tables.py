@@ -9,6 +9,7 @@ from shared_context_server.cli.show.values import is_terminal, note
 
 Row = dict[str, Any]
 
+_GAP = 2  # spaces between columns
 _LEAST_WIDTH = 12  # of a column that is cut
 
 
@@ -48,22 +49,25 @@ def _print_on_terminal(columns: Sequence[Column], cells: list[list[str]]) -> Non
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    widths = {
-        column: max(cell_len(text) for text in (column.head, *texts))
+    console = Console(highlight=False)
+    widths = [
+        max(cell_len(text) for text in (column.head, *texts))
         for column, texts in zip(columns, zip(*cells, strict=True), strict=True)
-    }
-    for column in columns:
+    ]
+    fixed = sum(width for column, width in zip(columns, widths, strict=True) if not column.is_wide)
+    left = console.width - fixed - _GAP * (len(columns) - 1)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
         table.add_column(
             column.head,
             justify="right" if column.is_right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=_LEAST_WIDTH if column.is_wide else widths[column],
+            width=min(width, max(_LEAST_WIDTH, left)) if column.is_wide else width,
         )
     for line in cells:
         table.add_row(*map(Text, line))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def tell_more(answer: Row) -> None:
