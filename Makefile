@@ -26,12 +26,13 @@ FRAMEWORKS := .venv-frameworks
 AGENT_SDK := $(FRAMEWORKS)/agent-sdk
 CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
 SEMANTIC := $(FRAMEWORKS)/semantic
+BROWSER := $(FRAMEWORKS)/browser
 TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test test-fast test-postgres test-deploy rehearse lint lint-deploy format docs client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas test-conformance record-corpus test-browser test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -111,6 +112,15 @@ test-semantic: $(SEMANTIC)/.made ## search by meaning with a real model, in an e
 $(SEMANTIC)/.made: requirements/semantic.txt $(INSTALLER) | $(VENV_STAMP)
 	@echo "setup: making $(SEMANTIC) from requirements/semantic.txt"
 	@$(INSTALL) --new --without-pip --into $(SEMANTIC) requirements/semantic.txt --editable .
+	@touch $@
+
+test-browser: $(BROWSER)/.made ## the dashboard in Chromium, driven by Playwright; CHROMIUM=/path names another one
+	$(BROWSER)/bin/python -m pytest tests/browser $(ARGS)
+
+# Not in .venv for its size: Playwright's wheel carries Node, 120 MB. It downloads no browser.
+$(BROWSER)/.made: requirements/browser.txt $(INSTALLER) | $(VENV_STAMP)
+	@echo "setup: making $(BROWSER) from requirements/browser.txt"
+	@$(INSTALL) --new --without-pip --into $(BROWSER) requirements/browser.txt --editable .
 	@touch $@
 
 langchain_ADAPTER := langchain.py langgraph.py
@@ -260,6 +270,7 @@ lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
+	$(UV_COMPILE) pyproject.toml --group browser --group dev --constraints requirements/dev.txt --output-file requirements/browser.txt
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt
 	$(UV_COMPILE) pyproject.toml --extra semantic --group semantic --group dev --constraints requirements/dev.txt --output-file requirements/semantic.txt
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from shared_context_server.server import Server, open_server
 from tests.rest.conftest import BASE_URL, client_of
 from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 
+PATIENCE_S = 30
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]{64})"')
 
 
@@ -94,4 +98,68 @@ def text_of(page: httpx.Response) -> str:
     return " ".join(html.unescape(without_tags).split())
 
 
-SignIn = Callable[..., Any]
+@dataclass(frozen=True)
+class Sent:
+    """One event of a stream."""
+
+    event: str
+    data: str
+    id: str
+
+
+class Stream:
+    """The events of a page's stream, as they come."""
+
+    def __init__(self, messages: asyncio.Queue[Any]) -> None:
+        self._messages = messages
+        self._rest = ""
+        self.status = 0
+
+    async def begin(self) -> None:
+        start = await asyncio.wait_for(self._messages.get(), PATIENCE_S)
+        self.status = start["status"]
+
+    async def next(self) -> Sent:
+        while True:
+            while "\n\n" not in self._rest:
+                message = await asyncio.wait_for(self._messages.get(), PATIENCE_S)
+                self._rest += message["body"].decode()
+            block, _, self._rest = self._rest.partition("\n\n")
+            fields: dict[str, list[str]] = {}
+            for line in block.split("\n"):
+                name, _, value = line.partition(": ")
+                fields.setdefault(name, []).append(value)
+            if "event" in fields:
+                data = "\n".join(fields.get("data", []))
+                return Sent(fields["event"][0], data, fields.get("id", [""])[0])
+
+
+@asynccontextmanager
+async def follow(server: Server, browser: httpx.AsyncClient, path: str) -> AsyncIterator[Stream]:
+    """Open a stream as this browser; it hangs up at the end of the block."""
+    request = browser.build_request("GET", path)
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    requests = asyncio.Queue[dict[str, Any]]()
+    requests.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": request.url.path,
+        "raw_path": request.url.raw_path,
+        "query_string": request.url.query,
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": ("127.0.0.1", 40000),
+        "server": ("127.0.0.1", 23456),
+    }
+    serving = asyncio.ensure_future(server.app(scope, requests.get, messages.put))
+    try:
+        stream = Stream(messages)
+        await stream.begin()
+        yield stream
+    finally:
+        requests.put_nowait({"type": "http.disconnect"})
+        await asyncio.wait_for(serving, PATIENCE_S)

@@ -14,7 +14,10 @@ from shared_context_server.ui import (
     keys,
     leases,
     memory,
+    search,
     server,
+    session,
+    session_actions,
     sessions,
     tasks,
 )
@@ -28,6 +31,9 @@ from shared_context_server.ui.templates import LateAssets
 PAGES: tuple[Page, ...] = (
     *fleet.PAGES,
     *sessions.PAGES,
+    *session.PAGES,
+    *session_actions.PAGES,
+    *search.PAGES,
     *tasks.PAGES,
     *memory.PAGES,
     *leases.PAGES,

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
+from shared_context_server.display import show_printable
 from shared_context_server.ui.static_files import StaticFile, load_static_files
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-_BIDI_CONTROLS = dict.fromkeys(
-    (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ def _load() -> Assets:
         "utc": to_utc_text,
         "number": "{:,}".format,
         "pretty_json": to_pretty_json,
-        "plain": to_plain,
+        "plain": show_printable,
     }
     environment.globals |= {"digests": {name: file.digest for name, file in files.items()}}
     names = environment.list_templates(extensions=["html"])
@@ -85,12 +82,5 @@ def to_utc_text(moment: datetime) -> str:
 
 
 def to_pretty_json(value: Any) -> str:
-    """Return a JSON value indented for people. Characters that turn the direction of the text are
-    replaced, so that what is read is in the order of what is stored."""
-    return to_plain(to_json(value, indent=2).decode())
-
-
-def to_plain(text: str) -> str:
-    """Return the text with the characters that turn its direction replaced by U+FFFD. They could make
-    a name or a message read as another one."""
-    return text.translate(_BIDI_CONTROLS)
+    """Return a JSON value indented for people, with escapes as the filter `plain` writes them."""
+    return show_printable(to_json(value, indent=2).decode())

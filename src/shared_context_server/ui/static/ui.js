@@ -9,9 +9,9 @@
 
   const steps = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
   function ago(moment) {
     const seconds = (moment - Date.now()) / 1000;
@@ -31,7 +31,6 @@
     }
   }
 
-  // Times left until something ends: data-until on a time, shown as "in 42 sec.".
   setInterval(() => { if (!document.hidden) showTimes(document); }, 10000);
 
   // ---- small parts
@@ -106,6 +105,7 @@
   // events are given to those who listen to "live:NAME". A hidden tab has no stream; the id of the last
   // event is where the next stream begins.
 
+  const REFRESH_MS = 3000;
   const RETRY_MS = [1000, 2000, 5000, 10000, 30000];
 
   class Live {
@@ -157,11 +157,22 @@
         source.addEventListener(name, (event) => {
           if (event.lastEventId) this.lastId = event.lastEventId;
           document.dispatchEvent(new CustomEvent("live:" + name, { detail: event.data }));
+          this.refresh();
         });
       }
     }
 
+    // At once, and then again after a while if more has happened meanwhile.
     refresh() {
+      if (this.refreshing) {
+        this.isStale = true;
+        return;
+      }
+      this.refreshing = setTimeout(() => {
+        this.refreshing = null;
+        if (this.isStale) this.refresh();
+      }, REFRESH_MS);
+      this.isStale = false;
       document.body.dispatchEvent(new CustomEvent("refresh-live", { bubbles: true }));
     }
 
@@ -171,6 +182,157 @@
       this.source = null;
     }
   }
+
+  // ---- the log of a session
+  //
+  // Messages are only ever added at the end, so nothing moves. While the log is paused they are kept
+  // aside; while the reader has scrolled up they are added out of sight. In both cases a button counts
+  // them.
+
+  const MAX_KEPT = 1000; // messages on the page, and as many aside: then the newest are asked for anew
+
+  class Log {
+    constructor(element) {
+      this.element = element;
+      this.pause = document.querySelector("[data-pause]");
+      this.more = document.querySelector("[data-new]");
+      this.aside = [];
+      this.unseen = 0;
+      this.isPaused = false;
+      this.last = this.findLast();
+      this.pause.hidden = false;
+      this.pause.addEventListener("click", () => this.setPaused(!this.isPaused));
+      this.more.addEventListener("click", () => this.goOn());
+      window.addEventListener("scroll", () => this.noteScroll(), { passive: true });
+      document.addEventListener("live:message", (event) => this.add(event.detail));
+      if (!location.hash) this.toEnd();
+    }
+
+    findLast() {
+      const all = this.element.querySelectorAll(".message");
+      return all.length ? Number(all[all.length - 1].dataset.seq) : 0;
+    }
+
+    isAtEnd() {
+      return window.innerHeight + window.scrollY >= root.scrollHeight - 60;
+    }
+
+    toEnd() {
+      window.scrollTo({ top: root.scrollHeight, behavior: "instant" });
+    }
+
+    add(html) {
+      if (this.isPaused) {
+        this.aside.push(html);
+        if (this.aside.length > MAX_KEPT) this.aside.shift();
+        this.count(1);
+        return;
+      }
+      const wasAtEnd = this.isAtEnd();
+      if (!this.append(html)) return;
+      if (wasAtEnd) {
+        while (this.element.querySelectorAll(".message").length > MAX_KEPT) this.element.querySelector(".message").remove();
+        this.toEnd();
+      } else {
+        this.count(1);
+      }
+    }
+
+    // A message may come twice after a reconnection: it is added once.
+    append(html) {
+      const place = document.createElement("template");
+      place.innerHTML = html;
+      const message = place.content.querySelector(".message");
+      if (!message || Number(message.dataset.seq) <= this.last) return false;
+      this.last = Number(message.dataset.seq);
+      this.element.append(message);
+      document.querySelector("[data-log-empty]")?.remove();
+      showTimes(message);
+      window.htmx.process(message);
+      return true;
+    }
+
+    count(number) {
+      this.unseen += number;
+      this.more.hidden = this.unseen === 0;
+      this.more.querySelector("[data-new-text]").textContent = this.unseen + " new";
+    }
+
+    setPaused(isPaused) {
+      this.isPaused = isPaused;
+      this.pause.setAttribute("aria-pressed", String(isPaused));
+      this.pause.querySelector("span").textContent = isPaused ? "Paused" : "Pause";
+      const live = document.querySelector("[data-live]");
+      live.dataset.held = isPaused ? "true" : "false";
+      if (!isPaused) this.release();
+    }
+
+    release() {
+      const kept = this.aside.splice(0);
+      if (kept.length >= MAX_KEPT) return location.reload();
+      kept.forEach((html) => this.append(html));
+    }
+
+    goOn() {
+      if (this.isPaused) this.setPaused(false);
+      this.count(-this.unseen);
+      this.toEnd();
+      this.element.focus({ preventScroll: true });
+    }
+
+    noteScroll() {
+      if (!this.isPaused && this.unseen && this.isAtEnd()) this.count(-this.unseen);
+    }
+  }
+
+  // Older messages come in above what is read, which stays where it is.
+  let heightBefore = 0;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.target.id === "older") heightBefore = root.scrollHeight - window.scrollY;
+  });
+  document.addEventListener("htmx:afterSettle", () => {
+    if (!heightBefore) return;
+    window.scrollTo({ top: root.scrollHeight - heightBefore, behavior: "instant" });
+    heightBefore = 0;
+  });
+
+  document.addEventListener("click", (event) => {
+    const reply = event.target.closest("[data-reply]");
+    const form = document.getElementById("post");
+    if (reply && form) {
+      event.preventDefault();
+      form.elements.reply_to.value = reply.dataset.reply;
+      form.querySelector("[data-reply-name]").textContent = "#" + reply.dataset.replySeq;
+      form.querySelector(".reply-note").hidden = false;
+      form.elements.content.focus();
+    }
+    if (event.target.closest("[data-reply-cancel]")) {
+      form.elements.reply_to.value = "";
+      form.querySelector(".reply-note").hidden = true;
+    }
+    const jump = event.target.closest("[data-jump]");
+    if (jump && document.getElementById(jump.dataset.jump)) {
+      event.preventDefault();
+      location.hash = jump.dataset.jump;
+    }
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.id === "post-content") event.target.form.requestSubmit();
+  });
+
+  // Filters that are not used do not stand in the address.
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("form[data-tidy]")) return;
+    for (const field of event.target.elements) if (field.name && !field.value) field.disabled = true;
+  });
+  window.addEventListener("pageshow", () => {
+    for (const field of document.querySelectorAll("form[data-tidy] :disabled")) field.disabled = false;
+  });
 
   // ---- start
 
@@ -185,6 +347,8 @@
     showTimes(document);
     prepareMenu();
     const element = document.querySelector("[data-live]");
-    if (element) window.dashboardLive = new Live(element);
+    if (element) new Live(element);
+    const log = document.querySelector("[data-log-live]");
+    if (log) new Log(log);
   });
 })();
