@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
 
@@ -39,7 +40,7 @@ async def show_tasks(page: PageRequest) -> Response:
         return await _show_sessions(page)
     state = _STATES.get(page.query.get("state", ""))
     session = (await _summarize(page, session_id)).session
-    shared = {"session": session, "live": page.address(EVENTS_PATH)}
+    shared: dict[str, Any] = {"session": session, "live": page.address(EVENTS_PATH)}
     if state is not None:
         listed = await tasks.list_tasks(
             page.services,
