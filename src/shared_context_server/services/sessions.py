@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from shared_context_server import policy
+from shared_context_server.errors import SessionNotFound
 from shared_context_server.models import (
     Access,
     AuditEntry,
@@ -129,6 +131,26 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
     )
     services.mentions.clear_page(caller, session_id, page.messages)
     return SessionDetail(summary, participants, page.messages)
+
+
+async def find_purposes(
+    services: Services, caller: Caller, session_ids: Iterable[str]
+) -> dict[str, str]:
+    """Return the purposes of these sessions by id, of those that the caller may see."""
+    policy.require_permission(caller, Permission.READ)
+
+    async def find(session_id: str) -> Session | None:
+        try:
+            return await services.store.sessions.get(session_id)
+        except SessionNotFound:
+            return None
+
+    found = await asyncio.gather(*(find(one) for one in dict.fromkeys(session_ids)))
+    return {
+        session.id: session.purpose
+        for session in found
+        if session is not None and policy.can_see_session(caller, session)
+    }
 
 
 async def close_session(services: Services, caller: Caller, session_id: str) -> Session:

@@ -25,14 +25,14 @@ class Bar:
 @dataclass(frozen=True, slots=True)
 class Chart:
     """One chart. `bars` are drawn above each other, `second` over them. `top` is the value of the upper
-    edge. `summary` says in words what it shows."""
+    edge. `latest`: the value of the last full minute. `summary` says in words what it shows."""
 
     title: str
     unit: str
     bars: list[Bar]
     second: list[Bar]
     second_name: str
-    now: str
+    latest: str
     top: str
     summary: str
     begin: datetime
@@ -51,11 +51,11 @@ def make_charts(last_hour: LastHour) -> list[Chart]:
     calls = [float(one.count) for one in totals]
     errors = [float(one.errors) for one in totals]
     return [
-        _make(last_hour, "Calls a minute", "calls", calls, errors, "errors"),
+        _make(last_hour, "Calls a minute", "", calls, errors, "errors"),
         _make(last_hour, "Time of a call, p95", "ms", p95, p50, "p50"),
-        _make(last_hour, "Waiting calls and streams", "at once", [m.waiters for m in minutes]),
-        _make(last_hour, "Writer queue", "writes", [m.queue for m in minutes]),
-        _make(last_hour, "Writes in a commit", "writes", batch),
+        _make(last_hour, "Waiting calls and streams", "", [m.waiters for m in minutes]),
+        _make(last_hour, "Writer queue", "", [m.queue for m in minutes]),
+        _make(last_hour, "Writes in a commit", "", batch),
     ]
 
 
@@ -80,9 +80,9 @@ def _make(
         bars=_draw(values, top, times, unit),
         second=_draw(second, top, times, second_name),
         second_name=second_name,
-        now=_show(values[-1]),
+        latest=_show(values[-2]),
         top=_show(top),
-        summary=f"{title}: {_show(values[-1])} {unit} now, at most {_show(values[highest])} at "
+        summary=f"{title}: {_show(values[-2])} {unit} in the last full minute, at most {_show(values[highest])} at "
         f"{times[highest]}.{beside}",
         begin=minutes[0].begin,
         end=minutes[-1].begin,
@@ -112,11 +112,11 @@ def _milliseconds(seconds: float | None) -> float:
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 5, 10, … that is not smaller."""
+    """Return the next round number that is not smaller."""
     if value <= 1:
         return 1.0
     power: float = 10 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value)
 
 
 def _show(value: float) -> str:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from shared_context_server.models import EventKind
 from shared_context_server.services.fleet import get_fleet
 from shared_context_server.services.leases import list_leases, list_visible_leases
+from shared_context_server.services.sessions import find_purposes
 from shared_context_server.ui.live import change_stream
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.queries import read_text
@@ -29,8 +30,10 @@ async def show_leases(page: PageRequest) -> Response:
         held = await list_visible_leases(page.services, page.caller, limit=PAGE_SIZE, cursor=cursor)
     graph = (await get_fleet(page.services, page.caller, limit=1)).graph
     waits = [one for one in graph.waits if session_id in ("", one.session_id)]
+    ids = {one.session_id for one in held.leases if one.session_id is not None}
     return page.render(
         "leases.html",
+        purposes=await find_purposes(page.services, page.caller, sorted(ids)),
         leases=held.leases,
         next_cursor=held.next_cursor,
         session_id=session_id,

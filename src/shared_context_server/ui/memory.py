@@ -86,6 +86,7 @@ async def show_entry(page: PageRequest) -> Response:
         entry=entry,
         place=place,
         scope=place.scope.value,
+        purpose=await _find_purpose(page, place.session_id),
         members=_list_members(entry.value),
         count=len(entry.value) if isinstance(entry.value, dict | list) else None,
         size=len(to_json(entry.value)),
@@ -152,6 +153,12 @@ def _entry_address(page: PageRequest, place: MemoryAddress) -> str:
 
 def _may_write(page: PageRequest) -> bool:
     return page.caller.is_admin or Permission.WRITE in page.caller.permissions
+
+
+async def _find_purpose(page: PageRequest, session_id: str | None) -> str | None:
+    if session_id is None:
+        return None
+    return (await sessions.find_purposes(page.services, page.caller, [session_id])).get(session_id)
 
 
 async def _list_sessions(page: PageRequest, chosen: str | None) -> list[tuple[str, str]]:

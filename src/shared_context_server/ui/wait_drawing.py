@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shared_context_server.services.wait_graph import Thread, Wait, WaitGraph, list_threads
+from shared_context_server.services.wait_graph import (
+    Thread,
+    Wait,
+    WaitGraph,
+    find_circles,
+    list_threads,
+)
 
 MAX_DRAWN = 30  # waits; a table has all of them
 NODE_WIDTH, NODE_HEIGHT = 168, 42
 COLUMN_GAP, ROW_GAP, MARGIN = 132, 16, 12
-RETURN_DEPTH = 34  # of the line that closes a circle, below its nodes
+RETURN_DEPTH, RETURN_ROWS = 34, 0.5  # of the line that closes a circle, below its nodes
 _NAME_CHARS, _LABEL_CHARS = 21, 17
 
 
@@ -59,7 +65,7 @@ def draw(graph: WaitGraph) -> Drawing | None:
     waits = graph.waits[:MAX_DRAWN]
     if not waits:
         return None
-    places = _place(waits)
+    places, rows = _place(waits)
     deepest = max(column for column, _ in places.values())
     stuck = {wait.waiter for wait in waits if wait.is_deadlock}
     waiters = {wait.waiter for wait in waits}
@@ -85,61 +91,58 @@ def draw(graph: WaitGraph) -> Drawing | None:
         nodes=nodes,
         edges=edges,
         width=2 * MARGIN + (deepest + 1) * NODE_WIDTH + deepest * COLUMN_GAP,
-        height=max(node.y for node in nodes)
-        + NODE_HEIGHT
-        + MARGIN
-        + (RETURN_DEPTH if stuck else 0),
+        height=round(2 * MARGIN + rows * (NODE_HEIGHT + ROW_GAP) - ROW_GAP),
         summary=_summarize(graph),
         left_out=len(graph.waits) - len(waits),
     )
 
 
-def _place(waits: Sequence[Wait]) -> dict[Thread, tuple[int, float]]:
-    """Return the column of each instance, counted from whom nobody waits past, and its row.
+def _place(waits: Sequence[Wait]) -> tuple[dict[Thread, tuple[int, float]], float]:
+    """Return the column of each instance, counted from the right, and its row; and the number of rows.
 
     Each instance waits for one other at most, so without the waits that close circles these are trees.
     Leaves get rows one after the other, others the middle of those that wait for them.
     """
     waiting_for: defaultdict[Thread, list[Thread]] = defaultdict(list)
     holder_of = {wait.waiter: wait.holder for wait in waits}
-    closing = _find_closing(holder_of)
+    circles = find_circles(holder_of)
+    ends = {circle[-1]: circle for circle in circles}
+    in_circle = {thread for circle in circles for thread in circle}
     for waiter, holder in holder_of.items():
-        if waiter not in closing:
+        if waiter not in ends:
             waiting_for[holder].append(waiter)
-    roots = [one for one in list_threads(waits) if one not in holder_of or one in closing]
+    for waiters in waiting_for.values():
+        waiters.sort(
+            key=lambda one: one in in_circle
+        )  # the line back passes below: so they come last
     places: dict[Thread, tuple[int, float]] = {}
-    next_row = 0
-    for root in roots:
-        order: list[tuple[Thread, int]] = []
-        stack = [(root, 0)]
-        while stack:
-            thread, column = stack.pop()
-            order.append((thread, column))
-            stack += [(one, column + 1) for one in waiting_for[thread]]
-        for thread, column in reversed(order):
+    row = 0.0
+    for root in (one for one in list_threads(waits) if one not in holder_of or one in ends):
+        for thread, column in _walk(root, waiting_for):
             rows = [places[one][1] for one in waiting_for[thread]]
             if not rows:
-                places[thread] = column, next_row
-                next_row += 1
+                places[thread] = column, row
+                row += 1
             else:
-                places[thread] = column, (min(rows) + max(rows)) / 2
-        if root in closing:
-            next_row += 1  # room for the line that closes the circle
-    return places
+                places[thread] = (
+                    column,
+                    rows[-1] if thread in in_circle else (rows[0] + rows[-1]) / 2,
+                )
+        if root in ends:
+            row += RETURN_ROWS
+    return places, row
 
 
-def _find_closing(holder_of: dict[Thread, Thread]) -> set[Thread]:
-    """Return one instance of each circle: without its wait there is no circle."""
-    closing: set[Thread] = set()
-    walk_of: dict[Thread, int] = {}
-    for number, start in enumerate(holder_of):
-        node, last = start, start
-        while node in holder_of and node not in walk_of:
-            walk_of[node] = number
-            last, node = node, holder_of[node]
-        if node in holder_of and walk_of.get(node) == number and holder_of[last] == node:
-            closing.add(last)
-    return closing
+def _walk(root: Thread, waiting_for: Mapping[Thread, Sequence[Thread]]) -> list[tuple[Thread, int]]:
+    """Return the tree below a root with the column of each, children before their parents and in
+    their order."""
+    found: list[tuple[Thread, int]] = []
+    stack = [(root, 0)]
+    while stack:
+        thread, column = stack.pop()
+        found.append((thread, column))
+        stack += [(one, column + 1) for one in waiting_for.get(thread, ())]
+    return found[::-1]
 
 
 def _connect(wait: Wait, start: tuple[int, int], end: tuple[int, int]) -> Edge:
