@@ -17,11 +17,13 @@ from shared_context_server.search_index.errors import engine_errors
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Commit, Progress, find_commit, read_progress
 from shared_context_server.search_index.queries import CandidateQuery, QueryMaker, Scope
+from shared_context_server.search_index.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import tantivy
 
 _MAX_COUNTS = 100
+_READ_AT_ONCE = 500  # documents, whose words are read within a search, in some milliseconds
 
 
 class Candidate(NamedTuple):
@@ -32,13 +34,18 @@ class Candidate(NamedTuple):
 
 
 class Snapshot:
-    """One state of the index. It does not change."""
+    """One state of the index. It does not change. `vocabulary`: the words of this state or of an
+    earlier one, None until they are read."""
 
-    def __init__(self, index: tantivy.Index, progress: Progress) -> None:
+    def __init__(
+        self, index: tantivy.Index, progress: Progress, vocabulary: Vocabulary | None = None
+    ) -> None:
         self._searcher = index.searcher()
+        self._documents = self._searcher.num_docs
         self._queries = QueryMaker(index.schema)
         self._counts: dict[Scope, int] = {}
         self.progress = progress
+        self.vocabulary = vocabulary
 
     @property
     def covers_up_to_id(self) -> int:
@@ -48,11 +55,26 @@ class Snapshot:
     def find(self, query: CandidateQuery) -> list[Candidate]:
         """Return the candidates, best or newest first. Raises IndexUnusable."""
         with engine_errors():
-            found = self._search(self._queries.find(query), query)
-            if len(found) < query.enough:
-                containing = self._queries.find_containing(query)
+            if self._documents <= _READ_AT_ONCE and self.is_vocabulary_stale:
+                self.read_vocabulary()
+            vocabulary = self.vocabulary
+            list_containing = None if vocabulary is None else vocabulary.list_containing
+            found = self._search(self._queries.find(query, list_containing), query)
+            is_known = vocabulary is not None and vocabulary.documents == self._documents
+            if len(found) < query.enough and not is_known:
+                containing = self._queries.walk_containing(query)
                 found += [] if containing is None else self._search(containing, query)
             return found
+
+    @property
+    def is_vocabulary_stale(self) -> bool:
+        """Whether many words may be missing in the vocabulary."""
+        return self.vocabulary is None or self.vocabulary.is_stale(self._documents)
+
+    def read_vocabulary(self) -> None:
+        """Read the words of this state. It takes up to a second. Raises IndexUnusable."""
+        with engine_errors():
+            self.vocabulary = Vocabulary(self._searcher)
 
     def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:
         if query.newest_first:
@@ -129,7 +151,8 @@ class IndexReader:
             while opened.commit != (commit := find_commit(generation)):
                 progress = read_progress(generation)
                 opened.index.reload()
-                opened.snapshot = Snapshot(opened.index, progress)
+                words = None if opened.snapshot is None else opened.snapshot.vocabulary
+                opened.snapshot = Snapshot(opened.index, progress, words)
                 opened.commit = commit
             self._opened = opened
             return opened.snapshot

@@ -47,6 +47,7 @@ from shared_context_server.services.search_request import (
     Within,
 )
 from shared_context_server.services.slices import run_in_slices
+from shared_context_server.services.terms import Kind as TermKind
 from shared_context_server.services.terms import QueryTerm, query_terms
 from shared_context_server.services.uncovered import Uncovered
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
@@ -60,10 +61,15 @@ CANDIDATES_OF_LATER_PAGES = 1_000
 HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
 NEAREST = 200  # what a semantic search puts in order of time
 MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
+FREQUENT = 50  # texts; two typos in a word of so many are not looked for
+MIN_COMMON = 500  # texts; words similar to one of so many, and of this share, are not looked for
+COMMON_SHARE = 0.02
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
+# Lower in scripts without spaces: the scorer compares single letters there too, not only pairs.
+RUN_SHARE = 0.35
 
 _KINDS = {
     Within.MESSAGES: (DocumentKind.MESSAGE,),
@@ -271,6 +277,7 @@ async def _look_up(search: _Search) -> Looked | None:
     if not terms:
         return None
     asked = _find_scope(search)
+    has_runs = any(term.kind is TermKind.RUN for term in terms)
     limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
     if request.cursor is not None:
         limit = CANDIDATES_OF_LATER_PAGES
@@ -299,9 +306,14 @@ async def _look_up(search: _Search) -> Looked | None:
                 for one, next_one in pairwise(terms)
                 if one.text != next_one.text
             ],
-            known=frozenset(term for term, number in counts.items() if number),
+            frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
+            common=frozenset(
+                term
+                for term, number in counts.items()
+                if number >= max(MIN_COMMON, COMMON_SHARE * texts)
+            ),
             with_metadata=request.search_metadata,
-            min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
+            min_share=(RUN_SHARE if has_runs else CANDIDATE_SHARE) * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
         )
         return Looked(snapshot.find(query), texts, snapshot)
