@@ -259,7 +259,7 @@ def _split(
     """Return the terms of which a document needs at least one, and those that are too light to
     reach `min_share` among themselves. The engine passes over documents with only the latter."""
     left = min_share - 1e-6
-    needed, further = [], []
+    needed, further = list[SoughtTerm](), list[SoughtTerm]()
     for term in sorted(terms, key=lambda term: term.weight):
         left -= term.weight
         (needed if left <= 0 else further).append(term)

@@ -6,6 +6,7 @@ Its functions take milliseconds and release the interpreter, so they run in a th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
     import tantivy
 
 _MAX_COUNTS = 100
+_LEAST_RECENCY = math.log2(3.0)  # the engine multiplies a score by log2(2 + recency)
 _READ_AT_ONCE = 500  # documents, whose words are read within a search, in some milliseconds
 
 
 class Candidate(NamedTuple):
-    """A document that may match: a message by its id, or a memory entry by its address."""
+    """A document that may match: a message by its id, or a memory entry by its address. `estimate`: its
+    share of the query, from 0 to 1 and a little more if words stand next to each other; 1 where
+    the newest come first."""
 
     message_id: int
     address: MemoryAddress | None
+    estimate: float
 
 
 class Snapshot:
@@ -85,13 +90,16 @@ class Snapshot:
             found = self._searcher.search(
                 made, limit=query.limit, count=False, weight_by_field="recency"
             )
-        addresses = [address for _, address in found.hits]
-        if not addresses:
+        if not found.hits:
             return []
-        numbers = self._searcher.fast_field_values("number", addresses)
+        numbers = self._searcher.fast_field_values("number", [address for _, address in found.hits])
         return [
-            Candidate(int(number), None) if number else Candidate(0, self._read_address(address))
-            for number, address in zip(numbers, addresses, strict=True)
+            Candidate(
+                int(number or 0),
+                None if number else self._read_address(address),
+                1.0 if query.newest_first else float(score) / _LEAST_RECENCY,
+            )
+            for number, (score, address) in zip(numbers, found.hits, strict=True)
         ]
 
     def count(self, scope: Scope) -> int:

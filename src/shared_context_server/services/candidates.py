@@ -28,11 +28,12 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Looked:
     """What the index answered. `count`: the documents that the caller may see. `snapshot`: the
-    state of the index."""
+    state of the index. `slack`: how much more a score may be than 100 times the estimate."""
 
     candidates: Sequence[Candidate]
     count: int
     snapshot: Snapshot
+    slack: float = 100.0
 
     @property
     def progress(self) -> Progress:
