@@ -13,6 +13,7 @@ import tantivy
 
 from shared_context_server.models import MemoryAddress
 from shared_context_server.search_index import folder
+from shared_context_server.search_index.documents import CONTENT
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.writer import IndexWriter
@@ -196,7 +197,7 @@ def list_terms(indexed: Indexed, prefix: str) -> list[str]:
     """Return the terms in the files of the index, also those of documents marked as deleted."""
     generation = indexed.folder.find_current()
     searcher = tantivy.Index.open(str(generation)).searcher()
-    return [term for term, _ in searcher.terms_with_prefix("terms", prefix)]
+    return [term for field in CONTENT for term, _ in searcher.terms_with_prefix(field, prefix)]
 
 
 def damage_a_file(root: Path) -> None:

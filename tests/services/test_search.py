@@ -95,10 +95,10 @@ async def test_most_of_a_log_is_not_compared(
     compared = 0
     score = search.score_in_steps
 
-    def count(query: Any, texts: Any) -> Any:
+    def count(query: Any, texts: Any, found: Any) -> Any:
         nonlocal compared
         compared += len(texts)
-        return score(query, texts)
+        return score(query, texts, found)
 
     monkeypatch.setattr(search, "score_in_steps", count)
     answer = await indexed.find("neddle common words")

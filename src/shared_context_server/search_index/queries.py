@@ -8,27 +8,41 @@ however often it stands in a text and however long the text is.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from shared_context_server.models import MemoryAddress, Visibility
 from shared_context_server.search_index.audience import CallerKeys
-from shared_context_server.search_index.documents import Kind, SoughtTerm, memory_key
+from shared_context_server.search_index.documents import (
+    CONTENT,
+    METADATA,
+    Kind,
+    SoughtTerm,
+    TextFields,
+    is_word,
+    memory_key,
+)
 from shared_context_server.storage.codec import encode_time
 
 if TYPE_CHECKING:
     import tantivy
 
-# What a similar term counts of the term itself.
+# What a similar term counts of the term itself, as the scorer has it.
 _LONGER = 0.92
-_ONE_EDIT = 0.88
-_TWO_EDITS = 0.75
+_CONTAINING = 0.85
+_MAX_TYPO = 0.9
 _ORDER = 0.03  # for all words next to each other in the query's order
 
 MIN_CONTAINED_CHARS = 3
-MAX_CONTAINED_TERMS = 3  # of a query; each takes up to a fifth of a second at a million messages
+MAX_CONTAINED_TERMS = 8  # of a query: for which longer words that contain them are looked up
+MAX_CONTAINING = 400  # longer words for each
+MAX_WALKED_TERMS = 3  # of a query; each takes up to a fifth of a second at a million messages
+
+
+ContainingWords = Callable[[str, int], list[str]]
+"""Returns words of the index that contain a text, at most as many as the number says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +61,19 @@ class Scope:
 @dataclass(frozen=True, slots=True)
 class CandidateQuery:
     """A query for candidates. `pairs`: terms that stand next to each other in it.
-    `known`: terms that occur in texts that the caller may see. `min_share`: how much of the terms' weight a document needs.
-    `enough`: with fewer
-    candidates, words within longer words are looked for too. `newest_first`: of all that reach it the newest, instead of the best."""
+    `frequent`: terms that occur in many texts that the caller may see; `common`: in so many that
+    similar words are not looked for. `min_share`: how much of the
+    terms' weight a document needs. `enough`: with fewer candidates, all words of the index are
+    walked for those that contain one of the terms. `newest_first`: of all that reach it the newest,
+    instead of the best."""
 
     terms: Sequence[SoughtTerm]
     scope: Scope
     limit: int
     enough: int = 1
     pairs: Sequence[tuple[str, str]] = ()
-    known: frozenset[str] = frozenset()
+    frequent: frozenset[str] = frozenset()
+    common: frozenset[str] = frozenset()
     with_metadata: bool = True
     min_share: float = 0.0
     newest_first: bool = False
@@ -71,32 +88,42 @@ class QueryMaker:
         self._engine = tantivy
         self._schema = schema
 
-    def find(self, query: CandidateQuery) -> tantivy.Query:
+    def find(
+        self, query: CandidateQuery, list_containing: ContainingWords | None = None
+    ) -> tantivy.Query:
         """Return the query for the candidates, best or newest first."""
-        fields = ("terms", "metadata") if query.with_metadata else ("terms",)
+        fields = (CONTENT, METADATA) if query.with_metadata else (CONTENT,)
         occur, make = self._engine.Occur, self._engine.Query
+        contained = {} if list_containing is None else _list_contained(query, list_containing)
+        needed, further = _split(query.terms, query.min_share)
         words = make.boolean_query(
-            [(occur.Should, self._term(term, fields, query.known)) for term in query.terms],
-            minimum_number_should_match=_count_needed(query.terms, query.min_share),
+            [
+                (occur.Should, self._term(term, fields, query, contained.get(term.text, ())))
+                for term in needed
+            ],
+            minimum_number_should_match=_count_needed(needed, further, query.min_share),
         )
+        others = [self._term(term, fields, query, contained.get(term.text, ())) for term in further]
         near = [
             make.const_score_query(
-                make.phrase_query(self._schema, "terms", list(pair)), _ORDER / len(query.pairs)
+                make.phrase_query(self._schema, CONTENT.find(pair[0]), list(pair)),
+                _ORDER / len(query.pairs),
             )
             for pair in query.pairs
+            if CONTENT.find(pair[0]) == CONTENT.find(pair[1])
         ]
         return make.boolean_query(
             [
                 (occur.Must, words),
                 *self._filters(query.scope),
-                *[(occur.Should, pair) for pair in near],
+                *[(occur.Should, other) for other in (*others, *near)],
             ]
         )
 
     def count_with(self, term: str, scope: Scope) -> tantivy.Query:
         """Return the query for the documents of the scope that have the term."""
         make = self._engine.Query
-        has_term = make.term_query(self._schema, "terms", term, "basic")
+        has_term = make.term_query(self._schema, CONTENT.find(term), term, "basic")
         must = self._engine.Occur.Must
         return make.boolean_query([(must, has_term), *self._filters(scope)])
 
@@ -144,58 +171,108 @@ class QueryMaker:
         )
 
     def _term(
-        self, term: SoughtTerm, fields: Sequence[str], known: frozenset[str]
+        self,
+        term: SoughtTerm,
+        fields: Sequence[TextFields],
+        query: CandidateQuery,
+        containing: Sequence[str],
     ) -> tantivy.Query:
         make = self._engine.Query
         found: list[tantivy.Query] = []
-        for field in fields:
+        for text_fields in fields:
             for text in (term.text, *term.alternatives):
-                exact = make.term_query(self._schema, field, text, "basic")
+                exact = make.term_query(self._schema, text_fields.find(text), text, "basic")
                 found.append(make.const_score_query(exact, term.weight))
+            similar = self._similar(term, text_fields, query)
+            if containing:
+                longer = make.term_set_query(self._schema, text_fields.words, list(containing))
+                similar.append((longer, _CONTAINING))
             found += [
-                make.const_score_query(query, term.weight * share)
-                for query, share in self._similar(term, field, is_known=term.text in known)
+                make.const_score_query(query, term.weight * share) for query, share in similar
             ]
         return make.disjunction_max_query(found)
 
     def _similar(
-        self, term: SoughtTerm, field: str, *, is_known: bool
+        self, term: SoughtTerm, fields: TextFields, query: CandidateQuery
     ) -> list[tuple[tantivy.Query, float]]:
-        """Return queries for similar terms, each with what they count. What is expensive is left
-        out where the term itself occurs: then it is hardly a mistake."""
+        """Return queries for similar terms, each with what they count. What is expensive is left out
+        where the term itself occurs in many texts: its like would hardly be among the best."""
         make = self._engine.Query
-        similar = []
+        similar: list[tuple[tantivy.Query, float]] = []
+        if term.text in query.common:
+            return similar
+        field = fields.find(term.text)
         if term.is_prefix:
-            longer = make.fuzzy_term_query(self._schema, field, term.text, 0, prefix=True)
-            similar.append((longer, _LONGER))
-        if term.max_edits > 0:
-            similar.append((make.fuzzy_term_query(self._schema, field, term.text, 1), _ONE_EDIT))
-        if term.max_edits > 1 and not is_known:
-            similar.append((make.fuzzy_term_query(self._schema, field, term.text, 2), _TWO_EDITS))
+            for name in dict.fromkeys((field, fields.codes)):
+                longer = make.fuzzy_term_query(self._schema, name, term.text, 0, prefix=True)
+                similar.append((longer, _LONGER))
+        for edits in range(1, term.max_edits + 1):
+            if edits == 1 or term.text not in query.frequent:
+                mistyped = make.fuzzy_term_query(self._schema, field, term.text, edits)
+                share = min(_MAX_TYPO, 1 - edits / len(term.text))
+                similar.append((mistyped, share))
         return similar
 
-    def find_containing(self, query: CandidateQuery) -> tantivy.Query | None:
+    def walk_containing(self, query: CandidateQuery) -> tantivy.Query | None:
         """Return the query for documents with a longer word that contains one of the query's words;
         None if these are too short. It looks at every word of the index, so it takes tenths of a
         second, and is meant for queries that have found little."""
         make, occur = self._engine.Query, self._engine.Occur
-        texts = [term.text for term in query.terms if term.is_prefix]
-        patterns = [f".*{re.escape(text)}.*" for text in texts if len(text) >= MIN_CONTAINED_CHARS]
-        if not patterns:
+        texts = [term.text for term in query.terms if _can_be_contained(term)]
+        if not texts:
             return None
         words = make.boolean_query(
             [
-                (occur.Should, make.regex_query(self._schema, "terms", pattern))
-                for pattern in patterns[:MAX_CONTAINED_TERMS]
+                (
+                    occur.Should,
+                    make.regex_query(self._schema, CONTENT.find(text), f".*{re.escape(text)}.*"),
+                )
+                for text in texts[:MAX_WALKED_TERMS]
             ]
         )
         return make.boolean_query([(occur.Must, words), *self._filters(query.scope)])
 
 
-def _count_needed(terms: Sequence[SoughtTerm], min_share: float) -> int:
-    """Return how many of the terms a document needs at least to have `min_share` of the weight."""
-    share, count = 0.0, 0
-    for weight in sorted((term.weight for term in terms), reverse=True):
+def _can_be_contained(term: SoughtTerm) -> bool:
+    return term.is_prefix and len(term.text) >= MIN_CONTAINED_CHARS
+
+
+def _list_contained(
+    query: CandidateQuery, list_containing: ContainingWords
+) -> dict[str, list[str]]:
+    """Return the longer words that contain each term, for those that weigh most."""
+    sought = [
+        term
+        for term in query.terms
+        if _can_be_contained(term) and is_word(term.text) and term.text not in query.common
+    ]
+    sought.sort(key=lambda term: -term.weight)
+    return {
+        term.text: list_containing(term.text, MAX_CONTAINING)
+        for term in sought[:MAX_CONTAINED_TERMS]
+    }
+
+
+def _split(
+    terms: Sequence[SoughtTerm], min_share: float
+) -> tuple[list[SoughtTerm], list[SoughtTerm]]:
+    """Return the terms of which a document needs at least one, and those that are too light to
+    reach `min_share` among themselves. The engine passes over documents with only the latter."""
+    left = min_share - 1e-6
+    needed, further = list[SoughtTerm](), list[SoughtTerm]()
+    for term in sorted(terms, key=lambda term: term.weight):
+        left -= term.weight
+        (needed if left <= 0 else further).append(term)
+    return (needed, further) if needed else (further, [])
+
+
+def _count_needed(
+    needed: Sequence[SoughtTerm], further: Sequence[SoughtTerm], min_share: float
+) -> int:
+    """Return how many of the needed terms a document must have to reach `min_share` with all of the
+    further ones."""
+    share, count = sum(term.weight for term in further), 0
+    for weight in sorted((term.weight for term in needed), reverse=True):
         if share >= min_share - 1e-6:
             break
         share += weight

@@ -6,6 +6,7 @@ Its functions take milliseconds and release the interpreter, so they run in a th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +18,39 @@ from shared_context_server.search_index.errors import engine_errors
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Commit, Progress, find_commit, read_progress
 from shared_context_server.search_index.queries import CandidateQuery, QueryMaker, Scope
+from shared_context_server.search_index.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import tantivy
 
 _MAX_COUNTS = 100
+_LEAST_RECENCY = math.log2(3.0)  # the engine multiplies a score by log2(2 + recency)
+_READ_AT_ONCE = 500  # documents, whose words are read within a search, in some milliseconds
 
 
 class Candidate(NamedTuple):
-    """A document that may match: a message by its id, or a memory entry by its address."""
+    """A document that may match: a message by its id, or a memory entry by its address. `estimate`: its
+    share of the query, from 0 to 1 and a little more if words stand next to each other; 1 where
+    the newest come first."""
 
     message_id: int
     address: MemoryAddress | None
+    estimate: float
 
 
 class Snapshot:
-    """One state of the index. It does not change."""
+    """One state of the index. It does not change. `vocabulary`: the words of this state or of an
+    earlier one, None until they are read."""
 
-    def __init__(self, index: tantivy.Index, progress: Progress) -> None:
+    def __init__(
+        self, index: tantivy.Index, progress: Progress, vocabulary: Vocabulary | None = None
+    ) -> None:
         self._searcher = index.searcher()
+        self._documents = self._searcher.num_docs
         self._queries = QueryMaker(index.schema)
         self._counts: dict[Scope, int] = {}
         self.progress = progress
+        self.vocabulary = vocabulary
 
     @property
     def covers_up_to_id(self) -> int:
@@ -48,11 +60,26 @@ class Snapshot:
     def find(self, query: CandidateQuery) -> list[Candidate]:
         """Return the candidates, best or newest first. Raises IndexUnusable."""
         with engine_errors():
-            found = self._search(self._queries.find(query), query)
-            if len(found) < query.enough:
-                containing = self._queries.find_containing(query)
+            if self._documents <= _READ_AT_ONCE and self.is_vocabulary_stale:
+                self.read_vocabulary()
+            vocabulary = self.vocabulary
+            list_containing = None if vocabulary is None else vocabulary.list_containing
+            found = self._search(self._queries.find(query, list_containing), query)
+            is_known = vocabulary is not None and vocabulary.documents == self._documents
+            if len(found) < query.enough and not is_known:
+                containing = self._queries.walk_containing(query)
                 found += [] if containing is None else self._search(containing, query)
             return found
+
+    @property
+    def is_vocabulary_stale(self) -> bool:
+        """Whether many words may be missing in the vocabulary."""
+        return self.vocabulary is None or self.vocabulary.is_stale(self._documents)
+
+    def read_vocabulary(self) -> None:
+        """Read the words of this state. It takes up to a second. Raises IndexUnusable."""
+        with engine_errors():
+            self.vocabulary = Vocabulary(self._searcher)
 
     def _search(self, made: tantivy.Query, query: CandidateQuery) -> list[Candidate]:
         if query.newest_first:
@@ -63,13 +90,16 @@ class Snapshot:
             found = self._searcher.search(
                 made, limit=query.limit, count=False, weight_by_field="recency"
             )
-        addresses = [address for _, address in found.hits]
-        if not addresses:
+        if not found.hits:
             return []
-        numbers = self._searcher.fast_field_values("number", addresses)
+        numbers = self._searcher.fast_field_values("number", [address for _, address in found.hits])
         return [
-            Candidate(int(number), None) if number else Candidate(0, self._read_address(address))
-            for number, address in zip(numbers, addresses, strict=True)
+            Candidate(
+                int(number or 0),
+                None if number else self._read_address(address),
+                1.0 if query.newest_first else float(score) / _LEAST_RECENCY,
+            )
+            for number, (score, address) in zip(numbers, found.hits, strict=True)
         ]
 
     def count(self, scope: Scope) -> int:
@@ -129,7 +159,8 @@ class IndexReader:
             while opened.commit != (commit := find_commit(generation)):
                 progress = read_progress(generation)
                 opened.index.reload()
-                opened.snapshot = Snapshot(opened.index, progress)
+                words = None if opened.snapshot is None else opened.snapshot.vocabulary
+                opened.snapshot = Snapshot(opened.index, progress, words)
                 opened.commit = commit
             self._opened = opened
             return opened.snapshot

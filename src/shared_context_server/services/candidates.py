@@ -28,11 +28,12 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Looked:
     """What the index answered. `count`: the documents that the caller may see. `snapshot`: the
-    state of the index."""
+    state of the index. `slack`: how much more a score may be than 100 times the estimate."""
 
     candidates: Sequence[Candidate]
     count: int
     snapshot: Snapshot
+    slack: float = 100.0
 
     @property
     def progress(self) -> Progress:
@@ -55,6 +56,7 @@ class Candidates:
         self._reader = None if folder is None else IndexReader(folder)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="search-index")
         self._lock = threading.Lock()
+        self._may_read = threading.Lock()  # held while the words of the index are read
         self._complained_at = -COMPLAIN_EVERY_S
 
     async def look_up(self, search: Callable[[Snapshot], T]) -> T | None:
@@ -84,7 +86,20 @@ class Candidates:
         assert self._reader is not None
         with self._lock:
             snapshot = self._reader.open_snapshot()
-        return None if snapshot is None else search(snapshot)
+        if snapshot is None:
+            return None
+        found = search(snapshot)
+        if snapshot.is_vocabulary_stale and self._may_read.acquire(blocking=False):
+            self._threads.submit(self._read_vocabulary, snapshot)
+        return found
+
+    def _read_vocabulary(self, snapshot: Snapshot) -> None:
+        try:
+            snapshot.read_vocabulary()
+        except IndexUnusable:
+            pass  # the next search meets it too, and reports it
+        finally:
+            self._may_read.release()
 
 
 def _measure(folder: IndexFolder) -> IndexSize | None:

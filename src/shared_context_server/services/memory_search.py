@@ -14,7 +14,7 @@ from shared_context_server.services.indexed_documents import join_texts, memory_
 from shared_context_server.services.memory import get_memory, list_memory
 from shared_context_server.services.previews import Preview, preview_in_steps
 from shared_context_server.services.ranking import Candidate, MemoryHit
-from shared_context_server.services.scoring import Query, score_in_steps
+from shared_context_server.services.scoring import Hit, Query, score_in_steps
 from shared_context_server.services.search_request import SearchRequest
 from shared_context_server.services.sessions import list_session_ids
 from shared_context_server.services.slices import run_in_slices
@@ -110,12 +110,13 @@ async def match_entry(
     texts = [text]
     if request.search_metadata and entry.metadata:
         texts.append(join_texts(entry.metadata))
-    scores = await run_in_slices(score_in_steps(query, texts), ends_at, chars=sum(map(len, texts)))
+    found: dict[str, tuple[Hit, ...]] = {}
+    scoring = score_in_steps(query, texts, found)
+    scores = await run_in_slices(scoring, ends_at, chars=sum(map(len, texts)))
     if scores is None or max(scores) < max(request.fuzzy_threshold, 0.01):
         return None
-    shown = await run_in_slices(preview_in_steps(query, text), ends_at, chars=len(text)) or Preview(
-        ""
-    )
+    preview = preview_in_steps(query, text, found)
+    shown = await run_in_slices(preview, ends_at, chars=len(text)) or Preview("")
     return MemoryHit(
         address=entry.address,
         version=entry.version,

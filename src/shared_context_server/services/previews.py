@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,8 +48,11 @@ def preview(query: str, content: str) -> Preview:
     return finish(preview_in_steps(Query(query), content))
 
 
-def preview_in_steps(query: Query, content: str) -> Work[Preview]:
-    places = yield from _find_places(query, content)
+def preview_in_steps(
+    query: Query, content: str, hits: Mapping[str, Sequence[Hit]] | None = None
+) -> Work[Preview]:
+    """`hits`: the matches in the chunks of the content, if they are known."""
+    places = yield from _find_places(query, content, hits)
     start, end = 0, len(content)
     if end > PREVIEW_CHARS:
         best = yield from _choose(query, places)
@@ -65,13 +68,16 @@ def preview_in_steps(query: Query, content: str) -> Work[Preview]:
     )
 
 
-def _find_places(query: Query, content: str) -> Work[list[_Place]]:
+def _find_places(
+    query: Query, content: str, hits: Mapping[str, Sequence[Hit]] | None
+) -> Work[list[_Place]]:
     """Return the places of the matches, by their start."""
     if not query.units:
         place = content.find(query.text) if query.text else -1
         return [_Place(place, place + len(query.text), 0, 0, 1.0)] if place >= 0 else []
     yield
-    hits = yield from find_hits_in_steps(query, [list_chunks(content)])
+    if hits is None:
+        hits = yield from find_hits_in_steps(query, [list_chunks(content)])
     places: list[_Place] = []
     if not hits:
         return places

@@ -183,7 +183,10 @@ def score_texts(query: Query, texts: Sequence[str]) -> list[float]:
     return finish(score_in_steps(query, texts))
 
 
-def score_in_steps(query: Query, texts: Sequence[str]) -> Work[list[float]]:
+def score_in_steps(
+    query: Query, texts: Sequence[str], found: dict[str, tuple[Hit, ...]] | None = None
+) -> Work[list[float]]:
+    """Return the scores. `found`: takes the matches in each chunk, for making previews."""
     scores: list[float] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         chars = 0
@@ -195,6 +198,8 @@ def score_in_steps(query: Query, texts: Sequence[str]) -> Work[list[float]]:
                 chars = 0
                 yield
         hits = yield from find_hits_in_steps(query, split)
+        if found is not None:
+            found.update(hits)
         for text, chunks in zip(texts[start : start + TEXTS_AT_ONCE], split, strict=True):
             scores.append(_score(query, text, chunks, hits))
             chars += len(text)

@@ -39,7 +39,13 @@ from shared_context_server.services.memory_search import is_wanted, match_entry,
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
 from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking, fuse
-from shared_context_server.services.scoring import MAX_QUERY_WORDS, Query, rarity, score_in_steps
+from shared_context_server.services.scoring import (
+    MAX_QUERY_WORDS,
+    Hit,
+    Query,
+    rarity,
+    score_in_steps,
+)
 from shared_context_server.services.search_request import (
     SearchMode,
     SearchRequest,
@@ -47,6 +53,7 @@ from shared_context_server.services.search_request import (
     Within,
 )
 from shared_context_server.services.slices import run_in_slices
+from shared_context_server.services.terms import Kind as TermKind
 from shared_context_server.services.terms import QueryTerm, query_terms
 from shared_context_server.services.uncovered import Uncovered
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
@@ -60,10 +67,17 @@ CANDIDATES_OF_LATER_PAGES = 1_000
 HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
 NEAREST = 200  # what a semantic search puts in order of time
 MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
+FREQUENT = 50  # texts; two typos in a word of so many are not looked for
+MIN_COMMON = 500  # texts; words similar to one of so many, and of this share, are not looked for
+COMMON_SHARE = 0.02
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
+FIRST_CANDIDATES_A_HIT = 3
+ESTIMATE_SLACK = 5.0  # how much more the scorer may give a text than the index estimates
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
+# Lower in scripts without spaces: the scorer compares single letters there too, not only pairs.
+RUN_SHARE = 0.35
 
 _KINDS = {
     Within.MESSAGES: (DocumentKind.MESSAGE,),
@@ -102,7 +116,8 @@ class SearchAnswer:
 @dataclass(slots=True)
 class _Search:
     """A search under way. `best`: the best matches so far, in order; `known`: what was compared;
-    `windows`: the parts of texts that are nearest in meaning."""
+    `windows`: the parts of texts that are nearest in meaning; `hits`: what matches in the messages of
+    `best`, which the previews show."""
 
     services: Services
     caller: Caller
@@ -113,8 +128,17 @@ class _Search:
     best: list[Candidate] = field(default_factory=list)
     known: set[int | MemoryAddress] = field(default_factory=set)
     windows: dict[int | MemoryAddress, str] = field(default_factory=dict)
+    hits: dict[int, dict[str, tuple[Hit, ...]]] = field(default_factory=dict)
     scanned: int = 0
     exhaustive: bool = True
+
+    def has_better(self, score: float) -> bool:
+        """Whether the page is full of matches with a better score."""
+        return (
+            self.request.sort is SortOrder.SCORE
+            and len(self.best) > self.request.limit
+            and self.best[self.request.limit].score > score
+        )
 
     async def compare(self, messages: Sequence[Message]) -> bool:
         """Score the messages and keep the best of all. Return whether there was time for it."""
@@ -128,9 +152,9 @@ class _Search:
                 if message.metadata:
                     texts.append(join_texts(message.metadata))
                     owners.append(index)
-        scores = await run_in_slices(
-            score_in_steps(self.query, texts), self.ends_at, chars=sum(map(len, texts))
-        )
+        hits: dict[str, tuple[Hit, ...]] = {}
+        scoring = score_in_steps(self.query, texts, hits)
+        scores = await run_in_slices(scoring, self.ends_at, chars=sum(map(len, texts)))
         if scores is None:
             return False
         best = [0.0] * len(wanted)
@@ -146,6 +170,9 @@ class _Search:
                 if score >= lowest
             ),
         )
+        self.hits |= dict.fromkeys((message.id for message in wanted), hits)
+        kept = (match.number for match in self.best if match.is_message)
+        self.hits = {number: self.hits[number] for number in kept}
         return True
 
 
@@ -271,6 +298,7 @@ async def _look_up(search: _Search) -> Looked | None:
     if not terms:
         return None
     asked = _find_scope(search)
+    has_runs = any(term.kind is TermKind.RUN for term in terms)
     limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
     if request.cursor is not None:
         limit = CANDIDATES_OF_LATER_PAGES
@@ -299,12 +327,18 @@ async def _look_up(search: _Search) -> Looked | None:
                 for one, next_one in pairwise(terms)
                 if one.text != next_one.text
             ],
-            known=frozenset(term for term, number in counts.items() if number),
+            frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
+            common=frozenset(
+                term
+                for term, number in counts.items()
+                if number >= max(MIN_COMMON, COMMON_SHARE * texts)
+            ),
             with_metadata=request.search_metadata,
-            min_share=CANDIDATE_SHARE * request.fuzzy_threshold / 100,
+            min_share=(RUN_SHARE if has_runs else CANDIDATE_SHARE) * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
         )
-        return Looked(snapshot.find(query), texts, snapshot)
+        slack = ESTIMATE_SLACK if not has_runs and len(counted) >= len(terms) else 100.0
+        return Looked(snapshot.find(query), texts, snapshot, slack)
 
     return await search.services.candidates.look_up(look)
 
@@ -360,13 +394,20 @@ async def _compare_uncovered(
 
 
 async def _compare_candidates(search: _Search, looked: Looked) -> None:
-    ids = [found.message_id for found in looked.candidates if found.message_id]
-    async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
-        async for messages in pages:
-            if not await search.compare(messages):
-                search.exhaustive = False
-                return
-    await _compare_memory(search, [found.address for found in looked.candidates if found.address])
+    """Compare the candidates, the most promising ones first, until the others cannot be better."""
+    lowest = (search.request.fuzzy_threshold - looked.slack) / 100
+    promising = [found for found in looked.candidates if found.estimate >= lowest]
+    first = FIRST_CANDIDATES_A_HIT * search.request.limit
+    for some in (promising[:first], promising[first:]):
+        if not some or search.has_better(100 * some[0].estimate + looked.slack):
+            return
+        ids = [found.message_id for found in some if found.message_id]
+        async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
+            async for messages in pages:
+                if not await search.compare(messages):
+                    search.exhaustive = False
+                    return
+        await _compare_memory(search, [found.address for found in some if found.address])
 
 
 async def _compare_uncovered_memory(
@@ -429,7 +470,9 @@ async def _show(
         text = message.content
         if window is not None and search.request.mode is SearchMode.SEMANTIC:
             text = window
-        shown = await run_in_slices(preview_in_steps(search.query, text), ends_at, chars=len(text))
+        matches = search.hits.get(message.id) if text is message.content else None
+        preview = preview_in_steps(search.query, text, matches)
+        shown = await run_in_slices(preview, ends_at, chars=len(text))
         if window is not None and shown is not None and not shown.highlights:
             shown = await run_in_slices(preview_in_steps(search.query, window), ends_at)
         if shown is None:

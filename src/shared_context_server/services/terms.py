@@ -51,6 +51,11 @@ _LOWER = rf"[a-z]{{1,{MAX_TERM_CHARS}}}"
 _WORD = rf"[A-Za-z][a-z]{{0,{MAX_TERM_CHARS - 1}}}"
 _PLAIN_LINE = re.compile(rf"^{_LOWER}$", re.MULTILINE)
 _SURROUNDED_LINE = re.compile(rf"^(?!{_LOWER}$)({_AROUND}({_WORD}){_AROUND})$", re.MULTILINE)
+# Letters of Chinese and Japanese that are their own folded form, and signs that are part of no word.
+_PLAIN_RUN = re.compile(r"[\u3041-\u3094\u30a1-\u30fa\u30fc\u4e00-\u9fff]+")
+_PLAIN_RUNS = re.compile(
+    r"[\u3041-\u3094\u30a1-\u30fa\u30fc\u4e00-\u9fff\u3001\u3002\u300a-\u300f\uff01\uff0c\uff1a\uff1b\uff1f]+"
+)
 _OTHER_LINE = re.compile(rf"^(?!{_AROUND}{_WORD}{_AROUND}$).+$", re.MULTILINE)
 
 
@@ -315,9 +320,21 @@ def analyse(chunk: str) -> Chunk:
         term = word.lower()
         start = chunk.index(word)
         return Chunk((Token(term, term, start, start + len(word), 0, 1, Kind.WORD),), 1)
+    if _PLAIN_RUNS.fullmatch(chunk):
+        return _analyse_runs(chunk)
     if len(chunk) <= KEPT_CHUNK_CHARS:
         return _analyse_kept(chunk)
     return _analyse(chunk)
+
+
+def _analyse_runs(chunk: str) -> Chunk:
+    """Return what `_analyse` does of a chunk of plain Chinese or Japanese, at a tenth of the cost."""
+    tokens = tuple(
+        Token(run, run, found.start(), found.end(), number, number + 1, Kind.RUN)
+        for number, found in enumerate(_PLAIN_RUN.finditer(chunk))
+        if (run := found.group())
+    )
+    return Chunk(tokens, len(tokens))
 
 
 @lru_cache(maxsize=4096)  # some 2 MB

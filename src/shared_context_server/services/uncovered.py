@@ -14,7 +14,8 @@ from shared_context_server.search_index.progress import Progress
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import Changes
 
-FIRST_READ = 20  # of a log: usually the index has them
+FIRST_READ = 2  # of a log: usually the index has them
+NEXT_READ = 50
 READ_STEP = 500
 CHANGES_LIMIT = 500
 MAX_CHANGE_READS = 4
@@ -51,7 +52,7 @@ class Uncovered:
                 yield [m for m in reversed(new) if policy.can_see_message(self.caller, m)]
             if len(new) < len(page) or not page:
                 return
-            before_seq, limit = page[0].seq, READ_STEP
+            before_seq, limit = page[0].seq, NEXT_READ if limit == FIRST_READ else READ_STEP
 
     async def list_everywhere(self) -> AsyncGenerator[list[Message]]:
         """Yield pages of the messages of all sessions, back to the first that the index covers."""

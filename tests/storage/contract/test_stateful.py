@@ -23,7 +23,6 @@ from shared_context_server.errors import (
     InvalidArgument,
     LeaseLost,
     MemoryNotFound,
-    SharedContextError,
 )
 from shared_context_server.models import (
     Caller,
