@@ -355,9 +355,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def list_leases(self) -> None:
-        listing = self._store.leases.list_held(
-            self.session_id, limit=20, now=self.now, guard=allow
-        )
+        listing = self._store.leases.list_held(self.session_id, limit=20, now=self.now, guard=allow)
         held = {name: lease for name, lease in self.leases.items() if lease.is_held(self.now)}
         claims = {
             f"task:{number}": task.claim
@@ -374,7 +372,11 @@ class Machine(RuleBasedStateMachine):
         """Each change of a task adds a public message."""
         self.log.append((caller.agent_id, None))
 
-    @rule(caller=callers, depends_on=st.sets(st.integers(1, 5), max_size=2), priority=st.integers(0, 1))
+    @rule(
+        caller=callers,
+        depends_on=st.sets(st.integers(1, 5), max_size=2),
+        priority=st.integers(0, 1),
+    )
     def add_task(self, caller: Caller, depends_on: set[int], priority: int) -> None:
         known = tuple(sorted(one for one in depends_on if one <= len(self.tasks)))
         is_open = all(self.tasks[one - 1].state is TaskState.DONE for one in known)
