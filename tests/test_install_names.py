@@ -21,12 +21,14 @@ INSTALLER = (
     r"|pipx\b.{0,20}?\b(?:install|run|inject)|uvx)\b"
 )
 BY_NAME = re.compile(rf"{INSTALLER}[^\n;&|]*?{REQUIREMENT}|{REQUIREMENT}\[\w", re.IGNORECASE)
+FROM_HERE = re.compile(r"(?:install|--from|--spec)[ =]\.(?![\w/])")
 # A text that is written on several lines: a string of Python in parts, a command with \ at its end.
 JOINTS = re.compile(r"[\"']\s*\n\s*[rbf]*[\"']|\\\n\s*")
 
 
 def find_installs_by_name(text: str) -> list[str]:
-    return [found[0] for found in BY_NAME.finditer(JOINTS.sub("", text))]
+    found = [match[0] for match in BY_NAME.finditer(JOINTS.sub("", text))]
+    return [command for command in found if not FROM_HERE.search(command)]
 
 
 def own_files(directory: Path) -> Iterator[Path]:
@@ -75,6 +77,8 @@ def test_no_distribution_depends_on_us_by_name() -> None:
         "python -m pip install --upgrade shared_context_server==0.1.0",
         "uv pip install Shared-Context-Server",
         "uvx shared-context-server serve",
+        "uvx --from .venv shared-context-server",
+        "uvx --from other shared-context-server",
         "uv tool install shared-context-server",
         "pipx run shared-context-server",
         "poetry add shared-context-client",
@@ -94,6 +98,8 @@ def test_an_install_by_name_is_found(text: str) -> None:
         "pip install dist/shared_context_client-*.whl",
         "pip install 'dist/shared_context_client-0.1.0-py3-none-any.whl[langchain]'",
         "pip install ./shared-context-server",
+        "uvx --from . shared-context-server",
+        "pipx run --spec . shared-context-server",
         "from shared_context_server.embed import agent_options",
         "shared-context-server serve",
     ],
