@@ -40,7 +40,7 @@ from bench.search_texts import (
     make_queries,
     mistype,
 )
-from bench.servers import Server, serve
+from bench.servers import Server, serve, warm_environment
 from bench.tables import print_table
 from bench.throughput import CONTENT, HEADERS
 from shared_context_server.models import Access, AuditEntry, Caller, Permission, Visibility
@@ -403,7 +403,9 @@ def open_server(directory: str, url: str | None, workers: int, **settings: str) 
     if url is not None:
         settings["DATABASE_URL"] = url
     options = ["--workers", str(workers)] if workers > 1 else []
-    with serve(directory, *options, **settings) as server:
+    # With compiled modules, as an installation has: the first search imports some.
+    environment = warm_environment(Path(directory) / "compiled")
+    with serve(directory, *options, environment=environment, **settings) as server:
         yield server
 
 

@@ -44,6 +44,13 @@ POLL_S = 0.25
 LOCK_PATIENCE_S = 2.0
 STOP_S = 5.0  # until it is killed
 BACK_OFF_S = (1.0, 60.0)  # after a failure: the first pause and the longest; each is twice the last
+# Of the store it reads one thing after the other, everything once, and it writes nothing.
+_SMALL_STORE = {
+    "sqlite_readers": 1,
+    "sqlite_cache_mb": 4,
+    "sqlite_mmap_mb": 0,
+    "postgres_pool_size": 2,
+}
 READY = b"ready\n"
 GO = b"go\n"
 
@@ -151,8 +158,7 @@ class _Request:
     @classmethod
     def read(cls, line: bytes) -> _Request:
         settings, expected, is_hurried = json.loads(line)
-        # It reads one thing after the other, and writes nothing to the store.
-        settings = settings | {"sqlite_readers": 1, "postgres_pool_size": 2}
+        settings |= _SMALL_STORE
         return cls(
             Settings.model_validate(settings),
             None if expected is None else (expected[0], expected[1]),

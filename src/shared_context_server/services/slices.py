@@ -35,14 +35,35 @@ async def run_in_slices(work: Work[T], ends_at: float, *, chars: int = 0) -> T |
     is quickest for short work; with long texts a single step of it would hold the loop.
     """
     task = _Sliced(work)
-    if chars <= SHORT_CHARS and task.run(FIRST_SLICE_S):
-        return task.result
+    if chars <= SHORT_CHARS:
+        started = time.perf_counter()
+        is_done = task.run(FIRST_SLICE_S)
+        await _turn.spend(time.perf_counter() - started)
+        if is_done:
+            return task.result
     loop = asyncio.get_running_loop()
     while time.monotonic() < ends_at:
         # Shielded, because a slice cannot be stopped and a running generator cannot be closed.
         if await asyncio.shield(loop.run_in_executor(_thread, _run_beside_loop, task)):
             return task.result
     return None
+
+
+class _Turn:
+    """How long first slices have held the event loop since they last let others run. A caller that
+    has many short works would else hold it for all of them."""
+
+    def __init__(self) -> None:
+        self._spent_s = 0.0
+
+    async def spend(self, took_s: float) -> None:
+        self._spent_s += took_s
+        if self._spent_s >= FIRST_SLICE_S:
+            self._spent_s = 0.0
+            await asyncio.sleep(0)
+
+
+_turn = _Turn()
 
 
 def _run_beside_loop(task: _Sliced[T]) -> bool:
