@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
@@ -47,6 +48,7 @@ class LateAssets:
         return self._assets
 
 
+@cache  # the same for every server of the process
 def _load() -> Assets:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - see LateAssets
 
