@@ -25,6 +25,7 @@ from shared_context_server.storage.sqlite import (
     audit,
     changes,
     credentials,
+    fleet,
     idempotency,
     leases,
     maintenance,
@@ -349,6 +350,7 @@ MODULES = (
     changes,
     idempotency,
     credentials,
+    fleet,
     leases,
     maintenance,
     memory,
@@ -367,11 +369,14 @@ PARTS = {
 MAY_SCAN = {"credentials._LIST_KEYS", "credentials._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
 MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where a message is gone
+MAY_SCAN |= {"credentials._MEASURE_KEYS"}  # what admins ask; those that are valid
+MAY_SCAN |= {"fleet._COUNT_INSTANCES", "fleet._NEWEST"}  # up to a number
 MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables of one row
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",
     "agents._LIST_INSTANCES",  # of the agents of a page, a limited number of each
+    "fleet._COUNT_UNREAD",  # of the agents of a page
     "leases._LIST",
     "leases._LIST_OF_HOLDERS",  # what the agents of a page hold
     "leases._LIST_ON_PATHS",  # a limited number
@@ -381,6 +386,7 @@ MAY_SORT = MAY_SCAN | {
     "sessions._LIST_WRITERS",
     "sessions._LIST_VISIBLE_WRITERS",
     "tasks._FIND_READY",  # of two rows
+    "tasks._LIST_DEPENDENCIES",  # of one task
 }
 # The ids of one page in each of several states.
 MAY_SORT |= {
@@ -389,7 +395,7 @@ MAY_SORT |= {
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|held|before|numbered|named|wanted|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|held|before|numbered|named|wanted|asked|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 
