@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from shared_context_server.cli.moving import copy_database
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.progress import show_working
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.storage import find_schema_status, migrate_storage
 
@@ -44,6 +45,7 @@ async def migrate(
         status = await asyncio.to_thread(find_schema_status, settings)
         print(f"schema {status.current} of {status.latest}")
         return 0 if status.current == status.latest else 1
-    applied = await asyncio.to_thread(migrate_storage, settings)
+    with show_working("Updating the schema"):
+        applied = await asyncio.to_thread(migrate_storage, settings)
     print("\n".join(applied) if applied else "The schema is up to date.")
     return 0
