@@ -26,6 +26,7 @@ STORES = sorted(set(PACKAGES.values()))
 RECIPES = [
     "a tool",
     "a page to the dashboard",
+    "a command",
     "a setting",
     "a field to messages",
     "a storage method",

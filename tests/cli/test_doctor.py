@@ -95,14 +95,6 @@ def orphan(settings: Settings) -> None:
         connection.commit()
 
 
-def set_schema(version: int) -> Callable[[Settings], None]:
-    def change(settings: Settings) -> None:
-        with closing(sqlite3.connect(settings.data_dir / DATABASE)) as connection:
-            connection.execute(f"PRAGMA user_version = {version}")
-
-    return change
-
-
 def note_server(text: str) -> Callable[[Settings], None]:
     return lambda settings: write(settings.data_dir / ADDRESS_FILE, text)
 

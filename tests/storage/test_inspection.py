@@ -6,7 +6,7 @@ import asyncio
 
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, inspect_storage
-from tests.storage.filled import fill
+from tests.storage.builders import add_message, add_session
 
 
 async def test_a_sound_store_has_no_problems_and_tells_its_newest_message(
@@ -16,8 +16,8 @@ async def test_a_sound_store_has_no_problems_and_tells_its_newest_message(
         empty = await asyncio.to_thread(inspect_storage, any_settings, is_thorough=is_thorough)
         assert (empty.newest_message_id, empty.problems) == (0, [])
         assert "SQL" in empty.description
-    await fill(store)
-    newest = await store.messages.get_newest_id()
-    assert newest > 0
+    await add_session(store)
+    for _ in range(3):
+        message = await add_message(store)
     filled = await asyncio.to_thread(inspect_storage, any_settings, is_thorough=True)
-    assert (filled.newest_message_id, filled.problems) == (newest, [])
+    assert (filled.newest_message_id, filled.problems) == (message.id, [])

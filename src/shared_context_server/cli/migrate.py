@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.moving import copy_database
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.progress import show_working
+from shared_context_server.cli.show.values import print_json
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.storage import find_schema_status, migrate_storage
 
@@ -26,6 +29,7 @@ async def migrate(
     to_url: Annotated[
         str | None, Parameter(name="--to", help="Destination; default: DATABASE_URL.")
     ] = None,
+    as_json: AsJson = False,
 ) -> int:
     """Apply the missing migrations and print their names.
 
@@ -42,8 +46,15 @@ async def migrate(
     settings = options.load()
     if check:
         status = await asyncio.to_thread(find_schema_status, settings)
-        print(f"schema {status.current} of {status.latest}")
+        if as_json:
+            print_json(asdict(status))
+        else:
+            print(f"schema {status.current} of {status.latest}")
         return 0 if status.current == status.latest else 1
-    applied = await asyncio.to_thread(migrate_storage, settings)
-    print("\n".join(applied) if applied else "The schema is up to date.")
+    with show_working("Updating the schema"):
+        applied = await asyncio.to_thread(migrate_storage, settings)
+    if as_json:
+        print_json({"applied": applied})
+    else:
+        print("\n".join(applied) if applied else "The schema is up to date.")
     return 0

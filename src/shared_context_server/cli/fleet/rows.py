@@ -117,7 +117,8 @@ def _describe_waiting(waits_for: dict[str, Any] | None, holder: tuple[str, str] 
         return ""
     words = show_cell(" ".join(filter(None, (waits_for["kind"], waits_for["name"]))))
     if holder is None:
-        return words
+        session_id = waits_for["session_id"]
+        return words if session_id is None else f"{words} in {show_cell(session_id)}"
     name, expires_at = holder
     return f"{words} of {name} ({_left(expires_at)} left)"
 

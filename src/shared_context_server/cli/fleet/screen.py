@@ -68,7 +68,9 @@ def make_table(rows: Sequence[FleetRow], *, is_narrow: bool) -> Table:
     table.add_column("agent", no_wrap=True, overflow="ellipsis", max_width=32)
     table.add_column("does", no_wrap=True, min_width=8)
     table.add_column("seen", no_wrap=True, justify="right", min_width=4)
-    table.add_column("waits for", no_wrap=True, overflow="ellipsis", max_width=40)
+    table.add_column(
+        "waits for", no_wrap=True, overflow="ellipsis", max_width=20 if is_narrow else 40
+    )
     if not is_narrow:
         table.add_column("holds", no_wrap=True, overflow="ellipsis", max_width=30)
     table.add_column("doing now", no_wrap=True, overflow="ellipsis", ratio=1)
