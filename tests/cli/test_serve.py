@@ -87,7 +87,7 @@ def test_the_printed_commands_work_when_pasted(
 @pytest.mark.parametrize(
     "options, is_executed", [([], False), (["--data-dir", "a 'quoted' place"], True)]
 )
-def test_the_printed_command_for_other_clients_finds_this_server_when_pasted(
+def test_the_printed_commands_for_other_clients_and_the_demo_find_this_server_when_pasted(
     serve: Serve, env: dict[str, str], tmp_path: Path, options: list[str], is_executed: bool
 ) -> None:
     with serve(*options, is_executed=is_executed) as server:
@@ -96,15 +96,23 @@ def test_the_printed_command_for_other_clients_finds_this_server_when_pasted(
         )
         unset = {"DATA_DIR", "HTTP_PORT"}
         elsewhere = {name: value for name, value in env.items() if name not in unset}
-        answer = subprocess.run(
-            ["bash", "-c", command],
-            check=False,
-            env=elsewhere,
-            cwd="/",
-            capture_output=True,
-            text=True,
-        )
+
+        def paste(command: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                ["bash", "-c", command],
+                check=False,
+                env=elsewhere,
+                cwd="/",
+                capture_output=True,
+                text=True,
+            )
+
+        answer = paste(command)
         assert answer.stderr == ""
+        if options:  # without them it would take a server that this user runs
+            demo = server.wait_for(r"^Agents at work, without a model: (.*)$")[1]
+            shown = paste(f"{demo} --duration 1 --speed 50")
+            assert f"{server.url}/ui" in shown.stdout, shown.stderr
         data_dir = tmp_path / options[1] if options else server.data_dir
         key = read_secrets(data_dir / "secrets.env")["API_KEY"]
         assert f"export SCS_URL={server.url}\n" in answer.stdout

@@ -16,8 +16,11 @@ PAGE = " ".join((ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").s
 # Errors of programs that embed the server, and of commands whose line says by itself what to do.
 NOT_OF_A_START = (
     "embed/",
+    "cli/client_config.py",
     "cli/config_files.py",
+    "cli/demo/",
     "cli/guard.py",
+    "cli/install_links.py",
     "cli/migrate.py",
     "cli/moving.py",
     "cli/older_server.py",

@@ -12,19 +12,32 @@ from shared_context_server.cli.banner import program_words
 from shared_context_server.cli.demo.targets import Target
 
 _COMMAND: Final = "ui"  # prints a link that signs in once
+_IN_TERMINAL: Final = "top"  # shows the agents in a terminal
 _TIMEOUT_S = 30.0
 
 
 def describe_dashboard(server: Target) -> list[str]:
-    """Lines that say where the dashboard is, and how to come in later."""
+    """Lines that say where the agents can be seen, with the commands to paste."""
     address = f"{server.url}/ui"
-    if server.data_dir is None or _COMMAND not in list(app):
+    if server.data_dir is None:
         return [f"Dashboard  {address}"]
-    again = ["scs", _COMMAND, "--data-dir", server.data_dir]
-    return [
-        f"Dashboard  {_make_link(server, server.data_dir) or address}",
-        f"           works once; for another link: {shlex.join(again)}",
-    ]
+    lines = []
+    commands = list(app)
+    if _COMMAND in commands:
+        link = _make_link(server, server.data_dir) or address
+        lines.append(f"Dashboard  {link}")
+        lines.append(
+            f"           works once; for another link: {_command(_COMMAND, server.data_dir)}"
+        )
+    else:
+        lines.append(f"Dashboard  {address}")
+    if _IN_TERMINAL in commands:
+        lines.append(f"Terminal   {_command(_IN_TERMINAL, server.data_dir)}")
+    return lines
+
+
+def _command(name: str, data_dir: str) -> str:
+    return shlex.join([*program_words(), name, "--data-dir", data_dir])
 
 
 def _make_link(server: Target, data_dir: str) -> str | None:
