@@ -66,6 +66,16 @@ def waiters_told_in_time(story: Story) -> None:
     story.end(A, B)
 
 
+def a_wait_for_two_sessions(story: Story) -> None:
+    story.write(1, "alice", "a", 1)
+    story.end(A)
+    sessions = [SESSION, "other"]
+    answer = {"messages": [A], "cursors": {SESSION: 1, "other": 0}}
+    cursors = {SESSION: 0, "other": 0}
+    asked = {"session_ids": sessions, "cursors": cursors}
+    story.call(0.8, "bob", "wait_for_messages", answer, until=1.6, **asked)
+
+
 def waiters_told_late_because_of_a_fault(story: Story) -> None:
     story.write(1, "alice", "a", 1)
     story.fault(1, 8)
@@ -119,6 +129,16 @@ def a_lease_that_goes_from_hand_to_hand(story: Story) -> None:
     story.end(A, B)
 
 
+def a_wait_in_vain_for_a_lease_that_is_held(story: Story) -> None:
+    story.take(1, "alice", 1, ttl=30)
+    wait_for_lease(story)
+
+
+def wait_for_lease(story: Story) -> None:
+    place = {"session_id": SESSION, "name": "lease", "ttl_seconds": 5, "wait_seconds": 8}
+    story.call(2, "bob", "acquire_lease", {"acquired": False}, until=10, **place)
+
+
 def a_task_that_is_done_by_the_second_worker(story: Story) -> None:
     story.claim(1, "alice", 1, "c1")
     story.claim(4, "bob", 2, "c2")
@@ -143,6 +163,7 @@ CORRECT = [
     writes_at_the_same_time_in_any_order,
     private_messages_that_their_readers_count,
     waiters_told_in_time,
+    a_wait_for_two_sessions,
     waiters_told_late_because_of_a_fault,
     a_stream_of_everything_without_what_is_private,
     increments_of_which_one_has_no_answer,
@@ -150,6 +171,7 @@ CORRECT = [
     an_entry_that_expires_and_begins_anew,
     an_entry_that_is_deleted,
     a_lease_that_goes_from_hand_to_hand,
+    a_wait_in_vain_for_a_lease_that_is_held,
     a_task_that_is_done_by_the_second_worker,
     a_cursor_that_moves_forward,
 ]
@@ -384,6 +406,16 @@ def silent_subscription(story: Story) -> None:
     story.end(A, B)
 
 
+def wait_in_vain_for_a_lease_that_was_released(story: Story) -> None:
+    a_wait_in_vain_for_a_lease_that_is_held(story)
+    story.release(3, "alice", 1)
+
+
+def wait_in_vain_for_a_lease_that_has_expired(story: Story) -> None:
+    story.take(1, "alice", 1, ttl=2)
+    wait_for_lease(story)
+
+
 def stream_with_a_gap(story: Story) -> None:
     waiters_told_in_time(story)
     story.history.calls = [call for call in story.history.calls if call.answer != A]
@@ -394,6 +426,11 @@ def wait_with_a_gap(story: Story) -> None:
     story.write(2, "alice", "b", 2)
     story.wait(2.6, 3, "bob", B)
     story.end(A, B)
+
+
+def wait_for_two_sessions_with_a_gap(story: Story) -> None:
+    a_wait_for_two_sessions(story)
+    story.history.calls[-1].answer["messages"] = []
 
 
 def stream_of_everything_with_a_gap(story: Story) -> None:
@@ -459,11 +496,23 @@ WRONG: list[tuple[Promise, list[Callable[[Story], None]]]] = [
     (Promise.PRIVATE_SEEN, [private_seen, private_counted, private_counted_as_unread]),
     (
         Promise.NOT_WOKEN,
-        [waiter_woken_late, waiter_not_woken, silent_stream, silent_subscription],
+        [
+            waiter_woken_late,
+            waiter_not_woken,
+            silent_stream,
+            silent_subscription,
+            wait_in_vain_for_a_lease_that_was_released,
+            wait_in_vain_for_a_lease_that_has_expired,
+        ],
     ),
     (
         Promise.STREAM_GAP,
-        [stream_with_a_gap, wait_with_a_gap, stream_of_everything_with_a_gap],
+        [
+            stream_with_a_gap,
+            wait_with_a_gap,
+            wait_for_two_sessions_with_a_gap,
+            stream_of_everything_with_a_gap,
+        ],
     ),
     (Promise.TASK_DONE_TWICE, [task_done_twice, task_done_twice_in_the_log]),
     (Promise.UNEXPLAINED, [unexplained]),
