@@ -12,6 +12,9 @@ from prove.promises import Broken, Promise
 
 Place = tuple[str | None, str]
 
+UNSURE_S = 30.0
+"""For so long an attempt without an answer may have taken the lease, and hold it: a fault and a lease."""
+
 
 @dataclass(frozen=True)
 class Taking:
@@ -98,7 +101,7 @@ def _check_waits(
         since = until - bound_s
         if (
             operation.invoked_at > since
-            or any(unsure.invoked_at < until for unsure in leases.unsure)
+            or any(since - UNSURE_S < one.invoked_at < until for one in leases.unsure)
             or any(
                 taking.operation.invoked_at < until and _find_end(taking, leases) > since
                 for taking in leases.takings
