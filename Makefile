@@ -280,6 +280,7 @@ soak-replicas: setup ## three replicas on one PostgreSQL while one of them and t
 # Ten minutes; SHORT=1: two, LONG=1: hours, SEED=… runs one again.
 prove: setup ## agents on real servers under faults, a checker of what they saw, and bugs it must catch
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m prove $(if $(SHORT),--short) $(if $(LONG),--hours) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	$(if $(LONG),STATEFUL_EXAMPLES=2000 $(PYTEST) --timeout 0 -q tests/storage/contract/test_stateful.py)
 
 # For what is pinned to be pinned anew, it need not be installed, nor satisfy pyproject.toml.
 $(UV): $(VENV_STAMP) $(INSTALLER)

@@ -22,6 +22,7 @@ WAYS = (REST, f"MCP {MODERN}", f"MCP {HANDSHAKE}")
 
 TIMEOUT_S = 15.0
 RETRY_S = 0.1
+LONGEST_RETRY_S = 1.0
 WANDERING = 0.02
 """How often an agent goes to another server by itself, so that all are used after a fault too."""
 
@@ -40,12 +41,13 @@ _CLIENT = {
 
 @dataclass
 class Run:
-    """What all agents of a run share. `urls`: where the servers are reached. `is_over` ends the traffic,
-    `is_final` begins the last look at everything."""
+    """What all agents of a run share. `urls`: where the servers are reached. `database_url`:
+    of PostgreSQL, to disturb it. `is_over` ends the traffic, `is_final` begins the last look at everything."""
 
     urls: Sequence[str]
     api_key: str
     admin_api_key: str
+    database_url: str = ""
     history: History = field(default_factory=History)
     is_over: bool = False
     is_final: bool = False
@@ -143,12 +145,13 @@ class Agent:
 
     async def insist(self, tool: str, **arguments: Any) -> Call:
         """Repeat the call until there is an answer to it, or for long enough."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline, pause_s = time.monotonic() + PATIENCE_S, RETRY_S
         while True:
             call = await self.call(tool, **arguments)
             if call.outcome is not Outcome.UNKNOWN or time.monotonic() > deadline:
                 return call
-            await asyncio.sleep(RETRY_S * self.chooser.uniform(0.5, 2))
+            await asyncio.sleep(pause_s * self.chooser.uniform(0.5, 1))
+            pause_s = min(2 * pause_s, LONGEST_RETRY_S)
 
     async def insist_twice_at_once(self, tool: str, **arguments: Any) -> Call:
         """Send the call twice at the same time, as a client does that gave up too early."""

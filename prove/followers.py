@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -31,27 +31,33 @@ RECONNECT_S = 0.2
 
 
 class Waiter:
-    """Waits for messages by cursor, call after call."""
+    """Waits for messages of one session or of several by cursor, call after call."""
 
-    def __init__(self, agent: Agent, session_id: str) -> None:
+    def __init__(self, agent: Agent, session_ids: Sequence[str]) -> None:
         self._agent = agent
-        self._session_id = session_id
-        self.cursor = 0
+        self._cursors = dict.fromkeys(session_ids, 0)
 
     async def run(self) -> None:
         while True:
             call = await self._agent.call(
                 "wait_for_messages",
                 timeout_s=WAIT_S + 10,
-                session_id=self._session_id,
-                after_seq=self.cursor,
                 timeout_seconds=WAIT_S,
                 limit=self._agent.chooser.choice([1, 10, 100]),
+                **self._place(),
             )
-            if call.is_ok:
-                self.cursor = call.answer["next_after_seq"]
-            else:
+            if not call.is_ok:
                 await asyncio.sleep(RECONNECT_S)
+            elif "session_id" in call.arguments:
+                self._cursors[call.arguments["session_id"]] = call.answer["next_after_seq"]
+            else:
+                self._cursors |= call.answer["cursors"]
+
+    def _place(self) -> JsonObject:
+        if len(self._cursors) == 1:
+            ((session_id, cursor),) = self._cursors.items()
+            return {"session_id": session_id, "after_seq": cursor}
+        return {"session_ids": list(self._cursors), "cursors": dict(self._cursors)}
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def _look(bug: Bug, seed: int, source: Path | None, shows: Callable[[Broken], bo
 async def _traffic(
     bug: Bug, system: System, seed: int, shows: Callable[[Broken], bool], patience_s: float
 ) -> tuple[History, Broken | None]:
-    run = Run(system.urls, API_KEY, ADMIN_API_KEY)
+    run = Run(system.urls, API_KEY, ADMIN_API_KEY, system.database_url)
     async with AsyncExitStack() as stack:
         agents = [Agent(run, f"agent-{number}", seed=seed, home=number) for number in range(AGENTS)]
         auditor = Agent(run, "auditor", seed=seed, ways=("REST",), is_admin=True)

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
+
 from prove.clients import REST, Agent
 from prove.followers import EventReader
 
 WAIT_S = 6
+
+_RECORD = """
+    INSERT INTO idempotency (session_id, agent_id, key, kind, fingerprint, answer, created_at)
+    VALUES ($1, $2, $3, 'add_message', '', '{}', 0)"""
+_IS_WAITED_FOR = """
+    SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))"""
 
 
 async def _create(agent: Agent, purpose: str) -> dict[str, Any]:
@@ -156,16 +164,43 @@ async def let_entries_expire(agents: Sequence[Agent]) -> None:
 
 
 async def follow_everything(agents: Sequence[Agent]) -> None:
-    """All write at the same time, each in a session of its own, and one reads the stream of all."""
-    reading = asyncio.create_task(EventReader(agents[0], None).run())
+    """A write waits inside the database, with its id; later ones pass it, and one reads them all."""
+    reader, held, *others = agents
+    place = await _create(held, "follow everything")
+    places = await asyncio.gather(*(_create(agent, "write past it") for agent in others))
+    reading = asyncio.create_task(EventReader(reader, None).run())
+    key = held.new_key()
+    connection = await asyncpg.connect(held.run.database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    # The write of this key takes its id, and then waits for what becomes of the record here.
+    await connection.execute(_RECORD, place["session_id"], held.name, key)
+    writing = asyncio.create_task(
+        held.call("add_message", way=REST, content=key, idempotency_key=key, **place)
+    )
+    await _until_blocked(connection)
 
-    async def act(agent: Agent) -> None:
-        place = await _create(agent, "follow everything")
-        for _ in range(15):
-            await agent.call("add_message", way=REST, content=_text(agent), **place)
+    async def act(agent: Agent, own: dict[str, Any]) -> None:
+        for _ in range(2):
+            await agent.call("add_message", way=REST, content=_text(agent), **own)
 
-    await asyncio.gather(*map(act, [*agents, *agents]))
+    await asyncio.gather(*(act(agent, own) for agent, own in zip(others, places, strict=True)))
+    await asyncio.sleep(0.3)  # the reader is told of the later ones
+    await transaction.rollback()
+    await connection.close()
+    await writing
+    for agent, own in zip(others, places, strict=True):
+        await agent.call("add_message", way=REST, content=_text(agent), **own)
     await asyncio.sleep(0.5)
     reading.cancel()
     with suppress(asyncio.CancelledError):
         await reading
+
+
+async def _until_blocked(connection: asyncpg.Connection) -> None:
+    """Until somebody waits for this connection's transaction, or for a second."""
+    pid = connection.get_server_pid()
+    for _ in range(100):
+        if await connection.fetchval(_IS_WAITED_FOR, pid):
+            return
+        await asyncio.sleep(0.01)

@@ -77,7 +77,7 @@ async def _traffic(
     members = [agent.name for agent in (*writers, *others, *readers)]
     place = await Place.prepare(auditor, members)
     following = [
-        *(Waiter(agent, place.sessions[n % 3]).run() for n, agent in enumerate(others)),
+        *(Waiter(agent, place.sessions[: n + 1]).run() for n, agent in enumerate(others)),
         *(EventReader(agent, place.sessions[n]).run() for n, agent in enumerate(readers[:2])),
         EventReader(readers[2], None).run(),
         *(Subscriber(agent, place.sessions[n]).run() for n, agent in enumerate(listeners)),

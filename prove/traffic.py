@@ -182,7 +182,10 @@ class Writer:
             "name": f"lease {chooser.randrange(2)}",
         }
         taken = await agent.call(
-            "acquire_lease", ttl_seconds=LEASE_TTL_S, wait_seconds=chooser.choice([0, 1]), **place
+            "acquire_lease",
+            ttl_seconds=LEASE_TTL_S,
+            wait_seconds=chooser.choice([0, 1, 8]),
+            **place,
         )
         if not taken.is_ok or not taken.answer["acquired"]:
             return

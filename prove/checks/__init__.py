@@ -25,7 +25,7 @@ def check(history: History, *, bound_s: float = 5.0, grace_s: float = 15.0) -> l
         *check_reading(history, logs),
         *check_waking(history, logs, bound_s=bound_s, grace_s=grace_s),
         *check_memory(history),
-        *check_leases(history),
+        *check_leases(history, bound_s=bound_s, grace_s=grace_s),
         *check_tasks(history),
         *check_answers(history),
     ]

@@ -12,6 +12,9 @@ from prove.promises import Broken, Promise
 
 Place = tuple[str | None, str]
 
+UNSURE_S = 30.0
+"""For so long an attempt without an answer may have taken the lease, and hold it: a fault and a lease."""
+
 
 @dataclass(frozen=True)
 class Taking:
@@ -44,10 +47,12 @@ class Leases:
         self.unsure: list[Operation] = []  # attempts to take it without an answer
         self.endings: list[tuple[int, Operation]] = []
         self.fenced: list[tuple[int, Operation]] = []
+        self.in_vain: list[Operation] = []  # attempts that did not get it
 
 
-def check_leases(history: History) -> Iterator[Broken]:
+def check_leases(history: History, *, bound_s: float, grace_s: float) -> Iterator[Broken]:
     for (_, name), leases in _collect(history).items():
+        yield from _check_waits(name, leases, history, bound_s, grace_s)
         yield from _check_holders(name, leases)
         yield from _check_tokens(name, leases)
         yield from _check_fenced(name, leases)
@@ -64,6 +69,8 @@ def _collect(history: History) -> dict[Place, Leases]:
             token, ttl_s = operation.answer["fencing_token"], arguments["ttl_seconds"]
             # A call that waits is given the lease at some time while it waits.
             leases.takings.append(Taking(operation.agent, token, ttl_s, operation))
+        elif operation.outcome is Outcome.OK:
+            leases.in_vain.append(operation)
     for operation in find_operations(history.of("claim_task")):
         task = operation.answer["task"] if operation.outcome is Outcome.OK else None
         if task is not None:
@@ -83,6 +90,37 @@ def _collect(history: History) -> dict[Place, Leases]:
             leases = found[arguments.get("session_id"), arguments["lease"]]
             leases.fenced.append((arguments["fencing_token"], operation))
     return found
+
+
+def _check_waits(
+    name: str, leases: Leases, history: History, bound_s: float, grace_s: float
+) -> Iterator[Broken]:
+    """Nobody waits in vain for a lease that surely nobody holds any more."""
+    for operation in leases.in_vain:
+        until = operation.acked_at
+        since = until - bound_s
+        if (
+            operation.invoked_at > since
+            or any(since - UNSURE_S < one.invoked_at < until for one in leases.unsure)
+            or any(
+                taking.operation.invoked_at < until and _find_end(taking, leases) > since
+                for taking in leases.takings
+            )
+            or history.overlaps_fault(since, until, grace_s=grace_s)
+        ):
+            continue
+        text = f"{operation.agent} waited in vain for {name}, free for {bound_s:g} s"
+        yield Broken(Promise.NOT_WOKEN, text, operation.numbers)
+
+
+def _find_end(taking: Taking, leases: Leases) -> float:
+    """Return when the holding had surely ended."""
+    ends = [
+        ending.acked_at
+        for token, ending in leases.endings
+        if token == taking.token and _has_ended(ending)
+    ]
+    return min([taking.gone_after, *ends])
 
 
 def _check_holders(name: str, leases: Leases) -> Iterator[Broken]:

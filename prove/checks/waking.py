@@ -31,27 +31,21 @@ class Waiting:
         self._grace_s = grace_s
 
     def check_wait(self, call: Call) -> Iterator[Broken]:
-        shown = call.answer["messages"]
-        seqs = [message["seq"] for message in shown]
-        yield from check_sequence(call, seqs)
-        yield from check_visible(call, shown, self._logs)
-        log = self._logs.find(call.arguments["session_id"])
-        if log is None:
-            return
-        begin = call.arguments["after_seq"]
-        yield from find_missing(
-            Promise.STREAM_GAP,
-            call,
-            log,
-            begin,
-            call.answer["next_after_seq"],
-            seqs,
-            self._logs,
-            without_own=True,
-        )
-        for seq in self._logs.view(log, call.agent).between(begin, len(log.seqs)):
-            if log.messages[seq]["sender"] != call.agent:
-                yield from self._check_in_time(call, log, seq, call.ended_at)
+        """Of each session that the call names, everything up to its next cursor, and in time."""
+        yield from check_visible(call, call.answer["messages"], self._logs)
+        for session_id, begin, end in _spans(call):
+            shown = call.answer["messages"]
+            seqs = [one["seq"] for one in shown if one["session_id"] == session_id]
+            yield from check_sequence(call, seqs)
+            log = self._logs.find(session_id)
+            if log is None:
+                continue
+            yield from find_missing(
+                Promise.STREAM_GAP, call, log, begin, end, seqs, self._logs, without_own=True
+            )
+            for seq in self._logs.view(log, call.agent).between(begin, len(log.seqs)):
+                if log.messages[seq]["sender"] != call.agent:
+                    yield from self._check_in_time(call, log, seq, call.ended_at)
 
     def _check_in_time(self, call: Call, log: Log, seq: int, told_at: float) -> Iterator[Broken]:
         """The message was told within the bound, counted from when both it and the waiter were there."""
@@ -140,6 +134,17 @@ class Waiting:
                 place = bisect_left(times, write.invoked_at)
                 told_at = times[place] if place < len(times) else call.ended_at
                 yield from self._check_in_time(call, log, seq, told_at)
+
+
+def _spans(call: Call) -> list[tuple[str, int, int]]:
+    """Return each session with the cursors before and after the call."""
+    asked, answer = call.arguments, call.answer
+    if "session_ids" not in asked:
+        return [(asked["session_id"], asked["after_seq"], answer["next_after_seq"])]
+    return [
+        (session_id, asked["cursors"][session_id], answer["cursors"][session_id])
+        for session_id in asked["session_ids"]
+    ]
 
 
 def _event_id(event: Call) -> int:
