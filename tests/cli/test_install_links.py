@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared_context_server.cli.clients import Access, Client
@@ -38,6 +38,7 @@ def read_cursor(link: str) -> tuple[str, dict[str, Any]]:
     return query["name"][0], json.loads(b64decode(query["config"][0], validate=True))
 
 
+@example(key="100%41", agent_id="a&b=c#é")
 @given(key=st.text(min_size=1, max_size=20), agent_id=st.text(min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_any_text_survives_the_link(key: str, agent_id: str) -> None:
