@@ -21,7 +21,7 @@ T = TypeVar("T")
 Work = Generator[None, None, T]
 
 FIRST_SLICE_S = 0.0005
-SHORT_CHARS = 10_000
+SHORT_CHARS = 2_000  # some milliseconds at most: text without spaces takes 1 µs a letter
 SLICE_S = 0.01
 SWITCH_INTERVAL_S = 0.0005  # while a slice runs in the thread; the interpreter's default is 5 ms
 
