@@ -62,7 +62,7 @@ def test_a_vocabulary_is_stale_once_a_part_of_the_documents_is_new_or_gone(
 
 
 @pytest.mark.parametrize(
-    ("term", "expected"),
+    "term, expected",
     [
         ("user", True),
         ("c++", True),

@@ -236,12 +236,12 @@ async def test_a_word_within_a_word_is_found(indexed: Indexed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "others"),
+    "query, others",
     [
         ("sense", ["all of it is nonsense"]),
         ("defensor", ["la defensa del norte", "in your defense"]),
         ("lost sense", ["nonsense was lots of it"]),
-        ("了任务明", ["在运行了的任务图片方法不可以，不的问题是是条件了漏洞。"]),
+        ("了任务明", ["在运行了的任务图片方法不可以\uff0c不的问题是是条件了漏洞。"]),
         ("소리가나", ["소리나가 좋다"]),
     ],
 )

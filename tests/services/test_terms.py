@@ -160,7 +160,15 @@ def test_the_place_of_a_word_is_right_where_folding_changes_its_length(
 
 
 @pytest.mark.parametrize(
-    "text", ["今天天气，很好。", "「ガラス」を見る", "らーめん！ラーメン；", "。、", "天", "，天"]
+    "text",
+    [
+        "今天天气\uff0c很好。",
+        "「ガラス」を見る",
+        "らーめん\uff01ラーメン\uff1b",
+        "。、",
+        "天",
+        "\uff0c天",
+    ],
 )
 def test_plain_chinese_and_japanese_is_analysed_as_among_other_signs(text: str) -> None:
     among_others = analyse(text + "…")
