@@ -235,6 +235,52 @@ async def test_a_word_within_a_word_is_found(indexed: Indexed) -> None:
     assert contents_of(await indexed.find("!!")) == []  # without a word to look up
 
 
+@pytest.mark.parametrize(
+    "query, others",
+    [
+        ("sense", ["all of it is nonsense"]),
+        ("defensor", ["la defensa del norte", "in your defense"]),
+        ("lost sense", ["nonsense was lots of it"]),
+        ("了任务明", ["在运行了的任务图片方法不可以\uff0c不的问题是是条件了漏洞。"]),
+        ("소리가나", ["소리나가 좋다"]),
+    ],
+)
+async def test_what_is_similar_is_found_beside_the_word_itself(
+    indexed: Indexed, query: str, others: list[str]
+) -> None:
+    await indexed.fill([f"{query} {number}" for number in range(12)])
+    await indexed.fill([*others, "something else altogether"])
+    await indexed.catch_up()
+    found = contents_of(await indexed.find(query, limit=20))
+    assert len(found) == 12 + len(others)
+    assert set(others) < set(found)
+
+
+async def test_candidates_that_cannot_reach_the_page_are_not_read(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await indexed.fill([f"amber basalt corundum {number}" for number in range(12)])
+    await indexed.fill([f"amber basalt {number}" for number in range(90)])
+    await indexed.catch_up()
+    read: list[int] = []
+    read_messages = search.read_messages
+
+    def note(services: Any, caller: Any, ids: list[int]) -> Any:
+        read.extend(ids)
+        return read_messages(services, caller, ids)
+
+    monkeypatch.setattr(search, "read_messages", note)
+    answer = await indexed.find("amber basalt corundum", fuzzy_threshold=50)
+    assert all("corundum" in content for content in contents_of(answer))
+    assert len(read) == 30
+    # A longer page needs them.
+    read.clear()
+    assert (
+        len((await indexed.find("amber basalt corundum", fuzzy_threshold=50, limit=20)).hits) == 20
+    )
+    assert len(read) > 30
+
+
 async def test_the_loop_turns_while_long_texts_are_searched(
     indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,23 @@ def test_the_place_of_a_word_is_right_where_folding_changes_its_length(
     assert {term: found.get(term) for term in places} == places
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "今天天气\uff0c很好。",
+        "「ガラス」を見る",
+        "らーめん\uff01ラーメン\uff1b",
+        "。、",
+        "天",
+        "\uff0c天",
+    ],
+)
+def test_plain_chinese_and_japanese_is_analysed_as_among_other_signs(text: str) -> None:
+    among_others = analyse(text + "…")
+    assert analyse(text) == among_others
+    assert analyse("…" + text).parts == among_others.parts
+
+
 def test_terms_are_bounded_in_number_and_length() -> None:
     assert all(len(term) <= MAX_TERM_CHARS for term in index_terms("x" * 90_000 + " a/" * 20))
     assert len(index_terms(" ".join(f"w{number}q" for number in range(30_000)))) == MAX_TERMS

@@ -35,6 +35,7 @@ _CONTAINING = 0.85
 _MAX_TYPO = 0.9
 _ORDER = 0.03  # for all words next to each other in the query's order
 
+MIN_COMMON_PREFIX_CHARS = 4  # of a common word: a shorter one begins too many others
 MIN_CONTAINED_CHARS = 3
 MAX_CONTAINED_TERMS = 8  # of a query: for which longer words that contain them are looked up
 MAX_CONTAINING = 400  # longer words for each
@@ -62,7 +63,7 @@ class Scope:
 class CandidateQuery:
     """A query for candidates. `pairs`: terms that stand next to each other in it.
     `frequent`: terms that occur in many texts that the caller may see; `common`: in so many that
-    similar words are not looked for. `min_share`: how much of the
+    fewer similar words are looked for. `min_share`: how much of the
     terms' weight a document needs. `enough`: with fewer candidates, all words of the index are
     walked for those that contain one of the terms. `newest_first`: of all that reach it the newest,
     instead of the best."""
@@ -199,10 +200,9 @@ class QueryMaker:
         where the term itself occurs in many texts: its like would hardly be among the best."""
         make = self._engine.Query
         similar: list[tuple[tantivy.Query, float]] = []
-        if term.text in query.common:
-            return similar
         field = fields.find(term.text)
-        if term.is_prefix:
+        is_common = term.text in query.common
+        if term.is_prefix and not (is_common and len(term.text) < MIN_COMMON_PREFIX_CHARS):
             for name in dict.fromkeys((field, fields.codes)):
                 longer = make.fuzzy_term_query(self._schema, name, term.text, 0, prefix=True)
                 similar.append((longer, _LONGER))

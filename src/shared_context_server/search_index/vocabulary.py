@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_CHARS = 8_000_000  # of all words; the most frequent ones are kept
 MIN_CHARS = 4  # of a word that contains another
 STALE_SHARE = 0.05  # of the documents: when so many are new or gone, it is read anew
-_SMALL_DOCUMENTS = 20_000
+SMALL_DOCUMENTS = 20_000  # the words of so many are read at once, those of more in parts
 _FIRST_LETTER, _END = 0x61, 0x0E00  # the letters with which words begin, see documents.is_word
 
 
@@ -32,7 +32,7 @@ class Vocabulary:
     def __init__(self, searcher: tantivy.Searcher) -> None:
         self.documents = searcher.num_docs
         by_frequency: defaultdict[int, list[str]] = defaultdict(list)
-        for prefix in _prefixes(is_large=self.documents > _SMALL_DOCUMENTS):
+        for prefix in _prefixes(is_large=self.documents > SMALL_DOCUMENTS):
             found: defaultdict[int, list[str]] = defaultdict(list)
             for word, count in searcher.terms_with_prefix(CONTENT.words, prefix):
                 if len(word) >= MIN_CHARS:

@@ -68,12 +68,14 @@ HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
 NEAREST = 200  # what a semantic search puts in order of time
 MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
 FREQUENT = 50  # texts; two typos in a word of so many are not looked for
-MIN_COMMON = 500  # texts; words similar to one of so many, and of this share, are not looked for
-COMMON_SHARE = 0.02
+COMMON = 500  # texts; not all words similar to one of so many are looked for
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 FIRST_CANDIDATES_A_HIT = 3
-ESTIMATE_SLACK = 5.0  # how much more the scorer may give a text than the index estimates
+# How much more the scorer may give a text than the index estimates: for neighbours, and for words
+# similar to common ones, by the weight of these.
+ESTIMATE_SLACK = 5.0
+COMMON_SLACK = 50.0
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
 # Lower in scripts without spaces: the scorer compares single letters there too, not only pairs.
@@ -317,8 +319,10 @@ async def _look_up(search: _Search) -> Looked | None:
         base, *numbers = search.ranking.basis
         counts = dict(zip(counted, numbers, strict=False))
         search.query.weigh_by_counts(lambda term: counts.get(term, 0), base)
+        weighed = _weigh(terms, counts, base)
+        common = frozenset(term for term, number in counts.items() if number >= COMMON)
         query = CandidateQuery(
-            terms=_weigh(terms, counts, base),
+            terms=weighed,
             scope=_narrow(everything, request),
             limit=limit,
             enough=request.limit if len(terms) == 1 else 1,
@@ -328,16 +332,16 @@ async def _look_up(search: _Search) -> Looked | None:
                 if one.text != next_one.text
             ],
             frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
-            common=frozenset(
-                term
-                for term, number in counts.items()
-                if number >= max(MIN_COMMON, COMMON_SHARE * texts)
-            ),
+            common=common,
             with_metadata=request.search_metadata,
             min_share=(RUN_SHARE if has_runs else CANDIDATE_SHARE) * request.fuzzy_threshold / 100,
             newest_first=request.sort is SortOrder.NEWEST,
         )
-        slack = ESTIMATE_SLACK if not has_runs and len(counted) >= len(terms) else 100.0
+        slack = ESTIMATE_SLACK + COMMON_SLACK * sum(
+            term.weight for term in weighed if term.text in common
+        )
+        if has_runs or len(counted) < len(terms):
+            slack = 100.0  # the estimate says too little
         return Looked(snapshot.find(query), texts, snapshot, slack)
 
     return await search.services.candidates.look_up(look)
