@@ -25,6 +25,7 @@ SUBJECTS = [field.name for field in fields(Store)]
 STORES = sorted(set(PACKAGES.values()))
 RECIPES = [
     "a tool",
+    "a page to the dashboard",
     "a setting",
     "a field to messages",
     "a storage method",

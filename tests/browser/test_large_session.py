@@ -44,7 +44,6 @@ def fill(path: Path, session_id: str) -> None:
                 "begin_us": now_us - MESSAGES * 1000,
             },
         )
-        connection.execute("UPDATE sessions SET last_seq = ?", (MESSAGES,))
         connection.execute("COMMIT")
     connection.close()
 
