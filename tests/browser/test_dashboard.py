@@ -157,6 +157,20 @@ def test_a_hidden_tab_has_no_stream_and_catches_up_when_it_is_seen(
     expect(messages_of(overseer)).to_have_count(3)
 
 
+def test_a_page_says_that_its_reader_was_signed_out_elsewhere(
+    overseer: Window, builder: Agent
+) -> None:
+    session_id = builder.create_session()
+    overseer.go(f"/ui/sessions/{session_id}")
+    expect(overseer.page.locator("[data-live]")).to_have_attribute("data-state", "live")
+    other = overseer.open_page()
+    other.goto(f"{overseer.url}/ui/sessions")
+
+    other.get_by_role("button", name="Sign out").click()
+    expect(overseer.page.locator("[data-live]")).to_contain_text("Signed out")
+    expect(overseer.page.locator("#toasts")).to_contain_text("You are signed out")
+
+
 def test_filters_are_in_the_address_and_come_back_with_it(
     overseer: Window, builder: Agent, server: ServerProcess
 ) -> None:

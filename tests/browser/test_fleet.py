@@ -89,7 +89,8 @@ def test_who_is_blocked_appears_without_a_reload_and_so_does_a_deadlock(
 
 def test_ten_thousand_agents_open_and_are_found(tmp_path: Path, chromium: Browser) -> None:
     with open_server(tmp_path) as server, open_window(chromium, server.url) as window:
-        asyncio.run(_add_agents(server.data_dir, 10_000))
+        with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
+            thread.submit(asyncio.run, _add_agents(server.data_dir, 10_000)).result()
         window.sign_in()
         window.go("/ui")
         page = window.page
@@ -151,7 +152,10 @@ def test_no_page_about_the_fleet_has_a_serious_finding(
     chromium: Browser, server: ServerProcess, busy: str, size: str, scheme: str
 ) -> None:
     entry = f"key=plan&session_id={busy}&scope=shared"
-    one, other = Holder(server.url, f"one {size} {scheme}"), Holder(server.url, f"other {size}")
+    one, other = (
+        Holder(server.url, f"one {size} {scheme}"),
+        Holder(server.url, f"other {size} {scheme}"),
+    )
     options = {"viewport": SIZES[size], "color_scheme": scheme}
     with open_window(chromium, server.url, **options) as window, waits((one, other), (other, one)):
         window.sign_in()

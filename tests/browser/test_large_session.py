@@ -25,7 +25,7 @@ _FILL = """
     INSERT INTO messages (
         session_id, seq, sender, sender_type, content, visibility, recipients, metadata,
         parent_message_id, created_at, sender_instance, ack)
-    SELECT :session_id, n, 'agent-' || n % 20, 'generic', 'message number ' || n, 'public', '[]',
+    SELECT :session_id, n, 'agent-' || (n % 20), 'generic', 'message number ' || n, 'public', '[]',
         '{}', NULL, :begin_us + n * 1000, '', ''
     FROM numbers"""
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared_context_server.auth.middleware.paths import UI_PATH
 from shared_context_server.ui.paths import is_ui_path
 
 CONTENT_SECURITY_POLICY = (
@@ -35,7 +36,7 @@ class UiHeaders:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # Not a coroutine, which would cost each request of an agent a frame.
-        if scope["type"] == "http" and is_ui_path(scope):
+        if scope["type"] == "http" and UI_PATH in scope["path"] and is_ui_path(scope):
             send = _with_headers(send)
         return self._app(scope, receive, send)
 

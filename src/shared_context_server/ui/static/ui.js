@@ -145,7 +145,7 @@
         if (source.readyState !== EventSource.CLOSED || this.source !== source) return;
         this.close();
         const wait = RETRY_MS[Math.min(this.failures++, RETRY_MS.length - 1)];
-        this.timer = setTimeout(() => this.open(), wait);
+        this.timer = setTimeout(() => this.openUnlessSignedOut(), wait);
       });
       source.addEventListener("refresh", () => this.refresh());
       source.addEventListener("ended", (event) => {
@@ -159,6 +159,18 @@
           document.dispatchEvent(new CustomEvent("live:" + name, { detail: event.data }));
           this.refresh();
         });
+      }
+    }
+
+    // A page of somebody who is not signed in any more leads to the sign-in.
+    async openUnlessSignedOut() {
+      const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
+      if (answer && answer.type === "opaqueredirect") {
+        this.isEnded = true;
+        this.show("broken", "Signed out");
+        toast("You are signed out. Load the page again to sign in.");
+      } else {
+        this.open();
       }
     }
 
