@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared_context_server.cli.hub.calls import call
+from shared_context_server.cli.hub.calls import Call, Hub, call
 from shared_context_server.cli.hub.options import HubOptions
+from shared_context_server.cli.tail import Tail
 from shared_context_server.settings import load_settings
 from shared_context_server.storage import migrate_storage
 from tests.cli.conftest import Serve
@@ -105,6 +106,54 @@ def test_a_data_dir_is_followed_without_a_server(
     assert all_.end()[0] == 130
     do("delete_session", session_id=session)
     assert one.end()[0] == 3
+
+
+class Until:
+    """Keeps what is printed, and ends the tail at a text."""
+
+    def __init__(self, last: str) -> None:
+        self.texts: list[str] = []
+        self._last = last
+
+    def print(self, message: dict[str, Any]) -> None:
+        self.texts.append(message["content"])
+        if message["content"] == self._last:
+            raise EOFError
+
+
+class BusyHub:
+    """A hub on which somebody else writes a message between any two batches of calls."""
+
+    def __init__(self, hub: Hub, session_id: str) -> None:
+        self._hub = hub
+        self._session_id = session_id
+        self.place, self.agent_id, self.follow = hub.place, hub.agent_id, hub.follow
+        self.texts: list[str] = []
+
+    def call_all(self, calls: Sequence[Call]) -> list[dict[str, Any]]:
+        answers = self._hub.call_all(calls)
+        self.texts.append(f"beside {len(self.texts)}")
+        call(self._hub, "add_message", session_id=self._session_id, content=self.texts[-1])
+        return answers
+
+
+@pytest.mark.parametrize("named", [0, 1, 2])
+def test_what_is_written_while_it_starts_is_printed_once(
+    env: dict[str, str], do: Do, named: int
+) -> None:
+    migrate_storage(load_settings(data_dir=Path(env["DATA_DIR"])))
+    session, other = (do("create_session", purpose="p")["session_id"] for _ in range(2))
+    say(do, session, 1, 2)
+    with HubOptions().open_hub() as hub:
+        busy, printer = BusyHub(hub, session), Until("end")
+        tail = Tail(busy, (session, other)[:named], (), printer)
+        tail.print_newest(5)
+        call(hub, "add_message", session_id=session, content="end")
+        with pytest.raises(EOFError):
+            tail.follow()
+    # With one session, the last one is written behind the end: when the stream has been opened.
+    beside = busy.texts[:-1] if named == 1 else busy.texts
+    assert printer.texts == ["1", "2", *beside, "end"]
 
 
 def test_a_terminal_shows_messages_as_they_come_and_nothing_steers_it(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from cyclopts import Parameter
 
@@ -51,17 +51,23 @@ def tail(
         end_without_reader(STDOUT)
     printer = MessagePrinter(as_json=as_json, names_session=len(session) != 1, max_chars=max_chars)
     with hub_options.open_hub() as hub, suppress(KeyboardInterrupt):
-        run = _Tail(hub, tuple(dict.fromkeys(session)), sender, printer)
+        run = Tail(hub, tuple(dict.fromkeys(session)), sender, printer)
         run.print_newest(lines)
         return run.follow() if follow else exits.DONE
     return exits.INTERRUPTED
 
 
-class _Tail:
+class Printer(Protocol):
+    """Takes the messages, one after the other."""
+
+    def print(self, message: Message) -> None: ...
+
+
+class Tail:
     """The sessions that are followed, and what was printed of each."""
 
     def __init__(
-        self, hub: Hub, session_ids: Sequence[str], senders: Sequence[str], printer: MessagePrinter
+        self, hub: Hub, session_ids: Sequence[str], senders: Sequence[str], printer: Printer
     ) -> None:
         self._hub = hub
         self._session_ids = session_ids
