@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_CHARS = 8_000_000  # of all words; the most frequent ones are kept
 MIN_CHARS = 4  # of a word that contains another
 STALE_SHARE = 0.05  # of the documents: when so many are new or gone, it is read anew
-SMALL_DOCUMENTS = 20_000  # the words of so many are read at once, those of more in parts
+SMALL_DOCUMENTS = 2_000  # the words of so many are read at once, those of more in parts
 _FIRST_LETTER, _END = 0x61, 0x0E00  # the letters with which words begin, see documents.is_word
 
 
