@@ -185,8 +185,8 @@ async def _write(request: _Request, server: FileIO) -> int:
         folder = IndexFolder(settings.search_index_parent, settings.storage_url)
         # It leaves the processor to others by its priority.
         indexer = Indexer(store, folder, pacer=Pacer(idle_rest=0.0, busy_rest=0.0))
-        sys.stdout.buffer.write(READY)
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # the server has ended, as the next line sees
+            os.write(sys.stdout.fileno(), READY)
         if await asyncio.to_thread(server.readline) != GO:
             return 0
         following = asyncio.ensure_future(_follow(indexer, folder, request))
