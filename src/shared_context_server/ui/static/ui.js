@@ -174,10 +174,18 @@
       }
     }
 
-    // At once, and then again after a while if more has happened meanwhile.
+    // At once, and then again after a while if more has happened meanwhile. Not while the reader has
+    // selected text, which would be lost with the part of the page that it is in.
     refresh() {
       if (this.refreshing) {
         this.isStale = true;
+        return;
+      }
+      if (!document.getSelection().isCollapsed) {
+        this.refreshing = setTimeout(() => {
+          this.refreshing = null;
+          this.refresh();
+        }, REFRESH_MS);
         return;
       }
       this.refreshing = setTimeout(() => {
@@ -336,6 +344,18 @@
     if (event.key === "Escape") for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.id === "post-content") event.target.form.requestSubmit();
   });
+
+  // What is folded away asks for nothing until it is opened.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.closest("details:not([open])")) event.preventDefault();
+  });
+  document.addEventListener(
+    "toggle",
+    (event) => {
+      if (event.target.open && event.target.querySelector("[hx-get]")) document.body.dispatchEvent(new CustomEvent("refresh-live"));
+    },
+    true,
+  );
 
   // Filters that are not used do not stand in the address.
   document.addEventListener("submit", (event) => {
