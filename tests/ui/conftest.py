@@ -137,7 +137,7 @@ class Stream:
 @asynccontextmanager
 async def follow(server: Server, browser: httpx.AsyncClient, path: str) -> AsyncIterator[Stream]:
     """Open a stream as this browser; it hangs up at the end of the block."""
-    request = browser.build_request("GET", path)
+    request = browser.build_request("GET", path, headers={"Accept": "text/event-stream"})
     messages: asyncio.Queue[Any] = asyncio.Queue()
     requests = asyncio.Queue[dict[str, Any]]()
     requests.put_nowait({"type": "http.request", "body": b"", "more_body": False})

@@ -265,7 +265,7 @@ async def test_a_stream_takes_one_of_the_callers_slots_and_ends_with_the_sign_in
         assert server.services.slots._count == 1
         await submit(person, "/ui/logout")
         async with follow(server, person, path) as refused:
-            assert refused.status == 303
+            assert refused.status == 401
     assert server.services.slots._count == 0
 
 

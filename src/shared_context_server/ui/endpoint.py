@@ -154,7 +154,8 @@ class PageEndpoint:
 def lead_to_sign_in(page: PageRequest) -> Response:
     """Answer an anonymous visitor: a navigation leads to the sign-in and back to this page."""
     root = root_of(page.scope)
-    if page.request.method == "GET" and not page.is_fragment:
+    is_stream = "text/event-stream" in page.request.headers.get("accept", "")
+    if page.request.method in ("GET", "HEAD") and not page.is_fragment and not is_stream:
         is_first = page.current == root
         where = page.address(SIGN_IN) if is_first else page.address(SIGN_IN, next=page.current)
         return page.redirect(where)

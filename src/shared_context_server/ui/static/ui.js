@@ -337,6 +337,18 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.id === "post-content") event.target.form.requestSubmit();
   });
 
+  // What is folded away asks for nothing until it is opened.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.closest("details:not([open])")) event.preventDefault();
+  });
+  document.addEventListener(
+    "toggle",
+    (event) => {
+      if (event.target.open && event.target.querySelector("[hx-get]")) document.body.dispatchEvent(new CustomEvent("refresh-live"));
+    },
+    true,
+  );
+
   // Filters that are not used do not stand in the address.
   document.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-tidy]")) return;
