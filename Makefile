@@ -73,7 +73,7 @@ test: setup ## the whole test suite, with branch coverage
 	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report=term-missing $(ARGS)
 
 # Where hardly a test starts a process. What is left out is told from the folders there are.
-FAST_FOLDERS := tests/auth tests/observability tests/rest tests/services tests/storage tests/tools
+FAST_FOLDERS := tests/auth tests/observability tests/rest tests/services tests/storage tests/tools tests/ui
 SLOW_TESTS := tests/storage/postgres tests/storage/sqlite tests/storage/transfer
 SLOW_FOLDERS := $(filter-out $(FAST_FOLDERS) tests/frameworks,$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 
@@ -171,7 +171,7 @@ test-postgres: setup ## the storage tests on every PostgreSQL found here and beh
 		POSTGRES_BIN=$$bin $(STORAGE_TESTS) || exit 1; \
 	done
 	POSTGRES_POOLER=1 $(STORAGE_TESTS)
-	TEST_STORE=postgresql $(BIN)/python -m pytest tests/services tests/auth tests/rest tests/surfaces -n $(JOBS) -q
+	TEST_STORE=postgresql $(BIN)/python -m pytest tests/services tests/auth tests/rest tests/surfaces tests/ui -n $(JOBS) -q
 
 test-deploy: setup ## the tests of the image, the manifests and the proxy's configuration
 	$(BIN)/python -m pytest tests/deploy $(ARGS)

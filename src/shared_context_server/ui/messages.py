@@ -48,7 +48,10 @@ class MessageView:
 
     @property
     def segments(self) -> list[tuple[bool, str]]:
-        """The content in parts: whether each is code between fences, and its text."""
+        """The content in parts: whether each is code, and its text. Code stands between fences, or is
+        all of a message whose metadata names a language."""
+        if isinstance(self.message.metadata.get("language"), str):
+            return [(True, self.content)]
         parts: list[tuple[bool, str]] = []
         for index, part in enumerate(_FENCE.split(self.content)):
             is_code = index % 2 == 1
