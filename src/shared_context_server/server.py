@@ -69,7 +69,7 @@ from shared_context_server.transport.lane import DirectLane
 from shared_context_server.transport.mcp_sessions import McpSessionLimits
 from shared_context_server.transport.parameters import name_wrong_parameters
 from shared_context_server.ui.headers import UiHeaders
-from shared_context_server.ui.routes import make_ui_routes
+from shared_context_server.ui.late import make_late_routes
 
 SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
@@ -274,7 +274,7 @@ async def make_app(
     routes = [
         mcp_route,
         *make_routes(dispatcher, metrics),
-        *make_ui_routes(dispatcher),
+        *make_late_routes(dispatcher),
     ]
     starlette = Starlette(routes=routes, exception_handlers=exception_handlers())
     starlette.router.redirect_slashes = False  # auth.middleware removes a slash at the end

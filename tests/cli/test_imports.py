@@ -50,6 +50,7 @@ LATE = {
     "shared_context_server.cli.stdio",
     "shared_context_server.rest.docs",
     "shared_context_server.storage.postgres",
+    "shared_context_server.ui.routes",
 }
 STORAGE = {"pydantic", "aiosqlite", "shared_context_server.storage"}
 

@@ -11,6 +11,8 @@ its address as `live`, and each part that is to be asked for anew has
     id="NAME" hx-get="{{ current }}" hx-trigger="refresh-live from:body" hx-select="#NAME"
     hx-swap="outerHTML"
 
+Links and fields in such a part have an id, by which htmx gives them the focus back.
+
 Text that callers have written goes through the filter `plain`, which shows what would turn the direction
 of the text. The policy forbids inline scripts and styles: no `style=`, no `on…=`, no `hx-on`.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route, Router
 
 from shared_context_server.auth.middleware.paths import UI_PATH
 from shared_context_server.services.context import Services
@@ -47,14 +47,15 @@ PAGES: tuple[Page, ...] = (
 MISSING = Page("/{rest:path}", show_missing, show_missing, permission=None, is_open_to_forms=True)
 
 
-def make_ui_routes(dispatcher: Dispatcher) -> list[BaseRoute]:
-    """Return the routes of one server's dashboard."""
+def make_ui_app(dispatcher: Dispatcher) -> Router:
+    """Return the app with all pages of one server."""
     dashboard = make_dashboard(dispatcher)
     pages = (*PAGES, *SignIn(dashboard.cookie).pages, MISSING)
-    return [
+    routes = [
         Route(UI_PATH + STATIC_PATH, StaticEndpoint(dashboard)),
         *(Route(UI_PATH + page.path, PageEndpoint(dashboard, page)) for page in pages),
     ]
+    return Router(routes, redirect_slashes=False)
 
 
 def make_dashboard(dispatcher: Dispatcher) -> Dashboard:

@@ -174,10 +174,18 @@
       }
     }
 
-    // At once, and then again after a while if more has happened meanwhile.
+    // At once, and then again after a while if more has happened meanwhile. Not while the reader has
+    // selected text, which would be lost with the part of the page that it is in.
     refresh() {
       if (this.refreshing) {
         this.isStale = true;
+        return;
+      }
+      if (!document.getSelection().isCollapsed) {
+        this.refreshing = setTimeout(() => {
+          this.refreshing = null;
+          this.refresh();
+        }, REFRESH_MS);
         return;
       }
       this.refreshing = setTimeout(() => {
