@@ -164,6 +164,7 @@ async def open_server(
         if metrics.is_shared:
             refresh = partial(refresh_gauges, services, metrics)
             await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
+        services.history.begin(await asyncio.to_thread(metrics.collect))
         sample = partial(sample_metrics, services, metrics)
         await stack.enter_async_context(_every(SAMPLE_INTERVAL_S, sample))
         mcp = make_mcp(dispatcher)

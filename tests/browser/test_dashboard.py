@@ -270,7 +270,7 @@ def test_deleting_shows_what_goes_before_it_goes(overseer: Window, builder: Agen
     overseer.page.get_by_text("More", exact=True).click()
     overseer.page.get_by_role("link", name="Delete…").click()
     expect(overseer.page.locator(".touches")).to_contain_text("3 messages")
-    expect(overseer.page.locator(".touches")).to_contain_text("1 shared memory entry")
+    expect(overseer.page.locator(".touches")).to_contain_text("1 memory entry")
     overseer.page.get_by_role("link", name="Cancel").click()
     expect(messages_of(overseer)).to_have_count(3)
     overseer.go(f"/ui/sessions/{session_id}/delete")

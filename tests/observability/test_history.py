@@ -42,6 +42,15 @@ def test_what_is_counted_between_two_samples_belongs_to_the_minute_of_the_second
     assert tools["get_time"].quantile_s(0.5) == BUCKETS_S[-1]
 
 
+def test_what_other_workers_counted_before_the_start_does_not_count() -> None:
+    metrics, history = Metrics(), History(NOON)
+    metrics.observe("get_time", 200, 0.1)
+    history.begin(metrics.collect())
+    metrics.observe("get_time", 200, 0.1)
+    history.add(metrics.collect(), NOON)
+    assert history.show(NOON).by_tool()["get_time"].count == 1
+
+
 def test_an_hour_later_nothing_of_it_is_left_and_counters_may_fall() -> None:
     metrics, history = Metrics(), History(NOON)
     metrics.observe("get_time", 200, 0.1)

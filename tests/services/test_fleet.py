@@ -145,3 +145,18 @@ async def test_only_readers_see_the_fleet_and_pages_follow_each_other(server: Se
     assert (listed, last.next_cursor) == (["carol", "bob", "alice"], None)
     with pytest.raises(InvalidArgument):
         await see(server, cursor="x")
+
+
+async def test_who_waits_for_messages_is_waiting_from_its_first_wait_on(server: Server) -> None:
+    session_id = await add_session(server)
+    found = []
+    for _ in range(2):  # again at once, as agents do
+        waiting = asyncio.create_task(
+            call(server, BOB, "wait_for_messages", session_id=session_id, timeout_seconds=60)
+        )
+        await until(lambda: server.services.bus.subscriber_count == 1)
+        found.append((await see(server, activity=Activity.WAITING)).agents[0])
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert [agent.agent_id for agent in found] == ["bob", "bob"]
+    assert found[0].shown.waits_since == found[1].shown.waits_since

@@ -338,6 +338,7 @@ async def test_deleting_shows_first_what_goes_and_is_audited(
     await add(agent, session_id, "two", visibility="private")
     for key in ("a", "b", "c"):
         await call(agent, "set_memory", key=key, value=1, session_id=session_id, scope="shared")
+    await call(agent, "set_memory", key="own", value=1, session_id=session_id)
     await call(agent, "add_task", session_id=session_id, title="work")
     path = f"/ui/sessions/{session_id}/delete"
 
@@ -348,7 +349,7 @@ async def test_deleting_shows_first_what_goes_and_is_audited(
 
     shown = text_of(preview)
     assert "3 messages" in shown  # a task tells of itself in the log
-    assert "3 shared memory entries" in shown
+    assert "4 memory entries" in shown
     assert "1 task" in shown
     assert refused.status_code == 403
     assert still_there.status_code == 200

@@ -109,6 +109,10 @@ class History:
         self._tools: dict[str, Calls] = {}
         self._gauges: dict[str, float] = {}
 
+    def begin(self, metrics: Iterable[Metric]) -> None:
+        """Count from these metrics on: of a worker that was restarted, they have the calls of hours."""
+        self._tools, self._gauges = _read(metrics)
+
     def add(self, metrics: Iterable[Metric], now: datetime) -> None:
         """Add a sample to the minute of `now`."""
         tools, gauges = _read(metrics)

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import MemoryScope, Permission, Session
-from shared_context_server.services import leases, memory, session_log, tasks
+from shared_context_server.models import Permission, Session
+from shared_context_server.services import session_log, sessions
 from shared_context_server.tools.written import write_messages
 from shared_context_server.ui.log_filters import read_number
 from shared_context_server.ui.markdown_export import write_head, write_message
@@ -22,8 +22,6 @@ from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.problems import CallFailed, Problem
 from shared_context_server.ui.session import SESSION_PATH, empty_post, get_summary
 
-COUNTED_PAGES = 20  # of memory entries, 1,000 each
-COUNTED_AT_ONCE = 1000
 PLAIN = "message"
 
 
@@ -133,23 +131,18 @@ async def close(page: PageRequest) -> Response:
 
 
 async def confirm_deletion(page: PageRequest) -> Response:
-    """What will be deleted, as far as the person may see it."""
+    """How much will be deleted, also of what the person may not see."""
     session = await _get_controlled(page)
-    services, caller = page.services, page.caller
-    summary = await get_summary(page, session.id)
-    counts = (await tasks.list_tasks(services, caller, session.id, limit=1)).page.counts
-    held = await leases.list_leases(services, caller, session.id, limit=COUNTED_AT_ONCE)
-    shared, own = [
-        await _count_memory(page, session.id, scope)
-        for scope in (MemoryScope.SHARED, MemoryScope.PRIVATE)
-    ]
-    all_tasks = counts.ready + counts.blocked + counts.claimed + counts.done + counts.failed
+    found = await sessions.preview_deletion(page.services, page.caller, session.id)
     touches = [
-        (summary.message_count, _plural(summary.message_count, "message")),
-        (shared, _plural(shared, "shared memory entry", "shared memory entries")),
-        (own, _plural(own, "private memory entry of yours", "private memory entries of yours")),
-        (all_tasks, _plural(all_tasks, "task")),
-        (len(held.leases), _plural(len(held.leases), "lease that is held", "leases that are held")),
+        (found.messages, _plural(found.messages, "message")),
+        (found.memory_entries, _plural(found.memory_entries, "memory entry", "memory entries")),
+        (found.tasks, _plural(found.tasks, "task")),
+        (
+            found.leases_held,
+            _plural(found.leases_held, "lease that is held", "leases that are held"),
+        ),
+        (found.cursors, _plural(found.cursors, "read position")),
     ]
     path = f"/sessions/{session.id}"
     return page.render(
@@ -157,7 +150,7 @@ async def confirm_deletion(page: PageRequest) -> Response:
         title="Delete this session?",
         question=f"“{session.purpose}” is removed for everyone, with everything in it:",
         touches=[(count, what) for count, what in touches if count] or [("", "It is empty.")],
-        note="Messages that you may not see, and others’ private memory in it, are removed too. It cannot be "
+        note="Messages that you may not see, and others’ private memory in it, are among them. It cannot be "
         "undone. The audit log keeps who deleted it.",
         action=page.address(f"{path}/delete"),
         fields=[],
@@ -179,27 +172,7 @@ async def _get_controlled(page: PageRequest) -> Session:
     return session
 
 
-async def _count_memory(page: PageRequest, session_id: str, scope: MemoryScope) -> int | str:
-    """Return the number of entries, "N+" if there are too many to count."""
-    total, cursor = 0, None
-    for _ in range(COUNTED_PAGES):
-        found = await memory.list_memory(
-            page.services,
-            page.caller,
-            session_id=session_id,
-            scope=scope,
-            prefix="",
-            limit=COUNTED_AT_ONCE,
-            cursor=cursor,
-        )
-        total += len(found.entries)
-        cursor = found.next_cursor
-        if cursor is None:
-            return total
-    return f"{total:,}+"
-
-
-def _plural(count: int | str, one: str, many: str | None = None) -> str:
+def _plural(count: int, one: str, many: str | None = None) -> str:
     return one if count == 1 else many or f"{one}s"
 
 
