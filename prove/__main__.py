@@ -8,6 +8,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from prove.history import History, Outcome
 from prove.planted_bugs import BUGS, find_all, find_in_the_program
 from prove.promises import Broken
 from prove.running import AGENTS, DISK_BYTES, run_setup
-from prove.systems import SETUPS, Setup
+from prove.systems import SETUPS, Setup, has_compiler
 from prove.windows import find_window, write_text, write_timeline
 
 SHORT_S, NORMAL_S, LONG_S = 30.0, 60.0, 600.0
@@ -63,6 +64,9 @@ class Total:
 def main() -> int:
     options = parse()
     enter_namespace()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the servers
+    if not has_compiler():
+        print("no faults of the clock: they need a C compiler")
     total = Total(options.seed)
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="scs-prove-") as directory:
