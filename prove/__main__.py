@@ -8,6 +8,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prove.checks.logs import count_early_timestamps
 from prove.history import History, Outcome
 from prove.planted_bugs import BUGS, find_all, find_in_the_program
 from prove.promises import Broken
 from prove.running import AGENTS, DISK_BYTES, run_setup
-from prove.systems import SETUPS, Setup
+from prove.systems import SETUPS, Setup, has_compiler
 from prove.windows import find_window, write_text, write_timeline
 
 SHORT_S, NORMAL_S, LONG_S = 30.0, 60.0, 600.0
@@ -33,16 +35,20 @@ _IN_NAMESPACE = "SCS_PROVE_NAMESPACE"
 
 @dataclass
 class Total:
-    """What all runs together came to. `out`: where failures are kept."""
+    """What all runs together came to. `out`: where failures are kept; `kept`: where all histories are."""
 
     seed: int
+    kept: Path | None = None
     out: Path | None = None
     calls: int = 0
     faults: int = 0
     runs: int = 0
     failures: list[str] = field(default_factory=list)
 
-    def add(self, history: History) -> None:
+    def add(self, name: str, history: History) -> None:
+        if self.kept is not None:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            history.write(self.kept / f"{self.runs}-{_file_name(name)}.jsonl")
         self.calls += len(history.calls)
         self.faults += len(history.faults)
         self.runs += 1
@@ -54,16 +60,23 @@ class Total:
         windows = [find_window(history, one) for one in broken[:ON_PAGE]]
         for window in windows[:SHOWN]:
             print(write_text(window))
-        stem = "".join(letter if letter.isalnum() else "-" for letter in name)
+        stem = _file_name(name)
         history.write(self.out / f"{stem}.jsonl")
         write_timeline(windows, f"{name}, seed {self.seed}", self.out / f"{stem}.html")
         print(f"the history and a timeline are in {self.out}; run it again: {again}", flush=True)
 
 
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
 def main() -> int:
     options = parse()
     enter_namespace()
-    total = Total(options.seed)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the servers
+    if not has_compiler():
+        print("no faults of the clock: they need a C compiler")
+    total = Total(options.seed, kept=options.keep)
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="scs-prove-") as directory:
         if options.hours:
@@ -92,6 +105,7 @@ def parse() -> argparse.Namespace:
     length.add_argument("--short", action="store_true", help="two minutes: one set-up")
     length.add_argument("--hours", type=float, nargs="?", const=LONG_HOURS, help="new seeds")
     parser.add_argument("--without-planted", action="store_true")
+    parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep every run's history")
     parser.add_argument("--bug", action="append", choices=[bug.name for bug in BUGS])
     options = parser.parse_args()
     if options.seconds is None:
@@ -123,13 +137,14 @@ def run_one(setup: Setup, total: Total, directory: Path, seed: int, seconds: flo
     with small_disk(setup) as disk:
         history, broken, defects = run_setup(setup, own, seed, seconds, disk)
     shutil.rmtree(own, ignore_errors=True)
-    total.add(history)
+    total.add(setup.name, history)
     outcomes = [sum(call.outcome is one for call in history.calls) for one in Outcome]
     faults = ", ".join(sorted({fault.name for fault in history.faults}))
     print(
         f"{setup.name}: {AGENTS} agents, {len(history.calls)} calls ({outcomes[0]} ok,"
         f" {outcomes[1]} refused, {outcomes[2]} without an answer), {len(history.faults)} faults"
-        f" ({faults}), {len(broken)} errors, {time.monotonic() - started:.0f} s",
+        f" ({faults}), {count_early_timestamps(history)} timestamps against the order of seq,"
+        f" {len(broken)} errors, {time.monotonic() - started:.0f} s",
         flush=True,
     )
     again = f'python -m prove --seed {seed} --seconds {seconds:g} --setup "{setup.name}"'
@@ -144,7 +159,7 @@ def run_planted(options: argparse.Namespace, total: Total) -> None:
     bugs = [bug for bug in BUGS if not options.bug or bug.name in options.bug]
     caught = 0
     for found in find_all(bugs, options.seed):
-        total.add(found.history)
+        total.add(found.bug.name, found.history)
         name, took = found.bug.name, f"{found.calls} calls, {found.seconds:.0f} s"
         if found.broken is None:
             print(f"  let through: {name} ({took})", flush=True)
@@ -155,7 +170,7 @@ def run_planted(options: argparse.Namespace, total: Total) -> None:
     if not options.short:
         for bug in bugs:
             found = find_in_the_program(bug, options.seed)
-            total.add(found.history)
+            total.add(f"without {bug.name}", found.history)
             if found.broken is not None:
                 total.failures.append(f"without a planted bug: {found.broken}")
                 again = f'python -m prove --seed {options.seed} --bug "{bug.name}"'

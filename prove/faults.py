@@ -56,6 +56,8 @@ class Faults:
                 "freeze the database": self._freeze_database,
                 "hold locks in an idle transaction": self._hold_locks,
             }
+        if system.database_relay is not None:
+            self.kinds["cut connections to the database"] = self._cut_from_database
         if system.disk is not None:
             self.kinds["fill the disk"] = self._fill_disk
         if system.clock is not None:
@@ -128,6 +130,15 @@ class Faults:
             cut += self._chooser.choice(used or self._relays).cut()
             await asyncio.sleep(self._chooser.uniform(0.05, 0.4))
         return f"{cut} connections"
+
+    async def _cut_from_database(self) -> str:
+        relay = self._system.database_relay
+        assert relay is not None
+        cut = 0
+        for _ in range(self._chooser.randint(2, 6)):
+            cut += await asyncio.to_thread(relay.cut)
+            await asyncio.sleep(self._chooser.uniform(0.05, 0.4))
+        return f"{cut} ends of connections"
 
     async def _hold_connections(self) -> str:
         relay = self._chooser.choice(self._relays)

@@ -7,6 +7,7 @@ servers of the patched copy, until the checker reports one of the errors that sh
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import tempfile
@@ -149,16 +150,15 @@ def plant(patch: Path) -> Iterator[Path]:
         yield Path(directory) / "src"
 
 
-def apply_patch(patch: Path, directory: Path, *options: str) -> None:
+def apply_patch(patch: Path, directory: Path) -> None:
     """Raises CalledProcessError, with what git says, if it does not fit."""
+    # Without what a hook of git sets: the directory belongs to no repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     subprocess.run(
         # One line of context is enough, so that other changes nearby do not matter.
-        ["git", "apply", "-C1", *options, patch],
+        ["git", "apply", "-C1", patch],
         cwd=directory,
-        env={
-            "GIT_CEILING_DIRECTORIES": str(directory.parent),
-            "PATH": "/usr/bin:/bin:/usr/local/bin",
-        },
+        env=env | {"GIT_CEILING_DIRECTORIES": str(directory.parent)},
         capture_output=True,
         text=True,
         check=True,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 65_536
 
@@ -76,3 +81,34 @@ class Relay:
                 await self._flows.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+class RelayThread:
+    """A relay that runs beside the program's own loop, for as long as the servers behind it."""
+
+    def __init__(self, port: int) -> None:
+        self._relay = Relay(port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._run(self._relay.start())
+
+    @property
+    def port(self) -> int:
+        return self._relay.port
+
+    def cut(self) -> int:
+        """As of a relay. Blocks for a moment."""
+        return self._run(self._cut())
+
+    def close(self) -> None:
+        self._run(self._relay.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cut(self) -> int:
+        return self._relay.cut()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

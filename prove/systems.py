@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from prove.relay import RelayThread
 from tests.cli.conftest import make_env
 from tests.own_clock import OwnClock, build_own_clock
 from tests.postgres import Cluster, open_cluster
@@ -142,13 +143,15 @@ def _find(pid: int) -> psutil.Process | None:
 
 @dataclass
 class System:
-    """Running servers with one store. `database_url`: of PostgreSQL. `disk`: the small
+    """Running servers with one store. `database_url`: of PostgreSQL;
+    `database_relay`: before it, for all servers but the first. `disk`: the small
     file system of the store, if it has one. `clock`: the servers' own, if they have one."""
 
     setup: Setup
     servers: list[ServerProcess]
     cluster: Cluster | None = None
     database_url: str = ""
+    database_relay: RelayThread | None = None
     disk: Path | None = None
     clock: OwnClock | None = None
 
@@ -192,13 +195,19 @@ def open_system(
     with open_cluster(is_durable=True) as cluster:
         url = cluster.create_database("prove")
         env |= {"POSTGRES_TIMEOUT": str(POSTGRES_TIMEOUT_S), "POSTGRES_POOL_SIZE": "6"}
-        servers = []
-        for number in range(setup.processes):
-            name = f"replica-{number}"
-            servers.append(ServerProcess(name, directory, env | {"DATABASE_URL": url}))
-        found = System(setup, servers, cluster=cluster, database_url=url, clock=clock)
-        with _serving(found) as system:
-            yield system
+        relay = RelayThread(cluster.port)
+        try:
+            relayed = url.replace(f":{cluster.port}/", f":{relay.port}/")
+            servers = []
+            for number in range(setup.processes):
+                reached = relayed if number else url  # one of them is never cut off
+                name = f"replica-{number}"
+                servers.append(ServerProcess(name, directory, env | {"DATABASE_URL": reached}))
+            found = System(setup, servers, cluster, url, relay, clock=clock)
+            with _serving(found) as system:
+                yield system
+        finally:
+            relay.close()
 
 
 @contextmanager

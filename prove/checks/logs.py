@@ -131,6 +131,17 @@ class Logs:
             log.messages[message["seq"]] = message
 
 
+def count_early_timestamps(history: History) -> int:
+    """Return how many messages have an earlier timestamp than one before them. No error: only one
+    process on SQLite promises an order."""
+    count = 0
+    for log in Logs(history):
+        times = [log.messages[seq]["timestamp"] for seq in sorted(log.messages)]
+        latest = accumulate(times, max)
+        count += sum(time < before for time, before in zip(times[1:], latest, strict=False))
+    return count
+
+
 def check_logs(history: History, logs: Logs) -> Iterator[Broken]:
     for log in logs:
         yield from _check_log(log)

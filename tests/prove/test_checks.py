@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prove.checks.logs import count_early_timestamps
 from prove.history import History
 from prove.promises import MEANING, Promise
 from tests.prove.correct_histories import (
@@ -384,6 +385,13 @@ def test_a_wrong_history_is_found_by_its_error(
     story.history.write(tmp_path / "history.jsonl")
     story.history = History.read(tmp_path / "history.jsonl")
     assert story.find() == {promise}
+
+
+def test_timestamps_against_the_order_of_seq_are_counted() -> None:
+    story = Story()
+    times = ["12:00:02Z", "12:00:01Z", "12:00:02Z", "12:00:03Z"]
+    story.end(*(message(seq, "x", timestamp=time) for seq, time in enumerate(times, 1)))
+    assert count_early_timestamps(story.history) == 1
 
 
 def test_every_error_has_a_meaning_and_a_wrong_history() -> None:

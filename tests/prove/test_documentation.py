@@ -31,7 +31,7 @@ def test_every_promise_is_listed_with_what_breaks_it() -> None:
 def test_every_fault_is_described() -> None:
     some: Any = object()
     faults = names_of_faults(Setup("SQLite", 3), disk=Path(), clock=some)
-    faults |= names_of_faults(Setup("PostgreSQL", 3), cluster=some)
+    faults |= names_of_faults(Setup("PostgreSQL", 3), cluster=some, database_relay=some)
     for name in faults:
         assert re.search(rf"^\| [^|]*\b{name}\b", PAGE, re.MULTILINE), name
 
