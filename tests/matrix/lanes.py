@@ -42,8 +42,10 @@ async def ask(
     body: Any = None,
     *,
     leaves_at_first: bool = False,
+    leaves_at_start: bool = False,
 ) -> Response:
-    """Send a request. `leaves_at_first`: hang up once something of a successful answer has come."""
+    """Send a request. `leaves_at_first`: hang up once something of a successful answer has come.
+    `leaves_at_start`: hang up at its status."""
     content = b"" if body is None else json.dumps(body).encode()
     path, _, query = path.partition("?")
     named = {"host": "127.0.0.1:23456", "content-type": "application/json", **headers}
@@ -75,6 +77,8 @@ async def ask(
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
             start.update(message)
+            if leaves_at_start and start["status"] < 400:
+                gone.set()
             return
         parts.append(message.get("body", b""))
         if leaves_at_first and start["status"] < 400 and parts[-1]:
