@@ -24,6 +24,7 @@ from shared_context_server import __version__, skills
 from shared_context_server.about import describe_server
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.key_lives import KeyUses
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.middleware.paths import MCP_PATH
@@ -158,6 +159,7 @@ async def open_server(
         stack.push_async_callback(services.mentions.finish)
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
+        await stack.enter_async_context(_every(KeyUses.FLUSH_INTERVAL_S, identity.uses.flush))
         if settings.session_retention_days is not None:
             retain = partial(apply_retention, services, metrics)
             await stack.enter_async_context(_every(RETENTION_INTERVAL_S, retain))
@@ -172,6 +174,8 @@ async def open_server(
         store.maintenance.begin_closing()
         with suppress(SharedContextError):
             await services.presence.flush()
+        with suppress(SharedContextError):
+            await identity.uses.flush()
 
 
 def _find_index_folder(settings: Settings) -> IndexFolder | None:
@@ -295,7 +299,8 @@ async def make_app(
 
 def _client_sessions(settings: Settings) -> ClientSessions:
     assert settings.jwt_secret_key is not None  # Identity requires it
-    return ClientSessions(settings.jwt_secret_key.get_secret_value().encode())
+    secret = settings.jwt_secret_key.get_secret_value().encode()
+    return ClientSessions(secret, settings.previous_secrets)
 
 
 async def _start_manager(

@@ -104,7 +104,7 @@ def test_a_key_is_bound_to_a_type_and_listed_with_it(scs: Run) -> None:
     created = scs("keys", "create", "--agent-id", "ci", "--agent-type", "builder")
     assert "for ci of type builder" in created.stderr
     scs("keys", "create", "--agent-id", "other")
-    types = [line.split("\t")[-1] for line in scs("keys", "list").stdout.splitlines()]
+    types = [line.split("\t")[5] for line in scs("keys", "list").stdout.splitlines()]
     assert types == ["builder", "-"]
     refused = scs("keys", "create", "--agent-id", "ci", "--agent-type", "bu\u200bilder")
     assert refused.returncode == 2

@@ -53,7 +53,9 @@ class Somebody:
     auth_token: str | None = None
 
     def with_token(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return arguments if self.auth_token is None else {**arguments, "auth_token": self.auth_token}
+        return (
+            arguments if self.auth_token is None else {**arguments, "auth_token": self.auth_token}
+        )
 
     @property
     def is_refused_by_headers(self) -> bool:
@@ -73,7 +75,10 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
         yield Somebody(f"{name} as bearer", Kind.NOBODY, {"Authorization": credential})
         if credential.startswith("Bearer "):
             yield Somebody(
-                f"{name} beside a right key", Kind.NOBODY, outsider, credential.removeprefix("Bearer ")
+                f"{name} beside a right key",
+                Kind.NOBODY,
+                outsider,
+                credential.removeprefix("Bearer "),
             )
     yield Somebody("wrong key", Kind.NOBODY, headers_of("alice", api_key="wrong"))
     revoked = await _issue(server, "mallory")
@@ -95,7 +100,9 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     bound_headers = headers_of("mallory", api_key=bound)
     yield Somebody("leaked handle with another key", Kind.MISNAMED, bound_headers, handle)
     yield Somebody("leaked handle with the admin's key", Kind.MISNAMED, _admin(), handle)
-    yield Somebody("another's name with a bound key", Kind.MISNAMED, headers_of("alice", api_key=bound))
+    yield Somebody(
+        "another's name with a bound key", Kind.MISNAMED, headers_of("alice", api_key=bound)
+    )
     disagreeing = _bearer(token.token) | headers_of("alice")
     yield Somebody("own token beside a key and another's name", Kind.OUTSIDER, disagreeing)
     own = (await _issue(server, "mallory")).agent_handle
@@ -104,7 +111,9 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     # Those with a credential
     yield Somebody("not invited", Kind.OUTSIDER, outsider)
     yield Somebody("not invited, by token", Kind.OUTSIDER, _bearer(token.token))
-    yield Somebody("another of the creator's type", Kind.MEMBER, headers_of("bob", agent_type="coder"))
+    yield Somebody(
+        "another of the creator's type", Kind.MEMBER, headers_of("bob", agent_type="coder")
+    )
     for kind, name, permission in (
         (Kind.READER, "reader", READ),
         (Kind.WRITER, "writer", WRITE),

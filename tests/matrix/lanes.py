@@ -29,7 +29,9 @@ class Response:
     def json(self) -> Any:
         """The JSON of the answer; of an event stream the last event's."""
         if self.headers.get("content-type", "").startswith("text/event-stream"):
-            data = [line[5:] for line in re.split(r"[\r\n]+", self.text) if line.startswith("data:")]
+            data = [
+                line[5:] for line in re.split(r"[\r\n]+", self.text) if line.startswith("data:")
+            ]
             return json.loads(data[-1])
         return json.loads(self.text)
 
@@ -114,7 +116,9 @@ class Lane:
 
     async def call(self, headers: Headers, tool: str, arguments: dict[str, Any]) -> Answer:
         if self.name == "rest":
-            return Answer((await ask(self.app, "POST", f"/mcp/tool/{tool}", headers, arguments)).json())
+            return Answer(
+                (await ask(self.app, "POST", f"/mcp/tool/{tool}", headers, arguments)).json()
+            )
         if self.name == "batch":
             calls = {"calls": [{"tool": tool, "arguments": arguments}]}
             told = (await ask(self.app, "POST", "/mcp/batch", headers, calls)).json()

@@ -210,5 +210,3 @@ async def get_page(
         with cells.about(path, somebody.name, "as if it did not exist"):
             assert answer.status == other.status
             assert answer.text.replace(world.session_id, NO_SESSION) == other.text
-
-

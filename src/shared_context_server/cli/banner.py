@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from shared_context_server import __version__
+from shared_context_server.auth.addresses import is_loopback
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.clients import (
     Access,
@@ -20,15 +21,19 @@ from shared_context_server.cli.clients import (
     default_agent_id,
     key_expression,
 )
-from shared_context_server.settings import Settings, read_secrets
+from shared_context_server.settings import IdentityMode, Settings, read_secrets
 
 PROGRAM = "shared-context-server"
+WHO_HOLDS_THE_KEY = (
+    "whoever has API_KEY can call as any agent; make keys for single agents with `scs keys create "
+    "--agent-id NAME`, then set IDENTITY=bound"
+)
 
 
 def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[str, str]:
     """Addresses and paths of the server, by name. `port` is the port it listens on."""
     url = base_url(settings.http_host, port)
-    return {
+    facts = {
         "mcp": f"{url}/mcp",
         "rest": f"{url}/mcp/tool/{{name}}",
         "docs": f"{url}/docs",
@@ -37,6 +42,10 @@ def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[
         "database": without_password(settings.storage_url),
         "keys": _describe_keys(settings, are_keys_new=are_keys_new),
     }
+    is_shared = settings.auth_enabled and settings.identity is IdentityMode.OPEN
+    if is_shared and not is_loopback(settings.http_host):
+        facts["identity"] = WHO_HOLDS_THE_KEY
+    return facts
 
 
 def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
