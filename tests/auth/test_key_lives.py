@@ -65,7 +65,9 @@ async def test_a_key_expires_within_the_time_that_is_allowed(identity: Identity)
 # Rotation
 
 
-async def test_a_rotated_key_has_a_successor_and_stays_valid_for_a_while(identity: Identity) -> None:
+async def test_a_rotated_key_has_a_successor_and_stays_valid_for_a_while(
+    identity: Identity,
+) -> None:
     life = timedelta(days=90)
     record, key = await identity.create_key(
         "bob", [READ], agent_type="coder", label="ci", expires_at=utc_now() + life

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -91,6 +92,10 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     yield Somebody("revoked key", Kind.NOBODY, headers_of("mallory", api_key=key))
     yield Somebody("token of a revoked key", Kind.NOBODY, _bearer(of_revoked_key.token))
 
+    expired, of_expired = await identity.create_key("mallory", [READ, WRITE])
+    await identity.rotate_key(expired.id, overlap=timedelta())
+    yield Somebody("expired key", Kind.NOBODY, headers_of("mallory", api_key=of_expired))
+
     # A leaked handle, and credentials that disagree
     handle = (await _issue(server, "alice")).agent_handle
     assert handle is not None
@@ -103,6 +108,11 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     yield Somebody(
         "another's name with a bound key", Kind.MISNAMED, headers_of("alice", api_key=bound)
     )
+    _, of_team = await identity.create_key("mal*", [READ, WRITE])
+    of_another = headers_of("alice", api_key=of_team)
+    yield Somebody("another's name with a key for a pattern", Kind.MISNAMED, of_another)
+    matching = headers_of("mallory", api_key=of_team)
+    yield Somebody("not invited, by a key for a pattern", Kind.OUTSIDER, matching)
     disagreeing = _bearer(token.token) | headers_of("alice")
     yield Somebody("own token beside a key and another's name", Kind.OUTSIDER, disagreeing)
     own = (await _issue(server, "mallory")).agent_handle
@@ -168,7 +178,7 @@ async def _issue(
         authorization=None, api_key=key, agent_id=None, agent_type=None
     )
     return await identity.authenticate(
-        connection=replace(connection),
+        connection=connection,
         agent_id=agent_id,
         agent_type="coder",
         api_key=key,

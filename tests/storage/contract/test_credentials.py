@@ -74,7 +74,12 @@ async def test_a_revoked_key_is_listed_and_not_active(store: Store) -> None:
 
 async def test_a_key_keeps_what_it_was_created_with(store: Store) -> None:
     key = replace(
-        KEY, agent_id="team-*", is_pattern=True, expires_at=at(9), label="of the build", agent_type="x"
+        KEY,
+        agent_id="team-*",
+        is_pattern=True,
+        expires_at=at(9),
+        label="of the build",
+        agent_type="x",
     )
     await store.credentials.add_key(key, make_audit())
     assert await store.credentials.list_keys() == [key]
@@ -87,7 +92,9 @@ async def test_a_successor_ends_its_key_and_only_one_can_be_that(store: Store) -
         await store.credentials.add_key(key, make_audit())
     before = (await get_state(store)).generation
     for number, key in enumerate((KEY, ends_first)):
-        successor = replace(key, id=f"new_{number}", created_at=at(5 + number), secret_hash=f"{number}")
+        successor = replace(
+            key, id=f"new_{number}", created_at=at(5 + number), secret_hash=f"{number}"
+        )
         args = key.id, successor, at(8)
         assert await store.credentials.replace_key(*args, make_audit("rotated"))
         late = replace(successor, id="too_late", secret_hash="late")
@@ -103,7 +110,9 @@ async def test_a_successor_ends_its_key_and_only_one_can_be_that(store: Store) -
     assert not await store.credentials.replace_key("new_0", again, at(9), make_audit())
 
 
-async def test_the_use_of_a_key_is_noted_once_a_minute_and_changes_nothing_else(store: Store) -> None:
+async def test_the_use_of_a_key_is_noted_once_a_minute_and_changes_nothing_else(
+    store: Store,
+) -> None:
     await store.credentials.add_key(KEY, make_audit())
     before = await get_state(store)
     for second, noted in ((100, 100), (159, 100), (160, 160), (90, 160)):
