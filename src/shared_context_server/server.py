@@ -153,6 +153,7 @@ async def open_server(
         if vectors.is_on:
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
+        services.limits.on_failure = metrics.count_failed_authentication
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))

@@ -198,7 +198,7 @@ def test_session_ids_of_a_previous_secret_still_name_their_client() -> None:
     assert ClientSessions(b"new" * 20).read_name(made) is None
 
 
-# IDENTITY=bound
+# Where every key has to be bound
 
 
 async def test_bound_identity_refuses_the_shared_key_and_lets_the_admin_be_one_agent(

@@ -78,11 +78,11 @@ def _read_previous(settings: Settings) -> Settings:
     if previous is None or settings.jwt_previous_secret_keys is not None:
         return settings
     try:
-        values = settings.model_dump() | {PREVIOUS.lower(): SecretStr(previous)}
-        return Settings.model_validate(values)
+        value = Settings(jwt_previous_secret_keys=SecretStr(previous)).jwt_previous_secret_keys
     except ValidationError as exc:
         reason = exc.errors(include_url=False, include_input=False)[0]["msg"]
         raise ConfigurationError(f"{PREVIOUS}: {reason} (in {settings.secrets_path}).") from None
+    return settings.model_copy(update={PREVIOUS.lower(): value})
 
 
 def _append(path: Path, entries: Mapping[str, str]) -> None:
