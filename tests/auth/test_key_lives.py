@@ -12,6 +12,7 @@ from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.auth.name_patterns import matches_pattern
+from shared_context_server.cli.hub.place import DEFAULT_AGENT
 from shared_context_server.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from shared_context_server.models import ApiKey
 from shared_context_server.settings import IdentityMode, Settings
@@ -220,7 +221,7 @@ async def test_bound_identity_refuses_the_shared_key_and_lets_the_admin_be_one_a
         )
     assert isinstance((await connect(bound, token=earlier.token)).refused, Unauthenticated)
     admin = await connect(bound, ADMIN_API_KEY)
-    assert (admin.caller.agent_id, ADMIN in admin.caller.permissions) == ("admin-api-key", True)
+    assert (admin.caller.agent_id, ADMIN in admin.caller.permissions) == (DEFAULT_AGENT, True)
     another = await connect(bound, ADMIN_API_KEY, agent_id="alice")
     assert isinstance(another.refused, PermissionDenied)
     _, key = await bound.create_key("alice", [READ])

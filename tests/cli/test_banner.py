@@ -27,3 +27,4 @@ def test_one_line_says_where_others_can_connect_that_the_shared_key_names_nobody
     found = [line for line in banner.splitlines() if "IDENTITY=bound" in line]
     assert len(found) == is_told
     assert all("scs keys create" in line for line in found)
+    assert ("keys create --agent-id claude-code" in banner) == ("identity" in settings)

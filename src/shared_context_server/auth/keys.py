@@ -20,7 +20,7 @@ KEY_ID_PREFIX = "key_"
 KEY_ID_HEX_CHARS = 16
 
 ALL_PERMISSIONS = frozenset(Permission)
-ADMIN_AGENT_ID = "admin-api-key"
+OPERATOR = "operator"  # the agent that ADMIN_API_KEY is under IDENTITY=bound, and the command line
 READ_WRITE = frozenset({Permission.READ, Permission.WRITE})
 
 AUTH_DISABLED = KeyGrant(
@@ -98,12 +98,12 @@ def configured_keys(
     """The keys of the settings.
 
     Under IDENTITY=bound nobody may present API_KEY, which names no agent, and ADMIN_API_KEY names
-    the agent ADMIN_AGENT_ID.
+    the agent OPERATOR.
     """
     is_bound = settings.identity is IdentityMode.BOUND
     holders = (
         (settings.api_key, READ_WRITE, "api-key"),
-        (settings.admin_api_key, ALL_PERMISSIONS, ADMIN_AGENT_ID),
+        (settings.admin_api_key, ALL_PERMISSIONS, "admin-api-key"),
     )
     return tuple(
         _configure(value, permissions, name, [secret, *previous], is_bound=is_bound)
@@ -124,7 +124,7 @@ def _configure(
     # Under IDENTITY=bound the ids differ, so that tokens issued before, to whoever, end.
     purpose = "bound " if is_bound else ""
     key_id, *earlier = [derive_key_id(purpose + key, secret) for secret in secrets_]
-    agent_id = name if is_bound and name == ADMIN_AGENT_ID else None
-    grant = KeyGrant(key_id, agent_id, permissions, name)
+    agent_id = OPERATOR if is_bound and Permission.ADMIN in permissions else None
+    grant = KeyGrant(key_id, agent_id, permissions, agent_id or name)
     is_local = is_bound and agent_id is None
     return ConfiguredKey(hash_key(key), grant, is_local, tuple(earlier))

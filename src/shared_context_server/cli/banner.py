@@ -17,6 +17,7 @@ from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.clients import (
     Access,
     Client,
+    Expression,
     client_config,
     default_agent_id,
     key_expression,
@@ -55,13 +56,25 @@ def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
             client,
             Access(
                 url=base_url(settings.http_host, port),
-                key=key_expression(settings) if settings.auth_enabled else None,
+                key=_key_of(client, settings),
                 agent_id=default_agent_id(client),
             ),
         ).text
         for client in (Client.CLAUDE, Client.CLAUDE_PROXY)
     )
     return direct, proxied
+
+
+def _key_of(client: Client, settings: Settings) -> Expression | None:
+    """The shell expression of the key for this client; None if it needs none."""
+    if not settings.auth_enabled:
+        return None
+    if settings.identity is IdentityMode.OPEN:
+        return key_expression(settings)
+    agent_id = shlex.quote(default_agent_id(client))
+    return Expression(
+        f"$({_program()} keys create --agent-id {agent_id}{_data_dir_option(settings)})"
+    )
 
 
 def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
