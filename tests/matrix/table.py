@@ -126,6 +126,40 @@ PROMPTS: dict[str, dict[str, str]] = {
 }
 """Prompts are text that tells nothing of what is stored; each with its arguments."""
 
+PAGES: dict[str, Does] = {
+    "": Does.READS,
+    "/sessions": Does.READS,
+    "/sessions/{session_id}": Does.READS_SESSION,
+    "/sessions/{session_id}/timeline": Does.READS_SESSION,
+    "/sessions/{session_id}/messages/{message_id}": Does.READS_SESSION,
+    "/sessions/{session_id}/close": Does.CONTROLS,
+    "/sessions/{session_id}/delete": Does.CONTROLS,
+    "/sessions/{session_id}/export.jsonl": Does.READS_SESSION,
+    "/sessions/{session_id}/export.md": Does.READS_SESSION,
+    "/search?query=quartz": Does.READS,
+    "/tasks": Does.READS,
+    "/tasks/{session_id}/1": Does.READS_SESSION,
+    "/memory?session_id={session_id}": Does.READS_SESSION,
+    "/memory/entry?session_id={session_id}&scope=shared&key=k": Does.READS_SESSION,
+    "/leases": Does.READS,
+    "/clock": Does.READS,
+    "/audit": Does.ADMINISTERS,
+    "/server": Does.ADMINISTERS,
+    "/keys": Does.ADMINISTERS,
+    "/events/fleet": Does.READS,
+    "/events/sessions": Does.READS,
+    "/events/sessions/{session_id}": Does.READS_SESSION,
+    "/events/tasks": Does.READS,
+    "/events/memory": Does.READS,
+    "/events/leases": Does.READS,
+    "/events/clock": Does.READS,
+    "/events/server": Does.ADMINISTERS,
+}
+"""What GET answers on the dashboard, below /ui."""
+
+CONFIRMATIONS = {"/memory/delete", "/keys/revoke"}
+"""Pages for one entry or key that ask before a POST; tests/ui has who may see them."""
+
 
 class ToolCall(NamedTuple):
     """A call that is right but for who calls."""

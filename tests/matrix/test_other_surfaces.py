@@ -4,6 +4,7 @@ of caller, and embedded servers for those that have an identity."""
 from __future__ import annotations
 
 import json
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,22 @@ import pytest
 
 from shared_context_server.embed import McpServerAdapter, create_sdk_server
 from shared_context_server.server import open_server
+from shared_context_server.ui.routes import PAGES as ROUTES
 from tests.embed.conftest import EmbeddedSurface
 from tests.matrix.callers import SECRET, SEEN, Somebody, make_callers
 from tests.matrix.lanes import Answer, Lane, ask
-from tests.matrix.table import ANSWERS, OWN_RESOURCES, PROMPTS, RESOURCES, Does, Kind, make_calls
+from tests.matrix.table import (
+    ANSWERS,
+    CONFIRMATIONS,
+    MISSING,
+    OWN_RESOURCES,
+    PAGES,
+    PROMPTS,
+    RESOURCES,
+    Does,
+    Kind,
+    make_calls,
+)
 from tests.matrix.worlds import CREATOR, NO_SESSION, Cells, World, make_world, words_in
 from tests.settings import make_settings
 from tests.tool_calls import SESSION
@@ -52,6 +65,14 @@ async def test_every_caller_reads_what_the_table_says_over_mcp(era: str, tmp_pat
     assert cells.count > 300
 
 
+def test_every_page_of_the_dashboard_has_a_row() -> None:
+    def shape(path: str) -> str:
+        return re.sub(r"\{\w+\}|(?<=/)1$", "{}", path.partition("?")[0])
+
+    pages = {shape(page.path) for page in ROUTES if page.get is not None}
+    assert pages == {shape(path) for path in PAGES} | CONFIRMATIONS
+
+
 @pytest.mark.no_cover
 async def test_every_caller_gets_what_the_table_says_over_plain_http(tmp_path: Path) -> None:
     cells = Cells()
@@ -64,18 +85,10 @@ async def test_every_caller_gets_what_the_table_says_over_plain_http(tmp_path: P
             f"/events?session_id={world.session_id}": Does.READS_SESSION,
             "/events": Does.READS,
             "/metrics": Does.READS,
-            "/ui": Does.READS,
-            "/ui/sessions": Does.READS,
-            f"/ui/sessions/{world.session_id}": Does.READS_SESSION,
-            f"/ui/tasks/{world.session_id}/1": Does.READS_SESSION,
-            "/ui/tasks": Does.READS,
-            "/ui/leases": Does.READS,
-            f"/ui/memory?session_id={world.session_id}": Does.READS_SESSION,
-            "/ui/search?query=quartz": Does.READS,
-            "/ui/keys": Does.ADMINISTERS,
-            "/ui/audit": Does.ADMINISTERS,
-            "/ui/server": Does.ADMINISTERS,
         }
+        for template, does in PAGES.items():
+            path = template.replace("{session_id}", world.session_id)
+            pages["/ui" + path.replace("{message_id}", str(world.message_id))] = does
         async for somebody in make_callers(server):
             if somebody.auth_token is not None:
                 continue
@@ -186,8 +199,8 @@ async def get_page(
     cells: Cells, app: Any, somebody: Somebody, path: str, does: Does, world: World
 ) -> None:
     headers = somebody.headers | PLAIN
-    is_stream = path.startswith("/events")
-    if is_stream:
+    is_stream = "/events" in path
+    if path.startswith("/events"):
         headers = headers | {"last-event-id": "0"}
     answer = await ask(
         app,
@@ -195,16 +208,16 @@ async def get_page(
         path,
         headers,
         leaves_at_first=is_stream,
-        leaves_at_start=path == "/events",  # the sessions of all may have nothing new to say
+        leaves_at_start=is_stream and "?" not in path,  # others may have nothing new to say
     )
     expected = ANSWERS[does][somebody.kind]
     with cells.about(path, somebody.name):
         found = words_in(answer.text.replace("query=quartz", ""))
         assert found <= SEEN[somebody.kind], f"shows {found - SEEN[somebody.kind]}"
         assert (answer.status == 200) == (expected == ""), f"{answer.status}, not {expected or 200}"
-        if somebody.kind is Kind.OUTSIDER and does is not Does.READS_SESSION:
+        if somebody.kind is Kind.OUTSIDER and expected != MISSING:
             assert world.session_id not in answer.text.replace(path, ""), "names the session"
-    if somebody.kind is Kind.OUTSIDER and does is Does.READS_SESSION:
+    if expected == MISSING:
         missing = path.replace(world.session_id, NO_SESSION)
         other = await ask(app, "GET", missing, headers)
         with cells.about(path, somebody.name, "as if it did not exist"):
