@@ -21,6 +21,7 @@ from shared_context_server.cli.permissions import PermissionList, parse_permissi
 from shared_context_server.cli.show.tables import Column, print_table
 from shared_context_server.cli.show.values import (
     NOTHING,
+    is_terminal,
     print_json,
     show_age,
     show_cell,
@@ -123,6 +124,7 @@ _COLUMNS = (
     Column("last used", lambda one: show_age(one["last_used_at"])),
     Column("label", lambda one: show_cell(one["label"] or ""), is_wide=True),
 )
+_LEFT_OUT_ON_TERMINALS = {"created", "type"}  # so that ids are whole in 80 columns; --json has all
 
 
 @app.command(name="list")
@@ -137,7 +139,12 @@ async def list_(
     if as_json:
         print_json({"keys": keys})
         return
-    print_table(_COLUMNS, keys, nothing="No keys were created yet.")
+    shown = [
+        column
+        for column in _COLUMNS
+        if not (is_terminal() and column.head in _LEFT_OUT_ON_TERMINALS)
+    ]
+    print_table(shown, keys, nothing="No keys were created yet.")
 
 
 @app.command
