@@ -112,7 +112,6 @@ async def _open_for(outer: FastMCP[Any]) -> AsyncIterator[None]:
     async with _open_in_task(settings) as server:
         local = await connect_local_client(
             server.services.identity,
-            server.settings,
             agent_id=agent_id,
             agent_type=agent_type,
             fields=NAME_VARIABLES,

@@ -345,7 +345,12 @@ class Instance:
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key that is bound to an agent id, to a type unless that is None, and to permissions. Only
-    the hash of the key is stored."""
+    the hash of the key is stored.
+
+    `is_pattern`: `agent_id` is a pattern, in which * stands for any characters. `last_used_at` is
+    accurate to some minutes. `label` is the operator's note. `replaced_by` is the id of the key that
+    a rotation made.
+    """
 
     id: str
     agent_id: str
@@ -354,6 +359,19 @@ class ApiKey:
     created_at: datetime
     revoked_at: datetime | None = None
     agent_type: str | None = None
+    is_pattern: bool = False
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    label: str | None = None
+    replaced_by: str | None = None
+
+    def describe_status(self, now: datetime) -> str:
+        """In one word: active, replaced (by a rotation, and still valid), expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "active" if self.replaced_by is None else "replaced"
 
 
 @dataclass(frozen=True, slots=True)

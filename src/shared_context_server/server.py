@@ -24,6 +24,7 @@ from shared_context_server import __version__, skills
 from shared_context_server.about import describe_server
 from shared_context_server.auth.client_sessions import ClientSessions
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.key_lives import KeyUses
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.middleware.paths import MCP_PATH
@@ -152,12 +153,14 @@ async def open_server(
         if vectors.is_on:
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
+        services.limits.on_failure = metrics.count_failed_authentication
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
         stack.push_async_callback(services.mentions.finish)
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
+        await stack.enter_async_context(_every(KeyUses.FLUSH_INTERVAL_S, identity.uses.flush))
         if settings.session_retention_days is not None:
             retain = partial(apply_retention, services, metrics)
             await stack.enter_async_context(_every(RETENTION_INTERVAL_S, retain))
@@ -173,6 +176,8 @@ async def open_server(
         store.maintenance.begin_closing()
         with suppress(SharedContextError):
             await services.presence.flush()
+        with suppress(SharedContextError):
+            await identity.uses.flush()
 
 
 def _find_index_folder(settings: Settings) -> IndexFolder | None:
@@ -296,7 +301,8 @@ async def make_app(
 
 def _client_sessions(settings: Settings) -> ClientSessions:
     assert settings.jwt_secret_key is not None  # Identity requires it
-    return ClientSessions(settings.jwt_secret_key.get_secret_value().encode())
+    secret = settings.jwt_secret_key.get_secret_value().encode()
+    return ClientSessions(secret, settings.previous_secrets)
 
 
 async def _start_manager(

@@ -37,6 +37,7 @@ from shared_context_server.environment import (
 from shared_context_server.errors import ConfigurationError
 
 SECRETS_FILE = "secrets.env"
+MAX_PREVIOUS_SECRETS = 5
 MIN_JWT_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key for HS256 is at least as long as the hash
 MIN_API_KEY_CHARS = 16
 IN_MEMORY_URL = "sqlite:///:memory:"
@@ -67,6 +68,14 @@ class Synchronous(StrEnum):
 class McpSessions(StrEnum):
     STATELESS = "stateless"
     STATEFUL = "stateful"
+
+
+class IdentityMode(StrEnum):
+    """OPEN: the holder of API_KEY or ADMIN_API_KEY may be any agent. BOUND: each key is for the agents
+    that it was created for."""
+
+    OPEN = "open"
+    BOUND = "bound"
 
 
 class ToolSet(StrEnum):
@@ -161,12 +170,21 @@ class Settings(BaseModel):
     jwt_secret_key: SecretStr | None = Field(
         default=None, description="Signs tokens, at least 32 bytes; generated on the first start."
     )
+    jwt_previous_secret_keys: SecretStr | None = Field(
+        default=None,
+        description="Earlier values of JWT_SECRET_KEY, separated by commas: their tokens are still "
+        "accepted.",
+    )
     jwt_expires_in: int = Field(
         default=86_400, ge=60, le=31_536_000, description="Lifetime of a token, seconds."
     )
     auth_enabled: bool = Field(
         default=True,
         description="false: callers choose their agent id without a key; only on loopback.",
+    )
+    identity: IdentityMode = Field(
+        default=IdentityMode.OPEN,
+        description="bound: API_KEY is refused, each agent needs a key of its own (scs keys create).",
     )
     auth_disabled_off_loopback: bool = Field(
         default=False, description="true: allow AUTH_ENABLED=false on other addresses too."
@@ -391,6 +409,16 @@ class Settings(BaseModel):
             raise ValueError(f"must be at least {MIN_JWT_SECRET_BYTES} bytes")
         return value
 
+    @field_validator("jwt_previous_secret_keys", mode="after")
+    @classmethod
+    def _few_and_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        previous = split_secrets(value)
+        if len(previous) > MAX_PREVIOUS_SECRETS:
+            raise ValueError(f"must be at most {MAX_PREVIOUS_SECRETS} secrets")
+        if any(len(secret) < MIN_JWT_SECRET_BYTES for secret in previous):
+            raise ValueError(f"each must be at least {MIN_JWT_SECRET_BYTES} bytes")
+        return value
+
     @field_validator("api_key", "admin_api_key", mode="after")
     @classmethod
     def _not_guessable(cls, value: SecretStr | None) -> SecretStr | None:
@@ -405,10 +433,21 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _bound_identity_has_keys(self) -> Settings:
+        if self.identity is IdentityMode.BOUND and not self.auth_enabled:
+            raise ValueError("IDENTITY=bound needs AUTH_ENABLED=true")
+        return self
+
+    @model_validator(mode="after")
     def _session_identity_has_sessions(self) -> Settings:
         if self.mcp_session_identity and self.mcp_sessions is not McpSessions.STATEFUL:
             raise ValueError("MCP_SESSION_IDENTITY=true needs MCP_SESSIONS=stateful")
         return self
+
+    @property
+    def previous_secrets(self) -> tuple[bytes, ...]:
+        """The secrets of JWT_PREVIOUS_SECRET_KEYS."""
+        return split_secrets(self.jwt_previous_secret_keys)
 
     @property
     def storage_url(self) -> str:
@@ -428,6 +467,12 @@ class Settings(BaseModel):
     @property
     def secrets_path(self) -> Path:
         return self.data_dir / SECRETS_FILE
+
+
+def split_secrets(value: SecretStr | None) -> tuple[bytes, ...]:
+    """The secrets of a list that is separated by commas."""
+    texts = () if value is None else value.get_secret_value().split(",")
+    return tuple(text.strip().encode() for text in texts if text.strip())
 
 
 def load_settings(

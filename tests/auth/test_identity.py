@@ -387,6 +387,7 @@ async def test_a_created_key_is_shown_once_and_kept_hashed(
         "key_id": record.id,
         "permissions": ["read", "write"],
         "agent_type": None,
+        "expires_at": None,
     }
 
 

@@ -147,3 +147,15 @@ def test_a_failed_write_leaves_nothing_behind(
     with pytest.raises(ConfigurationError, match="No space left"):
         ensure_secrets(bare_settings(tmp_path))
     assert [path.name for path in tmp_path.glob("*")] == [".secrets.env.lock"]
+
+
+def test_previous_secrets_are_read_from_the_file_and_checked(tmp_path: Path) -> None:
+    ensure_secrets(bare_settings(tmp_path))
+    path = tmp_path / "secrets.env"
+    path.write_text(path.read_text() + f"JWT_PREVIOUS_SECRET_KEYS={'a' * 32},{'b' * 40}\n")
+    settings, _ = ensure_secrets(bare_settings(tmp_path))
+    assert settings.previous_secrets == (b"a" * 32, b"b" * 40)
+    path.write_text(path.read_text() + "JWT_PREVIOUS_SECRET_KEYS=short\n")
+    with pytest.raises(ConfigurationError, match="JWT_PREVIOUS_SECRET_KEYS") as caught:
+        ensure_secrets(bare_settings(tmp_path))
+    assert "short" not in str(caught.value)

@@ -131,12 +131,16 @@ def test_the_file_of_an_older_server_is_imported_as_written(
     assert "equal" in imported
 
 
-def test_keys_are_made_listed_and_revoked_as_written(env: dict[str, str], tmp_path: Path) -> None:
-    *creations, show, revoke = marked("docs/identity.md", "keys").splitlines()
-    assert len({run_script(create, env, tmp_path) for create in creations}) == 2
+def test_keys_are_made_listed_rotated_and_revoked_as_written(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    *creations, show, rotate, revoke = marked("docs/identity.md", "keys").splitlines()
+    assert len({run_script(create, env, tmp_path) for create in creations}) == 3
     listed = run_script(show, env, tmp_path)
     assert "builder" in listed
-    key_id, _ = re.findall(r"key_\w+", listed)
+    assert "the review team" in listed
+    key_id, *_ = re.findall(r"key_\w+", listed)
+    assert run_script(rotate.replace("key_…", key_id), env, tmp_path).startswith("scs_")
     run_script(revoke.replace("key_…", key_id), env, tmp_path)
     assert "revoked" in run_script(show, env, tmp_path)
 

@@ -104,7 +104,7 @@ def test_a_key_is_bound_to_a_type_and_listed_with_it(scs: Run) -> None:
     created = scs("keys", "create", "--agent-id", "ci", "--agent-type", "builder")
     assert "for ci of type builder" in created.stderr
     scs("keys", "create", "--agent-id", "other")
-    types = [line.split("\t")[-1] for line in scs("keys", "list").stdout.splitlines()]
+    types = [line.split("\t")[5] for line in scs("keys", "list").stdout.splitlines()]
     assert types == ["builder", "-"]
     refused = scs("keys", "create", "--agent-id", "ci", "--agent-type", "bu\u200bilder")
     assert refused.returncode == 2
@@ -229,3 +229,46 @@ def test_status_says_of_a_host_that_cannot_be_that_it_does_not_answer(scs: Run, 
     assert answer.returncode == 1
     assert "no answer" in answer.stdout
     assert "Traceback" not in answer.stderr
+
+
+def test_a_key_is_rotated_and_listed_with_its_successor_and_its_expiry(scs: Run) -> None:
+    made = json.loads(
+        scs(
+            *("keys", "create", "--agent-id", "team-*", "--expires-in", "90d"),
+            *("--label", "review", "--json"),
+        ).stdout
+    )
+    assert (made["is_pattern"], made["label"], made["status"]) == (True, "review", "active")
+    rotated = scs("keys", "rotate", made["id"], "--overlap", "1h")
+    new_key = rotated.stdout.strip()
+    assert new_key.startswith("scs_")
+    assert "1h" in rotated.stderr
+    old, new = json.loads(scs("keys", "list", "--json").stdout)["keys"]
+    assert (old["status"], old["replaced_by"]) == ("replaced", new["id"])
+    assert old["expires_at"] < new["expires_at"]
+    assert (new["agent_id"], new["label"], new["last_used_at"]) == ("team-*", "review", None)
+    assert scs("keys", "rotate", made["id"]).returncode == 2
+    assert scs("keys", "rotate", new["id"], "--overlap", "0").returncode == 0
+    assert [one["status"] for one in json.loads(scs("keys", "list", "--json").stdout)["keys"]] == [
+        "replaced",
+        "expired",
+        "active",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--expires-in", "soon"], "--expires-in"),
+        (["--expires-in", "99999d"], "expires_at"),
+        (["--expires-at", "tomorrow"], "--expires-at"),
+        (["--expires-at", "2001-01-01"], "expires_at"),
+        (["--expires-in", "1d", "--expires-at", "2040-01-01"], "--expires-at"),
+        (["--label", "x" * 201], "label"),
+    ],
+)
+def test_a_wrong_expiry_or_label_is_told_by_name(scs: Run, options: list[str], named: str) -> None:
+    refused = scs("keys", "create", "--agent-id", "ci", *options)
+    assert refused.returncode == 2
+    assert named in refused.stderr
+    assert refused.stdout == ""

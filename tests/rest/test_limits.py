@@ -181,6 +181,8 @@ async def test_wrong_credentials_meet_429(
             (await attacker.get(path, headers=wrong(number))).status_code for number in range(5)
         ]
         assert statuses == [401, 401, 401, 429, 429]
+        told = server.metrics.render().decode()
+        assert 'scs_failed_authentications_total{answer="limited"} 2.0' in told
         await call(neighbour, "list_sessions")  # who shares the address is not locked out
         async with from_address(server, "192.0.2.2") as other:
             assert (await other.get(path, headers=wrong(0))).status_code == 401

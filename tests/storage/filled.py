@@ -37,6 +37,11 @@ KEY = ApiKey(
     permissions=frozenset({Permission.WRITE, Permission.READ}),
     secret_hash="5ec2e7",
     created_at=NOON,
+    is_pattern=True,
+    expires_at=at(1e9),
+    last_used_at=at(2),
+    label="of the build",
+    replaced_by="key_2",
 )
 CREDENTIAL = Credential(
     id="jti_1",

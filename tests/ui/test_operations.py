@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -120,6 +121,28 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     assert again.status_code == 400
     audit = await overseer.get("/ui/audit?agent_id=overseer&event_type=key_revoked")
     assert "of_agent_id builder-1" in text_of(audit)
+
+
+async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(
+    server: Server, overseer: httpx.AsyncClient
+) -> None:
+    fields = {"agent_id": "team-*", "agent_type": "", "permissions": "read"}
+    created = await submit(overseer, "/ui/keys", **fields, expires_in_days="30")
+    key = re.search(r'data-copy="(scs_[^"]+)"', created.text)
+    assert key is not None
+    [record] = await server.services.identity.list_keys()
+    assert record.expires_at is not None
+    assert record.expires_at - record.created_at > timedelta(days=29)
+    page = text_of(await overseer.get("/ui/keys"))
+    assert "team-*" in page
+    assert "never" in page
+    async with client_of(server, X_API_Key=key[1], X_Agent_ID="team-1") as builder:
+        await call(builder, "list_sessions")
+    assert "never" not in text_of(await overseer.get("/ui/keys"))
+    successor, _ = await server.services.identity.rotate_key(record.id, overlap=timedelta())
+    assert f"replaced by {successor.id}" in text_of(await overseer.get("/ui/keys"))
+    wrong = await submit(overseer, "/ui/keys", **fields, expires_in_days="1000000")
+    assert wrong.status_code == 400
 
 
 @pytest.mark.parametrize(

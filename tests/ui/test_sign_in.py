@@ -100,7 +100,10 @@ async def test_a_wrong_key_is_said_so_and_counts_for_the_limit(tmp_path: Path) -
             for _ in range(3)
         ]
         entered = await sign_in(browser, API_KEY, "ann")
+        told = server.metrics.render().decode()
 
+    for answer, count in (("refused", 2), ("limited", 1)):
+        assert f'scs_failed_authentications_total{{answer="{answer}"}} {count}.0' in told
     assert [answer.status_code for answer in tries] == [401, 401, 429]
     assert "The API key is not valid." in text_of(tries[0])
     assert 'value="ann"' in tries[0].text

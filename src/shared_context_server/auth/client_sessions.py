@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 
 from shared_context_server.auth.agent_names import clean_agent_name
 from shared_context_server.models import MAX_AGENT_ID_CHARS
@@ -27,11 +28,14 @@ assert (
 
 
 class ClientSessions:
-    """Makes and reads session ids. Every process with the same secret can read them."""
+    """Makes and reads session ids. Every process with the same secret can read them, and those made
+    with previous secrets."""
 
-    def __init__(self, secret: bytes) -> None:
-        # A separate key, so that a signature is not valid for any other purpose.
-        self._key = hmac.new(secret, _PURPOSE, hashlib.sha256).digest()
+    def __init__(self, secret: bytes, previous: Sequence[bytes] = ()) -> None:
+        # Separate keys, so that a signature is not valid for any other purpose.
+        self._keys = [
+            hmac.new(one, _PURPOSE, hashlib.sha256).digest() for one in (secret, *previous)
+        ]
 
     def make_id(self, client_name: object) -> str | None:
         """An id that contains the agent id for this client name; None if there is none."""
@@ -42,7 +46,7 @@ class ClientSessions:
             content = secrets.token_bytes(_NONCE_BYTES) + agent_id.encode()
         except UnicodeEncodeError:
             return None
-        signed = self._sign(content) + content
+        signed = _sign(self._keys[0], content) + content
         return _PREFIX + base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
     def read_name(self, session_id: str) -> str | None:
@@ -55,9 +59,10 @@ class ClientSessions:
         except (ValueError, binascii.Error):
             return None
         mac, content = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._sign(content)):
+        if not any(hmac.compare_digest(mac, _sign(key, content)) for key in self._keys):
             return None
         return content[_NONCE_BYTES:].decode()
 
-    def _sign(self, content: bytes) -> bytes:
-        return hmac.new(self._key, content, hashlib.sha256).digest()[:_MAC_BYTES]
+
+def _sign(key: bytes, content: bytes) -> bytes:
+    return hmac.new(key, content, hashlib.sha256).digest()[:_MAC_BYTES]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from shared_context_server.auth.agent_names import clean_agent_name
+from shared_context_server.auth.name_patterns import matches_pattern
 from shared_context_server.errors import PermissionDenied, SharedContextError
 from shared_context_server.models import ANONYMOUS, Caller, Permission
 
@@ -19,6 +21,8 @@ class KeyGrant:
 
     `agent_id` and `agent_type` are those that a created key is bound to, None if it is not bound;
     API_KEY and ADMIN_API_KEY are not. `default_agent_id` is used when nothing names the agent.
+    `agent_pattern`: the key is bound to all agents whose ids match, and its holder has to name one.
+    `expires_at`: no token of the key is valid longer.
     """
 
     key_id: str
@@ -26,6 +30,8 @@ class KeyGrant:
     permissions: frozenset[Permission]
     default_agent_id: str
     agent_type: str | None = None
+    agent_pattern: str | None = None
+    expires_at: datetime | None = None
 
     def choose_type(self, claimed: str | None) -> str:
         """The agent type of a caller with this key who claims this type (None: no claim)."""
@@ -82,6 +88,13 @@ def check_binding(
 ) -> SharedContextError | None:
     """The error if the key is bound to another id or type than the claimed ones (None: no claim), else
     None. `fields` are the names of the two claims in errors."""
+    pattern = grant.agent_pattern
+    if pattern is not None and (agent_id is None or not matches_pattern(agent_id, pattern)):
+        return PermissionDenied(
+            f"This API key is for agents whose ids match {pattern!r}.",
+            field=fields[0],
+            suggestion=f"Send such an id as {fields[0]}, or use another key.",
+        )
     for claimed, bound, what, field in (
         (agent_id, grant.agent_id, "agent", fields[0]),
         (agent_type, grant.agent_type, "agent type", fields[1]),

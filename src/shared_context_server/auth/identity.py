@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from cachetools import LRUCache
@@ -18,14 +18,17 @@ from shared_context_server.auth.connection import (
     connect_by_key,
 )
 from shared_context_server.auth.key_cache import KeyCache, KeySnapshot
+from shared_context_server.auth.key_lives import (
+    DEFAULT_OVERLAP,
+    MAX_KEY_LIFE,
+    KeyUses,
+    make_record,
+    require_replaceable,
+)
 from shared_context_server.auth.keys import (
-    ALL_PERMISSIONS,
     AUTH_DISABLED,
     configured_keys,
-    generate_key,
     grant_without_authentication,
-    hash_key,
-    make_key_id,
 )
 from shared_context_server.auth.name_claims import NameClaims
 from shared_context_server.auth.tokens import (
@@ -117,14 +120,17 @@ class Identity:
         self._store = store
         self._is_enabled = settings.auth_enabled
         self._life_s = settings.jwt_expires_in
-        self._signer = TokenSigner(secret)
+        previous = settings.previous_secrets
+        self._signer = TokenSigner(secret, previous)
         self._verifier = Verifier(store, self._signer)
         self._by_headers: LRUCache[_Headers, tuple[KeySnapshot, Connection]] = LRUCache(
             MAX_REMEMBERED
         )
         self._expiries: LRUCache[str, datetime] = LRUCache(MAX_REMEMBERED)
         always = () if settings.auth_enabled else (AUTH_DISABLED,)
-        self._keys = KeyCache(store, configured_keys(settings, secret), always)
+        self._configured = configured_keys(settings, secret, previous)
+        self._keys = KeyCache(store, self._configured, always)
+        self.uses = KeyUses(store)
         self._last_seen: KeySnapshot | None = None
 
     # Who is calling
@@ -149,6 +155,7 @@ class Identity:
         cache_key = (authorization, api_key, agent_id, agent_type, address)
         cached = self._by_headers.get(cache_key)
         if cached is not None and cached[0] is snapshot:
+            self.uses.note(cached[1].caller.key_id)
             return cached[1]
         headers = IdentityHeaders(
             _trim(authorization),
@@ -166,7 +173,30 @@ class Identity:
             latest = await self._keys.get(max_age_s=0)
             if latest is not snapshot:  # the key may have been created just now
                 connection = await self._authenticate(headers, latest)
+        if not connection.caller.is_anonymous:
+            self.uses.note(connection.caller.key_id)
         return connection
+
+    async def connect_local(
+        self,
+        *,
+        agent_id: str | None,
+        agent_type: str | None,
+        fields: tuple[str, str],
+        is_admin: bool,
+    ) -> Connection:
+        """Return the connection of a process that can read the keys of the settings: of
+        ADMIN_API_KEY if it `is_admin`, else of API_KEY. It may be any agent, under IDENTITY=bound
+        too. `refused`: as in authenticate_headers."""
+        grant = next(
+            key.grant
+            for key in self._configured
+            if (Permission.ADMIN in key.grant.permissions) == is_admin
+        )
+        headers = IdentityHeaders(None, None, _trim(agent_id), _trim(agent_type), "", fields)
+        if not self._is_enabled:
+            grant = grant_without_authentication(grant)
+        return await self._connect_by_key(replace(grant, agent_id=None), headers)
 
     async def resolve(self, auth_token: str, connection: Connection) -> Caller:
         """The caller that the argument auth_token identifies on this connection.
@@ -176,6 +206,7 @@ class Identity:
         auth_token is not valid. The caller's instance is the connection's.
         """
         caller = await self._resolve(auth_token, connection)
+        self.uses.note(caller.key_id)
         instance = connection.caller.instance
         return replace(caller, instance=instance) if instance else caller
 
@@ -299,7 +330,9 @@ class Identity:
         credential = await self._store.credentials.find(credential_id)
         if credential is None:
             raise InvalidArgument("There is no token with this jti.", field="jti")
-        if not policy.can_manage_credential(caller, credential.agent_id, credential.key_id):
+        grant = (await self._keys.get()).grants.get(credential.key_id)
+        key_id = credential.key_id if grant is None else grant.key_id
+        if not policy.can_manage_credential(caller, credential.agent_id, key_id):
             raise PermissionDenied("This token belongs to another agent.", field="jti")
         audit = AuditEntry.by(
             caller,
@@ -318,41 +351,64 @@ class Identity:
         permissions: Iterable[Permission],
         *,
         agent_type: str | None = None,
+        expires_at: datetime | None = None,
+        label: str | None = None,
         by: Caller | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key that is bound to the agent, and to the type unless that is None. Return its
         record and the key itself, which is not stored.
 
-        `permissions` are the most that the key allows; admin includes read and write. `by`: who
-        creates it; None for a command on the server's machine.
+        `agent_id` with a * is a pattern: the key is for all agents that match. `permissions` are the
+        most that the key allows; admin includes read and write. `by`: who creates it; None for a
+        command on the server's machine. Raises InvalidArgument.
         """
-        if wrong := await self.names.check_agent_ids([agent_id], "agent_id"):
-            raise wrong
-        if agent_type is not None and (
-            wrong := await self.names.check_agent_type(agent_type, "agent_type")
-        ):
-            raise wrong
-        ceiling = frozenset(permissions)
-        if not ceiling:
-            raise InvalidArgument("A key needs at least one permission.", field="permissions")
-        if Permission.ADMIN in ceiling:
-            ceiling = ALL_PERMISSIONS
-        key = generate_key()
-        record = ApiKey(
-            make_key_id(),
+        record, key = await make_record(
+            self.names,
             agent_id,
-            ceiling,
-            hash_key(key),
-            utc_now(),
+            permissions,
             agent_type=agent_type,
+            expires_at=expires_at,
+            label=label,
         )
-        details: JsonObject = {
-            "key_id": record.id,
-            "permissions": _list_names(ceiling),
-            "agent_type": agent_type,
-        }
-        audit = _audit_of_key("key_created", agent_id, details, by)
+        audit = _audit_of_key("key_created", agent_id, _describe_key(record), by)
         await self._store.credentials.add_key(record, audit)
+        await self._keys.get(max_age_s=0)
+        return record, key
+
+    async def rotate_key(
+        self,
+        key_id: str,
+        *,
+        overlap: timedelta = DEFAULT_OVERLAP,
+        expires_at: datetime | None = None,
+        by: Caller | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Replace a created key by a new one for the same agents, type and permissions. Return the new
+        record and the new key.
+
+        The old key and its tokens are valid for `overlap` longer; 0 ends them at once. The new key
+        expires at `expires_at`; None: it lives as long as the old one was meant to live. `by`: as in
+        create_key. Raises InvalidArgument.
+        """
+        keys = {key.id: key for key in await self._store.credentials.list_keys()}
+        old = require_replaceable(keys.get(key_id))
+        if not timedelta() <= overlap <= MAX_KEY_LIFE:
+            raise InvalidArgument("overlap: must be 0 to ten years.", field="overlap")
+        now = utc_now()
+        if expires_at is None and old.expires_at is not None:
+            expires_at = now + (old.expires_at - old.created_at)
+        record, key = await make_record(
+            self.names,
+            old.agent_id,
+            old.permissions,
+            agent_type=old.agent_type,
+            expires_at=expires_at,
+            label=old.label,
+        )
+        details: JsonObject = {"replaces": old.id, "overlap_s": int(overlap.total_seconds())}
+        audit = _audit_of_key("key_rotated", old.agent_id, _describe_key(record) | details, by)
+        if not await self._store.credentials.replace_key(key_id, record, now + overlap, audit):
+            raise InvalidArgument("This key was rotated or revoked meanwhile.", field="key_id")
         await self._keys.get(max_age_s=0)
         return record, key
 
@@ -396,9 +452,7 @@ class Identity:
         if grant is not None:
             return await self._connect_by_key(grant, headers)
         if key is not None:
-            wrong_key = Unauthenticated(
-                "The API key is not valid.", field="X-API-Key", suggestion=_CORRECT_KEY
-            )
+            wrong_key = snapshot.refuse_key(key, field="X-API-Key", suggestion=_CORRECT_KEY)
             return Connection(refused=wrong_key, address=address)
         return Connection(address=address)
 
@@ -434,8 +488,8 @@ class Identity:
             if not self._is_enabled:
                 return grant_without_authentication(grant)
             if grant is None:
-                raise Unauthenticated(
-                    "The API key is not valid.", field="api_key", suggestion=_HOW_TO_AUTHENTICATE
+                raise snapshot.refuse_key(
+                    api_key.strip(), field="api_key", suggestion=_HOW_TO_AUTHENTICATE
                 )
             return grant
         # The key may have been revoked since the connection was authenticated.
@@ -458,6 +512,10 @@ class Identity:
     ) -> IssuedToken:
         """Store and sign a new token of this identity."""
         issued_at_s = int(utc_now().timestamp())
+        expires_at_s = issued_at_s + self._life_s
+        grant = (await self._keys.get()).grants.get(identity.key_id)
+        if grant is not None and grant.expires_at is not None:
+            expires_at_s = min(expires_at_s, int(grant.expires_at.timestamp()))
         handle = make_handle()
         credential = Credential(
             id=make_credential_id(),
@@ -467,7 +525,7 @@ class Identity:
             key_id=identity.key_id,
             handle_hash=hash_handle(handle),
             issued_at=datetime.fromtimestamp(issued_at_s, UTC),
-            expires_at=datetime.fromtimestamp(issued_at_s + self._life_s, UTC),
+            expires_at=datetime.fromtimestamp(expires_at_s, UTC),
             origin_id=identity.origin_id,
         )
         details: JsonObject = {
@@ -501,7 +559,7 @@ class Identity:
             agent_type=credential.agent_type,
             permissions=tuple(p for p in Permission if p in credential.permissions),
             expires_at=credential.expires_at,
-            expires_in=self._life_s,
+            expires_in=int((credential.expires_at - credential.issued_at).total_seconds()),
             credential_id=credential.id,
         )
 
@@ -517,6 +575,15 @@ def _audit_of_key(
     if by is None:
         return AuditEntry(event_type, agent_id, details=details)
     return AuditEntry.by(by, event_type, details={**details, "of_agent_id": agent_id})
+
+
+def _describe_key(key: ApiKey) -> JsonObject:
+    return {
+        "key_id": key.id,
+        "permissions": _list_names(key.permissions),
+        "agent_type": key.agent_type,
+        "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
+    }
 
 
 def _list_names(permissions: frozenset[Permission]) -> list[JsonValue]:

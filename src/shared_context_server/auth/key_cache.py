@@ -5,13 +5,21 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import anyio
 
 from shared_context_server.auth.connection import KeyGrant
 from shared_context_server.auth.keys import ConfiguredKey, grant_of, hash_key
-from shared_context_server.errors import SharedContextError, Unavailable
+from shared_context_server.errors import (
+    PermissionDenied,
+    SharedContextError,
+    Unauthenticated,
+    Unavailable,
+)
+from shared_context_server.models import ApiKey
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import AuthState, Store
 
 MAX_AGE_S = 0.5  # every process must apply a revocation within a second
@@ -19,13 +27,25 @@ MAX_AGE_S = 0.5  # every process must apply a revocation within a second
 
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
-    """The configured keys and the keys in the store at one time. `grants` is by key id."""
+    """The configured keys and the keys in the store at one time. `grants` is by key id, also by ids
+    of a configured key under previous secrets. `expired`: keys that have expired, by hash.
+    `changes_at`: when the next one will."""
 
     generation: int
     grants: dict[str, KeyGrant]
     configured: tuple[ConfiguredKey, ...]
     created_by_hash: dict[str, KeyGrant]
     revoked_families: frozenset[str]
+    expired: dict[str, ApiKey] = field(default_factory=dict)
+    changes_at: datetime | None = None
+
+    def is_outdated(self, now: datetime) -> bool:
+        """Whether a key has expired since."""
+        return self.changes_at is not None and self.changes_at <= now
+
+    def has_expired(self, key_id: str) -> bool:
+        """Whether this key has expired."""
+        return any(key.id == key_id for key in self.expired.values())
 
     def find_grant(self, key: str) -> KeyGrant | None:
         """The grant of an API key; None if the key is unknown.
@@ -37,9 +57,34 @@ class KeySnapshot:
         found = self.created_by_hash.get(presented)
         for candidate in self.configured:
             # A created key may also be configured as SCS_API_KEY, as clients do. It stays bound.
-            if hmac.compare_digest(presented, candidate.secret_hash) and found is None:
+            is_same = hmac.compare_digest(presented, candidate.secret_hash)
+            if is_same and found is None and not candidate.is_local:
                 found = candidate.grant
         return found
+
+    def refuse_key(self, key: str, *, field: str, suggestion: str) -> SharedContextError:
+        """The error for an API key without a grant, which names `field`."""
+        presented = hash_key(key)
+        expired = self.expired.get(presented)
+        if expired is not None:
+            successor = expired.replaced_by
+            why = "" if successor is None else f" The key {successor} has replaced it."
+            return Unauthenticated(
+                f"The API key has expired.{why}",
+                field=field,
+                suggestion="Ask the operator of the server for a new key.",
+            )
+        if any(
+            candidate.is_local and hmac.compare_digest(presented, candidate.secret_hash)
+            for candidate in self.configured
+        ):
+            return PermissionDenied(
+                "This server does not accept the shared API_KEY, which names no agent.",
+                field=field,
+                suggestion="Use a key of your own; the operator makes it with: "
+                "scs keys create --agent-id NAME.",
+            )
+        return Unauthenticated("The API key is not valid.", field=field, suggestion=suggestion)
 
 
 class KeyCache:
@@ -56,9 +101,11 @@ class KeyCache:
         self._store = store
         self._configured = tuple(configured)
         self._always = {grant.key_id: grant for grant in always}
-        self._always |= {key.grant.key_id: key.grant for key in configured}
+        for key in configured:
+            self._always |= dict.fromkeys((key.grant.key_id, *key.earlier_ids), key.grant)
         self._lock = anyio.Lock()
         self._snapshot: KeySnapshot | None = None
+        self._state: AuthState | None = None
         self._asked_at = 0.0
         self._failures = 0
 
@@ -87,19 +134,29 @@ class KeyCache:
         state = await self._store.credentials.get_auth_state(
             None if snapshot is None else snapshot.generation
         )
+        now = utc_now()
         if state is not None:
-            snapshot = self._index(state)
+            self._state = state
+            snapshot = self._index(state, now)
+        elif self._state is not None and snapshot is not None and snapshot.is_outdated(now):
+            snapshot = self._index(self._state, now)
         if snapshot is None:
             raise RuntimeError("the store returned no keys at the first load")
         self._snapshot, self._asked_at = snapshot, asked_at
         return snapshot
 
-    def _index(self, state: AuthState) -> KeySnapshot:
-        created = {key.secret_hash: grant_of(key) for key in state.keys.values()}
+    def _index(self, state: AuthState, now: datetime) -> KeySnapshot:
+        expiries = {key.id: key.expires_at for key in state.keys.values() if key.expires_at}
+        ended = {key_id for key_id, expires_at in expiries.items() if expires_at <= now}
+        created = {
+            key.secret_hash: grant_of(key) for key in state.keys.values() if key.id not in ended
+        }
         return KeySnapshot(
             generation=state.generation,
             grants={grant.key_id: grant for grant in created.values()} | self._always,
             configured=self._configured,
             created_by_hash=created,
             revoked_families=state.revoked_families,
+            expired={state.keys[key_id].secret_hash: state.keys[key_id] for key_id in ended},
+            changes_at=min((at for at in expiries.values() if at > now), default=None),
         )

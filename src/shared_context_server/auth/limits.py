@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from shared_context_server.auth.addresses import network_of
@@ -23,7 +24,10 @@ class RateLimits:
     """The rate limits of one process.
 
     A key and all its tokens share one count, for all agents: a new agent id must not raise the limit.
+    `on_failure` is called for each wrong credential, with whether its address was over the limit.
     """
+
+    on_failure: Callable[[bool], None] | None = None
 
     def __init__(self, settings: Settings) -> None:
         self._requests = _Window(settings.rate_limit)
@@ -44,8 +48,15 @@ class RateLimits:
         Valid credentials of that address still work: an attacker must not lock out others who share
         it.
         """
-        if address:
-            self._failures.count(("address", network_of(address)), "Too many wrong credentials.")
+        is_limited = True
+        try:
+            if address:
+                subject = ("address", network_of(address))
+                self._failures.count(subject, "Too many wrong credentials.")
+            is_limited = False
+        finally:
+            if self.on_failure is not None:
+                self.on_failure(is_limited)
 
 
 def _subject_of(caller: Caller, address: str) -> _Subject:

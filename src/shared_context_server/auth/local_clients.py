@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from shared_context_server.auth.connection import ARGUMENT_FIELDS, Connection
 from shared_context_server.auth.identity import Identity
-from shared_context_server.settings import Settings
 
 
 async def connect_local_client(
     identity: Identity,
-    settings: Settings,
     *,
     agent_id: str | None,
     agent_type: str | None,
@@ -22,11 +20,6 @@ async def connect_local_client(
     None as a name: the client's own name, and the type generic. The connection is `refused` for
     names that a new agent may not have; `fields` names the two in that error.
     """
-    key = settings.admin_api_key if is_admin else settings.api_key
-    return await identity.authenticate_headers(
-        authorization=None,
-        api_key=None if key is None else key.get_secret_value(),
-        agent_id=agent_id,
-        agent_type=agent_type,
-        fields=fields,
+    return await identity.connect_local(
+        agent_id=agent_id, agent_type=agent_type, fields=fields, is_admin=is_admin
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from shared_context_server.auth.keys import generate_key
 from shared_context_server.errors import ConfigurationError
@@ -20,6 +20,7 @@ from shared_context_server.settings import Settings, read_secrets
 LOCK_TIMEOUT_S = 30.0  # writing takes milliseconds: after this time the other process hangs
 
 _HEADER = "# Made on the first start. Whoever reads these keys can read and write everything.\n"
+PREVIOUS = "JWT_PREVIOUS_SECRET_KEYS"
 _MAKERS: dict[str, Callable[[], str]] = {
     "API_KEY": generate_key,
     "ADMIN_API_KEY": generate_key,
@@ -41,6 +42,7 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
     if path.is_file():
         require_own_directory(path.parent)
         require_private_file(path)
+        settings = _read_previous(settings)
     if not missing:
         return settings, False
     try:
@@ -67,6 +69,20 @@ def ensure_secrets(settings: Settings) -> tuple[Settings, bool]:
     values = present | generated
     update = {name.lower(): SecretStr(values[name]) for name in missing}
     return settings.model_copy(update=update), bool(generated)
+
+
+def _read_previous(settings: Settings) -> Settings:
+    """Return the settings with JWT_PREVIOUS_SECRET_KEYS of the file, if it comes from nowhere else.
+    Raises ConfigurationError for a wrong value."""
+    previous = read_secrets(settings.secrets_path).get(PREVIOUS)
+    if previous is None or settings.jwt_previous_secret_keys is not None:
+        return settings
+    try:
+        value = Settings(jwt_previous_secret_keys=SecretStr(previous)).jwt_previous_secret_keys
+    except ValidationError as exc:
+        reason = exc.errors(include_url=False, include_input=False)[0]["msg"]
+        raise ConfigurationError(f"{PREVIOUS}: {reason} (in {settings.secrets_path}).") from None
+    return settings.model_copy(update={PREVIOUS.lower(): value})
 
 
 def _append(path: Path, entries: Mapping[str, str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +42,15 @@ class TokenClaims:
 
 
 class TokenSigner:
-    """Signs and reads the tokens of one secret."""
+    """Signs tokens with one secret, and reads those of this and of previous secrets."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, previous: Sequence[bytes] = ()) -> None:
         if len(secret) < MIN_JWT_SECRET_BYTES:
             raise ConfigurationError(
                 f"JWT_SECRET_KEY: must be at least {MIN_JWT_SECRET_BYTES} bytes."
             )
         self._secret = secret
+        self._accepted = (secret, *previous)
 
     def encode(self, claims: TokenClaims) -> str:
         payload = {
@@ -83,28 +86,35 @@ class TokenSigner:
         return claims
 
     def _read(self, token: str) -> TokenClaims:
-        payload: dict[str, Any] = jwt.decode(
-            token,
-            self._secret,
-            algorithms=[ALGORITHM],
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            # A replica whose clock is slightly ahead issues tokens "from the future": no error.
-            # The expiry is checked below, with the time that never goes back.
-            options={"require": REQUIRED_CLAIMS, "verify_iat": False, "verify_exp": False},
-        )
-        if int(payload["exp"]) <= utc_now().timestamp():
-            raise jwt.ExpiredSignatureError
-        return TokenClaims(
-            credential_id=_text(payload["jti"]),
-            agent_id=_text(payload["sub"]),
-            agent_type=_text(payload["agent_type"]),
-            permissions=frozenset(Permission(name) for name in payload["permissions"]),
-            key_id=_text(payload["key"]),
-            issued_at=int(payload["iat"]),
-            expires_at=int(payload["exp"]),
-            origin_id=_text(payload["origin"]) if "origin" in payload else None,
-        )
+        for secret in self._accepted[:-1]:
+            with suppress(jwt.InvalidSignatureError):
+                return _read(token, secret)
+        return _read(token, self._accepted[-1])
+
+
+def _read(token: str, secret: bytes) -> TokenClaims:
+    payload: dict[str, Any] = jwt.decode(
+        token,
+        secret,
+        algorithms=[ALGORITHM],
+        audience=AUDIENCE,
+        issuer=ISSUER,
+        # A replica whose clock is slightly ahead issues tokens "from the future": no error.
+        # The expiry is checked below, with the time that never goes back.
+        options={"require": REQUIRED_CLAIMS, "verify_iat": False, "verify_exp": False},
+    )
+    if int(payload["exp"]) <= utc_now().timestamp():
+        raise jwt.ExpiredSignatureError
+    return TokenClaims(
+        credential_id=_text(payload["jti"]),
+        agent_id=_text(payload["sub"]),
+        agent_type=_text(payload["agent_type"]),
+        permissions=frozenset(Permission(name) for name in payload["permissions"]),
+        key_id=_text(payload["key"]),
+        issued_at=int(payload["iat"]),
+        expires_at=int(payload["exp"]),
+        origin_id=_text(payload["origin"]) if "origin" in payload else None,
+    )
 
 
 def _text(value: object) -> str:

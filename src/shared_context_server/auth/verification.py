@@ -33,11 +33,15 @@ def require_valid(verified: Verified, snapshot: KeySnapshot, field: str) -> Call
     if verified.expires_at_s <= utc_now().timestamp():
         raise Unauthenticated(f"The {verified.what} has expired.", field=field)
     grant = snapshot.grants.get(caller.key_id)
+    if grant is None and snapshot.has_expired(caller.key_id):
+        raise Unauthenticated(f"The API key of the {verified.what} has expired.", field=field)
     if grant is None or caller.family_id in snapshot.revoked_families:
         raise Unauthenticated(f"The {verified.what} is not valid any more.", field=field)
-    if caller.permissions <= grant.permissions:
+    if caller.permissions <= grant.permissions and caller.key_id == grant.key_id:
         return caller
-    return replace(caller, permissions=caller.permissions & grant.permissions)
+    # The key had another id when a previous secret signed tokens.
+    permissions = caller.permissions & grant.permissions
+    return replace(caller, permissions=permissions, key_id=grant.key_id)
 
 
 class Verifier:

@@ -12,23 +12,29 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from shared_context_server import __version__
+from shared_context_server.auth.addresses import is_loopback
 from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.clients import (
     Access,
     Client,
+    Expression,
     client_config,
     default_agent_id,
     key_expression,
 )
-from shared_context_server.settings import Settings, read_secrets
+from shared_context_server.settings import IdentityMode, Settings, read_secrets
 
 PROGRAM = "shared-context-server"
+WHO_HOLDS_THE_KEY = (
+    "whoever has API_KEY can call as any agent; make keys for single agents with `scs keys create "
+    "--agent-id NAME`, then set IDENTITY=bound"
+)
 
 
 def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[str, str]:
     """Addresses and paths of the server, by name. `port` is the port it listens on."""
     url = base_url(settings.http_host, port)
-    return {
+    facts = {
         "mcp": f"{url}/mcp",
         "rest": f"{url}/mcp/tool/{{name}}",
         "docs": f"{url}/docs",
@@ -37,6 +43,10 @@ def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[
         "database": without_password(settings.storage_url),
         "keys": _describe_keys(settings, are_keys_new=are_keys_new),
     }
+    is_shared = settings.auth_enabled and settings.identity is IdentityMode.OPEN
+    if is_shared and not is_loopback(settings.http_host):
+        facts["identity"] = WHO_HOLDS_THE_KEY
+    return facts
 
 
 def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
@@ -46,13 +56,25 @@ def connect_commands(settings: Settings, port: int) -> tuple[str, str]:
             client,
             Access(
                 url=base_url(settings.http_host, port),
-                key=key_expression(settings) if settings.auth_enabled else None,
+                key=_key_of(client, settings),
                 agent_id=default_agent_id(client),
             ),
         ).text
         for client in (Client.CLAUDE, Client.CLAUDE_PROXY)
     )
     return direct, proxied
+
+
+def _key_of(client: Client, settings: Settings) -> Expression | None:
+    """The shell expression of the key for this client; None if it needs none."""
+    if not settings.auth_enabled:
+        return None
+    if settings.identity is IdentityMode.OPEN:
+        return key_expression(settings)
+    agent_id = shlex.quote(default_agent_id(client))
+    return Expression(
+        f"$({_program()} keys create --agent-id {agent_id}{_data_dir_option(settings)})"
+    )
 
 
 def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:

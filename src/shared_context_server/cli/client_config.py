@@ -14,8 +14,10 @@ from shared_context_server.cli.banner import program_words
 from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.cli.running import find_url
+from shared_context_server.display import show_name
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.settings import IdentityMode
 
 
 def client_config(
@@ -60,6 +62,12 @@ def client_config(
         key=settings.api_key.get_secret_value() if settings.auth_enabled else None,
         agent_id=agent_id or clients.default_agent_id(client),
     )
+    if settings.identity is IdentityMode.BOUND:
+        print(
+            "IDENTITY=bound: the server refuses this shared key. Put one of this agent in its place: "
+            f"scs keys create --agent-id {show_name(access.agent_id)}",
+            file=sys.stderr,
+        )
     waker = wakers.Waker(program_words(), access.agent_id, settings.data_dir)
     if link:
         configs = [

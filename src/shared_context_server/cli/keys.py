@@ -1,52 +1,130 @@
-"""The command `keys`: creates, lists and revokes API keys of single agents."""
+"""The command `keys`: creates, lists, rotates and revokes API keys of agents."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.key_lives import MAX_KEY_LIFE
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.options import StorageOptions, tell_generated_keys
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
-from shared_context_server.cli.show.values import print_json
+from shared_context_server.cli.show.tables import Column, print_table
+from shared_context_server.cli.show.values import (
+    NOTHING,
+    is_terminal,
+    print_json,
+    show_age,
+    show_cell,
+    show_left,
+    show_moment,
+)
 from shared_context_server.display import show_name
-from shared_context_server.errors import ConfigurationError
+from shared_context_server.errors import ConfigurationError, InvalidArgument
 from shared_context_server.models import ApiKey, Permission
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import find_schema_status, open_storage
 
-app = App(name="keys", help="Create, list and revoke API keys.")
+app = App(name="keys", help="Create, list, rotate and revoke API keys.")
+
+LONGER_THAN_ALLOWED = MAX_KEY_LIFE + timedelta(days=1)  # so that adding it to a time is no error
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw]?)")
+
+ExpiresIn = Annotated[
+    str | None, Parameter(help="How long the key is valid, such as 90d, 12h or 30m.")
+]
+ExpiresAt = Annotated[
+    str | None, Parameter(help="When it expires, such as 2027-06-30T12:00:00Z; UTC without a zone.")
+]
 
 
 @app.command
 async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
-    agent_id: Annotated[str, Parameter(help="The only agent the key may be used for.")],
+    agent_id: Annotated[
+        str,
+        Parameter(
+            help="The only agent the key may be used for, or a pattern such as 'team-*' for all "
+            "agents whose ids match."
+        ),
+    ],
     agent_type: Annotated[
         str | None,
         Parameter(help="The only agent type the key may be used with; default: any."),
     ] = None,
     permissions: PermissionList = "read,write",
+    expires_in: ExpiresIn = None,
+    expires_at: ExpiresAt = None,
+    label: Annotated[str | None, Parameter(help="A note of yours, which keys list shows.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a key and print it to stdout. It is shown only once; the server keeps its hash."""
     ceiling = parse_permissions(permissions)
+    expiry = _read_expiry(expires_in, expires_at)
     async with _open_identity(options, may_create=True) as identity:
-        record, key = await identity.create_key(agent_id, ceiling, agent_type=agent_type)
-        of_type = "" if record.agent_type is None else f" of type {show_name(record.agent_type)}"
-        who = f"{show_name(record.agent_id)}{of_type}"
-        if as_json:
-            print_json({**_describe(record), "key": key})
-            return
-        print(f"{record.id}: for {who}, {_permissions(record)}", file=sys.stderr)
-        print(key)
+        record, key = await identity.create_key(
+            agent_id, ceiling, agent_type=agent_type, expires_at=expiry, label=label
+        )
+        _print_key(record, key, as_json=as_json)
+
+
+@app.command
+async def rotate(
+    key_id: Annotated[str, Parameter(help="As keys list shows it.")],
+    options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
+    *,
+    overlap: Annotated[
+        str,
+        Parameter(help="How long the old key stays valid, such as 24h or 30m; 0 ends it at once."),
+    ] = "24h",
+    expires_in: ExpiresIn = None,
+    expires_at: ExpiresAt = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a key by a new one for the same agents and print that to stdout, only this once.
+
+    The old key stays valid for a while, so that its users can change over. Without an expiry the new
+    key lives as long as the old one was meant to.
+    """
+    expiry = _read_expiry(expires_in, expires_at)
+    kept = _read_duration(overlap, "--overlap")
+    async with _open_identity(options) as identity:
+        record, key = await identity.rotate_key(key_id, overlap=kept, expires_at=expiry)
+        until = "ended" if not kept else f"stays valid for {overlap}, unless it expires before"
+        print(f"{key_id}: {until}", file=sys.stderr)
+        _print_key(record, key, as_json=as_json)
+
+
+def _show_expiry(key: dict[str, Any]) -> str:
+    if key["expires_at"] is None:
+        return "never"
+    is_over = key["status"] in ("expired", "revoked")
+    return show_moment(key["expires_at"]) if is_over else show_left(key["expires_at"])
+
+
+_COLUMNS = (
+    Column("key", lambda one: one["id"]),
+    Column("agent", lambda one: show_name(one["agent_id"])),
+    Column("permissions", lambda one: ",".join(one["permissions"])),
+    Column("created", lambda one: show_moment(one["created_at"])),
+    Column("status", lambda one: one["status"]),
+    Column("type", lambda one: show_name(one["agent_type"]) if one["agent_type"] else NOTHING),
+    Column("expires", _show_expiry),
+    Column("last used", lambda one: show_age(one["last_used_at"])),
+    Column("label", lambda one: show_cell(one["label"] or ""), is_wide=True),
+)
+_LEFT_OUT_ON_TERMINALS = {"created", "type"}  # so that ids are whole in 80 columns; --json has all
 
 
 @app.command(name="list")
@@ -55,18 +133,18 @@ async def list_(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """List the created keys: id, agent, permissions, time, status, agent type (- for any)."""
+    """List the created keys with their expiry and last use, which is recorded once a minute."""
     async with _open_identity(options) as identity:
-        keys = await identity.list_keys()
-        if as_json:
-            print_json({"keys": [_describe(key) for key in keys]})
-            return
-        for key in keys:
-            created = key.created_at.isoformat(timespec="seconds")
-            state = "active" if key.revoked_at is None else f"revoked {key.revoked_at:%F}"
-            bound = "-" if key.agent_type is None else show_name(key.agent_type)
-            fields = (key.id, show_name(key.agent_id), _permissions(key), created, state, bound)
-            print("\t".join(fields))
+        keys = [_describe(key) for key in await identity.list_keys()]
+    if as_json:
+        print_json({"keys": keys})
+        return
+    shown = [
+        column
+        for column in _COLUMNS
+        if not (is_terminal() and column.head in _LEFT_OUT_ON_TERMINALS)
+    ]
+    print_table(shown, keys, nothing="No keys were created yet.")
 
 
 @app.command
@@ -102,17 +180,64 @@ async def _open_identity(
         tell_generated_keys(settings)
 
 
+def _read_expiry(expires_in: str | None, expires_at: str | None) -> datetime | None:
+    if expires_in is not None and expires_at is not None:
+        raise InvalidArgument(
+            "Give either --expires-in or --expires-at, not both.", field="expires_in"
+        )
+    if expires_in is not None:
+        return utc_now() + min(_read_duration(expires_in, "--expires-in"), LONGER_THAN_ALLOWED)
+    if expires_at is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(expires_at)
+    except ValueError:
+        raise InvalidArgument(
+            f"--expires-at: {show_name(expires_at)} is no time such as 2027-06-30T12:00:00Z.",
+            field="expires_at",
+        ) from None
+    return moment.replace(tzinfo=utc_now().tzinfo) if moment.tzinfo is None else moment
+
+
+def _read_duration(text: str, option: str) -> timedelta:
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or (not found[2] and int(found[1]) != 0):
+        raise InvalidArgument(
+            f"{option}: write a number with s, m, h, d or w, such as 90d or 12h.",
+            field=option.strip("-").replace("-", "_"),
+        )
+    return timedelta(seconds=int(found[1]) * _SECONDS.get(found[2], 1))
+
+
+def _print_key(record: ApiKey, key: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**_describe(record), "key": key})
+        return
+    of_type = "" if record.agent_type is None else f" of type {show_name(record.agent_type)}"
+    agents = f"agents {record.agent_id}" if record.is_pattern else show_name(record.agent_id)
+    life = "" if record.expires_at is None else f", until {record.expires_at:%F %R} UTC"
+    permissions = ",".join(p for p in Permission if p in record.permissions)
+    print(f"{record.id}: for {agents}{of_type}, {permissions}{life}", file=sys.stderr)
+    print(key)
+
+
 def _describe(key: ApiKey) -> dict[str, Any]:
     """A key as JSON, without the hash of its secret."""
+
+    def tell(moment: datetime | None) -> str | None:
+        return None if moment is None else moment.isoformat()
+
     return {
         "id": key.id,
         "agent_id": key.agent_id,
+        "is_pattern": key.is_pattern,
         "agent_type": key.agent_type,
         "permissions": [one for one in Permission if one in key.permissions],
+        "status": key.describe_status(utc_now()),
+        "label": key.label,
         "created_at": key.created_at.isoformat(),
-        "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(),
+        "expires_at": tell(key.expires_at),
+        "last_used_at": tell(key.last_used_at),
+        "revoked_at": tell(key.revoked_at),
+        "replaced_by": key.replaced_by,
     }
-
-
-def _permissions(key: ApiKey) -> str:
-    return ",".join(p for p in Permission if p in key.permissions)

@@ -66,7 +66,6 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
         async with open_server(settings) as server:
             connection = await connect_local_client(
                 server.services.identity,
-                server.settings,
                 agent_id=client.agent_id,
                 agent_type=client.agent_type,
                 fields=NAME_OPTIONS,

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.auth.identity import Identity
+from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.cli.options import StorageOptions, load_secrets
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
 from shared_context_server.models import Permission
@@ -31,17 +32,15 @@ async def token(
     """
     requested = parse_permissions(permissions)
     settings = load_secrets(options.load())
-    key = settings.admin_api_key if Permission.ADMIN in requested else settings.api_key
-    assert key is not None, "ensure_secrets has set it"
     async with open_storage(settings) as store:
         identity = Identity(store, settings)
         issued = await identity.authenticate(
-            connection=await identity.authenticate_headers(
-                authorization=None, api_key=key.get_secret_value(), agent_id=None, agent_type=None
+            connection=await connect_local_client(
+                identity, agent_id=None, agent_type=None, is_admin=Permission.ADMIN in requested
             ),
             agent_id=agent_id,
             agent_type=agent_type,
-            api_key=key.get_secret_value(),
+            api_key=None,
             requested_permissions=requested,
         )
     if as_json:

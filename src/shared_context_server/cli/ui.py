@@ -52,7 +52,6 @@ async def ui(
         identity = Identity(store, settings)
         connection = await connect_local_client(
             identity,
-            settings,
             agent_id=agent_id,
             agent_type=AGENT_TYPE,
             is_admin=True,

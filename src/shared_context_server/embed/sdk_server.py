@@ -98,7 +98,6 @@ async def connect_agent(server: Server, agent: EmbeddedAgent) -> Connection:
     """
     connection = await connect_local_client(
         server.services.identity,
-        server.settings,
         agent_id=agent.agent_id,
         agent_type=agent.agent_type,
         is_admin=Permission.ADMIN in agent.permissions,

@@ -44,6 +44,8 @@ class LogSettings(Protocol):
     def admin_api_key(self) -> SecretStr | None: ...
     @property
     def jwt_secret_key(self) -> SecretStr | None: ...
+    @property
+    def previous_secrets(self) -> tuple[bytes, ...]: ...
 
 
 def _add_logger_name(logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -128,6 +130,7 @@ def _secrets(settings: LogSettings) -> Iterator[str]:
     for secret in (settings.api_key, settings.admin_api_key, settings.jwt_secret_key):
         if secret is not None:
             yield secret.get_secret_value()
+    yield from (secret.decode() for secret in settings.previous_secrets)
 
 
 def _human(stream: TextIO) -> list[Processor]:

@@ -62,6 +62,12 @@ class Metrics:
             "Sessions that were deleted because of SESSION_RETENTION_DAYS.",
             registry=self.registry,
         )
+        self._failed_authentications = Counter(
+            "scs_failed_authentications_total",
+            "Wrong credentials by answer: refused, or limited (429) over FAILED_AUTH_LIMIT.",
+            ["answer"],
+            registry=self.registry,
+        )
         self.waiters = Gauge(
             "mcp_waiters",
             "Calls and streams that wait for something.",
@@ -102,6 +108,11 @@ class Metrics:
         ).labels(__version__).set(1)
         self._children: dict[tuple[str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
+
+    def count_failed_authentication(self, is_limited: bool) -> None:
+        """Count a wrong credential."""
+        answer = "limited" if is_limited else "refused"
+        self._failed_authentications.labels(answer).inc()
 
     def observe(self, tool: str, status: int, seconds: float) -> None:
         """Count one finished call."""

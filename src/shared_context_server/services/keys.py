@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
@@ -17,20 +18,24 @@ UNUSED = KeyUse(tokens=0, agents=0, last_issued_at=None)
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """A created key. `use`: of its tokens that are valid now; a key also works without any."""
+    """A created key. `use`: of its tokens that are valid now; a key also works without any. `status`:
+    active, replaced, expired or revoked."""
 
     key: ApiKey
     use: KeyUse
+    status: str
 
 
 async def list_keys(services: Services, caller: Caller) -> list[ListedKey]:
     """Return all created keys, active ones first, then by creation, newest first. The keys of the
     settings are not among them."""
     policy.require_permission(caller, Permission.ADMIN)
+    await services.identity.uses.flush()
     keys = await services.identity.list_keys()
-    uses = await services.store.credentials.measure_keys(now=utc_now())
+    now = utc_now()
+    uses = await services.store.credentials.measure_keys(now=now)
     keys.sort(key=lambda key: (key.revoked_at is None, key.created_at), reverse=True)
-    return [ListedKey(key, uses.get(key.id, UNUSED)) for key in keys]
+    return [ListedKey(key, uses.get(key.id, UNUSED), key.describe_status(now)) for key in keys]
 
 
 async def get_key(services: Services, caller: Caller, key_id: str) -> ListedKey:
@@ -48,11 +53,12 @@ async def create_key(
     agent_id: str,
     permissions: Sequence[Permission],
     agent_type: str | None = None,
+    expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Create a key for one agent; return its record and the key itself, which is not stored."""
+    """Create a key for an agent, or for all that match a pattern; return its record and the key itself, which is not stored."""
     policy.require_permission(caller, Permission.ADMIN)
     return await services.identity.create_key(
-        agent_id, permissions, agent_type=agent_type, by=caller
+        agent_id, permissions, agent_type=agent_type, expires_at=expires_at, by=caller
     )
 
 

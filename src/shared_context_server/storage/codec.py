@@ -409,7 +409,12 @@ def from_instance_seen(seen: InstanceSeen) -> dict[str, Any]:
     }
 
 
-API_KEY = "id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type"
+API_KEY = """
+    id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type, binding, expires_at,
+    last_used_at, label, replaced_by
+"""
+BOUND_BY_PATTERN = "pattern"
+"""The column `binding` of a key for all agents whose ids match; NULL: for one agent."""
 
 
 def to_api_key(row: Row) -> ApiKey:
@@ -421,7 +426,30 @@ def to_api_key(row: Row) -> ApiKey:
         created_at=decode_time(row[4]),
         revoked_at=decode_optional_time(row[5]),
         agent_type=row[6],
+        is_pattern=row[7] == BOUND_BY_PATTERN,
+        expires_at=decode_optional_time(row[8]),
+        last_used_at=decode_optional_time(row[9]),
+        label=row[10],
+        replaced_by=row[11],
     )
+
+
+def from_api_key(key: ApiKey) -> dict[str, object]:
+    """The columns of a key by name."""
+    return {
+        "id": key.id,
+        "agent_id": key.agent_id,
+        "permissions": encode_permissions(key.permissions),
+        "secret_hash": key.secret_hash,
+        "created_at": encode_time(key.created_at),
+        "revoked_at": encode_optional_time(key.revoked_at),
+        "agent_type": key.agent_type,
+        "binding": BOUND_BY_PATTERN if key.is_pattern else None,
+        "expires_at": encode_optional_time(key.expires_at),
+        "last_used_at": encode_optional_time(key.last_used_at),
+        "label": key.label,
+        "replaced_by": key.replaced_by,
+    }
 
 
 CREDENTIAL = """

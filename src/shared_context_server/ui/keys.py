@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from starlette.responses import Response
 
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Permission
 from shared_context_server.services import keys
+from shared_context_server.steady_time import utc_now
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.problems import Problem
 from shared_context_server.ui.queries import MAX_ID_CHARS, check_text, read_text
@@ -17,7 +20,22 @@ CEILINGS = {
     "read,write": ("Read and write", [Permission.READ, Permission.WRITE]),
     "admin": ("Admin: everything", [Permission.ADMIN]),
 }
+# How long a new key is valid, in days.
+LIVES = {
+    "": "Until it is revoked",
+    "7": "7 days",
+    "30": "30 days",
+    "90": "90 days",
+    "365": "1 year",
+}
 DEFAULT_CEILING = "read,write"
+
+EMPTY_FORM = {
+    "permissions": DEFAULT_CEILING,
+    "agent_id": "",
+    "agent_type": "",
+    "expires_in_days": "",
+}
 
 
 async def show_keys(page: PageRequest) -> Response:
@@ -31,12 +49,16 @@ async def create_key(page: PageRequest) -> Response:
         ceiling = CEILINGS.get(page.form.get("permissions", ""))
         if ceiling is None:
             raise InvalidArgument("permissions must be one of the list.", field="permissions")
+        life = page.form.get("expires_in_days", "")
+        if life not in LIVES:
+            raise InvalidArgument("Valid for must be one of the list.", field="expires_in_days")
         record, key = await keys.create_key(
             page.services,
             page.caller,
             agent_id=_read_field(page, "agent_id"),
             agent_type=_read_field(page, "agent_type") or None,
             permissions=ceiling[1],
+            expires_at=utc_now() + timedelta(days=int(life)) if life else None,
         )
     except InvalidArgument as exc:
         return await _render(page, status_code=400, problem=Problem.of(exc))
@@ -83,7 +105,8 @@ async def _render(
         status_code=status_code,
         keys=await keys.list_keys(page.services, page.caller),
         problem=problem,
-        form={"permissions": DEFAULT_CEILING, "agent_id": "", "agent_type": ""} | dict(page.form),
+        form=EMPTY_FORM | dict(page.form),
+        lives=list(LIVES.items()),
         ceilings=[(value, label) for value, (label, _) in CEILINGS.items()],
     )
 

@@ -72,6 +72,55 @@ async def test_a_revoked_key_is_listed_and_not_active(store: Store) -> None:
     assert await count_audit(store, "revoked") == 1
 
 
+async def test_a_key_keeps_what_it_was_created_with(store: Store) -> None:
+    key = replace(
+        KEY,
+        agent_id="team-*",
+        is_pattern=True,
+        expires_at=at(9),
+        label="of the build",
+        agent_type="x",
+    )
+    await store.credentials.add_key(key, make_audit())
+    assert await store.credentials.list_keys() == [key]
+    assert (await get_state(store)).keys == {"key_1": key}
+
+
+async def test_a_successor_ends_its_key_and_only_one_can_be_that(store: Store) -> None:
+    ends_first = replace(KEY, id="key_2", created_at=at(1), secret_hash="b", expires_at=at(3))
+    for key in (KEY, ends_first):
+        await store.credentials.add_key(key, make_audit())
+    before = (await get_state(store)).generation
+    for number, key in enumerate((KEY, ends_first)):
+        successor = replace(
+            key, id=f"new_{number}", created_at=at(5 + number), secret_hash=f"{number}"
+        )
+        args = key.id, successor, at(8)
+        assert await store.credentials.replace_key(*args, make_audit("rotated"))
+        late = replace(successor, id="too_late", secret_hash="late")
+        assert not await store.credentials.replace_key(key.id, late, at(9), make_audit("rotated"))
+    listed = {key.id: key for key in await store.credentials.list_keys()}
+    assert (listed["key_1"].expires_at, listed["key_1"].replaced_by) == (at(8), "new_0")
+    assert (listed["key_2"].expires_at, listed["key_2"].replaced_by) == (at(3), "new_1")
+    assert listed.keys() == {"key_1", "key_2", "new_0", "new_1"}
+    assert (await get_state(store)).generation != before
+    assert await count_audit(store, "rotated") == 2
+    await store.credentials.revoke_key("new_0", at(9), make_audit())
+    again = replace(KEY, id="again", secret_hash="again")
+    assert not await store.credentials.replace_key("new_0", again, at(9), make_audit())
+
+
+async def test_the_use_of_a_key_is_noted_once_a_minute_and_changes_nothing_else(
+    store: Store,
+) -> None:
+    await store.credentials.add_key(KEY, make_audit())
+    before = await get_state(store)
+    for second, noted in ((100, 100), (159, 100), (160, 160), (90, 160)):
+        await store.credentials.note_key_use({"key_1", "unknown"}, at(second))
+        assert await store.credentials.list_keys() == [replace(KEY, last_used_at=at(noted))]
+    assert (await get_state(store)).generation == before.generation
+
+
 # Credentials
 
 

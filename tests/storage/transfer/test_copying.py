@@ -242,7 +242,7 @@ async def test_fencing_tokens_go_on_growing(store: Store, copier: Copier) -> Non
 async def test_servers_notice_keys_that_are_written(store: Store, copier: Copier) -> None:
     state = await store.credentials.get_auth_state(None)
     assert state is not None
-    row = ("key_1", "alice", "read write", "5ec2e7", NOON_US, None, None)
+    row = ("key_1", "alice", "read write", "5ec2e7", NOON_US, *[None] * 7)
     await copier.write_rows(API_KEY, [row], [])
     after = await store.credentials.get_auth_state(state.generation)
     assert after is not None

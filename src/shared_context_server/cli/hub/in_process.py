@@ -171,7 +171,6 @@ async def _connect(server: Server, agent_id: str) -> Connection:
     """The connection of the operator, with the admin's key, which this process can read."""
     connection = await connect_local_client(
         server.services.identity,
-        server.settings,
         agent_id=agent_id,
         agent_type=AGENT_TYPE,
         fields=_NAME_OPTIONS,

@@ -32,7 +32,12 @@ from shared_context_server.storage.contract.changes import (
     ChangeStream,
     WakeupChannel,
 )
-from shared_context_server.storage.contract.credentials import AuthState, Credentials, KeyUse
+from shared_context_server.storage.contract.credentials import (
+    KEY_USE_ACCURACY,
+    AuthState,
+    Credentials,
+    KeyUse,
+)
 from shared_context_server.storage.contract.fleet import (
     Fleet,
     Survey,
@@ -83,6 +88,7 @@ from shared_context_server.storage.contract.tasks import (
 )
 
 __all__ = [
+    "KEY_USE_ACCURACY",
     "MAX_HELD",
     "MAX_INSTANCES",
     "Acknowledgement",

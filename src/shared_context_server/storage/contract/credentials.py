@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from shared_context_server.models import (
@@ -12,11 +13,14 @@ from shared_context_server.models import (
     Credential,
 )
 
+KEY_USE_ACCURACY = timedelta(minutes=1)  # so a key costs at most one write in this time
+
 
 @dataclass(frozen=True, slots=True)
 class AuthState:
-    """What is needed to check credentials: the active keys by id, and the family ids of revoked
-    credentials that have not expired. `generation` grows with every change."""
+    """What is needed to check credentials: the keys that were not revoked by id, expired ones too, and
+    the family ids of revoked credentials that have not expired. `generation` grows with every
+    change, but not when a key expires."""
 
     generation: int
     keys: dict[str, ApiKey]
@@ -48,6 +52,16 @@ class Credentials(Protocol):
 
     async def revoke_key(self, key_id: str, at: datetime, audit: AuditEntry) -> bool:
         """Revoke a key; return False if there is no such active key."""
+
+    async def replace_key(
+        self, key_id: str, successor: ApiKey, ends_at: datetime, audit: AuditEntry
+    ) -> bool:
+        """Store the successor of a key, which then expires at `ends_at` at the latest. Return False,
+        and store nothing, if there is no such key that is neither revoked nor replaced."""
+
+    async def note_key_use(self, key_ids: Collection[str], at: datetime) -> None:
+        """Set when the keys were last used, unless that is less than KEY_USE_ACCURACY before `at`.
+        Unknown ids have no effect."""
 
     async def measure_keys(self, *, now: datetime) -> dict[str, KeyUse]:
         """Return the use of each key that has valid tokens, by key id. May read all tokens."""

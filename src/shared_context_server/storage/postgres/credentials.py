@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from shared_context_server.errors import Unauthenticated
@@ -16,10 +17,11 @@ from shared_context_server.storage.codec import (
     encode_optional_time,
     encode_permissions,
     encode_time,
+    from_api_key,
     to_api_key,
     to_credential,
 )
-from shared_context_server.storage.contract import AuthState, KeyUse
+from shared_context_server.storage.contract import KEY_USE_ACCURACY, AuthState, KeyUse
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
@@ -38,12 +40,22 @@ _NEXT_GENERATION = Statement("""
 
 _ADD_KEY = Statement("""
     INSERT INTO api_keys (
-        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
-    VALUES (:id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type)""")
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type, binding, expires_at,
+        last_used_at, label, replaced_by)
+    VALUES (
+        :id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type, :binding,
+        :expires_at, :last_used_at, :label, :replaced_by)""")
 _LIST_KEYS = Statement(f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id")
 _LIST_ACTIVE_KEYS = Statement(f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL")
 _REVOKE_KEY = Statement("""
     UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL RETURNING id""")
+_REPLACE_KEY = Statement("""
+    UPDATE api_keys
+    SET replaced_by = :successor, expires_at = least(coalesce(expires_at, :ends_at), :ends_at)
+    WHERE id = :id AND revoked_at IS NULL AND replaced_by IS NULL RETURNING id""")
+_NOTE_KEY_USE = Statement("""
+    UPDATE api_keys SET last_used_at = :at
+    WHERE id = ANY(:ids) AND (last_used_at IS NULL OR last_used_at <= :before)""")
 
 _MEASURE_KEYS = Statement("""
     SELECT key_id, count(*), count(DISTINCT agent_id), max(issued_at) FROM credentials
@@ -94,17 +106,7 @@ class Credentials(Subject):
 
     @writes
     async def add_key(self, connection: Connection, key: ApiKey, audit: AuditEntry) -> None:
-        await connection.execute(
-            *_ADD_KEY(
-                id=key.id,
-                agent_id=key.agent_id,
-                permissions=encode_permissions(key.permissions),
-                secret_hash=key.secret_hash,
-                created_at=encode_time(key.created_at),
-                revoked_at=encode_optional_time(key.revoked_at),
-                agent_type=key.agent_type,
-            )
-        )
+        await connection.execute(*_ADD_KEY(**from_api_key(key)))
         await connection.execute(*_NEXT_GENERATION())
         await add_audit(connection, audit)
 
@@ -117,6 +119,35 @@ class Credentials(Subject):
         self, connection: Connection, key_id: str, at: datetime, audit: AuditEntry
     ) -> bool:
         return await _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @writes
+    async def replace_key(
+        self,
+        connection: Connection,
+        key_id: str,
+        successor: ApiKey,
+        ends_at: datetime,
+        audit: AuditEntry,
+    ) -> bool:
+        changed = await connection.fetchrow(
+            *_REPLACE_KEY(id=key_id, successor=successor.id, ends_at=encode_time(ends_at))
+        )
+        if changed is None:
+            return False
+        await connection.execute(*_ADD_KEY(**from_api_key(successor)))
+        await connection.execute(*_NEXT_GENERATION())
+        await add_audit(connection, audit)
+        return True
+
+    @writes
+    async def note_key_use(
+        self, connection: Connection, key_ids: Collection[str], at: datetime
+    ) -> None:
+        await connection.execute(
+            *_NOTE_KEY_USE(
+                ids=sorted(key_ids), at=encode_time(at), before=encode_time(at - KEY_USE_ACCURACY)
+            )
+        )
 
     @reads
     async def measure_keys(self, connection: Connection, *, now: datetime) -> dict[str, KeyUse]:

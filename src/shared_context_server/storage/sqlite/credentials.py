@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from datetime import datetime
 
 from shared_context_server.errors import Unauthenticated
@@ -17,10 +18,11 @@ from shared_context_server.storage.codec import (
     encode_optional_time,
     encode_permissions,
     encode_time,
+    from_api_key,
     to_api_key,
     to_credential,
 )
-from shared_context_server.storage.contract import AuthState, KeyUse
+from shared_context_server.storage.contract import KEY_USE_ACCURACY, AuthState, KeyUse
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
@@ -32,12 +34,21 @@ _NEXT_GENERATION = """
 
 _ADD_KEY = """
     INSERT INTO api_keys (
-        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type)
+        id, agent_id, permissions, secret_hash, created_at, revoked_at, agent_type, binding, expires_at,
+        last_used_at, label, replaced_by)
     VALUES (
-        :id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type)"""
+        :id, :agent_id, :permissions, :secret_hash, :created_at, :revoked_at, :agent_type, :binding,
+        :expires_at, :last_used_at, :label, :replaced_by)"""
 _LIST_KEYS = f"SELECT {API_KEY} FROM api_keys ORDER BY created_at, id"
 _LIST_ACTIVE_KEYS = f"SELECT {API_KEY} FROM api_keys WHERE revoked_at IS NULL"
 _REVOKE_KEY = "UPDATE api_keys SET revoked_at = :at WHERE id = :id AND revoked_at IS NULL"
+_REPLACE_KEY = """
+    UPDATE api_keys
+    SET replaced_by = :successor, expires_at = min(coalesce(expires_at, :ends_at), :ends_at)
+    WHERE id = :id AND revoked_at IS NULL AND replaced_by IS NULL"""
+_NOTE_KEY_USE = """
+    UPDATE api_keys SET last_used_at = :at
+    WHERE id = :id AND (last_used_at IS NULL OR last_used_at <= :before)"""
 
 _MEASURE_KEYS = """
     SELECT key_id, count(*), count(DISTINCT agent_id), max(issued_at) FROM credentials
@@ -85,18 +96,7 @@ class Credentials(Subject):
 
     @writes
     def add_key(self, connection: sqlite3.Connection, key: ApiKey, audit: AuditEntry) -> None:
-        connection.execute(
-            _ADD_KEY,
-            {
-                "id": key.id,
-                "agent_id": key.agent_id,
-                "permissions": encode_permissions(key.permissions),
-                "secret_hash": key.secret_hash,
-                "created_at": encode_time(key.created_at),
-                "revoked_at": encode_optional_time(key.revoked_at),
-                "agent_type": key.agent_type,
-            },
-        )
+        connection.execute(_ADD_KEY, from_api_key(key))
         connection.execute(_NEXT_GENERATION)
         add_audit(connection, audit)
 
@@ -109,6 +109,33 @@ class Credentials(Subject):
         self, connection: sqlite3.Connection, key_id: str, at: datetime, audit: AuditEntry
     ) -> bool:
         return _revoke(connection, _REVOKE_KEY, key_id, at, audit)
+
+    @writes
+    def replace_key(
+        self,
+        connection: sqlite3.Connection,
+        key_id: str,
+        successor: ApiKey,
+        ends_at: datetime,
+        audit: AuditEntry,
+    ) -> bool:
+        changed = connection.execute(
+            _REPLACE_KEY,
+            {"id": key_id, "successor": successor.id, "ends_at": encode_time(ends_at)},
+        )
+        if changed.rowcount == 0:
+            return False
+        connection.execute(_ADD_KEY, from_api_key(successor))
+        connection.execute(_NEXT_GENERATION)
+        add_audit(connection, audit)
+        return True
+
+    @writes
+    def note_key_use(
+        self, connection: sqlite3.Connection, key_ids: Collection[str], at: datetime
+    ) -> None:
+        times = {"at": encode_time(at), "before": encode_time(at - KEY_USE_ACCURACY)}
+        connection.executemany(_NOTE_KEY_USE, [{"id": key_id, **times} for key_id in key_ids])
 
     @reads
     def measure_keys(self, connection: sqlite3.Connection, *, now: datetime) -> dict[str, KeyUse]:

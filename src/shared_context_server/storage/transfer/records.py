@@ -365,9 +365,17 @@ API_KEY = RecordKind(
         "created_at": _TIME,
         "revoked_at": _or_null(_TIME),
         "agent_type": _or_null(_TEXT),
+        "binding": _or_null(_TEXT),
+        "expires_at": _or_null(_TIME),
+        "last_used_at": _or_null(_TIME),
+        "label": _or_null(_TEXT),
+        "replaced_by": _or_null(_TEXT),
     },
-    later_fields=frozenset({"agent_type"}),
-    mutable=frozenset({"revoked_at"}),
+    later_fields=frozenset(
+        {"agent_type", "binding", "expires_at", "last_used_at", "label", "replaced_by"}
+    ),
+    free_text=frozenset({"label"}),
+    mutable=frozenset({"revoked_at", "expires_at", "last_used_at", "replaced_by"}),
 )
 CREDENTIAL = RecordKind(
     "credential",

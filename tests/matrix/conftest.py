@@ -1,0 +1,10 @@
+"""The backend of the matrix's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
