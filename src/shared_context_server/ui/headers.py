@@ -34,11 +34,10 @@ class UiHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Not a coroutine, which would cost each request of an agent a frame.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and UI_PATH in scope["path"] and is_ui_path(scope):
             send = _with_headers(send)
-        return self._app(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 def _with_headers(send: Send) -> Send:
