@@ -44,6 +44,9 @@ def audit(names: tuple[str, ...] = PINS) -> int:
         for fault in package.get("vulns", ())
     ]
     skipped = [package["name"] for package in packages if "skip_reason" in package]
+    if len(skipped) == len(packages):
+        reasons = [package["skip_reason"] for package in packages]
+        return _say_unchecked(reasons[0] if reasons else "there are no packages")
     print(*found, sep="\n", end="\n" if found else "")
     if skipped:
         print(f"audit: not checked: {', '.join(skipped)}")
