@@ -6,7 +6,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore UV_NO_CACHE=1
 WORKDIR /build
 
 # The environment that is shipped has no pip in it; the one that makes our wheel is left behind.
-COPY requirements/install.py requirements/uv.txt requirements/pip.txt requirements/build.txt \
+COPY requirements/install.py requirements/sbom.py requirements/uv.txt requirements/pip.txt requirements/build.txt \
      requirements/runtime.txt requirements/
 RUN python requirements/install.py --installer /opt/installer --new --without-pip --into /opt/venv \
         --only-binary requirements/runtime.txt \

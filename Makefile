@@ -28,12 +28,13 @@ CLIENT_FRAMEWORKS := langchain crewai autogen mcp converters
 SEMANTIC := $(FRAMEWORKS)/semantic
 DOCS := $(FRAMEWORKS)/docs
 BROWSER := $(FRAMEWORKS)/browser
+AUDIT := $(FRAMEWORKS)/audit
 TYPESCRIPT := $(FRAMEWORKS)/typescript
 CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs docs-site client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-browser test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking
+.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs docs-site client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-browser test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking audit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -277,6 +278,15 @@ bench-tasks: setup ## ten workers on 1,000 tasks while a third of them is killed
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)
 
+# pip-audit asks PyPI; where nothing answers, the line says that nothing was checked, and the target passes.
+audit: $(AUDIT)/.made ## compare the pinned versions with known vulnerabilities; says so where there is no network
+	@$(AUDIT)/bin/python requirements/audit.py
+
+$(AUDIT)/.made: requirements/audit.txt $(INSTALLER) | $(VENV_STAMP)
+	@echo "audit: making $(AUDIT) from requirements/audit.txt"
+	@$(INSTALL) --new --without-pip --into $(AUDIT) requirements/audit.txt
+	@touch $@
+
 # Ten minutes; SHORT=1: two, LONG=1: hours, SEED=… runs one again.
 prove: setup ## agents on real servers under faults, a checker of what they saw, and bugs it must catch
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m prove $(if $(SHORT),--short) $(if $(LONG),--hours) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -294,6 +304,7 @@ lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
+	$(UV_COMPILE) --group audit --output-file requirements/audit.txt
 	$(UV_COMPILE) --group docs --output-file requirements/docs.txt
 	$(UV_COMPILE) pyproject.toml --group browser --group dev --constraints requirements/dev.txt --output-file requirements/browser.txt
 	$(UV_COMPILE) pyproject.toml --extra agent --group dev --constraints requirements/dev.txt --output-file requirements/agent-sdk.txt

@@ -28,6 +28,7 @@ from shared_context_server.auth.key_lives import KeyUses
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.middleware.paths import MCP_PATH
+from shared_context_server.auth.middleware.request_ids import RequestIds
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.completions import add_completions
@@ -296,7 +297,7 @@ async def make_app(
         public_paths=PUBLIC_PATHS | ({METRICS_PATH} if settings.metrics_public else set()),
     )
     app = UiHeaders(app)
-    return AccessLog(app) if settings.log_level is LogLevel.DEBUG else app
+    return RequestIds(AccessLog(app) if settings.log_level is LogLevel.DEBUG else app)
 
 
 def _client_sessions(settings: Settings) -> ClientSessions:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,7 @@ from shared_context_server.storage.sqlite.engine.wakeup_sockets import (
     MAX_PATH_BYTES,
     WakeupSockets,
     find_socket_dir,
+    remove_abandoned_dirs,
 )
 from tests.events.conftest import PATIENCE_S, open_linked
 from tests.events.news import next_events, wait_for_event, wait_for_resync
@@ -257,7 +258,49 @@ async def test_a_deep_data_dir_has_its_sockets_elsewhere(tmp_path: Path) -> None
             await add_message(other)
             other_bus.publish(added(1))
             await wait_for_event(subscription, added(1))
-    directory.rmdir()
+    assert not directory.exists()
+
+
+async def test_a_directory_removed_by_its_last_user_is_made_again(tmp_path: Path) -> None:
+    """Whoever begins to listen while another removes the directory has a socket all the same."""
+    deep = tmp_path / ("d" * 100)
+
+    async def begin_and_end() -> list[bool]:
+        begun = []
+        for _ in range(100):
+            channel = WakeupSockets(deep, lambda: None)
+            begun.append(channel.start_listening())
+            channel.close()
+        return begun
+
+    both = await asyncio.gather(
+        *(asyncio.to_thread(asyncio.run, begin_and_end()) for _ in range(2))
+    )
+    assert all(all(begun) for begun in both)
+    assert not find_socket_dir(deep).exists()
+
+
+async def test_directories_of_killed_processes_are_removed_and_others_kept(tmp_path: Path) -> None:
+    def make(name: str, *, has_socket: bool) -> Path:
+        path = tmp_path / f"scs-{name}.bus"
+        path.mkdir()
+        if has_socket:
+            bound = sockets.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            bound.bind(str(path / "1.sock"))
+        return path
+
+    user = os.geteuid()
+    with ExitStack() as sockets:
+        dead = make(f"{user}-dead", has_socket=True)
+    empty = make(f"{user}-empty", has_socket=False)
+    fresh = make(f"{user}-fresh", has_socket=False)
+    foreign = make(f"{user + 1}-foreign", has_socket=False)
+    with sockets:
+        living = make(f"{user}-living", has_socket=True)
+        for path in (dead, empty, living, foreign):
+            os.utime(path, (0, 0))
+        remove_abandoned_dirs(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([fresh, foreign, living])
 
 
 async def test_without_sockets_it_looks_more_often(linked: Linked, start_peer: StartPeer) -> None:

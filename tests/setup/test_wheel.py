@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def test_the_wheel_has_every_file_of_the_package(built: tuple[Path, Path]) -> No
     others = {Path(name).suffix for name in files} - {".py"}
     assert {".sql", ".html", ".css", ".md", ".svg"} <= others
     assert files - names_in(built[1]) == set()
+
+
+def test_the_wheel_has_a_bill_of_materials_of_all_that_is_pinned(built: tuple[Path, Path]) -> None:
+    (name,) = (name for name in names_in(built[1]) if ".dist-info/sboms/" in name)
+    with zipfile.ZipFile(built[1]) as archive:
+        bill = json.loads(archive.read(name))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {(part["name"], part["version"]) for part in bill["components"]}
+    lines = (REPOSITORY / "requirements/runtime.txt").read_text().splitlines()
+    pinned = [line.split(" ")[0].split("==") for line in lines if line[:1].isalpha()]
+    assert listed == {(found.split("[")[0], version) for found, version in pinned}
+    assert all(part["hashes"] for part in bill["components"])
+    assert len({part["bom-ref"] for part in bill["components"]}) == len(listed) > 50
 
 
 def test_the_sdist_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from structlog.typing import EventDict, Processor
 
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.redaction import Redactor
+from shared_context_server.observability.request_ids import add_request_id
 from shared_context_server.observability.throttle import Throttle
 
 ROOT = "shared_context_server"
@@ -57,6 +58,7 @@ def _add_logger_name(logger: Any, _method: str, event: EventDict) -> EventDict:
 
 _COMMON: tuple[Processor, ...] = (
     _add_logger_name,
+    add_request_id,
     add_log_level,
     TimeStamper(fmt="iso", utc=True),
     StackInfoRenderer(),

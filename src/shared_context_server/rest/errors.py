@@ -18,6 +18,7 @@ from shared_context_server.errors import (
     RouteNotFound,
     SharedContextError,
 )
+from shared_context_server.observability.request_ids import name_request
 from shared_context_server.rest.wire import JSON
 
 MAX_SHOWN_CHARS = 200
@@ -47,12 +48,12 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
 
 async def _answer_error(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, SharedContextError)
-    return _answer(exc)
+    return _answer(name_request(exc) if isinstance(exc, InternalError) else exc)
 
 
 async def _answer_defect(_request: Request, _exc: Exception) -> Response:
     # Starlette raises it again after this answer, so the server's log has the traceback.
-    return _answer(InternalError("The server failed at this request."))
+    return _answer(name_request(InternalError("The server failed at this request.")))
 
 
 def _answer(error: SharedContextError, status: int | None = None) -> Response:

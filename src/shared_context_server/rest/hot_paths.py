@@ -10,6 +10,7 @@ from shared_context_server.auth.middleware.answers import send_error
 from shared_context_server.auth.middleware.head import head_of
 from shared_context_server.auth.middleware.paths import MCP_PATH
 from shared_context_server.errors import InternalError, SharedContextError
+from shared_context_server.observability.request_ids import name_request
 from shared_context_server.rest.calls import ToolEndpoint
 from shared_context_server.rest.openapi import TOOL_PATH
 
@@ -41,6 +42,8 @@ class HotPaths:
                 return
             except Exception:
                 with suppress(RuntimeError):  # the response has started
-                    await send_error(send, InternalError("The server failed at this request."))
+                    await send_error(
+                        send, name_request(InternalError("The server failed at this request."))
+                    )
                 raise  # so that the server's log has the traceback
         await self._app(scope, receive, send)

@@ -28,6 +28,7 @@ from shared_context_server.json_size import MAX_VALUES, count_values, has_too_ma
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
+from shared_context_server.observability.request_ids import name_request
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import ReportProgress
@@ -95,11 +96,14 @@ class Dispatcher:
             if tool is None:
                 raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
             outcome = await self._run(tool, arguments, connection, report_progress)
+        except InternalError as exc:
+            outcome = failure(name_request(exc))
         except SharedContextError as exc:
             outcome = failure(self._count_failure(exc, connection))
         except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
-            _log.exception("tool failed", tool=name)
-            outcome = failure(InternalError("The server failed at this call."))
+            error = name_request(InternalError("The server failed at this call."))
+            _log.exception("tool failed", tool=name, request_id=error.details["request_id"])
+            outcome = failure(error)
         label = UNKNOWN_TOOL if tool is None else name
         self._metrics.observe(label, outcome.status, time.perf_counter() - started)
         return outcome

@@ -23,6 +23,7 @@ from shared_context_server.errors import (
 )
 from shared_context_server.models import ANONYMOUS
 from shared_context_server.observability.logs import get_logger
+from shared_context_server.observability.request_ids import name_request
 from shared_context_server.services.context import Services
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.ui.page import Page, PageRequest, parse_form
@@ -97,7 +98,7 @@ class PageEndpoint:
             if is_started:
                 raise
             _log.exception("page failed", path=self._page.path)
-            problem = Problem.of(InternalError("The server failed at this page."))
+            problem = Problem.of(name_request(InternalError("The server failed at this page.")))
         else:
             return
         await answer_problem(page_request, problem)(scope, receive, send)

@@ -27,7 +27,13 @@ __all__ = [
 ]
 
 _CORS_MAX_AGE_S = 600
-_EXPOSED_HEADERS = ("Mcp-Session-Id", "Retry-After", "WWW-Authenticate", "X-Unread-Mentions")
+_EXPOSED_HEADERS = (
+    "Mcp-Session-Id",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+    "X-Unread-Mentions",
+)
 
 
 def protect(

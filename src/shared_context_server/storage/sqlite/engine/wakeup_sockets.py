@@ -11,10 +11,12 @@ import hashlib
 import os
 import secrets
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from shared_context_server.observability.logs import get_logger
@@ -22,9 +24,17 @@ from shared_context_server.observability.logs import get_logger
 MAX_PATH_BYTES = 100  # of a socket's address: 104 to 108, depending on the system
 MAX_NAME_BYTES = 32
 SUFFIX = ".sock"
+TEMPORARY_SUFFIX = ".bus"
 # A directory's mtime has the resolution of the kernel's tick. A listing made sooner than this after a
 # change may lack a later change of the same tick.
 MTIME_GRAIN_NS = 50_000_000
+# Temporary directories that killed processes left are removed once nothing has changed in them for
+# this long. The other two limits bound the time that a start spends on it.
+ABANDONED_AFTER_S = 3600.0
+MAX_ENTRIES_LOOKED_AT = 5000
+MAX_REMOVED_AT_A_START = 25
+# How often to make the directory again if its last other user removes it before we have a socket in it.
+MAX_TRIES_TO_BIND = 10
 
 _log = get_logger("events")
 
@@ -35,7 +45,63 @@ def find_socket_dir(socket_dir: Path) -> Path:
     if len(os.fsencode(socket_dir)) + 1 + MAX_NAME_BYTES <= MAX_PATH_BYTES:
         return socket_dir
     digest = hashlib.sha256(os.fsencode(socket_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"scs-{os.geteuid()}-{digest}.bus"
+    return Path(tempfile.gettempdir()) / f"{_temporary_prefix()}{digest}{TEMPORARY_SUFFIX}"
+
+
+def remove_abandoned_dirs(parent: Path) -> None:
+    """Remove some of this user's socket directories in `parent` that have no living process.
+
+    Safe beside processes that begin to listen: they make their directory again if it is removed.
+    """
+    removed = 0
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in islice(entries, MAX_ENTRIES_LOOKED_AT):
+            if (
+                entry.name.startswith(_temporary_prefix())
+                and entry.name.endswith(TEMPORARY_SUFFIX)
+                and _is_abandoned(Path(entry.path))
+            ):
+                removed += _remove_socket_dir(Path(entry.path))
+                if removed == MAX_REMOVED_AT_A_START:
+                    return
+
+
+def _temporary_prefix() -> str:
+    return f"scs-{os.geteuid()}-"
+
+
+def _is_abandoned(directory: Path) -> bool:
+    """Whether the directory is ours, has not changed lately, and holds no socket of a process."""
+    with suppress(OSError):
+        status = os.lstat(directory)
+        return (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_uid == os.geteuid()
+            and status.st_mtime < time.time() - ABANDONED_AFTER_S
+            and all(_is_dead(path) for path in directory.glob(f"*{SUFFIX}"))
+        )
+    return False
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether no process has the socket: a bound one never refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        try:
+            sender.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _remove_socket_dir(directory: Path) -> bool:
+    with suppress(OSError):  # it holds something else, or another process was faster
+        for path in directory.glob(f"*{SUFFIX}"):
+            path.unlink()
+        directory.rmdir()
+        return True
+    return False
 
 
 class WakeupSockets:
@@ -43,6 +109,8 @@ class WakeupSockets:
 
     def __init__(self, socket_dir: Path, on_wakeup: Callable[[], None]) -> None:
         self._dir = find_socket_dir(socket_dir)
+        self._is_temporary = self._dir != socket_dir
+        self._has_cleaned_up = not self._is_temporary
         self._on_wakeup = on_wakeup
         self._loop = asyncio.get_running_loop()
         self._receiver: socket.socket | None = None
@@ -58,20 +126,20 @@ class WakeupSockets:
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             receiver.setblocking(False)
-            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._is_ours(os.lstat(self._dir)):
-                raise PermissionError(f"{self._dir} belongs to another user")
-            receiver.bind(str(self._dir / name))
+            self._bind(receiver, name)
         except OSError as exc:
             receiver.close()
             _log.warning("no wake-up socket: polling every 20 ms", error=str(exc))
             return False
         self._receiver, self._own_name = receiver, name
         self._loop.add_reader(receiver.fileno(), self._receive)
+        if not self._has_cleaned_up:
+            self._has_cleaned_up = True
+            remove_abandoned_dirs(self._dir.parent)
         return True
 
     def stop_listening(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening and remove the socket, and a temporary directory with its last socket."""
         if self._receiver is None:
             return
         self._loop.remove_reader(self._receiver.fileno())
@@ -79,6 +147,9 @@ class WakeupSockets:
         self._receiver = None
         with suppress(OSError):
             (self._dir / self._own_name).unlink()
+        if self._is_temporary:
+            with suppress(OSError):  # it is not empty: another process listens
+                self._dir.rmdir()
         self._own_name = ""
 
     def notify(self) -> None:
@@ -92,6 +163,20 @@ class WakeupSockets:
         if self._sender is not None:
             self._sender.close()
             self._sender = None
+
+    def _bind(self, receiver: socket.socket, name: str) -> None:
+        for tries_left in reversed(range(MAX_TRIES_TO_BIND)):
+            try:
+                self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not self._is_ours(os.lstat(self._dir)):
+                    raise PermissionError(f"{self._dir} belongs to another user")
+                receiver.bind(str(self._dir / name))
+                return
+            except (FileExistsError, FileNotFoundError):
+                # Both mean: it was removed just now by another process, which was its last user.
+                # Or the path belongs to a file.
+                if not tries_left:
+                    raise
 
     def _receive(self) -> None:
         if self._receiver is not None:
