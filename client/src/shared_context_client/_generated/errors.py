@@ -48,14 +48,6 @@ class OriginNotAllowed(PermissionDenied):
     default_retryable: ClassVar[bool] = False
 
 
-class CrossSiteRequest(PermissionDenied):
-    """A form or script of another site has sent the request, or the page is older than the sign-in."""
-
-    code = "CROSS_SITE_REQUEST"
-    default_status: ClassVar[int | None] = 403
-    default_retryable: ClassVar[bool] = False
-
-
 class NotFound(SharedContextError):
     """Base class of the not-found errors, also used for data that the caller may not see."""
 
@@ -254,7 +246,6 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     Unauthenticated.code: Unauthenticated,
     PermissionDenied.code: PermissionDenied,
     OriginNotAllowed.code: OriginNotAllowed,
-    CrossSiteRequest.code: CrossSiteRequest,
     NotFound.code: NotFound,
     SessionNotFound.code: SessionNotFound,
     MessageNotFound.code: MessageNotFound,
