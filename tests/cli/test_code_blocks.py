@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from shared_context_server.cli.clients import Access, Client, client_config
 from tests.cli.c_programs import compile_c, find_c_compiler
 from tests.cli.code_blocks import PAGES, ROOT, Block, blocks_of, check, commands_of, marked
-from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
+from tests.cli.conftest import COMMAND, PATIENCE_S, Run, Serve
 from tests.cli.older_file import make_older_file
 from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.postgres import open_cluster
@@ -33,7 +34,8 @@ def test_a_block_is_tested_or_checked_or_says_why_not(block: Block) -> None:
     elif block.tested_as.endswith(".py"):
         assert (ROOT / "examples" / block.tested_as).exists()  # all of them are run
     else:
-        assert f'"{block.tested_as}"' in TESTS
+        series = re.sub(r"^(client|tutorial)-.+", r"\1-", block.tested_as)
+        assert f'"{series}' in TESTS
 
 
 def test_all_pages_have_been_read() -> None:
@@ -105,6 +107,28 @@ def test_getting_started_works_when_pasted(
         assert '"X-Agent-ID": "reviewer"' in connecting
         watch = marked(page, "watch").replace(":23456", f":{port}")
         assert json.loads(run_script(watch, at, tmp_path))["sessions"] == []
+
+
+def test_every_client_is_connected_as_written(scs: Run, tmp_path: Path) -> None:
+    for client in Client:
+        script = marked("docs/clients.md", f"client-{client}")
+        ((program, *words),) = (command for command in commands_of(script) if command[0] == "scs")
+        answer = scs(*words, SCS_HTTP_PORT="8123", SCS_DATA_DIR=str(tmp_path / "data"))
+        assert (program, answer.returncode) == ("scs", 0), answer.stderr
+        said = answer.stdout
+        if "--write" in words:
+            file = client_config(client, Access("http://127.0.0.1:1", "key", "me")).file
+            assert file is not None, client
+            said = (tmp_path / file.removeprefix("~/")).read_text(encoding="utf-8")
+        assert "http://127.0.0.1:8123" in said
+        if "--agent-id" in words:
+            assert words[words.index("--agent-id") + 1] in said
+
+
+def test_the_hooks_of_claude_code_are_written_as_written(scs: Run, tmp_path: Path) -> None:
+    ((_, *words),) = commands_of(marked("docs/clients.md", "client-claude-hook"))
+    assert scs(*words, SCS_DATA_DIR=str(tmp_path / "data")).returncode == 0
+    assert "--agent-id planner" in (tmp_path / ".claude/settings.json").read_text()
 
 
 def test_a_store_moves_as_written(serve: Serve, env: dict[str, str], tmp_path: Path) -> None:
