@@ -44,12 +44,16 @@ exclude_patterns = [
 myst_heading_anchors = 4
 # Code is indented in many pages, without its language.
 highlight_language = "none"
+# Quotes are shown as they are to be typed.
+smartquotes = False
 
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
 html_extra_path = ["index.html"]
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 # Of a light and a dark page.
 pygments_style = "default"
 pygments_dark_style = "github-dark"

@@ -105,8 +105,12 @@ def test_getting_started_works_when_pasted(
         connecting = run_script(marked(page, "connect"), at, tmp_path)
         assert "claude mcp add" in connecting
         assert '"X-Agent-ID": "reviewer"' in connecting
+        named = at | {"SCS_HTTP_PORT": port, "SCS_DATA_DIR": env["DATA_DIR"]}
+        added, seen = run_script(marked(page, "first-message"), named, tmp_path).splitlines()
+        assert json.loads(added)["seq"] == 1
+        assert json.loads(seen)["messages"][0]["sender"] == "planner"
         watch = marked(page, "watch").replace(":23456", f":{port}")
-        assert json.loads(run_script(watch, at, tmp_path))["sessions"] == []
+        assert len(json.loads(run_script(watch, at, tmp_path))["sessions"]) == 1
 
 
 def test_every_client_is_connected_as_written(scs: Run, tmp_path: Path) -> None:
@@ -255,7 +259,7 @@ def test_the_host_of_the_command_line_works_as_pasted(tmp_path: Path) -> None:
 
 def test_fastmcp_s_client_opens_the_server_as_written(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", marked("docs/getting-started.md", "fastmcp-client")],
+        [sys.executable, "-c", marked("docs/starting.md", "fastmcp-client")],
         env=os.environ | {"SCS_DATA_DIR": str(tmp_path / "data")},
         cwd=tmp_path,
         capture_output=True,
