@@ -14,6 +14,9 @@ import pytest
 from shared_context_server.cli import reference
 from shared_context_server.cli.clients import Client
 from shared_context_server.observability.metrics import STORE_GAUGES
+from shared_context_server.rest.openapi import openapi_document
+from shared_context_server.rest.routes import PUBLIC_PATHS, TOOL_PATH
+from shared_context_server.server import MCP_PATH
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
@@ -90,6 +93,15 @@ def test_every_metric_is_in_the_reference(serve: Serve) -> None:
     for name in names:
         if not name.endswith("_created"):  # when a counter began, which prometheus_client adds
             assert f"| `{name}" in page
+
+
+def test_every_route_is_in_the_page_of_the_http_api() -> None:
+    page = (ROOT / "docs/http-api.md").read_text(encoding="utf-8")
+    documented = openapi_document(TOOLS, is_metrics_public=False)["paths"]
+    assert isinstance(documented, dict)
+    routes = {re.sub(r"^/mcp/tool/\w+$", TOOL_PATH, path) for path in documented}
+    for route in routes | PUBLIC_PATHS | {MCP_PATH}:
+        assert re.search(rf"^\|.*`(?:[A-Z]+ )?{re.escape(route)}`", page, re.MULTILINE), route
 
 
 def test_every_gauge_of_the_stores_is_listed() -> None:

@@ -94,6 +94,16 @@ def test_everything_arrives_with_its_ids_times_and_order(
     assert (note["owner"], note["value"], plan["value"]) == ("alice", "plain words", {"steps": 2})
     assert (plan["updated_at"], plan["version"]) == ("2025-08-12T12:00:01.000000Z", 1)
     assert plan["expires_at"] > "2100"
+    (alice,) = found["agent"]
+    assert (alice["agent_id"], alice["agent_type"], alice["is_around"]) == (
+        "alice",
+        "claude",
+        False,
+    )
+    assert (alice["first_seen"], alice["last_seen"]) == (
+        beta["created_at"],
+        found["message"][3]["created_at"],
+    )
     made, kept = found["audit"]
     assert (made["event_type"], made["session_id"], made["details"]) == (
         "session_created",
@@ -118,7 +128,9 @@ def test_a_dry_run_counts_and_writes_nothing(scs: Run, older: Path, tmp_path: Pa
     answer = scs("import", "--from-shared-context", str(older), "--dry-run")
     assert answer.returncode == 0, answer.stderr
     counts = dict(line.split() for line in answer.stdout.splitlines())
-    assert counts == {"session": "2", "message": "4", "memory": "3", "audit": "2"}
+    assert counts == dict(
+        zip(("session", "message", "memory", "audit", "agent"), "24321", strict=True)
+    )
     assert "Nothing was written." in answer.stderr
     assert not (tmp_path / "data").exists()
 
@@ -152,7 +164,7 @@ def test_what_was_written_meanwhile_is_imported_by_a_second_run(
     new = {"session_id": ALPHA, "sender": "bob", "content": "More", "timestamp": AT}
     change(older, lambda connection: insert(connection, "messages", **new))
     moved, _ = import_older(older, tmp_path / "data")
-    assert moved.written == 1
+    assert moved.written == 2  # the message, and the agent that has come
     assert moved.is_equal
 
 
