@@ -266,6 +266,7 @@ def test_a_damaged_file_is_refused_in_one_line(older: Path, tmp_path: Path) -> N
         "empty": b"",
         "text": b"no database at all" * 100,
         "cut": whole[: len(whole) // 2],
+        "schema": whole.replace(b"AUTOINCREMENT", b"AUTOINCR\xb4MENT"),
         "garbled": whole[:4096] + b"\xaa" * 8192 + whole[4096 + 8192 :],
     }.items():
         (tmp_path / name).write_bytes(damaged)

@@ -272,7 +272,10 @@ def explain_damage() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        raise CopyError(f"The file of the older server cannot be read: {exc}.") from exc
+        reason = " ".join(str(exc).split())
+        raise CopyError(f"The file of the older server cannot be read: {reason}.") from exc
+    except UnicodeDecodeError as exc:  # of a message of SQLite that quotes a damaged schema
+        raise CopyError("The file of the older server cannot be read: it is damaged.") from exc
 
 
 def _connect(path: Path) -> sqlite3.Connection:
