@@ -20,6 +20,7 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from tests.cli.conftest import Run
 from tests.cli.older_file import ALPHA, AT, BETA, insert, make_older_file
+from tests.postgres import DatabaseServer
 
 Change = Callable[[sqlite3.Connection], object]
 
@@ -40,11 +41,11 @@ def run(statement: str, *values: Any) -> Change:
     return lambda connection: connection.execute(statement, values)
 
 
-def import_older(older: Path, data_dir: Path) -> tuple[Moved, dict[str, int]]:
+def import_older(older: Path, data_dir: Path, **store: Any) -> tuple[Moved, dict[str, int]]:
     """Import in this process; return also what was remarked, by its text."""
 
     async def copy() -> tuple[Moved, dict[str, int]]:
-        settings = Settings(data_dir=data_dir, database_url=None)
+        settings = Settings(**{"data_dir": data_dir, "database_url": None, **store})
         with open_older_server(older) as source, ProgressBar() as bar:
             await source.read_all(bar)
             async with open_copier(settings, read_only=False) as copier:
@@ -166,6 +167,17 @@ def test_what_was_written_meanwhile_is_imported_by_a_second_run(
     moved, _ = import_older(older, tmp_path / "data")
     assert moved.written == 2  # the message, and the agent that has come
     assert moved.is_equal
+
+
+def test_postgresql_takes_it_too(older: Path, tmp_path: Path, postgres: DatabaseServer) -> None:
+    """Which cannot store U+0000."""
+    new = {"session_id": ALPHA, "sender": "bob", "content": "a\0b", "metadata": '{"k": "\\u0000"}'}
+    change(older, lambda connection: insert(connection, "messages", **new, timestamp=AT))
+    with postgres.new_database(is_migrated=False) as store:
+        moved, _ = import_older(older, tmp_path / "data", **store)
+        assert (moved.is_equal, moved.replaced_nul) == (True, 1)
+        again, _ = import_older(older, tmp_path / "data", **store)
+    assert (again.is_equal, again.written) == (True, 0)
 
 
 def test_the_first_versions_files_have_no_type_of_the_sender(
