@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Made, downloaded or local to a machine; hidden ones are left out but for what git and CI read.
-SKIPPED = {"dist", "build", "htmlcov", "node_modules", "__pycache__"}
+SKIPPED = {"dist", "build", "site", "htmlcov", "node_modules", "__pycache__"}
 HIDDEN = {".github", ".ci"}
 OURS = r"shared[-_.]?context[-_.]?(?:server|client)"
 # A path or a URL before it, or what makes it a file's name behind it, and it is not looked up.

@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parent.parent
 NAMING = (
     "Makefile",
     "pyproject.toml",
-    "docs/getting-started.md",
+    "docs/starting.md",
     f"src/{ROOT}/cli/__init__.py",
     f"src/{ROOT}/cli/workers.py",
 )

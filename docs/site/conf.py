@@ -44,23 +44,33 @@ exclude_patterns = [
 myst_heading_anchors = 4
 # Code is indented in many pages, without its language.
 highlight_language = "none"
+# Quotes are shown as they are to be typed.
+smartquotes = False
 
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
 html_extra_path = ["index.html"]
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 # Of a light and a dark page.
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 
-OPTIONAL = ("command-line", "reliability", "security")
-"""Pages that have a place in docs/index.md, and need not be there."""
+OPTIONAL = {
+    "command-line": "docs/command-line.md",
+    "dashboard": "docs/dashboard.md",
+    "reliability": "docs/reliability.md",
+    "security": "docs/security.md",
+    "Security policy </SECURITY>": "SECURITY.md",
+}
+"""Lines of docs/index.md whose pages need not be there."""
 
 
 def leave_out_missing(_: Sphinx, name: str, source: list[str]) -> None:
     if name == root_doc:
-        missing = [page for page in OPTIONAL if not (ROOT / f"docs/{page}.md").exists()]
+        missing = {line for line, page in OPTIONAL.items() if not (ROOT / page).exists()}
         source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)
 
 

@@ -103,7 +103,7 @@ class PermissionDenied(SharedContextError):
 
 
 class NotFound(SharedContextError):
-    """Base class of the not-found errors, also used for data that the caller may not see."""
+    """There is no such thing, or the caller may not see it."""
 
     code = "NOT_FOUND"
     status = 404

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from shared_context_server.cli.clients import Access, Client, client_config
 from tests.cli.c_programs import compile_c, find_c_compiler
 from tests.cli.code_blocks import PAGES, ROOT, Block, blocks_of, check, commands_of, marked
-from tests.cli.conftest import COMMAND, PATIENCE_S, Serve
+from tests.cli.conftest import COMMAND, PATIENCE_S, Run, Serve
 from tests.cli.older_file import make_older_file
 from tests.clock.daemons import own_prefix, run_daemon_process
 from tests.postgres import open_cluster
@@ -26,14 +27,27 @@ TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_is_tested_or_checked_or_says_why_not(block: Block) -> None:
-    if block.reason is not None:
+    if block.reason == "it runs until it is stopped":
+        check(block)
+    elif block.reason is not None:
         assert len(block.reason.split()) > 1
     elif block.tested_as is None:
         check(block)
     elif block.tested_as.endswith(".py"):
         assert (ROOT / "examples" / block.tested_as).exists()  # all of them are run
     else:
-        assert f'"{block.tested_as}"' in TESTS
+        series = re.sub(r"^(client|tutorial)-.+", r"\1-", block.tested_as)
+        assert f'"{series}' in TESTS
+
+
+@pytest.mark.parametrize(
+    "page", ["getting-started", "tutorial", "clients", "integrations", "waiting"]
+)
+def test_a_block_that_a_beginner_pastes_is_run_or_says_why_not(page: str) -> None:
+    """It is not enough that it could be right."""
+    blocks = [block for block in BLOCKS if block.page == ROOT / f"docs/{page}.md"]
+    assert len(blocks) > 5
+    assert [str(block) for block in blocks if not block.mark and block.language != "json"] == []
 
 
 def test_all_pages_have_been_read() -> None:
@@ -109,8 +123,48 @@ def test_getting_started_works_when_pasted(
         demo = marked(page, "demo").replace("60", f"1 --speed 20 --url {server.url}")
         key = {"SCS_API_KEY": server.secrets["API_KEY"]}
         assert "adds three tasks" in run_script(demo, at | key, tmp_path)
+        named = at | {"SCS_HTTP_PORT": port, "SCS_DATA_DIR": env["DATA_DIR"]}
+        elsewhere = marked(page, "data-dir").replace("./data", env["DATA_DIR"])
+        assert "claude mcp add" in run_script(elsewhere, at, tmp_path)
+        added, seen = run_script(marked(page, "first-message"), named, tmp_path).splitlines()
+        assert json.loads(added)["seq"] == 1
+        assert json.loads(seen)["messages"][0]["sender"] == "planner"
         watch = marked(page, "watch").replace(":23456", f":{port}")
-        assert json.loads(run_script(watch, at, tmp_path))["sessions"] == []
+        assert len(json.loads(run_script(watch, at, tmp_path))["sessions"]) == 1
+
+
+def test_every_client_is_connected_as_written(scs: Run, tmp_path: Path) -> None:
+    for client in Client:
+        script = marked("docs/clients.md", f"client-{client}")
+        ((program, *words),) = (command for command in commands_of(script) if command[0] == "scs")
+        answer = scs(*words, SCS_HTTP_PORT="8123", SCS_DATA_DIR=str(tmp_path / "data"))
+        assert (program, answer.returncode) == ("scs", 0), answer.stderr
+        said = answer.stdout
+        if "--write" in words:
+            file = client_config(client, Access("http://127.0.0.1:1", "key", "me")).file
+            assert file is not None, client
+            said = (tmp_path / file.removeprefix("~/")).read_text(encoding="utf-8")
+        assert "http://127.0.0.1:8123" in said
+        if "--agent-id" in words:
+            assert words[words.index("--agent-id") + 1] in said
+
+
+@pytest.mark.parametrize(
+    "page, mark, path",
+    [
+        ("clients", "client-skill", ".claude/skills/work-with-others/SKILL.md"),
+        ("clients", "client-claude-hook", ".claude/settings.json"),
+        ("waiting", "waiting-config", ".codex/hooks.json"),
+        ("waiting", "waiting-hooks", ".gemini/settings.json"),
+    ],
+)
+def test_what_helps_a_client_is_written_as_written(
+    scs: Run, tmp_path: Path, page: str, mark: str, path: str
+) -> None:
+    for _, *words in commands_of(marked(f"docs/{page}.md", mark)):
+        answer = scs(*words, SCS_DATA_DIR=str(tmp_path / "data"))
+        assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / path).exists()
 
 
 def test_a_store_moves_as_written(serve: Serve, env: dict[str, str], tmp_path: Path) -> None:
@@ -241,7 +295,7 @@ def test_the_host_of_the_command_line_works_as_pasted(tmp_path: Path) -> None:
 
 def test_fastmcp_s_client_opens_the_server_as_written(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", marked("docs/getting-started.md", "fastmcp-client")],
+        [sys.executable, "-c", marked("docs/starting.md", "fastmcp-client")],
         env=os.environ | {"SCS_DATA_DIR": str(tmp_path / "data")},
         cwd=tmp_path,
         capture_output=True,

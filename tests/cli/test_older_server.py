@@ -20,6 +20,7 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from tests.cli.conftest import Run
 from tests.cli.older_file import ALPHA, AT, BETA, insert, make_older_file
+from tests.postgres import DatabaseServer
 
 Change = Callable[[sqlite3.Connection], object]
 
@@ -40,11 +41,11 @@ def run(statement: str, *values: Any) -> Change:
     return lambda connection: connection.execute(statement, values)
 
 
-def import_older(older: Path, data_dir: Path) -> tuple[Moved, dict[str, int]]:
+def import_older(older: Path, data_dir: Path, **store: Any) -> tuple[Moved, dict[str, int]]:
     """Import in this process; return also what was remarked, by its text."""
 
     async def copy() -> tuple[Moved, dict[str, int]]:
-        settings = Settings(data_dir=data_dir, database_url=None)
+        settings = Settings(**{"data_dir": data_dir, "database_url": None, **store})
         with open_older_server(older) as source, ProgressBar() as bar:
             await source.read_all(bar)
             async with open_copier(settings, read_only=False) as copier:
@@ -94,6 +95,16 @@ def test_everything_arrives_with_its_ids_times_and_order(
     assert (note["owner"], note["value"], plan["value"]) == ("alice", "plain words", {"steps": 2})
     assert (plan["updated_at"], plan["version"]) == ("2025-08-12T12:00:01.000000Z", 1)
     assert plan["expires_at"] > "2100"
+    (alice,) = found["agent"]
+    assert (alice["agent_id"], alice["agent_type"], alice["is_around"]) == (
+        "alice",
+        "claude",
+        False,
+    )
+    assert (alice["first_seen"], alice["last_seen"]) == (
+        beta["created_at"],
+        found["message"][3]["created_at"],
+    )
     made, kept = found["audit"]
     assert (made["event_type"], made["session_id"], made["details"]) == (
         "session_created",
@@ -118,7 +129,9 @@ def test_a_dry_run_counts_and_writes_nothing(scs: Run, older: Path, tmp_path: Pa
     answer = scs("import", "--from-shared-context", str(older), "--dry-run")
     assert answer.returncode == 0, answer.stderr
     counts = dict(line.split() for line in answer.stdout.splitlines())
-    assert counts == {"session": "2", "message": "4", "memory": "3", "audit": "2"}
+    assert counts == dict(
+        zip(("session", "message", "memory", "audit", "agent"), "24321", strict=True)
+    )
     assert "Nothing was written." in answer.stderr
     assert not (tmp_path / "data").exists()
 
@@ -152,8 +165,19 @@ def test_what_was_written_meanwhile_is_imported_by_a_second_run(
     new = {"session_id": ALPHA, "sender": "bob", "content": "More", "timestamp": AT}
     change(older, lambda connection: insert(connection, "messages", **new))
     moved, _ = import_older(older, tmp_path / "data")
-    assert moved.written == 1
+    assert moved.written == 2  # the message, and the agent that has come
     assert moved.is_equal
+
+
+def test_postgresql_takes_it_too(older: Path, tmp_path: Path, postgres: DatabaseServer) -> None:
+    """Which cannot store U+0000."""
+    new = {"session_id": ALPHA, "sender": "bob", "content": "a\0b", "metadata": '{"k": "\\u0000"}'}
+    change(older, lambda connection: insert(connection, "messages", **new, timestamp=AT))
+    with postgres.new_database(is_migrated=False) as store:
+        moved, _ = import_older(older, tmp_path / "data", **store)
+        assert (moved.is_equal, moved.replaced_nul) == (True, 1)
+        again, _ = import_older(older, tmp_path / "data", **store)
+    assert (again.is_equal, again.written) == (True, 0)
 
 
 def test_the_first_versions_files_have_no_type_of_the_sender(
@@ -254,6 +278,7 @@ def test_a_damaged_file_is_refused_in_one_line(older: Path, tmp_path: Path) -> N
         "empty": b"",
         "text": b"no database at all" * 100,
         "cut": whole[: len(whole) // 2],
+        "schema": whole.replace(b"AUTOINCREMENT", b"AUTOINCR\xb4MENT"),
         "garbled": whole[:4096] + b"\xaa" * 8192 + whole[4096 + 8192 :],
     }.items():
         (tmp_path / name).write_bytes(damaged)

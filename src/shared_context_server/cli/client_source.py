@@ -20,7 +20,8 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from shared_context_server import errors, server
+from shared_context_server import errors
+from shared_context_server.cli.reference import error_kinds, first_paragraph
 from shared_context_server.tools.arguments import Result
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
@@ -349,7 +350,7 @@ def _note(field: FieldInfo) -> str:
 
 def error_classes() -> str:
     """The module of the error classes, by code."""
-    found = _error_kinds()
+    found = error_kinds()
     rows = ", ".join(f"{kind.__name__}.code: {kind.__name__}" for kind in found)
     lines = [
         '"""The failures that the server names."""',
@@ -362,26 +363,12 @@ def error_classes() -> str:
     return "\n\n".join(lines)
 
 
-def _error_kinds() -> list[type[errors.SharedContextError]]:
-    """The error classes that have their own code."""
-    # Some are defined in the surfaces, so these must be imported.
-    assert server.open_server is not None
-    return [kind for kind in _subclasses(errors.SharedContextError) if "code" in vars(kind)]
-
-
-def _subclasses(base: type[errors.SharedContextError]) -> Iterator[type[errors.SharedContextError]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _subclasses(kind)
-
-
 def _error_class(kind: type[errors.SharedContextError]) -> str:
     base = OTHER_BASES.get(kind, kind.__mro__[1].__name__)
-    doc = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     return "\n".join(
         [
             f"class {kind.__name__}({base}):",
-            f'    """{doc}"""',
+            f'    """{first_paragraph(kind.__doc__)}"""',
             "",
             f"    code = {kind.code!r}",
             f"    default_status: ClassVar[int | None] = {kind.status}",
@@ -394,7 +381,7 @@ def exports() -> str:
     """The module of the client's public names: hand-written ones, and all results and errors."""
     models = list(dict.fromkeys(model for tool in TOOLS for model in _models(tool.result)))
     modules = PUBLIC | {
-        "_generated.errors": [kind.__name__ for kind in _error_kinds()],
+        "_generated.errors": [kind.__name__ for kind in error_kinds()],
         "_generated.results": [*(model.__name__ for model in models), *_enum_names()],
     }
     lines = ['"""A typed client of the Shared Context Server."""']

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared_context_server.cli.older_records import (
+    DEFAULT_AGENT_TYPE,
     NotTaken,
     is_message_id,
     to_audit,
@@ -25,6 +26,7 @@ from shared_context_server.services.dumps import BATCH_BYTES
 from shared_context_server.services.moving import BATCH_ROWS, ProgressListener
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.transfer.records import (
+    AGENT,
     AUDIT,
     COUNTER,
     KINDS,
@@ -39,6 +41,7 @@ from shared_context_server.storage.transfer.records import (
 MAX_ROW_BYTES = 16 * 1024 * 1024  # far above any row of the older server
 EXAMPLES = 3  # names in a remark
 MAX_NAME_CHARS = 80
+MAX_AGENTS = 100_000  # that are noted as known
 
 _COLUMNS = {
     "sessions": "id purpose created_at updated_at is_active created_by metadata",
@@ -75,9 +78,24 @@ class Remark:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Agent:
+    """When an agent wrote first and last, and its latest type; "" if it wrote no message."""
+
+    agent_type: str
+    first_seen: int
+    last_seen: int
+
+    def meet(self, other: _Agent) -> None:
+        if other.agent_type and (not self.agent_type or other.last_seen >= self.last_seen):
+            self.agent_type = other.agent_type
+        self.first_seen = min(self.first_seen, other.first_seen)
+        self.last_seen = max(self.last_seen, other.last_seen)
+
+
 class OlderServer:
-    """A Source; made by open_older_server. `remarks` are those of the reading since rewind(), by kind
-    and text; `taken` counts its rows."""
+    """A Source; made by open_older_server. Call read_all() first. `remarks` are those of the reading
+    since rewind(), by kind and text; `taken` counts its rows."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -89,10 +107,12 @@ class OlderServer:
             kind: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
             for kind, table in _TABLES.items()
         }
+        self._agents: dict[str, _Agent] = {}
+        self._has_read_all = False
         self.rewind()
 
     def rewind(self) -> None:
-        self.taken = dict.fromkeys(_TABLES, 0)
+        self.taken = dict.fromkeys((*_TABLES, AGENT), 0)
         self.remarks: dict[tuple[RecordKind, str], Remark] = {}
         self._ends: dict[str, int] = {}  # the last seq of each session
         self._left_out: set[int] = set()  # messages
@@ -109,6 +129,7 @@ class OlderServer:
         for kind in KINDS:
             async for rows in self.read(kind):
                 progress.advance(len(rows))
+        self._has_read_all = True
 
     def _rows(self, kind: RecordKind) -> Iterator[Row]:
         if kind is SESSION:
@@ -119,6 +140,8 @@ class OlderServer:
             return self._convert(kind, _MEMORY, self._to_memory)
         if kind is AUDIT:
             return self._convert(kind, _AUDIT, self._to_audit)
+        if kind is AGENT:
+            return self._known_agents()
         return self._counters() if kind is COUNTER else iter(())
 
     def _convert(
@@ -149,6 +172,35 @@ class OlderServer:
             self._ends[row[0]] = 0
         elif kind is MESSAGE:
             self._ends[row[kind.columns.index("session_id")]] += 1
+
+        if not self._has_read_all:
+            self._note_agent(kind, row)
+
+    def _note_agent(self, kind: RecordKind, row: Row) -> None:
+        """Remember who wrote, so that the new server knows them: it keeps the names that it knows."""
+        fields = dict(zip(kind.columns, row, strict=True))
+        if kind is MESSAGE:
+            seen = _Agent(fields["sender_type"], fields["created_at"], fields["created_at"])
+            agent_id = fields["sender"]
+        elif kind is MEMORY:
+            seen = _Agent("", fields["created_at"], fields["updated_at"])
+            agent_id = fields["owner"]
+        elif kind is SESSION:
+            seen = _Agent("", fields["created_at"], fields["created_at"])
+            agent_id = fields["created_by"]
+        else:
+            return
+        known = self._agents.get(agent_id)
+        if known is not None:
+            known.meet(seen)
+        elif len(self._agents) < MAX_AGENTS:
+            self._agents[agent_id] = seen
+
+    def _known_agents(self) -> Iterator[Row]:
+        for agent_id, agent in sorted(self._agents.items()):
+            self.taken[AGENT] += 1
+            agent_type = agent.agent_type or DEFAULT_AGENT_TYPE
+            yield agent_id, agent_type, agent.first_seen, agent.last_seen, False
 
     def _to_session(self, row: sqlite3.Row, name: str) -> Row:
         return to_session(row, self._noter(SESSION, name))
@@ -220,7 +272,10 @@ def explain_damage() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:
-        raise CopyError(f"The file of the older server cannot be read: {exc}.") from exc
+        reason = " ".join(str(exc).split())
+        raise CopyError(f"The file of the older server cannot be read: {reason}.") from exc
+    except UnicodeDecodeError as exc:  # of a message of SQLite that quotes a damaged schema
+        raise CopyError("The file of the older server cannot be read: it is damaged.") from exc
 
 
 def _connect(path: Path) -> sqlite3.Connection:

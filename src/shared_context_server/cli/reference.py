@@ -1,7 +1,8 @@
 """Generates parts of the documentation, between markers: `make docs`.
 
 The tools come from the registry, the settings from the fields of Settings, the commands from the
-functions that run them. A test fails while a page is out of date.
+functions that run them, errors from their classes, metrics from where they are registered. A test
+fails while a page is out of date.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from cyclopts.argument import Argument
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from shared_context_server import cli
+from shared_context_server import cli, errors, server
 from shared_context_server.environment import PREFIX
+from shared_context_server.observability.metrics import STORE_GAUGES, Metrics
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
 from shared_context_server.tools.registry import Tool
@@ -77,11 +79,63 @@ def list_commands() -> Iterator[tuple[str, App]]:
             yield f"{name} {one}", command[one]
 
 
+def error_kinds() -> list[type[errors.SharedContextError]]:
+    """The error classes that have their own code."""
+    # Some are defined in the surfaces, so these must be imported.
+    assert server.open_server is not None
+    return [kind for kind in _subclasses(errors.SharedContextError) if "code" in vars(kind)]
+
+
+def _subclasses(base: type[errors.SharedContextError]) -> Iterator[type[errors.SharedContextError]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
+
+
+def errors_table() -> str:
+    """Every code of an error, by status and code."""
+    kinds: list[type[errors.SharedContextError]] = [errors.InternalError, *error_kinds()]
+    rows = [
+        (
+            str(kind.status),
+            f"`{kind.code}`",
+            "yes" if kind.retryable else "no",
+            _escape(first_paragraph(kind.__doc__)),
+            _escape(_suggestion(kind)),
+        )
+        for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code))
+    ]
+    return _table(("status", "code", "retryable", "what has happened", "suggestion"), rows)
+
+
+def _suggestion(kind: type[errors.SharedContextError]) -> str:
+    """An error without one of its own says what to do when it is raised."""
+    is_general = kind.suggestion == errors.SharedContextError.suggestion
+    return "–" if is_general and kind is not errors.InternalError else kind.suggestion
+
+
+def metrics_table() -> str:
+    """Every metric with its labels, its type and its help."""
+    metrics = Metrics()
+    metrics.observe("a_tool", 200, 0.0)  # what has labels shows them from its first value on
+    rows = []
+    for family in metrics.registry.collect():
+        labels = dict.fromkeys(name for sample in family.samples for name in sample.labels)
+        labels.pop("le", None)  # of a histogram's buckets
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        shown = f"{name}{{{','.join(labels)}}}" if labels else name
+        rows.append((f"`{shown}`", family.type, _escape(family.documentation)))
+    rows += [(f"`{name}`", "gauge", _escape(text)) for name, text in STORE_GAUGES.items()]
+    return _table(("metric", "type", "what it says"), sorted(rows))
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "README.md": ("tools", tools_table),
     "docs/tools.md": ("tools", tools_reference),
     "docs/configuration.md": ("settings", settings_table),
     "docs/command-line.md": ("commands", commands_reference),
+    "docs/errors.md": ("errors", errors_table),
+    "docs/metrics.md": ("metrics", metrics_table),
 }
 """The name of each page's generated part, and the function that generates it."""
 
@@ -202,12 +256,17 @@ def _value(value: Any) -> str:
     return f"`{value}`"
 
 
+def first_paragraph(doc: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((doc or "").split("\n\n")[0].split())
+
+
 def _first_sentence(text: str) -> str:
     return _escape(re.split(r"(?<=\.)\s", text, maxsplit=1)[0])
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

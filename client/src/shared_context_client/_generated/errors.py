@@ -49,7 +49,7 @@ class OriginNotAllowed(PermissionDenied):
 
 
 class NotFound(SharedContextError):
-    """Base class of the not-found errors, also used for data that the caller may not see."""
+    """There is no such thing, or the caller may not see it."""
 
     code = "NOT_FOUND"
     default_status: ClassVar[int | None] = 404
