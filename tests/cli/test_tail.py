@@ -183,7 +183,7 @@ def test_colours_are_left_out_where_they_are_not_wanted(
         do("create_session", purpose="purpose " + 100 * "long")
         plain = env | {"NO_COLOR": "1"}
         with open_terminal("sessions", env=plain, cwd=tmp_path) as terminal:
-            terminal.wait_for("purpose long")
+            terminal.wait_for("purpose lo")
             assert terminal.wait() == 0
         assert not any(f"\x1b[{code}" in terminal.shown for code in range(30, 50))
         lines = terminal.shown.strip().splitlines()

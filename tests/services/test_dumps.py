@@ -337,6 +337,7 @@ columns: dict[str, st.SearchStrategy[Any]] = {
     "visibility": st.sampled_from(["public", "private", "agent_only", "admin_only"]),
     "closed_at": st.none() | times,
     "revoked_at": st.none() | times,
+    "last_used_at": st.none() | times,
     "parent_message_id": st.none() | integers,
     "holder": st.none() | texts,
     "session_id": st.sampled_from(["", "s", "nowhere"]),

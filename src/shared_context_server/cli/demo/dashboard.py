@@ -7,7 +7,6 @@ import subprocess
 from contextlib import suppress
 from typing import Final
 
-from shared_context_server.cli import app
 from shared_context_server.cli.banner import program_words
 from shared_context_server.cli.demo.targets import Target
 
@@ -16,23 +15,18 @@ _IN_TERMINAL: Final = "top"  # shows the agents in a terminal
 _TIMEOUT_S = 30.0
 
 
-def describe_dashboard(server: Target) -> list[str]:
-    """Lines that say where the agents can be seen, with the commands to paste."""
-    address = f"{server.url}/ui"
+def describe_access(server: Target) -> list[str]:
+    """Lines with the commands to paste, and a link that signs in once. Takes a second or more."""
     if server.data_dir is None:
-        return [f"Dashboard  {address}"]
+        return []
     lines = []
-    commands = list(app)
-    if _COMMAND in commands:
-        link = _make_link(server, server.data_dir) or address
-        lines.append(f"Dashboard  {link}")
+    link = _make_link(server, server.data_dir)
+    if link is not None:
+        lines.append(f"Sign in    {link}")
         lines.append(
             f"           works once; for another link: {_command(_COMMAND, server.data_dir)}"
         )
-    else:
-        lines.append(f"Dashboard  {address}")
-    if _IN_TERMINAL in commands:
-        lines.append(f"Terminal   {_command(_IN_TERMINAL, server.data_dir)}")
+    lines.append(f"Terminal   {_command(_IN_TERMINAL, server.data_dir)}")
     return lines
 
 

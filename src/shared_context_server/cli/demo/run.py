@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from shared_context_server.cli.demo.agents import DemoAgent, Ended, Failed
-from shared_context_server.cli.demo.dashboard import describe_dashboard
+from shared_context_server.cli.demo.dashboard import describe_access
 from shared_context_server.cli.demo.script import PLANNER, WORKERS, plan, work
 from shared_context_server.cli.demo.targets import Target
 
@@ -47,10 +47,11 @@ class Demo:
             session_id = self._create_session(planner)
         except Ended:
             return
-        introduction = threading.Thread(target=self._tell_dashboard, args=(server,), daemon=True)
+        introduction = threading.Thread(target=self._tell_access, args=(server,), daemon=True)
         try:
             self._say(f"Three scripted agents work for {self._duration_s:g} s; Ctrl-C ends them.")
             self._say(f"Session    {session_id}")
+            self._say(f"Dashboard  {server.url}/ui")
             introduction.start()  # it takes a second or more; the agents begin meanwhile
             self._work(
                 [partial(plan, planner), *(partial(work, worker) for worker in workers)], session_id
@@ -81,8 +82,8 @@ class Demo:
         )
         return str(created["session_id"])
 
-    def _tell_dashboard(self, server: Target) -> None:
-        lines = describe_dashboard(server)
+    def _tell_access(self, server: Target) -> None:
+        lines = describe_access(server)
         if not self._stopping.is_set():
             for line in lines:
                 self._say(line)
