@@ -189,5 +189,5 @@ def test_colours_are_left_out_where_they_are_not_wanted(
         lines = terminal.shown.strip().splitlines()
         assert len(lines) == 2  # a heading, and a session that is cut to the width
         assert lines[0].split()[0].endswith("session")
-        assert lines[1].split()[1:4] == ["active", "0", "0"]
+        assert lines[1].split()[2:4] == ["0", "0"]
         assert lines[1].rstrip().endswith("…")
