@@ -102,6 +102,14 @@ class PermissionDenied(SharedContextError):
     suggestion = "Ask the session's creator or an admin, or authenticate with more permissions."
 
 
+class CrossSiteRequest(PermissionDenied):
+    """On the dashboard: a form or script of another site has sent the request, or the page is older
+    than the sign-in."""
+
+    code = "CROSS_SITE_REQUEST"
+    suggestion = "Go back to the page, load it again, and repeat what you did."
+
+
 class NotFound(SharedContextError):
     """There is no such thing, or the caller may not see it."""
 

@@ -53,7 +53,7 @@ async def test_every_metric_that_they_name_exists(known: set[str]) -> None:
 
 
 async def test_the_dashboard_shows_every_metric_and_the_page_explains_it(known: set[str]) -> None:
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/metrics.md").read_text()
     shown = " ".join(EXPRESSIONS)
     for name in known:
         base = re.sub(r"_(bucket|sum|count|created)$", "", name)

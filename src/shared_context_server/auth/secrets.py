@@ -81,7 +81,9 @@ def _read_previous(settings: Settings) -> Settings:
         value = Settings(jwt_previous_secret_keys=SecretStr(previous)).jwt_previous_secret_keys
     except ValidationError as exc:
         reason = exc.errors(include_url=False, include_input=False)[0]["msg"]
-        raise ConfigurationError(f"{PREVIOUS}: {reason} (in {settings.secrets_path}).") from None
+        raise ConfigurationError(
+            f"JWT_PREVIOUS_SECRET_KEYS in {settings.secrets_path}: {reason}."
+        ) from None
     return settings.model_copy(update={PREVIOUS.lower(): value})
 
 

@@ -15,20 +15,13 @@ from starlette.types import Scope
 
 from shared_context_server.auth.identity import IssuedToken
 from shared_context_server.auth.middleware.head import RawHeader, head_of
-from shared_context_server.errors import PermissionDenied
+from shared_context_server.errors import CrossSiteRequest
 from shared_context_server.models import Caller
 
 _NAME_PREFIX = "scs_ui_"
 _NAME_HEX_CHARS = 8
 CSRF_FIELD = "csrf"
 CSRF_HEADER = b"x-csrf-token"
-
-
-class CrossSiteRequest(PermissionDenied):
-    """A form or script of another site has sent the request, or the page is older than the sign-in."""
-
-    code = "CROSS_SITE_REQUEST"
-    suggestion = "Go back to the page, load it again, and repeat what you did."
 
 
 class SessionCookie:

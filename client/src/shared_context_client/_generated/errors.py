@@ -40,6 +40,14 @@ class PermissionDenied(SharedContextError):
     default_retryable: ClassVar[bool] = False
 
 
+class CrossSiteRequest(PermissionDenied):
+    """On the dashboard: a form or script of another site has sent the request, or the page is older than the sign-in."""
+
+    code = "CROSS_SITE_REQUEST"
+    default_status: ClassVar[int | None] = 403
+    default_retryable: ClassVar[bool] = False
+
+
 class OriginNotAllowed(PermissionDenied):
     """The request comes from a page of another site."""
 
@@ -245,6 +253,7 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     ContentTooLarge.code: ContentTooLarge,
     Unauthenticated.code: Unauthenticated,
     PermissionDenied.code: PermissionDenied,
+    CrossSiteRequest.code: CrossSiteRequest,
     OriginNotAllowed.code: OriginNotAllowed,
     NotFound.code: NotFound,
     SessionNotFound.code: SessionNotFound,
