@@ -37,6 +37,7 @@ def startup_facts(settings: Settings, port: int, *, are_keys_new: bool) -> dict[
     facts = {
         "mcp": f"{url}/mcp",
         "rest": f"{url}/mcp/tool/{{name}}",
+        "dashboard": f"{url}/ui",
         "docs": f"{url}/docs",
         "health": f"{url}/health",
         "data": str(settings.data_dir),
