@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -103,16 +104,32 @@ async def run_load(port: int, request: MakeRequest, *, connections: int, seconds
     return Load(len(latencies), elapsed, sorted(latencies))
 
 
-async def fetch_body(port: int, request: bytes) -> bytes:
-    """The body of one answer, which states its length; any answer but 200 raises."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+Send = Callable[[bytes], Awaitable[bytes]]
+"""Sends a request and returns the body of its answer; any answer but 200 raises."""
+
+
+@asynccontextmanager
+async def open_connection(port: int) -> AsyncIterator[Send]:
+    """A connection that is kept alive, for one request after the other, whose answers state their
+    length."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
+
+    async def send(request: bytes) -> bytes:
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
         body = await reader.readexactly(int(length))
+        if not head.startswith(b"http/1.1 200"):
+            raise RuntimeError(body.decode(errors="replace")[:2000])
+        return body
+
+    try:
+        yield send
     finally:
         writer.close()
-    if not head.startswith(b"http/1.1 200"):
-        raise RuntimeError(body.decode(errors="replace")[:2000])
-    return body
+
+
+async def fetch_body(port: int, request: bytes) -> bytes:
+    """The body of one answer, which states its length; any answer but 200 raises."""
+    async with open_connection(port) as send:
+        return await send(request)

@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ import httpx
 import psutil
 import uvloop
 
+from bench.load import http_request, open_connection
 from bench.search_texts import (
     KINDS,
     LANGUAGES,
@@ -211,6 +213,18 @@ async def search(client: httpx.AsyncClient, session_id: str, query: str) -> dict
     return await call(client, "search_context", session_id=session_id, query=query, limit=FIRST)
 
 
+def request(tool: str, **arguments: Any) -> bytes:
+    """A call as it goes over the wire, so that no client library is part of the figures."""
+    return http_request(f"/mcp/tool/{tool}", arguments, HEADERS)
+
+
+def search_requests(session_id: str, queries: Sequence[SearchQuery]) -> list[bytes]:
+    return [
+        request("search_context", session_id=session_id, query=one.query, limit=FIRST)
+        for one in queries
+    ]
+
+
 async def wait_until_covered(client: httpx.AsyncClient, session_id: str) -> float | None:
     """Search until an answer covers all messages; return the seconds, None if it never did."""
     started = time.monotonic()
@@ -222,14 +236,15 @@ async def wait_until_covered(client: httpx.AsyncClient, session_id: str) -> floa
 
 
 async def time_searches(
-    client: httpx.AsyncClient, session_id: str, queries: Sequence[SearchQuery]
+    server: Server, session_id: str, queries: Sequence[SearchQuery]
 ) -> list[float]:
     """Seconds of each, one at a time."""
     taken = []
-    for query in queries:
-        started = time.perf_counter()
-        await search(client, session_id, query.query)
-        taken.append(time.perf_counter() - started)
+    async with open_connection(server.port) as send:
+        for one in search_requests(session_id, queries):
+            started = time.perf_counter()
+            await send(one)
+            taken.append(time.perf_counter() - started)
     return taken
 
 
@@ -340,14 +355,17 @@ async def find_needles(client: httpx.AsyncClient, session_id: str, report: Repor
 # What searches cost others
 
 
-async def measure_adds(client: httpx.AsyncClient, seconds: float) -> list[float]:
+async def measure_adds(server: Server, seconds: float) -> list[float]:
     """Add messages one after the other to a session of their own; seconds of each."""
-    session_id = (await call(client, "create_session", purpose="adds"))["session_id"]
+    async with connect(server) as client:
+        session_id = (await call(client, "create_session", purpose="adds"))["session_id"]
+    add = request("add_message", session_id=session_id, content=CONTENT)
     taken = []
-    ends_at = time.perf_counter() + seconds
-    while (started := time.perf_counter()) < ends_at:
-        await call(client, "add_message", session_id=session_id, content=CONTENT)
-        taken.append(time.perf_counter() - started)
+    async with open_connection(server.port) as send:
+        ends_at = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < ends_at:
+            await send(add)
+            taken.append(time.perf_counter() - started)
     return taken
 
 
@@ -356,13 +374,12 @@ async def searching(
     server: Server, session_id: str, queries: Sequence[SearchQuery]
 ) -> AsyncIterator[None]:
     """SEARCHERS search without a rest, each on its own connection."""
+    requests = search_requests(session_id, queries)
 
     async def run(number: int) -> None:
-        async with connect(server) as client:
-            place = number
-            while True:
-                await search(client, session_id, queries[place % len(queries)].query)
-                place += SEARCHERS
+        async with open_connection(server.port) as send:
+            for one in cycle(requests[number::SEARCHERS]):
+                await send(one)
 
     tasks = [asyncio.create_task(run(number)) for number in range(SEARCHERS)]
     try:
@@ -433,14 +450,14 @@ async def measure(
         async with connect(server) as client:
             await call(client, "get_messages", session_id=session_id)
             plain = measure_memory(server)
-            first = await time_searches(client, session_id, typos[:1])
+            first = await time_searches(server, session_id, typos[:1])
             report.figures["first"] = first[0]
             covered = await wait_until_covered(client, session_id)
             report.notes["covered after a restart"] = (
                 "never" if covered is None else f"{covered:.1f} s"
             )
-            await time_searches(client, session_id, typos[:10])
-            taken = await time_searches(client, session_id, typos)
+            await time_searches(server, session_id, typos[:10])
+            taken = await time_searches(server, session_id, typos)
             report.figures["p95"] = quantile(taken, 0.95) * 1000
             report.notes["p50"] = f"{statistics.median(taken) * 1000:.1f} ms"
             with_search = measure_memory(server)
@@ -449,9 +466,9 @@ async def measure(
                 f"{with_search.resident - plain.resident:.1f} MB"
             )
             await find_needles(client, session_id, report)
-            alone = await measure_adds(client, ADD_SECONDS)
+            alone = await measure_adds(server, ADD_SECONDS)
             async with searching(server, session_id, typos):
-                beside = await measure_adds(client, ADD_SECONDS)
+                beside = await measure_adds(server, ADD_SECONDS)
             report.figures["p99"] = quantile(beside, 0.99) / quantile(alone, 0.99)
             await _measure_recalls(client, session_id, texts, places, report, arguments)
     if arguments.unindexed:
@@ -491,9 +508,8 @@ async def _compare_adds(
     for is_indexed in (True, False) * 3:
         further = {} if is_indexed else {name: value}
         with open_server(directory, url, workers, **further) as server:
-            async with connect(server) as client:
-                await measure_adds(client, 0.5)
-                rates[is_indexed].append(len(await measure_adds(client, ADD_SECONDS)))
+            await measure_adds(server, 0.5)
+            rates[is_indexed].append(len(await measure_adds(server, ADD_SECONDS)))
     report.figures["rate"] = statistics.median(rates[True]) / statistics.median(rates[False])
 
 
@@ -513,10 +529,9 @@ async def measure_turns(
             for name in names:
                 await wait_until_covered(client, name)
         for number in range(3):
-            async with connect(server) as client:
-                rounds.append([])
-                for name, query in zip(names, asked[number:] + asked[:number], strict=False):
-                    rounds[-1] += await time_searches(client, name, [query])
+            rounds.append([])
+            for name, query in zip(names, asked[number:] + asked[:number], strict=False):
+                rounds[-1] += await time_searches(server, name, [query])
     return statistics.median(rounds[0]) * 1000, statistics.median(rounds[-1]) * 1000
 
 

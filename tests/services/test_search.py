@@ -272,13 +272,13 @@ async def test_candidates_that_cannot_reach_the_page_are_not_read(
     monkeypatch.setattr(search, "read_messages", note)
     answer = await indexed.find("amber basalt corundum", fuzzy_threshold=50)
     assert all("corundum" in content for content in contents_of(answer))
-    assert len(read) == 30
+    assert len(read) == 15
     # A longer page needs them.
     read.clear()
     assert (
         len((await indexed.find("amber basalt corundum", fuzzy_threshold=50, limit=20)).hits) == 20
     )
-    assert len(read) > 30
+    assert len(read) >= 100
 
 
 async def test_the_loop_turns_while_long_texts_are_searched(

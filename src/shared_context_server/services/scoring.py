@@ -20,6 +20,8 @@ A word weighs more if it is long, and if the caller says that it is rare.
 from __future__ import annotations
 
 import math
+import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -211,11 +213,7 @@ def score_in_steps(
 
 
 def _score(query: Query, text: str, chunks: list[str], hits: Mapping[str, Sequence[Hit]]) -> float:
-    found = [
-        (place, chunk_hits)
-        for place, chunk in enumerate(chunks)
-        if (chunk_hits := hits.get(chunk)) is not None
-    ]
+    found = [(place, hits[chunk]) for place, chunk in enumerate(chunks) if chunk in hits]
     if not found:
         return _score_signs(query, text, 0.0)
     best = [0.0] * len(query.units)
@@ -224,24 +222,24 @@ def _score(query: Query, text: str, chunks: list[str], hits: Mapping[str, Sequen
     for place, chunk_hits in found:
         base = place * _CHUNK
         for first, last, similarity, start, end, _ in chunk_hits:
-            for unit in range(first, last + 1):
-                if similarity > best[unit]:
-                    best[unit] = similarity
-            near.update(range(first + 1, last + 1))
-            if query.before.get(first) in ends.get(base + start, ()):
+            if first == last:
+                if similarity > best[first]:
+                    best[first] = similarity
+            else:
+                for unit in range(first, last + 1):
+                    best[unit] = max(best[unit], similarity)
+                near.update(range(first + 1, last + 1))
+            neighbours = ends.get(base + start)
+            if neighbours is not None and query.before.get(first) in neighbours:
                 near.add(first)
             ends.setdefault(base + end, set()).add(last)
-    share = sum(map(_multiply, best, query.weights))
+    share: float = sum(map(operator.mul, best, query.weights))
     pairs = len(query.before)
     order = len(near & query.before.keys()) / pairs if pairs else 1.0
     score = share * (WORDS + ORDER * order)
     if order == 1.0 and share > 0.9999 and query.text in normalize(text):
         return VERBATIM
     return _score_signs(query, text, round(score, 2))
-
-
-def _multiply(one: float, other: float) -> float:
-    return one * other
 
 
 def _score_signs(query: Query, text: str, score: float) -> float:
@@ -395,19 +393,24 @@ def _find_in_runs(
     from rapidfuzz import fuzz  # noqa: PLC0415 - services.late_imports says why
 
     found: dict[str, list[tuple[int, float, int, int]]] = {}
-    for unit in query.units:
-        if unit.kind is not Kind.RUN:
-            continue
+    units = [unit for unit in query.units if unit.kind is Kind.RUN]
+    joined = "\n".join(runs) if units else ""
+    for unit in units:
         pairs = list(dict.fromkeys(_indexed_terms(unit)))
-        for number, run in enumerate(runs):
+        counts = Counter[str]()
+        for pair in pairs:
+            counts.update(dict.fromkeys(_containing(pair, joined), 1))
+            yield
+        least = MIN_SHARE_OF_PAIRS * len(pairs)
+        for number, (run, count) in enumerate(counts.items()):
+            if count < least:
+                continue
             place = run.find(unit.term)
             if place >= 0:
                 similarity, end = 1.0, place + len(unit.term)
             else:
                 places = [at for pair in pairs if (at := run.find(pair)) >= 0]
-                share = len(places) / len(pairs)
-                if share < MIN_SHARE_OF_PAIRS:
-                    continue
+                share = count / len(pairs)
                 if len(unit.term) <= COMPARED_LETTERS:
                     share = max(share, fuzz.partial_ratio(unit.term, run) / 100)
                 similarity = MAX_TYPO * share

@@ -71,11 +71,13 @@ FREQUENT = 50  # texts; two typos in a word of so many are not looked for
 COMMON = 500  # texts; not all words similar to one of so many are looked for
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
 MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
-FIRST_CANDIDATES_A_HIT = 3
+# The candidates are compared in parts, because after each the others may be known to be worse.
+COMPARED_A_HIT = (1.5, 3.5)  # the ends of the parts, by the number of hits on a page
 # How much more the scorer may give a text than the index estimates: for neighbours, and for words
-# similar to common ones, by the weight of these.
-ESTIMATE_SLACK = 5.0
-COMMON_SLACK = 50.0
+# similar to common ones, by the weight of these. The like of a common word could weigh more, but
+# then so many texts have the word itself that its like is not among the best.
+ESTIMATE_SLACK = 4.0
+COMMON_SLACK = 20.0
 # The scorer may give more than the index estimates, so candidates need a part of the threshold only.
 CANDIDATE_SHARE = 0.7
 # Lower in scripts without spaces: the scorer compares single letters there too, not only pairs.
@@ -401,9 +403,14 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
     """Compare the candidates, the most promising ones first, until the others cannot be better."""
     lowest = (search.request.fuzzy_threshold - looked.slack) / 100
     promising = [found for found in looked.candidates if found.estimate >= lowest]
-    first = FIRST_CANDIDATES_A_HIT * search.request.limit
-    for some in (promising[:first], promising[first:]):
-        if not some or search.has_better(100 * some[0].estimate + looked.slack):
+    ends = [round(share * search.request.limit) for share in COMPARED_A_HIT]
+    for start, end in pairwise((0, *ends, len(promising))):
+        some = [
+            found
+            for found in promising[start:end]
+            if not search.has_better(100 * found.estimate + looked.slack)
+        ]
+        if not some:
             return
         ids = [found.message_id for found in some if found.message_id]
         async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
