@@ -20,7 +20,7 @@ from shared_context_server.models import (
     Permission,
     Visibility,
 )
-from shared_context_server.services import search
+from shared_context_server.services import search, search_state
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
 from shared_context_server.services.search_request import SortOrder, Within
@@ -93,14 +93,14 @@ async def test_most_of_a_log_is_not_compared(
     await indexed.fill([f"common words {number}" for number in range(99)])
     await indexed.catch_up()
     compared = 0
-    score = search.score_in_steps
+    score = search_state.score_in_steps
 
     def count(query: Any, texts: Any, found: Any) -> Any:
         nonlocal compared
         compared += len(texts)
         return score(query, texts, found)
 
-    monkeypatch.setattr(search, "score_in_steps", count)
+    monkeypatch.setattr(search_state, "score_in_steps", count)
     answer = await indexed.find("neddle common words")
     assert contents_of(answer)[0] == "the only needle of common words"
     assert (answer.scanned, answer.exhaustive) == (400, True)
@@ -295,6 +295,27 @@ async def test_the_loop_turns_while_long_texts_are_searched(
     assert turns > 20
 
 
+async def test_a_search_whose_time_ends_keeps_what_it_has_of_long_texts(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await indexed.fill([f"needle {number} " + "hay " * 20_000 for number in range(6)])
+    await indexed.catch_up()
+    score, groups = search_state.score_in_steps, 0
+
+    def score_some(*arguments: Any, **named: Any) -> Any:
+        nonlocal groups
+        groups += 1
+        matches = yield from score(*arguments, **named)
+        while groups > 2:  # as one that never ends
+            yield
+        return matches
+
+    monkeypatch.setattr(search_state, "score_in_steps", score_some)
+    monkeypatch.setattr(search, "TIME_LIMIT_S", 2.0)
+    answer = await indexed.find("needle")
+    assert (len(answer.hits), answer.exhaustive) == (2, False)
+
+
 async def test_without_an_index_the_newest_messages_are_compared_while_time_lasts(
     indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +325,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
     whole = await others.find("needle")
     assert (whole.scanned, whole.exhaustive) == (50, True)
     monkeypatch.setattr("shared_context_server.services.uncovered.READ_STEP", 10)
-    score, pages = search.score_in_steps, 0
+    score, pages = search_state.score_in_steps, 0
 
     def score_some(*arguments: Any, **named: Any) -> Any:
         nonlocal pages
@@ -314,7 +335,7 @@ async def test_without_an_index_the_newest_messages_are_compared_while_time_last
             yield
         return matches
 
-    monkeypatch.setattr(search, "score_in_steps", score_some)
+    monkeypatch.setattr(search_state, "score_in_steps", score_some)
     monkeypatch.setattr(search, "TIME_LIMIT_S", 0.5)
     answer = await others.find("needle")
     assert (answer.scanned, answer.exhaustive) == (20, False)

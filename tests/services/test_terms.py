@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import regex
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from shared_context_server.services import terms
 from shared_context_server.services.terms import (
     MAX_TERM_CHARS,
     MAX_TERMS,
@@ -202,3 +205,12 @@ def test_two_words_also_look_for_the_same_written_as_one() -> None:
     (data, base) = query_terms("data base")
     assert data.alternatives == base.alternatives == ("database",)
     assert data.kind is Kind.WORD
+
+
+@given(st.text("aZbé019.,'(-_:#/+", min_size=1, max_size=9))
+@example("Word123,").via("letters and digits")
+@example("(404)").via("digits alone")
+@example("ID5").via("capitals")
+@example("0x1f").via("a hash")
+def test_the_quick_ways_of_analysing_agree_with_the_general_one(chunk: str) -> None:
+    assert terms.analyse(chunk) == terms._analyse(chunk)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -31,8 +31,7 @@ from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import Services
-from shared_context_server.services.found import is_wanted_message, read_entries, read_messages
-from shared_context_server.services.indexed_documents import join_texts
+from shared_context_server.services.found import read_entries, read_messages
 from shared_context_server.services.late_imports import SEARCH, import_late
 from shared_context_server.services.meaning import find_nearest
 from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
@@ -41,10 +40,8 @@ from shared_context_server.services.previews import Preview, preview_in_steps
 from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking, fuse
 from shared_context_server.services.scoring import (
     MAX_QUERY_WORDS,
-    Hit,
     Query,
     rarity,
-    score_in_steps,
 )
 from shared_context_server.services.search_request import (
     SearchMode,
@@ -52,6 +49,7 @@ from shared_context_server.services.search_request import (
     SortOrder,
     Within,
 )
+from shared_context_server.services.search_state import Search
 from shared_context_server.services.slices import run_in_slices
 from shared_context_server.services.terms import Kind as TermKind
 from shared_context_server.services.terms import QueryTerm, query_terms
@@ -117,69 +115,6 @@ class SearchAnswer:
     search_time_ms: float
 
 
-@dataclass(slots=True)
-class _Search:
-    """A search under way. `best`: the best matches so far, in order; `known`: what was compared;
-    `windows`: the parts of texts that are nearest in meaning; `hits`: what matches in the messages of
-    `best`, which the previews show."""
-
-    services: Services
-    caller: Caller
-    query: Query
-    request: SearchRequest
-    ranking: Ranking
-    ends_at: float
-    best: list[Candidate] = field(default_factory=list)
-    known: set[int | MemoryAddress] = field(default_factory=set)
-    windows: dict[int | MemoryAddress, str] = field(default_factory=dict)
-    hits: dict[int, dict[str, tuple[Hit, ...]]] = field(default_factory=dict)
-    scanned: int = 0
-    exhaustive: bool = True
-
-    def has_better(self, score: float) -> bool:
-        """Whether the page is full of matches with a better score."""
-        return (
-            self.request.sort is SortOrder.SCORE
-            and len(self.best) > self.request.limit
-            and self.best[self.request.limit].score > score
-        )
-
-    async def compare(self, messages: Sequence[Message]) -> bool:
-        """Score the messages and keep the best of all. Return whether there was time for it."""
-        wanted = [
-            m for m in messages if is_wanted_message(m, self.request) and m.id not in self.known
-        ]
-        texts = [message.content for message in wanted]
-        owners = list(range(len(wanted)))
-        if self.request.search_metadata:
-            for index, message in enumerate(wanted):
-                if message.metadata:
-                    texts.append(join_texts(message.metadata))
-                    owners.append(index)
-        hits: dict[str, tuple[Hit, ...]] = {}
-        scoring = score_in_steps(self.query, texts, hits)
-        scores = await run_in_slices(scoring, self.ends_at, chars=sum(map(len, texts)))
-        if scores is None:
-            return False
-        best = [0.0] * len(wanted)
-        for index, score in zip(owners, scores, strict=True):
-            best[index] = max(best[index], score)
-        lowest = max(self.request.fuzzy_threshold, 0.01)
-        self.known.update(message.id for message in wanted)
-        self.best = self.ranking.keep(
-            self.best,
-            (
-                Candidate.of_message(message, score)
-                for message, score in zip(wanted, best, strict=True)
-                if score >= lowest
-            ),
-        )
-        self.hits |= dict.fromkeys((message.id for message in wanted), hits)
-        kept = (match.number for match in self.best if match.is_message)
-        self.hits = {number: self.hits[number] for number in kept}
-        return True
-
-
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
@@ -191,7 +126,7 @@ async def search_context(
     await import_late(SEARCH)
     query = _check_query(request.query)
     # From here: the first search of a process may have waited for the imports.
-    search = _Search(services, caller, query, request, ranking, time.monotonic() + TIME_LIMIT_S)
+    search = Search(services, caller, query, request, ranking, time.monotonic() + TIME_LIMIT_S)
     summary = await _authorize(services, caller, request.session_id)
     if request.mode is SearchMode.HYBRID:
         # Both lists are as long for each page, so that all pages agree on the ranks.
@@ -216,7 +151,7 @@ async def search_context(
     )
 
 
-async def _find_by_words(search: _Search, summary: SessionSummary | None) -> None:
+async def _find_by_words(search: Search, summary: SessionSummary | None) -> None:
     services, caller, within = search.services, search.caller, search.request.within
     looked = await _look_up(search)
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
@@ -239,7 +174,7 @@ async def _find_by_words(search: _Search, summary: SessionSummary | None) -> Non
 
 
 async def _find_by_meaning(
-    search: _Search, summary: SessionSummary | None, request: SearchRequest, ranking: Ranking
+    search: Search, summary: SessionSummary | None, request: SearchRequest, ranking: Ranking
 ) -> None:
     """Find the nearest by meaning; for a hybrid search join them with what was found by words."""
     everything = _find_scope(search)
@@ -295,7 +230,7 @@ async def _authorize(
     return await services.store.sessions.summarize(session_id, caller, guard)
 
 
-async def _look_up(search: _Search) -> Looked | None:
+async def _look_up(search: Search) -> Looked | None:
     """Ask the index. None if there is none, or if the query has no term to look up."""
     request = search.request
     terms = query_terms(request.query)
@@ -349,7 +284,7 @@ async def _look_up(search: _Search) -> Looked | None:
     return await search.services.candidates.look_up(look)
 
 
-def _find_scope(search: _Search) -> Scope:
+def _find_scope(search: Search) -> Scope:
     """Return what of the index the caller may see and asks for, without the filters."""
     keys, session_id = caller_keys(search.caller), search.request.session_id
     if session_id is not None:
@@ -380,7 +315,7 @@ def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> li
 
 
 async def _compare_uncovered(
-    search: _Search, uncovered: Uncovered, summary: SessionSummary | None, *, has_index: bool
+    search: Search, uncovered: Uncovered, summary: SessionSummary | None, *, has_index: bool
 ) -> int:
     """Compare the messages that the index does not have; return how many the caller sees of them."""
     pages: AsyncGenerator[list[Message]] = (
@@ -399,7 +334,7 @@ async def _compare_uncovered(
     return visible
 
 
-async def _compare_candidates(search: _Search, looked: Looked) -> None:
+async def _compare_candidates(search: Search, looked: Looked) -> None:
     """Compare the candidates, the most promising ones first, until the others cannot be better."""
     lowest = (search.request.fuzzy_threshold - looked.slack) / 100
     promising = [found for found in looked.candidates if found.estimate >= lowest]
@@ -422,7 +357,7 @@ async def _compare_candidates(search: _Search, looked: Looked) -> None:
 
 
 async def _compare_uncovered_memory(
-    search: _Search, looked: Looked, addresses: Sequence[MemoryAddress]
+    search: Search, looked: Looked, addresses: Sequence[MemoryAddress]
 ) -> None:
     """Compare the entries that were written since the index was, in place of what it has of them."""
     if not addresses:
@@ -434,7 +369,7 @@ async def _compare_uncovered_memory(
     search.scanned += await _compare_memory(search, addresses) - (replaced or 0)
 
 
-async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -> int:
+async def _compare_memory(search: Search, addresses: Iterable[MemoryAddress]) -> int:
     """Compare the entries that are still there and that the caller may read; return how many."""
     request, hits, count = search.request, list[MemoryHit](), 0
     new = [address for address in dict.fromkeys(addresses) if address not in search.known]
@@ -454,7 +389,7 @@ async def _compare_memory(search: _Search, addresses: Iterable[MemoryAddress]) -
     return count
 
 
-async def _search_all_memory(search: _Search) -> None:
+async def _search_all_memory(search: Search) -> None:
     """Compare all memory of the caller, where there is no index."""
     found = await search_memory(
         search.services, search.caller, search.query, search.request, search.ends_at
@@ -465,7 +400,7 @@ async def _search_all_memory(search: _Search) -> None:
 
 
 async def _show(
-    search: _Search, page: Sequence[Candidate]
+    search: Search, page: Sequence[Candidate]
 ) -> tuple[list[SearchHit], list[MemoryHit]]:
     """Make the hits, with as many messages in full as fit into one answer."""
     ends_at = time.monotonic() + PREVIEW_LIMIT_S
@@ -498,7 +433,7 @@ async def _show(
     return hits, memory
 
 
-async def _show_memory(search: _Search, hit: MemoryHit, score: float, ends_at: float) -> MemoryHit:
+async def _show_memory(search: Search, hit: MemoryHit, score: float, ends_at: float) -> MemoryHit:
     """Return the hit with its final score; if no word of it matches, with the window nearest in
     meaning."""
     window = search.windows.get(hit.address)

@@ -56,6 +56,8 @@ _PLAIN_RUN = re.compile(r"[\u3041-\u3094\u30a1-\u30fa\u30fc\u4e00-\u9fff]+")
 _PLAIN_RUNS = re.compile(
     r"[\u3041-\u3094\u30a1-\u30fa\u30fc\u4e00-\u9fff\u3001\u3002\u300a-\u300f\uff01\uff0c\uff1a\uff1b\uff1f]+"
 )
+# A word with a number behind it, or a number alone: the most frequent names in code and logs.
+_NUMBERED = re.compile(rf"{_AROUND}([A-Za-z][a-z]{{0,20}})?([0-9]{{1,19}}){_AROUND}")
 _OTHER_LINE = re.compile(rf"^(?!{_AROUND}{_WORD}{_AROUND}$).+$", re.MULTILINE)
 
 
@@ -322,9 +324,29 @@ def analyse(chunk: str) -> Chunk:
         return Chunk((Token(term, term, start, start + len(word), 0, 1, Kind.WORD),), 1)
     if _PLAIN_RUNS.fullmatch(chunk):
         return _analyse_runs(chunk)
+    if (found := _NUMBERED.fullmatch(chunk)) is not None:
+        return _analyse_numbered(found)
     if len(chunk) <= KEPT_CHUNK_CHARS:
         return _analyse_kept(chunk)
     return _analyse(chunk)
+
+
+def _analyse_numbered(found: re.Match[str]) -> Chunk:
+    """Return what `_analyse` does of a word with a number behind it, at a tenth of the cost."""
+    word, digits = found.groups()
+    middle, end = found.span(2)
+    if word is None:
+        return Chunk((Token(digits, digits, middle, end, 0, 1, Kind.NUMBER),), 1)
+    start, word = found.start(1), word.lower()
+    whole = word + digits
+    return Chunk(
+        (
+            Token(word, word, start, middle, 0, 1, Kind.WORD),
+            Token(whole, whole, start, end, 0, 2, Kind.WHOLE),
+            Token(digits, digits, middle, end, 1, 2, Kind.NUMBER),
+        ),
+        2,
+    )
 
 
 def _analyse_runs(chunk: str) -> Chunk:
