@@ -301,7 +301,7 @@ lock: $(UV) ## pin the dependencies of pyproject.toml anew, with hashes
 	$(UV_COMPILE) --group uv --output-file requirements/uv.txt
 	$(UV_COMPILE) --group pip --output-file requirements/pip.txt
 	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
-	$(UV_COMPILE) pyproject.toml --extra postgres --constraints requirements/dev.txt --output-file requirements/runtime.txt
+	$(UV_COMPILE) pyproject.toml --extra postgres --extra otel --constraints requirements/dev.txt --output-file requirements/runtime.txt
 	$(UV_COMPILE) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(UV_COMPILE) --group deploy --output-file requirements/deploy.txt
 	$(UV_COMPILE) --group audit --output-file requirements/audit.txt

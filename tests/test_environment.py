@@ -9,6 +9,7 @@ import pytest
 
 from shared_context_server.environment import (
     EnvironmentOwner,
+    choose_trace_exporters,
     detach_libraries,
     read_env_file,
     read_sources,
@@ -19,7 +20,7 @@ from shared_context_server.errors import ConfigurationError
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty directory, and none of the variables that these tests set."""
-    for name in [name for name in os.environ if name.upper().startswith("SCS_")]:
+    for name in [name for name in os.environ if name.upper().startswith(("SCS_", "OTEL_"))]:
         monkeypatch.delenv(name)
     for name in ("ENV_FILE", "LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)
@@ -126,3 +127,30 @@ def test_libraries_are_told_nothing_by_the_environment(monkeypatch: pytest.Monke
     left = {name: value for name, value in os.environ.items() if name.startswith("FASTMCP_")}
     assert left == {"FASTMCP_ENV_FILE": os.devnull}
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+
+
+@pytest.mark.parametrize(
+    "variables, chosen",
+    [
+        ({}, []),
+        (GRPC, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, []),
+        (ENDPOINT, ["otlp_proto_http"]),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a/v1"}, ["otlp_proto_http"]),
+        (ENDPOINT | GRPC, ["otlp_proto_grpc"]),
+        (ENDPOINT | GRPC | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "x"}, ["otlp_proto_http"]),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "TRUE"}, []),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "none"}, []),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, ["console", "otlp_proto_http"]),
+    ],
+)
+def test_the_standard_variables_choose_the_exporters_of_traces(
+    variables: dict[str, str], chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert choose_trace_exporters() == chosen

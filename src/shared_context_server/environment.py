@@ -31,6 +31,8 @@ CLIENT_VARIABLES = frozenset(
 _TRUE = frozenset({"1", "true", "yes", "on"})
 # Libraries read these variables themselves. They are not meant for this server.
 _LIBRARY_VARIABLES = ("FASTMCP_", "PROMETHEUS_MULTIPROC_DIR")
+_TRACE_ENDPOINTS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
+_TRACE_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 class EnvironmentOwner(StrEnum):
@@ -91,6 +93,25 @@ def find_client_session() -> str:
     """The id of the Claude Code session that has started this process, "" if none has. Claude Code sets
     it for each MCP server that it starts."""
     return os.environ.get("CLAUDE_CODE_SESSION_ID", "")
+
+
+def choose_trace_exporters() -> list[str]:
+    """The exporters of traces that OpenTelemetry's standard variables choose, by the names that their
+    packages have registered. Empty if the variables name neither an endpoint nor an exporter.
+
+    The variables are not settings of this server: OpenTelemetry reads them from the environment only,
+    and defines them for every program.
+    """
+    values = _drop_blank(os.environ)
+    if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return []
+    chosen = values.get("OTEL_TRACES_EXPORTER")
+    if chosen is None and not values.keys() & _TRACE_ENDPOINTS:
+        return []
+    protocol = next((values[name] for name in _TRACE_PROTOCOLS if name in values), "")
+    otlp = "otlp_proto_grpc" if protocol.strip() == "grpc" else "otlp_proto_http"
+    names = [name.strip() for name in (chosen or "otlp").split(",")]
+    return [otlp if name == "otlp" else name for name in names if name not in ("", "none")]
 
 
 def read_source(path: Path) -> Source:

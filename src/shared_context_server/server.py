@@ -38,6 +38,7 @@ from shared_context_server.events.link import open_link
 from shared_context_server.observability.history import SAMPLE_INTERVAL_S, History
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
+from shared_context_server.observability.traces import Traces, open_traces
 from shared_context_server.prompts import INSTRUCTIONS, add_prompts
 from shared_context_server.resources import add_resources
 from shared_context_server.rest.access import AccessLog
@@ -102,13 +103,17 @@ class Server:
 
 @asynccontextmanager
 async def open_server(
-    settings: Settings, expected: StorageId | None = None, *, has_own_process: bool = False
+    settings: Settings,
+    expected: StorageId | None = None,
+    *,
+    has_own_process: bool = False,
+    traces: Traces | None = None,
 ) -> AsyncIterator[Server]:
     """Open a server for a with block.
 
     At the first start this creates the keys and the database, unless a storage is `expected`. If it
-    `has_own_process`, not that of a client or of another program, it may start further ones. Raises
-    ConfigurationError if the server cannot run with this configuration.
+    `has_own_process`, not that of a client or of another program, it may start further ones. `traces`: by default
+    calls are traced if the process has a tracer provider. Raises ConfigurationError if the server cannot run with this configuration.
     """
     settings, _ = ensure_secrets(settings)
     folder = _find_index_folder(settings)
@@ -155,7 +160,7 @@ async def open_server(
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
         services.limits.on_failure = metrics.count_failed_authentication
-        dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
+        dispatcher = Dispatcher(services, served_tools(settings.tools), metrics, traces)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
         stack.push_async_callback(services.mentions.finish)
@@ -380,7 +385,12 @@ class LifespanApp:
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with open_server(self._settings, self._expected, has_own_process=True) as server:
+            async with (
+                open_traces() as traces,
+                open_server(
+                    self._settings, self._expected, has_own_process=True, traces=traces
+                ) as server,
+            ):
                 self._serve = server.app
                 self._server, self._loop = server, asyncio.get_running_loop()
                 # Imported modules are never freed. Without this, each full collection scans them,

@@ -31,7 +31,7 @@ def make_env(directory: Path) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name.upper() not in ours and not name.upper().startswith("SCS_")
+        if name.upper() not in ours and not name.upper().startswith(("SCS_", "OTEL_"))
     }
     return inherited | {"DATA_DIR": str(directory / "data"), "HOME": str(directory)}
 

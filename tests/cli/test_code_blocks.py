@@ -293,17 +293,14 @@ def test_the_host_of_the_command_line_works_as_pasted(tmp_path: Path) -> None:
     assert "--mcp-config" in written["arguments"]
 
 
-def test_fastmcp_s_client_opens_the_server_as_written(tmp_path: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-c", marked("docs/starting.md", "fastmcp-client")],
-        env=os.environ | {"SCS_DATA_DIR": str(tmp_path / "data")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    assert answer.stdout.startswith("session_")
+def test_fastmcp_s_client_opens_the_server_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    exec(marked("docs/starting.md", "fastmcp-client"), {})
+    assert capsys.readouterr().out.startswith("session_")
+    assert (tmp_path / "data" / "shared_context.db").exists()
 
 
 async def test_functions_become_tools_as_written() -> None:

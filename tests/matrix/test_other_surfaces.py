@@ -14,9 +14,9 @@ import pytest
 from shared_context_server.embed import McpServerAdapter, create_sdk_server
 from shared_context_server.server import open_server
 from shared_context_server.ui.routes import PAGES as ROUTES
-from tests.embed.conftest import EmbeddedSurface
+from tests.embed.conftest import EmbeddedSurface, initialize
 from tests.matrix.callers import SECRET, SEEN, Somebody, make_callers
-from tests.matrix.lanes import Answer, Lane, ask
+from tests.matrix.lanes import LEGACY, Answer, Lane, ask
 from tests.matrix.table import (
     ANSWERS,
     CONFIRMATIONS,
@@ -32,6 +32,7 @@ from tests.matrix.table import (
 from tests.matrix.worlds import CREATOR, NO_SESSION, Cells, World, make_world, words_in
 from tests.settings import make_settings
 from tests.tool_calls import SESSION
+from tests.transport.generated import BOTH
 
 PUBLIC_RESOURCES = {"clock://now", "sensors://all"}
 PLAIN = {"accept": "*/*"}
@@ -63,6 +64,27 @@ async def test_every_caller_reads_what_the_table_says_over_mcp(era: str, tmp_pat
                     await listen(cells, lane, somebody, world)
     cells.require_all_right()
     assert cells.count > 300
+
+
+@pytest.mark.no_cover
+async def test_every_caller_subscribes_to_what_the_table_says_in_sessions_of_earlier_protocols(
+    tmp_path: Path,
+) -> None:
+    cells = Cells()
+    settings = make_settings(
+        tmp_path,
+        jwt_secret_key=SECRET,
+        rate_limit="off",
+        failed_auth_limit="off",
+        mcp_sessions="stateful",
+    )
+    async with open_server(settings) as server:
+        world = await make_world(Lane("rest", server.app))
+        async for somebody in make_callers(server):
+            if somebody.auth_token is None:
+                await subscribe(cells, server.app, somebody, world)
+    cells.require_all_right()
+    assert cells.count > 60
 
 
 def test_every_page_of_the_dashboard_has_a_row() -> None:
@@ -193,6 +215,32 @@ async def listen(cells: Cells, lane: Lane, somebody: Somebody, world: World) -> 
     with cells.about(lane.name, somebody.name, "subscription"):
         is_honoured = uri in json.dumps(told.get("params", {}))
         assert is_honoured == (ANSWERS[Does.READS_SESSION][somebody.kind] == ""), told
+
+
+async def subscribe(cells: Cells, app: Any, somebody: Somebody, world: World) -> None:
+    """Subscribe in a session of one's own to a session that exists and to one that does not."""
+    lane = Lane("mcp-2025-06-18", app)
+    headers = somebody.headers | {"accept": BOTH}
+    began = await ask(app, "POST", "/mcp", headers, initialize())
+    with cells.about("initialize", somebody.name):
+        assert (began.status == 200) != bool(somebody.is_refused_by_headers), began.text
+    if began.status != 200:
+        return
+    headers |= {"mcp-session-id": began.headers["mcp-session-id"]}
+    uri = f"session://{world.session_id}"
+    may_see = ANSWERS[Does.READS_SESSION][somebody.kind] == ""
+    for method in ("resources/subscribe", "resources/unsubscribe"):
+        told = await lane.request(headers, method, uri=uri)
+        missing = await lane.request(headers, method, uri=f"session://{NO_SESSION}")
+        with cells.about(method, somebody.name):
+            if method == "resources/subscribe":
+                assert ("result" in told) == may_see, told
+            assert not words_in(json.dumps(told))
+        if not may_see:
+            with cells.about(method, somebody.name, "as if it did not exist"):
+                text = json.dumps(told).replace(world.session_id, NO_SESSION)
+                assert text == json.dumps(missing)
+    await ask(app, "DELETE", "/mcp", headers | {"mcp-protocol-version": LEGACY})
 
 
 async def get_page(

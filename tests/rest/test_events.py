@@ -18,12 +18,13 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.types import Message
 
 from shared_context_server.auth.middleware import protect
 from shared_context_server.cli.connections import Connection
 from shared_context_server.models import Caller, Event, EventKind, Permission, Visibility
 from shared_context_server.rest.events import EventsEndpoint
-from shared_context_server.server import Server
+from shared_context_server.server import Server, open_server
 from shared_context_server.storage.contract import NewMessage
 from tests.rest.conftest import (
     OpenClient,
@@ -474,6 +475,48 @@ async def test_events_that_were_forgotten_cost_no_message(
         for reader in (stream, common):
             contents = [(await reader.next_message()).data["content"] for _ in range(2)]
             assert contents == ["one", "two"]
+
+
+async def test_hints_of_what_other_processes_do_once_the_answer_has_begun_are_not_missed(
+    tmp_path: Path,
+) -> None:
+    settings = make_settings(tmp_path)
+    headers = {"X_API_Key": API_KEY, "X_Agent_ID": "alice"}
+    received = b""
+    has_come = asyncio.Event()
+    async with (
+        open_server(settings) as here,
+        open_server(settings) as there,
+        client_of(there, **headers) as alice,
+    ):
+
+        async def receive() -> Message:
+            await has_come.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            nonlocal received
+            if message["type"] == "http.response.start":
+                await create_session(alice)
+            received += message.get("body", b"")
+            if b"event: session_created" in received:
+                has_come.set()
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/events",
+            "query_string": b"",
+            "headers": [
+                (b"host", b"127.0.0.1"),
+                *(
+                    (name.replace("_", "-").lower().encode(), headers[name].encode())
+                    for name in headers
+                ),
+            ],
+        }
+        async with asyncio.timeout(PATIENCE_S):
+            await here.app(scope, receive, send)
 
 
 async def test_a_server_of_core_tools_has_the_route_too(open_agent: OpenClient) -> None:

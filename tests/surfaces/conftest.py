@@ -16,15 +16,18 @@ import uvicorn
 from fastmcp import Client
 from fastmcp.client.transports import StreamableHttpTransport
 
+from shared_context_server.observability.traces import Traces
 from shared_context_server.server import Server, open_server
 from shared_context_server.settings import Settings
 from tests.settings import API_KEY, make_settings
 
 
 @asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
+async def serve(
+    settings: Settings, traces: Traces | None = None
+) -> AsyncIterator[tuple[Server, str]]:
     """The server under uvicorn on a free port of 127.0.0.1, and its base URL."""
-    async with open_server(settings) as server:
+    async with open_server(settings, traces=traces) as server:
         config = uvicorn.Config(server.app, log_config=None, lifespan="off", ws="none")
         async with listening(uvicorn.Server(config)) as url:
             yield server, url

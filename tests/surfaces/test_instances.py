@@ -14,12 +14,14 @@ from fastmcp.client.transports import StreamableHttpTransport
 from shared_context_server.auth.connection import Connection, KeyGrant
 from shared_context_server.auth.instances import (
     TOOL_USE,
+    TRACE_PARENT,
     clean_instance,
     name_instance,
     read_meta,
 )
 from shared_context_server.errors import Unauthenticated
 from shared_context_server.models import Caller, Permission
+from shared_context_server.observability.traces import TraceParent
 from tests.settings import ADMIN_API_KEY, make_settings
 from tests.surfaces.conftest import Answer, RestSurface, headers_of, serve
 
@@ -126,12 +128,15 @@ def test_a_name_is_printable_trimmed_and_bounded(value: object, name: str) -> No
 def test_all_else_of_the_connection_stays() -> None:
     caller = Caller("alice", "claude", frozenset({Permission.READ}), "key", "credential", "origin")
     grant = KeyGrant("key", None, frozenset(), "api-key")
-    full = Connection(caller, grant, Unauthenticated("x"), True, "127.0.0.1", "x" * 16)
+    parent = TraceParent("sent", "", is_of_message=False)
+    full = Connection(caller, grant, Unauthenticated("x"), True, "127.0.0.1", "x" * 16, parent)
     unset = Connection()
     assert all(getattr(full, one.name) != getattr(unset, one.name) for one in fields(Connection))
     named = read_meta(full, {"threadId": "one", TOOL_USE: TOOL_USE_ID})
     expected = replace(full, caller=replace(caller, instance="one"), tool_use=TOOL_USE_ID)
     assert named == expected
+    assert named.trace_parent is name_instance(full, "one").trace_parent is parent
+    assert read_meta(full, {TRACE_PARENT: ""}).trace_parent is parent
     assert read_meta(full, {"threadId": ""}) == replace(full, tool_use="")
     later = read_meta(full, {"threadId": 7, "ai.opencode/sessionID": "two"})
     assert later.caller.instance == "two"

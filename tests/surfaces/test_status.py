@@ -74,6 +74,9 @@ async def test_what_an_agent_holds_and_waits_for_is_shown_to_those_who_see_the_s
     await alice.call("release_lease", name="deploy", session_id=session_id, fencing_token=1)
     async with asyncio.timeout(PATIENCE_S):
         assert (await for_bob)["acquired"]
+    await bob.call("set_status", text="deploying")
+    shown = await show(alice, "bob")
+    assert (shown["waits_for"], shown["last_action"]) == (None, "set_status")
 
 
 async def test_who_waits_for_a_task_is_shown_to_those_who_see_the_session(

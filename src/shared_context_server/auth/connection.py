@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shared_context_server.auth.agent_names import clean_agent_name
 from shared_context_server.auth.name_patterns import matches_pattern
 from shared_context_server.errors import PermissionDenied, SharedContextError
 from shared_context_server.models import ANONYMOUS, Caller, Permission
+from shared_context_server.observability.traces import TraceParent
 
 DEFAULT_AGENT_TYPE = "generic"
 HEADER_FIELDS = ("X-Agent-ID", "X-Agent-Type")
@@ -46,7 +47,8 @@ class Connection:
     uses it. `refused` is the error of an invalid credential; every tool except authenticate_agent
     raises it. `is_named`: X-Agent-ID, a bound key or a token names the agent. `address` is the
     client's, for the rate limits of anonymous callers. `tool_use` is the client's id of this call; ''
-    if it sends none.
+    if it sends none. `trace_parent` is its span of this call, which says nothing of the identity: two
+    connections that differ only in it are equal.
     """
 
     caller: Caller = ANONYMOUS
@@ -55,6 +57,7 @@ class Connection:
     is_named: bool = False
     address: str = ""
     tool_use: str = ""
+    trace_parent: TraceParent | None = field(default=None, compare=False)
 
     def with_client_name(self, client_name: str | None) -> Connection:
         """The connection with the client's own name as agent id, if nothing else names the agent."""
@@ -95,14 +98,14 @@ def check_binding(
             field=fields[0],
             suggestion=f"Send such an id as {fields[0]}, or use another key.",
         )
-    for claimed, bound, what, field in (
+    for claimed, bound, what, name in (
         (agent_id, grant.agent_id, "agent", fields[0]),
         (agent_type, grant.agent_type, "agent type", fields[1]),
     ):
         if bound is not None and claimed not in (None, bound):
             return PermissionDenied(
                 f"This API key is bound to the {what} {bound!r}.",
-                field=field,
-                suggestion=f"Send {bound!r} as {field}, or leave {field} out, or use another key.",
+                field=name,
+                suggestion=f"Send {bound!r} as {name}, or leave {name} out, or use another key.",
             )
     return None

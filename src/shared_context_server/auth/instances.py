@@ -1,4 +1,4 @@
-"""Read the names of a client's thread and of its tool use from a request.
+"""Read the names of a client's thread, its tool use and its trace from a request.
 
 A thread's name tells apart the sub-agents and windows of one client. It becomes `Caller.instance`. It
 is a name and no credential: nothing is allowed or shown because of it.
@@ -14,6 +14,7 @@ from typing import Any, Final
 from shared_context_server.auth.agent_names import clean_agent_name
 from shared_context_server.auth.connection import Connection
 from shared_context_server.models import MAX_INSTANCE_CHARS, Caller
+from shared_context_server.observability.traces import TraceParent, read_trace_parent
 
 INSTANCE_HEADER: Final = "X-Agent-Instance"
 THREAD_NAMES: Final = (
@@ -25,6 +26,9 @@ THREAD_NAMES: Final = (
 TOOL_USE: Final = "claudecode/toolUseId"
 """The member of `_meta` with the id of one tool use. Claude Code sends another one with each call, and
 the same one when it repeats a call. So it names no thread."""
+TRACE_PARENT: Final = "traceparent"
+TRACE_STATE: Final = "tracestate"
+"""The headers of W3C Trace Context, and the members of `_meta` of the same names."""
 MIN_TOOL_USE_CHARS: Final = 16  # some models number their calls from 0, and these numbers repeat
 MAX_TOOL_USE_CHARS: Final = 256
 
@@ -42,7 +46,14 @@ def clean_instance(value: object) -> str:
 
 def name_instance(connection: Connection, value: object) -> Connection:
     """Return the connection of this thread; unchanged if the value names none."""
-    return _make(connection, _name_caller(connection.caller, value), connection.tool_use)
+    caller = _name_caller(connection.caller, value)
+    return _make(connection, caller, connection.tool_use, connection.trace_parent)
+
+
+def name_trace(connection: Connection, parent: str, state: str | None) -> Connection:
+    """Return the connection of a request with these headers of W3C Trace Context."""
+    read = read_trace_parent(parent, state, is_of_message=False)
+    return _make(connection, connection.caller, connection.tool_use, read)
 
 
 def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connection:
@@ -59,7 +70,11 @@ def read_meta(connection: Connection, meta: Mapping[str, Any] | None) -> Connect
     tool_use = meta.get(TOOL_USE, "")
     if tool_use and not _is_tool_use(tool_use):
         tool_use = ""
-    return _make(connection, caller, tool_use)
+    trace_parent = connection.trace_parent
+    if TRACE_PARENT in meta:
+        parent, state = meta[TRACE_PARENT], meta.get(TRACE_STATE)
+        trace_parent = read_trace_parent(parent, state, is_of_message=True) or trace_parent
+    return _make(connection, caller, tool_use, trace_parent)
 
 
 def _is_tool_use(value: object) -> bool:
@@ -79,9 +94,15 @@ def _find_caller(caller: Caller, value: str) -> Caller:
     return replace(caller, instance=name) if name else caller
 
 
-def _make(connection: Connection, caller: Caller, tool_use: str) -> Connection:
-    """Return the connection with this caller. Not by `replace`, which takes several times as long."""
-    if caller is connection.caller and tool_use == connection.tool_use:
+def _make(
+    connection: Connection, caller: Caller, tool_use: str, trace_parent: TraceParent | None
+) -> Connection:
+    """Return the connection with these names. Not by `replace`, which takes several times as long."""
+    if (
+        caller is connection.caller
+        and tool_use == connection.tool_use
+        and trace_parent is connection.trace_parent
+    ):
         return connection
     return Connection(
         caller,
@@ -90,4 +111,5 @@ def _make(connection: Connection, caller: Caller, tool_use: str) -> Connection:
         connection.is_named,
         connection.address,
         tool_use,
+        trace_parent,
     )

@@ -22,6 +22,7 @@ from shared_context_server.clock.signals import find_ending_signals
 from shared_context_server.environment import find_client_session
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import configure_logs, get_logger
+from shared_context_server.observability.traces import open_traces
 from shared_context_server.server import open_server
 from shared_context_server.settings import Settings
 from shared_context_server.transport.direct_calls import answer_calls_directly
@@ -63,7 +64,7 @@ async def serve_stdio(settings: Settings, client: LocalClient) -> None:
     with endable_stdin() as end_input:
         for sig in find_ending_signals():
             loop.add_signal_handler(sig, end_input)
-        async with open_server(settings) as server:
+        async with open_traces() as traces, open_server(settings, traces=traces) as server:
             connection = await connect_local_client(
                 server.services.identity,
                 agent_id=client.agent_id,

@@ -96,6 +96,10 @@ class Link(Protocol):
     def listen(self) -> None:
         """Deliver events of other processes to the bus from now on. Called for the first subscriber."""
 
+    async def wait_until_listening(self) -> None:
+        """Wait until everything that other processes publish from now on will be delivered, or for a
+        second if the store does not answer. To be called while there is a subscriber."""
+
     def pause(self) -> None:
         """Stop delivering, which costs something. Called when the last subscriber has left."""
 
@@ -107,6 +111,9 @@ class NoLink:
         pass
 
     def listen(self) -> None:
+        pass
+
+    async def wait_until_listening(self) -> None:
         pass
 
     def pause(self) -> None:
@@ -187,6 +194,11 @@ class Bus:
             self._count -= 1
             if self._count == 0:
                 self._link.pause()
+
+    async def wait_until_linked(self) -> None:
+        """Wait until events of other processes arrive too. A subscriber that looks in the store first
+        needs not wait: it is told to look again then."""
+        await self._link.wait_until_listening()
 
     def close(self) -> None:
         """End all subscriptions, present and future ones: the server is stopping."""

@@ -25,6 +25,7 @@ POLL_INTERVAL_WITHOUT_WAKEUP_S = 0.02
 PAUSE_S = 0.002
 # After the last subscriber has left: a client that waits often soon subscribes again.
 LINGER_S = 1.0
+LISTENING_WAIT_S = 1.0  # for a subscriber that waits for the first position; it takes milliseconds
 READ_LIMIT = 500
 MAX_OWN_MESSAGES = 10_000
 
@@ -53,6 +54,7 @@ class ChangeStreamLink:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._is_woken = asyncio.Event()
+        self._has_position = asyncio.Event()
         self._channel = store.changes.open_wakeup_channel(self._is_woken.set)
         self._interval_s = POLL_INTERVAL_WITHOUT_WAKEUP_S
         self._listening: asyncio.Task[None] | None = None
@@ -83,7 +85,13 @@ class ChangeStreamLink:
             can_listen = self._channel.start_listening()
             self._interval_s = POLL_INTERVAL_S if can_listen else POLL_INTERVAL_WITHOUT_WAKEUP_S
             self._position = None
+            self._has_position.clear()
             self._listening = self._tasks.start(self._listen())
+
+    async def wait_until_listening(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LISTENING_WAIT_S):
+                await self._has_position.wait()
 
     def pause(self) -> None:
         if self._listening is not None and not self._is_closed:
@@ -141,6 +149,7 @@ class ChangeStreamLink:
                     if self._position is None
                     else await self._read_on(self._position)
                 )
+                self._has_position.set()
                 # Something may have been committed while nobody read, before the position was taken.
                 self._bus.deliver_resync()
                 if is_failing:

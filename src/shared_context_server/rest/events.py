@@ -70,14 +70,20 @@ class EventsEndpoint:
             feed = await feeds.open_all_sessions_feed(self._services, caller, last_id)
         else:
             feed = await feeds.open_session_feed(self._services, caller, session_id, last_id)
-        response = EventSourceResponse(
-            _encode(feeds.stream(self._services, caller, feed), is_all_sessions=session_id is None),
-            ping=self._heartbeat_s,
-            ping_message_factory=_make_heartbeat,
-            send_timeout=self._send_timeout_s,
-            sep=_NEWLINE,
-        )
-        with self._services.slots.take(caller):
+        with (
+            self._services.slots.take(caller),
+            self._services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription,
+        ):
+            # Before the answer begins, so that whoever has it is told what happens from then on.
+            await self._services.bus.wait_until_linked()
+            items = feeds.follow_feed(self._services, caller, feed, subscription)
+            response = EventSourceResponse(
+                _encode(items, is_all_sessions=session_id is None),
+                ping=self._heartbeat_s,
+                ping_message_factory=_make_heartbeat,
+                send_timeout=self._send_timeout_s,
+                sep=_NEWLINE,
+            )
             try:
                 await response(scope, receive, send)
             except SendTimeoutError:

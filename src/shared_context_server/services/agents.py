@@ -102,7 +102,8 @@ async def set_status(
     """Store what the caller says of itself, which everyone with read permission sees. An empty status
     without a state clears it."""
     policy.require_permission(caller, Permission.WRITE)
-    since = await services.store.agents.set_status(
-        caller, status=status, state=state, now=utc_now()
-    )
+    # With a time of its own the status would be newer than the call, and the store would leave out what
+    # else is noted of the call, such as that the caller does not wait any more.
+    now = services.presence.note_again(caller)
+    since = await services.store.agents.set_status(caller, status=status, state=state, now=now)
     return OwnStatus(status, state, since)

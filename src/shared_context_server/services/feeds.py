@@ -8,7 +8,7 @@ another kind has changed. It may come twice. It is dropped while the reader is f
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -20,7 +20,7 @@ from shared_context_server.errors import (
     Unauthenticated,
     Unavailable,
 )
-from shared_context_server.events.bus import News
+from shared_context_server.events.bus import News, Subscription
 from shared_context_server.models import Caller, Event, EventKind, Message, Permission
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import AllSessionsCursor, Cursor, Follow, SessionCursor
@@ -79,10 +79,23 @@ async def stream(
 ) -> AsyncGenerator[Message | Event]:
     """Yield what the feed has and what comes, until the session is deleted, the store is set back
     to an earlier state, the credential ends or the server stops. `is_present`: see Follow."""
-    with (
-        services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription,
-        suppress(Unavailable, Unauthenticated),
-    ):
+    with services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription:
+        items = follow_feed(services, caller, feed, subscription, is_present=is_present)
+        async with aclosing(items):
+            async for item in items:
+                yield item
+
+
+async def follow_feed(
+    services: Services,
+    caller: Caller,
+    feed: Feed,
+    subscription: Subscription,
+    *,
+    is_present: bool = True,
+) -> AsyncGenerator[Message | Event]:
+    """The same with a subscription to what the feed wants, which the caller keeps."""
+    with suppress(Unavailable, Unauthenticated):
         follow = Follow(services, caller, subscription, is_present=is_present)
         async for news in follow:
             try:

@@ -197,7 +197,7 @@ class Follow:
             return News(needs_resync=True)
         while (left_s := self._find_left_s()) > 0:
             if self.is_present:
-                self.services.presence.note_waiting(self.caller)
+                self.services.presence.note_again(self.caller)
             pause_s = self._find_pause_s()
             news = await self.subscription.wait(min(pause_s, left_s))
             if news is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import TypeAlias
 
@@ -48,23 +48,26 @@ class Presence:
         self._waiting: dict[tuple[str, str], dict[int, tuple[Waiting, int]]] = {}
         self._numbers = count()
 
-    def note(self, caller: Caller, action: str, session_id: str | None = None) -> None:
-        """Remember that this caller has just called this tool, for this session if it names one."""
+    def note(self, caller: Caller, action: str, session_id: str | None = None) -> int:
+        """Remember that this caller has just called this tool, for this session if it names one.
+        Return the time, in microseconds since the epoch."""
         key = caller.agent_id, caller.instance
         if len(self._seen) >= MAX_NOTED and key not in self._seen:
             key = caller.agent_id, ""
         if session_id is None and key in self._seen:
             session_id = self._seen[key][3]
-        self._seen[key] = caller.agent_type, MACHINE_CLOCK.now_us(), action, session_id
+        now_us = MACHINE_CLOCK.now_us()
+        self._seen[key] = caller.agent_type, now_us, action, session_id
+        return now_us
 
     def list_noted(self) -> frozenset[str]:
         """Return the ids of agents that have called since the last flush."""
         return frozenset(agent_id for agent_id, _ in self._seen)
 
-    def note_waiting(self, caller: Caller) -> None:
-        """Remember that this caller still follows or waits."""
+    def note_again(self, caller: Caller) -> datetime:
+        """Remember that this caller's call still runs. Return the time with which that is written."""
         seen = self._seen.get((caller.agent_id, caller.instance))
-        self.note(caller, "" if seen is None else seen[2])
+        return to_datetime(self.note(caller, "" if seen is None else seen[2]))
 
     @contextmanager
     def wait(self, caller: Caller, waits_for: Waiting) -> Iterator[Callable[[Waiting], None]]:
@@ -84,7 +87,7 @@ class Presence:
             del waiting[number]
             if not waiting:
                 self._waiting.pop(key, None)
-            self.note_waiting(caller)  # so that the end is written too
+            self.note_again(caller)  # so that the end is written too
 
     async def flush(self) -> None:
         """Write the noted agents to the store. What cannot be written is kept for the next time."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
+from opentelemetry.trace import Span
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails, PydanticSerializationError, from_json, to_json
 
@@ -29,6 +30,13 @@ from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.observability.request_ids import name_request
+from shared_context_server.observability.traces import (
+    Traces,
+    record_caller,
+    record_failure,
+    record_session,
+    trace_call,
+)
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import ReportProgress
@@ -73,10 +81,15 @@ class Dispatcher:
     """Calls tools by name, for all surfaces of one server."""
 
     def __init__(
-        self, services: Services, tools: Iterable[Tool[Any, Any]], metrics: Metrics
+        self,
+        services: Services,
+        tools: Iterable[Tool[Any, Any]],
+        metrics: Metrics,
+        traces: Traces | None = None,
     ) -> None:
         self.services = services
         self.tools: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in tools}
+        self.traces = traces or Traces()
         self._metrics = metrics
 
     async def call(
@@ -90,12 +103,31 @@ class Dispatcher:
 
         `arguments` as bytes are JSON that is not parsed yet.
         """
+        tracer = self.traces.find_tracer()
+        if tracer is None:
+            return await self._call(name, arguments, connection, report_progress)
+        label = name if name in self.tools else UNKNOWN_TOOL
+        with trace_call(tracer, label, connection.trace_parent) as span:
+            outcome = await self._call(name, arguments, connection, report_progress, span)
+            if isinstance(outcome.body, dict) and outcome.is_error:
+                request_id = outcome.body["details"].get("request_id")
+                record_failure(span, outcome.body["code"], request_id)
+        return outcome
+
+    async def _call(
+        self,
+        name: str,
+        arguments: Any,
+        connection: Connection,
+        report_progress: ReportProgress | None,
+        span: Span | None = None,
+    ) -> Outcome:
         started = time.perf_counter()
         tool = self.tools.get(name)
         try:
             if tool is None:
                 raise ToolNotFound(name[:MAX_NAME_CHARS], question=suggest_name(name, self.tools))
-            outcome = await self._run(tool, arguments, connection, report_progress)
+            outcome = await self._run(tool, arguments, connection, report_progress, span)
         except InternalError as exc:
             outcome = failure(name_request(exc))
         except SharedContextError as exc:
@@ -114,12 +146,15 @@ class Dispatcher:
         arguments: Any,
         connection: Connection,
         report_progress: ReportProgress | None,
+        span: Span | None,
     ) -> Outcome:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
         caller = connection.caller
         if tool.permission is not None:
             caller = await self._identify(arguments, connection)
+            if span is not None:
+                record_caller(span, caller.agent_id)
             self.services.limits.count_argument_request(caller, connection)
             policy.require_permission(caller, tool.permission)
             self.services.presence.note(caller, tool.name)
@@ -128,6 +163,8 @@ class Dispatcher:
         parsed = parse_arguments(tool.arguments, arguments)
         if (session_id := getattr(parsed, "session_id", None)) is not None:
             self.services.presence.note(caller, tool.name, session_id)
+            if span is not None:
+                record_session(span, session_id)
         result: BaseModel | Written[Any] = await tool.handler(
             self.services, Call(caller, connection, report_progress), parsed
         )

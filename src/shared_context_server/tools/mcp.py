@@ -13,10 +13,12 @@ from fastmcp.exceptions import NotFoundError
 from fastmcp.server.context import Context, _get_client_log_level
 from fastmcp.server.dependencies import FastMCPRequestContext, get_context
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.telemetry import suppress_fastmcp_telemetry
 from fastmcp.tools import Tool as FastMCPTool
 from fastmcp.tools import ToolResult
 from mcp.server.connection import allowed_log_levels
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext as SdkCallNext
+from mcp.server.context import HandlerResult, ServerRequestContext
 from mcp_types import (
     LOG_LEVEL_META_KEY,
     CallToolRequestParams,
@@ -231,8 +233,28 @@ class UnknownToolMiddleware(Middleware):
         try:
             return await call_next(context)
         except NotFoundError:
-            outcome = await self._dispatcher.call(context.message.name, {}, Connection())
+            connection = current_connection.get()
+            outcome = await self._dispatcher.call(context.message.name, {}, connection)
             return tool_result(outcome)
+
+
+class OneSpan:
+    """Middleware of the SDK's server: keeps FastMCP from making spans of tool calls, because the
+    dispatcher makes them. FastMCP's spans of other methods are left out only if sessions authenticate,
+    because they contain the session's id."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._traces = dispatcher.traces
+        self._is_always = dispatcher.services.settings.mcp_session_identity
+
+    async def __call__(
+        self, ctx: ServerRequestContext[Any, Any], call_next: SdkCallNext
+    ) -> HandlerResult:
+        is_ours = ctx.method == "tools/call" or self._is_always
+        if not is_ours or self._traces.find_tracer() is None:
+            return await call_next(ctx)
+        with suppress_fastmcp_telemetry():
+            return await call_next(ctx)
 
 
 def add_tools(mcp: FastMCP[Any], dispatcher: Dispatcher) -> SessionBindings | None:
@@ -244,6 +266,7 @@ def add_tools(mcp: FastMCP[Any], dispatcher: Dispatcher) -> SessionBindings | No
     for tool in dispatcher.tools.values():
         mcp.add_tool(McpTool.of(tool, dispatcher, bindings))
     mcp.add_middleware(UnknownToolMiddleware(dispatcher))
+    mcp._mcp_server.middleware.insert(0, OneSpan(dispatcher))
     # Without this every modern tools/call lists all tools first, to find parameters that are
     # mirrored in x-mcp-header headers. No tool of ours declares one.
     mcp._mcp_server.get_tool_input_schema = lambda _name: None

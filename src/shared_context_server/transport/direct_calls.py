@@ -12,7 +12,6 @@ from typing import Any, cast
 from fastmcp import FastMCP
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from opentelemetry import trace
 from pydantic_core import from_json
 
 from shared_context_server.tools.dispatch import Dispatcher
@@ -41,8 +40,7 @@ def answer_calls_directly(mcp: FastMCP[Any], dispatcher: Dispatcher) -> None:
 
 class DirectCalls:
     """Middleware of the SDK's server. Nothing checks its answers, so it passes on all calls that the SDK
-    could refuse, and all that are not certainly ordinary. Where the process records traces it passes on
-    all calls, because FastMCP makes their spans."""
+    could refuse, and all that are not certainly ordinary."""
 
     def __init__(self, dispatcher: Dispatcher, results: CallResults) -> None:
         self._dispatcher = dispatcher
@@ -63,7 +61,7 @@ class DirectCalls:
 
     def _find_call(self, ctx: ServerRequestContext[Any, Any]) -> OrdinaryCall | None:
         """The call, if it is ordinary and the SDK would accept it."""
-        if ctx.method != "tools/call" or ctx.request_id is None or _has_tracing():
+        if ctx.method != "tools/call" or ctx.request_id is None:
             return None
         if not ctx.session._connection.initialize_accepted or not _has_text_keys(ctx.params):
             return None
@@ -73,10 +71,6 @@ class DirectCalls:
         version, envelope = ctx.protocol_version, select_envelope(call.meta)
         ask = partial(is_valid_call, version, call.tool, envelope)
         return call if self._envelopes.is_taken((call.tool, version), envelope, ask) else None
-
-
-def _has_tracing() -> bool:
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _has_text_keys(params: Any) -> bool:

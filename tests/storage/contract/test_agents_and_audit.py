@@ -313,6 +313,12 @@ async def test_an_instance_keeps_its_status_and_its_last_action(store: Store) ->
     assert await store.agents.list_instances(["alice", "bob"], ADMIN) == [one, other]
     assert await store.agents.set_status(first, status="", state=None, now=at(6)) is None
     assert (await store.agents.list_instances(["alice"], ADMIN))[0].since is None
+    # The call that sets a status is noted with the same time. It tells that a wait has ended.
+    everywhere = instance_seen("one", 7)._replace(waits_for=Waiting("lease", None, "x"))
+    await store.agents.note_instances([everywhere], forget_before=at(0))
+    await store.agents.set_status(first, status="x", state=None, now=at(8))
+    await store.agents.note_instances([instance_seen("one", 8)], forget_before=at(0))
+    assert (await store.agents.list_instances(["alice"], ADMIN))[0].waits_for is None
 
 
 async def test_what_an_instance_waits_for_is_told_to_those_who_see_the_session(

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.auth.identity import Identity
-from shared_context_server.auth.instances import name_instance
+from shared_context_server.auth.instances import name_instance, name_trace
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware.answers import error_headers, send_error, send_json
 from shared_context_server.auth.middleware.authentication_requests import is_authentication
@@ -112,4 +112,9 @@ class IdentityMiddleware:
             address=address,
         )
         instance = head.find_text(b"x-agent-instance")
-        return connection if instance is None else name_instance(connection, instance)
+        if instance is not None:
+            connection = name_instance(connection, instance)
+        trace_parent = head.find_text(b"traceparent")
+        if trace_parent is not None:
+            connection = name_trace(connection, trace_parent, head.find_text(b"tracestate"))
+        return connection
