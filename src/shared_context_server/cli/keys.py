@@ -21,7 +21,6 @@ from shared_context_server.cli.permissions import PermissionList, parse_permissi
 from shared_context_server.cli.show.tables import Column, print_table
 from shared_context_server.cli.show.values import (
     NOTHING,
-    is_terminal,
     print_json,
     show_age,
     show_cell,
@@ -116,15 +115,18 @@ def _show_expiry(key: dict[str, Any]) -> str:
 _COLUMNS = (
     Column("key", lambda one: one["id"]),
     Column("agent", lambda one: show_name(one["agent_id"])),
-    Column("permissions", lambda one: ",".join(one["permissions"])),
-    Column("created", lambda one: show_moment(one["created_at"])),
+    Column("permissions", lambda one: ",".join(one["permissions"]), rank=3),
+    Column("created", lambda one: show_moment(one["created_at"]), rank=6),
     Column("status", lambda one: one["status"]),
-    Column("type", lambda one: show_name(one["agent_type"]) if one["agent_type"] else NOTHING),
-    Column("expires", _show_expiry),
-    Column("last used", lambda one: show_age(one["last_used_at"])),
+    Column(
+        "type",
+        lambda one: show_name(one["agent_type"]) if one["agent_type"] else NOTHING,
+        rank=5,
+    ),
+    Column("expires", _show_expiry, rank=2),
+    Column("last used", lambda one: show_age(one["last_used_at"]), rank=4),
     Column("label", lambda one: show_cell(one["label"] or ""), is_wide=True),
 )
-_LEFT_OUT_ON_TERMINALS = {"created", "type"}  # so that ids are whole in 80 columns; --json has all
 
 
 @app.command(name="list")
@@ -139,12 +141,7 @@ async def list_(
     if as_json:
         print_json({"keys": keys})
         return
-    shown = [
-        column
-        for column in _COLUMNS
-        if not (is_terminal() and column.head in _LEFT_OUT_ON_TERMINALS)
-    ]
-    print_table(shown, keys, nothing="No keys were created yet.")
+    print_table(_COLUMNS, keys, nothing="No keys were created yet.")
 
 
 @app.command

@@ -51,10 +51,10 @@ Version = Annotated[
 
 _COLUMNS = (
     Column("key", lambda one: show_cell(one["key"])),
-    Column("version", lambda one: str(one["version"]), is_right=True),
-    Column("bytes", lambda one: str(one["size_bytes"]), is_right=True),
-    Column("updated", lambda one: show_age(one["updated_at"])),
-    Column("by", lambda one: show_agent(one["updated_by"])),
+    Column("version", lambda one: str(one["version"]), is_right=True, rank=1),
+    Column("bytes", lambda one: str(one["size_bytes"]), is_right=True, rank=3),
+    Column("updated", lambda one: show_age(one["updated_at"]), rank=2),
+    Column("by", lambda one: show_agent(one["updated_by"]), rank=4),
     Column("metadata", lambda one: show_cell(one["metadata"] or None), is_wide=True),
 )
 

@@ -45,10 +45,14 @@ Session = Annotated[str, Parameter(help="Id of the session.")]
 _COLUMNS = (
     Column("id", lambda one: str(one["id"]), is_right=True),
     Column("state", lambda one: show_cell(one["state"])),
-    Column("priority", lambda one: str(one["priority"]), is_right=True),
-    Column("claimed by", lambda one: show_agent(one["claimed_by"]) if one["claimed_by"] else "-"),
-    Column("time left", lambda one: show_left(one["expires_at"])),
-    Column("depends on", lambda one: ",".join(map(str, one["depends_on"])) or "-"),
+    Column("priority", lambda one: str(one["priority"]), is_right=True, rank=4),
+    Column(
+        "claimed by",
+        lambda one: show_agent(one["claimed_by"]) if one["claimed_by"] else "-",
+        rank=1,
+    ),
+    Column("time left", lambda one: show_left(one["expires_at"]), rank=2),
+    Column("depends on", lambda one: ",".join(map(str, one["depends_on"])) or "-", rank=3),
     Column("title", lambda one: show_cell(one["title"]), is_wide=True),
 )
 
