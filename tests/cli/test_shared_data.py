@@ -13,6 +13,7 @@ import pytest
 
 from shared_context_server import models
 from shared_context_server.cli import memory, post, search, sessions, tasks
+from shared_context_server.cli.fleet import rows
 from shared_context_server.cli.hub.calls import call
 from shared_context_server.cli.hub.options import HubOptions
 from shared_context_server.services.search_request import SearchMode, SortOrder, Within
@@ -144,6 +145,13 @@ def test_agents_are_listed_with_what_they_hold(program: Program) -> None:
     [seen] = [line for line in program("top").out.splitlines() if line.startswith("builder\t")]
     assert seen.split("\t")[1] == "working"
     assert "deploy" in seen.split("\t")[4]
+    with HubOptions(as_="builder").open_hub() as hub:
+        call(hub, "add_task", session_id=session, title="Ship it")
+        call(hub, "claim_task", session_id=session, task_id=1)
+        call(hub, "mark_read", session_id=session, seq=1)
+    assert program("post", session, "Well?").code == 0
+    [seen] = [line for line in program("top").out.splitlines() if line.startswith("builder\t")]
+    assert seen.split("\t")[6:8] == ["1", "#1 Ship it"]
     assert json.loads(program("top", "--json", "--session", session).out)["agents"]
 
 
@@ -209,4 +217,5 @@ def test_the_choices_of_options_are_those_of_the_tools() -> None:
     ]
     for ours, theirs in pairs:
         assert [one.value for one in ours] == [one.value for one in theirs]
+    assert list(rows.ACTIVITIES) == [one.value for one in models.Activity]
     assert {one.value for one in sessions.WhichSessions} == {*models.SessionStatus, "all"}

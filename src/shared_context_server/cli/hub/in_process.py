@@ -29,8 +29,10 @@ from shared_context_server.parts import Parts, open_parts
 from shared_context_server.remote import exits
 from shared_context_server.remote.events import LogSetBack, StreamEvent
 from shared_context_server.services import feeds
+from shared_context_server.services.fleet import get_fleet
 from shared_context_server.settings import LogLevel, Settings
 from shared_context_server.storage import find_schema_status
+from shared_context_server.tools.fleet import describe_fleet
 from shared_context_server.tools.messages import MessageItem
 
 _MESSAGE = TypeAdapter(MessageItem)
@@ -61,6 +63,11 @@ class LocalHub:
         run = partial(self._parts.dispatcher.call, tool, arguments, self._connection)
         answer: Answer = json.loads(self._portal.call(run).json())
         return answer
+
+    def get_fleet(self, limit: int, cursor: str | None) -> Answer:
+        services, caller = self._parts.services, self._connection.caller
+        read = partial(get_fleet, services, caller, limit=limit, cursor=cursor)
+        return describe_fleet(self._portal.call(read))
 
     @contextmanager
     def follow(
