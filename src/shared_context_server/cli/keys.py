@@ -15,6 +15,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.key_lives import MAX_KEY_LIFE
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.options import StorageOptions, tell_generated_keys
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
@@ -47,7 +48,7 @@ ExpiresAt = Annotated[
 ]
 
 
-@app.command
+@app.command(**end_of_help("keys create"))
 async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -78,7 +79,7 @@ async def create(
         _print_key(record, key, as_json=as_json)
 
 
-@app.command
+@app.command(**end_of_help("keys rotate"))
 async def rotate(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
@@ -129,7 +130,7 @@ _COLUMNS = (
 )
 
 
-@app.command(name="list")
+@app.command(name="list", **end_of_help("keys list"))
 async def list_(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -144,7 +145,7 @@ async def list_(
     print_table(_COLUMNS, keys, nothing="No keys were created yet.")
 
 
-@app.command
+@app.command(**end_of_help("keys revoke"))
 async def revoke(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen

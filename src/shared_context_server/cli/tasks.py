@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.calls import call, list_pages
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Limit, Quiet
 from shared_context_server.cli.show.tables import Column, print_table, tell_more
@@ -57,7 +58,7 @@ _COLUMNS = (
 )
 
 
-@app.command(name="list")
+@app.command(name="list", **end_of_help("tasks list"))
 def list_(
     session: Session,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -85,7 +86,7 @@ def list_(
         tell_more(answer)
 
 
-@app.command
+@app.command(**end_of_help("tasks add"))
 def add(
     session: Session,
     *title: Annotated[str, Parameter(help="What is to be done, in one line.")],
@@ -114,7 +115,7 @@ def add(
     _print_task(answer["task"], quiet=quiet, as_json=as_json)
 
 
-@app.command
+@app.command(**end_of_help("tasks done"))
 def done(
     session: Session,
     task: Annotated[int, Parameter(help="Id of the task.")],
