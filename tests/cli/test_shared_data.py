@@ -74,11 +74,11 @@ def test_messages_are_posted_listed_found_and_read(
     assert lines == [
         f"{session} #1 operator: The parser is slow.",
         f"{session} #2 bob: first ⏎ second",
-        f"{session} #3 operator (private): Stop.",
+        f"{session} #3 operator (private) [stop]: Stop.",
     ]
     [last] = map(json.loads, program("tail", "-n", "1", "--json").out.splitlines())
     assert (last["recipients"], last["sender_type"]) == (["alice"], "operator")
-    assert last["metadata"] == {"reason": "schema", "type": "stop"}
+    assert last["metadata"] == {"reason": "schema", "type": "stop", "overseer": "stop"}
     assert program("tail", session, "--sender", "bob", "-n", "1").out.splitlines() == lines[1:2]
     [row] = [line for line in program("sessions").out.splitlines() if line.startswith(session)]
     assert row.split("\t")[1:3] == ["active", "3"]

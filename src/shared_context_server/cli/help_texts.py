@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from cyclopts import Group
 
@@ -83,9 +82,6 @@ def _make_group(name: str) -> Group:
     return Group(name, help=_GROUPS[name][0], sort_key=list(_GROUPS).index(name))
 
 
-def end_of_help(words: str) -> dict[str, Any]:
-    """What the help of this command ends with, as an argument of `App.command`. One that consists of
-    further commands has no example."""
-    if words not in EXAMPLES:
-        return {}
-    return {"help_epilogue": f"Example: `{EXAMPLES[words]}`\n\n{EXIT_CODES}"}
+def end_of_help(words: str) -> str:
+    """What the help of this command ends with."""
+    return f"Example: `{EXAMPLES[words]}`\n\n{EXIT_CODES}"

@@ -48,7 +48,7 @@ ExpiresAt = Annotated[
 ]
 
 
-@app.command(**end_of_help("keys create"))
+@app.command(help_epilogue=end_of_help("keys create"))
 async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -79,7 +79,7 @@ async def create(
         _print_key(record, key, as_json=as_json)
 
 
-@app.command(**end_of_help("keys rotate"))
+@app.command(help_epilogue=end_of_help("keys rotate"))
 async def rotate(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
@@ -130,7 +130,7 @@ _COLUMNS = (
 )
 
 
-@app.command(name="list", **end_of_help("keys list"))
+@app.command(name="list", help_epilogue=end_of_help("keys list"))
 async def list_(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -145,7 +145,7 @@ async def list_(
     print_table(_COLUMNS, keys, nothing="No keys were created yet.")
 
 
-@app.command(**end_of_help("keys revoke"))
+@app.command(help_epilogue=end_of_help("keys revoke"))
 async def revoke(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen

@@ -60,7 +60,7 @@ _COLUMNS = (
 )
 
 
-@app.command(**end_of_help("memory get"))
+@app.command(help_epilogue=end_of_help("memory get"))
 def get(
     key: Key,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -83,7 +83,7 @@ def get(
         sys.stdout.write(value)
 
 
-@app.command(name="set", **end_of_help("memory set"))
+@app.command(name="set", help_epilogue=end_of_help("memory set"))
 def set_(
     key: Key,
     *value: Annotated[
@@ -132,7 +132,7 @@ def set_(
         print(answer["version"])
 
 
-@app.command(name="list", **end_of_help("memory list"))
+@app.command(name="list", help_epilogue=end_of_help("memory list"))
 def list_(
     prefix: Annotated[str, Parameter(help="Only keys that begin so.")] = "",
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -160,7 +160,7 @@ def list_(
         tell_more(answer)
 
 
-@app.command(**end_of_help("memory delete"))
+@app.command(help_epilogue=end_of_help("memory delete"))
 def delete(
     key: Key,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen

@@ -58,7 +58,7 @@ _COLUMNS = (
 )
 
 
-@app.command(name="list", **end_of_help("tasks list"))
+@app.command(name="list", help_epilogue=end_of_help("tasks list"))
 def list_(
     session: Session,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -86,7 +86,7 @@ def list_(
         tell_more(answer)
 
 
-@app.command(**end_of_help("tasks add"))
+@app.command(help_epilogue=end_of_help("tasks add"))
 def add(
     session: Session,
     *title: Annotated[str, Parameter(help="What is to be done, in one line.")],
@@ -115,7 +115,7 @@ def add(
     _print_task(answer["task"], quiet=quiet, as_json=as_json)
 
 
-@app.command(**end_of_help("tasks done"))
+@app.command(help_epilogue=end_of_help("tasks done"))
 def done(
     session: Session,
     task: Annotated[int, Parameter(help="Id of the task.")],
