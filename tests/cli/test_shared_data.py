@@ -158,6 +158,7 @@ def test_agents_are_listed_with_what_they_hold(program: Program) -> None:
 @pytest.mark.parametrize(
     "command, code, told",
     [
+        ("sessions --data-dir /nowhere/data", 1, "serve --data-dir /nowhere/data"),
         ("post session_0000000000000000 text", 3, "scs sessions --status all"),
         ("sessions session_0000000000000000", 3, "no session"),
         ("tail session_0000000000000000", 3, "no session"),

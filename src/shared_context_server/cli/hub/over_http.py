@@ -61,7 +61,7 @@ class HttpHub:
             place = self.place
             self._refresh()  # for the next call: it may be back on another port
             raise CommandFailed(
-                f"The server at {place} cannot be reached: {exc}.",
+                f"The server at {place} cannot be reached: {exc.strerror or exc}.",
                 "Start it with `scs serve`, or name another with --url or --data-dir.",
             ) from exc
 
