@@ -117,9 +117,7 @@ def inspect_storage(settings: Settings, *, is_thorough: bool) -> Inspection:
 
 def _require_schema(status: SchemaStatus) -> None:
     if status.current == 0:
-        raise ConfigurationError(
-            "There is no database to copy from. Name it with --data-dir or --database-url."
-        )
+        raise ConfigurationError("There is no database to copy from.")
     if status.current < status.latest:
         raise ConfigurationError(
             f"The database to copy from has schema {status.current} of {status.latest}: bring it up "
