@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import jwt  # noqa: F401 - tokens are read on the event loop, which an import would hold
 from fastmcp import FastMCP
 from fastmcp.skills import Skill
 from fastmcp.skills.provider import SkillCatalogProvider
@@ -23,22 +24,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared_context_server import __version__, skills
 from shared_context_server.about import describe_server
 from shared_context_server.auth.client_sessions import ClientSessions
-from shared_context_server.auth.identity import Identity
-from shared_context_server.auth.key_lives import KeyUses
-from shared_context_server.auth.limits import RateLimits
 from shared_context_server.auth.middleware import protect
 from shared_context_server.auth.middleware.paths import MCP_PATH
 from shared_context_server.auth.middleware.request_ids import RequestIds
-from shared_context_server.auth.secrets import ensure_secrets
-from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.completions import add_completions
-from shared_context_server.errors import SharedContextError
-from shared_context_server.events.bus import Bus
-from shared_context_server.events.link import open_link
-from shared_context_server.observability.history import SAMPLE_INTERVAL_S, History
+from shared_context_server.observability.history import SAMPLE_INTERVAL_S
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.observability.traces import Traces, open_traces
+from shared_context_server.parts import open_parts, run_every
 from shared_context_server.prompts import INSTRUCTIONS, add_prompts
 from shared_context_server.resources import add_resources
 from shared_context_server.rest.access import AccessLog
@@ -47,24 +41,12 @@ from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
-from shared_context_server.search_index.folder import IndexFolder
-from shared_context_server.services.candidates import Candidates
-from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
-from shared_context_server.services.index_process import IndexProcess
-from shared_context_server.services.indexer import Indexer, open_indexer
-from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
-from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.retention import delete_idle_sessions
-from shared_context_server.services.shared_reads import SharedReads
-from shared_context_server.services.slots import Slots
-from shared_context_server.services.vector_indexer import VectorIndexer
-from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import LogLevel, McpSessions, Settings
-from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
-from shared_context_server.storage import StorageId, open_storage
+from shared_context_server.steady_time import utc_now
+from shared_context_server.storage import StorageId
 from shared_context_server.subscriptions import add_subscriptions
-from shared_context_server.tools.catalog import served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.application import McpApplication
@@ -78,7 +60,6 @@ from shared_context_server.ui.late import make_late_routes
 SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
 RETENTION_INTERVAL_S = 600.0
-KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
 
 _log = get_logger("server")
@@ -115,88 +96,27 @@ async def open_server(
     `has_own_process`, not that of a client or of another program, it may start further ones. `traces`: by default
     calls are traced if the process has a tracer provider. Raises ConfigurationError if the server cannot run with this configuration.
     """
-    settings, _ = ensure_secrets(settings)
-    folder = _find_index_folder(settings)
-    vectors = _make_vectors(settings)
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_storage(settings, expected))
-        bus = Bus()
-        await stack.enter_async_context(open_link(store, bus))
-        stack.callback(bus.close)
-        identity = Identity(store, settings)
-        candidates = Candidates(folder)
-        stack.callback(candidates.close)
-        stack.callback(vectors.close)
-        services = Services(
-            settings=settings,
-            store=store,
-            identity=identity,
-            candidates=candidates,
-            vectors=vectors,
-            presence=Presence(store, bus),
-            clock=stack.enter_context(
-                ClockReader(settings.clock_prefix, owner=settings.clock_owner)
-            ),
-            sensors=stack.enter_context(
-                SensorReader(settings.clock_prefix, owner=settings.clock_owner)
-            ),
-            bus=bus,
-            shared_reads=SharedReads(store, identity),
-            limits=RateLimits(settings),
-            slots=Slots(settings),
-            mentions=Mentions(store, is_on=settings.unread_mentions),
-            history=History(utc_now()),
-        )
-        clock_alignment = ClockAlignment(store, MACHINE_CLOCK)
-        with suppress(SharedContextError):  # it is repeated below
-            await clock_alignment.align()
-        await stack.enter_async_context(_every(ALIGN_INTERVAL_S, clock_alignment.align))
-        if folder is not None:
-            helper = None
-            if has_own_process and not settings.is_in_memory:
-                helper = IndexProcess(settings, expected)
-            await stack.enter_async_context(open_indexer(Indexer(store, folder, helper=helper)))
-        if vectors.is_on:
-            await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
-        metrics = Metrics()
+    metrics = Metrics()
+    opened = open_parts(
+        settings, expected, observer=metrics, traces=traces, has_own_process=has_own_process
+    )
+    async with opened as parts, AsyncExitStack() as stack:
+        settings, services, dispatcher = parts.settings, parts.services, parts.dispatcher
         services.limits.on_failure = metrics.count_failed_authentication
-        dispatcher = Dispatcher(services, served_tools(settings.tools), metrics, traces)
-        await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
-        await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
-        stack.push_async_callback(services.mentions.finish)
-        await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
-        await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
-        await stack.enter_async_context(_every(KeyUses.FLUSH_INTERVAL_S, identity.uses.flush))
+        await stack.enter_async_context(run_every(PURGE_INTERVAL_S, partial(purge, services)))
         if settings.session_retention_days is not None:
             retain = partial(apply_retention, services, metrics)
-            await stack.enter_async_context(_every(RETENTION_INTERVAL_S, retain))
+            await stack.enter_async_context(run_every(RETENTION_INTERVAL_S, retain))
         if metrics.is_shared:
             refresh = partial(refresh_gauges, services, metrics)
-            await stack.enter_async_context(_every(GAUGES_INTERVAL_S, refresh))
+            await stack.enter_async_context(run_every(GAUGES_INTERVAL_S, refresh))
         services.history.begin(await asyncio.to_thread(metrics.collect))
         sample = partial(sample_metrics, services, metrics)
-        await stack.enter_async_context(_every(SAMPLE_INTERVAL_S, sample))
+        await stack.enter_async_context(run_every(SAMPLE_INTERVAL_S, sample))
         mcp = make_mcp(dispatcher)
         app = await make_app(stack, mcp, dispatcher, metrics, make_lane(mcp, dispatcher))
         yield Server(settings, services, dispatcher, metrics, mcp, app)
-        store.maintenance.begin_closing()
-        with suppress(SharedContextError):
-            await services.presence.flush()
-        with suppress(SharedContextError):
-            await identity.uses.flush()
-
-
-def _find_index_folder(settings: Settings) -> IndexFolder | None:
-    if not settings.search_index:
-        return None
-    return IndexFolder(settings.search_index_parent, settings.storage_url)
-
-
-def _make_vectors(settings: Settings) -> Vectors:
-    if settings.semantic_model is None:
-        return Vectors()
-    folder = IndexFolder(settings.search_index_parent / "vectors", settings.storage_url)
-    return Vectors(folder, settings.semantic_model)
+        services.store.maintenance.begin_closing()
 
 
 def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
@@ -223,15 +143,6 @@ def make_mcp(dispatcher: Dispatcher) -> FastMCP[Any]:
 def make_lane(mcp: FastMCP[Any], dispatcher: Dispatcher) -> DirectLane:
     """The direct lane of this MCP server."""
     return DirectLane(dispatcher, mcp._mcp_server.server_info_stamp)
-
-
-async def end_revoked(services: Services) -> None:
-    """Let all who wait or follow check their credentials if keys or revocations have changed."""
-    if services.bus.subscriber_count == 0:
-        return
-    with suppress(SharedContextError):  # those who wait ask the store as well
-        if await services.identity.have_keys_changed():
-            services.bus.wake_all()
 
 
 async def purge(services: Services) -> None:
@@ -326,34 +237,6 @@ async def _start_manager(
     )
     await stack.enter_async_context(manager.run())
     return manager
-
-
-@asynccontextmanager
-async def _every(interval_s: float, job: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Run `job` periodically in the background. A failure is logged, and the next run follows."""
-
-    function = job.func if isinstance(job, partial) else job
-    name = getattr(
-        function, "__name__", type(function).__name__
-    )  # a repr would contain all settings
-
-    async def repeat() -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await job()
-            except SharedContextError as exc:
-                _log.warning("background job failed", job=name, code=exc.code, error=exc.message)
-            except Exception:  # noqa: BLE001 - it has no caller; the log shows it
-                _log.exception("background job failed", job=name)
-
-    task = asyncio.create_task(repeat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _refuse(_scope: Scope, _receive: Receive, _send: Send) -> None:

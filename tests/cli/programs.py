@@ -98,6 +98,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def resize(self, *, rows: int, columns: int) -> None:
+        """Change its size, and forget what was shown."""
+        self.shown = ""
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def wait(self) -> int:
         """Wait for the end of the program; its exit code."""
         code = self.process.wait(STOP_S)

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shared_context_server.settings import load_settings
+from shared_context_server.storage import migrate_storage
 from tests.cli.conftest import PATIENCE_S, STOP_S, Serve
 
 # What takes a tenth of a second or more, or megabytes, and what brings such things with it. Not
@@ -18,8 +20,10 @@ from tests.cli.conftest import PATIENCE_S, STOP_S, Serve
 HEAVY = {
     "aiosqlite",
     "asyncpg",
+    "cryptography",
     "fastmcp",
     "jinja2",
+    "jwt",
     "limits",
     "mcp",
     "mcp_types",
@@ -91,7 +95,7 @@ def list_imported(program: str, arguments: list[str], env: dict[str, str], cwd: 
         ("serve --help", {"pydantic"}),
         ("clock --help", {"pydantic"}),
         ("client-config env", {"pydantic"}),
-        ("token --agent-id a", STORAGE),
+        ("token --agent-id a", STORAGE | {"cryptography", "jwt"}),
         ("keys create --agent-id a", STORAGE),
         ("status --help", STORAGE - {"aiosqlite"}),
         ("tail --help", set()),
@@ -116,6 +120,22 @@ def test_a_command_that_talks_to_a_server_imports_nothing_of_it(
             assert imported & HEAVY == set(), command
 
 
+@pytest.mark.parametrize(
+    "commands, also_used",
+    [
+        (("sessions", "agents", "memory list", "tail", "top"), set()),
+        (("search anything",), {"rapidfuzz"}),
+    ],
+)
+def test_a_command_on_a_data_dir_imports_no_web_framework(
+    env: dict[str, str], tmp_path: Path, commands: tuple[str, ...], also_used: set[str]
+) -> None:
+    migrate_storage(load_settings(data_dir=Path(env["DATA_DIR"])))
+    for command in commands:
+        imported = list_imported(PROGRAM, command.split(), env, tmp_path)
+        assert imported & HEAVY <= STORAGE | also_used, command
+
+
 def test_a_server_has_imported_after_its_first_calls_nothing_that_these_do_not_need(
     env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -136,7 +156,7 @@ def test_a_server_has_imported_after_its_first_calls_nothing_that_these_do_not_n
             process.kill()
     imported = set(json.loads(said.splitlines()[-1]))
     assert imported & LATE == set()
-    assert {"fastmcp", "mcp"} < imported
+    assert {"fastmcp", "mcp", "jwt"} < imported
 
 
 def call_first(url: str) -> None:

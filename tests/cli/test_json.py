@@ -53,6 +53,20 @@ def test_a_database_is_migrated_copied_and_restored(program: Program, tmp_path: 
     assert read(program, "status", "--port", "1", code=1)["is_ready"] is False
 
 
+def test_data_is_exported_and_imported(program: Program, tmp_path: Path) -> None:
+    read(program, "keys", "create", "--agent-id", "ci")
+    dump = str(tmp_path / "all.jsonl")
+    exported = read(program, "export", dump)
+    assert (exported["file"], exported["records"]["api_key"]) == (dump, 1)
+    assert read(program, "import", dump, "--dry-run")["records"] == exported["records"]
+    other = ("--data-dir", str(tmp_path / "other"))
+    imported = read(program, "import", dump, *other)
+    assert imported["is_equal"]
+    assert {one["kind"] for one in imported["kinds"] if one["destination"]} >= {"api_key"}
+    mixed = program("export", "-", "--json")
+    assert (mixed.code, mixed.out) == (2, "")
+
+
 def test_an_older_schema_is_used_by_no_command_that_only_looks(
     program: Program, tmp_path: Path
 ) -> None:

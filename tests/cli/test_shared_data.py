@@ -13,6 +13,7 @@ import pytest
 
 from shared_context_server import models
 from shared_context_server.cli import memory, post, search, sessions, tasks
+from shared_context_server.cli.fleet import rows
 from shared_context_server.cli.hub.calls import call
 from shared_context_server.cli.hub.options import HubOptions
 from shared_context_server.services.search_request import SearchMode, SortOrder, Within
@@ -73,11 +74,11 @@ def test_messages_are_posted_listed_found_and_read(
     assert lines == [
         f"{session} #1 operator: The parser is slow.",
         f"{session} #2 bob: first ⏎ second",
-        f"{session} #3 operator (private): Stop.",
+        f"{session} #3 operator (private) [stop]: Stop.",
     ]
     [last] = map(json.loads, program("tail", "-n", "1", "--json").out.splitlines())
     assert (last["recipients"], last["sender_type"]) == (["alice"], "operator")
-    assert last["metadata"] == {"reason": "schema", "type": "stop"}
+    assert last["metadata"] == {"reason": "schema", "type": "stop", "overseer": "stop"}
     assert program("tail", session, "--sender", "bob", "-n", "1").out.splitlines() == lines[1:2]
     [row] = [line for line in program("sessions").out.splitlines() if line.startswith(session)]
     assert row.split("\t")[1:3] == ["active", "3"]
@@ -144,12 +145,20 @@ def test_agents_are_listed_with_what_they_hold(program: Program) -> None:
     [seen] = [line for line in program("top").out.splitlines() if line.startswith("builder\t")]
     assert seen.split("\t")[1] == "working"
     assert "deploy" in seen.split("\t")[4]
+    with HubOptions(as_="builder").open_hub() as hub:
+        call(hub, "add_task", session_id=session, title="Ship it")
+        call(hub, "claim_task", session_id=session, task_id=1)
+        call(hub, "mark_read", session_id=session, seq=1)
+    assert program("post", session, "Well?").code == 0
+    [seen] = [line for line in program("top").out.splitlines() if line.startswith("builder\t")]
+    assert seen.split("\t")[6:8] == ["1", "#1 Ship it"]
     assert json.loads(program("top", "--json", "--session", session).out)["agents"]
 
 
 @pytest.mark.parametrize(
     "command, code, told",
     [
+        ("sessions --data-dir /nowhere/data", 1, "serve --data-dir /nowhere/data"),
         ("post session_0000000000000000 text", 3, "scs sessions --status all"),
         ("sessions session_0000000000000000", 3, "no session"),
         ("tail session_0000000000000000", 3, "no session"),
@@ -209,4 +218,5 @@ def test_the_choices_of_options_are_those_of_the_tools() -> None:
     ]
     for ours, theirs in pairs:
         assert [one.value for one in ours] == [one.value for one in theirs]
+    assert list(rows.ACTIVITIES) == [one.value for one in models.Activity]
     assert {one.value for one in sessions.WhichSessions} == {*models.SessionStatus, "all"}

@@ -106,6 +106,7 @@ async def test_every_caller_gets_what_the_table_says_over_plain_http(tmp_path: P
         pages = {
             f"/events?session_id={world.session_id}": Does.READS_SESSION,
             "/events": Does.READS,
+            "/fleet": Does.READS,
             "/metrics": Does.READS,
         }
         for template, does in PAGES.items():

@@ -37,7 +37,11 @@ async def test_it_lists_exactly_the_tools_of_the_registry(document: dict[str, An
     listed = {path: set(methods) for path, methods in document["paths"].items()}
     tools = {f"/mcp/tool/{tool.name}": {"post"} for tool in TOOLS}
     probes: dict[str, set[str]] = {path: {"get"} for path in ("/health", "/ready", "/metrics")}
-    assert listed == tools | probes | {"/mcp/batch": {"post"}, "/events": {"get"}}
+    assert listed == tools | probes | {
+        "/mcp/batch": {"post"},
+        "/events": {"get"},
+        "/fleet": {"get"},
+    }
 
 
 async def test_a_core_server_lists_core_tools_only(open_agent: OpenClient) -> None:

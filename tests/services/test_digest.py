@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared_context_server.display import QUOTE, show_line
 from shared_context_server.models import JsonObject, Message, Visibility
+from shared_context_server.overseer import mark_kind
 from shared_context_server.services.digest import compose, estimate_tokens, shorten
 from shared_context_server.storage.contract import SenderCount
 
@@ -65,6 +66,19 @@ def test_a_digest_never_exceeds_its_budget_and_is_the_same_each_time(
     text = digest_of(messages, max_tokens)
     assert estimate_tokens(text) <= max_tokens
     assert text == digest_of(messages, max_tokens)
+
+
+def test_what_the_overseer_directs_is_marked_and_other_kinds_are_not() -> None:
+    text = digest_of(
+        [
+            message(1, "Hold on", metadata=mark_kind("stop")),
+            message(2, "we stop", metadata={"type": "stop"}),
+            message(3, "which port?", metadata={**mark_kind("question"), "overseer": "boss"}),
+        ]
+    )
+    assert "#1 alice [stop]: Hold on" in text
+    assert "#2 alice: we stop" in text
+    assert "#3 alice: which port?" in text
 
 
 def test_who_decisions_and_open_questions_come_first() -> None:

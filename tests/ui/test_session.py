@@ -297,7 +297,10 @@ async def test_a_person_posts_as_overseer_and_the_agent_is_told(
 
     assert sent.headers["location"] == f"{page}#m1"
     first, second = mine["messages"]
-    assert (first["content"], first["metadata"]) == ("@worker-7 Hold on", {"overseer": "stop"})
+    assert (first["content"], first["metadata"]) == (
+        "@worker-7 Hold on",
+        {"type": "stop", "overseer": "stop"},
+    )
     assert (first["sender"], first["visibility"]) == ("overseer", "public")
     assert first["recipients"] == ["worker-7"]
     assert (second["content"], second["visibility"]) == ("psst", "private")

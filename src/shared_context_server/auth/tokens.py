@@ -1,4 +1,8 @@
-"""Creates and reads tokens (JWT, RFC 7519, HS256) and creates agent handles."""
+"""Creates and reads tokens (JWT, RFC 7519, HS256) and creates agent handles.
+
+PyJWT brings cryptography, which takes a quarter of a second to import. So it is imported when the first
+token is made or read; a server imports it at its start.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-
-import jwt
 
 from shared_context_server.errors import ConfigurationError, Unauthenticated
 from shared_context_server.models import Permission
@@ -53,6 +55,8 @@ class TokenSigner:
         self._accepted = (secret, *previous)
 
     def encode(self, claims: TokenClaims) -> str:
+        import jwt  # noqa: PLC0415 - see the module
+
         payload = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -70,6 +74,8 @@ class TokenSigner:
 
     def decode(self, token: str, *, field: str) -> TokenClaims:
         """Read a token. Raises Unauthenticated, naming `field`, if it has expired or is not valid."""
+        import jwt  # noqa: PLC0415 - see the module
+
         claims = None
         problem = "is not valid"
         # Errors are raised outside the except clauses. Otherwise PyJWT's error would be their
@@ -86,6 +92,8 @@ class TokenSigner:
         return claims
 
     def _read(self, token: str) -> TokenClaims:
+        import jwt  # noqa: PLC0415 - see the module
+
         for secret in self._accepted[:-1]:
             with suppress(jwt.InvalidSignatureError):
                 return _read(token, secret)
@@ -93,6 +101,8 @@ class TokenSigner:
 
 
 def _read(token: str, secret: bytes) -> TokenClaims:
+    import jwt  # noqa: PLC0415 - see the module
+
     payload: dict[str, Any] = jwt.decode(
         token,
         secret,

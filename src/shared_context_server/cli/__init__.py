@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from shared_context_server import __version__
 from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.help_texts import EXAMPLES, EXIT_CODES, end_of_help, find_group
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
 from shared_context_server.display import show_line, show_printable
 from shared_context_server.environment import detach_libraries
@@ -32,7 +33,9 @@ def _show_default(value: Any) -> str | None:
 app = App(
     name=PROGRAM,
     help="A record that several AI agents keep together, over MCP and plain HTTP.\n\n"
-    f"`{PROGRAM}` without a command starts the server, `scs` prints this help.",
+    f"`{PROGRAM}` without a command starts the server, `scs` prints this help. "
+    "`scs COMMAND --help` has an example of each command.",
+    help_epilogue=EXIT_CODES,
     version=__version__,
     version_flags=["--version"],
     default_parameter=Parameter(show_default=_show_default),
@@ -74,7 +77,9 @@ COMMANDS = {
     "completion": ("completion:completion", "Print the script for a shell's completion."),
 }
 for _name, (_path, _help) in COMMANDS.items():
-    app.command(f"{__name__}.{_path}", name=_name, help=_help)
+    # A command that consists of others has its examples there.
+    _end = {"help_epilogue": end_of_help(_name)} if _name in EXAMPLES else {}
+    app.command(f"{__name__}.{_path}", name=_name, help=_help, group=find_group(_name), **_end)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,6 +11,8 @@ from shared_context_server.cli.hub.calls import list_pages
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Limit
 from shared_context_server.cli.show.tables import Column, print_table, tell_more
 from shared_context_server.cli.show.values import (
+    NOTHING,
+    is_terminal,
     print_json,
     show_age,
     show_agent,
@@ -20,19 +23,20 @@ from shared_context_server.cli.show.values import (
 
 _AGENTS = (
     Column("agent", lambda one: show_agent(one["agent_id"], one.get("instance", ""))),
-    Column("type", lambda one: show_cell(one["agent_type"])),
-    Column("active", lambda one: show_cell(one["active"])),
+    Column("type", lambda one: show_cell(one["agent_type"]), rank=4),
+    Column("active", lambda one: show_cell(one["active"]), rank=5),
     Column("state", lambda one: show_cell(one["state"])),
-    Column("last seen", lambda one: show_age(one["last_seen"])),
-    Column("waits for", lambda one: show_waiting(one["waits_for"])),
-    Column("holds", lambda one: show_cell(", ".join(held["name"] for held in one["holds"]))),
+    Column("last seen", lambda one: show_age(one["last_seen"]), rank=1),
+    Column("waits for", lambda one: _show_waiting(one["waits_for"]), is_wide=True, rank=2),
+    Column("holds", lambda one: _show_held(one["holds"]), is_wide=True, rank=3),
     Column("status", lambda one: show_cell(one["status"] or one["last_action"]), is_wide=True),
+    Column("waits in", lambda one: _show_place(one["waits_for"]), rank=6, is_in_pipe=False),
 )
 _LEASES = (
     Column("lease", lambda one: show_cell(one["name"])),
     Column("session", lambda one: show_cell(one["session_id"])),
     Column("holder", lambda one: show_agent(one["holder"], one.get("instance", ""))),
-    Column("time left", lambda one: show_left(one["expires_at"])),
+    Column("time left", lambda one: show_left(one["expires_at"]), rank=1),
 )
 
 
@@ -78,14 +82,23 @@ def leases(
         print_table(_LEASES, found, nothing="Nobody holds a lease.")
 
 
-def show_waiting(waits_for: dict[str, Any] | None) -> str:
-    """What an agent waits for, in a few words."""
+def _show_waiting(waits_for: dict[str, Any] | None) -> str:
+    """What an agent waits for, in a few words. On a terminal the session has its own column, so that
+    its id is never cut."""
     if waits_for is None:
-        return "-"
-    name = waits_for["name"]
-    where = waits_for["session_id"]
-    words = [waits_for["kind"], *([name] if name else []), *(["in", where] if where else [])]
-    return show_cell(" ".join(words))
+        return NOTHING
+    words = [waits_for["kind"], waits_for["name"]]
+    if not is_terminal() and waits_for["session_id"]:
+        words += ["in", waits_for["session_id"]]
+    return show_cell(" ".join(filter(None, words)))
+
+
+def _show_place(waits_for: dict[str, Any] | None) -> str:
+    return show_cell(None if waits_for is None else waits_for["session_id"])
+
+
+def _show_held(holds: Sequence[dict[str, Any]]) -> str:
+    return show_cell(", ".join(held["name"] for held in holds))
 
 
 def _list_instances(agent: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.key_lives import MAX_KEY_LIFE
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.options import StorageOptions, tell_generated_keys
 from shared_context_server.cli.permissions import PermissionList, parse_permissions
 from shared_context_server.cli.show.tables import Column, print_table
 from shared_context_server.cli.show.values import (
     NOTHING,
-    is_terminal,
     print_json,
     show_age,
     show_cell,
@@ -48,7 +48,7 @@ ExpiresAt = Annotated[
 ]
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("keys create"))
 async def create(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -79,7 +79,7 @@ async def create(
         _print_key(record, key, as_json=as_json)
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("keys rotate"))
 async def rotate(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
@@ -116,18 +116,21 @@ def _show_expiry(key: dict[str, Any]) -> str:
 _COLUMNS = (
     Column("key", lambda one: one["id"]),
     Column("agent", lambda one: show_name(one["agent_id"])),
-    Column("permissions", lambda one: ",".join(one["permissions"])),
-    Column("created", lambda one: show_moment(one["created_at"])),
+    Column("permissions", lambda one: ",".join(one["permissions"]), rank=3),
+    Column("created", lambda one: show_moment(one["created_at"]), rank=6),
     Column("status", lambda one: one["status"]),
-    Column("type", lambda one: show_name(one["agent_type"]) if one["agent_type"] else NOTHING),
-    Column("expires", _show_expiry),
-    Column("last used", lambda one: show_age(one["last_used_at"])),
+    Column(
+        "type",
+        lambda one: show_name(one["agent_type"]) if one["agent_type"] else NOTHING,
+        rank=5,
+    ),
+    Column("expires", _show_expiry, rank=2),
+    Column("last used", lambda one: show_age(one["last_used_at"]), rank=4),
     Column("label", lambda one: show_cell(one["label"] or ""), is_wide=True),
 )
-_LEFT_OUT_ON_TERMINALS = {"created", "type"}  # so that ids are whole in 80 columns; --json has all
 
 
-@app.command(name="list")
+@app.command(name="list", help_epilogue=end_of_help("keys list"))
 async def list_(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
@@ -139,15 +142,10 @@ async def list_(
     if as_json:
         print_json({"keys": keys})
         return
-    shown = [
-        column
-        for column in _COLUMNS
-        if not (is_terminal() and column.head in _LEFT_OUT_ON_TERMINALS)
-    ]
-    print_table(shown, keys, nothing="No keys were created yet.")
+    print_table(_COLUMNS, keys, nothing="No keys were created yet.")
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("keys revoke"))
 async def revoke(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.calls import call, list_pages, require_success
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Limit, Quiet
 from shared_context_server.cli.show.tables import Column, print_table, tell_more
@@ -51,15 +52,15 @@ Version = Annotated[
 
 _COLUMNS = (
     Column("key", lambda one: show_cell(one["key"])),
-    Column("version", lambda one: str(one["version"]), is_right=True),
-    Column("bytes", lambda one: str(one["size_bytes"]), is_right=True),
-    Column("updated", lambda one: show_age(one["updated_at"])),
-    Column("by", lambda one: show_agent(one["updated_by"])),
+    Column("version", lambda one: str(one["version"]), is_right=True, rank=1),
+    Column("bytes", lambda one: str(one["size_bytes"]), is_right=True, rank=3),
+    Column("updated", lambda one: show_age(one["updated_at"]), rank=2),
+    Column("by", lambda one: show_agent(one["updated_by"]), rank=4),
     Column("metadata", lambda one: show_cell(one["metadata"] or None), is_wide=True),
 )
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("memory get"))
 def get(
     key: Key,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -82,7 +83,7 @@ def get(
         sys.stdout.write(value)
 
 
-@app.command(name="set")
+@app.command(name="set", help_epilogue=end_of_help("memory set"))
 def set_(
     key: Key,
     *value: Annotated[
@@ -131,7 +132,7 @@ def set_(
         print(answer["version"])
 
 
-@app.command(name="list")
+@app.command(name="list", help_epilogue=end_of_help("memory list"))
 def list_(
     prefix: Annotated[str, Parameter(help="Only keys that begin so.")] = "",
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -159,7 +160,7 @@ def list_(
         tell_more(answer)
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("memory delete"))
 def delete(
     key: Key,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen

@@ -39,7 +39,7 @@ async def migrate(
     if from_url is not None and not check:
         source = replace(options, database_url=from_url)
         destination = replace(options, database_url=to_url or options.database_url)
-        await copy_database(source.load(), destination.load())
+        await copy_database(source.load(), destination.load(), as_json=as_json)
         return 0
     if from_url is not None or to_url is not None:
         raise ConfigurationError("--to needs --from, and --check cannot be combined with either.")

@@ -10,14 +10,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
 from shared_context_server.cli.progress import ProgressBar
+from shared_context_server.cli.show.values import print_json
 from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.services.dumps import DumpSource, write_dump
@@ -41,13 +43,21 @@ async def export(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a consistent snapshot of all data to a file. The server can keep running."""
+    if as_json and file == STANDARD_STREAM:
+        raise ConfigurationError("--json needs a FILE: with - the records go to stdout.")
     settings = options.load()
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
         with _writing(file, force=force) as out, ProgressBar() as bar:
             tallies = await write_dump(snapshot, out, bar, is_compressed=file.endswith(".gz"))
-    _say(f"Exported {_count(tallies)} records from {without_password(settings.storage_url)}.")
+    if as_json:
+        print_json(
+            {"file": file, "records": {kind.name: one.count for kind, one in tallies.items()}}
+        )
+    else:
+        _say(f"Exported {_count(tallies)} records from {without_password(settings.storage_url)}.")
 
 
 async def import_(
@@ -63,6 +73,7 @@ async def import_(
     dry_run: Annotated[
         bool, Parameter(negative="", help="Check the file, print what it has, write nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read such a file into a store that is empty or holds a part of the same import.
 
@@ -71,7 +82,7 @@ async def import_(
     if (file is None) == (from_shared_context is None):
         raise ConfigurationError("Name one file to import: FILE, or --from-shared-context FILE.")
     if from_shared_context is not None:
-        await _import_older(from_shared_context, options, dry_run=dry_run)
+        await _import_older(from_shared_context, options, dry_run=dry_run, as_json=as_json)
         return
     assert file is not None
     with _reading(file) as dump, ProgressBar() as bar:
@@ -79,20 +90,22 @@ async def import_(
         source.check(bar)
         moved = None if dry_run else await _move(source, options, bar)
     if moved is None:
-        _print_counts(source.counts)
+        _print_counts(source.counts, as_json=as_json)
     else:
-        _report(moved)
+        _report(moved, as_json=as_json)
 
 
-async def _import_older(path: Path, options: StorageOptions, *, dry_run: bool) -> None:
+async def _import_older(
+    path: Path, options: StorageOptions, *, dry_run: bool, as_json: bool
+) -> None:
     with open_older_server(path) as source, ProgressBar() as bar:
         await source.read_all(bar)
         moved = None if dry_run else await _move(source, options, bar)
     _tell_remarks(source)
     if moved is None:
-        _print_counts(source.taken)
+        _print_counts(source.taken, as_json=as_json)
     else:
-        _report(moved)
+        _report(moved, as_json=as_json)
 
 
 async def _move(source: Source, options: StorageOptions, bar: ProgressBar) -> Moved:
@@ -100,7 +113,7 @@ async def _move(source: Source, options: StorageOptions, bar: ProgressBar) -> Mo
         return await move(source, copier, bar)
 
 
-async def copy_database(source: Settings, destination: Settings) -> None:
+async def copy_database(source: Settings, destination: Settings, *, as_json: bool = False) -> None:
     """Copy one database to another, verify it, and print how they compare. Raises CopyError."""
     if source.storage_url == destination.storage_url:
         raise ConfigurationError("--from and --to name the same database.")
@@ -110,7 +123,7 @@ async def copy_database(source: Settings, destination: Settings) -> None:
     ):
         with ProgressBar() as bar:
             moved = await copy_store(origin, copier, bar)
-    _report(moved)
+    _report(moved, as_json=as_json)
 
 
 @contextmanager
@@ -168,8 +181,44 @@ def _explain_failure(what: str) -> Iterator[None]:
         raise CopyError(f"{what} cannot be written: {exc.strerror}.") from exc
 
 
-def _report(moved: Moved) -> None:
+def _report(moved: Moved, *, as_json: bool) -> None:
     """Print how source and destination compare. Raises CopyError if they differ."""
+    if as_json:
+        print_json(_describe(moved))
+    else:
+        _print_comparisons(moved)
+    if not moved.is_equal:
+        raise CopyError(
+            "The destination differs from the source: something else wrote to it during the copy. "
+            "Stop the servers of both, then run this again."
+        )
+    if moved.has_source_gone_on:
+        raise CopyError(
+            "The source changed during the copy: the destination has its state at the start. Stop its "
+            "servers, then run this again to copy the rest."
+        )
+
+
+def _describe(moved: Moved) -> dict[str, Any]:
+    return {
+        "kinds": [
+            {
+                "kind": one.kind.name,
+                "source": one.source.count,
+                "destination": one.destination.count,
+                "sha256": one.source.sha256,
+                "is_equal": one.source.sha256 == one.destination.sha256,
+            }
+            for one in moved.comparisons
+        ],
+        "written": moved.written,
+        "replaced_nul": moved.replaced_nul,
+        "is_equal": moved.is_equal,
+        "has_source_gone_on": moved.has_source_gone_on,
+    }
+
+
+def _print_comparisons(moved: Moved) -> None:
     print(f"{'kind':<12} {'source':>10} {'destination':>12}  checksum")
     for comparison in moved.comparisons:
         ours, theirs = comparison.source, comparison.destination
@@ -184,16 +233,6 @@ def _report(moved: Moved) -> None:
             f"{moved.replaced_nul} characters U+0000 were replaced by U+FFFD: the destination cannot "
             "store them."
         )
-    if not moved.is_equal:
-        raise CopyError(
-            "The destination differs from the source: something else wrote to it during the copy. "
-            "Stop the servers of both, then run this again."
-        )
-    if moved.has_source_gone_on:
-        raise CopyError(
-            "The source changed during the copy: the destination has its state at the start. Stop its "
-            "servers, then run this again to copy the rest."
-        )
 
 
 def _tell_remarks(source: OlderServer) -> None:
@@ -203,7 +242,10 @@ def _tell_remarks(source: OlderServer) -> None:
         _say(f"{kind.name}: {remark.count} × {text} ({names}{more})")
 
 
-def _print_counts(counts: Mapping[RecordKind, int]) -> None:
+def _print_counts(counts: Mapping[RecordKind, int], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"records": {kind.name: count for kind, count in counts.items()}})
+        return
     for kind, count in counts.items():
         if kind is not COUNTER:
             print(f"{kind.name:<12} {count:>10}")

@@ -12,6 +12,7 @@ from shared_context_server.cli.hub.calls import call
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Quiet
 from shared_context_server.cli.show.values import note, print_json, show_agent, without_success
 from shared_context_server.cli.texts import read_object, read_text
+from shared_context_server.overseer import mark_kind
 from shared_context_server.remote import exits
 
 
@@ -36,7 +37,10 @@ def post(
     ] = Visibility.PUBLIC,
     kind: Annotated[
         str | None,
-        Parameter(help="Its `type` in the metadata, such as decision, question, advice or stop."),
+        Parameter(
+            help="Its `type` in the metadata, such as decision or question. advice, redirect and "
+            "stop are an overseer's."
+        ),
     ] = None,
     metadata: Annotated[str | None, Parameter(help="A JSON object.")] = None,
     parent: Annotated[int | None, Parameter(help="Id of the message it answers.")] = None,
@@ -55,7 +59,7 @@ def post(
         raise CommandFailed("The message is empty.", exit_code=exits.USAGE)
     given = read_object(metadata, "--metadata")
     if kind is not None:
-        given = {**(given or {}), "type": kind}
+        given = {**(given or {}), **mark_kind(kind)}
     with hub_options.open_hub() as hub:
         answer = call(
             hub,

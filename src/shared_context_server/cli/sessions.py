@@ -35,10 +35,10 @@ class WhichSessions(StrEnum):
 _COLUMNS = (
     Column("session", lambda one: one["session_id"]),
     Column("status", lambda one: show_cell(one["status"])),
-    Column("messages", lambda one: str(one["message_count"]), is_right=True),
-    Column("unread", lambda one: str(one["unread"]), is_right=True),
-    Column("last activity", lambda one: show_age(one["last_activity"])),
-    Column("created by", lambda one: show_agent(one["created_by"])),
+    Column("messages", lambda one: str(one["message_count"]), is_right=True, rank=2),
+    Column("unread", lambda one: str(one["unread"]), is_right=True, rank=3),
+    Column("last activity", lambda one: show_age(one["last_activity"]), rank=1),
+    Column("created by", lambda one: show_agent(one["created_by"]), rank=4),
     Column("purpose", lambda one: show_cell(one["purpose"]), is_wide=True),
 )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.calls import call, list_pages
 from shared_context_server.cli.hub.options import AsJson, HubOptions, Limit, Quiet
 from shared_context_server.cli.show.tables import Column, print_table, tell_more
@@ -45,15 +46,19 @@ Session = Annotated[str, Parameter(help="Id of the session.")]
 _COLUMNS = (
     Column("id", lambda one: str(one["id"]), is_right=True),
     Column("state", lambda one: show_cell(one["state"])),
-    Column("priority", lambda one: str(one["priority"]), is_right=True),
-    Column("claimed by", lambda one: show_agent(one["claimed_by"]) if one["claimed_by"] else "-"),
-    Column("time left", lambda one: show_left(one["expires_at"])),
-    Column("depends on", lambda one: ",".join(map(str, one["depends_on"])) or "-"),
+    Column("priority", lambda one: str(one["priority"]), is_right=True, rank=4),
+    Column(
+        "claimed by",
+        lambda one: show_agent(one["claimed_by"]) if one["claimed_by"] else "-",
+        rank=1,
+    ),
+    Column("time left", lambda one: show_left(one["expires_at"]), rank=2),
+    Column("depends on", lambda one: ",".join(map(str, one["depends_on"])) or "-", rank=3),
     Column("title", lambda one: show_cell(one["title"]), is_wide=True),
 )
 
 
-@app.command(name="list")
+@app.command(name="list", help_epilogue=end_of_help("tasks list"))
 def list_(
     session: Session,
     hub_options: HubOptions = HubOptions(),  # noqa: B008 - frozen
@@ -81,7 +86,7 @@ def list_(
         tell_more(answer)
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("tasks add"))
 def add(
     session: Session,
     *title: Annotated[str, Parameter(help="What is to be done, in one line.")],
@@ -110,7 +115,7 @@ def add(
     _print_task(answer["task"], quiet=quiet, as_json=as_json)
 
 
-@app.command
+@app.command(help_epilogue=end_of_help("tasks done"))
 def done(
     session: Session,
     task: Annotated[int, Parameter(help="Id of the task.")],

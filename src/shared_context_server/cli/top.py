@@ -15,9 +15,16 @@ from rich.live import Live
 from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.fleet import keyboard
 from shared_context_server.cli.fleet.keyboard import Keyboard, open_keyboard
-from shared_context_server.cli.fleet.rows import FleetRow, Order, count_rows, make_rows, sort_rows
+from shared_context_server.cli.fleet.rows import (
+    FleetRow,
+    Order,
+    count_rows,
+    describe_counts,
+    make_rows,
+    sort_rows,
+)
 from shared_context_server.cli.fleet.screen import View, draw, make_table
-from shared_context_server.cli.hub.calls import Hub, list_pages
+from shared_context_server.cli.hub.calls import Hub, list_fleet, list_pages
 from shared_context_server.cli.hub.options import AsJson, HubOptions
 from shared_context_server.cli.show.values import is_terminal, print_json, show_duration
 from shared_context_server.remote import exits
@@ -46,7 +53,8 @@ def top(
     once: Annotated[bool, Parameter(negative="", help="Print them once and end.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show what each agent does, whom it waits for, what it holds, and when it was last seen.
+    """Show what each agent does and since when, its tasks, leases and unread messages, and whom it
+    waits for.
 
     Live on a terminal: q ends, s, a and l sort by state, agent and last seen, the arrow keys scroll,
     space pauses. Anywhere else, and with --once, the fleet is printed once.
@@ -61,16 +69,21 @@ def top(
             print_json({"agents": fleet.agents})
         elif not is_terminal():
             for row in rows:
-                seen = show_duration(row.silent_s)
-                cells = (row.agent, row.doing, seen, row.waits_for, row.holds, row.text)
-                print("\t".join(cell or "-" for cell in cells))
+                print("\t".join(cell or "-" for cell in _list_cells(row)))
         elif once or console.is_dumb_terminal:
-            console.print(count_rows(rows), style="bold")
-            console.print(make_table(rows, is_narrow=False))
+            console.print(fleet.counts, style="bold")
+            console.print(make_table(rows, console.width))
         else:
-            view = View(hub.place, rows, sort)
+            view = View(hub.place, rows, fleet.counts, sort)
             return _run_live(fleet, view, console, interval)
     return exits.DONE
+
+
+def _list_cells(row: FleetRow) -> tuple[str, ...]:
+    unread = "" if row.unread is None else str(row.unread)
+    seen, since = show_duration(row.silent_s), show_duration(row.since_s)
+    now = (row.agent, row.doing, seen, row.waits_for, row.holds, row.text)
+    return (*now, unread, row.tasks, since)
 
 
 class _Fleet:
@@ -81,14 +94,24 @@ class _Fleet:
         self._session_id = session_id
         self._limit = limit
         self.agents: list[dict[str, Any]] = []
+        self.counts = ""
 
     def read(self) -> list[FleetRow]:
         """Look once. Raises CommandFailed."""
-        answer = list_pages(
-            self._hub, "list_agents", "agents", self._limit, session_id=self._session_id
-        )
+        answer = list_fleet(self._hub, self._limit)
         self.agents = [one for one in answer["agents"] if not self._is_own(one)]
-        return make_rows(self.agents)
+        if self._session_id is not None:
+            names = self._list_names(self._session_id)
+            self.agents = [one for one in self.agents if one["agent_id"] in names]
+        rows = make_rows(self.agents)
+        is_all = answer["next_cursor"] is None
+        self.counts = count_rows(rows) if is_all else describe_counts(answer["counts"])
+        return rows
+
+    def _list_names(self, session_id: str) -> set[str]:
+        """The agents of a session."""
+        found = list_pages(self._hub, "list_agents", "agents", self._limit, session_id=session_id)
+        return {one["agent_id"] for one in found["agents"]}
 
     def _is_own(self, agent: dict[str, Any]) -> bool:
         return bool(
@@ -122,6 +145,7 @@ def _run_live(fleet: _Fleet, view: View, console: Console, interval_s: float) ->
 def _look(fleet: _Fleet, view: View) -> None:
     try:
         view.rows = fleet.read()
+        view.counts = fleet.counts
         view.trouble = ""
     except CommandFailed as exc:
         view.trouble = str(exc)

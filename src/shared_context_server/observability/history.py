@@ -10,11 +10,29 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from prometheus_client.metrics_core import Metric
+if TYPE_CHECKING:  # commands on a data dir do not need it
+    from prometheus_client.metrics_core import Metric
 
-from shared_context_server.observability.metrics import BUCKETS_S
-
+BUCKETS_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    120.0,
+)
+"""The buckets of durations; the last one has no end."""
 MINUTES = 60
 SAMPLE_INTERVAL_S = 15.0
 MINUTE = timedelta(minutes=1)

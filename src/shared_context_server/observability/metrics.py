@@ -8,24 +8,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
 from shared_context_server import __version__
-
-BUCKETS_S = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-    120.0,
-)
+from shared_context_server.observability.history import BUCKETS_S
 
 STORE_GAUGES = {
     "scs_writer_queue_depth": "Writes that wait for the writer thread of SQLite.",

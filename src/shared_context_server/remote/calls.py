@@ -79,14 +79,23 @@ def call_tools(
         raise read_error(status, b"") from None
 
 
-def _request(access: Access, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+def get_json(access: Access, path: str, deadline: float) -> dict[str, Any]:
+    """Read a JSON object with GET. Raises as call_tools does."""
+    status, body = _request(access, path, None, deadline)
+    if status != _OK:
+        raise read_error(status, body)
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError):
+        raise read_error(status, b"") from None
+
+
+def _request(access: Access, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes]:
+    """Send a POST with this body, or a GET. Return the status and the answer's body."""
     is_tls, host, port, name, prefix = split_url(access.url)
-    headers = {
-        "Host": name,
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        **access.headers,
-    }
+    headers = {"Host": name, **access.headers}
+    if body is not None:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     lines = "".join(f"{field}: {value}\r\n" for field, value in headers.items())
     # As bytes, since text is passed through the codec for international names, a slow import.
     address: Any = (host.encode() if host.isascii() else host, port)
@@ -95,7 +104,9 @@ def _request(access: Access, path: str, body: bytes, deadline: float) -> tuple[i
             import ssl  # noqa: PLC0415 - usually not needed
 
             connection = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
-        connection.sendall(f"POST {prefix}{path} HTTP/1.0\r\n{lines}\r\n".encode("latin-1") + body)
+        method = "GET" if body is None else "POST"
+        head = f"{method} {prefix}{path} HTTP/1.0\r\n{lines}\r\n"
+        connection.sendall(head.encode("latin-1") + (body or b""))
         answer = bytearray()
         while True:
             connection.settimeout(_left(deadline))
@@ -105,8 +116,8 @@ def _request(access: Access, path: str, body: bytes, deadline: float) -> tuple[i
             answer += chunk
             if len(answer) > MAX_ANSWER_BYTES:
                 raise CallError(0, "The answer is too large.")
-    head, _, content = bytes(answer).partition(b"\r\n\r\n")
-    words = head.split(b" ", 2)
+    first, _, content = bytes(answer).partition(b"\r\n\r\n")
+    words = first.split(b" ", 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise CallError(0, "The answer is no HTTP.")
     return int(words[1]), content

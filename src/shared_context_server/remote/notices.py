@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared_context_server.display import show_name, show_single_line
+from shared_context_server.overseer import find_kind
 from shared_context_server.remote.client_event import read_client_event
 from shared_context_server.remote.hook_options import WAKES, HookOptions
 
@@ -26,13 +27,15 @@ Message = dict[str, Any]
 
 
 def show_message(message: Message, max_chars: int = MAX_CHARS) -> str:
-    """The message on one line."""
+    """The message on one line, with its kind if a person directs the agents by it."""
     content = str(message["content"])
     shown = show_single_line(content[:max_chars])
     cut = "" if len(content) <= max_chars else f" … ({len(content)} characters)"
     to = "" if message["visibility"] == "public" else f" ({message['visibility']})"
+    kind = find_kind(message.get("metadata") or {})
+    label = f" [{kind}]" if kind else ""
     name = show_name(str(message["sender"]))
-    return f"{message['session_id']} #{message['seq']} {name}{to}: {shown}{cut}"
+    return f"{message['session_id']} #{message['seq']} {name}{to}{label}: {shown}{cut}"
 
 
 def show_message_json(message: Message, max_chars: int = MAX_CHARS) -> str:

@@ -20,7 +20,11 @@ from shared_context_server.errors import (
 )
 from shared_context_server.rest.calls import MAX_CALLS
 from shared_context_server.rest.events import EVENTS_PATH, LAST_EVENT_ID, MAX_EVENT_ID
+from shared_context_server.rest.fleet import FLEET_PATH, MAX_LISTED
+from shared_context_server.services.fleet import DEFAULT_LISTED
+from shared_context_server.tools.fleet import FleetPage
 from shared_context_server.tools.registry import Tool
+from shared_context_server.tools.schemas import output_schema
 
 JsonObject = dict[str, Any]
 
@@ -120,6 +124,7 @@ def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool
     }
     paths[BATCH_PATH] = {"post": _batch_operation()}
     paths[EVENTS_PATH] = {"get": _events_operation()}
+    paths[FLEET_PATH] = {"get": _fleet_operation()}
     paths |= _probe_paths(is_metrics_public)
     return {
         "openapi": "3.1.0",
@@ -135,7 +140,7 @@ def openapi_document(tools: Iterable[Tool[Any, Any]], *, is_metrics_public: bool
         "tags": [
             {"name": "tools", "description": "The same tools as over MCP."},
             {"name": "events", "description": "What happens, told as it happens."},
-            {"name": "service", "description": "About the server itself."},
+            {"name": "service", "description": "About the server and its agents."},
         ],
         "paths": paths,
         "components": {
@@ -231,6 +236,44 @@ def _events_operation() -> JsonObject:
             **_error_references(
                 "Invalid", "Unauthenticated", "Denied", "NotFound", "Failed", "Unavailable"
             ),
+        },
+    }
+
+
+def _fleet_operation() -> JsonObject:
+    return {
+        "operationId": "fleet",
+        "summary": "See what every agent does",
+        "description": (
+            "The agents that were seen within the last day, blocked and silent ones first: what each "
+            "does and since when, whom it waits for, what it holds, its tasks, and how many messages "
+            "of its session it has not read. As the first page of the dashboard."
+        ),
+        "tags": ["service"],
+        "parameters": [
+            {
+                "name": "limit",
+                "in": "query",
+                "schema": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": MAX_LISTED,
+                    "default": DEFAULT_LISTED,
+                },
+            },
+            {
+                "name": "cursor",
+                "in": "query",
+                "description": "next_cursor of the page before.",
+                "schema": {"type": "string"},
+            },
+        ],
+        "responses": {
+            "200": {
+                "description": "One page.",
+                "content": {"application/json": {"schema": output_schema(FleetPage)}},
+            },
+            **_error_references("Invalid", "Unauthenticated", "Denied", "Failed", "Unavailable"),
         },
     }
 

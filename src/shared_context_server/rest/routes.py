@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
 from shared_context_server.rest.events import EVENTS_PATH, EventsEndpoint
+from shared_context_server.rest.fleet import FLEET_PATH, FleetEndpoint
 from shared_context_server.rest.openapi import (
     BATCH_PATH,
     TOOL_PATH,
@@ -50,6 +51,7 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
         Route(TOOL_PATH, ToolEndpoint(dispatcher), methods=["POST"]),
         Route(BATCH_PATH, BatchEndpoint(dispatcher), methods=["POST"]),
         Route(EVENTS_PATH, EventsEndpoint(services), methods=["GET"]),
+        Route(FLEET_PATH, FleetEndpoint(services), methods=["GET"]),
         Route("/health", health_endpoint(), methods=["GET"]),
         Route("/ready", ReadyEndpoint(Readiness(services.store)), methods=["GET"]),
         Route(METRICS_PATH, MetricsEndpoint(services, metrics), methods=["GET"]),

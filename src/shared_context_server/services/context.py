@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.limits import RateLimits
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.events.bus import Bus
+from shared_context_server.observability.history import History
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
@@ -17,9 +17,6 @@ from shared_context_server.services.slots import Slots
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
-
-if TYPE_CHECKING:  # it brings prometheus_client, which commands on a data dir do not need
-    from shared_context_server.observability.history import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ that nothing that is written in a message or a name looks like a message of some
 Metadata that the digest understands, on the message it belongs to:
 - decision: `"type": "decision"`, or `"decision"` set to true or a text;
 - question: `"type": "question"`, or `"question"` set to true or a text. It counts as answered
-  once a later message has it as parent_message_id, or names its id in `"answers"`.
+  once a later message has it as parent_message_id, or names its id in `"answers"`;
+- what a person directs: `"overseer": "stop"`, see overseer.py. It stands behind the sender.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from functools import partial
 from shared_context_server import policy
 from shared_context_server.display import show_line, show_name, show_text
 from shared_context_server.models import Caller, Message
+from shared_context_server.overseer import find_kind
 from shared_context_server.services.context import Services
 from shared_context_server.services.messages import require_cursor
 from shared_context_server.storage.contract import MessageQuery, SenderCount
@@ -122,7 +124,9 @@ def _section(title: str, messages: list[Message]) -> list[str]:
 
 
 def _prefix(message: Message) -> str:
-    return f"#{message.seq} {show_name(message.sender)}: "
+    kind = find_kind(message.metadata)
+    label = f" [{kind}]" if kind else ""
+    return f"#{message.seq} {show_name(message.sender)}{label}: "
 
 
 def _is_marked(message: Message, kind: str) -> bool:

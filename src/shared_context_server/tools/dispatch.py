@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from opentelemetry.trace import Span
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -28,7 +28,6 @@ from shared_context_server.errors import (
 from shared_context_server.json_size import MAX_VALUES, count_values, has_too_many_values
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.observability.metrics import Metrics
 from shared_context_server.observability.request_ids import name_request
 from shared_context_server.observability.traces import (
     Traces,
@@ -77,6 +76,12 @@ class Outcome:
         return write_json(self.body)
 
 
+class CallObserver(Protocol):
+    """Counts the calls of tools, as the metrics do."""
+
+    def observe(self, tool: str, status: int, seconds: float) -> None: ...
+
+
 class Dispatcher:
     """Calls tools by name, for all surfaces of one server."""
 
@@ -84,13 +89,13 @@ class Dispatcher:
         self,
         services: Services,
         tools: Iterable[Tool[Any, Any]],
-        metrics: Metrics,
+        observer: CallObserver | None = None,
         traces: Traces | None = None,
     ) -> None:
         self.services = services
         self.tools: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in tools}
         self.traces = traces or Traces()
-        self._metrics = metrics
+        self._observer = observer
 
     async def call(
         self,
@@ -136,8 +141,9 @@ class Dispatcher:
             error = name_request(InternalError("The server failed at this call."))
             _log.exception("tool failed", tool=name, request_id=error.details["request_id"])
             outcome = failure(error)
-        label = UNKNOWN_TOOL if tool is None else name
-        self._metrics.observe(label, outcome.status, time.perf_counter() - started)
+        if self._observer is not None:
+            label = UNKNOWN_TOOL if tool is None else name
+            self._observer.observe(label, outcome.status, time.perf_counter() - started)
         return outcome
 
     async def _run(

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared_context_server.models import Ack, Message, Visibility
+from shared_context_server.overseer import find_kind
 
 MAX_SHOWN_CHARS = 3000
 EXCERPT_CHARS = 90
-OVERSEER = "overseer"
-OVERSEER_KINDS = ("advice", "redirect", "stop")
 HUES = 8  # classes of colours for names, in ui.css
 
 _VISIBILITY = {
@@ -73,7 +72,6 @@ def view_message(
 ) -> MessageView:
     """Return the message as it is shown; `is_whole`: with all of its content."""
     is_cut = not is_whole and len(message.content) > MAX_SHOWN_CHARS
-    said = message.metadata.get(OVERSEER)
     parent_id = message.parent_message_id
     return MessageView(
         message=message,
@@ -81,7 +79,7 @@ def view_message(
         content=message.content[:MAX_SHOWN_CHARS] if is_cut else message.content,
         is_cut=is_cut,
         visibility=_VISIBILITY[message.visibility],
-        overseer=said if isinstance(said, str) and said in OVERSEER_KINDS else "",
+        overseer=find_kind(message.metadata),
         task=_read_task(message),
         asks_ack=message.ack is Ack.REQUIRED,
         is_ack=message.ack is Ack.GIVEN,

@@ -10,14 +10,14 @@ from functools import partial
 from sse_starlette import ServerSentEvent
 from starlette.responses import Response
 
-from shared_context_server import policy
+from shared_context_server import overseer, policy
 from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import EventKind, Message, SessionStatus, SessionSummary
 from shared_context_server.services import feeds, session_log
 from shared_context_server.services.session_log import LogFilter
 from shared_context_server.ui.live import REFRESH, LiveResponse, make_event
 from shared_context_server.ui.log_filters import SINCE, read_filter, read_number
-from shared_context_server.ui.messages import OVERSEER_KINDS, view_message, view_messages
+from shared_context_server.ui.messages import view_message, view_messages
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.timeline import SPANS, make_timeline
 
@@ -80,7 +80,7 @@ async def show_session(page: PageRequest) -> Response:
         live_events="message",
         since_options=[("", "Any time"), *((name, label) for name, (label, _) in SINCE.items())],
         kinds=KINDS,
-        overseer_kinds=OVERSEER_KINDS,
+        overseer_kinds=overseer.KINDS,
         may_write=_may_post(page, summary),
         may_control=caller.is_admin or caller.agent_id == summary.session.created_by,
         timeline_address=page.address(f"{path}/timeline", span=page.query.get("span")),

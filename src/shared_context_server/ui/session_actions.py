@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Permission, Session
+from shared_context_server.overseer import KINDS, mark_kind
 from shared_context_server.services import session_log, sessions
 from shared_context_server.tools.written import write_messages
 from shared_context_server.ui.log_filters import read_number
 from shared_context_server.ui.markdown_export import write_head, write_message
-from shared_context_server.ui.messages import OVERSEER, OVERSEER_KINDS
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.problems import CallFailed, Problem
 from shared_context_server.ui.session import SESSION_PATH, empty_post, get_summary
@@ -49,7 +49,7 @@ async def post_message(page: PageRequest) -> Response:
 def _read_post(form: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of add_message. Raises InvalidArgument."""
     kind, to = form.get("kind", PLAIN), form.get("to", "").strip()
-    if kind not in (PLAIN, *OVERSEER_KINDS):
+    if kind not in (PLAIN, *KINDS):
         raise InvalidArgument("kind is not one of the form's.", field="kind")
     is_private = form.get("private") == "on"
     if is_private and not to:
@@ -65,7 +65,7 @@ def _read_post(form: Mapping[str, str]) -> dict[str, Any]:
         "content": f"@{to} {text}" if to and not is_private else text,
         "visibility": "private" if is_private else "public",
         "recipients": [to] if to else [],
-        "metadata": {} if kind == PLAIN else {OVERSEER: kind},
+        "metadata": {} if kind == PLAIN else mark_kind(kind),
         "parent_message_id": read_number(form, "reply_to"),
         "idempotency_key": form.get("key") or None,
     }
@@ -86,7 +86,7 @@ async def _show_post_form(
         sent_seq=sent_seq,
         given_post=empty_post() | dict(given),
         post_key=secrets.token_hex(16),
-        overseer_kinds=OVERSEER_KINDS,
+        overseer_kinds=KINDS,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import termios
 import tty
@@ -27,16 +28,21 @@ _READ_BYTES = 64
 
 
 class Keyboard:
-    """`wait` also works without a terminal: then it only waits."""
+    """`wait` also works without a terminal: then it only waits. `resized` can be read when the size of
+    the terminal has changed."""
 
-    def __init__(self, descriptor: int | None) -> None:
+    def __init__(self, descriptor: int | None, resized: int | None = None) -> None:
         self._descriptor = descriptor
+        self._resized = resized
 
     def wait(self, timeout_s: float) -> str | None:
-        """Return the next key, or None if there is none in time. Several keys at once count as one."""
-        readable = [] if self._descriptor is None else [self._descriptor]
+        """Return the next key, or None if there is none in time, or the terminal was resized. Several
+        keys at once count as one."""
+        readable = [one for one in (self._descriptor, self._resized) if one is not None]
         ready, _, _ = select.select(readable, [], [], timeout_s)
-        if not ready or self._descriptor is None:
+        if self._resized in ready:
+            os.read(self._resized, _READ_BYTES)
+        if self._descriptor not in ready:
             return None
         data = os.read(self._descriptor, _READ_BYTES)
         if not data:
@@ -54,8 +60,25 @@ def open_keyboard() -> Generator[Keyboard]:
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
+    with _watch_size() as resized:
+        try:
+            tty.setcbreak(descriptor)
+            yield Keyboard(descriptor, resized)
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _watch_size() -> Generator[int]:
+    """A descriptor that can be read when the size of the terminal has changed, for a with block."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # when it is full there is something to read anyway
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGWINCH, lambda *_: None)  # without one nothing is written
     try:
-        tty.setcbreak(descriptor)
-        yield Keyboard(descriptor)
+        yield reader
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(reader)
+        os.close(writer)

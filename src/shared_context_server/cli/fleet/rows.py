@@ -1,9 +1,9 @@
-"""Make rows of the fleet from the answer of list_agents."""
+"""Make rows of the fleet from the server's answer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,18 +15,8 @@ from shared_context_server.cli.show.values import (
     show_duration,
 )
 
-SILENT_AFTER_S = 300.0  # as list_agents, which calls an agent active for so long
-
-
-class Doing(StrEnum):
-    """What an agent does, in the order of what needs attention."""
-
-    BLOCKED = "blocked"
-    WAITING = "waiting"
-    WORKING = "working"
-    IDLE = "idle"
-    DONE = "done"
-    SILENT = "silent"
+ACTIVITIES = ("blocked", "silent", "waiting", "working", "idle", "away")
+"""What an agent does, in the order of what needs attention; as models.Activity."""
 
 
 class Order(StrEnum):
@@ -37,35 +27,48 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FleetRow:
-    """One thread of an agent. All texts are on one line and without control characters."""
+    """One thread of an agent. All texts are on one line and without control characters. `since_s`: how
+    long it has been doing so. `unread`: None if the agent stores no cursor."""
 
     agent: str
-    doing: Doing
+    doing: str
+    since_s: float
     silent_s: float
     waits_for: str
     holds: str
+    tasks: str
+    unread: int | None
     text: str
+
+    @property
+    def held(self) -> str:
+        """Tasks and leases."""
+        return ", ".join(filter(None, (self.tasks, self.holds)))
+
+    @property
+    def now(self) -> str:
+        """What it waits for, and what it says of itself."""
+        return " · ".join(filter(None, (self.waits_for, self.text)))
 
 
 _ORDERS: dict[Order, Callable[[FleetRow], Any]] = {
-    Order.STATE: lambda row: (list(Doing).index(row.doing), row.silent_s),
+    Order.STATE: lambda row: (_rank(row.doing), row.silent_s),
     Order.AGENT: lambda row: row.agent,
     Order.SEEN: lambda row: row.silent_s,
 }
 
 
+def _rank(doing: str) -> int:
+    return ACTIVITIES.index(doing) if doing in ACTIVITIES else len(ACTIVITIES)
+
+
 def make_rows(agents: Iterable[dict[str, Any]]) -> list[FleetRow]:
-    """One row for each thread of each agent."""
-    agents = list(agents)
-    holders = {
-        (held["session_id"], held["name"]): (show_agent(one["agent_id"]), held["expires_at"])
-        for one in agents
-        for held in one["holds"]
-    }
+    """One row for each thread of each agent. The tasks and the unread messages are the agent's, and
+    stand in the first row of it."""
     return [
-        _make_row(one, thread, holders)
+        _make_row(one, thread, is_first=number == 0)
         for one in agents
-        for thread in (one, *one["other_instances"])
+        for number, thread in enumerate((one, *one["other_instances"]))
     ]
 
 
@@ -74,53 +77,42 @@ def sort_rows(rows: Iterable[FleetRow], order: Order) -> list[FleetRow]:
 
 
 def count_rows(rows: Iterable[FleetRow]) -> str:
+    """How many threads do what, in words."""
+    return describe_counts(Counter(row.doing for row in rows))
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
     """How many do what, in words."""
-    counts = Counter(row.doing for row in rows)
-    return ", ".join(f"{counts[doing]} {doing}" for doing in Doing if counts[doing]) or "no agents"
+    told = [f"{counts[doing]} {doing}" for doing in ACTIVITIES if counts.get(doing)]
+    return ", ".join(told) or "no agents"
 
 
-def _make_row(
-    agent: dict[str, Any],
-    thread: dict[str, Any],
-    holders: dict[tuple[str | None, str], tuple[str, str]],
-) -> FleetRow:
-    silent_s = seconds_since(thread["last_seen"])
-    waits_for = thread["waits_for"]
-    holder = None
-    if waits_for is not None and waits_for["kind"] == "lease":
-        holder = holders.get((waits_for["session_id"], waits_for["name"]))
-    instance = thread.get("instance", "")
+def _make_row(agent: dict[str, Any], thread: dict[str, Any], *, is_first: bool) -> FleetRow:
+    instance = thread.get("instance", "")  # left out if it is empty
     held = [one for one in agent["holds"] if one.get("instance", "") == instance]
+    tasks = agent["tasks"] if is_first else []
     return FleetRow(
         agent=show_agent(agent["agent_id"], instance),
-        doing=_find_doing(thread, is_blocked=holder is not None, silent_s=silent_s),
-        silent_s=silent_s,
-        waits_for=_describe_waiting(waits_for, holder),
+        doing=show_cell(thread["activity"]),
+        since_s=seconds_since(thread["doing_since"]),
+        silent_s=seconds_since(thread["last_seen"]),
+        waits_for=_describe_waiting(thread["waits_for"], thread["blocked_by"]),
         holds=", ".join(f"{show_cell(one['name'])} {_left(one['expires_at'])}" for one in held),
+        tasks=", ".join(f"#{one['task_id']} {show_cell(one['title'])}" for one in tasks),
+        unread=agent["unread"] if is_first else None,
         text=show_cell(thread["status"] or thread["last_action"]),
     )
 
 
-def _find_doing(thread: dict[str, Any], *, is_blocked: bool, silent_s: float) -> Doing:
-    """What the server knows counts more than what an agent has said of itself."""
-    if is_blocked:
-        return Doing.BLOCKED
-    if thread["waits_for"] is not None:
-        return Doing.WAITING
-    if silent_s > SILENT_AFTER_S:
-        return Doing.SILENT
-    return Doing(thread["state"] or Doing.WORKING)
-
-
-def _describe_waiting(waits_for: dict[str, Any] | None, holder: tuple[str, str] | None) -> str:
+def _describe_waiting(waits_for: dict[str, Any] | None, holder: dict[str, Any] | None) -> str:
     if waits_for is None:
         return ""
     words = show_cell(" ".join(filter(None, (waits_for["kind"], waits_for["name"]))))
     if holder is None:
         session_id = waits_for["session_id"]
         return words if session_id is None else f"{words} in {show_cell(session_id)}"
-    name, expires_at = holder
-    return f"{words} of {name} ({_left(expires_at)} left)"
+    name = show_agent(holder["holder"], holder.get("instance", ""))
+    return f"{words} of {name} ({_left(holder['expires_at'])} left)"
 
 
 def _left(expires_at: str) -> str:

@@ -48,6 +48,9 @@ class Hub(Protocol):
         """Call tools in order, at most 100. Return their answers, also those of calls that have
         failed (`success`). Raises CommandFailed if the server cannot be asked."""
 
+    def get_fleet(self, limit: int, cursor: str | None) -> Answer:
+        """One page of what the agents do. Raises CommandFailed."""
+
     def follow(
         self, session_id: str | None, last_id: int | None, note: Callable[[str], None]
     ) -> AbstractContextManager[Iterator[StreamEvent]]:
@@ -96,6 +99,18 @@ def make_failure(message: str, code: str, suggestion: str = "") -> CommandFailed
     return CommandFailed(message, _HINTS.get(code, suggestion), exit_code)
 
 
+def list_fleet(hub: Hub, limit: int) -> Answer:
+    """Collect what up to `limit` agents do, as one page."""
+    found: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = hub.get_fleet(min(limit - len(found), _FLEET_PAGE), cursor)
+        found += page["agents"]
+        cursor = page["next_cursor"]
+        if cursor is None or len(found) >= limit or not page["agents"]:
+            return {**page, "agents": found, "count": len(found)}
+
+
 def list_pages(hub: Hub, tool: str, items: str, limit: int, /, **arguments: Any) -> Answer:
     """Collect up to `limit` items of a tool that answers in pages, in an answer like that of one
     page. `next_cursor` says whether there are more."""
@@ -111,6 +126,7 @@ def list_pages(hub: Hub, tool: str, items: str, limit: int, /, **arguments: Any)
             return {**page, items: found} | ({"count": len(found)} if "count" in page else {})
 
 
+_FLEET_PAGE = 1000
 _PAGE_LIMITS = {
     "list_sessions": 200,
     "list_agents": 1000,

@@ -1,4 +1,4 @@
-"""Calls tools on a data dir without a running server: opens the server in this process."""
+"""Calls tools on a data dir without a running server: opens the parts of one in this process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from shared_context_server.cli.options import load_options
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import SharedContextError
 from shared_context_server.models import Event, EventKind, Message
+from shared_context_server.parts import Parts, open_parts
 from shared_context_server.remote import exits
 from shared_context_server.remote.events import LogSetBack, StreamEvent
-from shared_context_server.server import Server, open_server
 from shared_context_server.services import feeds
+from shared_context_server.services.fleet import get_fleet
 from shared_context_server.settings import LogLevel, Settings
 from shared_context_server.storage import find_schema_status
+from shared_context_server.tools.fleet import describe_fleet
 from shared_context_server.tools.messages import MessageItem
 
 _MESSAGE = TypeAdapter(MessageItem)
@@ -40,13 +42,13 @@ _END_S = 5.0
 
 
 class LocalHub:
-    """A server in a thread of this process. Other processes may use the data dir at the same time."""
+    """The parts of a server, in a thread of this process. Others may use the data dir meanwhile."""
 
     def __init__(
-        self, portal: BlockingPortal, server: Server, connection: Connection, place: str
+        self, portal: BlockingPortal, parts: Parts, connection: Connection, place: str
     ) -> None:
         self._portal = portal
-        self._server = server
+        self._parts = parts
         self._connection = connection
         self.place = place
 
@@ -58,16 +60,21 @@ class LocalHub:
         return [self._call(tool, arguments) for tool, arguments in calls]
 
     def _call(self, tool: str, arguments: dict[str, Any]) -> Answer:
-        run = partial(self._server.dispatcher.call, tool, arguments, self._connection)
+        run = partial(self._parts.dispatcher.call, tool, arguments, self._connection)
         answer: Answer = json.loads(self._portal.call(run).json())
         return answer
+
+    def get_fleet(self, limit: int, cursor: str | None) -> Answer:
+        services, caller = self._parts.services, self._connection.caller
+        read = partial(get_fleet, services, caller, limit=limit, cursor=cursor)
+        return describe_fleet(self._portal.call(read))
 
     @contextmanager
     def follow(
         self, session_id: str | None, last_id: int | None, note: Callable[[str], None]
     ) -> Generator[Iterator[StreamEvent]]:
         feed = self._portal.call(self._open_feed, session_id, last_id)
-        stream = feeds.stream(self._server.services, self._connection.caller, feed)
+        stream = feeds.stream(self._parts.services, self._connection.caller, feed)
         items = _Items()
         pumping = self._portal.start_task_soon(items.take_all, stream)
         try:
@@ -77,7 +84,7 @@ class LocalHub:
             items.has_ended.wait(_END_S)
 
     async def _open_feed(self, session_id: str | None, last_id: int | None) -> feeds.Feed:
-        services, caller = self._server.services, self._connection.caller
+        services, caller = self._parts.services, self._connection.caller
         if session_id is None:
             return await feeds.open_all_sessions_feed(services, caller, last_id)
         return await feeds.open_session_feed(services, caller, session_id, last_id)
@@ -140,10 +147,10 @@ def open_local_hub(data_dir: Path, agent_id: str) -> Generator[LocalHub]:
     failure: BaseException | None = None
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_server(settings)) as server,
+        portal.wrap_async_context_manager(open_parts(settings)) as parts,
     ):
         try:
-            yield LocalHub(portal, server, portal.call(_connect, server, agent_id), place)
+            yield LocalHub(portal, parts, portal.call(_connect, parts, agent_id), place)
         # Raised below: the task groups of an open server would wrap it.
         except BaseException as exc:  # noqa: BLE001 - see above
             failure = exc
@@ -167,10 +174,10 @@ def _require_schema(settings: Settings) -> None:
         )
 
 
-async def _connect(server: Server, agent_id: str) -> Connection:
+async def _connect(parts: Parts, agent_id: str) -> Connection:
     """The connection of the operator, with the admin's key, which this process can read."""
     connection = await connect_local_client(
-        server.services.identity,
+        parts.services.identity,
         agent_id=agent_id,
         agent_type=AGENT_TYPE,
         fields=_NAME_OPTIONS,

@@ -5,17 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TypeVar
+from urllib.parse import quote
 
 from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.hub.calls import Answer, Call, make_failure
 from shared_context_server.remote import exits
 from shared_context_server.remote.access import Access, AccessError
-from shared_context_server.remote.calls import CallError, call_tools
+from shared_context_server.remote.calls import CallError, call_tools, get_json
 from shared_context_server.remote.events import EventStream, StreamEvent
+
+T = TypeVar("T")
 
 CALL_S = 30.0
 LONGEST_PAUSE_S = 2.0  # between attempts: a person is looking
 _CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED"}
+_MISSING = 404
+_OLD_HINT = "It may be a server of another version: `scs doctor` compares them."
 _TRANSPORT_HINT = "Is it a Shared Context Server? `scs status` shows which one is found."
 
 
@@ -36,17 +42,26 @@ class HttpHub:
         return self._access.agent_id or ""
 
     def call_all(self, calls: Sequence[Call]) -> list[Answer]:
+        return self._ask(lambda access, deadline: call_tools(access, calls, deadline))
+
+    def get_fleet(self, limit: int, cursor: str | None) -> Answer:
+        path = f"/fleet?limit={limit}" + ("" if cursor is None else f"&cursor={quote(cursor)}")
+        return self._ask(lambda access, deadline: get_json(access, path, deadline))
+
+    def _ask(self, ask: Callable[[Access, float], T]) -> T:
+        """Ask the server. Raises CommandFailed if it refuses, or cannot be reached."""
         try:
-            return call_tools(self._access, calls, time.monotonic() + CALL_S)
+            return ask(self._access, time.monotonic() + CALL_S)
         except CallError as exc:
             if exc.code:
                 raise make_failure(str(exc), exc.code) from exc
-            raise CommandFailed(f"{self.place}: {exc}", _TRANSPORT_HINT) from exc
+            hint = _OLD_HINT if exc.status == _MISSING else _TRANSPORT_HINT
+            raise CommandFailed(f"{self.place}: {exc}", hint) from exc
         except OSError as exc:
             place = self.place
             self._refresh()  # for the next call: it may be back on another port
             raise CommandFailed(
-                f"The server at {place} cannot be reached: {exc}.",
+                f"The server at {place} cannot be reached: {exc.strerror or exc}.",
                 "Start it with `scs serve`, or name another with --url or --data-dir.",
             ) from exc
 

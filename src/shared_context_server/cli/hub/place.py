@@ -68,6 +68,12 @@ def find_place(url: str | None, data_dir: str | None, agent_id: str | None) -> P
         if given_url is None and not (found_url and _answers(found_url)):
             if (directory / DATABASE_FILE).exists() or _find(sources, "DATABASE_URL"):
                 return Place(directory, None, agent)
+            if data_dir is not None and found_url is None:
+                raise CommandFailed(
+                    f"There is no database in {directory}, and no server has noted its address there.",
+                    f"`scs serve --data-dir {directory}` starts one; without --data-dir the usual "
+                    "data dir is looked at.",
+                )
             found_url = found_url or DEFAULT_URL
         assert found_url is not None
         found_url = found_url.rstrip("/")

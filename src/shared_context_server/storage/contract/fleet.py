@@ -49,6 +49,17 @@ class SurveyedInstance:
     waits_since: datetime | None
     blocked_by: Lease | None
 
+    @property
+    def doing_since(self) -> datetime:
+        """Since when it does so: waits, is silent, or has said so itself; else when it was last seen."""
+        one = self.instance
+        if one.waits_for is not None and self.waits_since is not None:
+            return self.waits_since
+        is_quiet = self.activity in (Activity.SILENT, Activity.AWAY)
+        if one.since is None or is_quiet or not one.status:
+            return one.last_seen
+        return one.since
+
 
 @dataclass(frozen=True, slots=True)
 class SurveyedAgent:
