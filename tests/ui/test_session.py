@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from shared_context_server.models import InstanceSeen, Waiting
 from shared_context_server.server import Server
 from shared_context_server.services import session_log
+from shared_context_server.steady_time import utc_now
 from shared_context_server.ui.session import PAGE_SIZE
 from tests.rest.conftest import call, client_of, create_session
 from tests.settings import API_KEY
@@ -428,11 +431,22 @@ async def test_the_timeline_has_a_lane_for_each_agent(
     await call(agent, "acquire_lease", session_id=session_id, name="src")
     async with client_of(server, X_API_Key=API_KEY, X_Agent_ID="reviewer") as reviewer:
         await add(reviewer, session_id, "hello")
+    now = utc_now()
+    waits_for = Waiting("lease", session_id, "src")
+    seen = InstanceSeen("reviewer", "", now, "", waits_for, now - timedelta(seconds=425))
+    await server.services.store.agents.note_instances([seen], forget_before=now - timedelta(days=1))
 
     page = await overseer.get(f"/ui/sessions/{session_id}/timeline?span=15m")
+    bar = re.search(r'class="bar-wait" x="([\d.]+)" y="15" width="([\d.]+)"', page.text)
 
     assert 'aria-label="worker-7: 3 messages, 1 lease, 1 task"' in page.text
-    assert 'aria-label="reviewer: 1 message"' in page.text
+    assert (
+        'aria-label="reviewer: 1 message, waiting for the lease src, 7 min so far"' in page.text
+    )
+    assert bar is not None
+    begin, width = float(bar[1]), float(bar[2])
+    assert begin == pytest.approx(1000 * 0.94 * (1 - 425 / 900), abs=5)
+    assert begin + width == pytest.approx(1000 * 0.94, abs=1)
     assert "Holds src" in page.text
     assert "Task 1: done" in page.text
 

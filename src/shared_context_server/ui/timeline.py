@@ -166,7 +166,7 @@ async def _draw_waits(
     scale: _Scale,
     now: datetime,
 ) -> None:
-    """Add what the agents of the session wait for in it now; how long they have waited is not known."""
+    """Add what the agents of the session wait for in it now, and since when."""
     found = await agents.list_agents(
         services, caller, session_id=session_id, limit=MAX_LANES * 2, cursor=None
     )
@@ -181,10 +181,17 @@ async def _draw_waits(
             if waits_for.name and waits_for.kind == "lease":
                 what = f"the lease {waits_for.name}"
             lane = _lane_of(lanes, agent_id)
-            lane.waits_for = what
-            since = max((mark.x for mark in lane.marks), default=scale.x(now) - 40)
-            width = max(scale.x(now) - since, 8)
-            lane.bars.append(Bar(since, width, "wait", f"Waits for {what}"))
+            since = instance.waits_since or instance.last_seen
+            lane.waits_for = f"{what}, {_describe_length(now - since)} so far"
+            bar = _make_bar(scale, since, now, "wait", f"Waits for {lane.waits_for}")
+            lane.bars.append(bar)
+
+
+def _describe_length(length: timedelta) -> str:
+    minutes, seconds = divmod(max(0, int(length.total_seconds())), 60)
+    if minutes < 1:
+        return f"{seconds} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
 
 
 def _make_bar(scale: _Scale, since: datetime, until: datetime, kind: str, title: str) -> Bar:

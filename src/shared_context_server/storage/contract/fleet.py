@@ -38,15 +38,14 @@ class SurveyQuery:
 @dataclass(frozen=True, slots=True)
 class SurveyedInstance:
     """An instance and what it does. `session_id` and `purpose`: the session of its last call that named
-    one; None if the caller may not see that. `waits_since`: when the wait began. `blocked_by`: the
-    lease that it waits for, as somebody else holds it; of a task, the lease of the claim."""
+    one; None if the caller may not see that. `blocked_by`: the lease that it waits for, as somebody else
+    holds it; of a task, the lease of the claim."""
 
     instance: Instance
     agent_type: str
     activity: Activity
     session_id: str | None
     purpose: str | None
-    waits_since: datetime | None
     blocked_by: Lease | None
 
 
