@@ -123,6 +123,37 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     assert "of_agent_id builder-1" in text_of(audit)
 
 
+async def test_a_key_is_rotated_after_a_preview_and_both_work_meanwhile(
+    server: Server, overseer: httpx.AsyncClient, person: httpx.AsyncClient
+) -> None:
+    fields = {"agent_id": "builder-1", "agent_type": "", "permissions": "read"}
+    created = await submit(overseer, "/ui/keys", **fields, expires_in_days="30")
+    old = re.search(r'data-copy="(scs_[^"]+)"', created.text)
+    [record] = await server.services.identity.list_keys()
+    path = f"/ui/keys/rotate?key_id={record.id}"
+    preview = text_of(await overseer.get(path))
+    refused = await submit(person, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    wrong = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="-5")
+    rotated = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    new = re.search(r'data-copy="(scs_[^"]+)"', rotated.text)
+
+    assert "1 new key for builder-1, read; it lives for 30 days, like the old one" in preview
+    assert (refused.status_code, wrong.status_code, rotated.status_code) == (403, 400, 200)
+    assert f"It replaces {record.id} , which works until" in text_of(rotated)
+    assert old is not None
+    assert new is not None
+    for key in (old[1], new[1]):
+        async with client_of(server, X_API_Key=key) as builder:
+            await call(builder, "list_sessions")
+    listed = await overseer.get("/ui/keys")
+    assert listed.text.count("/ui/keys/rotate?") == 1  # of the new one
+    again = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    assert again.status_code == 400
+    assert "Rotate key_" in text_of(again)
+    audit = await overseer.get("/ui/audit?agent_id=overseer&event_type=key_rotated")
+    assert f"replaces {record.id}" in text_of(audit)
+
+
 async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(
     server: Server, overseer: httpx.AsyncClient
 ) -> None:

@@ -440,9 +440,7 @@ async def test_the_timeline_has_a_lane_for_each_agent(
     bar = re.search(r'class="bar-wait" x="([\d.]+)" y="15" width="([\d.]+)"', page.text)
 
     assert 'aria-label="worker-7: 3 messages, 1 lease, 1 task"' in page.text
-    assert (
-        'aria-label="reviewer: 1 message, waiting for the lease src, 7 min so far"' in page.text
-    )
+    assert 'aria-label="reviewer: 1 message, waiting for the lease src, 7 min so far"' in page.text
     assert bar is not None
     begin, width = float(bar[1]), float(bar[2])
     assert begin == pytest.approx(1000 * 0.94 * (1 - 425 / 900), abs=5)

@@ -238,7 +238,8 @@ async def test_what_happens_in_a_session_is_told_to_those_who_see_it(store: Stor
     hidden = await survey(store, CAROL)
     one = only(hidden)
     assert (one.session_id, one.purpose, one.blocked_by) == (None, None, None)
-    assert (one.activity, one.instance.waits_for, one.instance.waits_since) == ("working", None, None)
+    shown = one.instance
+    assert (one.activity, shown.waits_for, shown.waits_since) == ("working", None, None)
     assert (hidden.blocks, hidden.counts[Activity.BLOCKED]) == ([], 0)
 
 
