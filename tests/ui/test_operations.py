@@ -84,6 +84,8 @@ async def test_a_chart_has_a_bar_for_each_minute_and_says_what_it_shows(
 ) -> None:
     minute = Minute(utc_now().replace(second=0, microsecond=0))
     minute.by_tool["add_message"] = Calls(count=520, errors=3)
+    minute.by_tool["add_message"].buckets[0] = 520
+    minute.by_tool["wait_for_messages"].buckets[-1] = 900  # waits are no latency
     minute.waiters = 12
     server.services.history._minutes.append(minute)
     page = (await overseer.get("/ui/server")).text
@@ -91,6 +93,9 @@ async def test_a_chart_has_a_bar_for_each_minute_and_says_what_it_shows(
         'aria-label="Calls a minute: 0 +in the last full minute, at most 520 at ', page
     )
     assert "3 errors." in page
+    assert re.search(
+        "Time of a call, p95: 0 ms in the last full minute, at most 0[.][0-9]+ at", page
+    )
     assert "top 600" in page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from datetime import timedelta
@@ -15,6 +16,7 @@ from shared_context_server.server import Server
 from shared_context_server.services import session_log
 from shared_context_server.steady_time import utc_now
 from shared_context_server.ui.session import PAGE_SIZE
+from shared_context_server.ui.timeline import choose_span
 from tests.rest.conftest import call, client_of, create_session
 from tests.settings import API_KEY
 from tests.ui.conftest import follow, read_csrf, submit, text_of
@@ -449,6 +451,25 @@ async def test_the_timeline_has_a_lane_for_each_agent(
     assert "Task 1: done" in page.text
 
 
+@pytest.mark.parametrize(
+    ("age_min", "idle_min", "span"),
+    [
+        (3, 3, "15m"),
+        (40, 1, "1h"),
+        (9000, 1, "1h"),
+        (9000, 90, "6h"),
+        (90, 90, "6h"),
+        (1e6, 1e5, "24h"),
+    ],
+)
+def test_the_timeline_begins_with_the_span_that_shows_something(
+    age_min: float, idle_min: float, span: str
+) -> None:
+    now = utc_now()
+    begun, last = now - timedelta(minutes=age_min), now - timedelta(minutes=idle_min)
+    assert choose_span(begun, last) == span
+
+
 async def test_marking_read_moves_only_the_persons_own_cursor(
     agent: httpx.AsyncClient, person: httpx.AsyncClient
 ) -> None:
@@ -472,6 +493,10 @@ async def test_search_marks_what_matches_and_leads_to_the_message(
 
     page = await person.get("/ui/search?q=tokeniser newline")
     nothing = await person.get("/ui/search?q=zzzzqqqq")
+    place = {"session_id": session_id, "scope": "shared"}
+    await call(agent, "set_memory", key="notes", value="tokenizer notes", **place)
+    entries = await person.get("/ui/search?q=tokenizer&within=memory")
+    entry = re.search(r'class="result-place" href="([^"]*)"', entries.text)
     too_long = await person.get("/ui/search", params={"q": "x" * 501})
 
     assert "<mark>tokenizer</mark>" in page.text
@@ -479,4 +504,6 @@ async def test_search_marks_what_matches_and_leads_to_the_message(
     assert "Grammar work" in text_of(page)
     assert f'href="/ui/sessions/{session_id}?before=26#m1"' in page.text
     assert "Nothing found" in text_of(nothing)
+    assert entry is not None
+    assert "tokenizer notes" in text_of(await person.get(html.unescape(entry[1])))
     assert too_long.status_code == 400

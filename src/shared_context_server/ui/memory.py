@@ -189,7 +189,7 @@ async def list_sessions(page: PageRequest, chosen: str | None) -> list[tuple[str
         limit=SESSIONS_SHOWN,
         cursor=None,
     )
-    options = [("", "Whole server")]
+    options = [("", "None: of the whole server")]
     options += [(one.session.id, one.session.purpose[:80]) for one in found.sessions]
     if chosen is not None and chosen not in dict(options):
         options.append((chosen, chosen))

@@ -20,7 +20,7 @@ SPANS = {
     "6h": ("6 hours", timedelta(hours=6)),
     "24h": ("24 hours", timedelta(hours=24)),
 }
-DEFAULT_SPAN = "1h"
+USUAL_SPAN = "1h"
 MAX_LANES = 12
 MAX_MESSAGES = 300
 MAX_LEASES = 100
@@ -94,9 +94,19 @@ class _Scale:
         return round(min(max(share, 0.0), 1.0) * WIDTH, 1)
 
 
+def choose_span(created_at: datetime, last_activity: datetime) -> str:
+    """Return the shortest span that shows the whole session, or USUAL_SPAN, or a longer one if nothing
+    has happened for so long."""
+    now, usual = utc_now(), SPANS[USUAL_SPAN][1]
+    for name, (_, length) in SPANS.items():
+        if now - created_at <= length or (length >= usual and now - last_activity < length):
+            return name
+    return next(reversed(SPANS))
+
+
 async def make_timeline(services: Services, caller: Caller, session_id: str, span: str) -> Timeline:
-    """Return the timeline of the last `span`, as far as the caller may see. Raises SessionNotFound."""
-    span = span if span in SPANS else DEFAULT_SPAN
+    """Return the timeline of the last `span` of SPANS, as far as the caller may see. Raises
+    SessionNotFound."""
     length = SPANS[span][1]
     now = utc_now()
     scale = _Scale(now - length, length.total_seconds() / (1 - FUTURE))
