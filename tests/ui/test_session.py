@@ -452,7 +452,7 @@ async def test_the_timeline_has_a_lane_for_each_agent(
 
 
 @pytest.mark.parametrize(
-    ("age_min", "idle_min", "span"),
+    "age_min, idle_min, span",
     [
         (3, 3, "15m"),
         (40, 1, "1h"),
