@@ -153,7 +153,7 @@ def test_memory_is_edited_with_the_keyboard_and_a_conflict_loses_nothing(
     assert _find_faults(page, "a conflict") == []
     expect(page.get_by_label("Your value")).to_have_value("mine")
     page.get_by_role("button", name="Save as version 3").press("Enter")
-    expect(page.get_by_text("Version 3, written by overseer")).to_be_visible()
+    expect(page.get_by_text("3, written by overseer")).to_be_visible()
     assert builder.call("get_memory", key="edited", scope="shared")["value"] == "mine"
 
 
