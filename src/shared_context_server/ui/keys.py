@@ -98,6 +98,9 @@ async def confirm_rotation(page: PageRequest) -> Response:
     """What the rotation of a key does, before it is done."""
     listed = await keys.get_key(page.services, page.caller, read_text(page, "key_id"))
     key, tokens = listed.key, listed.use.tokens
+    what = "token of the old key, which ends with it"
+    if tokens != 1:
+        what = "tokens of the old key, which end with it"
     life = "never expires, like the old one"
     if key.expires_at is not None:
         days = max(1, round((key.expires_at - key.created_at) / timedelta(days=1)))
@@ -109,7 +112,7 @@ async def confirm_rotation(page: PageRequest) -> Response:
         question=f"Replace {key.id}, the key of {key.agent_id}?",
         touches=[
             ("1", f"new key for {key.agent_id}, {_name(key.permissions)}; it {life}"),
-            (tokens, f"{'token' if tokens == 1 else 'tokens'} of the old key, which end with it"),
+            *([(tokens, what)] if tokens else []),
         ],
         choices=[("overlap_hours", "The old key stays valid for", OVERLAPS, DEFAULT_OVERLAP)],
         note="Put the new key, which is shown on the next page, in place of the old one meanwhile.",
