@@ -9,8 +9,6 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from sphinx.application import Sphinx
-
 ROOT = Path(__file__).parents[2]
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -57,22 +55,3 @@ html_css_files = ["site.css"]
 # Of a light and a dark page.
 pygments_style = "default"
 pygments_dark_style = "github-dark"
-
-OPTIONAL = {
-    "command-line": "docs/command-line.md",
-    "dashboard": "docs/dashboard.md",
-    "reliability": "docs/reliability.md",
-    "security": "docs/security.md",
-    "Security policy </SECURITY>": "SECURITY.md",
-}
-"""Lines of docs/index.md whose pages need not be there."""
-
-
-def leave_out_missing(_: Sphinx, name: str, source: list[str]) -> None:
-    if name == root_doc:
-        missing = {line for line, page in OPTIONAL.items() if not (ROOT / page).exists()}
-        source[0] = "\n".join(line for line in source[0].split("\n") if line not in missing)
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("source-read", leave_out_missing)

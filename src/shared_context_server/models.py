@@ -329,7 +329,7 @@ class Instance:
 
     `status` and `state` are its own words; `since` is when it set them, None if it has not.
     `last_action` is the last tool that it has called. `waits_for` is what it was waiting for at
-    `last_seen`.
+    `last_seen`, and `waits_since` when that call began; None if it did not wait.
     """
 
     agent_id: str
@@ -340,6 +340,7 @@ class Instance:
     status: str
     since: datetime | None
     waits_for: Waiting | None
+    waits_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

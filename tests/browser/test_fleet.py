@@ -133,6 +133,30 @@ def test_memory_is_deleted_after_its_preview_with_the_keyboard(
     expect(page.get_by_text("to-delete")).to_have_count(0)
 
 
+def test_memory_is_edited_with_the_keyboard_and_a_conflict_loses_nothing(
+    builder: Agent, overseer: Window
+) -> None:
+    builder.call("set_memory", key="edited", value={"a": 1}, scope="shared")
+    overseer.go("/ui/memory/entry?key=edited&scope=shared")
+    page = overseer.page
+    page.get_by_role("link", name="Edit").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Value")).to_be_focused()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("mine")
+    page.keyboard.press("Tab")
+    page.keyboard.press("T")  # chooses Text
+    builder.call("set_memory", key="edited", value="theirs", scope="shared")
+    page.get_by_role("button", name="Save as version 2").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("builder has written version 2")
+    expect(page.get_by_role("heading", name="Stored now: version 2")).to_be_visible()
+    assert _find_faults(page, "a conflict") == []
+    expect(page.get_by_label("Your value")).to_have_value("mine")
+    page.get_by_role("button", name="Save as version 3").press("Enter")
+    expect(page.get_by_text("3, written by overseer")).to_be_visible()
+    assert builder.call("get_memory", key="edited", scope="shared")["value"] == "mine"
+
+
 @pytest.fixture(scope="module")
 def busy(builder: Agent) -> str:
     """A session with tasks and memory, beside a deadlock."""
@@ -170,6 +194,8 @@ def test_no_page_about_the_fleet_has_a_serious_finding(
             f"/ui/tasks/{busy}/2",
             f"/ui/memory?session_id={busy}",
             f"/ui/memory/entry?{entry}",
+            f"/ui/memory/edit?{entry}",
+            f"/ui/memory/edit?session_id={busy}",
             f"/ui/memory/delete?{entry}",
             "/ui/audit?event_type=none",
         ):
@@ -180,6 +206,11 @@ def test_no_page_about_the_fleet_has_a_serious_finding(
         window.page.get_by_role("button", name="Create").click()
         expect(window.page.get_by_text("is not shown again")).to_be_visible()
         found += _find_faults(window.page, "a new key")
+        window.go("/ui/keys")
+        window.page.get_by_role("link", name="Rotate").first.click()
+        found += _find_faults(window.page, "the rotation of a key")
+        window.page.get_by_role("button", name="Rotate it").click()
+        expect(window.page.get_by_text("which works until")).to_be_visible()
         window.go("/ui/keys")
         window.page.get_by_role("link", name="Revoke").first.click()
         found += _find_faults(window.page, "the end of a key")

@@ -157,7 +157,7 @@ PAGES: dict[str, Does] = {
 }
 """What GET answers on the dashboard, below /ui."""
 
-CONFIRMATIONS = {"/memory/delete", "/keys/revoke"}
+CONFIRMATIONS = {"/memory/edit", "/memory/delete", "/keys/rotate", "/keys/revoke"}
 """Pages for one entry or key that ask before a POST; tests/ui has who may see them."""
 
 

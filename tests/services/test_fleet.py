@@ -159,4 +159,4 @@ async def test_who_waits_for_messages_is_waiting_from_its_first_wait_on(server: 
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     assert [agent.agent_id for agent in found] == ["bob", "bob"]
-    assert found[0].shown.waits_since == found[1].shown.waits_since
+    assert found[0].shown.instance.waits_since == found[1].shown.instance.waits_since

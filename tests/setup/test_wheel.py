@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ from tests.cli.conftest import PATIENCE_S
 from tests.setup.wheels import REPOSITORY
 
 PACKAGE = "shared_context_server"
+MAX_PICTURE_BYTES = 150_000
 LEFT_OUT = {"__pycache__", ".DS_Store"}
 
 
@@ -64,11 +66,17 @@ def test_the_wheel_has_a_bill_of_materials_of_all_that_is_pinned(built: tuple[Pa
     assert len({part["bom-ref"] for part in bill["components"]}) == len(listed) > 50
 
 
-def test_the_sdist_makes_the_same_wheel(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_sdist_has_the_pictures_of_the_readme_and_makes_the_same_wheel(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
     sdist, wheel = built
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    pictures = re.findall(r"^!\[.+\]\((\S+)\)$", (unpacked / "README.md").read_text(), re.MULTILINE)
+    assert len(pictures) == 2
+    for name in pictures:
+        assert (unpacked / name).stat().st_size < MAX_PICTURE_BYTES
     (tmp_path / "again").mkdir()
     _, again = build(unpacked, tmp_path / "again")
     assert names_in(again) == names_in(wheel)

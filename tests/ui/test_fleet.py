@@ -58,6 +58,18 @@ async def test_nobody_yet_says_how_to_connect(overseer: httpx.AsyncClient) -> No
     assert "scs client-config" in page.text
 
 
+async def test_agents_that_do_the_same_keep_their_place(
+    server: Server, overseer: httpx.AsyncClient
+) -> None:
+    names = ["delta", "alpha", "charlie", "bravo"]
+    for newest in names:
+        async with other(server, newest) as client:
+            await call(client, "get_time")
+        seen = [name for name in rows_of(await overseer.get("/ui")) if name in names]
+        assert seen == sorted(seen)
+    assert seen == sorted(names)
+
+
 async def test_who_is_blocked_comes_first_with_whom_it_waits_for(
     server: Server, agent: httpx.AsyncClient, overseer: httpx.AsyncClient
 ) -> None:

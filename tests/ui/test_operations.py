@@ -84,6 +84,8 @@ async def test_a_chart_has_a_bar_for_each_minute_and_says_what_it_shows(
 ) -> None:
     minute = Minute(utc_now().replace(second=0, microsecond=0))
     minute.by_tool["add_message"] = Calls(count=520, errors=3)
+    minute.by_tool["add_message"].buckets[0] = 520
+    minute.by_tool["wait_for_messages"].buckets[-1] = 900  # waits are no latency
     minute.waiters = 12
     server.services.history._minutes.append(minute)
     page = (await overseer.get("/ui/server")).text
@@ -91,6 +93,9 @@ async def test_a_chart_has_a_bar_for_each_minute_and_says_what_it_shows(
         'aria-label="Calls a minute: 0 +in the last full minute, at most 520 at ', page
     )
     assert "3 errors." in page
+    assert re.search(
+        "Time of a call, p95: 0 ms in the last full minute, at most 0[.][0-9]+ at", page
+    )
     assert "top 600" in page
 
 
@@ -121,6 +126,37 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     assert again.status_code == 400
     audit = await overseer.get("/ui/audit?agent_id=overseer&event_type=key_revoked")
     assert "of_agent_id builder-1" in text_of(audit)
+
+
+async def test_a_key_is_rotated_after_a_preview_and_both_work_meanwhile(
+    server: Server, overseer: httpx.AsyncClient, person: httpx.AsyncClient
+) -> None:
+    fields = {"agent_id": "builder-1", "agent_type": "", "permissions": "read"}
+    created = await submit(overseer, "/ui/keys", **fields, expires_in_days="30")
+    old = re.search(r'data-copy="(scs_[^"]+)"', created.text)
+    [record] = await server.services.identity.list_keys()
+    path = f"/ui/keys/rotate?key_id={record.id}"
+    preview = text_of(await overseer.get(path))
+    refused = await submit(person, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    wrong = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="-5")
+    rotated = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    new = re.search(r'data-copy="(scs_[^"]+)"', rotated.text)
+
+    assert "1 new key for builder-1, read; it lives for 30 days, like the old one" in preview
+    assert (refused.status_code, wrong.status_code, rotated.status_code) == (403, 400, 200)
+    assert f"It replaces {record.id} , which works until" in text_of(rotated)
+    assert old is not None
+    assert new is not None
+    for key in (old[1], new[1]):
+        async with client_of(server, X_API_Key=key) as builder:
+            await call(builder, "list_sessions")
+    listed = await overseer.get("/ui/keys")
+    assert listed.text.count("/ui/keys/rotate?") == 1  # of the new one
+    again = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
+    assert again.status_code == 400
+    assert "Rotate key_" in text_of(again)
+    audit = await overseer.get("/ui/audit?agent_id=overseer&event_type=key_rotated")
+    assert f"replaces {record.id}" in text_of(audit)
 
 
 async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from shared_context_server.models import InstanceSeen, Waiting
 from shared_context_server.server import Server
 from shared_context_server.services import session_log
+from shared_context_server.steady_time import utc_now
 from shared_context_server.ui.session import PAGE_SIZE
+from shared_context_server.ui.timeline import choose_span
 from tests.rest.conftest import call, client_of, create_session
 from tests.settings import API_KEY
 from tests.ui.conftest import follow, read_csrf, submit, text_of
@@ -431,13 +436,41 @@ async def test_the_timeline_has_a_lane_for_each_agent(
     await call(agent, "acquire_lease", session_id=session_id, name="src")
     async with client_of(server, X_API_Key=API_KEY, X_Agent_ID="reviewer") as reviewer:
         await add(reviewer, session_id, "hello")
+    now = utc_now()
+    waits_for = Waiting("lease", session_id, "src")
+    seen = InstanceSeen("reviewer", "", now, "", waits_for, now - timedelta(seconds=425))
+    await server.services.store.agents.note_instances([seen], forget_before=now - timedelta(days=1))
 
     page = await overseer.get(f"/ui/sessions/{session_id}/timeline?span=15m")
+    bar = re.search(r'class="bar-wait" x="([\d.]+)" y="15" width="([\d.]+)"', page.text)
 
     assert 'aria-label="worker-7: 3 messages, 1 lease, 1 task"' in page.text
-    assert 'aria-label="reviewer: 1 message"' in page.text
+    assert 'aria-label="reviewer: 1 message, waiting for the lease src, 7 min so far"' in page.text
+    assert bar is not None
+    begin, width = float(bar[1]), float(bar[2])
+    assert begin == pytest.approx(1000 * 0.94 * (1 - 425 / 900), abs=5)
+    assert begin + width == pytest.approx(1000 * 0.94, abs=1)
     assert "Holds src" in page.text
     assert "Task 1: done" in page.text
+
+
+@pytest.mark.parametrize(
+    "age_min, idle_min, span",
+    [
+        (3, 3, "15m"),
+        (40, 1, "1h"),
+        (9000, 1, "1h"),
+        (9000, 90, "6h"),
+        (90, 90, "6h"),
+        (1e6, 1e5, "24h"),
+    ],
+)
+def test_the_timeline_begins_with_the_span_that_shows_something(
+    age_min: float, idle_min: float, span: str
+) -> None:
+    now = utc_now()
+    begun, last = now - timedelta(minutes=age_min), now - timedelta(minutes=idle_min)
+    assert choose_span(begun, last) == span
 
 
 async def test_marking_read_moves_only_the_persons_own_cursor(
@@ -463,6 +496,10 @@ async def test_search_marks_what_matches_and_leads_to_the_message(
 
     page = await person.get("/ui/search?q=tokeniser newline")
     nothing = await person.get("/ui/search?q=zzzzqqqq")
+    place = {"session_id": session_id, "scope": "shared"}
+    await call(agent, "set_memory", key="notes", value="tokenizer notes", **place)
+    entries = await person.get("/ui/search?q=tokenizer&within=memory")
+    entry = re.search(r'class="result-place" href="([^"]*)"', entries.text)
     too_long = await person.get("/ui/search", params={"q": "x" * 501})
 
     assert "<mark>tokenizer</mark>" in page.text
@@ -470,4 +507,6 @@ async def test_search_marks_what_matches_and_leads_to_the_message(
     assert "Grammar work" in text_of(page)
     assert f'href="/ui/sessions/{session_id}?before=26#m1"' in page.text
     assert "Nothing found" in text_of(nothing)
+    assert entry is not None
+    assert "tokenizer notes" in text_of(await person.get(html.unescape(entry[1])))
     assert too_long.status_code == 400

@@ -57,7 +57,7 @@ async def test_tasks_stand_in_the_column_of_their_state(
     ]
     assert len(column_of(board, "ready")) == 1
     assert "<script>alert" not in board.text
-    assert "on #2" in text_of(board)
+    assert "waits for #2" in text_of(board)
 
 
 async def test_a_task_shows_what_it_depends_on_who_holds_it_and_its_result(

@@ -7,7 +7,7 @@ workers the counters are those of all of them, since each reads the others' file
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -97,8 +97,9 @@ class Minute:
     batches: float = 0
     operations: float = 0
 
-    def total(self) -> Calls:
-        return add_up(self.by_tool.values())
+    def total(self, without: Collection[str] = ()) -> Calls:
+        """Return the calls of all tools but these."""
+        return add_up(calls for tool, calls in self.by_tool.items() if tool not in without)
 
 
 @dataclass(frozen=True, slots=True)

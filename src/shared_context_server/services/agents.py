@@ -88,8 +88,9 @@ async def describe_agents(
     now = utc_now()
     instances: defaultdict[str, list[Instance]] = defaultdict(list)
     for one in await services.store.agents.list_instances(agent_ids, caller):
-        is_stale = one.waits_for is not None and one.last_seen < now - WAITS_SHOWN_FOR
-        instances[one.agent_id].append(replace(one, waits_for=None) if is_stale else one)
+        if one.waits_for is not None and one.last_seen < now - WAITS_SHOWN_FOR:
+            one = replace(one, waits_for=None, waits_since=None)
+        instances[one.agent_id].append(one)
     leases: defaultdict[str, list[Lease]] = defaultdict(list)
     for lease in await services.store.leases.list_of_holders(agent_ids, caller, now=now):
         leases[lease.holder].append(lease)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
@@ -60,6 +60,16 @@ async def create_key(
     return await services.identity.create_key(
         agent_id, permissions, agent_type=agent_type, expires_at=expires_at, by=caller
     )
+
+
+async def rotate_key(
+    services: Services, caller: Caller, key_id: str, *, overlap: timedelta
+) -> tuple[ApiKey, str]:
+    """Replace an active key by a new one for the same agents, type and permissions; return its record
+    and the key itself, which is not stored. The old key is valid for `overlap` longer. Raises
+    InvalidArgument."""
+    policy.require_permission(caller, Permission.ADMIN)
+    return await services.identity.rotate_key(key_id, overlap=overlap, by=caller)
 
 
 async def revoke_key(services: Services, caller: Caller, key_id: str) -> None:

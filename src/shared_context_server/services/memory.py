@@ -72,11 +72,14 @@ async def set_memory(
     change: MemoryChange,
     idempotency_key: str | None,
     fence: Fence | None = None,
+    *,
+    by_hand: bool = False,
 ) -> WrittenMemory:
     """Write the entry as the mode says, if it has the expected version.
 
     `fence` is a lease of the same session, or a server-wide one if there is no session. Raises
-    LeaseLost if the caller does not hold it.
+    LeaseLost if the caller does not hold it. `by_hand`: a person writes on the dashboard, which the
+    audit log keeps; agents write too often for it.
     """
     policy.require_permission(caller, Permission.WRITE)
     if not change.is_value_given and change.mode is not MemoryMode.INCREMENT:
@@ -97,6 +100,7 @@ async def set_memory(
         idempotency_key=idempotency_key,
         fingerprint="" if idempotency_key is None else _fingerprint(address, change),
         fence=fence,
+        audit=_audit(caller, "memory_edited", address) if by_hand else None,
     )
     if not written.duplicate:
         services.bus.publish(_changed(address))
@@ -153,16 +157,14 @@ async def delete_memory(
         ),
         now=utc_now(),
         guard=_guard(policy.require_session_write, caller, address.session_id),
-        audit=policy.hide_private_names(
-            AuditEntry.by(
-                caller,
-                "memory_deleted",
-                address.session_id,
-                {"key": address.key, "scope": address.scope.value},
-            )
-        ),
+        audit=_audit(caller, "memory_deleted", address),
     )
     services.bus.publish(_changed(address))
+
+
+def _audit(caller: Caller, event_type: str, address: MemoryAddress) -> AuditEntry:
+    details: JsonObject = {"key": address.key, "scope": address.scope.value}
+    return policy.hide_private_names(AuditEntry.by(caller, event_type, address.session_id, details))
 
 
 def _hide_value_from_non_readers(

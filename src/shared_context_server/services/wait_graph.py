@@ -80,7 +80,7 @@ def _to_wait(one: SurveyedInstance) -> Wait:
         holder=Thread(lease.holder, lease.instance),
         session_id=lease.session_id,
         name=lease.name,
-        since=one.waits_since or one.instance.last_seen,
+        since=one.instance.waits_since or one.instance.last_seen,
         expires_at=lease.expires_at,
         is_deadlock=False,
     )

@@ -373,7 +373,7 @@ def to_agent(row: Row) -> Agent:
 
 INSTANCE = """
     i.agent_id, i.instance, i.last_seen, i.last_action, i.state, i.status, i.since, i.waits_for,
-    i.waits_session_id, i.waits_name
+    i.waits_session_id, i.waits_name, i.waits_since
 """
 
 
@@ -390,6 +390,7 @@ def to_instance(row: Row) -> Instance:
         status=row[5],
         since=decode_optional_time(row[6]),
         waits_for=waits_for,
+        waits_since=None if waits_for is None else decode_optional_time(row[10]),
     )
 
 

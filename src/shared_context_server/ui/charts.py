@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,12 +41,14 @@ class Chart:
     height: int = HEIGHT
 
 
-def make_charts(last_hour: LastHour) -> list[Chart]:
-    """Return the charts of the server page."""
+def make_charts(last_hour: LastHour, waiting: Collection[str]) -> list[Chart]:
+    """Return the charts of the server page. `waiting`: the tools whose calls may wait for something, so
+    that how long they take says nothing of the server."""
     minutes = last_hour.minutes
     totals = [minute.total() for minute in minutes]
-    p95 = [_milliseconds(calls.quantile_s(0.95)) for calls in totals]
-    p50 = [_milliseconds(calls.quantile_s(0.5)) for calls in totals]
+    timed = [minute.total(without=waiting) for minute in minutes]
+    p95 = [_milliseconds(calls.quantile_s(0.95)) for calls in timed]
+    p50 = [_milliseconds(calls.quantile_s(0.5)) for calls in timed]
     batch = [m.operations / m.batches if m.batches else 0.0 for m in minutes]
     calls = [float(one.count) for one in totals]
     errors = [float(one.errors) for one in totals]

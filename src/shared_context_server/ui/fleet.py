@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from shared_context_server.models import Activity, EventKind
-from shared_context_server.services.fleet import get_fleet
+from shared_context_server.services.fleet import FleetAgent, get_fleet
 from shared_context_server.ui.live import LiveResponse, signal_changes
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.queries import read_text
@@ -17,6 +17,7 @@ MAX_SEARCHED_CHARS = 128
 # A look at ten thousand agents takes a tenth of a second of processor time.
 REFRESH_INTERVAL_S = 3.0
 TICK_S = 10.0  # silence and the end of a lease have no event
+_ORDER = list(Activity)
 _ACTIVITIES = {activity.value: activity for activity in Activity}
 
 
@@ -35,6 +36,7 @@ async def show_fleet(page: PageRequest) -> Response:
     return page.render(
         "fleet.html",
         fleet=fleet,
+        agents=sorted(fleet.agents, key=_listing_key),
         total=sum(fleet.counts.values()),
         activity=activity,
         searched=searched,
@@ -42,6 +44,12 @@ async def show_fleet(page: PageRequest) -> Response:
         drawing=draw(fleet.graph),
         live=page.address(EVENTS_PATH),
     )
+
+
+def _listing_key(agent: FleetAgent) -> tuple[int, str]:
+    """Return the place of an agent on its page: within what it does by its id, so that rows stay where
+    they are while the page is looked at. Which agents a page has depends on when they were seen."""
+    return _ORDER.index(agent.activity), agent.agent_id
 
 
 async def follow_fleet(page: PageRequest) -> Response:

@@ -1,4 +1,4 @@
-"""API keys, for admins: their list, a new one, and the revocation of one."""
+"""API keys, for admins: their list, a new one, and the rotation and revocation of one."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ LIVES = {
     "90": "90 days",
     "365": "1 year",
 }
+# How long the old key of a rotation stays valid, in hours.
+OVERLAPS = {"0": "Not at all", "1": "1 hour", "24": "1 day", "168": "7 days", "720": "30 days"}
+DEFAULT_OVERLAP = "24"
 DEFAULT_CEILING = "read,write"
 
 EMPTY_FORM = {
@@ -91,6 +94,50 @@ async def confirm_revocation(page: PageRequest) -> Response:
     )
 
 
+async def confirm_rotation(page: PageRequest) -> Response:
+    """What the rotation of a key does, before it is done."""
+    listed = await keys.get_key(page.services, page.caller, read_text(page, "key_id"))
+    key, tokens = listed.key, listed.use.tokens
+    what = "token of the old key, which ends with it"
+    if tokens != 1:
+        what = "tokens of the old key, which end with it"
+    life = "never expires, like the old one"
+    if key.expires_at is not None:
+        days = max(1, round((key.expires_at - key.created_at) / timedelta(days=1)))
+        life = f"lives for {days} {'day' if days == 1 else 'days'}, like the old one"
+    return page.render(
+        "confirm.html",
+        title="Rotate a key",
+        trail=[("Keys", page.address("/keys")), (key.id, None)],
+        question=f"Replace {key.id}, the key of {key.agent_id}?",
+        touches=[
+            ("1", f"new key for {key.agent_id}, {_name(key.permissions)}; it {life}"),
+            *([(tokens, what)] if tokens else []),
+        ],
+        choices=[("overlap_hours", "The old key stays valid for", OVERLAPS, DEFAULT_OVERLAP)],
+        note="Put the new key, which is shown on the next page, in place of the old one meanwhile.",
+        action=page.address("/keys/rotate"),
+        fields=[("key_id", key.id)],
+        verb="Rotate it",
+        is_harmless=True,
+        back=page.address("/keys"),
+    )
+
+
+async def rotate_key(page: PageRequest) -> Response:
+    """Create the successor of a key and show it, this one time."""
+    hours = page.form.get("overlap_hours", "")
+    if hours not in OVERLAPS:
+        raise InvalidArgument("Stays valid for must be one of the list.", field="overlap_hours")
+    old_id = page.form.get("key_id", "")
+    overlap = timedelta(hours=int(hours))
+    record, key = await keys.rotate_key(page.services, page.caller, old_id, overlap=overlap)
+    old_until = None if not overlap else utc_now() + overlap
+    return page.render(
+        "key_created.html", record=record, key=key, old_id=old_id, old_until=old_until
+    )
+
+
 async def revoke_key(page: PageRequest) -> Response:
     """Revoke the key."""
     await keys.revoke_key(page.services, page.caller, page.form.get("key_id", ""))
@@ -121,5 +168,6 @@ def _name(permissions: frozenset[Permission]) -> str:
 
 PAGES = (
     Page("/keys", show_keys, create_key, permission=Permission.ADMIN),
+    Page("/keys/rotate", confirm_rotation, rotate_key, permission=Permission.ADMIN),
     Page("/keys/revoke", confirm_revocation, revoke_key, permission=Permission.ADMIN),
 )

@@ -1,7 +1,9 @@
-"""Memory: entries by place and prefix, one entry with its value, and its deletion."""
+"""Memory: entries by place and prefix, one entry with its value, and its deletion. memory_editing.py has
+the form that writes one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +12,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from shared_context_server import policy
+from shared_context_server.errors import SharedContextError
 from shared_context_server.models import (
     EventKind,
     MemoryAddress,
@@ -53,7 +56,7 @@ class Deletion:
 
 async def show_memory(page: PageRequest) -> Response:
     """The entries of one place, without values."""
-    place = _read_place(page)
+    place = read_place(page)
     prefix = read_text(page, "prefix", MAX_KEY_CHARS)
     found = await memory.list_memory(
         page.services,
@@ -71,36 +74,37 @@ async def show_memory(page: PageRequest) -> Response:
         session_id=place.session_id or "",
         scope=place.scope.value,
         prefix=prefix,
-        sessions=await _list_sessions(page, place.session_id),
+        sessions=await list_sessions(page, place.session_id),
         is_later="cursor" in page.query,
+        may_write=await may_write(page, place.session_id),
         live=page.address(EVENTS_PATH),
     )
 
 
 async def show_entry(page: PageRequest) -> Response:
     """One entry with its value, and what is known of its versions."""
-    place = _read_place(page)
+    place = read_place(page)
     entry = await memory.get_memory(page.services, page.caller, place)
     return page.render(
         "memory_entry.html",
         entry=entry,
         place=place,
         scope=place.scope.value,
-        purpose=await _find_purpose(page, place.session_id),
+        purpose=await find_purpose(page, place.session_id),
         members=_list_members(entry.value),
         count=len(entry.value) if isinstance(entry.value, dict | list) else None,
         size=len(to_json(entry.value)),
         deletions=await _list_deletions(page, place),
-        may_write=_may_write(page),
+        may_write=await may_write(page, place.session_id),
         live=page.address(EVENTS_PATH),
     )
 
 
 async def confirm_deletion(page: PageRequest) -> Response:
     """What a deletion removes, before it is done."""
-    place = _read_place(page)
+    place = read_place(page)
     entry = await memory.get_memory(page.services, page.caller, place)
-    back = _entry_address(page, place)
+    back = entry_address(page, place)
     size = f"{len(to_json(entry.value)):,} bytes"
     return page.render(
         "confirm.html",
@@ -139,29 +143,43 @@ async def delete_entry(page: PageRequest) -> Response:
     return page.redirect(page.address("/memory", session_id=session_id, scope=scope))
 
 
-def _read_place(page: PageRequest) -> MemoryAddress:
-    scope = _SCOPES.get(page.query.get("scope", ""), MemoryScope.SHARED)
+def read_place(page: PageRequest) -> MemoryAddress:
+    """Return the place that the address names; without a key that of all its entries."""
     key = check_text(page.query.get("key", ""), "key", MAX_KEY_CHARS)
+    scope = read_scope(page.query)
     return policy.memory_address(page.caller, key, read_text(page, "session_id") or None, scope)
 
 
-def _entry_address(page: PageRequest, place: MemoryAddress) -> str:
+def read_scope(given: Mapping[str, str]) -> MemoryScope:
+    return _SCOPES.get(given.get("scope", ""), MemoryScope.SHARED)
+
+
+def entry_address(page: PageRequest, place: MemoryAddress) -> str:
     return page.address(
         "/memory/entry", key=place.key, session_id=place.session_id, scope=place.scope.value
     )
 
 
-def _may_write(page: PageRequest) -> bool:
-    return page.caller.is_admin or Permission.WRITE in page.caller.permissions
+async def may_write(page: PageRequest, session_id: str | None) -> bool:
+    """Return whether the person may write memory there: not in closed sessions."""
+    try:
+        policy.require_permission(page.caller, Permission.WRITE)
+        if session_id is not None:
+            session = await page.services.store.sessions.get(session_id)
+            policy.require_session_write(page.caller, session)
+    except SharedContextError:
+        return False
+    return True
 
 
-async def _find_purpose(page: PageRequest, session_id: str | None) -> str | None:
+async def find_purpose(page: PageRequest, session_id: str | None) -> str | None:
+    """Return the purpose of the session, None if there is none that the person may see."""
     if session_id is None:
         return None
     return (await sessions.find_purposes(page.services, page.caller, [session_id])).get(session_id)
 
 
-async def _list_sessions(page: PageRequest, chosen: str | None) -> list[tuple[str, str]]:
+async def list_sessions(page: PageRequest, chosen: str | None) -> list[tuple[str, str]]:
     """Return the newest active sessions as options, with the chosen one."""
     found = await sessions.list_sessions(
         page.services,
@@ -171,7 +189,7 @@ async def _list_sessions(page: PageRequest, chosen: str | None) -> list[tuple[st
         limit=SESSIONS_SHOWN,
         cursor=None,
     )
-    options = [("", "Whole server")]
+    options = [("", "None: of the whole server")]
     options += [(one.session.id, one.session.purpose[:80]) for one in found.sessions]
     if chosen is not None and chosen not in dict(options):
         options.append((chosen, chosen))

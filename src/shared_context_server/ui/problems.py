@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from shared_context_server.errors import NotFound, SharedContextError, Unauthenticated
+from shared_context_server.errors import (
+    NotFound,
+    RouteNotFound,
+    SharedContextError,
+    Unauthenticated,
+)
 
 _TITLES = {
     400: "That did not work",
@@ -45,12 +50,14 @@ class Problem:
     def of(cls, error: SharedContextError) -> Problem:
         """Return the problem of an error. Hints that tell agents what to call are put into the words of
         the dashboard."""
-        hint = error.hint
-        if isinstance(error, NotFound):
+        message, hint = error.message, error.hint
+        if isinstance(error, RouteNotFound):
+            message, hint = "There is no page at this address.", "Check it, or choose a page."
+        elif isinstance(error, NotFound):
             hint = _NOT_FOUND_HINT
         elif isinstance(error, Unauthenticated):
             hint = _SIGN_IN_HINT
-        return cls(error.status, error.code, error.message, hint, error.retry_after_s)
+        return cls(error.status, error.code, message, hint, error.retry_after_s)
 
 
 class CallFailed(Exception):

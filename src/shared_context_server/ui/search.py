@@ -7,11 +7,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from shared_context_server.errors import InvalidArgument, SessionNotFound
+from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Message
 from shared_context_server.services import search
 from shared_context_server.services.ranking import MemoryHit
 from shared_context_server.services.search_request import SearchRequest, SortOrder, Within
+from shared_context_server.services.sessions import find_purposes
 from shared_context_server.ui.log_filters import SINCE, read_filter
 from shared_context_server.ui.messages import choose_hue
 from shared_context_server.ui.page import Page, PageRequest
@@ -87,7 +88,8 @@ async def show_search(page: PageRequest) -> Response:
         within=Within(within),
     )
     answer = await search.search_context(page.services, page.caller, request)
-    purposes = await _find_purposes(page, {hit.message.session_id for hit in answer.hits})
+    session_ids = {hit.message.session_id for hit in answer.hits}
+    purposes = await find_purposes(page.services, page.caller, session_ids)
     messages = [
         MessageFound(
             hit.message,
@@ -122,17 +124,6 @@ def cut(text: str, highlights: list[tuple[int, int]]) -> list[Part]:
         end = stop
     parts.append(Part(text[end:], False))
     return [part for part in parts if part.text]
-
-
-async def _find_purposes(page: PageRequest, session_ids: set[str]) -> dict[str, str]:
-    """Return the purposes of sessions in which messages were found, so the caller sees them."""
-    purposes = {}
-    for session_id in session_ids:
-        try:
-            purposes[session_id] = (await page.services.store.sessions.get(session_id)).purpose
-        except SessionNotFound:  # deleted meanwhile
-            continue
-    return purposes
 
 
 def _choose(page: PageRequest, name: str, options: list[tuple[str, str]]) -> str:

@@ -21,6 +21,7 @@ from shared_context_server.ui.page import Page, PageRequest
 
 EVENTS_PATH = "/events/server"
 TICK_S = 15.0
+_WAITING_ARGUMENTS = frozenset({"timeout_seconds", "wait_seconds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ async def show_server(page: PageRequest) -> Response:
     now = utc_now()
     last_hour = services.history.show(now)
     tools = [ToolRow.of(tool, calls) for tool, calls in last_hour.by_tool().items()]
+    waiting = _find_waiting_tools(page)
     tools.sort(key=lambda row: (-row.count, row.tool))
     return page.render(
         "server.html",
@@ -58,10 +60,21 @@ async def show_server(page: PageRequest) -> Response:
         since=last_hour.since,
         stats=await _find_stats(page),
         waiters=services.bus.subscriber_count,
-        total=ToolRow.of("all", add_up(minute.total() for minute in last_hour.minutes)),
-        charts=make_charts(last_hour),
+        total=add_up(minute.total() for minute in last_hour.minutes),
+        timed=ToolRow.of("", add_up(minute.total(waiting) for minute in last_hour.minutes)),
+        waiting_tools=sorted(waiting),
+        charts=make_charts(last_hour, waiting),
         tools=tools,
         live=page.address(EVENTS_PATH),
+    )
+
+
+def _find_waiting_tools(page: PageRequest) -> frozenset[str]:
+    """Return the tools whose callers may ask to wait."""
+    return frozenset(
+        name
+        for name, tool in page.dispatcher.tools.items()
+        if not _WAITING_ARGUMENTS.isdisjoint(tool.arguments.model_fields)
     )
 
 

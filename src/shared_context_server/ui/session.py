@@ -19,7 +19,7 @@ from shared_context_server.ui.live import REFRESH, LiveResponse, make_event
 from shared_context_server.ui.log_filters import SINCE, read_filter, read_number
 from shared_context_server.ui.messages import view_message, view_messages
 from shared_context_server.ui.page import Page, PageRequest
-from shared_context_server.ui.timeline import SPANS, make_timeline
+from shared_context_server.ui.timeline import SPANS, USUAL_SPAN, choose_span, make_timeline
 
 SESSION_PATH = "/sessions/{session_id}"
 EVENTS_PATH = "/events/sessions/{session_id}"
@@ -47,6 +47,7 @@ async def show_session(page: PageRequest) -> Response:
     chosen = read_filter(page.query)
     before_seq = read_number(page.query, "before")
     summary = await get_summary(page, session_id)
+    span = page.query.get("span") or choose_span(summary.session.created_at, summary.last_activity)
     participants = await services.store.sessions.list_participants(
         session_id,
         caller,
@@ -83,7 +84,7 @@ async def show_session(page: PageRequest) -> Response:
         overseer_kinds=overseer.KINDS,
         may_write=_may_post(page, summary),
         may_control=caller.is_admin or caller.agent_id == summary.session.created_by,
-        timeline_address=page.address(f"{path}/timeline", span=page.query.get("span")),
+        timeline_address=page.address(f"{path}/timeline", span=span),
         post_key=secrets.token_hex(16),
         problem=None,
         sent_seq=None,
@@ -105,9 +106,10 @@ def _may_post(page: PageRequest, summary: SessionSummary) -> bool:
 async def show_timeline(page: PageRequest) -> Response:
     """The timeline, which the page of the session loads when it is looked at."""
     session_id = page.path_param("session_id")
-    timeline = await make_timeline(
-        page.services, page.caller, session_id, page.query.get("span", "")
-    )
+    span = page.query.get("span", "")
+    if span not in SPANS:
+        span = USUAL_SPAN
+    timeline = await make_timeline(page.services, page.caller, session_id, span)
     path = f"/sessions/{session_id}"
     return page.render(
         "timeline.html",

@@ -20,7 +20,7 @@ SPANS = {
     "6h": ("6 hours", timedelta(hours=6)),
     "24h": ("24 hours", timedelta(hours=24)),
 }
-DEFAULT_SPAN = "1h"
+USUAL_SPAN = "1h"
 MAX_LANES = 12
 MAX_MESSAGES = 300
 MAX_LEASES = 100
@@ -94,9 +94,19 @@ class _Scale:
         return round(min(max(share, 0.0), 1.0) * WIDTH, 1)
 
 
+def choose_span(created_at: datetime, last_activity: datetime) -> str:
+    """Return the shortest span that shows the whole session, or USUAL_SPAN, or a longer one if nothing
+    has happened for so long."""
+    now, usual = utc_now(), SPANS[USUAL_SPAN][1]
+    for name, (_, length) in SPANS.items():
+        if now - created_at <= length or (length >= usual and now - last_activity < length):
+            return name
+    return next(reversed(SPANS))
+
+
 async def make_timeline(services: Services, caller: Caller, session_id: str, span: str) -> Timeline:
-    """Return the timeline of the last `span`, as far as the caller may see. Raises SessionNotFound."""
-    span = span if span in SPANS else DEFAULT_SPAN
+    """Return the timeline of the last `span` of SPANS, as far as the caller may see. Raises
+    SessionNotFound."""
     length = SPANS[span][1]
     now = utc_now()
     scale = _Scale(now - length, length.total_seconds() / (1 - FUTURE))
@@ -166,7 +176,7 @@ async def _draw_waits(
     scale: _Scale,
     now: datetime,
 ) -> None:
-    """Add what the agents of the session wait for in it now; how long they have waited is not known."""
+    """Add what the agents of the session wait for in it now, and since when."""
     found = await agents.list_agents(
         services, caller, session_id=session_id, limit=MAX_LANES * 2, cursor=None
     )
@@ -181,10 +191,17 @@ async def _draw_waits(
             if waits_for.name and waits_for.kind == "lease":
                 what = f"the lease {waits_for.name}"
             lane = _lane_of(lanes, agent_id)
-            lane.waits_for = what
-            since = max((mark.x for mark in lane.marks), default=scale.x(now) - 40)
-            width = max(scale.x(now) - since, 8)
-            lane.bars.append(Bar(since, width, "wait", f"Waits for {what}"))
+            since = instance.waits_since or instance.last_seen
+            lane.waits_for = f"{what}, {_describe_length(now - since)} so far"
+            bar = _make_bar(scale, since, now, "wait", f"Waits for {lane.waits_for}")
+            lane.bars.append(bar)
+
+
+def _describe_length(length: timedelta) -> str:
+    minutes, seconds = divmod(max(0, int(length.total_seconds())), 60)
+    if minutes < 1:
+        return f"{seconds} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
 
 
 def _make_bar(scale: _Scale, since: datetime, until: datetime, kind: str, title: str) -> Bar:

@@ -327,11 +327,14 @@ async def test_what_an_instance_waits_for_is_told_to_those_who_see_the_session(
     await add_session(store, "invited", access=Access.INVITED, invited=("bob",))
     waits = [Waiting("messages", "invited"), Waiting("lease", None, "deploy")]
     for number, waits_for in enumerate([*waits, Waiting("messages", "deleted")]):
-        seen = instance_seen(str(number), -number)._replace(waits_for=waits_for)
+        seen = instance_seen(str(number), -number)
+        seen = seen._replace(waits_for=waits_for, waits_since=at(-9))
         await store.agents.note_instances([seen], forget_before=at(-9))
     for caller, first in ((ALICE, waits[0]), (BOB, waits[0]), (ADMIN, waits[0]), (CAROL, None)):
         found = await store.agents.list_instances(["alice"], caller)
         assert [one.waits_for for one in found] == [first, waits[1], None]
+        since = [None if one is None else at(-9) for one in (first, waits[1], None)]
+        assert [one.waits_since for one in found] == since
 
 
 async def test_old_and_surplus_instances_are_forgotten(store: Store) -> None:

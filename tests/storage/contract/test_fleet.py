@@ -140,7 +140,7 @@ async def test_agents_are_listed_by_what_they_do_and_counted(store: Store) -> No
     assert (found.is_complete, found.has_more) == (True, False)
     (stuck,) = found.blocks
     assert stuck == found.agents[0].instances[0]
-    assert stuck.waits_since == at(9)
+    assert stuck.instance.waits_since == at(9)
     lease = stuck.blocked_by
     assert lease is not None
     assert (lease.name, lease.holder, lease.expires_at) == ("deploy", "bob", at(NOW + 29))
@@ -208,7 +208,7 @@ async def test_a_wait_begins_when_the_instance_began_to_wait_for_this(store: Sto
     begun = []
     for seconds, waits_for in [(-30, one), (-20, one), (-10, other), (-5, None), (-1, one)]:
         await note(store, "alice", NOW + seconds, waits_for=waits_for, waits_since=seconds)
-        begun.append(only(await survey(store)).waits_since)
+        begun.append(only(await survey(store)).instance.waits_since)
     assert begun == [at(-30), at(-30), at(-10), None, at(-1)]
 
 
@@ -238,7 +238,8 @@ async def test_what_happens_in_a_session_is_told_to_those_who_see_it(store: Stor
     hidden = await survey(store, CAROL)
     one = only(hidden)
     assert (one.session_id, one.purpose, one.blocked_by) == (None, None, None)
-    assert (one.activity, one.instance.waits_for, one.waits_since) == ("working", None, None)
+    shown = one.instance
+    assert (one.activity, shown.waits_for, shown.waits_since) == ("working", None, None)
     assert (hidden.blocks, hidden.counts[Activity.BLOCKED]) == ([], 0)
 
 

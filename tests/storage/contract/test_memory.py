@@ -180,8 +180,11 @@ async def test_an_update_that_raises_changes_nothing(store: Store) -> None:
 
     await write(store, address("k"), put(1))
     with pytest.raises(Conflict) as caught:
-        await write(store, address("k"), conflict)
+        await store.memory.write(
+            address("k"), ALICE, conflict, now=NOON, guard=None, audit=make_audit("edited")
+        )
     assert caught.value.details["field"] == "expected_version"
+    assert await store.audit.list_newest(AuditQuery(limit=9, event_type="edited")) == []
     assert (await get(store, address("k"))).version == 1
 
 
@@ -368,6 +371,7 @@ async def test_a_repeated_write_happens_once_and_answers_the_same(store: Store) 
         guard=None,
         idempotency_key="once",
         fingerprint="f",
+        audit=make_audit("edited"),
     )
     later = await write(store, address("k"), put("b"), seconds=2)
     again = await store.memory.write(
@@ -378,7 +382,10 @@ async def test_a_repeated_write_happens_once_and_answers_the_same(store: Store) 
         guard=None,
         idempotency_key="once",
         fingerprint="f",
+        audit=make_audit("edited"),
     )
+    audited = await store.audit.list_newest(AuditQuery(limit=9, event_type="edited"))
+    assert len(audited) == 1
     assert not first.duplicate
     assert again.duplicate
     assert (again.entry.address, again.entry.version) == (address("k"), 1)

@@ -38,23 +38,22 @@ class SurveyQuery:
 @dataclass(frozen=True, slots=True)
 class SurveyedInstance:
     """An instance and what it does. `session_id` and `purpose`: the session of its last call that named
-    one; None if the caller may not see that. `waits_since`: when the wait began. `blocked_by`: the
-    lease that it waits for, as somebody else holds it; of a task, the lease of the claim."""
+    one; None if the caller may not see that. `blocked_by`: the lease that it waits for, as somebody else
+    holds it; of a task, the lease of the claim."""
 
     instance: Instance
     agent_type: str
     activity: Activity
     session_id: str | None
     purpose: str | None
-    waits_since: datetime | None
     blocked_by: Lease | None
 
     @property
     def doing_since(self) -> datetime:
         """Since when it does so: waits, is silent, or has said so itself; else when it was last seen."""
         one = self.instance
-        if one.waits_for is not None and self.waits_since is not None:
-            return self.waits_since
+        if one.waits_for is not None and one.waits_since is not None:
+            return one.waits_since
         is_quiet = self.activity in (Activity.SILENT, Activity.AWAY)
         if one.since is None or is_quiet or not one.status:
             return one.last_seen

@@ -69,6 +69,7 @@ class Memory(Protocol):
         idempotency_key: str | None = None,
         fingerprint: str = "",
         fence: Fence | None = None,
+        audit: AuditEntry | None = None,
     ) -> WrittenMemory:
         """Apply `update` to the entry, atomically against all other writers of it.
 
@@ -76,7 +77,8 @@ class Memory(Protocol):
         `guard` is given iff the address has a session. The idempotency record is looked up as in
         Messages.append, by (address.session_id, caller.agent_id, key). It returns the first call's
         entry as it was then, without its value. The fence is checked as in Messages.append, at
-        `now`: a lease of address.session_id, or a server-wide one if that is None.
+        `now`: a lease of address.session_id, or a server-wide one if that is None. `audit` is stored
+        together with the write, and not for a duplicate.
         """
 
     async def get(

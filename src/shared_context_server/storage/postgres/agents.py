@@ -125,7 +125,7 @@ _LIST_INSTANCES = Statement(f"""
             WHERE s.id = i.waits_session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
         )
     ) THEN i.waits_for END,
-        i.waits_session_id, i.waits_name
+        i.waits_session_id, i.waits_name, i.waits_since
     FROM instances AS i WHERE i.agent_id = ANY(:agent_ids::text[])
     ORDER BY i.last_seen DESC, i.instance""")
 _FIND_KNOWN = Statement("SELECT agent_id FROM agents WHERE agent_id = ANY(:agent_ids::text[])")

@@ -130,6 +130,7 @@ class Memory(Subject):
         idempotency_key: str | None = None,
         fingerprint: str = "",
         fence: Fence | None = None,
+        audit: AuditEntry | None = None,
     ) -> WrittenMemory:
         call = find_memory_call(address, caller, idempotency_key, fingerprint)
         session = await use_optional_session(connection, address.session_id, None, "KEY SHARE")
@@ -145,6 +146,8 @@ class Memory(Subject):
         await _put(connection, _REPLACE if is_known else _ADD, entry)
         if call is not None:
             await keep_answer(connection, call, memory_answer(entry), now)
+        if audit is not None:
+            await add_audit(connection, audit)
         return WrittenMemory(entry)
 
     @reads

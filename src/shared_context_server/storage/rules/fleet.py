@@ -10,7 +10,6 @@ from typing import Any
 from shared_context_server.models import Activity, Caller, Lease
 from shared_context_server.storage.codec import (
     Row,
-    decode_optional_time,
     decode_time,
     encode_time,
     to_instance,
@@ -62,8 +61,8 @@ AGENT_RANK = (
 
 SURVEYED = """
     c.agent_id, c.instance, c.last_seen, c.last_action, c.state, c.status, c.since, c.waits,
-    c.waits_session_id, c.waits_name, coalesce(agents.agent_type, ''), c.activity, c.session_id,
-    s.purpose, c.waits_since, c.blocking, l.holder, l.instance, l.fencing_token, l.acquired_at,
+    c.waits_session_id, c.waits_name, c.waits_since, coalesce(agents.agent_type, ''), c.activity, c.session_id,
+    s.purpose, c.blocking, l.holder, l.instance, l.fencing_token, l.acquired_at,
     l.expires_at"""
 """The columns of an instance `c`, of which to_instance reads the first."""
 
@@ -106,7 +105,7 @@ def make_survey(
     )
     blocked = dict.fromkeys(row[3] for row in places if row[0] == "block")
     blocks = [one for name in blocked for one in of_agent[name] if one.blocked_by is not None]
-    blocks.sort(key=lambda one: one.waits_since or one.instance.last_seen)
+    blocks.sort(key=lambda one: one.instance.waits_since or one.instance.last_seen)
     return Survey(
         counts=counts,
         agents=[
@@ -120,7 +119,7 @@ def make_survey(
 
 
 def _to_surveyed(row: Row) -> SurveyedInstance:
-    agent_type, activity, session_id, purpose, waits_since, blocking = row[10:16]
+    agent_type, activity, session_id, purpose, blocking = row[11:16]
     holder, holder_instance, fencing_token, acquired_at, expires_at = row[16:]
     instance = to_instance(row)
     blocked_by = None
@@ -141,6 +140,5 @@ def _to_surveyed(row: Row) -> SurveyedInstance:
         activity=_BY_STRENGTH[activity],
         session_id=None if purpose is None else session_id,
         purpose=purpose,
-        waits_since=None if instance.waits_for is None else decode_optional_time(waits_since),
         blocked_by=blocked_by,
     )

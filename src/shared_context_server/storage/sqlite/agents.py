@@ -104,7 +104,7 @@ _LIST_INSTANCES = f"""
             WHERE s.id = i.waits_session_id AND s.status <> 'deleting' AND {CAN_SEE_SESSION}
         )
     ) THEN i.waits_for END,
-        i.waits_session_id, i.waits_name
+        i.waits_session_id, i.waits_name, i.waits_since
     FROM instances AS i WHERE i.agent_id IN (SELECT value FROM json_each(:agent_ids))
     ORDER BY i.last_seen DESC, i.instance"""
 _FIND_KNOWN = """

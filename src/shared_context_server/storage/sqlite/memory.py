@@ -95,6 +95,7 @@ class Memory(Subject):
         idempotency_key: str | None = None,
         fingerprint: str = "",
         fence: Fence | None = None,
+        audit: AuditEntry | None = None,
     ) -> WrittenMemory:
         call = find_memory_call(address, caller, idempotency_key, fingerprint)
         session = use_optional_session(connection, address.session_id, None)
@@ -109,6 +110,8 @@ class Memory(Subject):
         _put(connection, entry)
         if call is not None:
             keep_answer(connection, call, memory_answer(entry), now)
+        if audit is not None:
+            add_audit(connection, audit)
         return WrittenMemory(entry)
 
     @reads
