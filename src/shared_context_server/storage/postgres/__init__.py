@@ -7,7 +7,6 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from tenacity import (
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.backends import Backend, Inspection, Restored, StorageId
+from shared_context_server.storage.backends import Backend, Inspection, StorageId
 from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.postgres.agents import Agents
@@ -252,18 +251,6 @@ def _identify(settings: Settings) -> StorageId | None:
     return None
 
 
-def _refuse_backup(settings: Settings, destination: Path, *, force: bool) -> int:
-    raise ConfigurationError(
-        "DATABASE_URL names PostgreSQL: back it up with pg_dump --format=custom (or `export`)."
-    )
-
-
-def _refuse_restore(settings: Settings, source: Path) -> Restored:
-    raise ConfigurationError(
-        "DATABASE_URL names PostgreSQL: restore it with pg_restore (or `import`)."
-    )
-
-
 def _count_descriptors(settings: Settings) -> int:
     return settings.postgres_pool_size + 1  # plus one that listens
 
@@ -274,8 +261,8 @@ BACKEND = Backend(
     migrate=migrate_postgres,
     find_schema_status=postgres_schema_status,
     identify=_identify,
-    back_up=_refuse_backup,
-    restore=_refuse_restore,
+    back_up=None,
+    restore=None,
     count_descriptors=_count_descriptors,
     inspect=inspect_postgres,
 )
