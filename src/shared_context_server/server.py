@@ -76,6 +76,7 @@ from shared_context_server.ui.late import make_late_routes
 
 SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
+VACUUM_INTERVAL_S = 60.0
 RETENTION_INTERVAL_S = 600.0
 KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
@@ -160,6 +161,8 @@ async def open_server(
         await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
         stack.push_async_callback(services.mentions.finish)
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
+        shrink = partial(vacuum, services, metrics)
+        await stack.enter_async_context(_every(VACUUM_INTERVAL_S, shrink))
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
         await stack.enter_async_context(_every(KeyUses.FLUSH_INTERVAL_S, identity.uses.flush))
         if settings.session_retention_days is not None:
@@ -237,6 +240,13 @@ async def purge(services: Services) -> None:
         idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
         audit_before=now - timedelta(days=settings.audit_retention_days),
     )
+
+
+async def vacuum(services: Services, metrics: Metrics) -> None:
+    """Give the space of deleted rows back to the file system, if there is much of it, and count it."""
+    if released := await services.store.maintenance.release_free_space():
+        metrics.vacuumed_bytes.inc(released)
+        _log.info("vacuumed", released_bytes=released)
 
 
 async def sample_metrics(services: Services, metrics: Metrics) -> None:

@@ -13,6 +13,7 @@ from shared_context_server.storage.backends import (
     Inspection,
     Restored,
     StorageId,
+    Vacuumed,
     find_backend,
 )
 from shared_context_server.storage.contract import Store
@@ -26,6 +27,7 @@ __all__ = [
     "SchemaStatus",
     "StorageId",
     "Store",
+    "Vacuumed",
     "back_up_storage",
     "count_descriptors",
     "find_schema_status",
@@ -36,6 +38,7 @@ __all__ = [
     "open_copier",
     "open_storage",
     "restore_storage",
+    "vacuum_storage",
 ]
 
 _NO_FILE = "DATABASE_URL names a database that is no file."
@@ -102,6 +105,18 @@ def restore_storage(settings: Settings, source: Path) -> Restored:
     if restore is None:
         raise ConfigurationError(_NO_FILE)
     return restore(settings, source)
+
+
+def vacuum_storage(settings: Settings) -> Vacuumed:
+    """Give the space of deleted rows back, while servers use the database; return its size before
+    and after.
+
+    Raises ConfigurationError if there is no database of ours, or if the file has to be written anew
+    while a process has it open.
+    """
+    if find_schema_status(settings).current == 0:
+        raise ConfigurationError("There is no database to vacuum.")
+    return find_backend(settings).vacuum(settings)
 
 
 def migrate_storage(settings: Settings) -> list[str]:

@@ -29,6 +29,15 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacuumed:
+    """The size of a database in bytes, before and after. `remark`: what its operator should know."""
+
+    before: int
+    after: int
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something about a database that is not as it should be. `is_damage`: data is lost or at risk."""
 
@@ -73,6 +82,7 @@ class Backend:
     identify: Callable[[Settings], StorageId | None]
     back_up: BackUp | None
     restore: Callable[[Settings, Path], Restored] | None
+    vacuum: Callable[[Settings], Vacuumed]
     count_descriptors: Callable[[Settings], int]
     inspect: Inspect
 
