@@ -47,7 +47,7 @@ async def test_free_space_is_given_back_counted_and_shown_while_others_write(
             written += 1
         await vacuuming
         assert written > 1
-        assert read_counter(metrics) > DELETED * 1000
+        assert read_counter(metrics) > DELETED * 500  # the new messages take some
         await composition.vacuum(server.services, metrics)
         assert (await store.maintenance.get_stats(active_since=NOON)).free_bytes < 100_000
         kept = DELETED // 500 + written
