@@ -40,10 +40,12 @@ SESSIONS = 4  # new ones for each tenth; those before are deleted, so that the d
 CUT_SHARE = 0.2
 CUT_AFTER_S = 0.05  # at most
 ANSWER_S = 60.0
-# The child that writes the search index ends after 15 s without work; the first full collection and
-# the return of memory to the system take their time too.
-REST_S = 60.0
+# The child that writes the search index ends after 15 s without work, and a server gives freed memory back
+# to the system each 30 s.
+REST_AT_LEAST_S = 31.0
+REST_S = 90.0
 REST_LOOK_S = 0.5
+SAME_LOOKS = 4  # with the same counts: the server rests
 MORE_MB = 10.0  # that is allowed from the third point to the last: 100 bytes a call, or one table
 MORE_OF_A_KIND = 3  # descriptors, threads, tasks: a check or a flush that was going on
 _BYTES_PER_MB = 1_000_000
@@ -202,12 +204,14 @@ async def renew_sessions(soak: Soak, client: Client) -> None:
 
 
 async def look(pid: int, counts: Path, calls: int) -> Point:
-    """What the server holds once that has stopped to fall, REST_S at most."""
+    """What the server holds once that does not change any more, REST_S at most."""
     process = psutil.Process(pid)
-    until = time.monotonic() + REST_S
+    began = time.monotonic()
     last = await count(process, counts, calls)
     same = 0
-    while time.monotonic() < until and (same < 4 or process.children()):
+    while (rested_s := time.monotonic() - began) < REST_S and (
+        rested_s < REST_AT_LEAST_S or same < SAME_LOOKS or process.children()
+    ):
         await asyncio.sleep(REST_LOOK_S)
         now = await count(process, counts, calls)
         held = (now.descriptors, now.threads, now.tasks)

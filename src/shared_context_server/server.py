@@ -47,6 +47,7 @@ from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
 from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.services import freed_memory
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
@@ -163,6 +164,9 @@ async def open_server(
         await stack.enter_async_context(_every(PURGE_INTERVAL_S, partial(purge, services)))
         shrink = partial(vacuum, services, metrics)
         await stack.enter_async_context(_every(VACUUM_INTERVAL_S, shrink))
+        if has_own_process:
+            trimming = _every(freed_memory.INTERVAL_S, freed_memory.release_freed_memory)
+            await stack.enter_async_context(trimming)
         await stack.enter_async_context(_every(KEYS_INTERVAL_S, partial(end_revoked, services)))
         await stack.enter_async_context(_every(KeyUses.FLUSH_INTERVAL_S, identity.uses.flush))
         if settings.session_retention_days is not None:
