@@ -10,9 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 
 from shared_context_server.settings import Settings
-from shared_context_server.storage import open_storage
+from shared_context_server.storage import inspect_storage, open_storage
+from shared_context_server.storage.sqlite import inspection
 from tests.cli.conftest import Run, Serve
 from tests.cli.test_moving import database_of
 from tests.postgres import DatabaseServer
@@ -56,15 +58,22 @@ def test_the_file_shrinks_beside_a_server(scs: Run, serve: Serve, tmp_path: Path
 
 
 def test_a_file_of_an_older_version_is_written_anew_once_nobody_uses_it(
-    scs: Run, serve: Serve, tmp_path: Path
+    scs: Run, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_holes(tmp_path / "data")
     database = database_of(tmp_path / "data")
     with closing(sqlite3.connect(database)) as connection:
         # As files were made before.
-        for statement in ("auto_vacuum = NONE", "journal_mode = DELETE"):
-            connection.execute(f"PRAGMA {statement}")
-        connection.execute("VACUUM")
+        for statement in ("PRAGMA auto_vacuum = NONE", "VACUUM", "CREATE TABLE gone (a)"):
+            connection.execute(statement)
+        for statement in ("INSERT INTO gone VALUES (zeroblob(2000000))", "DROP TABLE gone"):
+            connection.execute(statement)
+        connection.commit()
+    monkeypatch.setattr(inspection, "WORTHWHILE_BYTES", 1_000_000)
+    (wasted,) = inspect_storage(
+        Settings(data_dir=tmp_path / "data", database_url=None), is_thorough=False
+    ).problems
+    assert "scs vacuum" in wasted.hint
     with serve() as server:
         refused = scs("vacuum")
         assert refused.returncode == 2

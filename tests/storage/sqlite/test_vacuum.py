@@ -23,7 +23,7 @@ from tests.storage.builders import (
     make_audit,
 )
 
-DELETED = 2_000  # messages of 1,000 characters
+DELETED = 1_000  # messages of 1,000 characters
 
 
 def read_counter(metrics: Metrics) -> float:
@@ -35,7 +35,7 @@ def read_counter(metrics: Metrics) -> float:
 async def test_free_space_is_given_back_counted_and_shown_while_others_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vacuum, "WORTHWHILE_BYTES", 1_000_000)
+    monkeypatch.setattr(vacuum, "WORTHWHILE_BYTES", 500_000)
     monkeypatch.setattr(vacuum, "_KEPT_BYTES", 0)
     async with open_server(make_settings(tmp_path)) as server:
         store, metrics = server.services.store, server.metrics
