@@ -34,7 +34,7 @@ CLIENT_FRAMEWORK_TESTS := $(addprefix test-framework-,$(CLIENT_FRAMEWORKS))
 DEPLOY_BIN := $(VENV)/deploy/bin
 DEPLOY_STAMP := $(VENV)/deploy/.requirements
 
-.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs docs-site client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak-replicas prove test-conformance record-corpus test-browser test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking audit
+.PHONY: help setup run dev test coverage test-fast test-postgres test-deploy rehearse lint lint-deploy format docs docs-site client bench bench-docs bench-search bench-clock bench-live bench-stores bench-tasks bench-embed soak soak-replicas prove test-conformance record-corpus test-browser test-frameworks test-semantic test-agent-sdk test-typescript clock-torn lock lock-frameworks clean show-waking audit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -274,6 +274,9 @@ clock-torn: setup ## 10^8 checked reads against a writer that never rests, then 
 
 bench-tasks: setup ## ten workers on 1,000 tasks while a third of them is killed, on both stores
 	$(BIN)/python -m bench.task_workers $(ARGS)
+
+soak: setup ## 100,000 mixed calls with clients that vanish: descriptors, threads, tasks and memory stay flat
+	$(BIN)/python -m bench.soak $(ARGS)
 
 soak-replicas: setup ## three replicas on one PostgreSQL while one of them and then the database fail
 	$(BIN)/python -m bench.soak_replicas $(ARGS)

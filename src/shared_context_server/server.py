@@ -41,6 +41,7 @@ from shared_context_server.rest.errors import exception_handlers
 from shared_context_server.rest.hot_paths import HotPaths
 from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
+from shared_context_server.services import freed_memory
 from shared_context_server.services.context import Services
 from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.settings import LogLevel, McpSessions, Settings
@@ -59,6 +60,7 @@ from shared_context_server.ui.late import make_late_routes
 
 SERVER_NAME = "shared-context-server"
 PURGE_INTERVAL_S = 60.0
+VACUUM_INTERVAL_S = 60.0
 RETENTION_INTERVAL_S = 600.0
 GAUGES_INTERVAL_S = 5.0  # for workers; a single process refreshes its gauges when they are read
 
@@ -104,6 +106,11 @@ async def open_server(
         settings, services, dispatcher = parts.settings, parts.services, parts.dispatcher
         services.limits.on_failure = metrics.count_failed_authentication
         await stack.enter_async_context(run_every(PURGE_INTERVAL_S, partial(purge, services)))
+        shrink = partial(vacuum, services, metrics)
+        await stack.enter_async_context(run_every(VACUUM_INTERVAL_S, shrink))
+        if has_own_process:
+            trimming = run_every(freed_memory.INTERVAL_S, freed_memory.release_freed_memory)
+            await stack.enter_async_context(trimming)
         if settings.session_retention_days is not None:
             retain = partial(apply_retention, services, metrics)
             await stack.enter_async_context(run_every(RETENTION_INTERVAL_S, retain))
@@ -153,6 +160,13 @@ async def purge(services: Services) -> None:
         idempotency_before=now - timedelta(hours=settings.idempotency_retention_hours),
         audit_before=now - timedelta(days=settings.audit_retention_days),
     )
+
+
+async def vacuum(services: Services, metrics: Metrics) -> None:
+    """Give the space of deleted rows back to the file system, if there is much of it, and count it."""
+    if released := await services.store.maintenance.release_free_space():
+        metrics.vacuumed_bytes.inc(released)
+        _log.info("vacuumed", released_bytes=released)
 
 
 async def sample_metrics(services: Services, metrics: Metrics) -> None:

@@ -217,14 +217,3 @@ def test_what_is_no_backup_of_ours_changes_nothing(
     assert read_dump(scs, source) == before
     assert not list(source.glob("*.before-*"))
     assert leftovers(source) == []
-
-
-@pytest.mark.parametrize("command, tool", [("backup", "pg_dump"), ("restore", "pg_restore")])
-def test_on_postgresql_its_own_tool_is_named(
-    scs: Run, tmp_path: Path, command: str, tool: str
-) -> None:
-    (tmp_path / "file").touch()
-    answer = scs(command, "file", "--database-url", "postgresql://nobody@127.0.0.1:1/none")
-    assert answer.returncode == 2
-    assert tool in answer.stderr
-    assert len(answer.stderr.splitlines()) == 1

@@ -82,9 +82,9 @@ def test_nothing_is_made_where_there_is_nothing_yet(
 
 
 def damage(settings: Settings) -> None:
-    """Overwrite pages of the database behind its first one."""
+    """Overwrite pages of the database behind those of its schema and its pointers."""
     with (settings.data_dir / DATABASE).open("r+b") as file:
-        file.seek(8192)
+        file.seek(12_288)
         file.write(b"\xff" * 40_000)
 
 

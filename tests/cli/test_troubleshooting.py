@@ -19,6 +19,7 @@ NOT_OF_A_START = (
     "cli/client_config.py",
     "cli/config_files.py",
     "cli/demo/",
+    "cli/dump_files.py",
     "cli/guard.py",
     "cli/install_links.py",
     "cli/migrate.py",

@@ -69,6 +69,7 @@ COMMANDS = {
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
     "backup": ("backup:backup", "Copy the database to a file, while servers run."),
     "restore": ("backup:restore", "Restore the database from a file of backup."),
+    "vacuum": ("vacuum:vacuum", "Give the space of deleted data back to the file system."),
     "export": ("moving:export", "Write all data to a file."),
     "import": (
         "moving:import_",

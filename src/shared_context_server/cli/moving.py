@@ -3,18 +3,15 @@ another store."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.dump_files import STANDARD_STREAM, open_input, open_output
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
@@ -29,7 +26,6 @@ from shared_context_server.storage import open_copier
 from shared_context_server.storage.transfer.lines import Tally
 from shared_context_server.storage.transfer.records import COUNTER, RecordKind
 
-STANDARD_STREAM = "-"
 _DIGEST_CHARS = 12  # shown of a checksum: enough to see a difference
 
 
@@ -50,7 +46,7 @@ async def export(
         raise ConfigurationError("--json needs a FILE: with - the records go to stdout.")
     settings = options.load()
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
-        with _writing(file, force=force) as out, ProgressBar() as bar:
+        with open_output(file, force=force) as out, ProgressBar() as bar:
             tallies = await write_dump(snapshot, out, bar, is_compressed=file.endswith(".gz"))
     if as_json:
         print_json(
@@ -85,7 +81,7 @@ async def import_(
         await _import_older(from_shared_context, options, dry_run=dry_run, as_json=as_json)
         return
     assert file is not None
-    with _reading(file) as dump, ProgressBar() as bar:
+    with open_input(file) as dump, ProgressBar() as bar:
         source = DumpSource(dump)
         source.check(bar)
         moved = None if dry_run else await _move(source, options, bar)
@@ -124,61 +120,6 @@ async def copy_database(source: Settings, destination: Settings, *, as_json: boo
         with ProgressBar() as bar:
             moved = await copy_store(origin, copier, bar)
     _report(moved, as_json=as_json)
-
-
-@contextmanager
-def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
-    """A new file that gets its name once it is complete. Raises ConfigurationError, or CopyError if
-    writing fails."""
-    if name == STANDARD_STREAM:
-        with _explain_failure("standard output"):
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    if path.exists() and not force:
-        raise ConfigurationError(f"{path} exists. Name another file, or use --force.")
-    try:
-        # Mode 0600, like the database: it contains all private messages.
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be written: {exc.strerror}.") from exc
-    try:
-        with _explain_failure(name):
-            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _reading(name: str) -> Iterator[BinaryIO]:
-    """An input file that can be read twice. Raises ConfigurationError and CopyError."""
-    if name == STANDARD_STREAM:
-        with tempfile.TemporaryFile() as spool:
-            with _explain_failure(f"a temporary file in {tempfile.gettempdir()}"):
-                shutil.copyfileobj(sys.stdin.buffer, spool)
-            yield spool
-        return
-    try:
-        file = Path(name).open("rb")  # noqa: SIM115 - closed below
-    except OSError as exc:
-        raise ConfigurationError(f"{name} cannot be read: {exc.strerror}.") from exc
-    with file:
-        yield file
-
-
-@contextmanager
-def _explain_failure(what: str) -> Iterator[None]:
-    """Report a full disk or a broken pipe as CopyError, without a traceback."""
-    try:
-        yield
-    except OSError as exc:
-        raise CopyError(f"{what} cannot be written: {exc.strerror}.") from exc
 
 
 def _report(moved: Moved, *, as_json: bool) -> None:

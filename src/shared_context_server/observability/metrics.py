@@ -58,6 +58,11 @@ class Metrics:
             "Sessions that were deleted because of SESSION_RETENTION_DAYS.",
             registry=self.registry,
         )
+        self.vacuumed_bytes = Counter(
+            "scs_vacuumed_bytes_total",
+            "Bytes of SQLite's file that were given back to the file system after deletions.",
+            registry=self.registry,
+        )
         self._failed_authentications = Counter(
             "scs_failed_authentications_total",
             "Wrong credentials by answer: refused, or limited (429) over FAILED_AUTH_LIMIT.",
@@ -73,6 +78,12 @@ class Metrics:
         self.active_agents = Gauge(
             "mcp_active_agents",
             "Agents that called in the last five minutes.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.free_bytes = Gauge(
+            "scs_database_free_bytes",
+            "Bytes of SQLite's file that nothing uses, and that later rows fill; NaN on PostgreSQL.",
             registry=self.registry,
             multiprocess_mode="mostrecent",
         )

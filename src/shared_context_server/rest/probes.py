@@ -118,8 +118,10 @@ async def refresh_gauges(services: Services, metrics: Metrics) -> None:
         _log.warning("no statistics from the storage", code=exc.code, error=exc.message)
         metrics.active_sessions.set(math.nan)
         metrics.active_agents.set(math.nan)
+        metrics.free_bytes.set(math.nan)
         return
     metrics.active_sessions.set(stats.active_sessions)
     metrics.active_agents.set(stats.active_agents)
+    metrics.free_bytes.set(stats.free_bytes)
     for name, value in stats.extra.items():
         metrics.set_gauge(name, value)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from shared_context_server.errors import CopyError
+from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.transfer.copying import Copier, RowReader
 from shared_context_server.storage.transfer.lines import Tally, replace_nul, to_line
@@ -118,11 +118,27 @@ async def move(source: Source, destination: Copier, progress: ProgressListener) 
     await comparer.copy()
     async with destination.open_snapshot() as snapshot:
         found = await tally(snapshot, progress)
-    return Moved(
-        [Comparison(kind, comparer.tallies[kind], found[kind]) for kind in KINDS],
-        comparer.written,
-        comparer.replaced_nul,
-    )
+    return _compare(comparer, found)
+
+
+async def restore(source: Source, destination: Copier, progress: ProgressListener) -> Moved:
+    """Copy all rows into an empty store and compare, in one transaction: all is there, or nothing.
+
+    Raises ConfigurationError if the store holds anything, CopyError if what was written differs,
+    and RecordRefused for a row that the store cannot keep.
+    """
+    async with destination.open_transaction():
+        if await _holds_anything(destination):
+            raise ConfigurationError(
+                "The database is not empty, and nothing was restored. A backup is restored into an "
+                "empty database only: create one, name it in DATABASE_URL, and run this again."
+            )
+        comparer = _Comparer(source, destination, progress)
+        await comparer.copy()
+        moved = _compare(comparer, await tally(destination, progress))
+        if not moved.is_equal:
+            raise CopyError("The database does not keep what the backup has. Nothing was restored.")
+    return moved
 
 
 async def copy_store(source: Copier, destination: Copier, progress: ProgressListener) -> Moved:
@@ -156,6 +172,14 @@ async def read_batches(
     while rows := await reader.read_rows(kind, after=after, up_to=up_to, limit=BATCH_ROWS):
         yield rows
         after = kind.key_of(rows[-1])
+
+
+def _compare(comparer: _Comparer, found: Mapping[RecordKind, Tally]) -> Moved:
+    return Moved(
+        [Comparison(kind, comparer.tallies[kind], found[kind]) for kind in KINDS],
+        comparer.written,
+        comparer.replaced_nul,
+    )
 
 
 async def _holds_anything(store: RowReader) -> bool:

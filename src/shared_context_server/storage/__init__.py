@@ -13,6 +13,7 @@ from shared_context_server.storage.backends import (
     Inspection,
     Restored,
     StorageId,
+    Vacuumed,
     find_backend,
 )
 from shared_context_server.storage.contract import Store
@@ -22,19 +23,25 @@ from shared_context_server.storage.transfer.copying import Copier
 __all__ = [
     "Copier",
     "Inspection",
+    "Restored",
     "SchemaStatus",
     "StorageId",
     "Store",
+    "Vacuumed",
     "back_up_storage",
     "count_descriptors",
     "find_schema_status",
     "identify_storage",
     "inspect_storage",
+    "is_one_file",
     "migrate_storage",
     "open_copier",
     "open_storage",
     "restore_storage",
+    "vacuum_storage",
 ]
+
+_NO_FILE = "DATABASE_URL names a database that is no file."
 
 
 @asynccontextmanager
@@ -69,24 +76,47 @@ def identify_storage(settings: Settings) -> StorageId | None:
     return find_backend(settings).identify(settings)
 
 
+def is_one_file(settings: Settings) -> bool:
+    """Whether the database is a file, which back_up_storage and restore_storage copy."""
+    return find_backend(settings).back_up is not None
+
+
 def back_up_storage(settings: Settings, destination: Path, *, force: bool) -> int:
-    """Write a checked copy of the database to a new file while servers run; return its size in
+    """Write a checked copy of the database file to a new file while servers run; return its size in
     bytes.
 
-    Raises ConfigurationError if the file exists, unless `force`, or on PostgreSQL, which has tools
-    of its own; CopyError if the copy cannot be written or is damaged.
+    Raises ConfigurationError if the file exists, unless `force`, or if the database is no file;
+    CopyError if the copy cannot be written or is damaged.
     """
-    return find_backend(settings).back_up(settings, destination, force=force)
+    back_up = find_backend(settings).back_up
+    if back_up is None:
+        raise ConfigurationError(_NO_FILE)
+    return back_up(settings, destination, force=force)
 
 
 def restore_storage(settings: Settings, source: Path) -> Restored:
-    """Replace the database with such a copy, while no process has it open.
+    """Replace the database file with such a copy, while no process has it open.
 
     Raises ConfigurationError, having changed nothing, if the copy is damaged, is not of this
-    program or is newer than it, if a process has the database open, or on PostgreSQL; CopyError if
-    the disk fails.
+    program or is newer than it, if a process has the database open, or if the database is no file;
+    CopyError if the disk fails.
     """
-    return find_backend(settings).restore(settings, source)
+    restore = find_backend(settings).restore
+    if restore is None:
+        raise ConfigurationError(_NO_FILE)
+    return restore(settings, source)
+
+
+def vacuum_storage(settings: Settings) -> Vacuumed:
+    """Give the space of deleted rows back, while servers use the database; return its size before
+    and after.
+
+    Raises ConfigurationError if there is no database of ours, or if the file has to be written anew
+    while a process has it open.
+    """
+    if find_schema_status(settings).current == 0:
+        raise ConfigurationError("There is no database to vacuum.")
+    return find_backend(settings).vacuum(settings)
 
 
 def migrate_storage(settings: Settings) -> list[str]:

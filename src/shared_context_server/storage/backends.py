@@ -29,6 +29,15 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class Vacuumed:
+    """The size of a database in bytes, before and after. `remark`: what its operator should know."""
+
+    before: int
+    after: int
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something about a database that is not as it should be. `is_damage`: data is lost or at risk."""
 
@@ -64,15 +73,16 @@ class BackUp(Protocol):
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One kind of store. Its functions do what those of the same names in storage/__init__.py
-    promise."""
+    promise. `back_up` and `restore` are None where a database is no file."""
 
     open_store: Callable[[Settings, StorageId | None], AbstractAsyncContextManager[Store]]
     open_copier: OpenCopier
     migrate: Callable[[Settings], list[str]]
     find_schema_status: Callable[[Settings], SchemaStatus]
     identify: Callable[[Settings], StorageId | None]
-    back_up: BackUp
-    restore: Callable[[Settings, Path], Restored]
+    back_up: BackUp | None
+    restore: Callable[[Settings, Path], Restored] | None
+    vacuum: Callable[[Settings], Vacuumed]
     count_descriptors: Callable[[Settings], int]
     inspect: Inspect
 

@@ -259,3 +259,24 @@ async def test_what_was_read_can_be_written_back(store: Store, copier: Copier) -
         rows = await read(copier, kind)
         await copier.write_rows(kind, [], rows)
         assert await read(copier, kind) == rows
+
+
+async def fail_in_a_transaction(copier: Copier) -> None:
+    async with copier.open_transaction():
+        await copier.write_rows(SESSION, [session_row()], [])
+        await copier.write_rows(MESSAGE, [message_row(1, 1)], [])
+        assert await copier.count_rows(MESSAGE) == 1
+        raise LookupError
+
+
+async def test_a_transaction_is_written_whole_or_not_at_all(copier: Copier) -> None:
+    with pytest.raises(LookupError):
+        await fail_in_a_transaction(copier)
+    assert await copier.count_rows(SESSION) == 0
+    async with copier.open_transaction():
+        await copier.write_rows(SESSION, [session_row()], [])
+        with pytest.raises(RecordRefused):
+            await copier.write_rows(SESSION, [session_row("t"), session_row()], [])
+        await copier.write_rows(MESSAGE, [message_row(1, 1)], [])
+    assert await read(copier, SESSION) == [session_row()]
+    assert await copier.count_rows(MESSAGE) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -9,10 +10,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Gauges for /metrics; NaN if unknown. `extra`: a backend's own gauges, by metric name."""
+    """Gauges for /metrics; NaN if unknown. `free_bytes`: of the database's file, used by nothing.
+    `extra`: a backend's own gauges, by metric name."""
 
     active_sessions: float
     active_agents: float
+    free_bytes: float = math.nan
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -36,6 +39,11 @@ class Maintenance(Protocol):
         """Remove expired memory and credentials, old idempotency and audit rows, and old changes of
         the change stream. It works in bounded steps that do not hold up other writers. Return the
         number of rows removed."""
+
+    async def release_free_space(self) -> int:
+        """Give the space of deleted rows back to the file system, if there is much of it; return how
+        many bytes. It takes bounded time, in steps of some milliseconds, and lets the writes of
+        others go first."""
 
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         """Return the numbers of active sessions and of agents seen since then."""

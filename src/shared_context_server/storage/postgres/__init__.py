@@ -7,7 +7,6 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from tenacity import (
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
-from shared_context_server.storage.backends import Backend, Inspection, Restored, StorageId
+from shared_context_server.storage.backends import Backend, Inspection, StorageId, Vacuumed
 from shared_context_server.storage.contract import Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.postgres.agents import Agents
@@ -43,7 +42,11 @@ from shared_context_server.storage.postgres.engine.pool import Connection, open_
 from shared_context_server.storage.postgres.engine.work import Engine
 from shared_context_server.storage.postgres.fleet import Fleet
 from shared_context_server.storage.postgres.leases import Leases
-from shared_context_server.storage.postgres.maintenance import Maintenance, may_write
+from shared_context_server.storage.postgres.maintenance import (
+    Maintenance,
+    may_write,
+    vacuum_tables,
+)
 from shared_context_server.storage.postgres.memory import Memory
 from shared_context_server.storage.postgres.messages import Messages, append_batch
 from shared_context_server.storage.postgres.sessions import Sessions, use_session
@@ -69,6 +72,11 @@ _NO_FILE = (
 _FILE_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 # For a server on the same host, whose socket file exists once it has started.
 _HAS_SOCKET = re.compile(r"(?:@|//|,|[?&]host=)(?:/|%2f)", re.IGNORECASE)
+
+_AUTOVACUUM = (
+    "PostgreSQL does this by itself (autovacuum). The space is used again by new rows; only VACUUM FULL, "
+    "which locks the tables, gives all of it back to the file system."
+)
 
 _log = get_logger("storage")
 
@@ -146,6 +154,11 @@ def inspect_postgres(settings: Settings, *, is_thorough: bool) -> Inspection:
     return _run_apart(settings, _inspect)
 
 
+def vacuum_postgres(settings: Settings) -> Vacuumed:
+    """Run VACUUM on our tables; others can read and write. Raises ConfigurationError."""
+    return _run_apart(settings, _vacuum)
+
+
 def _run_apart(settings: Settings, work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
     """Run the work in a loop of its own in a thread, because the caller may be inside a loop."""
     with _explain_errors(settings.storage_url), ThreadPoolExecutor(1) as thread:
@@ -173,6 +186,11 @@ async def _inspect(connection: Connection) -> Inspection:
     version = connection.get_server_version()
     newest = await connection.fetchval("SELECT coalesce(max(id), 0) FROM messages")
     return Inspection(f"PostgreSQL {version.major}.{version.minor}", newest, [])
+
+
+async def _vacuum(connection: Connection) -> Vacuumed:
+    before, after = await vacuum_tables(connection)
+    return Vacuumed(before, after, _AUTOVACUUM)
 
 
 async def _use_once(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -252,18 +270,6 @@ def _identify(settings: Settings) -> StorageId | None:
     return None
 
 
-def _refuse_backup(settings: Settings, destination: Path, *, force: bool) -> int:
-    raise ConfigurationError(
-        "DATABASE_URL names PostgreSQL: back it up with pg_dump --format=custom (or `export`)."
-    )
-
-
-def _refuse_restore(settings: Settings, source: Path) -> Restored:
-    raise ConfigurationError(
-        "DATABASE_URL names PostgreSQL: restore it with pg_restore (or `import`)."
-    )
-
-
 def _count_descriptors(settings: Settings) -> int:
     return settings.postgres_pool_size + 1  # plus one that listens
 
@@ -274,8 +280,9 @@ BACKEND = Backend(
     migrate=migrate_postgres,
     find_schema_status=postgres_schema_status,
     identify=_identify,
-    back_up=_refuse_backup,
-    restore=_refuse_restore,
+    back_up=None,
+    restore=None,
+    vacuum=vacuum_postgres,
     count_descriptors=_count_descriptors,
     inspect=inspect_postgres,
 )

@@ -26,6 +26,11 @@ _COUNT = Statement("""
     SELECT (SELECT count(*) FROM sessions WHERE status = 'active'),
            (SELECT count(*) FROM agents WHERE last_seen >= :active_since)""")
 _FIND_OFFSET = Statement("SELECT offset_us FROM clock_offsets WHERE boot_id = :boot_id")
+_DATABASE_SIZE = "SELECT pg_database_size(current_database())"
+_LIST_TABLES = """
+    SELECT oid::regclass::text FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = to_regnamespace(quote_ident(current_schema()))
+    ORDER BY 1"""
 _NOTE_OFFSET = Statement("""
     INSERT INTO clock_offsets (boot_id, offset_us) VALUES (:boot_id, :offset_us)
     ON CONFLICT (boot_id) DO UPDATE
@@ -66,6 +71,10 @@ class Maintenance(Subject):
             total += removed
         return total
 
+    async def release_free_space(self) -> int:
+        """Do nothing: autovacuum does it."""
+        return 0
+
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         active_sessions = active_agents = math.nan
         is_up = False
@@ -102,3 +111,11 @@ class Maintenance(Subject):
 async def may_write(connection: Connection) -> bool:
     """Whether this role has the right to write."""
     return bool(await connection.fetchval(_MAY_WRITE))
+
+
+async def vacuum_tables(connection: Connection) -> tuple[int, int]:
+    """Run VACUUM on all tables of the schema; return the database's size in bytes before and after."""
+    before = await connection.fetchval(_DATABASE_SIZE)
+    for (table,) in await connection.fetch(_LIST_TABLES):
+        await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=None)
+    return before, await connection.fetchval(_DATABASE_SIZE)

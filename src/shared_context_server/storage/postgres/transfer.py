@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -21,6 +22,7 @@ from shared_context_server.storage.transfer.records import (
     API_KEY,
     COUNTER,
     CREDENTIAL,
+    KINDS,
     NUMBERED_TABLES,
     Key,
     RecordKind,
@@ -43,6 +45,10 @@ _UNNUMBERED = """
            (SELECT count(*) || '/' || max(xmin::text::bigint) FROM api_keys),
            (SELECT count(*) || '/' || max(id) FROM idempotency),
            (SELECT count(*) || '/' || max(id) FROM audit_log)"""
+# Others can read, and their writes wait.
+_LOCK = "LOCK TABLE {} IN EXCLUSIVE MODE".format(
+    ", ".join(kind.table for kind in KINDS if kind is not COUNTER)
+)
 _REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 
@@ -136,6 +142,22 @@ class PostgresCopier(_Reader):
             yield snapshot
         finally:
             connection.terminate()
+
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[None]:
+        transaction = self._connection.transaction()
+        with _wrap_errors():
+            await transaction.start()
+        try:
+            with _wrap_errors():
+                await self._connection.execute(_LOCK)
+            yield
+        except BaseException:
+            with contextlib.suppress(*DRIVER_ERRORS):  # the connection may be what failed
+                await transaction.rollback()
+            raise
+        with _wrap_errors():
+            await transaction.commit()
 
     async def get_position(self) -> str:
         with _wrap_errors():

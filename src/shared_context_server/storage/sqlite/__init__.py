@@ -55,6 +55,7 @@ from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
 from shared_context_server.storage.sqlite.tasks import Tasks
 from shared_context_server.storage.sqlite.transfer import SqliteCopier
+from shared_context_server.storage.sqlite.vacuum import set_incremental, vacuum_sqlite
 
 __all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
 
@@ -179,6 +180,8 @@ def migrate_sqlite(
             _explain_errors(path),
             contextlib.closing(open_connection(path, settings, query_only=False)) as connection,
         ):
+            if not is_filled(path):
+                set_incremental(connection)
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise ConfigurationError(f"The database {path} cannot use WAL; its mode is {mode}.")
@@ -235,6 +238,7 @@ BACKEND = Backend(
     identify=identify_sqlite,
     back_up=back_up_sqlite,
     restore=restore_sqlite,
+    vacuum=vacuum_sqlite,
     count_descriptors=_count_descriptors,
     inspect=inspect_sqlite,
 )

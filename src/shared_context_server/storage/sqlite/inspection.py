@@ -14,6 +14,7 @@ from shared_context_server.storage.backends import Inspection, Problem
 from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
 from shared_context_server.storage.sqlite.engine.filesystem import require_shareable
 from shared_context_server.storage.sqlite.engine.opened_file import companions
+from shared_context_server.storage.sqlite.vacuum import WORTHWHILE_BYTES, read_space
 
 _LISTED = 5  # messages of SQLite about one file
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -29,7 +30,11 @@ def inspect_sqlite(settings: Settings, *, is_thorough: bool) -> Inspection:
     try:
         connection = open_connection(path, settings, query_only=True)
         with contextlib.closing(connection):
-            problems = [*_find_damage(connection, is_thorough=is_thorough), *_find_risks(path)]
+            problems = [
+                *_find_damage(connection, is_thorough=is_thorough),
+                *_find_risks(path),
+                *_find_waste(connection),
+            ]
             [newest] = connection.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
     except sqlite3.Error as exc:
         raise ConfigurationError(f"The database {path} cannot be read: {exc}.") from exc
@@ -47,6 +52,17 @@ def _find_damage(connection: sqlite3.Connection, *, is_thorough: bool) -> Iterat
     for table, row, parent, _ in broken:
         yield Problem(
             f"Row {row} of {table} refers to a row of {parent} that is missing.", _RESTORE, True
+        )
+
+
+def _find_waste(connection: sqlite3.Connection) -> Iterator[Problem]:
+    space = read_space(connection)
+    if space.free_bytes >= WORTHWHILE_BYTES and not space.is_incremental:
+        yield Problem(
+            f"{space.free_bytes / _BYTES_PER_MB:.0f} MB of the file are free, and servers cannot give them "
+            "back: an older version made it.",
+            "Stop all servers, run `scs vacuum` once, and start them.",
+            False,
         )
 
 

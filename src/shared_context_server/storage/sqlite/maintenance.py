@@ -11,6 +11,7 @@ from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.contract import StoreStats
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 from shared_context_server.storage.sqlite.removal import list_deleted, purge_step, remove_session
+from shared_context_server.storage.sqlite.vacuum import read_space, release_in_background
 
 _READ_A_ROW = "SELECT 1 FROM auth_generation"
 # A change, because SQLite writes no page that stays as it is.
@@ -53,12 +54,17 @@ class Maintenance(Subject):
             total += removed
         return total
 
+    async def release_free_space(self) -> int:
+        return await release_in_background(self.engine)
+
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         active_sessions, active_agents = await self._count_active(active_since)
+        space = await self.engine.readers.run(read_space)
         writer = self.engine.writer.stats()
         return StoreStats(
             active_sessions=active_sessions,
             active_agents=active_agents,
+            free_bytes=space.free_bytes,
             extra={
                 "scs_writer_queue_depth": writer.queue_depth,
                 "scs_writer_last_batch_size": writer.last_batch_size,

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from shared_context_server.storage.codec import Row
@@ -98,6 +98,15 @@ class SqliteCopier(_Reader):
         finally:
             reader.close()
 
+    @asynccontextmanager
+    async def open_transaction(self) -> AsyncIterator[None]:
+        await self.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+        try:
+            yield
+            await self.run(lambda connection: connection.execute("COMMIT"))
+        finally:
+            await self.run(_roll_back)
+
     async def get_position(self) -> str:
         # It grows with each commit of another connection.
         (version,) = await self.run(
@@ -158,25 +167,44 @@ def _read_counters(
 def _write_rows(
     connection: sqlite3.Connection, kind: RecordKind, added: Sequence[Row], changed: Sequence[Row]
 ) -> None:
-    connection.execute("BEGIN IMMEDIATE")
     try:
-        if kind is COUNTER:
-            _raise_counters(connection, changed)
-        else:
-            connection.executemany(_insert(kind), added)
-            connection.executemany(_update(kind), (row + kind.key_of(row) for row in changed))
-        if kind in (API_KEY, CREDENTIAL):
-            connection.execute(_NEXT_AUTH_GENERATION)
-        connection.execute("COMMIT")
+        with _transaction(connection):
+            if kind is COUNTER:
+                _raise_counters(connection, changed)
+            else:
+                connection.executemany(_insert(kind), added)
+                connection.executemany(_update(kind), (row + kind.key_of(row) for row in changed))
+            if kind in (API_KEY, CREDENTIAL):
+                connection.execute(_NEXT_AUTH_GENERATION)
     except sqlite3.IntegrityError as exc:
         rows = [*added, *changed]
         raise RecordRefused(
             f"The destination refuses one of the records from {kind.describe(rows[0])} to "
             f"{kind.describe(rows[-1])}: {exc}."
         ) from exc
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, or inside of one a savepoint: the block is written whole or not at all."""
+    if connection.in_transaction:
+        begin, commit, undo = "SAVEPOINT part", "RELEASE part", "ROLLBACK TO part"
+    else:
+        begin, commit, undo = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute(commit)
+    except BaseException:
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute(undo)
+        raise
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction that was not committed."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _insert(kind: RecordKind) -> str:

@@ -52,6 +52,12 @@ class Copier(RowReader, Protocol):
         blocked."""
         ...
 
+    def open_transaction(self) -> AbstractAsyncContextManager[None]:
+        """Open a transaction for a with block. What this copier reads and writes in the block
+        belongs to it: all of it is committed at the end, or nothing if the block raises. Other
+        writers wait meanwhile. Numbers that counters were raised to may stay."""
+        ...
+
     async def get_position(self) -> str:
         """Return a text that changes after another program has written anything that a snapshot
         shows. Compare it only with other results of this copier."""
