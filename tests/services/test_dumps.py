@@ -365,6 +365,9 @@ def rows_of(kind: RecordKind) -> st.SearchStrategy[list[Row]]:
         fields["result"] = columns["value"]
         fields["finished_at"] = columns["closed_at"]
         fields["state"] = st.sampled_from([*TaskState])
+    if kind.name == "audit_chain":
+        fields |= {"id": st.just(1), "start_id": integers, "anchor_id": integers}
+        fields["head_id"] = integers
     if kind.name == "message":
         fields["ack"] = st.sampled_from(["", "required"])
     if kind.name in {"message", "cursor", "task"}:
