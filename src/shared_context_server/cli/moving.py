@@ -3,18 +3,20 @@ another store."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.exported_files import (
+    PublicKeyOption,
+    SignOption,
+    read_file,
+    write_file,
+)
 from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
 from shared_context_server.cli.progress import ProgressBar
@@ -22,12 +24,12 @@ from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.services.dumps import DumpSource, write_dump
 from shared_context_server.services.moving import Moved, Source, copy_store, move
+from shared_context_server.services.signatures import read_private_key, read_public_key
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from shared_context_server.storage.transfer.lines import Tally
 from shared_context_server.storage.transfer.records import COUNTER, RecordKind
 
-STANDARD_STREAM = "-"
 _DIGEST_CHARS = 12  # shown of a checksum: enough to see a difference
 
 
@@ -41,13 +43,18 @@ async def export(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+    sign: SignOption = None,
 ) -> None:
     """Write a consistent snapshot of all data to a file. The server can keep running."""
     settings = options.load()
+    key = None if sign is None else read_private_key(sign)
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
-        with _writing(file, force=force) as out, ProgressBar() as bar:
-            tallies = await write_dump(snapshot, out, bar, is_compressed=file.endswith(".gz"))
-    _say(f"Exported {_count(tallies)} records from {without_password(settings.storage_url)}.")
+        with write_file(file, force=force) as out, ProgressBar() as bar:
+            is_compressed = file.endswith(".gz")
+            written = await write_dump(snapshot, out, bar, is_compressed=is_compressed, key=key)
+    count = _count(written.tallies)
+    _say(f"Exported {count} records from {without_password(settings.storage_url)}.")
+    _say(f"Last hash of the file's chain: {written.head}")
 
 
 async def import_(
@@ -63,6 +70,7 @@ async def import_(
     dry_run: Annotated[
         bool, Parameter(negative="", help="Check the file, print what it has, write nothing.")
     ] = False,
+    public_key: PublicKeyOption = None,
 ) -> None:
     """Read such a file into a store that is empty or holds a part of the same import.
 
@@ -71,11 +79,14 @@ async def import_(
     if (file is None) == (from_shared_context is None):
         raise ConfigurationError("Name one file to import: FILE, or --from-shared-context FILE.")
     if from_shared_context is not None:
+        if public_key is not None:
+            raise ConfigurationError("--public-key: files of the older server are not signed.")
         await _import_older(from_shared_context, options, dry_run=dry_run)
         return
     assert file is not None
-    with _reading(file) as dump, ProgressBar() as bar:
-        source = DumpSource(dump)
+    expected = None if public_key is None else read_public_key(public_key)
+    with read_file(file) as dump, ProgressBar() as bar:
+        source = DumpSource(dump, expected)
         source.check(bar)
         moved = None if dry_run else await _move(source, options, bar)
     if moved is None:
@@ -111,61 +122,6 @@ async def copy_database(source: Settings, destination: Settings) -> None:
         with ProgressBar() as bar:
             moved = await copy_store(origin, copier, bar)
     _report(moved)
-
-
-@contextmanager
-def _writing(name: str, *, force: bool) -> Iterator[BinaryIO]:
-    """A new file that gets its name once it is complete. Raises ConfigurationError, or CopyError if
-    writing fails."""
-    if name == STANDARD_STREAM:
-        with _explain_failure("standard output"):
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        return
-    path = Path(name)
-    if path.exists() and not force:
-        raise ConfigurationError(f"{path} exists. Name another file, or use --force.")
-    try:
-        # Mode 0600, like the database: it contains all private messages.
-        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be written: {exc.strerror}.") from exc
-    try:
-        with _explain_failure(name):
-            with open(descriptor, "wb") as out:  # noqa: PTH123 - a descriptor, not a path
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _reading(name: str) -> Iterator[BinaryIO]:
-    """An input file that can be read twice. Raises ConfigurationError and CopyError."""
-    if name == STANDARD_STREAM:
-        with tempfile.TemporaryFile() as spool:
-            with _explain_failure(f"a temporary file in {tempfile.gettempdir()}"):
-                shutil.copyfileobj(sys.stdin.buffer, spool)
-            yield spool
-        return
-    try:
-        file = Path(name).open("rb")  # noqa: SIM115 - closed below
-    except OSError as exc:
-        raise ConfigurationError(f"{name} cannot be read: {exc.strerror}.") from exc
-    with file:
-        yield file
-
-
-@contextmanager
-def _explain_failure(what: str) -> Iterator[None]:
-    """Report a full disk or a broken pipe as CopyError, without a traceback."""
-    try:
-        yield
-    except OSError as exc:
-        raise CopyError(f"{what} cannot be written: {exc.strerror}.") from exc
 
 
 def _report(moved: Moved) -> None:

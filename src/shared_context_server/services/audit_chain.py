@@ -12,17 +12,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.models import JsonObject
 from shared_context_server.services.moving import BATCH_ROWS
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
-from shared_context_server.storage.codec import Row
+from shared_context_server.storage.codec import Row, encode_json, parse_time
 from shared_context_server.storage.contract import AuditChain
 from shared_context_server.storage.rules.audit_chain import hash_entry
 from shared_context_server.storage.transfer.copying import RowReader
 from shared_context_server.storage.transfer.records import AUDIT, AUDIT_CHAIN
 
+AUDIT_FILE = "audit_log"
+"""What the first line of an exported audit log says it is."""
+
 MAX_FAULTS = 20  # told of; all are counted
-_MAX_EXPLAINED = 200  # wrong entries whose place is looked for, since that takes some milliseconds each
+_MAX_EXPLAINED = (
+    200  # wrong entries whose place is looked for, since that takes some milliseconds each
+)
 _NEIGHBOURS = 40  # entries before and behind a wrong one, among which its place is looked for
 
 
@@ -159,7 +165,9 @@ class ChainCheck:
             self.report.add(previous_id + 1, id_ - 1, "removed")
         elif hash_entry(previous_hash, id_, row[1:-1]) != row[-1]:
             is_explained = self.report.wrong < _MAX_EXPLAINED
-            self.report.add(id_, id_, _explain(rows, place, previous_id) if is_explained else "wrong")
+            self.report.add(
+                id_, id_, _explain(rows, place, previous_id) if is_explained else "wrong"
+            )
 
 
 def _explain(rows: Sequence[Row], place: int, previous_id: int) -> str:
@@ -205,6 +213,20 @@ async def verify_rows(
         before = rows[-1] if rows else before
         after = AUDIT.key_of(before) if before is not None else None
     return check.finish()
+
+
+def to_audit_row(entry: JsonObject) -> Row:
+    """Return the row of an entry as the tool get_audit_log tells it. Raises KeyError, ValueError and
+    TypeError for something else."""
+    return (
+        entry["id"],
+        parse_time(str(entry["timestamp"])),
+        entry["event_type"],
+        entry["agent_id"],
+        entry["session_id"],
+        encode_json(entry["details"]),
+        entry.get("hash", ""),
+    )
 
 
 def read_wanted_hash(text: str | None) -> str | None:

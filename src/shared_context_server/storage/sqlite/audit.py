@@ -114,9 +114,7 @@ def purge_audit(connection: sqlite3.Connection, before: int, limit: int) -> int:
     return len(old)
 
 
-def _chain_rest(
-    connection: sqlite3.Connection, head_id: int, head_hash: str
-) -> tuple[int, str]:
+def _chain_rest(connection: sqlite3.Connection, head_id: int, head_hash: str) -> tuple[int, str]:
     """Chain the entries behind the head, which a process of an older version has added. Return the last
     id and the hash of the head."""
     last_id = head_id

@@ -46,7 +46,7 @@ def _is_not_seen_earlier(before: Fields, after: Fields) -> bool:
 
 
 def _was_not_chained(before: Fields, after: Fields) -> bool:
-    return before["hash"] == ""
+    return bool(before["hash"] == "")
 
 
 def _chain_goes_on(before: Fields, after: Fields) -> bool:
