@@ -104,17 +104,20 @@ async def _write_lines(
         chain.add(line)
         file.write(line)
 
-    write(_header())
+    header = _header()
+    file.write(header)
     for kind in KINDS:
         async for rows in read_batches(reader, kind):
             for row in rows:
                 line = to_line(kind, row)
                 tallies[kind].add(line)
                 write(line)
-                if (chain.lines - 1) % CHAINED_RECORDS == 0:
+                if chain.lines % CHAINED_RECORDS == 0:
                     file.write(_chain_line(chain))
             progress.advance(len(rows))
     write(_footer(tallies, chain))
+    # Last, so that the values before are the same for equal data, whenever it is exported.
+    chain.add(header)
     if key is not None:
         file.write(to_json(make_signature(key, chain.head)) + b"\n")
     return Written(tallies, chain.head)
@@ -131,8 +134,8 @@ def _header() -> bytes:
 
 
 def _chain_line(chain: LineChain) -> bytes:
-    """The chain's value after all lines so far, without lines such as this one."""
-    return to_json({RECORD: CHAIN, "count": chain.lines - 1, "sha256": chain.head}) + b"\n"
+    """The chain's value after all records so far."""
+    return to_json({RECORD: CHAIN, "count": chain.lines, "sha256": chain.head}) + b"\n"
 
 
 def _footer(tallies: Mapping[RecordKind, Tally], chain: LineChain) -> bytes:
@@ -240,7 +243,6 @@ def _check_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Itera
     lines = _split_lines(file, checked)
     header = next(lines, b"")
     _check_header(header)
-    checked.chain.add(header)
     for line in lines:
         try:
             record = checked.add(line)
@@ -252,6 +254,7 @@ def _check_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Itera
             break
     else:
         raise DumpDamaged(f"The dump is cut off: it has no footer. {checked.extent}")
+    checked.chain.add(header)
     checked.signature = _find_signature(next(lines, None))
     if next(lines, None) is not None:
         raise DumpDamaged("The dump has data after its footer.")
@@ -307,7 +310,7 @@ class _Checked:
         self.chain = LineChain()
         self.has_footer = False
         self.signature: JsonObject | None = None
-        self._chained_line = 1  # up to which the chain has been compared
+        self._chained_line = 2  # up to which the chain has been compared
         self._tallies = {kind: Tally() for kind in KINDS}
         self._last: tuple[RecordKind, Row] | None = None
         self._logs = _Logs()

@@ -96,6 +96,6 @@ def _check(line: bytes, number: int, chain: LineChain) -> None:
     said = tail[len(_MEMBER) : -len(_TAIL)].decode(errors="replace")
     if chain.add(line[:-_TAIL_BYTES] + b"}\n") != said:
         raise FileDamaged(
-            f"Line {number} was changed or inserted, or lines before it were removed or moved. "
-            f"The {number - 1} lines before it are as they were written."
+            f"Line {number} was changed or inserted, or a line just before it was removed or moved. "
+            "All lines before it are as they were written."
         )
