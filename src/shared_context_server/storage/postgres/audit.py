@@ -38,9 +38,9 @@ _LIST = Statement(f"""
       AND (:agent_id::text IS NULL OR agent_id = :agent_id)
       AND (:event_type::text IS NULL OR event_type = :event_type)
     ORDER BY id DESC LIMIT :limit""")
-_FIND_CHAIN = Statement(f"SELECT {AUDIT_CHAIN} FROM audit_chain")
-_LOCK_CHAIN = Statement("SELECT 1 FROM audit_chain FOR UPDATE")
-_SET_ANCHOR = Statement("UPDATE audit_chain SET anchor_id = :id, anchor_hash = :hash")
+_FIND_CHAIN = Statement(f"SELECT {AUDIT_CHAIN} FROM audit_chain WHERE id = 1")
+_LOCK_CHAIN = Statement("SELECT 1 FROM audit_chain WHERE id = 1 FOR UPDATE")
+_SET_ANCHOR = Statement("UPDATE audit_chain SET anchor_id = :id, anchor_hash = :hash WHERE id = 1")
 _LIST_OLDEST = Statement("SELECT id, created_at, hash FROM audit_log ORDER BY id LIMIT :limit")
 _REMOVE = Statement("DELETE FROM audit_log WHERE id <= :id")
 

@@ -25,15 +25,15 @@ _ADD = """
     INSERT INTO audit_log (id, created_at, event_type, agent_id, session_id, details, hash)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _LAST_ID = "SELECT seq FROM sqlite_sequence WHERE name = 'audit_log'"
-_FIND_HEAD = f"SELECT head_id, head_hash, ({_LAST_ID}) FROM audit_chain"
+_FIND_HEAD = f"SELECT head_id, head_hash, ({_LAST_ID}) FROM audit_chain WHERE id = 1"
 _START_CHAIN = f"""
     INSERT INTO audit_chain (id, start_id, anchor_id, anchor_hash, head_id, head_hash)
     SELECT 1, last_id, last_id, '', last_id, ''
     FROM (SELECT coalesce(({_LAST_ID}), 0) AS last_id)
     RETURNING head_id, head_hash, head_id"""
-_SET_HEAD = "UPDATE audit_chain SET head_id = ?, head_hash = ?"
-_SET_ANCHOR = "UPDATE audit_chain SET anchor_id = ?, anchor_hash = ?"
-_FIND_CHAIN = f"SELECT {AUDIT_CHAIN} FROM audit_chain"
+_SET_HEAD = "UPDATE audit_chain SET head_id = ?, head_hash = ? WHERE id = 1"
+_SET_ANCHOR = "UPDATE audit_chain SET anchor_id = ?, anchor_hash = ? WHERE id = 1"
+_FIND_CHAIN = f"SELECT {AUDIT_CHAIN} FROM audit_chain WHERE id = 1"
 _LIST_BEHIND = f"SELECT {AUDIT_ENTRY} FROM audit_log WHERE id > ? ORDER BY id"
 _SET_HASH = "UPDATE audit_log SET hash = ? WHERE id = ?"
 _LIST_OLDEST = "SELECT id, created_at, hash FROM audit_log ORDER BY id LIMIT ?"
