@@ -483,7 +483,7 @@ class AuditList(Record):
     entries: list[AuditItem]
     count: int
     next_cursor: str | None
-    chain: ChainEnds | None
+    chain: ChainEnds | None = None
 
 
 class TimeResult(Record):
