@@ -399,7 +399,8 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry of the audit log. It never contains a secret."""
+    """One entry of the audit log. It never contains a secret. The store sets `id` and `hash`, which is
+    empty for an entry that is not in the chain."""
 
     event_type: str
     agent_id: str
@@ -407,6 +408,7 @@ class AuditEntry:
     details: JsonObject = field(default_factory=dict)
     timestamp: datetime = field(default_factory=utc_now)
     id: int = 0
+    hash: str = ""
 
     @classmethod
     def by(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -17,9 +18,10 @@ from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.remote.access import ADDRESS_FILE
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.settings import Settings, load_settings
-from shared_context_server.storage import migrate_storage
+from shared_context_server.storage import migrate_storage, open_storage
 from tests.cli.conftest import Serve, make_env
 from tests.cli.programs import Answer, Program, open_terminal
+from tests.storage.builders import make_audit
 
 GONE_PID = 2**22 + 1  # above the largest that the kernel gives out by default
 DATABASE = "shared_context.db"
@@ -62,7 +64,7 @@ def test_nothing_is_wrong_with_a_sound_data_dir_and_nothing_is_changed(
     assert find(answer, "warn") == find(answer, "fail") == []
     assert {subject for subject, _, _ in find(answer, "ok")} == {
         *("settings", "exposure", "keys", "data dir", "disk", "schema", "database"),
-        *("search index", "server", "processes", "clock"),
+        *("search index", "audit log", "server", "processes", "clock"),
     }
     assert answer.code in (0, 6)  # 6 on a machine whose clock nothing synchronizes
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
@@ -215,3 +217,20 @@ def test_a_terminal_gets_a_line_for_each_finding_and_its_hint_below(
         terminal.wait_for(r"warn.*server.*has ended[^→]*→ It was killed")
         terminal.wait_for("clock daemon")
         assert terminal.wait() == 6
+
+
+def test_a_changed_audit_log_is_found(doctor: Callable[..., Answer], tmp_path: Path) -> None:
+    async def add_entries() -> None:
+        async with open_storage(load_settings(data_dir=tmp_path / "data")) as store:
+            for number in range(3):
+                await store.audit.add(make_audit(str(number)))
+
+    asyncio.run(add_entries())
+    assert ("audit log", "The hash chain is whole: 3 entries.", "") in find(doctor("--json"), "ok")
+    with closing(sqlite3.connect(tmp_path / "data" / DATABASE)) as connection, connection:
+        connection.execute("UPDATE audit_log SET agent_id = 'eve' WHERE id = 2")
+    answer = doctor("--json")
+    [(subject, text, hint)] = find(answer, "fail")
+    assert (answer.code, subject) == (1, "audit log")
+    assert "Entry 2: changed" in text
+    assert "scs audit verify" in hint

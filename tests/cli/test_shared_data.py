@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shared_context_server import models
 from shared_context_server.cli import memory, post, search, sessions, tasks
@@ -90,6 +92,49 @@ def test_messages_are_posted_listed_found_and_read(
     assert found["message"]["seq"] == 1
     assert program("search", "parser", "--session", session).out.split("\t")[1] == f"{session} #1"
     assert session in json.loads(program("sessions", "--json").out)["sessions"][0]["session_id"]
+
+
+def test_the_audit_log_is_listed_exported_and_verified(program: Program, tmp_path: Path) -> None:
+    sessions_of_alice = [make_session(f"Audited {number}") for number in range(2)]
+    listed = program("audit", "list", "--event", "session_created", "--agent", "alice", "-n", "2")
+    rows = [line.split("\t") for line in listed.out.splitlines()]
+    assert [row[2:5] for row in rows] == [
+        ["session_created", "alice", session_id] for session_id in reversed(sessions_of_alice)
+    ]
+    as_json = json.loads(program("audit", "list", "--session", sessions_of_alice[0], "--json").out)
+    assert [entry["event_type"] for entry in as_json["entries"]] == ["session_created"]
+    assert "hash" not in as_json["entries"][0]
+
+    verified = program("audit", "verify")
+    noted = verified.out.strip()
+    assert (verified.code, len(noted)) == (0, 64)
+    make_session()
+    again = json.loads(program("audit", "verify", "--head", noted, "--json").out)
+    assert (again["ok"], again["faults"]) == (True, [])
+    assert again["entries"] == again["chain"]["head_id"] - again["chain"]["anchor_id"]
+    other = program("audit", "verify", "--head", "0" * 64)
+    assert (other.code, "written anew" in other.err) == (1, True)
+    assert program("audit", "verify", "--head", "abc").code == 2
+
+    whole, some, key = (str(tmp_path / name) for name in ("whole.jsonl", "some.jsonl", "key.pem"))
+    Path(key).write_bytes(
+        Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    )
+    exported = program("audit", "export", whole, "--sign", key)
+    assert again["chain"]["head_hash"] in exported.err
+    assert program("audit", "export", whole).code == 2  # it exists
+    first, second, *_ = map(json.loads, Path(whole).read_text().splitlines())
+    assert (first["record"], second["id"], len(second["hash"])) == ("audit_log", 1, 64)
+    found = json.loads(program("verify", whole, "--json").out)
+    assert (found["ok"], found["what"], found["count"]) == (True, "audit log", again["entries"])
+    assert found["signed_by"] is not None
+    assert program("audit", "export", some, "--agent", "alice").code == 0
+    assert json.loads(program("verify", some, "--json").out)["count"] >= 2
+    Path(some).write_text(Path(some).read_text().replace('"alice"', '"eve"', 1))
+    changed = program("verify", some)
+    assert (changed.code, changed.out, "Line 1 was changed" in changed.err) == (1, "", True)
 
 
 def test_memory_is_written_by_version_and_read_as_it_was_written(

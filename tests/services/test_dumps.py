@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from shared_context_server.models import Permission, TaskState
 from shared_context_server.services.dumps import DumpDamaged, DumpSource, write_dump
 from shared_context_server.services.moving import Moved, move
+from shared_context_server.services.signatures import SignatureWrong, spell_key
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier, open_storage
 from shared_context_server.storage.codec import Row, encode_json, encode_permissions
@@ -32,6 +34,7 @@ from shared_context_server.storage.transfer.records import (
     SESSION,
     RecordKind,
 )
+from tests.storage.builders import add_message, add_session
 from tests.storage.filled import fill
 
 
@@ -47,10 +50,12 @@ def store_at(path: Path) -> Settings:
     return Settings(data_dir=path, database_url=None)
 
 
-async def export(settings: Settings, *, is_compressed: bool = False) -> bytes:
+async def export(
+    settings: Settings, *, is_compressed: bool = False, key: Ed25519PrivateKey | None = None
+) -> bytes:
     file = io.BytesIO()
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
-        await write_dump(snapshot, file, Unwatched(), is_compressed=is_compressed)
+        await write_dump(snapshot, file, Unwatched(), is_compressed=is_compressed, key=key)
     return file.getvalue()
 
 
@@ -313,6 +318,81 @@ def test_a_value_of_another_type_is_refused_by_field(
         check(dump.replace(line, altered, 1))
 
 
+# The chain and the signature
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+MESSAGES = 2500  # more than two values of the chain
+
+
+@pytest.fixture(scope="module")
+def long_dump(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Signed, of a store with many messages."""
+    settings = store_at(tmp_path_factory.mktemp("long"))
+
+    async def make() -> bytes:
+        async with open_storage(settings) as store:
+            await add_session(store, "open")
+            await asyncio.gather(*(add_message(store, "open") for _ in range(MESSAGES)))
+        return await export(settings, key=KEY)
+
+    return asyncio.run(make())
+
+
+def test_a_change_that_the_other_checks_miss_is_placed_between_two_values_of_the_chain(
+    long_dump: bytes,
+) -> None:
+    """Though the footer was written anew, as somebody does who changes a message."""
+    check(long_dump)
+    lines = long_dump.splitlines(keepends=True)
+    chained = [place for place, line in enumerate(lines) if b'"record":"chain"' in line]
+    assert len(chained) == 2
+    for place, says in ((5, "lines 2 to 1002 "), (1500, "lines 1003 to 2003 ")):
+        altered = lines[:]
+        altered[place] = altered[place].replace(b'"content":"hello"', b'"content":"hullo"')
+        assert altered[place] != lines[place]
+        with pytest.raises(DumpDamaged, match=says):
+            check(b"".join(altered))
+    records = [line for line in lines[1:-2] if b'"record":"chain"' not in line]
+    records[2400] = records[2400].replace(b'"content":"hello"', b'"content":"hullo"')
+    footer = json.loads(lines[-2])
+    footer["kinds"] = json.loads(sign(records).splitlines()[-1])["kinds"]
+    with_marks = [*lines[:1], *records[:1000], lines[1001], *records[1000:2000], lines[2002]]
+    forged = [*with_marks, *records[2000:], json.dumps(footer).encode() + b"\n"]
+    with pytest.raises(DumpDamaged, match="something in the lines 2004 to 2"):
+        check(b"".join(forged))
+
+
+def test_a_signed_dump_is_of_who_has_the_key(long_dump: bytes, dump: bytes) -> None:
+    def check_key(content: bytes, key: Ed25519PrivateKey) -> DumpSource:
+        source = DumpSource(io.BytesIO(content), key.public_key())
+        source.check(Unwatched())
+        return source
+
+    assert check_key(long_dump, KEY).signed_by == spell_key(KEY.public_key())
+    other = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+    with pytest.raises(SignatureWrong, match="another key"):
+        check_key(long_dump, other)
+    with pytest.raises(SignatureWrong, match="not signed"):
+        check_key(dump, KEY)
+    signature = long_dump.splitlines(keepends=True)[-1]
+    with pytest.raises(SignatureWrong, match="does not match"):
+        check(dump + signature)
+
+
+def test_a_dump_of_an_older_version_has_no_chain_and_fewer_kinds_and_fields(dump: bytes) -> None:
+    """Kinds and fields that were added later are left out, and the first line is of that time."""
+    later = {b"audit_chain", b"task"}
+    records = [
+        re.sub(rb',"hash":"\w+"', b"", line)
+        for line in dump.splitlines(keepends=True)[1:-1]
+        if not any(b'{"record":"%b"' % name in line for name in later)
+    ]
+    older = json.loads(sign(records).splitlines()[-1])
+    older["kinds"] = {name: of for name, of in older["kinds"].items() if name.encode() not in later}
+    header = sign(records).splitlines(keepends=True)[0]
+    check(b"".join([header, *records, json.dumps(older).encode(), b"\n"]))
+
+
 # Any content
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -365,6 +445,9 @@ def rows_of(kind: RecordKind) -> st.SearchStrategy[list[Row]]:
         fields["result"] = columns["value"]
         fields["finished_at"] = columns["closed_at"]
         fields["state"] = st.sampled_from([*TaskState])
+    if kind.name == "audit_chain":
+        fields |= {"id": st.just(1), "start_id": integers, "anchor_id": integers}
+        fields["head_id"] = integers
     if kind.name == "message":
         fields["ack"] = st.sampled_from(["", "required"])
     if kind.name in {"message", "cursor", "task"}:

@@ -209,8 +209,8 @@ async def test_what_is_new_at_the_source_is_copied_next_time(
         await old.leases.acquire(None, "free", BOB, ttl=timedelta(9), now=at(23), guard=None)
         moved = await copy(source, destination)
     assert moved.is_equal
-    # The message, two audit entries; cursor, session, credential, memory, lease.
-    assert moved.written == 8
+    # The message, two audit entries and their chain; cursor, session, credential, memory, lease.
+    assert moved.written == 9
     assert await read_lines(destination) == await read_lines(source)
 
 

@@ -15,19 +15,21 @@ import pytest
 
 from shared_context_server.settings import Settings
 from shared_context_server.storage import (
+    Store,
     find_schema_status,
     migrate_storage,
     open_copier,
     open_storage,
 )
 from shared_context_server.storage.codec import Row
+from shared_context_server.storage.contract import AuditQuery
 from shared_context_server.storage.migrations import load_migrations
 from shared_context_server.storage.postgres.engine import migrations as postgres_migrations
 from shared_context_server.storage.sqlite.engine import migrations as sqlite_migrations
 from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
 from shared_context_server.storage.transfer.records import COUNTER, KINDS, RecordKind
 from tests.postgres import DatabaseServer
-from tests.storage.builders import ALICE, BOB, CAROL, add_message, list_seqs
+from tests.storage.builders import ALICE, BOB, CAROL, add_message, list_seqs, make_audit
 from tests.storage.filled import fill
 
 MIGRATIONS = {
@@ -37,6 +39,9 @@ MIGRATIONS = {
 EARLIER = [(store, m.number) for store, all_of in MIGRATIONS.items() for m in all_of[:-1]]
 # What tells of changes to other processes, and what a start learns of the machine.
 _NOT_COMPARED = {"schema_migrations", "changes", "heartbeat", "clock_offsets", "sqlite_stat1"}
+# The present schema chains what is added to the audit log, an update does not.
+_NOT_COMPARED |= {"audit_chain"}
+_COLUMNS_NOT_COMPARED = {("memory", "id"), ("audit_log", "hash")}
 
 
 class Data(NamedTuple):
@@ -209,7 +214,7 @@ async def test_a_database_of_an_earlier_schema_is_updated_with_its_data(
     now = await new.read_columns()
     assert await old.read_columns() == now
     for table in sorted(now.keys() - _NOT_COMPARED):
-        names = [name for name in now[table] if (table, name) != ("memory", "id")]
+        names = [name for name in now[table] if (table, name) not in _COLUMNS_NOT_COMPARED]
         assert await old.read_rows(table, names) == await new.read_rows(table, names), table
     await require_usable(old.settings)
 
@@ -233,3 +238,14 @@ async def require_usable(settings: Settings) -> None:
         assert (await add_message(store, "open")).seq == 6
         (first,) = await store.messages.list_by_ids(ALICE, [1])
         assert first.content == "hello\n☃ \"'\\"
+        await require_chain_behind(store)
+
+
+async def require_chain_behind(store: Store) -> None:
+    """Entries from before the update are not in the chain of the audit log; the next one begins it."""
+    before = await store.audit.list_newest(AuditQuery(limit=99))
+    await store.audit.add(make_audit("updated"))
+    entries, chain = await store.audit.list_with_chain(AuditQuery(limit=99))
+    assert chain is not None
+    assert [entry.hash for entry in entries] == [chain.head_hash, *("" for _ in before)]
+    assert chain.start_id == chain.anchor_id == before[0].id == chain.head_id - 1

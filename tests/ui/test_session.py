@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from datetime import timedelta
@@ -14,6 +15,7 @@ import pytest
 from shared_context_server.models import InstanceSeen, Waiting
 from shared_context_server.server import Server
 from shared_context_server.services import session_log
+from shared_context_server.services.exported_logs import check_log
 from shared_context_server.steady_time import utc_now
 from shared_context_server.ui.session import PAGE_SIZE
 from shared_context_server.ui.timeline import choose_span
@@ -398,7 +400,12 @@ async def test_exports_hold_everything_the_person_may_see(
     lines = await person.get(f"/ui/sessions/{session_id}/export.jsonl")
     markdown = await person.get(f"/ui/sessions/{session_id}/export.md")
 
-    assert [json.loads(line) for line in lines.text.splitlines()] == listed["messages"][:5]
+    *messages, end = [json.loads(line) for line in lines.text.splitlines()]
+    assert [{n: v for n, v in one.items() if n != "chain"} for one in messages] == listed[
+        "messages"
+    ][:5]
+    assert (end["record"], end["count"], end["session_id"]) == ("end", 5, session_id)
+    assert check_log(io.BytesIO(lines.content), None)["count"] == 5
     assert lines.headers["content-disposition"] == f'attachment; filename="{session_id}.jsonl"'
     assert markdown.text.startswith("# tests\n")
     assert markdown.text.count("\n## #") == 5

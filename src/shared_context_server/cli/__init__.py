@@ -65,6 +65,7 @@ COMMANDS = {
     "channel": ("channel:channel", "Push messages into Claude Code (preview)."),
     "ui": ("ui:ui", "Print and open a link that signs you in to the dashboard."),
     "token": ("token:token", "Issue a token and print it."),
+    "audit": ("audit:app", "List, export and verify the audit log."),
     "keys": ("keys:app", "Create, list and revoke API keys."),
     "migrate": ("migrate:migrate", "Bring the schema up to date, or copy to another database."),
     "backup": ("backup:backup", "Copy the database to a file, while servers run."),
@@ -75,6 +76,7 @@ COMMANDS = {
         "moving:import_",
         "Read a file of export, or of an older server, into an empty store.",
     ),
+    "verify": ("verify:verify", "Check an exported file: its hash chain and its signature."),
     "completion": ("completion:completion", "Print the script for a shell's completion."),
 }
 for _name, (_path, _help) in COMMANDS.items():

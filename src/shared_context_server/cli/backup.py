@@ -16,7 +16,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
-from shared_context_server.cli.dump_files import open_input, open_output
+from shared_context_server.cli.exported_files import open_input, open_output
 from shared_context_server.cli.hub.options import AsJson, Quiet
 from shared_context_server.cli.options import StorageOptions
 from shared_context_server.cli.progress import ProgressBar, show_working

@@ -177,6 +177,8 @@ def _default(model: type, name: str) -> str:
     else:
         assert issubclass(model, BaseModel)
         default = model.model_fields[name].default
+        if default is None and model.model_fields[name].exclude_if is not None:
+            return " = None"
     if default == "":
         return ' = ""'
     if default == []:

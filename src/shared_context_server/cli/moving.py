@@ -11,7 +11,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from shared_context_server.cli.banner import without_password
-from shared_context_server.cli.dump_files import STANDARD_STREAM, open_input, open_output
+from shared_context_server.cli.exported_files import (
+    STANDARD_STREAM,
+    PublicKeyOption,
+    SignOption,
+    open_input,
+    open_output,
+)
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.older_server import OlderServer, open_older_server
 from shared_context_server.cli.options import StorageOptions
@@ -21,6 +27,7 @@ from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.services.dumps import DumpSource, write_dump
 from shared_context_server.services.moving import Moved, Source, copy_store, move
+from shared_context_server.services.signatures import read_private_key, read_public_key
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from shared_context_server.storage.transfer.lines import Tally
@@ -39,21 +46,25 @@ async def export(
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
     *,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it exists.")] = False,
+    sign: SignOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a consistent snapshot of all data to a file. The server can keep running."""
     if as_json and file == STANDARD_STREAM:
         raise ConfigurationError("--json needs a FILE: with - the records go to stdout.")
     settings = options.load()
+    key = None if sign is None else read_private_key(sign)
     async with open_copier(settings, read_only=True) as copier, copier.open_snapshot() as snapshot:
         with open_output(file, force=force) as out, ProgressBar() as bar:
-            tallies = await write_dump(snapshot, out, bar, is_compressed=file.endswith(".gz"))
+            is_compressed = file.endswith(".gz")
+            written = await write_dump(snapshot, out, bar, is_compressed=is_compressed, key=key)
     if as_json:
-        print_json(
-            {"file": file, "records": {kind.name: one.count for kind, one in tallies.items()}}
-        )
+        records = {kind.name: one.count for kind, one in written.tallies.items()}
+        print_json({"file": file, "records": records, "head": written.head})
     else:
-        _say(f"Exported {_count(tallies)} records from {without_password(settings.storage_url)}.")
+        count = _count(written.tallies)
+        _say(f"Exported {count} records from {without_password(settings.storage_url)}.")
+        _say(f"Last hash of the file's chain: {written.head}")
 
 
 async def import_(
@@ -69,6 +80,7 @@ async def import_(
     dry_run: Annotated[
         bool, Parameter(negative="", help="Check the file, print what it has, write nothing.")
     ] = False,
+    public_key: PublicKeyOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Read such a file into a store that is empty or holds a part of the same import.
@@ -78,11 +90,14 @@ async def import_(
     if (file is None) == (from_shared_context is None):
         raise ConfigurationError("Name one file to import: FILE, or --from-shared-context FILE.")
     if from_shared_context is not None:
+        if public_key is not None:
+            raise ConfigurationError("--public-key: files of the older server are not signed.")
         await _import_older(from_shared_context, options, dry_run=dry_run, as_json=as_json)
         return
     assert file is not None
+    expected = None if public_key is None else read_public_key(public_key)
     with open_input(file) as dump, ProgressBar() as bar:
-        source = DumpSource(dump)
+        source = DumpSource(dump, expected)
         source.check(bar)
         moved = None if dry_run else await _move(source, options, bar)
     if moved is None:

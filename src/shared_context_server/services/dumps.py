@@ -8,16 +8,26 @@ import gzip
 import io
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from shared_context_server import __version__
 from shared_context_server.errors import CopyError
 from shared_context_server.models import JsonObject
+from shared_context_server.services.line_chain import LineChain
 from shared_context_server.services.moving import BATCH_ROWS, ProgressListener, read_batches
+from shared_context_server.services.signatures import (
+    SIGNATURE,
+    SignatureWrong,
+    check_signature,
+    make_signature,
+)
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.transfer.copying import RecordRefused, RowReader
 from shared_context_server.storage.transfer.lines import RECORD, Tally, parse_line, to_line, to_row
@@ -33,6 +43,8 @@ from shared_context_server.storage.transfer.records import (
 FORMAT = "shared-context-export"
 VERSION = 1
 FOOTER = "footer"
+CHAIN = "chain"
+CHAINED_RECORDS = 1000  # between two lines that have the chain's value
 
 MAX_LINE_BYTES = (
     64 * 1024 * 1024
@@ -50,36 +62,65 @@ class DumpDamaged(CopyError):
     """The file is not a dump, is incomplete, or was altered. Nothing was imported."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a dump contains: count and checksum by kind, and the last value of its chain."""
+
+    tallies: Mapping[RecordKind, Tally]
+    head: str
+
+
 async def write_dump(
-    reader: RowReader, file: BinaryIO, progress: ProgressListener, *, is_compressed: bool = False
-) -> dict[RecordKind, Tally]:
-    """Write all rows of a snapshot as a dump; return count and checksum by kind. `file` stays open."""
+    reader: RowReader,
+    file: BinaryIO,
+    progress: ProgressListener,
+    *,
+    is_compressed: bool = False,
+    key: Ed25519PrivateKey | None = None,
+) -> Written:
+    """Write all rows of a snapshot as a dump, signed if there is a key. `file` stays open."""
     progress.begin("exporting", sum([await reader.count_rows(kind) for kind in KINDS]))
     if not is_compressed:
-        return await _write_lines(reader, file, progress)
+        return await _write_lines(reader, file, progress, key)
     with (
         # No name and no time in it, so that equal dumps are equal files.
         gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
         # A call of GzipFile costs more than a short line.
         io.BufferedWriter(packed, _BUFFER_BYTES) as buffered,
     ):
-        return await _write_lines(reader, buffered, progress)
+        return await _write_lines(reader, buffered, progress, key)
 
 
 async def _write_lines(
-    reader: RowReader, file: BinaryIO | io.BufferedWriter, progress: ProgressListener
-) -> dict[RecordKind, Tally]:
+    reader: RowReader,
+    file: BinaryIO | io.BufferedWriter,
+    progress: ProgressListener,
+    key: Ed25519PrivateKey | None,
+) -> Written:
     tallies = {kind: Tally() for kind in KINDS}
-    file.write(_header())
+    chain = LineChain()
+
+    def write(line: bytes) -> None:
+        chain.add(line)
+        file.write(line)
+
+    header = _header()
+    file.write(header)
     for kind in KINDS:
         async for rows in read_batches(reader, kind):
             for row in rows:
                 line = to_line(kind, row)
                 tallies[kind].add(line)
-                file.write(line)
+                write(line)
+                if chain.lines % CHAINED_RECORDS == 0:
+                    file.write(_chain_line(chain))
             progress.advance(len(rows))
-    file.write(_footer(tallies))
-    return tallies
+    write(_footer(tallies, chain))
+    # Last, so that the values before are the same for equal data, whenever it is exported.
+    chain.add(header)
+    if key is not None:
+        file.write(to_json(make_signature(key, chain.head)) + b"\n")
+    return Written(tallies, chain.head)
 
 
 def _header() -> bytes:
@@ -92,8 +133,14 @@ def _header() -> bytes:
     return to_json(header) + b"\n"
 
 
-def _footer(tallies: Mapping[RecordKind, Tally]) -> bytes:
-    return to_json({RECORD: FOOTER, "kinds": _summarize(tallies)}) + b"\n"
+def _chain_line(chain: LineChain) -> bytes:
+    """The chain's value after all records so far."""
+    return to_json({RECORD: CHAIN, "count": chain.lines, "sha256": chain.head}) + b"\n"
+
+
+def _footer(tallies: Mapping[RecordKind, Tally], chain: LineChain) -> bytes:
+    footer = {RECORD: FOOTER, "kinds": _summarize(tallies), CHAIN: chain.head}
+    return to_json(footer) + b"\n"
 
 
 def _summarize(tallies: Mapping[RecordKind, Tally]) -> dict[str, JsonObject]:
@@ -110,27 +157,40 @@ class _Record:
 
 
 class DumpSource:
-    """A dump as a Source. `file` must be seekable and stays open. Call check() first."""
+    """A dump as a Source. `file` must be seekable and stays open. Call check() first.
 
-    def __init__(self, file: BinaryIO) -> None:
+    `public_key`: the dump has to be signed with its private key. After check(), `head` is the last value
+    of the chain, and `signed_by` the public key of the signature, None without one.
+    """
+
+    def __init__(self, file: BinaryIO, public_key: Ed25519PublicKey | None = None) -> None:
         self._file = file
+        self._public_key = public_key
+        self.head = ""
+        self.signed_by: str | None = None
         self._records: Iterator[_Record] = iter(())
         self._next: _Record | None = None
         self.counts: Mapping[RecordKind, int] = {}
 
     def check(self, progress: ProgressListener) -> None:
         """Read the whole dump and set `counts`. Raises DumpDamaged, which tells which part is
-        intact."""
+        intact, and SignatureWrong."""
         progress.begin("checking", None)
         counts = dict.fromkeys(KINDS, 0)
-        for number, record in enumerate(_read_dump(self._file), 1):
+        checked = _Checked()
+        for number, record in enumerate(_read_dump(self._file, checked), 1):
             counts[record.kind] += 1
             if number % _PROGRESS_LINES == 0:
                 progress.advance(_PROGRESS_LINES)
         self.counts = counts
+        self.head = checked.chain.head
+        if checked.signature is not None:
+            self.signed_by = check_signature(checked.signature, self.head, self._public_key)
+        elif self._public_key is not None:
+            raise SignatureWrong("The file is not signed.")
 
     def rewind(self) -> None:
-        self._records = _read_dump(self._file)
+        self._records = _read_dump(self._file, _Checked())
         self._next = next(self._records, None)
 
     async def read(self, kind: RecordKind) -> AsyncIterator[Sequence[Row]]:
@@ -152,34 +212,65 @@ class DumpSource:
         return rows
 
 
-def _read_dump(file: BinaryIO) -> Iterator[_Record]:
+def _read_dump(file: BinaryIO, checked: _Checked) -> Iterator[_Record]:
     """Yield the records, all of them checked, and the footer at the end. Raises DumpDamaged."""
+    with open_lines(file) as lines:
+        yield from _check_lines(lines, checked)
+
+
+@contextmanager
+def open_lines(file: BinaryIO) -> Iterator[BinaryIO | io.BufferedReader]:
+    """The beginning of a file that may be compressed, to be read by lines. `file` must be seekable."""
     file.seek(0)
     is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     file.seek(0)
-    if is_compressed:
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            yield from _check_lines(io.BufferedReader(unpacked, _BUFFER_BYTES))
-    else:
-        yield from _check_lines(file)
+    if not is_compressed:
+        yield file
+        return
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        yield io.BufferedReader(unpacked, _BUFFER_BYTES)
 
 
-def _check_lines(file: BinaryIO | io.BufferedReader) -> Iterator[_Record]:
-    checked = _Checked()
+def is_dump(line: bytes) -> bool:
+    """Whether a file that begins with this line is a dump, perhaps of another version."""
+    try:
+        return parse_line(line).get("format") == FORMAT
+    except RecordRefused:
+        return False
+
+
+def _check_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Iterator[_Record]:
     lines = _split_lines(file, checked)
-    _check_header(next(lines, b""))
+    header = next(lines, b"")
+    _check_header(header)
     for line in lines:
         try:
             record = checked.add(line)
         except RecordRefused as exc:
             raise DumpDamaged(f"Line {checked.line_number}: {exc}. {checked.extent}") from exc
-        if record is None:
+        if record is not None:
+            yield record
+        elif checked.has_footer:
             break
-        yield record
     else:
         raise DumpDamaged(f"The dump is cut off: it has no footer. {checked.extent}")
+    checked.chain.add(header)
+    checked.signature = _find_signature(next(lines, None))
     if next(lines, None) is not None:
         raise DumpDamaged("The dump has data after its footer.")
+
+
+def _find_signature(line: bytes | None) -> JsonObject | None:
+    """Return the record of the line after the footer, if there is one. Raises DumpDamaged."""
+    if line is None:
+        return None
+    try:
+        record = parse_line(line)
+    except RecordRefused:
+        record = {}
+    if record.get(RECORD) != SIGNATURE:
+        raise DumpDamaged("The dump has data after its footer.")
+    return record
 
 
 def _split_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Iterator[bytes]:
@@ -216,6 +307,10 @@ class _Checked:
 
     def __init__(self) -> None:
         self.line_number = 0
+        self.chain = LineChain()
+        self.has_footer = False
+        self.signature: JsonObject | None = None
+        self._chained_line = 2  # up to which the chain has been compared
         self._tallies = {kind: Tally() for kind in KINDS}
         self._last: tuple[RecordKind, Row] | None = None
         self._logs = _Logs()
@@ -231,11 +326,19 @@ class _Checked:
         return f"Whole so far: {count} records{last}. Nothing was imported."
 
     def add(self, line: bytes) -> _Record | None:
-        """Return the record of a line, None for the footer. Raises RecordRefused."""
+        """Return the record of a line; None for the footer, and for the chain's value. Raises
+        RecordRefused."""
         fields = parse_line(line)
         name = fields.get(RECORD)
         if name == FOOTER:
             self._check_footer(fields)
+            if CHAIN in fields:  # dumps of older versions have none
+                self._check_chain(fields[CHAIN])
+            self.has_footer = True
+            self.chain.add(line)
+            return None
+        if name == CHAIN:
+            self._check_chain(fields.get("sha256"))
             return None
         kind = KINDS_BY_NAME.get(name) if isinstance(name, str) else None
         if kind is None:
@@ -246,6 +349,7 @@ class _Checked:
         self._check_order(kind, row)
         self._logs.add(kind, row)
         self._tallies[kind].add(line)
+        self.chain.add(line)
         self._last = kind, row
         return _Record(kind, row, len(line))
 
@@ -260,16 +364,26 @@ class _Checked:
         if not is_behind:
             raise RecordRefused(f"the {kind.describe(row)} is out of order")
 
+    def _check_chain(self, said: JsonValue) -> None:
+        """Compare the chain. Raises RecordRefused, which says between which lines it is broken."""
+        if said != self.chain.head:
+            raise RecordRefused(
+                f"the hash chain is broken: something in the lines {self._chained_line} to "
+                f"{self.line_number} was changed, those before are as they were exported"
+            )
+        self._chained_line = self.line_number + 1
+
     def _check_footer(self, footer: JsonObject) -> None:
         said = footer.get("kinds")
         found = _summarize(self._tallies)
         if said == found:
             return
-        wrong = [
-            name
-            for name, summary in found.items()
-            if not isinstance(said, dict) or said.get(name) != summary
-        ]
+        # Kinds that a dump of an older version lacks are empty.
+        given: JsonObject = dict(_summarize({kind: Tally() for kind in KINDS}))
+        given |= said if isinstance(said, dict) else dict.fromkeys(given)
+        if given == found:
+            return
+        wrong = [name for name, summary in found.items() if given.get(name) != summary]
         raise RecordRefused(
             f"the footer's counts or checksums do not match for: {', '.join(wrong) or 'unknown kinds'}"
         )

@@ -20,6 +20,7 @@ from shared_context_server.tools.arguments import (
     SessionId,
     Time,
     TimeArgument,
+    is_false,
 )
 from shared_context_server.tools.registry import READS, SETS, Call, Tool
 
@@ -89,6 +90,7 @@ class GetAuditLog(Arguments):
     after: TimeArgument | None = None
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 100
     cursor: Cursor | None = None
+    hashes: Annotated[bool, Field(description="Add the hash chain.")] = False
 
 
 class AuditItem(BaseModel):
@@ -98,12 +100,26 @@ class AuditItem(BaseModel):
     agent_id: str
     session_id: str | None
     details: JsonMembers
+    hash: Annotated[
+        str, Field(exclude_if=is_false, description="Left out for an entry that is not chained.")
+    ] = ""
+
+
+class ChainEnds(BaseModel):
+    """The ends of the hash chain over the audit log."""
+
+    start_id: Annotated[int, Field(description="Entries up to it are older than the chain.")]
+    anchor_id: Annotated[int, Field(description="Entries up to it were purged.")]
+    anchor_hash: str
+    head_id: Annotated[int, Field(description="The newest entry.")]
+    head_hash: str
 
 
 class AuditList(Result):
     entries: list[AuditItem]
     count: int
     next_cursor: str | None
+    chain: Annotated[ChainEnds | None, Field(exclude_if=is_false)] = None
 
 
 async def list_agents(services: Services, call: Call, arguments: ListAgents) -> AgentList:
@@ -187,6 +203,7 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
         start_time=arguments.after,
         limit=arguments.limit,
         cursor=arguments.cursor,
+        with_chain=arguments.hashes,
     )
     items = [
         AuditItem(
@@ -196,10 +213,12 @@ async def get_audit_log(services: Services, call: Call, arguments: GetAuditLog) 
             agent_id=entry.agent_id,
             session_id=entry.session_id,
             details=entry.details,
+            hash=entry.hash if arguments.hashes else "",
         )
         for entry in page.entries
     ]
-    return AuditList(entries=items, count=len(items), next_cursor=page.next_cursor)
+    chain = None if page.chain is None else ChainEnds(**page.chain._asdict())
+    return AuditList(entries=items, count=len(items), next_cursor=page.next_cursor, chain=chain)
 
 
 TOOLS = (

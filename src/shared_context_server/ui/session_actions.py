@@ -15,6 +15,7 @@ from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Permission, Session
 from shared_context_server.overseer import KINDS, mark_kind
 from shared_context_server.services import session_log, sessions
+from shared_context_server.services.line_chain import LineChain
 from shared_context_server.tools.written import write_messages
 from shared_context_server.ui.log_filters import read_number
 from shared_context_server.ui.markdown_export import write_head, write_message
@@ -202,7 +203,8 @@ class Download(StreamingResponse):
 
 
 async def export_jsonl(page: PageRequest) -> Response:
-    """All messages that the person may see, one a line, as the tools return them."""
+    """All messages that the person may see, one a line, as the tools return them. Each line has the value
+    of a hash chain, so that `scs verify` finds what was changed."""
     summary = await get_summary(page, page.path_param("session_id"))
     session = summary.session
     return Download(page, _write_jsonl(page, session), f"{session.id}.jsonl", "application/jsonl")
@@ -217,9 +219,11 @@ async def export_markdown(page: PageRequest) -> Response:
 
 
 async def _write_jsonl(page: PageRequest, session: Session) -> AsyncGenerator[bytes]:
+    chain = LineChain()
     async with aclosing(session_log.read_all(page.services, page.caller, session.id)) as pages:
         async for messages in pages:
-            yield b"".join(b"%b\n" % write_messages([message]) for message in messages)
+            yield b"".join(chain.write(write_messages([message])) for message in messages)
+    yield chain.write_end(session_id=session.id)
 
 
 async def _write_markdown(page: PageRequest, session: Session) -> AsyncGenerator[bytes]:

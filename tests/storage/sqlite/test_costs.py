@@ -372,6 +372,7 @@ MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where 
 MAY_SCAN |= {"credentials._MEASURE_KEYS"}  # what admins ask; those that are valid
 MAY_SCAN |= {"fleet._COUNT_INSTANCES", "fleet._NEWEST"}  # up to a number
 MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables of one row
+MAY_SCAN |= {"audit._LIST_OLDEST"}  # the first rows of the table, a limited number
 MAY_SORT = MAY_SCAN | {
     "agents._LIST_VISIBLE_IN_SESSION",
     "agents._LIST_OF_SESSION",

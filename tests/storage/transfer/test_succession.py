@@ -25,7 +25,8 @@ BEFORE: dict[str, dict[str, Any]] = {
     "agent": {"first_seen": 1, "last_seen": 100, "is_around": True},
     "api_key": {"revoked_at": None, "secret_hash": "x"},
     "credential": {"revoked_at": None, "handle_hash": "x"},
-    "audit": {"event_type": "x"},
+    "audit": {"event_type": "x", "hash": ""},
+    "audit_chain": {"start_id": 0, "anchor_id": 4, "head_id": 9},
     "counter": {"last_id": 4},
 }
 
@@ -54,6 +55,9 @@ def can_follow(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool
         ("agent", {"is_around": False}),
         ("api_key", {"revoked_at": 5}),
         ("credential", {"revoked_at": 5}),
+        ("audit", {"hash": "x"}),  # of an older version, chained later
+        ("audit_chain", {"head_id": 10}),
+        ("audit_chain", {"anchor_id": 5}),
         ("counter", {"last_id": 5}),
     ],
 )
@@ -76,6 +80,7 @@ def test_what_went_on_follows_and_never_the_other_way(name: str, after: dict[str
         ("agent", {"first_seen": 2, "last_seen": 101}),
         ("api_key", {"revoked_at": 5, "secret_hash": "y"}),
         ("audit", {"event_type": "y"}),
+        ("audit_chain", {"start_id": 1, "head_id": 10}),
     ],
 )
 def test_another_one_does_not_follow(name: str, after: dict[str, Any]) -> None:

@@ -700,11 +700,13 @@ class Calls:
         after: Moment | None = None,
         limit: int | None = None,
         cursor: str | None = None,
+        hashes: bool | None = None,
         auth_token: str | None = None,
     ) -> Call[AuditList]:
         """Find out who did what (event_type, details), newest first. Only for admins.
 
         limit: Default: 100.
+        hashes: Add the hash chain. Default: False.
         """
         return make_call(
             registry.GET_AUDIT_LOG,
@@ -715,6 +717,7 @@ class Calls:
             after=after,
             limit=limit,
             cursor=cursor,
+            hashes=hashes,
             auth_token=auth_token,
         )
 

@@ -689,6 +689,11 @@ MODEL_TOOLS = (
                 },
                 "limit": {"default": 100, "minimum": 1, "maximum": 1000, "type": "integer"},
                 "cursor": {"description": "next_cursor.", "maxLength": 2000, "type": "string"},
+                "hashes": {
+                    "default": False,
+                    "description": "Add the hash chain.",
+                    "type": "boolean",
+                },
             },
             "type": "object",
         },

@@ -464,6 +464,17 @@ class AuditItem(Record):
     agent_id: str
     session_id: str | None
     details: dict[str, JsonValue]
+    hash: str = ""
+
+
+class ChainEnds(Record):
+    """ChainEnds, in an answer."""
+
+    start_id: int
+    anchor_id: int
+    anchor_hash: str
+    head_id: int
+    head_hash: str
 
 
 class AuditList(Record):
@@ -472,6 +483,7 @@ class AuditList(Record):
     entries: list[AuditItem]
     count: int
     next_cursor: str | None
+    chain: ChainEnds | None = None
 
 
 class TimeResult(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -9,18 +10,21 @@ from pathlib import Path
 
 from shared_context_server.cli.banner import without_password
 from shared_context_server.cli.checks.findings import Finding, Findings, fail, ok, warn
-from shared_context_server.errors import ConfigurationError
+from shared_context_server.errors import ConfigurationError, SharedContextError
 from shared_context_server.private_files import ROOT
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import read_progress
+from shared_context_server.services.audit_chain import verify_audit_log
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Inspection, find_schema_status, inspect_storage
 
 DATA_DIR, DISK, SCHEMA, DATABASE, INDEX = "data dir", "disk", "schema", "database", "search index"
+AUDIT = "audit log"
 
 _LEAST_FREE_BYTES = 100_000_000
 _FEW_FREE_BYTES = 1_000_000_000
 _BYTES_PER_MB = 1_000_000
+_NEWEST_ENTRIES = 100_000  # of the audit log, which are verified in about a second
 _FAR_BEHIND = 10_000  # messages: a server that runs needs less than a second for each thousand
 
 
@@ -99,6 +103,22 @@ def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -
     if not any(problem.is_damage for problem in inspection.problems):
         yield ok(DATABASE, f"{inspection.description}: undamaged.")
     yield from _check_index(settings, inspection, has_server=has_server)
+    if schema.current == schema.latest:
+        yield _check_audit_log(settings, is_thorough=is_thorough)
+
+
+def _check_audit_log(settings: Settings, *, is_thorough: bool) -> Finding:
+    """Whether the hash chain of the audit log is whole; without `is_thorough` its newest entries."""
+    newest = None if is_thorough else _NEWEST_ENTRIES
+    try:
+        report = asyncio.run(verify_audit_log(settings, newest=newest))
+    except SharedContextError as exc:
+        return fail(AUDIT, f"It cannot be read: {exc.message}", "See docs/troubleshooting.md.")
+    if not report.is_whole:
+        text = f"{report.wrong} entries are wrong or missing. {report.describe()[0]}"
+        hint = "`scs audit verify` tells all; docs/operations.md#the-audit-log says what it means."
+        return fail(AUDIT, text, hint)
+    return ok(AUDIT, f"The hash chain is whole: {report.entries} entries.")
 
 
 def _check_index(settings: Settings, inspection: Inspection, *, has_server: bool) -> Findings:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared_context_server.storage.contract.agents import MAX_INSTANCES, Agents, PresenceChange
-from shared_context_server.storage.contract.audit import Audit, AuditQuery
+from shared_context_server.storage.contract.audit import Audit, AuditChain, AuditQuery
 from shared_context_server.storage.contract.changes import (
     Anchor,
     ChangePosition,
@@ -96,6 +96,7 @@ __all__ = [
     "Agents",
     "Anchor",
     "Audit",
+    "AuditChain",
     "AuditQuery",
     "AuthState",
     "ChangePosition",

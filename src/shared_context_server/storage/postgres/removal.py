@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 
 from shared_context_server.storage.codec import encode_time
+from shared_context_server.storage.postgres.audit import purge_audit
 from shared_context_server.storage.postgres.changes import KEPT_CHANGES
 from shared_context_server.storage.postgres.engine.commit_watermark import read_last_given
 from shared_context_server.storage.postgres.engine.pool import Connection, Mode, Pool
@@ -53,7 +54,6 @@ def _remove_old(table: str, is_old: str, order: str) -> Statement:
 _OLD_MEMORY = _remove_old("memory", "expires_at <= :bound", "expires_at")
 _OLD_CREDENTIALS = _remove_old("credentials", "expires_at <= :bound", "expires_at")
 _OLD_ANSWERS = _remove_old("idempotency", "created_at < :bound", "created_at")
-_OLD_AUDIT = _remove_old("audit_log", "created_at < :bound", "created_at")
 _OLD_CHANGES = _remove_old("changes", "id <= :bound", "id")
 
 
@@ -98,12 +98,11 @@ async def purge_step(
         (_OLD_MEMORY, encode_time(expired_before)),
         (_OLD_CREDENTIALS, encode_time(expired_before)),
         (_OLD_ANSWERS, encode_time(idempotency_before)),
-        (_OLD_AUDIT, encode_time(audit_before)),
         (_OLD_CHANGES, last_change - KEPT_CHANGES),
     ):
         if removed := await _delete(connection, statement, bound):
             return removed
-    return 0
+    return await purge_audit(connection, encode_time(audit_before), STEP_ROWS)
 
 
 async def _delete(connection: Connection, statement: Statement, bound: str | int) -> int:

@@ -186,8 +186,9 @@ class Sessions(Subject):
         }
         if await connection.fetchrow(*_ADD(**parameters)) is None:
             raise Conflict(f"A session {new.id!r} already exists.", field="session_id")
+        session = await use_session(connection, new.id)
         await add_audit(connection, audit)
-        return await use_session(connection, new.id)
+        return session
 
     @reads_snapshot
     async def list_visible(
@@ -229,8 +230,9 @@ class Sessions(Subject):
         if session.status is SessionStatus.CLOSED:
             return session
         await connection.execute(*_CLOSE(id=session_id, closed_at=encode_time(closed_at)))
+        closed = await use_session(connection, session_id)
         await add_audit(connection, audit)
-        return await use_session(connection, session_id)
+        return closed
 
     @writes
     async def _mark_deleted(

@@ -20,6 +20,7 @@ from shared_context_server.storage.postgres.engine.hosts import Connector
 from shared_context_server.storage.transfer.copying import RecordRefused
 from shared_context_server.storage.transfer.records import (
     API_KEY,
+    AUDIT,
     COUNTER,
     CREDENTIAL,
     KINDS,
@@ -32,6 +33,9 @@ BATCH_CHARS = 4_000_000  # text in one answer of read_rows: bounds memory where 
 _PREFETCHED = 100  # rows fetched ahead
 
 _LAST_ID = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {table}_id_seq"
+# The chain of the audit log gives out ids too, so those of the sequence are left unused.
+_LAST_AUDIT_ID = """
+    SELECT greatest(head_id, (SELECT max(id) FROM audit_log)) FROM audit_chain"""
 _RAISE_COUNTER = """
     SELECT setval('{table}_id_seq', $1)
     FROM {table}_id_seq WHERE $1 > CASE WHEN is_called THEN last_value ELSE 0 END"""
@@ -104,10 +108,14 @@ class _Reader:
 
     async def _list_counters(self) -> list[Row]:
         with _wrap_errors():
-            return [
-                (table, await self._connection.fetchval(_LAST_ID.format(table=table)))
+            last_ids = {
+                table: await self._connection.fetchval(_LAST_ID.format(table=table))
                 for table in NUMBERED_TABLES
-            ]
+            }
+            chained_id = await self._connection.fetchval(_LAST_AUDIT_ID)
+            if chained_id is not None:
+                last_ids[AUDIT.table] = chained_id
+            return list(last_ids.items())
 
 
 class _Snapshot(_Reader):

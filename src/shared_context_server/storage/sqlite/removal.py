@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from shared_context_server.storage.codec import encode_time
+from shared_context_server.storage.sqlite.audit import purge_audit
 from shared_context_server.storage.sqlite.changes import KEPT_CHANGES
 from shared_context_server.storage.sqlite.engine.work import Engine
 
@@ -94,12 +95,6 @@ _OLD_ROWS = (
     ),
     _Removal(
         """
-        SELECT id FROM audit_log INDEXED BY audit_log_by_age
-        WHERE created_at < :audit_before LIMIT :limit""",
-        "DELETE FROM audit_log WHERE id = ?",
-    ),
-    _Removal(
-        """
         SELECT id FROM changes
         WHERE id <= (SELECT seq FROM sqlite_sequence WHERE name = 'changes') - :kept_changes
         ORDER BY id LIMIT :limit""",
@@ -143,10 +138,9 @@ def purge_step(
     parameters = {
         "expired_before": encode_time(expired_before),
         "idempotency_before": encode_time(idempotency_before),
-        "audit_before": encode_time(audit_before),
         "kept_changes": KEPT_CHANGES,
     }
     for removal in _OLD_ROWS:
         if removed := removal.run(connection, parameters):
             return removed
-    return 0
+    return purge_audit(connection, encode_time(audit_before), STEP_ROWS)

@@ -26,8 +26,9 @@ def to_line(kind: RecordKind, row: Row) -> bytes:
     out."""
     record: JsonObject = {RECORD: kind.name}
     for (name, codec), value in zip(kind.fields.items(), row, strict=True):
-        if value is not None or name not in kind.later_fields:
-            record[name] = codec.to_field(value)
+        spelt = codec.to_field(value)
+        if spelt is not None or name not in kind.later_fields:
+            record[name] = spelt
     return to_json(record) + b"\n"
 
 

@@ -407,8 +407,26 @@ AUDIT = RecordKind(
         "agent_id": _TEXT,
         "session_id": _or_null(_TEXT),
         "details": _OBJECT,
+        "hash": _TEXT_OR_EMPTY,
     },
+    later_fields=frozenset({"hash"}),
+    mutable=frozenset({"hash"}),
 )
+AUDIT_CHAIN = RecordKind(
+    "audit_chain",
+    "audit_chain",
+    ("id",),
+    {
+        "id": _INTEGER,
+        "start_id": _INTEGER,
+        "anchor_id": _INTEGER,
+        "anchor_hash": _TEXT_OR_EMPTY,
+        "head_id": _INTEGER,
+        "head_hash": _TEXT_OR_EMPTY,
+    },
+    mutable=frozenset({"anchor_id", "anchor_hash", "head_id", "head_hash"}),
+)
+"""No row, or one; see AuditChain in storage/contract/audit.py."""
 COUNTER = RecordKind(
     "counter",
     "counters",
@@ -432,6 +450,7 @@ KINDS = (
     API_KEY,
     CREDENTIAL,
     AUDIT,
+    AUDIT_CHAIN,
     COUNTER,
 )
 """In the order in which they are written: what refers to something stands behind it."""

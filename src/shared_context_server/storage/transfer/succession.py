@@ -45,6 +45,17 @@ def _is_not_seen_earlier(before: Fields, after: Fields) -> bool:
     return bool(after["last_seen"] >= before["last_seen"])
 
 
+def _was_not_chained(before: Fields, after: Fields) -> bool:
+    return bool(before["hash"] == "")
+
+
+def _chain_goes_on(before: Fields, after: Fields) -> bool:
+    ends = ("anchor_id", "head_id")
+    return all(after[name] >= before[name] for name in ends) and any(
+        after[name] > before[name] for name in ends
+    )
+
+
 def _lease_goes_on(before: Fields, after: Fields) -> bool:
     if before["fencing_token"] != after["fencing_token"]:
         return _grows("fencing_token")(before, after)
@@ -64,5 +75,7 @@ _SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
     "agent": _is_not_seen_earlier,
     "api_key": _was_not_revoked,
     "credential": _was_not_revoked,
+    "audit": _was_not_chained,
+    "audit_chain": _chain_goes_on,
     "counter": _grows("last_id"),
 }

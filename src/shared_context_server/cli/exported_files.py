@@ -1,4 +1,4 @@
-"""Open the files of dumps, named on the command line, for writing and for reading."""
+"""Open exported files for writing and reading, and the options that sign and check them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+from cyclopts import Parameter
 
 from shared_context_server.errors import ConfigurationError, CopyError
 
 STANDARD_STREAM = "-"
+
+SignOption = Annotated[
+    Path | None,
+    Parameter(help="Sign the file with this Ed25519 key, a PEM file as openssl genpkey writes it."),
+]
+PublicKeyOption = Annotated[
+    Path | None,
+    Parameter(help="The file has to be signed with the private key of this one, a PEM file."),
+]
 
 
 @contextmanager
