@@ -32,7 +32,7 @@ from shared_context_server.auth.middleware.request_ids import RequestIds
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.completions import add_completions
-from shared_context_server.errors import SharedContextError
+from shared_context_server.errors import ConfigurationError, SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
 from shared_context_server.observability.history import SAMPLE_INTERVAL_S, History
@@ -50,10 +50,12 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
+from shared_context_server.services.disk import CHECK_INTERVAL_S, DiskReserve
 from shared_context_server.services.index_process import IndexProcess
 from shared_context_server.services.indexer import Indexer, open_indexer
 from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
+from shared_context_server.services.quotas import Quotas
 from shared_context_server.services.retention import delete_idle_sessions
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
@@ -61,9 +63,9 @@ from shared_context_server.services.vector_indexer import VectorIndexer
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
-from shared_context_server.storage import StorageId, open_storage
+from shared_context_server.storage import StorageId, find_directory, open_storage
 from shared_context_server.subscriptions import add_subscriptions
-from shared_context_server.tools.catalog import served_tools
+from shared_context_server.tools.catalog import TOOLS, served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.application import McpApplication
@@ -110,11 +112,16 @@ async def open_server(
     `has_own_process`, not that of a client or of another program, it may start further ones. Raises
     ConfigurationError if the server cannot run with this configuration.
     """
+    _require_known_tools(settings)
     settings, _ = ensure_secrets(settings)
     folder = _find_index_folder(settings)
     vectors = _make_vectors(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_storage(settings, expected))
+        disk = DiskReserve(find_directory(settings), settings.disk_reserve_mb)
+        await disk.check()
+        if disk.is_on:
+            await stack.enter_async_context(_every(CHECK_INTERVAL_S, disk.check))
         bus = Bus()
         await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
@@ -139,6 +146,7 @@ async def open_server(
             shared_reads=SharedReads(store, identity),
             limits=RateLimits(settings),
             slots=Slots(settings),
+            quotas=Quotas(settings, store, disk),
             mentions=Mentions(store, is_on=settings.unread_mentions),
             history=History(utc_now()),
         )
@@ -155,6 +163,7 @@ async def open_server(
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))
         metrics = Metrics()
         services.limits.on_failure = metrics.count_failed_authentication
+        services.limits.on_limited = services.slots.on_limited = metrics.count_limited
         dispatcher = Dispatcher(services, served_tools(settings.tools), metrics)
         await stack.enter_async_context(_every(FLUSH_INTERVAL_S, services.presence.flush))
         await stack.enter_async_context(_every(CATCH_UP_INTERVAL_S, services.mentions.catch_up))
@@ -179,6 +188,13 @@ async def open_server(
             await services.presence.flush()
         with suppress(SharedContextError):
             await identity.uses.flush()
+
+
+def _require_known_tools(settings: Settings) -> None:
+    known = {tool.name for tool in TOOLS}
+    for name in settings.tool_rates:
+        if name not in known:
+            raise ConfigurationError(f"RATE_LIMIT_TOOLS: there is no tool {name!r}.")
 
 
 def _find_index_folder(settings: Settings) -> IndexFolder | None:
@@ -270,6 +286,7 @@ async def make_app(
         by_caller=settings.max_mcp_sessions_per_caller,
         by_key=max(1, settings.max_mcp_sessions * 3 // 4),
         total=settings.max_mcp_sessions,
+        note_limited=metrics.count_limited,
     )
     endpoint = McpEndpoint(
         streaming,

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from shared_context_server import cli, errors, server
 from shared_context_server.environment import PREFIX
+from shared_context_server.limit_settings import LimitSettings
 from shared_context_server.observability.metrics import STORE_GAUGES, Metrics
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
@@ -57,9 +58,14 @@ def settings_table() -> str:
             _default(name, field),
             _escape(field.description or ""),
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in sorted(Settings.model_fields.items(), key=_is_of_limits)
     ]
     return _table(("setting", "without prefix", "default", "meaning"), rows)
+
+
+def _is_of_limits(setting: tuple[str, FieldInfo]) -> bool:
+    """A key that moves the limits, which the base class has, behind the other settings."""
+    return setting[0] in LimitSettings.model_fields
 
 
 def commands_reference() -> str:

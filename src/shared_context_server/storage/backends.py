@@ -75,6 +75,7 @@ class Backend:
     restore: Callable[[Settings, Path], Restored]
     count_descriptors: Callable[[Settings], int]
     inspect: Inspect
+    find_directory: Callable[[Settings], Path | None]
 
 
 PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
