@@ -383,9 +383,14 @@ class QuotaExceeded(SharedContextError):
         "operator of the server to raise the setting of details.limit."
     )
 
-    def __init__(self, message: str, *, limit: str, maximum: int, **used: int) -> None:
-        super().__init__(message, limit=limit, maximum=maximum, **used)
+    def __init__(
+        self, message: str, *, limit: str, maximum: int, left: int, used: int | None = None
+    ) -> None:
+        """`left` is for the server: how much may still be added. Callers are not told."""
+        details: dict[str, Any] = {} if used is None else {"used": used}
+        super().__init__(message, limit=limit, maximum=maximum, **details)
         self.limit = limit
+        self.left = left
 
 
 class Unavailable(SharedContextError):

@@ -124,6 +124,7 @@ def metrics_table() -> str:
     """Every metric with its labels, its type and its help."""
     metrics = Metrics()
     metrics.observe("a_tool", 200, 0.0)  # what has labels shows them from its first value on
+    metrics.count_limited("a_limit")
     rows = []
     for family in metrics.registry.collect():
         labels = dict.fromkeys(name for sample in family.samples for name in sample.labels)

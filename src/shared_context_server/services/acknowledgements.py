@@ -85,8 +85,8 @@ async def _acknowledge(services: Services, caller: Caller, message: Message) -> 
     )
     guard = partial(policy.require_session_write, caller)
     growth = partial(measure_growth, new)
-    async with services.quotas.admit(caller, message.session_id, growth) as error:
-        added = await services.store.messages.append(new, refuse_after(guard, error))
+    async with services.quotas.admit(caller, message.session_id, growth) as errors:
+        added = await services.store.messages.append(new, refuse_after(guard, errors))
     if not added.duplicate:
         announce(services, to_appended(new, added))
     return added

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -96,8 +96,8 @@ async def set_memory(
         )
     now = utc_now()
     growth = partial(_measure_growth, address, change)
-    async with services.quotas.admit(caller, address.session_id, growth) as error:
-        update = _refuse_growth(caller, error, make_update(change, now))
+    async with services.quotas.admit(caller, address.session_id, growth) as errors:
+        update = _refuse_growth(caller, errors, make_update(change, now))
         written = await services.store.memory.write(
             address,
             caller,
@@ -124,21 +124,22 @@ def _measure(value: JsonValue, metadata: JsonObject | None) -> int:
 
 
 def _refuse_growth(
-    caller: Caller, error: QuotaExceeded | None, update: MemoryUpdate
+    caller: Caller, errors: Sequence[QuotaExceeded], update: MemoryUpdate
 ) -> MemoryUpdate:
-    """Wrap `update` so that it raises `error` if the entry is new to the account that is full, or
-    becomes larger while the limit is one of bytes."""
-    if error is None:
+    """Wrap `update` so that it raises those of the errors that this write is worth: the entry is new to
+    the account that is full, or it grows by more bytes than are left."""
+    if not errors:
         return update
-    is_of_bytes, is_of_agent = error.limit in BYTE_LIMITS, error.limit in AGENT_LIMITS
 
     def checked(current: MemoryEntry | None) -> MemoryWrite:
         new = update(current)
-        if current is None or (is_of_agent and current.updated_by != caller.agent_id):
-            raise error
-        before = _measure(current.value, current.metadata)
-        if is_of_bytes and _measure(new.value, new.metadata) > before:
-            raise error
+        for error in errors:
+            is_of_agent = error.limit in AGENT_LIMITS
+            if current is None or (is_of_agent and current.updated_by != caller.agent_id):
+                raise error
+            growth = _measure(new.value, new.metadata) - _measure(current.value, current.metadata)
+            if error.limit in BYTE_LIMITS and growth > error.left:
+                raise error
         return new
 
     return checked

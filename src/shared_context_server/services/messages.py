@@ -84,8 +84,8 @@ async def add_message(
         ack=Ack.REQUIRED if requires_ack else Ack.NONE,
     )
     guard = partial(policy.require_session_write, caller)
-    async with services.quotas.admit(caller, session_id, partial(measure_growth, new)) as error:
-        added = await services.store.messages.append(new, refuse_after(guard, error))
+    async with services.quotas.admit(caller, session_id, partial(measure_growth, new)) as errors:
+        added = await services.store.messages.append(new, refuse_after(guard, errors))
     if not added.duplicate:
         announce(services, to_appended(new, added))
     return added

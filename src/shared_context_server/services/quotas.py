@@ -44,6 +44,9 @@ class Growth(NamedTuple):
     bytes: int = 0
 
 
+Errors = tuple[QuotaExceeded, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Limit:
     """`setting` is its name; `counted` names what is counted, for people."""
@@ -131,12 +134,12 @@ class Quotas:
 
     def admit(
         self, caller: Caller, session_id: str | None, measure: Callable[[], Growth]
-    ) -> AbstractAsyncContextManager[QuotaExceeded | None]:
+    ) -> AbstractAsyncContextManager[Errors]:
         """Return the context in which the caller may write. Raises StorageFull at once.
 
-        Its value is the error to raise if the write turns out to add something: a repeated write does
-        not, nor does one that replaces. `measure` says what it adds at most; it is only called if a
-        quota is set.
+        Its value are the errors of which the first is to be raised if the write turns out to add
+        something: a repeated write does not, nor may one that replaces. `measure` says what it adds at
+        most; it is only called if a quota is set.
         """
         self.disk.require_space()
         if not self._is_on:
@@ -146,7 +149,7 @@ class Quotas:
     @asynccontextmanager
     async def _admit(
         self, agent_id: str, session_id: str | None, growth: Growth
-    ) -> AsyncIterator[QuotaExceeded | None]:
+    ) -> AsyncIterator[Errors]:
         # Always the agent first, so that two writes never wait for each other.
         async with self._enter("agent", agent_id, self._by_agent, growth) as of_agent:
             if session_id is None:
@@ -154,21 +157,21 @@ class Quotas:
                 return
             entering = self._enter("session", session_id, self._by_session, growth)
             async with entering as of_session:
-                yield of_agent or of_session
+                yield (*of_agent, *of_session)
 
     def _enter(
         self, kind: str, name: str, limits: _Limits, growth: Growth
-    ) -> AbstractAsyncContextManager[QuotaExceeded | None]:
+    ) -> AbstractAsyncContextManager[Errors]:
         return self._enter_account(kind, name, limits, growth) if _is_set(limits) else _OFF
 
     @asynccontextmanager
     async def _enter_account(
         self, kind: str, name: str, limits: _Limits, growth: Growth
-    ) -> AsyncIterator[QuotaExceeded | None]:
+    ) -> AsyncIterator[Errors]:
         account = self._accounts.get((kind, name))
         if account is None:
             account = self._accounts[kind, name] = _Account()
-        error = None
+        errors: Errors = ()
         if account.take(growth):
             account.begin()
         else:
@@ -176,12 +179,12 @@ class Quotas:
                 if not account.take(growth):
                     await account.become_idle()
                     used = await self._measure(kind, name)
-                    error = _check(kind, limits, used, growth)
-                    if error is None:
+                    errors = _check(kind, limits, used, growth)
+                    if not errors:
                         account.renew(_find_left(limits, used), growth)
                 account.begin()
         try:
-            yield error
+            yield errors
         finally:
             account.end()
 
@@ -192,20 +195,20 @@ class Quotas:
         return Growth(usage.sessions, usage.messages, usage.memory_entries, usage.bytes)
 
 
-def refuse_after(guard: SessionGuard, error: QuotaExceeded | None) -> SessionGuard:
-    """Return the guard of a write that raises `error` for whoever passes `guard`. The store asks it
-    once it knows that the write is no repetition."""
-    if error is None:
+def refuse_after(guard: SessionGuard, errors: Errors) -> SessionGuard:
+    """Return the guard of a write that raises the first error for whoever passes `guard`. The store
+    asks it once it knows that the write is no repetition."""
+    if not errors:
         return guard
 
     def refuse(session: Session) -> None:
         guard(session)
-        raise error
+        raise errors[0]
 
     return refuse
 
 
-_OFF: AbstractAsyncContextManager[None] = nullcontext()
+_OFF: AbstractAsyncContextManager[Errors] = nullcontext(())
 
 
 def _limit(settings: Settings, name: str, counted: str) -> _Limit:
@@ -223,20 +226,22 @@ def _find_left(limits: _Limits, used: Growth) -> list[float]:
     return [limit.maximum - count for limit, count in zip(limits, used, strict=True)]
 
 
-def _check(kind: str, limits: _Limits, used: Growth, growth: Growth) -> QuotaExceeded | None:
-    """Return the error for the first limit that the growth would exceed. What a session has in it is
-    not told, because others' private data counts too."""
-    for limit, count, more in zip(limits, used, growth, strict=True):
-        if not more or count + more <= limit.maximum:
-            continue
-        maximum = int(limit.maximum)
-        if kind == "agent":
-            needed = f", and this needs {more} more" if limit.counted == "bytes" else ""
-            message = f"You have {count} {limit.counted} stored{needed}; {maximum} is the limit."
-            return QuotaExceeded(message, limit=limit.setting, maximum=maximum, used=count)
-        return QuotaExceeded(
-            f"The session has no room for this: {maximum} {limit.counted} is the limit.",
-            limit=limit.setting,
-            maximum=maximum,
-        )
-    return None
+def _check(kind: str, limits: _Limits, used: Growth, growth: Growth) -> Errors:
+    """Return the errors for the limits that the growth would exceed."""
+    return tuple(
+        _make_error(kind, limit, count, more)
+        for limit, count, more in zip(limits, used, growth, strict=True)
+        if more and count + more > limit.maximum
+    )
+
+
+def _make_error(kind: str, limit: _Limit, used: int, growth: int) -> QuotaExceeded:
+    """Return the error. What a session has in it is not told, since others' private data counts too."""
+    maximum = int(limit.maximum)
+    left = max(0, maximum - used)
+    if kind == "agent":
+        needed = f", and this needs {growth} more" if limit.counted == "bytes" else ""
+        message = f"You have {used} {limit.counted} stored{needed}; {maximum} is the limit."
+        return QuotaExceeded(message, limit=limit.setting, maximum=maximum, left=left, used=used)
+    message = f"The session has no room for this: {maximum} {limit.counted} is the limit."
+    return QuotaExceeded(message, limit=limit.setting, maximum=maximum, left=left)

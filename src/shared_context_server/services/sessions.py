@@ -78,9 +78,9 @@ async def create_session(
         invited=names,
     )
     audit = AuditEntry.by(caller, "session_created", session_id, {"access": access.value})
-    async with services.quotas.admit(caller, None, partial(_measure_growth, new)) as error:
-        if error is not None:
-            raise error
+    async with services.quotas.admit(caller, None, partial(_measure_growth, new)) as errors:
+        if errors:
+            raise errors[0]
         session = await services.store.sessions.create(new, audit)
     services.bus.publish(Event(EventKind.SESSION_CREATED, session_id))
     return session

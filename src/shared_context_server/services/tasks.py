@@ -114,8 +114,8 @@ async def add_task(services: Services, caller: Caller, request: TaskRequest) -> 
     )
     guard = partial(policy.require_session_work, caller)
     growth = partial(_measure_growth, new)
-    async with services.quotas.admit(caller, request.session_id, growth) as error:
-        written = await services.store.tasks.add(new, refuse_after(guard, error))
+    async with services.quotas.admit(caller, request.session_id, growth) as errors:
+        written = await services.store.tasks.add(new, refuse_after(guard, errors))
     if written.message is not None:
         announce(services, written.message)
     return written

@@ -137,7 +137,13 @@ _FIND_KNOWN = Statement("SELECT agent_id FROM agents WHERE agent_id = ANY(:agent
 _MEASURE_USAGE = Statement("""
     SELECT coalesce(sum(sessions), 0)::bigint, coalesce(sum(messages), 0)::bigint,
            coalesce(sum(memory_entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint
-    FROM usage WHERE agent_id = :agent_id""")
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE agent_id = :agent_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE agent_id = :agent_id
+    ) AS stored""")
 _IS_TYPE_KNOWN = Statement("SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1")
 
 

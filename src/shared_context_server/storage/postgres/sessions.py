@@ -165,7 +165,13 @@ _MEASURE = Statement("""
 _MEASURE_USAGE = Statement("""
     SELECT coalesce(sum(sessions), 0)::bigint, coalesce(sum(messages), 0)::bigint,
            coalesce(sum(memory_entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint
-    FROM usage WHERE session_id = :session_id""")
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE session_id = :session_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE session_id = :session_id
+    ) AS stored""")
 _FIND_CURSOR = Statement(
     "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 )

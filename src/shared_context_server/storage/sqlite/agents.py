@@ -116,9 +116,15 @@ _FIND_KNOWN = """
     SELECT named.value FROM json_each(:agent_ids) AS named
     JOIN agents ON agents.agent_id = named.value"""
 _MEASURE_USAGE = """
-    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0), coalesce(sum(memory_entries), 0),
-           coalesce(sum(bytes), 0)
-    FROM usage WHERE agent_id = :agent_id"""
+    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0),
+           coalesce(sum(memory_entries), 0), coalesce(sum(bytes), 0)
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage INDEXED BY usage_by_agent WHERE agent_id = :agent_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants INDEXED BY participants_by_agent WHERE agent_id = :agent_id
+    ) AS stored"""
 _IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1"
 
 

@@ -117,9 +117,15 @@ _MEASURE = """
         (SELECT count(*) FROM cursors WHERE session_id = :id)"""
 
 _MEASURE_USAGE = """
-    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0), coalesce(sum(memory_entries), 0),
-           coalesce(sum(bytes), 0)
-    FROM usage WHERE session_id = :session_id"""
+    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0),
+           coalesce(sum(memory_entries), 0), coalesce(sum(bytes), 0)
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE session_id = :session_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE session_id = :session_id
+    ) AS stored"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """

@@ -1,34 +1,38 @@
--- What each agent has stored in each session; session_id '': outside of sessions. A row for both, and not one
--- for each, so that writes of one agent to several sessions do not wait for each other on PostgreSQL.
--- Counted by triggers, in the transaction of the write. `bytes`: of texts, in UTF-8.
+-- How much each agent has stored in each session; session_id '': outside of sessions. Messages are counted
+-- in participants, whose row is looked up for each of them anyway, everything else in usage. There is no row
+-- for a whole session or agent, so that writes of one agent to several sessions do not wait for each other on
+-- PostgreSQL. Triggers count in the transaction of the write. `bytes`: of texts, in UTF-8.
+ALTER TABLE participants ADD COLUMN messages INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE participants ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX participants_by_agent ON participants (agent_id);
+UPDATE participants SET messages = counted.messages, bytes = counted.bytes FROM (
+    SELECT session_id, sender, count(*) AS messages,
+           sum(length(CAST(content AS BLOB)) + length(CAST(metadata AS BLOB))
+               + length(CAST(recipients AS BLOB))) AS bytes
+    FROM messages GROUP BY session_id, sender
+) AS counted
+WHERE participants.session_id = counted.session_id AND participants.agent_id = counted.sender;
 CREATE TABLE usage (
     session_id TEXT NOT NULL,
     agent_id TEXT NOT NULL,
     sessions INTEGER NOT NULL DEFAULT 0,
-    messages INTEGER NOT NULL DEFAULT 0,
     memory_entries INTEGER NOT NULL DEFAULT 0,
     bytes INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (session_id, agent_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX usage_by_agent ON usage (agent_id);
 
-INSERT INTO usage (session_id, agent_id, sessions, messages, memory_entries, bytes)
-SELECT session_id, agent_id, sum(sessions), sum(messages), sum(memory_entries), sum(bytes) FROM (
-    SELECT id AS session_id, created_by AS agent_id, 1 AS sessions, 0 AS messages,
-           0 AS memory_entries,
+INSERT INTO usage (session_id, agent_id, sessions, memory_entries, bytes)
+SELECT session_id, agent_id, sum(sessions), sum(memory_entries), sum(bytes) FROM (
+    SELECT id AS session_id, created_by AS agent_id, 1 AS sessions, 0 AS memory_entries,
            length(CAST(purpose AS BLOB)) + length(CAST(metadata AS BLOB)) AS bytes
     FROM sessions
     UNION ALL
-    SELECT session_id, sender, 0, 1, 0,
-           length(CAST(content AS BLOB)) + length(CAST(metadata AS BLOB))
-           + length(CAST(recipients AS BLOB))
-    FROM messages
-    UNION ALL
-    SELECT session_id, updated_by, 0, 0, 1,
+    SELECT session_id, updated_by, 0, 1,
            length(CAST(key AS BLOB)) + size_bytes + length(CAST(metadata AS BLOB))
     FROM memory
     UNION ALL
-    SELECT session_id, created_by, 0, 0, 0,
+    SELECT session_id, created_by, 0, 0,
            length(CAST(title AS BLOB)) + length(CAST(body AS BLOB)) + length(CAST(metadata AS BLOB))
            + length(CAST(result AS BLOB))
     FROM tasks
@@ -47,11 +51,13 @@ END;
 CREATE TRIGGER deleted_sessions_are_not_measured AFTER UPDATE OF status ON sessions
 WHEN NEW.status = 'deleting' BEGIN
     DELETE FROM usage WHERE session_id = NEW.id;
+    DELETE FROM participants WHERE session_id = NEW.id;
 END;
 
-CREATE TRIGGER messages_are_measured AFTER INSERT ON messages BEGIN
-    INSERT INTO usage (session_id, agent_id, messages, bytes)
-    VALUES (NEW.session_id, NEW.sender, 1,
+DROP TRIGGER messages_have_writers;
+CREATE TRIGGER messages_have_writers AFTER INSERT ON messages BEGIN
+    INSERT INTO participants (session_id, agent_id, first_seq, messages, bytes)
+    VALUES (NEW.session_id, NEW.sender, NEW.seq, 1,
             length(CAST(NEW.content AS BLOB)) + length(CAST(NEW.metadata AS BLOB))
             + length(CAST(NEW.recipients AS BLOB)))
     ON CONFLICT (session_id, agent_id) DO UPDATE
@@ -59,7 +65,7 @@ CREATE TRIGGER messages_are_measured AFTER INSERT ON messages BEGIN
 END;
 CREATE TRIGGER removed_messages_are_not_measured AFTER DELETE ON messages
 WHEN EXISTS (SELECT 1 FROM sessions WHERE id = OLD.session_id AND status <> 'deleting') BEGIN
-    UPDATE usage SET messages = messages - 1, bytes = bytes - (
+    UPDATE participants SET messages = messages - 1, bytes = bytes - (
         length(CAST(OLD.content AS BLOB)) + length(CAST(OLD.metadata AS BLOB))
         + length(CAST(OLD.recipients AS BLOB)))
     WHERE session_id = OLD.session_id AND agent_id = OLD.sender;
