@@ -118,7 +118,7 @@ async def open_server(
     vectors = _make_vectors(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_storage(settings, expected))
-        disk = DiskReserve(find_directory(settings), settings.disk_reserve_mb)
+        disk = DiskReserve(find_directory(settings), settings.disk_reserve_mb, store)
         await disk.check()
         if disk.is_on:
             await stack.enter_async_context(_every(CHECK_INTERVAL_S, disk.check))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from pydantic_core import from_json
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.server import Server, open_server
-from shared_context_server.services.disk import DiskReserve
+from shared_context_server.services.disk import BYTES_PER_MB, DiskReserve
 from tests.settings import make_settings
 from tests.storage.builders import make_caller
+from tests.storage.sqlite.test_faults import small_disk
 
 WHOLE_DISK_MB = 10**9
 PRIVATE = {"scope": "private"}
@@ -170,7 +172,25 @@ async def test_with_only_the_reserve_left_reading_and_deleting_go_on(tmp_path: P
 
 
 async def test_a_disk_that_cannot_be_measured_refuses_nothing(tmp_path: Path) -> None:
-    disk = DiskReserve(tmp_path / "nowhere", WHOLE_DISK_MB)
-    await disk.check()
-    disk.require_space()
-    assert not disk.is_reached
+    async with open_hub(tmp_path) as hub:
+        disk = DiskReserve(tmp_path / "nowhere", WHOLE_DISK_MB, hub.server.services.store)
+        await disk.check()
+        disk.require_space()
+
+
+async def test_what_was_deleted_makes_room_though_the_file_does_not_shrink(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64m") as mount:
+        async with open_hub(mount / "data", disk_reserve_mb=20) as hub:
+            session_id = await hub.create_session()
+            for number in range(60):
+                entry = {"key": str(number), "value": "x" * 250_000, "scope": "shared"}
+                await hub.call("set_memory", session_id=session_id, **entry)
+            disk = hub.server.services.quotas.disk
+            free_bytes = shutil.disk_usage(mount).free
+            (mount / "ballast").write_bytes(bytes(free_bytes - 12 * BYTES_PER_MB))
+            await disk.check()
+            refused = await hub.call("set_memory", key="k", value=1)
+            assert refused["code"] == "STORAGE_FULL"
+            await hub.call("delete_session", session_id=session_id)
+            await disk.check()
+            assert (await hub.call("set_memory", key="k", value=1))["success"]

@@ -54,4 +54,4 @@ def _find_reason(body: bytes) -> str:
     except ValueError:
         return ""
     is_ours = isinstance(found, dict) and {"code", "error"} <= found.keys()
-    return f": {found['error']}" if is_ours else ""
+    return ": " + str(found["error"]).removesuffix(".") if is_ours else ""

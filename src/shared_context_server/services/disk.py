@@ -10,10 +10,12 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from shared_context_server.errors import StorageFull
+from shared_context_server.errors import SharedContextError, StorageFull
 from shared_context_server.observability.logs import get_logger
+from shared_context_server.storage import Store
 
 CHECK_INTERVAL_S = 1.0
+_LOG_PART = 5
 BYTES_PER_MB = 1024 * 1024
 
 _log = get_logger("disk")
@@ -22,11 +24,14 @@ _log = get_logger("disk")
 class DiskReserve:
     """Whether the disk of the database has more free space than its reserve.
 
-    `check` asks the system, at most once in CHECK_INTERVAL_S by whoever runs it; `require_space` only
-    looks at the result. `directory` None: the database is elsewhere, and only it knows its disk.
+    Space in the database's own files that deletions have freed counts too, as long as a fifth of the
+    reserve is free on the disk: SQLite writes its log there first. `check` measures, once in
+    CHECK_INTERVAL_S by whoever runs it; `require_space` only looks at the result. `directory` None: the
+    database is elsewhere, and only it knows its disk.
     """
 
-    def __init__(self, directory: Path | None, reserve_mb: int) -> None:
+    def __init__(self, directory: Path | None, reserve_mb: int, store: Store) -> None:
+        self._store = store
         self._directory = directory
         self._reserve_mb = reserve_mb
         self.is_reached = False
@@ -47,9 +52,20 @@ class DiskReserve:
             return
         self.free_bytes = usage.free
         was_reached = self.is_reached
-        self.is_reached = self.is_on and usage.free < self._reserve_mb * BYTES_PER_MB
+        self.is_reached = self.is_on and not await self._has_space(usage.free)
         if self.is_reached != was_reached:
             self._tell()
+
+    async def _has_space(self, free_bytes: int) -> bool:
+        reserve_bytes = self._reserve_mb * BYTES_PER_MB
+        if free_bytes >= reserve_bytes:
+            return True
+        if free_bytes < reserve_bytes // _LOG_PART:
+            return False
+        try:
+            return free_bytes + await self._store.maintenance.measure_reusable() >= reserve_bytes
+        except SharedContextError:
+            return False
 
     def require_space(self) -> None:
         """Raise StorageFull if only the reserve is left."""

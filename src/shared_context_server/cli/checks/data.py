@@ -67,7 +67,7 @@ def check_disk(settings: Settings) -> Findings:
         text += (
             f" Below {settings.disk_reserve_mb} MiB (DISK_RESERVE_MB) what adds data is refused."
         )
-        yield fail(DISK, text, "Make room; reading and deleting work meanwhile.")
+        yield fail(DISK, text, "Make room. Reading works, and deleting while some is left.")
     elif free < _LEAST_FREE_BYTES:
         yield fail(DISK, text, "Make room: writes are refused on a full disk.")
     elif free < _FEW_FREE_BYTES:
