@@ -32,7 +32,7 @@ from shared_context_server.auth.middleware.request_ids import RequestIds
 from shared_context_server.auth.secrets import ensure_secrets
 from shared_context_server.clock import ClockReader, SensorReader
 from shared_context_server.completions import add_completions
-from shared_context_server.errors import ConfigurationError, SharedContextError
+from shared_context_server.errors import SharedContextError
 from shared_context_server.events.bus import Bus
 from shared_context_server.events.link import open_link
 from shared_context_server.observability.history import SAMPLE_INTERVAL_S, History
@@ -65,7 +65,7 @@ from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
 from shared_context_server.storage import StorageId, find_directory, open_storage
 from shared_context_server.subscriptions import add_subscriptions
-from shared_context_server.tools.catalog import TOOLS, served_tools
+from shared_context_server.tools.catalog import require_known_tools, served_tools
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.tools.mcp import add_tools
 from shared_context_server.transport.application import McpApplication
@@ -112,7 +112,7 @@ async def open_server(
     `has_own_process`, not that of a client or of another program, it may start further ones. Raises
     ConfigurationError if the server cannot run with this configuration.
     """
-    _require_known_tools(settings)
+    require_known_tools(settings)
     settings, _ = ensure_secrets(settings)
     folder = _find_index_folder(settings)
     vectors = _make_vectors(settings)
@@ -188,13 +188,6 @@ async def open_server(
             await services.presence.flush()
         with suppress(SharedContextError):
             await identity.uses.flush()
-
-
-def _require_known_tools(settings: Settings) -> None:
-    known = {tool.name for tool in TOOLS}
-    for name in settings.tool_rates:
-        if name not in known:
-            raise ConfigurationError(f"RATE_LIMIT_TOOLS: there is no tool {name!r}.")
 
 
 def _find_index_folder(settings: Settings) -> IndexFolder | None:
