@@ -30,7 +30,7 @@ PATIENCE_S = 60.0
 """How long an agent repeats a call. Longer than any fault lasts."""
 
 # Answers after which the call may still have been done.
-_OPEN = frozenset({"UNAVAILABLE", "RATE_LIMITED", "REQUEST_TIMEOUT"})
+_OPEN = frozenset({"UNAVAILABLE", "STORAGE_FULL", "RATE_LIMITED", "REQUEST_TIMEOUT"})
 _PREFIX = "io.modelcontextprotocol/"
 _CLIENT = {
     f"{_PREFIX}protocolVersion": MODERN,

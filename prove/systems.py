@@ -232,6 +232,7 @@ def _environment(directory: Path, source: Path | None) -> dict[str, str]:
         "ADMIN_API_KEY": ADMIN_API_KEY,
         "JWT_SECRET_KEY": JWT_SECRET_KEY,
         "RATE_LIMIT": "off",
+        "DISK_RESERVE_MB": "0",  # a disk is filled to its end here
         "LOG_FORMAT": "json",
     }
 

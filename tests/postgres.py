@@ -177,7 +177,7 @@ class Cluster:
 _EMPTY = """
     TRUNCATE sessions, messages, audience, time_ranges, participants, writers, cursors, memory,
         idempotency, leases, tasks, task_dependents, task_counts, agents, api_keys, credentials,
-        audit_log, audit_chain, changes, clock_offsets, instances RESTART IDENTITY;
+        audit_log, audit_chain, changes, clock_offsets, instances, usage RESTART IDENTITY;
     UPDATE auth_generation SET generation = 1"""
 
 

@@ -34,6 +34,7 @@ VALUES: dict[str, str] = {
     "allowed_hosts": "a.example, b.example",
     "cors_origins": "https://a.example",
     "rate_limit": "5/second",
+    "rate_limit_tools": "search_context=60/minute, add_message=off",
     "failed_auth_limit": "5/second",
     "trusted_proxies": "127.0.0.1, 10.0.0.0/8",
     "mcp_sessions": "stateful",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+STORAGE_FULL_WAIT_S = 30  # somebody has to make room
+
 
 class SharedContextError(Exception):
     """Base class of all errors that callers can get."""
@@ -16,6 +18,9 @@ class SharedContextError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
     suggestion: ClassVar[str] = "Try again. If it fails again, see the server's log for the cause."
+    limit: str = ""
+    """The limit that was reached, as the metric names it; '' if none, or if it is counted where the
+    error is raised."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class ContentTooLarge(SharedContextError):
     code = "CONTENT_TOO_LARGE"
     status = 413
     suggestion = "Send less: shorten it, or split it into several calls."
+    limit = "size"
 
 
 class AnswerTooLarge(ContentTooLarge):
@@ -366,6 +372,27 @@ class RateLimited(SharedContextError):
         return self._retry_after_s
 
 
+class QuotaExceeded(SharedContextError):
+    """A session or an agent has as much stored as it may. `details` names the limit and its maximum,
+    and `used`, how much the agent has stored, if the limit is the agent's."""
+
+    code = "QUOTA_EXCEEDED"
+    status = 409
+    suggestion = (
+        "Delete what nobody needs (delete_memory, delete_session), use another session, or ask the "
+        "operator of the server to raise the setting of details.limit."
+    )
+
+    def __init__(
+        self, message: str, *, limit: str, maximum: int, left: int, used: int | None = None
+    ) -> None:
+        """`left` is for the server: how much may still be added. Callers are not told."""
+        details: dict[str, Any] = {} if used is None else {"used": used}
+        super().__init__(message, limit=limit, maximum=maximum, **details)
+        self.limit = limit
+        self.left = left
+
+
 class Unavailable(SharedContextError):
     """The storage does not answer at the moment. A write was made completely or not at all."""
 
@@ -381,6 +408,21 @@ class Unavailable(SharedContextError):
     @property
     def retry_after_s(self) -> int:
         return self._wait_s
+
+
+class StorageFull(Unavailable):
+    """The disk of the storage is full, or only its reserve is left. Nothing was written. Reading and
+    deleting still work while there is a reserve."""
+
+    code = "STORAGE_FULL"
+    suggestion = (
+        "Delete what nobody needs (delete_session, delete_memory), or ask the operator of the server "
+        "to make room. Then call again with the same idempotency_key."
+    )
+    limit = "disk"
+
+    def __init__(self, message: str = "The disk of the storage is full.") -> None:
+        super().__init__(message, wait_s=STORAGE_FULL_WAIT_S)
 
 
 class StorageDamaged(SharedContextError):

@@ -26,18 +26,20 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.clock_alignment import ALIGN_INTERVAL_S, ClockAlignment
 from shared_context_server.services.context import Services
+from shared_context_server.services.disk import CHECK_INTERVAL_S, DiskReserve
 from shared_context_server.services.index_process import IndexProcess
 from shared_context_server.services.indexer import Indexer, open_indexer
 from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
+from shared_context_server.services.quotas import Quotas
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.services.vector_indexer import VectorIndexer
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import MACHINE_CLOCK, utc_now
-from shared_context_server.storage import StorageId, open_storage
-from shared_context_server.tools.catalog import served_tools
+from shared_context_server.storage import StorageId, find_directory, open_storage
+from shared_context_server.tools.catalog import require_known_tools, served_tools
 from shared_context_server.tools.dispatch import CallObserver, Dispatcher
 
 KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
@@ -67,11 +69,16 @@ async def open_parts(
 
     `observer` counts the calls. `traces` makes their spans. Everything else is as for server.open_server.
     """
+    require_known_tools(settings)
     settings, _ = ensure_secrets(settings)
     folder = _find_index_folder(settings)
     vectors = _make_vectors(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_storage(settings, expected))
+        disk = DiskReserve(find_directory(settings), settings.disk_reserve_mb, store)
+        await disk.check()
+        if disk.is_on:
+            await stack.enter_async_context(run_every(CHECK_INTERVAL_S, disk.check))
         bus = Bus()
         await stack.enter_async_context(open_link(store, bus))
         stack.callback(bus.close)
@@ -96,6 +103,7 @@ async def open_parts(
             shared_reads=SharedReads(store, identity),
             limits=RateLimits(settings),
             slots=Slots(settings),
+            quotas=Quotas(settings, store, disk),
             mentions=Mentions(store, is_on=settings.unread_mentions),
             history=History(utc_now()),
         )

@@ -105,6 +105,7 @@ async def open_server(
     async with opened as parts, AsyncExitStack() as stack:
         settings, services, dispatcher = parts.settings, parts.services, parts.dispatcher
         services.limits.on_failure = metrics.count_failed_authentication
+        services.limits.on_limited = services.slots.on_limited = metrics.count_limited
         await stack.enter_async_context(run_every(PURGE_INTERVAL_S, partial(purge, services)))
         shrink = partial(vacuum, services, metrics)
         await stack.enter_async_context(run_every(VACUUM_INTERVAL_S, shrink))
@@ -200,6 +201,7 @@ async def make_app(
         by_caller=settings.max_mcp_sessions_per_caller,
         by_key=max(1, settings.max_mcp_sessions * 3 // 4),
         total=settings.max_mcp_sessions,
+        note_limited=metrics.count_limited,
     )
     endpoint = McpEndpoint(
         streaming,

@@ -11,12 +11,10 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import platformdirs
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -35,6 +33,7 @@ from shared_context_server.environment import (
     read_sources,
 )
 from shared_context_server.errors import ConfigurationError
+from shared_context_server.limit_settings import CommaSeparated, LimitSettings
 
 SECRETS_FILE = "secrets.env"
 MAX_PREVIOUS_SECRETS = 5
@@ -83,17 +82,7 @@ class ToolSet(StrEnum):
     CORE = "core"
 
 
-def _split(value: Any) -> Any:
-    """Split the value `a, b` of a variable into a tuple."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
-
-
-class Settings(BaseModel):
+class Settings(LimitSettings):
     """All settings. load_settings reads them from variables of the same names in upper case, with or
     without the prefix SCS_. The constructor reads no variables."""
 
@@ -199,49 +188,6 @@ class Settings(BaseModel):
     )
     cors_origins: CommaSeparated = Field(
         default=(), description="Origins whose pages may call the server, comma-separated."
-    )
-    max_body_bytes: int = Field(
-        default=1_048_576, ge=1024, description="Largest request body on any route, bytes."
-    )
-    rate_limit: str = Field(
-        default="120000/minute",
-        description=(
-            "Requests per process for each key with all its tokens (or each anonymous address); 'off' "
-            "for no limit."
-        ),
-    )
-    failed_auth_limit: str = Field(
-        default="600/minute",
-        description="Wrong credentials per process for each address; 'off' for no limit.",
-    )
-    max_connections: int | None = Field(
-        default=None,
-        ge=16,
-        le=1_000_000,
-        description="Maximum connections of a process; default: from the limit of open files.",
-    )
-    max_connections_per_address: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description=(
-            "Maximum of these from one address, except loopback and TRUSTED_PROXIES; default: half."
-        ),
-    )
-    max_streams: int = Field(
-        default=4096,
-        ge=1,
-        le=1_000_000,
-        description="Maximum open streams and waiting calls of a process.",
-    )
-    max_streams_per_agent: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Maximum of these for one agent."
-    )
-    max_streams_per_key: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Maximum of these for all agents of one key; default: three quarters.",
     )
     trusted_proxies: CommaSeparated = Field(
         default=(),
@@ -374,22 +320,6 @@ class Settings(BaseModel):
                 ipaddress.ip_network(entry, strict=False)
             except ValueError:
                 raise ValueError("must be addresses or networks such as 10.0.0.0/8") from None
-        return value
-
-    @field_validator("rate_limit", "failed_auth_limit", mode="after")
-    @classmethod
-    def _one_rate(cls, value: str) -> str:
-        if value == "off":
-            return value
-        # Imported here, because the import is slow and most users do not set a rate.
-        from limits import parse_many  # noqa: PLC0415
-
-        try:
-            is_one = len(parse_many(value)) == 1
-        except ValueError:
-            is_one = False
-        if not is_one:
-            raise ValueError("must be one rate such as 100/minute, or off")
         return value
 
     @field_validator("data_dir", "search_index_dir", mode="after")

@@ -93,7 +93,7 @@ def damage(settings: Settings) -> None:
 def orphan(settings: Settings) -> None:
     with closing(sqlite3.connect(settings.data_dir / DATABASE)) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("INSERT INTO participants VALUES ('session_0', 'a', 1)")
+        connection.execute("INSERT INTO participants VALUES ('session_0', 'a', 1, 1, 1)")
         connection.commit()
 
 

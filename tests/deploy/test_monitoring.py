@@ -33,6 +33,7 @@ async def read_metrics(settings: Settings) -> set[str]:
     async with open_server(settings) as server:
         for status in (200, 500):
             server.metrics.observe("get_time", status, 0.01)
+        server.metrics.count_limited("disk")
         await refresh_gauges(server.services, server.metrics)
         return {sample.name for family in server.metrics.collect() for sample in family.samples}
 

@@ -30,6 +30,7 @@ from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.server import LifespanApp
 from shared_context_server.settings import LogFormat, McpSessions, Settings, load_settings
 from shared_context_server.storage import StorageId, identify_storage, open_storage
+from shared_context_server.tools.catalog import require_known_tools
 
 GRACE_S = 5  # for running calls at a shutdown; acknowledged writes are durable in any case
 # How long an idle connection stays open. It is longer than in common proxies and clients (60 s or
@@ -65,6 +66,7 @@ def serve_http(
     """
     require_safe_exposure(settings)
     _require_possible_workers(settings, is_reloading=is_reloading)
+    require_known_tools(settings)
     settings, are_keys_new = ensure_secrets(settings)
     configure_logs(settings)
     raise_descriptor_limit()

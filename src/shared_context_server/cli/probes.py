@@ -10,6 +10,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 5.0
+STORAGE_FULL = ", but what adds data is refused: only the reserve of the disk is left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,20 @@ def probe(url: str, path: str, timeout_s: float = TIMEOUT_S) -> Probe:
     except (OSError, UnicodeError) as exc:
         return Probe(False, False, f"no answer ({exc})")
     if answer.status != HTTPStatus.OK:
-        return Probe(False, True, f"{answer.status} {answer.reason}")
+        return Probe(False, True, f"{answer.status} {answer.reason}{_find_reason(body)}")
     try:
-        return Probe(True, True, str(json.loads(body)["status"]))
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(body)
+        full = STORAGE_FULL if found.get("storage_full") else ""
+        return Probe(True, True, f"{found['status']}{full}")
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Probe(False, True, "answers, but not as this server does")
+
+
+def _find_reason(body: bytes) -> str:
+    """Return what the server says of its failure; '' if it says nothing, or is another program."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return ""
+    is_ours = isinstance(found, dict) and {"code", "error"} <= found.keys()
+    return ": " + str(found["error"]).removesuffix(".") if is_ours else ""

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from shared_context_server import cli, errors, server
 from shared_context_server.environment import PREFIX
+from shared_context_server.limit_settings import LimitSettings
 from shared_context_server.observability.metrics import STORE_GAUGES, Metrics
 from shared_context_server.settings import Settings
 from shared_context_server.tools.catalog import TOOLS
@@ -57,9 +58,14 @@ def settings_table() -> str:
             _default(name, field),
             _escape(field.description or ""),
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in sorted(Settings.model_fields.items(), key=_is_of_limits)
     ]
     return _table(("setting", "without prefix", "default", "meaning"), rows)
+
+
+def _is_of_limits(setting: tuple[str, FieldInfo]) -> bool:
+    """A key that moves the limits, which the base class has, behind the other settings."""
+    return setting[0] in LimitSettings.model_fields
 
 
 def commands_reference() -> str:
@@ -118,6 +124,7 @@ def metrics_table() -> str:
     """Every metric with its labels, its type and its help."""
     metrics = Metrics()
     metrics.observe("a_tool", 200, 0.0)  # what has labels shows them from its first value on
+    metrics.count_limited("a_limit")
     rows = []
     for family in metrics.registry.collect():
         labels = dict.fromkeys(name for sample in family.samples for name in sample.labels)

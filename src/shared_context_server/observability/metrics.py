@@ -69,6 +69,13 @@ class Metrics:
             ["answer"],
             registry=self.registry,
         )
+        self._limited = Counter(
+            "scs_limited_total",
+            "Refused calls and requests by the limit that was reached: a setting in small letters, or "
+            "size, json_depth, disk.",
+            ["limit"],
+            registry=self.registry,
+        )
         self.waiters = Gauge(
             "mcp_waiters",
             "Calls and streams that wait for something.",
@@ -122,6 +129,10 @@ class Metrics:
         """Count a wrong credential."""
         answer = "limited" if is_limited else "refused"
         self._failed_authentications.labels(answer).inc()
+
+    def count_limited(self, limit: str) -> None:
+        """Count a refusal because a limit was reached. The names of limits are ours, and few."""
+        self._limited.labels(limit).inc()
 
     def observe(self, tool: str, status: int, seconds: float) -> None:
         """Count one finished call."""

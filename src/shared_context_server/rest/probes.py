@@ -19,6 +19,7 @@ from shared_context_server.observability.metrics import Metrics
 from shared_context_server.rest.wire import FixedAnswer, send_body
 from shared_context_server.services import clock
 from shared_context_server.services.context import Services
+from shared_context_server.services.disk import DiskReserve
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
@@ -73,16 +74,20 @@ class Readiness:
 
 
 class ReadyEndpoint:
-    """GET /ready: 503 with Retry-After while the storage does not answer."""
+    """GET /ready: 503 with Retry-After while the storage does not answer. `storage_full` if only the
+    disk's reserve is left, so that what adds data is refused."""
 
     _BODY = to_json({"success": True, "status": "ready"})
+    # It stays ready: it would serve no reads either if a load balancer took it away.
+    _FULL_BODY = to_json({"success": True, "status": "ready", "storage_full": True})
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, readiness: Readiness, disk: DiskReserve) -> None:
         self._readiness = readiness
+        self._disk = disk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._readiness.check()
-        await send_body(send, self._BODY)
+        await send_body(send, self._FULL_BODY if self._disk.is_reached else self._BODY)
 
 
 class MetricsEndpoint:

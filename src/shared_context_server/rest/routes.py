@@ -53,7 +53,11 @@ def make_routes(dispatcher: Dispatcher, metrics: Metrics) -> list[BaseRoute]:
         Route(EVENTS_PATH, EventsEndpoint(services), methods=["GET"]),
         Route(FLEET_PATH, FleetEndpoint(services), methods=["GET"]),
         Route("/health", health_endpoint(), methods=["GET"]),
-        Route("/ready", ReadyEndpoint(Readiness(services.store)), methods=["GET"]),
+        Route(
+            "/ready",
+            ReadyEndpoint(Readiness(services.store), services.quotas.disk),
+            methods=["GET"],
+        ),
         Route(METRICS_PATH, MetricsEndpoint(services, metrics), methods=["GET"]),
         Route(
             "/openapi.json",

@@ -13,7 +13,8 @@ from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument, PermissionDenied
 from shared_context_server.models import Ack, Caller, Message, Visibility
 from shared_context_server.services.context import Services
-from shared_context_server.services.messages import announce
+from shared_context_server.services.messages import announce, measure_growth
+from shared_context_server.services.quotas import refuse_after
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import Acknowledgement as Given
 from shared_context_server.storage.contract import AddedMessage, NewMessage
@@ -82,7 +83,10 @@ async def _acknowledge(services: Services, caller: Caller, message: Message) -> 
         created_at=utc_now(),
         ack=Ack.GIVEN,
     )
-    added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
+    guard = partial(policy.require_session_write, caller)
+    growth = partial(measure_growth, new)
+    async with services.quotas.admit(caller, message.session_id, growth) as errors:
+        added = await services.store.messages.append(new, refuse_after(guard, errors))
     if not added.duplicate:
         announce(services, to_appended(new, added))
     return added

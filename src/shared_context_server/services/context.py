@@ -12,6 +12,7 @@ from shared_context_server.observability.history import History
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
+from shared_context_server.services.quotas import Quotas
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.services.vectors import Vectors
@@ -35,5 +36,6 @@ class Services:
     shared_reads: SharedReads
     limits: RateLimits
     slots: Slots
+    quotas: Quotas
     mentions: Mentions
     history: History

@@ -22,6 +22,10 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _OVERLONG = object()
 
+TOO_DEEP = f"is nested deeper than {MAX_JSON_DEPTH} levels"
+JSON_DEPTH = "json_depth"
+"""The limit of depth, as the metric names it."""
+
 
 def find_fault(text: bytes) -> str | None:
     """Return what is wrong with this JSON, as words that follow its name; None if nothing is.
@@ -33,7 +37,7 @@ def find_fault(text: bytes) -> str | None:
         return None
     bare = _STRING.sub(b"", text)
     if is_nested and _is_deep(bare):
-        return f"is nested deeper than {MAX_JSON_DEPTH} levels"
+        return TOO_DEEP
     if any(is_large_integer(_read_integer(digits)) for digits in _MANY_DIGITS.findall(bare)):
         return "has an integer beyond 64 bits; send it as text"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from shared_context_server import policy
-from shared_context_server.errors import Conflict, ContentTooLarge, InvalidArgument
+from shared_context_server.errors import Conflict, ContentTooLarge, InvalidArgument, QuotaExceeded
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -29,8 +29,14 @@ from shared_context_server.models import (
 )
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
-from shared_context_server.services.json_rules import find_fault, is_large_integer
+from shared_context_server.services.json_rules import (
+    JSON_DEPTH,
+    TOO_DEEP,
+    find_fault,
+    is_large_integer,
+)
 from shared_context_server.services.paging import decode_cursor, encode_cursor
+from shared_context_server.services.quotas import AGENT_LIMITS, BYTE_LIMITS, Growth
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.contract import (
     Fence,
@@ -40,6 +46,7 @@ from shared_context_server.storage.contract import (
     SessionGuard,
     WrittenMemory,
 )
+from shared_context_server.storage.rules.pages import count_bytes
 
 MAX_VALUE_BYTES = 256 * 1024
 
@@ -91,20 +98,55 @@ async def set_memory(
             suggestion="Send the object itself, not as text; mode replace stores any other value.",
         )
     now = utc_now()
-    written = await services.store.memory.write(
-        address,
-        caller,
-        _hide_value_from_non_readers(caller, make_update(change, now)),
-        now=now,
-        guard=_guard(policy.require_session_write, caller, address.session_id),
-        idempotency_key=idempotency_key,
-        fingerprint="" if idempotency_key is None else _fingerprint(address, change),
-        fence=fence,
-        audit=_audit(caller, "memory_edited", address) if by_hand else None,
-    )
+    growth = partial(_measure_growth, address, change)
+    async with services.quotas.admit(caller, address.session_id, growth) as errors:
+        update = _refuse_growth(caller, errors, make_update(change, now))
+        written = await services.store.memory.write(
+            address,
+            caller,
+            _hide_value_from_non_readers(caller, update),
+            now=now,
+            guard=_guard(policy.require_session_write, caller, address.session_id),
+            idempotency_key=idempotency_key,
+            fingerprint="" if idempotency_key is None else _fingerprint(address, change),
+            fence=fence,
+            audit=_audit(caller, "memory_edited", address) if by_hand else None,
+        )
     if not written.duplicate:
         services.bus.publish(_changed(address))
     return written
+
+
+def _measure_growth(address: MemoryAddress, change: MemoryChange) -> Growth:
+    return Growth(
+        memory_entries=1, bytes=count_bytes(address.key) + _measure(change.value, change.metadata)
+    )
+
+
+def _measure(value: JsonValue, metadata: JsonObject | None) -> int:
+    return len(to_json(value)) + len(to_json(metadata or {}))
+
+
+def _refuse_growth(
+    caller: Caller, errors: Sequence[QuotaExceeded], update: MemoryUpdate
+) -> MemoryUpdate:
+    """Wrap `update` so that it raises those of the errors that this write is worth: the entry is new to
+    the account that is full, or it grows by more bytes than are left."""
+    if not errors:
+        return update
+
+    def checked(current: MemoryEntry | None) -> MemoryWrite:
+        new = update(current)
+        for error in errors:
+            is_of_agent = error.limit in AGENT_LIMITS
+            if current is None or (is_of_agent and current.updated_by != caller.agent_id):
+                raise error
+            growth = _measure(new.value, new.metadata) - _measure(current.value, current.metadata)
+            if error.limit in BYTE_LIMITS and growth > error.left:
+                raise error
+        return new
+
+    return checked
 
 
 async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
@@ -232,7 +274,9 @@ def _require_storable(value: JsonValue) -> None:
         )
     fault = find_fault(text)
     if fault is not None:
-        raise InvalidArgument(f"The new value {fault}.", field="value")
+        error = InvalidArgument(f"The new value {fault}.", field="value")
+        error.limit = JSON_DEPTH if fault is TOO_DEEP else ""
+        raise error
 
 
 def merge_patch(target: JsonValue, patch: JsonValue) -> JsonValue:

@@ -19,6 +19,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
+from shared_context_server.services.quotas import Growth, refuse_after
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage.codec import encode_json
 from shared_context_server.storage.contract import (
@@ -82,10 +83,18 @@ async def add_message(
         fence=fence,
         ack=Ack.REQUIRED if requires_ack else Ack.NONE,
     )
-    added = await services.store.messages.append(new, partial(policy.require_session_write, caller))
+    guard = partial(policy.require_session_write, caller)
+    async with services.quotas.admit(caller, session_id, partial(measure_growth, new)) as errors:
+        added = await services.store.messages.append(new, refuse_after(guard, errors))
     if not added.duplicate:
         announce(services, to_appended(new, added))
     return added
+
+
+def measure_growth(new: NewMessage) -> Growth:
+    """Return what storing the message adds."""
+    texts = (new.content, encode_json(new.metadata), encode_json(new.recipients))
+    return Growth(messages=1, bytes=sum(map(count_bytes, texts)))
 
 
 async def find_unknown_recipients(

@@ -29,8 +29,11 @@ from shared_context_server.services.paging import (
     encode_cursor,
     to_microseconds,
 )
+from shared_context_server.services.quotas import Growth
 from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.codec import encode_json
 from shared_context_server.storage.contract import MessageQuery, NewSession, SessionContents
+from shared_context_server.storage.rules.pages import count_bytes
 
 NEWEST_SHOWN = 50
 LISTED_AT_ONCE = 100
@@ -74,11 +77,18 @@ async def create_session(
         created_at=utc_now(),
         invited=names,
     )
-    session = await services.store.sessions.create(
-        new, AuditEntry.by(caller, "session_created", session_id, {"access": access.value})
-    )
+    audit = AuditEntry.by(caller, "session_created", session_id, {"access": access.value})
+    async with services.quotas.admit(caller, None, partial(_measure_growth, new)) as errors:
+        if errors:
+            raise errors[0]
+        session = await services.store.sessions.create(new, audit)
     services.bus.publish(Event(EventKind.SESSION_CREATED, session_id))
     return session
+
+
+def _measure_growth(new: NewSession) -> Growth:
+    texts = (new.purpose, encode_json(new.metadata))
+    return Growth(sessions=1, bytes=sum(map(count_bytes, texts)))
 
 
 async def list_sessions(

@@ -31,7 +31,9 @@ from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import Follow, ReportProgress, SessionCursor
 from shared_context_server.services.messages import announce
 from shared_context_server.services.paging import decode_cursor, encode_cursor
+from shared_context_server.services.quotas import Growth, refuse_after
 from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.codec import encode_json
 from shared_context_server.storage.contract import (
     Claim,
     ClaimAttempt,
@@ -42,6 +44,7 @@ from shared_context_server.storage.contract import (
     TaskPage,
     TaskWrite,
 )
+from shared_context_server.storage.rules.pages import count_bytes
 from shared_context_server.storage.rules.tasks import lease_name
 
 DEFAULT_LISTED = 50
@@ -109,10 +112,19 @@ async def add_task(services: Services, caller: Caller, request: TaskRequest) -> 
             request.metadata,
         ),
     )
-    written = await services.store.tasks.add(new, partial(policy.require_session_work, caller))
+    guard = partial(policy.require_session_work, caller)
+    growth = partial(_measure_growth, new)
+    async with services.quotas.admit(caller, request.session_id, growth) as errors:
+        written = await services.store.tasks.add(new, refuse_after(guard, errors))
     if written.message is not None:
         announce(services, written.message)
     return written
+
+
+def _measure_growth(new: NewTask) -> Growth:
+    """Return what storing the task, and the message that tells of it, adds."""
+    texts = (new.title, new.body, encode_json(new.metadata))
+    return Growth(messages=1, bytes=sum(map(count_bytes, texts)))
 
 
 async def claim_task(

@@ -30,6 +30,7 @@ __all__ = [
     "Vacuumed",
     "back_up_storage",
     "count_descriptors",
+    "find_directory",
     "find_schema_status",
     "identify_storage",
     "inspect_storage",
@@ -133,6 +134,12 @@ def find_schema_status(settings: Settings) -> SchemaStatus:
 def count_descriptors(settings: Settings) -> int:
     """Return how many file descriptors the store of one process may have open."""
     return find_backend(settings).count_descriptors(settings)
+
+
+def find_directory(settings: Settings) -> Path | None:
+    """Return the directory whose disk the database fills; None if it is in memory or on PostgreSQL,
+    whose disk only its own server knows."""
+    return find_backend(settings).find_directory(settings)
 
 
 def inspect_storage(settings: Settings, *, is_thorough: bool) -> Inspection:

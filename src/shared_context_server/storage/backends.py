@@ -85,6 +85,7 @@ class Backend:
     vacuum: Callable[[Settings], Vacuumed]
     count_descriptors: Callable[[Settings], int]
     inspect: Inspect
+    find_directory: Callable[[Settings], Path | None]
 
 
 PACKAGES = {"sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}

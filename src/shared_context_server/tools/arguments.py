@@ -20,13 +20,14 @@ from pydantic_core import PydanticCustomError, from_json, to_json
 
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import AgentId
-from shared_context_server.services.json_rules import find_fault
+from shared_context_server.services.json_rules import TOO_DEEP, find_fault
 from shared_context_server.services.memory import MAX_VALUE_BYTES
 
 MAX_CONTENT_CHARS = 100_000
 MAX_METADATA_BYTES = 64 * 1024
 MAX_PARTICIPANTS = 200
 TOO_LARGE = "content_too_large"
+DEEP_JSON = "json_too_deep"
 # The first and the last second of the years 1 to 9999.
 MIN_EPOCH_S = -62_135_596_800
 MAX_EPOCH_S = 253_402_300_799
@@ -125,7 +126,8 @@ def _read_json(name: str, value: Any, limit_bytes: int) -> JsonValue:
         )
     fault = find_fault(text)
     if fault is not None:
-        raise PydanticCustomError("json_value", "{fault}", {"fault": fault})
+        kind = DEEP_JSON if fault is TOO_DEEP else "json_value"
+        raise PydanticCustomError(kind, "{fault}", {"fault": fault})
     parsed: JsonValue = from_json(text, allow_inf_nan=False)
     return parsed
 

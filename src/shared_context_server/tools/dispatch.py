@@ -39,9 +39,9 @@ from shared_context_server.observability.traces import (
 from shared_context_server.services.context import Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.follow import ReportProgress
-from shared_context_server.services.json_rules import find_name_of_overlong_integer
+from shared_context_server.services.json_rules import JSON_DEPTH, find_name_of_overlong_integer
 from shared_context_server.services.mentions import UnreadMentions
-from shared_context_server.tools.arguments import TOO_LARGE, Arguments
+from shared_context_server.tools.arguments import DEEP_JSON, TOO_LARGE, Arguments
 from shared_context_server.tools.names import MAX_NAME_CHARS, suggest_name
 from shared_context_server.tools.registry import IDEMPOTENCY_KEY, Call, Tool
 from shared_context_server.tools.written import Written, write_json
@@ -50,6 +50,7 @@ UNKNOWN_TOOL = "unknown"
 TOOL_USE_PREFIX = "tool-use:"  # of idempotency keys that are made here
 LONG_BODY_BYTES = 16 * 1024
 _FEW_VALUES = 64
+_PARSER_DEPTH = "recursion limit"  # in the message of pydantic's parser
 _LARGE_NUMBER = re.compile(rb"[eE]\+?0*[0-9]{3}|[0-9]{200}")
 UNKNOWN_ARGUMENT = "extra_forbidden"
 MAX_LISTED_ERRORS = 10
@@ -80,6 +81,7 @@ class CallObserver(Protocol):
     """Counts the calls of tools, as the metrics do."""
 
     def observe(self, tool: str, status: int, seconds: float) -> None: ...
+    def count_limited(self, limit: str) -> None: ...
 
 
 class Dispatcher:
@@ -136,6 +138,8 @@ class Dispatcher:
         except InternalError as exc:
             outcome = failure(name_request(exc))
         except SharedContextError as exc:
+            if exc.limit and self._observer is not None:
+                self._observer.count_limited(exc.limit)
             outcome = failure(self._count_failure(exc, connection))
         except Exception:  # noqa: BLE001 - the surface meets the world: not the caller's fault
             error = name_request(InternalError("The server failed at this call."))
@@ -156,12 +160,15 @@ class Dispatcher:
     ) -> Outcome:
         if isinstance(arguments, bytes):
             arguments = parse_json(arguments)
-        caller = connection.caller
+        caller, limits = connection.caller, self.services.limits
         if tool.permission is not None:
             caller = await self._identify(arguments, connection)
             if span is not None:
                 record_caller(span, caller.agent_id)
-            self.services.limits.count_argument_request(caller, connection)
+            limits.count_argument_request(caller, connection)
+        if limits.has_tool_rates:
+            limits.count_call(tool.name, caller, connection)
+        if tool.permission is not None:
             policy.require_permission(caller, tool.permission)
             self.services.presence.note(caller, tool.name)
             if connection.tool_use and tool.takes_idempotency_key:
@@ -242,9 +249,11 @@ def parse_json(body: bytes) -> Any:
             raise InvalidArgument(
                 f"{name} has an integer beyond 64 bits. Send it as text.", field=name
             ) from exc
-        raise InvalidArgument(
+        error = InvalidArgument(
             f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
-        ) from exc
+        )
+        error.limit = JSON_DEPTH if _PARSER_DEPTH in str(exc) else ""
+        raise error from exc
     if may_exceed_doubles(body, value, count):
         require_strict_json(value if isinstance(value, dict) else {"body": value})
     return value
@@ -345,4 +354,7 @@ def _raise_invalid(model: type[Arguments], errors: list[ErrorDetails]) -> NoRetu
     if first["type"] == "missing":
         raise InvalidArgument(f"{field} is missing.", field=field, errors=reasons)
     kind = ContentTooLarge if first["type"] == TOO_LARGE else InvalidArgument
-    raise kind(f"{field}: {first['msg']}.", field=field, errors=reasons)
+    error = kind(f"{field}: {first['msg']}.", field=field, errors=reasons)
+    if first["type"] == DEEP_JSON:
+        error.limit = JSON_DEPTH
+    raise error

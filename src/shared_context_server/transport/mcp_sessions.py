@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.types import Message, Receive, Scope, Send
@@ -21,6 +22,7 @@ class McpSessionLimits:
 
     `by_caller` is for one agent or one anonymous address. `by_key` is for all agents of one key, or
     all anonymous callers: otherwise these could use up all sessions. `total` is for all managers.
+    `note_limited` is called with the name of each limit that is reached.
     """
 
     def __init__(
@@ -30,11 +32,13 @@ class McpSessionLimits:
         by_caller: int,
         by_key: int,
         total: int,
+        note_limited: Callable[[str], None],
     ) -> None:
         self._managers = managers
         self._by_caller = by_caller
         self._by_key = by_key
         self._total = total
+        self._note_limited = note_limited
         self._open: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._opening: defaultdict[tuple[str, str], int] = defaultdict(int)
 
@@ -47,8 +51,10 @@ class McpSessionLimits:
         counts = self._count()
         of_key = sum(count for other, count in counts.items() if other[0] == owner[0])
         if sum(len(manager._server_instances) for manager in self._managers) >= self._total:
+            self._note_limited("max_mcp_sessions")
             raise Unavailable("Too many MCP sessions are open.", wait_s=RETRY_AFTER_S)
         if counts[owner] >= self._by_caller or of_key >= self._by_key:
+            self._note_limited("max_mcp_sessions_per_caller")
             raise RateLimited(RETRY_AFTER_S, "Too many MCP sessions of this caller are open.")
 
         async def note_session(message: Message) -> None:

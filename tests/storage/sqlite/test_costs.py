@@ -396,7 +396,7 @@ MAY_SORT |= {
 }
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b")
 _HARMLESS_SCANS = re.compile(
-    r"SCAN (CONSTANT ROW|page|held|before|numbered|named|wanted|asked|json_each|auth_generation|sqlite_sequence|\(subquery)"
+    r"SCAN (CONSTANT ROW|page|held|before|numbered|named|wanted|asked|stored|json_each|auth_generation|sqlite_sequence|\(subquery)"
 )
 
 

@@ -216,10 +216,26 @@ class RateLimited(SharedContextError):
     default_retryable: ClassVar[bool] = True
 
 
+class QuotaExceeded(SharedContextError):
+    """A session or an agent has as much stored as it may. `details` names the limit and its maximum, and `used`, how much the agent has stored, if the limit is the agent's."""
+
+    code = "QUOTA_EXCEEDED"
+    default_status: ClassVar[int | None] = 409
+    default_retryable: ClassVar[bool] = False
+
+
 class Unavailable(ServerUnavailable):
     """The storage does not answer at the moment. A write was made completely or not at all."""
 
     code = "UNAVAILABLE"
+    default_status: ClassVar[int | None] = 503
+    default_retryable: ClassVar[bool] = True
+
+
+class StorageFull(Unavailable):
+    """The disk of the storage is full, or only its reserve is left. Nothing was written. Reading and deleting still work while there is a reserve."""
+
+    code = "STORAGE_FULL"
     default_status: ClassVar[int | None] = 503
     default_retryable: ClassVar[bool] = True
 
@@ -275,7 +291,9 @@ BY_CODE: dict[str, type[SharedContextError]] = {
     SessionClosed.code: SessionClosed,
     LeaseLost.code: LeaseLost,
     RateLimited.code: RateLimited,
+    QuotaExceeded.code: QuotaExceeded,
     Unavailable.code: Unavailable,
+    StorageFull.code: StorageFull,
     StorageDamaged.code: StorageDamaged,
     ClockNotRunning.code: ClockNotRunning,
     HostNotAllowed.code: HostNotAllowed,

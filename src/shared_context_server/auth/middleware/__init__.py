@@ -47,14 +47,15 @@ def protect(
     """Wrap the app in all middleware. From the outside in: the head is normalized first; errors on /mcp
     become JSON-RPC; Host and Origin are checked; CORS headers are added, also to the errors of the
     inner layers, so that an allowed page can read them; then the body limit and the caller."""
+    limits = limits or RateLimits(settings)
     app = IdentityMiddleware(
         app,
         identity,
-        limits=limits or RateLimits(settings),
+        limits=limits,
         public_paths=public_paths,
         max_body_bytes=settings.max_body_bytes,
     )
-    app = BodyLimitMiddleware(app, settings.max_body_bytes)
+    app = BodyLimitMiddleware(app, settings.max_body_bytes, limits.note_limited)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,9 +25,12 @@ class BodyLimitMiddleware:
     unknown length is read before the app gets the request.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, note_limited: Callable[[str], None] | None = None
+    ) -> None:
         self.app = app
         self._max_bytes = max_bytes
+        self._note_limited = note_limited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,6 +62,8 @@ class BodyLimitMiddleware:
             await send_error(send, self._error(), closes=rest is not _DRAINED)
 
     def _error(self) -> ContentTooLarge:
+        if self._note_limited is not None:
+            self._note_limited("max_body_bytes")
         return ContentTooLarge(
             f"The request body is over the limit of {self._max_bytes} bytes.",
             limit_bytes=self._max_bytes,

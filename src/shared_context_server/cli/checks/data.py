@@ -15,8 +15,14 @@ from shared_context_server.private_files import ROOT
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import read_progress
 from shared_context_server.services.audit_chain import verify_audit_log
+from shared_context_server.services.disk import BYTES_PER_MB as BYTES_PER_MIB
 from shared_context_server.settings import Settings
-from shared_context_server.storage import Inspection, find_schema_status, inspect_storage
+from shared_context_server.storage import (
+    Inspection,
+    find_directory,
+    find_schema_status,
+    inspect_storage,
+)
 
 DATA_DIR, DISK, SCHEMA, DATABASE, INDEX = "data dir", "disk", "schema", "database", "search index"
 AUDIT = "audit log"
@@ -56,17 +62,29 @@ def check_data_dir(settings: Settings) -> Findings:
 
 def check_disk(settings: Settings) -> Findings:
     """The space that is left where the data is."""
-    path = settings.data_dir
+    path = place = _find_place(settings)
     while not path.exists() and path != path.parent:
         path = path.parent
     free = shutil.disk_usage(path).free
-    text = f"{free / _BYTES_PER_MB:,.0f} MB are free for {settings.data_dir}."
-    if free < _LEAST_FREE_BYTES:
+    text = f"{free / _BYTES_PER_MB:,.0f} MB are free for {place}."
+    if free < settings.disk_reserve_mb * BYTES_PER_MIB:
+        text += (
+            f" Below {settings.disk_reserve_mb} MiB (DISK_RESERVE_MB) what adds data is refused."
+        )
+        yield fail(DISK, text, "Make room. Reading works, and deleting while some is left.")
+    elif free < _LEAST_FREE_BYTES:
         yield fail(DISK, text, "Make room: writes are refused on a full disk.")
     elif free < _FEW_FREE_BYTES:
         yield warn(DISK, text, "Make room before writes are refused.")
     else:
         yield ok(DISK, text)
+
+
+def _find_place(settings: Settings) -> Path:
+    try:
+        return find_directory(settings) or settings.data_dir
+    except ConfigurationError:  # which the check of the settings tells
+        return settings.data_dir
 
 
 def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -> Findings:

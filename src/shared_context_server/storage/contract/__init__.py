@@ -86,6 +86,7 @@ from shared_context_server.storage.contract.tasks import (
     Tasks,
     TaskWrite,
 )
+from shared_context_server.storage.contract.usage import Usage
 
 __all__ = [
     "KEY_USE_ACCURACY",
@@ -144,6 +145,7 @@ __all__ = [
     "TaskWrite",
     "Tasks",
     "UnreadIn",
+    "Usage",
     "WakeupChannel",
     "WrittenMemory",
 ]

@@ -15,6 +15,7 @@ from shared_context_server.models import (
     InstanceSeen,
 )
 from shared_context_server.storage.contract.sessions import SessionGuard
+from shared_context_server.storage.contract.usage import Usage
 
 MAX_PAUSE = timedelta(minutes=15)
 """So much of a pause counts for the usual one, so that one long pause does not hide the next."""
@@ -78,6 +79,10 @@ class Agents(Protocol):
     async def list_instances(self, agent_ids: Sequence[str], caller: Caller) -> list[Instance]:
         """Return the instances of these agents, the last seen first. `waits_for` is left out where it
         names a session that the caller may not see."""
+
+    async def measure_usage(self, agent_id: str) -> Usage:
+        """Return how much the agent has stored, in all sessions and outside of them. The cost is that of
+        the number of sessions in which it has."""
 
     async def is_type_known(self, agent_type: str) -> bool:
         """Whether the server has seen an agent of this type. May read all agents."""

@@ -48,6 +48,10 @@ class Maintenance(Protocol):
     async def get_stats(self, *, active_since: datetime) -> StoreStats:
         """Return the numbers of active sessions and of agents seen since then."""
 
+    async def measure_reusable(self) -> int:
+        """Return how many bytes of the database's files are free for the next writes, because rows were
+        deleted; 0 if that is not known."""
+
     async def find_clock_offset(self, boot_id: str) -> int | None:
         """Return the largest offset noted for this boot of a machine, in microseconds."""
 

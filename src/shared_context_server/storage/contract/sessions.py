@@ -17,6 +17,7 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.storage.contract.pages import Page
+from shared_context_server.storage.contract.usage import Usage
 
 SessionGuard = Callable[[Session], None]
 """Raises when the session it is given must not be used this way."""
@@ -101,6 +102,10 @@ class Sessions(Protocol):
     ) -> SessionContents:
         """Return what `delete` would remove. Memory that has expired, and leases that have ended, do
         not count."""
+
+    async def measure_usage(self, session_id: str) -> Usage:
+        """Return how much is stored in the session; nothing if there is none. The cost is that of the
+        number of agents that have written in it."""
 
     async def examine_idle(
         self, idle_since: datetime, *, limit: int, after: tuple[datetime, str] | None = None

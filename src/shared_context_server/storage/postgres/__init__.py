@@ -274,6 +274,10 @@ def _count_descriptors(settings: Settings) -> int:
     return settings.postgres_pool_size + 1  # plus one that listens
 
 
+def _find_directory(_settings: Settings) -> None:
+    return None
+
+
 BACKEND = Backend(
     open_store=open_postgres,
     open_copier=open_postgres_copier,
@@ -285,4 +289,5 @@ BACKEND = Backend(
     vacuum=vacuum_postgres,
     count_descriptors=_count_descriptors,
     inspect=inspect_postgres,
+    find_directory=_find_directory,
 )

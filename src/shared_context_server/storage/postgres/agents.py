@@ -19,7 +19,12 @@ from shared_context_server.storage.codec import (
     to_agent,
     to_instance,
 )
-from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
+from shared_context_server.storage.contract import (
+    MAX_INSTANCES,
+    PresenceChange,
+    SessionGuard,
+    Usage,
+)
 from shared_context_server.storage.contract.agents import MAX_PAUSE
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
@@ -129,6 +134,16 @@ _LIST_INSTANCES = Statement(f"""
     FROM instances AS i WHERE i.agent_id = ANY(:agent_ids::text[])
     ORDER BY i.last_seen DESC, i.instance""")
 _FIND_KNOWN = Statement("SELECT agent_id FROM agents WHERE agent_id = ANY(:agent_ids::text[])")
+_MEASURE_USAGE = Statement("""
+    SELECT coalesce(sum(sessions), 0)::bigint, coalesce(sum(messages), 0)::bigint,
+           coalesce(sum(memory_entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE agent_id = :agent_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE agent_id = :agent_id
+    ) AS stored""")
 _IS_TYPE_KNOWN = Statement("SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1")
 
 
@@ -252,6 +267,12 @@ class Agents(Subject):
     async def find_known(self, connection: Connection, agent_ids: Sequence[str]) -> frozenset[str]:
         rows = await connection.fetch(*_FIND_KNOWN(agent_ids=list(agent_ids)))
         return frozenset(row[0] for row in rows)
+
+    @reads
+    async def measure_usage(self, connection: Connection, agent_id: str) -> Usage:
+        row = await connection.fetchrow(*_MEASURE_USAGE(agent_id=agent_id))
+        assert row is not None
+        return Usage(*row)
 
     @reads
     async def is_type_known(self, connection: Connection, agent_type: str) -> bool:

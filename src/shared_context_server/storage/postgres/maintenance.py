@@ -98,6 +98,9 @@ class Maintenance(Subject):
         assert row is not None
         return row[0], row[1]
 
+    async def measure_reusable(self) -> int:
+        return 0
+
     @reads
     async def find_clock_offset(self, connection: Connection, boot_id: str) -> int | None:
         found: int | None = await connection.fetchval(*_FIND_OFFSET(boot_id=boot_id))

@@ -32,6 +32,7 @@ from shared_context_server.storage.contract import (
     Page,
     SessionContents,
     SessionGuard,
+    Usage,
 )
 from shared_context_server.storage.postgres.audience import find_last_visible_seq, tally_query
 from shared_context_server.storage.postgres.audit import add_audit
@@ -161,6 +162,16 @@ _MEASURE = Statement("""
         (SELECT count(*) FROM leases WHERE session_id = :id AND holder IS NOT NULL
          AND expires_at > :now),
         (SELECT count(*) FROM cursors WHERE session_id = :id)""")
+_MEASURE_USAGE = Statement("""
+    SELECT coalesce(sum(sessions), 0)::bigint, coalesce(sum(messages), 0)::bigint,
+           coalesce(sum(memory_entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE session_id = :session_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE session_id = :session_id
+    ) AS stored""")
 _FIND_CURSOR = Statement(
     "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 )
@@ -346,6 +357,12 @@ class Sessions(Subject):
         row = await connection.fetchrow(*_MEASURE(id=session_id, now=encode_time(now)))
         assert row is not None
         return SessionContents(session.last_seq, *row)
+
+    @reads
+    async def measure_usage(self, connection: Connection, session_id: str) -> Usage:
+        row = await connection.fetchrow(*_MEASURE_USAGE(session_id=session_id))
+        assert row is not None
+        return Usage(*row)
 
     @reads
     async def get_cursor(self, connection: Connection, session_id: str, agent_id: str) -> int:

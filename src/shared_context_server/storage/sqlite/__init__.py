@@ -230,6 +230,10 @@ def _count_descriptors(settings: Settings) -> int:
     return (settings.sqlite_readers + 1) * _DESCRIPTORS_OF_A_CONNECTION
 
 
+def _find_directory(settings: Settings) -> Path | None:
+    return None if settings.is_in_memory else database_path(settings).parent
+
+
 BACKEND = Backend(
     open_store=open_sqlite,
     open_copier=open_sqlite_copier,
@@ -241,4 +245,5 @@ BACKEND = Backend(
     vacuum=vacuum_sqlite,
     count_descriptors=_count_descriptors,
     inspect=inspect_sqlite,
+    find_directory=_find_directory,
 )

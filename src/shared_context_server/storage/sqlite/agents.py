@@ -20,7 +20,12 @@ from shared_context_server.storage.codec import (
     to_agent,
     to_instance,
 )
-from shared_context_server.storage.contract import MAX_INSTANCES, PresenceChange, SessionGuard
+from shared_context_server.storage.contract import (
+    MAX_INSTANCES,
+    PresenceChange,
+    SessionGuard,
+    Usage,
+)
 from shared_context_server.storage.contract.agents import MAX_PAUSE
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
@@ -110,6 +115,16 @@ _LIST_INSTANCES = f"""
 _FIND_KNOWN = """
     SELECT named.value FROM json_each(:agent_ids) AS named
     JOIN agents ON agents.agent_id = named.value"""
+_MEASURE_USAGE = """
+    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0),
+           coalesce(sum(memory_entries), 0), coalesce(sum(bytes), 0)
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage INDEXED BY usage_by_agent WHERE agent_id = :agent_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants INDEXED BY participants_by_agent WHERE agent_id = :agent_id
+    ) AS stored"""
 _IS_TYPE_KNOWN = "SELECT 1 FROM agents WHERE agent_type = :agent_type LIMIT 1"
 
 
@@ -229,6 +244,10 @@ class Agents(Subject):
     ) -> frozenset[str]:
         rows = connection.execute(_FIND_KNOWN, {"agent_ids": json.dumps(list(agent_ids))})
         return frozenset(row[0] for row in rows)
+
+    @reads
+    def measure_usage(self, connection: sqlite3.Connection, agent_id: str) -> Usage:
+        return Usage(*connection.execute(_MEASURE_USAGE, {"agent_id": agent_id}).fetchone())
 
     @reads
     def is_type_known(self, connection: sqlite3.Connection, agent_type: str) -> bool:

@@ -84,6 +84,12 @@ class Maintenance(Subject):
         return sessions, agents
 
     @reads
+    def measure_reusable(self, connection: sqlite3.Connection) -> int:
+        (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        return int(pages) * int(page_bytes)
+
+    @reads
     def find_clock_offset(self, connection: sqlite3.Connection, boot_id: str) -> int | None:
         row = connection.execute(_FIND_OFFSET, (boot_id,)).fetchone()
         return None if row is None else int(row[0])

@@ -31,6 +31,7 @@ from shared_context_server.storage.contract import (
     Page,
     SessionContents,
     SessionGuard,
+    Usage,
 )
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.pages import take_page
@@ -114,6 +115,17 @@ _MEASURE = """
         (SELECT count(*) FROM leases WHERE session_id = :id AND holder IS NOT NULL
          AND expires_at > :now),
         (SELECT count(*) FROM cursors WHERE session_id = :id)"""
+
+_MEASURE_USAGE = """
+    SELECT coalesce(sum(sessions), 0), coalesce(sum(messages), 0),
+           coalesce(sum(memory_entries), 0), coalesce(sum(bytes), 0)
+    FROM (
+        SELECT sessions, 0 AS messages, memory_entries, bytes
+        FROM usage WHERE session_id = :session_id
+        UNION ALL
+        SELECT 0, messages, 0, bytes
+        FROM participants WHERE session_id = :session_id
+    ) AS stored"""
 
 _FIND_CURSOR = "SELECT seq FROM cursors WHERE session_id = :session_id AND agent_id = :agent_id"
 _SET_CURSOR = """
@@ -304,6 +316,10 @@ class Sessions(Subject):
         session = use_session(connection, session_id, guard)
         row = connection.execute(_MEASURE, {"id": session_id, "now": encode_time(now)}).fetchone()
         return SessionContents(session.last_seq, *row)
+
+    @reads
+    def measure_usage(self, connection: sqlite3.Connection, session_id: str) -> Usage:
+        return Usage(*connection.execute(_MEASURE_USAGE, {"session_id": session_id}).fetchone())
 
     @reads
     def get_cursor(self, connection: sqlite3.Connection, session_id: str, agent_id: str) -> int:
