@@ -25,15 +25,16 @@ def searcher(tmp_path: Path) -> tantivy.Searcher:
 
 
 def test_words_that_contain_another_are_listed_the_frequent_ones_first(
-    searcher: tantivy.Searcher,
+    searcher: tantivy.Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocabulary = Vocabulary(searcher)
     # Not what only begins with it: the index finds that itself.
-    found = vocabulary.list_containing("ring", 10)
+    found = vocabulary.list_containing("ring")
     assert found[0] == "string"
     assert set(found) == {"string", "bring", "spring", "stringring"}
-    assert vocabulary.list_containing("ring", 1) == ["string"]
-    assert vocabulary.list_containing("коли", 10) == ["околица"]
+    assert vocabulary.list_containing("коли") == ["околица"]
+    monkeypatch.setattr("shared_context_server.search_index.vocabulary.MIN_CONTAINING", 1)
+    assert vocabulary.list_containing("ring") == ["string"]
 
 
 def test_a_large_index_is_read_in_parts_with_the_same_result(
@@ -43,9 +44,7 @@ def test_a_large_index_is_read_in_parts_with_the_same_result(
     monkeypatch.setattr("shared_context_server.search_index.vocabulary.SMALL_DOCUMENTS", 1)
     in_parts = Vocabulary(searcher)
     for text in ("ring", "rin", "коли", "оль"):
-        assert (
-            set(in_parts.list_containing(text, 9)) == set(whole.list_containing(text, 9)) != set()
-        )
+        assert set(in_parts.list_containing(text)) == set(whole.list_containing(text)) != set()
 
 
 def test_a_vocabulary_is_stale_once_a_part_of_the_documents_is_new_or_gone(

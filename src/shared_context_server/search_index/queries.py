@@ -38,12 +38,11 @@ _ORDER = 0.03  # for all words next to each other in the query's order
 MIN_COMMON_PREFIX_CHARS = 4  # of a common word: a shorter one begins too many others
 MIN_CONTAINED_CHARS = 3
 MAX_CONTAINED_TERMS = 8  # of a query: for which longer words that contain them are looked up
-MAX_CONTAINING = 100  # longer words for each, the most frequent ones
 MAX_WALKED_TERMS = 3  # of a query; each takes up to a fifth of a second at a million messages
 
 
-ContainingWords = Callable[[str, int], list[str]]
-"""Returns words of the index that contain a text, at most as many as the number says."""
+ContainingWords = Callable[[str], list[str]]
+"""Returns words of the index that contain a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +246,7 @@ def _list_contained(
         if _can_be_contained(term) and is_word(term.text) and term.text not in query.common
     ]
     sought.sort(key=lambda term: -term.weight)
-    return {
-        term.text: list_containing(term.text, MAX_CONTAINING)
-        for term in sought[:MAX_CONTAINED_TERMS]
-    }
+    return {term.text: list_containing(term.text) for term in sought[:MAX_CONTAINED_TERMS]}
 
 
 def _split(

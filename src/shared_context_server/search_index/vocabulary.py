@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 8_000_000  # of all words; the most frequent ones are kept
 MIN_CHARS = 4  # of a word that contains another
+MIN_CONTAINING, MAX_CONTAINING = 100, 400  # words for one text, by the number of documents
+DOCUMENTS_A_CONTAINING = 250
 STALE_SHARE = 0.05  # of the documents: when so many are new or gone, it is read anew
 SMALL_DOCUMENTS = 2_000  # the words of so many are read at once, those of more in parts
 _FIRST_LETTER, _END = 0x61, 0x0E00  # the letters with which words begin, see documents.is_word
@@ -50,8 +52,10 @@ class Vocabulary:
         """Whether an index of so many documents has changed much since."""
         return abs(documents - self.documents) > max(1, STALE_SHARE * self.documents)
 
-    def list_containing(self, text: str, limit: int) -> list[str]:
-        """Return words that contain the text behind their beginning, the more frequent ones first."""
+    def list_containing(self, text: str) -> list[str]:
+        """Return words that contain the text behind their beginning, the more frequent ones first.
+        Each costs time in a search, so among few documents there are fewer."""
+        limit = max(MIN_CONTAINING, min(MAX_CONTAINING, self.documents // DOCUMENTS_A_CONTAINING))
         return list(islice(self._find(text), limit))
 
     def _find(self, text: str) -> Iterator[str]:
