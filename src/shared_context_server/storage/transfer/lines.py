@@ -20,14 +20,14 @@ NUL = "\0"
 NUL_SUBSTITUTE = "\N{REPLACEMENT CHARACTER}"
 
 
-def to_line(kind: RecordKind, row: Row) -> bytes:
+def to_line(kind: RecordKind, row: Row, *, has_all_nulls: bool = False) -> bytes:
     """Return the canonical line of a row: JSON without spaces, `record` first, then the fields in
     order, non-ASCII characters as they are, and a line feed. A later field that is null is left
-    out."""
+    out, unless the line `has_all_nulls`, as some versions have written it."""
     record: JsonObject = {RECORD: kind.name}
     for (name, codec), value in zip(kind.fields.items(), row, strict=True):
         spelt = codec.to_field(value)
-        if spelt is not None or name not in kind.later_fields:
+        if has_all_nulls or spelt is not None or name not in kind.later_fields:
             record[name] = spelt
     return to_json(record) + b"\n"
 
