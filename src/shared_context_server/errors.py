@@ -411,8 +411,8 @@ class Unavailable(SharedContextError):
 
 
 class StorageFull(Unavailable):
-    """The disk of the storage is full, or only its reserve is left. Nothing was written. Reading and
-    deleting still work while there is a reserve."""
+    """Only its reserve is left on the disk of the storage. Nothing was written. Reading and deleting
+    still work. A disk that is full is UNAVAILABLE."""
 
     code = "STORAGE_FULL"
     suggestion = (
@@ -421,7 +421,7 @@ class StorageFull(Unavailable):
     )
     limit = "disk"
 
-    def __init__(self, message: str = "The disk of the storage is full.") -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message, wait_s=STORAGE_FULL_WAIT_S)
 
 

@@ -121,12 +121,12 @@ class LimitSettings(BaseModel):
         le=_MOST_MB,
         description="Maximum text that one agent has stored, MiB; default: none.",
     )
-    disk_reserve_mb: int = Field(
-        default=50,
+    disk_reserve_mb: int | None = Field(
+        default=None,
         ge=0,
         le=_MOST_MB,
         description="Space on the disk of the SQLite file that is left free, MiB: with less, what adds "
-        "data is refused; 0: only when the disk is full.",
+        "data is refused; 0: only when the disk is full; default: 50, at most 5% of the disk.",
     )
 
     @field_validator("rate_limit", "failed_auth_limit", mode="after")

@@ -19,7 +19,7 @@ NOT_OF_A_START = (
     "cli/client_config.py",
     "cli/config_files.py",
     "cli/demo/",
-    "cli/dump_files.py",
+    "cli/exported_files.py",
     "cli/guard.py",
     "cli/install_links.py",
     "cli/migrate.py",
@@ -27,6 +27,8 @@ NOT_OF_A_START = (
     "cli/older_server.py",
     "cli/skill_files.py",
     "cli/watch.py",
+    "services/audit_chain.py",
+    "services/signatures.py",
     "storage/sqlite/backup.py",
 )
 COMPARED_CHARS = 40

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from shared_context_server.auth.connection import Connection
 from shared_context_server.server import Server, open_server
-from shared_context_server.services.disk import BYTES_PER_MB, DiskReserve
+from shared_context_server.services.disk import BYTES_PER_MB, DiskReserve, find_reserve
 from tests.settings import make_settings
 from tests.storage.builders import make_caller
 from tests.storage.sqlite.test_faults import small_disk
@@ -169,6 +169,15 @@ async def test_with_only_the_reserve_left_reading_and_deleting_go_on(tmp_path: P
         }
         for tool, arguments in allowed.items():
             assert (await hub.call(tool, **arguments))["success"], tool
+
+
+@pytest.mark.parametrize(
+    "reserve_mb, disk_mb, found_mb", [(None, 100_000, 50), (None, 64, 3), (20, 64, 20), (0, 64, 0)]
+)
+def test_the_usual_reserve_is_a_small_part_of_a_small_disk(
+    reserve_mb: int | None, disk_mb: int, found_mb: int
+) -> None:
+    assert find_reserve(reserve_mb, disk_mb * BYTES_PER_MB) // BYTES_PER_MB == found_mb
 
 
 async def test_a_disk_that_cannot_be_measured_refuses_nothing(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ EXAMPLES = {
     "restore": "scs restore backup.db",
     "export": "scs export all.jsonl.gz",
     "import": "scs import all.jsonl.gz --dry-run",
+    "audit list": "scs audit list --agent reviewer",
+    "audit export": "scs audit export audit.jsonl",
+    "audit verify": "scs audit verify",
+    "verify": "scs verify all.jsonl.gz",
+    "vacuum": "scs vacuum",
     "completion": 'eval "$(scs completion bash)"',
 }
 """One example of each command."""

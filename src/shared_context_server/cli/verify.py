@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cyclopts import Parameter
 
 from shared_context_server.cli.exported_files import PublicKeyOption, open_input
@@ -17,6 +16,9 @@ from shared_context_server.services.dumps import DumpSource, is_dump, open_lines
 from shared_context_server.services.exported_logs import check_log
 from shared_context_server.services.line_chain import MAX_LINE_BYTES
 from shared_context_server.services.signatures import read_public_key
+
+if TYPE_CHECKING:  # see services.signatures
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def verify(

@@ -16,9 +16,19 @@ from shared_context_server.storage import Store
 
 CHECK_INTERVAL_S = 1.0
 _LOG_PART = 5
+USUAL_RESERVE_MB = 50
+USUAL_PART = 20
 BYTES_PER_MB = 1024 * 1024
 
 _log = get_logger("disk")
+
+
+def find_reserve(reserve_mb: int | None, total_bytes: int) -> int:
+    """Return the reserve of a disk of this size, in bytes: as set, otherwise USUAL_RESERVE_MB, but then
+    of a small disk a part only."""
+    if reserve_mb is not None:
+        return reserve_mb * BYTES_PER_MB
+    return min(USUAL_RESERVE_MB * BYTES_PER_MB, total_bytes // USUAL_PART)
 
 
 class DiskReserve:
@@ -30,16 +40,17 @@ class DiskReserve:
     database is elsewhere, and only it knows its disk.
     """
 
-    def __init__(self, directory: Path | None, reserve_mb: int, store: Store) -> None:
+    def __init__(self, directory: Path | None, reserve_mb: int | None, store: Store) -> None:
         self._store = store
         self._directory = directory
         self._reserve_mb = reserve_mb
+        self.reserve_bytes = 0
         self.is_reached = False
         self.free_bytes: int | None = None
 
     @property
     def is_on(self) -> bool:
-        return self._directory is not None and self._reserve_mb > 0
+        return self._directory is not None and self._reserve_mb != 0
 
     async def check(self) -> None:
         """Measure the free space. A disk that cannot be measured counts as before."""
@@ -51,13 +62,14 @@ class DiskReserve:
             _log.warning("the disk cannot be measured", error=str(exc.strerror), throttle=True)
             return
         self.free_bytes = usage.free
+        self.reserve_bytes = find_reserve(self._reserve_mb, usage.total)
         was_reached = self.is_reached
         self.is_reached = self.is_on and not await self._has_space(usage.free)
         if self.is_reached != was_reached:
             self._tell()
 
     async def _has_space(self, free_bytes: int) -> bool:
-        reserve_bytes = self._reserve_mb * BYTES_PER_MB
+        reserve_bytes = self.reserve_bytes
         if free_bytes >= reserve_bytes:
             return True
         if free_bytes < reserve_bytes // _LOG_PART:
@@ -71,7 +83,7 @@ class DiskReserve:
         """Raise StorageFull if only the reserve is left."""
         if self.is_reached:
             raise StorageFull(
-                f"The disk of the storage has less than {self._reserve_mb} MiB left, its reserve. "
+                f"The disk of the storage has less than {self.reserve_bytes // BYTES_PER_MB} MiB left, its reserve. "
                 "Reading and deleting still work."
             )
 
@@ -79,7 +91,7 @@ class DiskReserve:
         free_mb = (self.free_bytes or 0) // BYTES_PER_MB
         facts = {
             "free_mb": free_mb,
-            "reserve_mb": self._reserve_mb,
+            "reserve_mb": self.reserve_bytes // BYTES_PER_MB,
             "directory": str(self._directory),
         }
         if self.is_reached:

@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import JsonValue
 from pydantic_core import to_json
 
@@ -39,6 +38,12 @@ from shared_context_server.storage.transfer.records import (
     SESSION,
     RecordKind,
 )
+
+if TYPE_CHECKING:  # see services.signatures
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 FORMAT = "shared-context-export"
 VERSION = 1

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from typing import Any, BinaryIO
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from shared_context_server.models import JsonObject
 from shared_context_server.services.audit_chain import AUDIT_FILE, ChainCheck, to_audit_row
@@ -17,6 +15,9 @@ from shared_context_server.services.signatures import SIGNATURE, SignatureWrong,
 from shared_context_server.storage.codec import Row
 from shared_context_server.storage.contract import AuditChain
 from shared_context_server.storage.transfer.lines import RECORD
+
+if TYPE_CHECKING:  # see services.signatures
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def check_log(file: BinaryIO, expected: Ed25519PublicKey | None) -> dict[str, Any]:

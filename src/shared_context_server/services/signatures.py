@@ -8,18 +8,16 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from typing import TYPE_CHECKING
 
 from shared_context_server.errors import ConfigurationError, CopyError
 from shared_context_server.models import JsonObject
+
+if TYPE_CHECKING:  # it takes a quarter of a second to import
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 SIGNATURE = "signature"
 ALGORITHM = "ed25519"
@@ -35,6 +33,14 @@ class SignatureWrong(CopyError):
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a key to sign with. Raises ConfigurationError."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        load_pem_private_key,
+    )
+
     try:
         key = load_pem_private_key(_read(path), None)
     except TypeError as exc:
@@ -50,6 +56,14 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """Read a key to check with. Raises ConfigurationError."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        load_pem_public_key,
+    )
+
     try:
         key = load_pem_public_key(_read(path))
     except (ValueError, UnsupportedAlgorithm) as exc:
@@ -72,6 +86,11 @@ def make_signature(key: Ed25519PrivateKey, head: str) -> JsonObject:
 def check_signature(record: JsonObject, head: str, expected: Ed25519PublicKey | None) -> str:
     """Check the signature of a file whose chain ends with `head`; return the public key as text. Without
     `expected` any key will do. Raises SignatureWrong."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see above
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
     if record.get("algorithm") != ALGORITHM:
         raise SignatureWrong(f"The signature is not of the algorithm {ALGORITHM}.")
     try:
@@ -90,7 +109,7 @@ def check_signature(record: JsonObject, head: str, expected: Ed25519PublicKey | 
 
 def spell_key(key: Ed25519PublicKey) -> str:
     """Return the 32 bytes of a public key as base64."""
-    return base64.b64encode(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+    return base64.b64encode(key.public_bytes_raw()).decode()
 
 
 def _decode(value: object) -> bytes:

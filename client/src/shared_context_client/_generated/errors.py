@@ -233,7 +233,7 @@ class Unavailable(ServerUnavailable):
 
 
 class StorageFull(Unavailable):
-    """The disk of the storage is full, or only its reserve is left. Nothing was written. Reading and deleting still work while there is a reserve."""
+    """Only its reserve is left on the disk of the storage. Nothing was written. Reading and deleting still work. A disk that is full is UNAVAILABLE."""
 
     code = "STORAGE_FULL"
     default_status: ClassVar[int | None] = 503

@@ -16,6 +16,7 @@ from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import read_progress
 from shared_context_server.services.audit_chain import verify_audit_log
 from shared_context_server.services.disk import BYTES_PER_MB as BYTES_PER_MIB
+from shared_context_server.services.disk import find_reserve
 from shared_context_server.settings import Settings
 from shared_context_server.storage import (
     Inspection,
@@ -65,11 +66,12 @@ def check_disk(settings: Settings) -> Findings:
     path = place = _find_place(settings)
     while not path.exists() and path != path.parent:
         path = path.parent
-    free = shutil.disk_usage(path).free
+    usage = shutil.disk_usage(path)
+    free, reserve = usage.free, find_reserve(settings.disk_reserve_mb, usage.total)
     text = f"{free / _BYTES_PER_MB:,.0f} MB are free for {place}."
-    if free < settings.disk_reserve_mb * BYTES_PER_MIB:
+    if free < reserve:
         text += (
-            f" Below {settings.disk_reserve_mb} MiB (DISK_RESERVE_MB) what adds data is refused."
+            f" Below {reserve // BYTES_PER_MIB} MiB (DISK_RESERVE_MB) what adds data is refused."
         )
         yield fail(DISK, text, "Make room. Reading works, and deleting while some is left.")
     elif free < _LEAST_FREE_BYTES:

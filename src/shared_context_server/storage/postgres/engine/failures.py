@@ -6,12 +6,7 @@ import ssl
 
 import asyncpg
 
-from shared_context_server.errors import (
-    InternalError,
-    SharedContextError,
-    StorageFull,
-    Unavailable,
-)
+from shared_context_server.errors import InternalError, SharedContextError, Unavailable
 
 DRIVER_ERRORS = (
     asyncpg.PostgresError,
@@ -58,14 +53,12 @@ _DEFECTS = (
 
 def wrap_error(exc: BaseException) -> SharedContextError:
     """Return Unavailable for what may pass (no connection, shutting down, read-only after a
-    failover, too many connections, a missing right, a time-out), as StorageFull for a full disk, and
-    InternalError for a mistake of ours: SQL that does not fit the schema, a broken constraint. It has the cause that
+    failover, too many connections, disk full, a missing right, a time-out), and InternalError for a
+    mistake of ours: SQL that does not fit the schema, a broken constraint. It has the cause that
     `raise … from exc` would set."""
     error: SharedContextError
     if isinstance(exc, NO_SCHEMA):
         error = Unavailable("The database lacks the server's tables.")
-    elif isinstance(exc, asyncpg.DiskFullError):
-        error = StorageFull()
     else:
         error = InternalError("The storage failed.") if _is_defect(exc) else Unavailable()
     error.__cause__ = exc

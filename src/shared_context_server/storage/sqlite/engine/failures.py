@@ -8,7 +8,6 @@ from shared_context_server.errors import (
     InternalError,
     SharedContextError,
     StorageDamaged,
-    StorageFull,
     Unavailable,
 )
 from shared_context_server.observability.logs import get_logger
@@ -22,6 +21,7 @@ _DEFECTS = (
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _REASONS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk fails",
     sqlite3.SQLITE_READONLY: "the database cannot be written",
     sqlite3.SQLITE_CANTOPEN: "the database cannot be opened",
@@ -47,8 +47,8 @@ def wrap_error(exc: sqlite3.Error) -> SharedContextError:
 
 
 def storage_error(exc: BaseException) -> SharedContextError:
-    """Return Unavailable for what may pass (locked, read-only, I/O), as StorageFull for a full disk,
-    and StorageDamaged for a damaged file. It has the cause that `raise … from exc` would set, for a caller in another thread
+    """Return Unavailable for what may pass (locked, disk full, read-only, I/O), and StorageDamaged
+    for the rest. It has the cause that `raise … from exc` would set, for a caller in another thread
     or task."""
     error: SharedContextError
     if isinstance(exc, SharedContextError):
@@ -56,9 +56,6 @@ def storage_error(exc: BaseException) -> SharedContextError:
     elif _code(exc) in _DAMAGED:
         _report("the database is damaged", exc)
         error = StorageDamaged()
-    elif _code(exc) == sqlite3.SQLITE_FULL:
-        _report("the disk is full", exc)
-        error = StorageFull()
     else:
         reason = _REASONS.get(_code(exc))
         _report(reason or "unknown", exc)
