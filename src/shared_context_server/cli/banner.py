@@ -74,7 +74,7 @@ def _key_of(client: Client, settings: Settings) -> Expression | None:
         return key_expression(settings)
     agent_id = shlex.quote(default_agent_id(client))
     return Expression(
-        f"$({_program()} keys create --agent-id {agent_id}{_data_dir_option(settings)})"
+        f"$({_program()} keys create --agent-id {agent_id}{data_dir_option(settings)})"
     )
 
 
@@ -106,7 +106,7 @@ def _config_command(settings: Settings, port: int) -> str:
     if not settings.auth_enabled or settings.identity is IdentityMode.OPEN:
         return command
     # The shared key is refused: each needs a key of its own.
-    made = f"$({_program()} keys create --agent-id NAME{_data_dir_option(settings)})"
+    made = f"$({_program()} keys create --agent-id NAME{data_dir_option(settings)})"
     return f'SCS_API_KEY="{made}" {command} --agent-id NAME'
 
 
@@ -114,7 +114,7 @@ def _offer_demo(settings: Settings) -> list[str]:
     """The line on the demo, whose agents share one key; none where such a key is refused."""
     if settings.auth_enabled and settings.identity is IdentityMode.BOUND:
         return []
-    return [f"Agents at work, without a model: {_program()} demo{_data_dir_option(settings)}"]
+    return [f"Agents at work, without a model: {_program()} demo{data_dir_option(settings)}"]
 
 
 def _program() -> str:
@@ -136,7 +136,7 @@ def program_words() -> tuple[str, ...]:
     return (str(started.absolute()),)
 
 
-def _data_dir_option(settings: Settings) -> str:
+def data_dir_option(settings: Settings) -> str:
     """The option that names the data dir, after a space; "" for the usual one."""
     data_dir = settings.data_dir.absolute()
     usual = Settings.model_construct().data_dir.absolute()
@@ -152,7 +152,7 @@ def _options(settings: Settings, port: int) -> str:
         "--port": str(port) if port != usual.http_port else None,
     }
     given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value)
-    return given + _data_dir_option(settings)
+    return given + data_dir_option(settings)
 
 
 def without_password(url: str) -> str:

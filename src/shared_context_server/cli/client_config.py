@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.cli import clients, install_links, skill_files, wakers
-from shared_context_server.cli.banner import program_words
+from shared_context_server.cli.banner import data_dir_option, program_words
 from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.cli.probes import KEY_HEADER, find_refusal
@@ -108,7 +108,7 @@ def _tell_refusal(client: clients.Client, access: clients.Access, settings: Sett
         told = "IDENTITY=bound: the server refuses this shared key."
     else:
         return
-    name = shlex.quote(access.agent_id)
+    name, where = shlex.quote(access.agent_id), data_dir_option(settings)
     if refusal is not None and refusal.field != KEY_HEADER:
         todo = f"Name its agent: scs client-config {client} --agent-id NAME"
     elif refusal is not None and refusal.code == "UNAUTHENTICATED":
@@ -119,8 +119,8 @@ def _tell_refusal(client: clients.Client, access: clients.Access, settings: Sett
     else:
         todo = (
             "Make a key for this agent, and print this again with it: "
-            f'SCS_API_KEY="$(scs keys create --agent-id {name})" '
-            f"scs client-config {client} --agent-id {name}"
+            f'SCS_API_KEY="$(scs keys create --agent-id {name}{where})" '
+            f"scs client-config {client} --agent-id {name}{where}"
         )
     print(f"{told} {todo}", file=sys.stderr)
 

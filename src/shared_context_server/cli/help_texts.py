@@ -66,7 +66,7 @@ EXAMPLES = {
     "restore": "scs restore backup.db",
     "export": "scs export all.jsonl.gz",
     "import": "scs import all.jsonl.gz --dry-run",
-    "completion": 'eval "$(scs completion bash)"',
+    "completion": "scs completion bash",
 }
 """One example of each command."""
 
