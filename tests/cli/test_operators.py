@@ -85,8 +85,51 @@ def test_a_revoked_key_is_refused_within_a_second(serve: Serve, scs: Run) -> Non
         while use_key(server.url, key, "list_sessions").status_code == 200:
             assert time.monotonic() - revoked_at < 1
         again = scs("keys", "revoke", key_id)
-    assert again.returncode == 1
-    assert key_id in again.stderr
+    assert again.returncode == 5
+    assert f"shared-context-server: The key {key_id} is revoked already." in again.stderr
+
+
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
+def test_a_key_that_is_not_there_is_told_alike_by_all_commands(scs: Run, command: str) -> None:
+    scs("migrate")
+    answer = scs("keys", command, "nope")
+    assert answer.returncode == 3
+    assert answer.stderr.startswith("shared-context-server: There is no key nope.")
+
+
+def test_a_server_that_refuses_a_key_is_asked_and_the_key_of_an_agent_helps(
+    serve: Serve, scs: Run
+) -> None:
+    with serve(IDENTITY="bound") as server:
+        where = ("--data-dir", str(server.data_dir))
+        refused = scs("client-config", "env", "--agent-id", "ci", *where)
+        assert refused.returncode == 0
+        assert 'SCS_API_KEY="$(scs keys create --agent-id ci --data-dir ' in refused.stderr
+        key = scs("keys", "create", "--agent-id", "ci").stdout.strip()
+        taken = scs("client-config", "env", "--agent-id", "ci", *where, SCS_API_KEY=key)
+        assert "refuses" not in taken.stderr
+        assert f"SCS_API_KEY={key}\nexport SCS_AGENT_ID=ci" in taken.stdout.replace('"', "")
+        # Without a name the key's own agent counts.
+        made = scs("post", "nope", "hi", SCS_API_KEY=key)
+        assert made.returncode == 3, made.stderr
+        wrong = scs("sessions", SCS_ADMIN_API_KEY="wrong-key-of-an-admin", SCS_API_KEY=key)
+    assert wrong.returncode == 4
+    assert "The key is that of SCS_ADMIN_API_KEY" in wrong.stderr
+
+
+def test_a_data_dir_that_the_server_does_not_use_is_not_taken_for_its_own(
+    serve: Serve, scs: Run, tmp_path: Path
+) -> None:
+    typo = tmp_path / "typo"
+    with serve() as server:
+        port = server.url.rpartition(":")[2]
+        other = scs("status", "--data-dir", str(typo), HTTP_PORT=port)
+        link = scs("ui", "--no-open", "--data-dir", str(typo))
+    assert other.returncode == 1
+    assert "none runs on this data dir; another one answers" in other.stdout
+    assert link.returncode == 2
+    assert "There is no database" in link.stderr
+    assert not typo.exists()
 
 
 def test_listed_keys_show_what_they_are_but_not_themselves(scs: Run) -> None:

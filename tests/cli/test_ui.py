@@ -15,6 +15,7 @@ from tests.ui.conftest import browser_of, text_of
 async def test_the_link_signs_in_as_an_admin_of_the_data_dirs_server(
     scs: Run, tmp_path: Path
 ) -> None:
+    scs("migrate")
     printed = scs("ui", "--no-open", "--agent-id", "ann", "--url", "http://127.0.0.1:9/")
 
     assert printed.returncode == 0
@@ -35,6 +36,7 @@ async def test_the_link_signs_in_as_an_admin_of_the_data_dirs_server(
 
 
 def test_what_is_no_address_is_refused(scs: Run) -> None:
+    scs("migrate")
     refused = scs("ui", "--no-open", "--url", "scs.example.org")
 
     assert refused.returncode == 2

@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 
 from shared_context_server import __version__
-from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.failures import CommandFailed, find_exit_code
 from shared_context_server.cli.help_texts import EXAMPLES, EXIT_CODES, end_of_help, find_group
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
-from shared_context_server.display import show_line, show_printable
+from shared_context_server.display import show_line, show_name, show_printable
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
@@ -117,7 +123,7 @@ def _run() -> None:
     except CycloptsError as exc:
         chain = " ".join(exc.command_chain or ())
         hint = f"See: scs {chain} --help" if chain else "See: scs --help"
-        print(f"shared-context-server: {show_line(str(exc))} {hint}", file=sys.stderr)
+        print(f"shared-context-server: {show_line(_describe(exc))} {hint}", file=sys.stderr)
         sys.exit(exits.USAGE)
     except CommandFailed as exc:
         print(f"shared-context-server: {show_printable(str(exc))}", file=sys.stderr)
@@ -132,4 +138,21 @@ def _run() -> None:
         # The default hint refers to details, which are not shown here.
         hint = "" if exc.hint == InvalidArgument.suggestion else f" {exc.hint}"
         print(f"shared-context-server: {show_printable(exc.message)}{hint}", file=sys.stderr)
-        sys.exit(exits.USAGE if isinstance(exc, InvalidArgument) else exits.FAILED)
+        sys.exit(find_exit_code(exc.code))
+
+
+def _describe(exc: CycloptsError) -> str:
+    """A wrong command line in words for people."""
+    if isinstance(exc, UnusedCliTokensError) and exc.unused_tokens:
+        words = " ".join(map(show_name, exc.unused_tokens))
+        return f"{words}: the command takes no such argument."
+    argument = exc.argument
+    if (
+        isinstance(exc, MissingArgumentError)
+        and argument is not None
+        and argument.field_info.is_positional
+        and not argument.tokens
+        and exc.keyword is None
+    ):
+        return f"{argument.name.lstrip('-').upper()} is missing."
+    return str(exc)

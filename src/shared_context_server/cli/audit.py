@@ -24,6 +24,7 @@ from shared_context_server.cli.show.values import (
     show_moment,
     without_success,
 )
+from shared_context_server.cli.texts import read_time
 from shared_context_server.remote import exits
 from shared_context_server.services.audit_chain import (
     AUDIT_FILE,
@@ -58,7 +59,7 @@ class AuditFilters:
             "agent_id": self.agent,
             "event_type": self.event,
             "session_id": self.session,
-            "after": self.since,
+            "after": None if self.since is None else read_time(self.since, "--since").isoformat(),
         }
         return {name: value for name, value in given.items() if value is not None}
 

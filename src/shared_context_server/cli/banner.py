@@ -74,7 +74,7 @@ def _key_of(client: Client, settings: Settings) -> Expression | None:
         return key_expression(settings)
     agent_id = shlex.quote(default_agent_id(client))
     return Expression(
-        f"$({_program()} keys create --agent-id {agent_id}{_data_dir_option(settings)})"
+        f"$({_program()} keys create --agent-id {agent_id}{data_dir_option(settings)})"
     )
 
 
@@ -82,7 +82,6 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
     """The startup text for people."""
     facts = startup_facts(settings, port, are_keys_new=are_keys_new)
     direct, proxied = connect_commands(settings, port)
-    others = f"{Client.CURSOR}|{Client.VSCODE}|{Client.GEMINI}|{Client.CODEX}"
     return "\n".join(
         [
             f"Shared Context Server {__version__}",
@@ -92,11 +91,30 @@ def compose_banner(settings: Settings, port: int, *, are_keys_new: bool) -> str:
             f"  {direct}",
             "or through mcp-proxy:",
             f"  {proxied}",
-            f"Other clients: {_program()} client-config {others}{_options(settings, port)}",
-            f"Agents at work, without a model: {_program()} demo{_data_dir_option(settings)}",
+            f"Other clients: {_config_command(settings, port)}",
+            *_offer_demo(settings),
             "",
         ]
     )
+
+
+def _config_command(settings: Settings, port: int) -> str:
+    """The shell command that prints the configuration of another client."""
+    shown = (Client.CLAUDE, Client.CLAUDE_PROXY, Client.ENV)
+    others = "|".join(client for client in Client if client not in shown)
+    command = f"{_program()} client-config {others}{_options(settings, port)}"
+    if not settings.auth_enabled or settings.identity is IdentityMode.OPEN:
+        return command
+    # The shared key is refused: each needs a key of its own.
+    made = f"$({_program()} keys create --agent-id NAME{data_dir_option(settings)})"
+    return f'SCS_API_KEY="{made}" {command} --agent-id NAME'
+
+
+def _offer_demo(settings: Settings) -> list[str]:
+    """The line on the demo, whose agents share one key; none where such a key is refused."""
+    if settings.auth_enabled and settings.identity is IdentityMode.BOUND:
+        return []
+    return [f"Agents at work, without a model: {_program()} demo{data_dir_option(settings)}"]
 
 
 def _program() -> str:
@@ -118,7 +136,7 @@ def program_words() -> tuple[str, ...]:
     return (str(started.absolute()),)
 
 
-def _data_dir_option(settings: Settings) -> str:
+def data_dir_option(settings: Settings) -> str:
     """The option that names the data dir, after a space; "" for the usual one."""
     data_dir = settings.data_dir.absolute()
     usual = Settings.model_construct().data_dir.absolute()
@@ -134,7 +152,7 @@ def _options(settings: Settings, port: int) -> str:
         "--port": str(port) if port != usual.http_port else None,
     }
     given = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value)
-    return given + _data_dir_option(settings)
+    return given + data_dir_option(settings)
 
 
 def without_password(url: str) -> str:

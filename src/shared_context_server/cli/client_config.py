@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -10,14 +11,20 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from shared_context_server.cli import clients, install_links, skill_files, wakers
-from shared_context_server.cli.banner import program_words
+from shared_context_server.cli.banner import data_dir_option, program_words
 from shared_context_server.cli.config_files import prepare_change, put_file
 from shared_context_server.cli.options import ServerOptions, load_secrets
+from shared_context_server.cli.probes import KEY_HEADER, find_refusal
 from shared_context_server.cli.running import find_url
-from shared_context_server.display import show_name
+from shared_context_server.display import show_printable
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
-from shared_context_server.settings import IdentityMode
+from shared_context_server.settings import IdentityMode, Settings, read_secrets
+
+_SCOPES = {
+    clients.Client.CLAUDE: "at the end of the command",
+    clients.Client.CLAUDE_PROXY: "before the name shared-context",  # what follows -- is the proxy's
+}
 
 
 def client_config(
@@ -62,12 +69,7 @@ def client_config(
         key=settings.api_key.get_secret_value() if settings.auth_enabled else None,
         agent_id=agent_id or clients.default_agent_id(client),
     )
-    if settings.identity is IdentityMode.BOUND:
-        print(
-            "IDENTITY=bound: the server refuses this shared key. Put one of this agent in its place: "
-            f"scs keys create --agent-id {show_name(access.agent_id)}",
-            file=sys.stderr,
-        )
+    _tell_refusal(client, access, settings)
     waker = wakers.Waker(program_words(), access.agent_id, settings.data_dir)
     if link:
         configs = [
@@ -84,6 +86,43 @@ def client_config(
         configs.append(skill_files.skill_config(client))
     for config in _write(configs) if write else configs:
         _print(config)
+        if write:
+            print(f"Not written: {client} is set up by running this.", file=sys.stderr)
+    if place := _SCOPES.get(client):
+        print(
+            "Claude Code adds the server for this folder only. "
+            f"With `--scope user` {place}, it adds it for all folders.",
+            file=sys.stderr,
+        )
+
+
+def _tell_refusal(client: clients.Client, access: clients.Access, settings: Settings) -> None:
+    """Say if the server refuses this key, as far as that can be known at once."""
+    if access.key is None:
+        return
+    shared = read_secrets(settings.secrets_path).get("API_KEY")
+    refusal = find_refusal(access.url, access.key, access.agent_id)
+    if refusal is not None:
+        told = f"The server at {access.url} refuses this access: {show_printable(str(refusal))}"
+    elif settings.identity is IdentityMode.BOUND and access.key == shared:
+        told = "IDENTITY=bound: the server refuses this shared key."
+    else:
+        return
+    name, where = shlex.quote(access.agent_id), data_dir_option(settings)
+    if refusal is not None and refusal.field != KEY_HEADER:
+        todo = f"Name its agent: scs client-config {client} --agent-id NAME"
+    elif refusal is not None and refusal.code == "UNAUTHENTICATED":
+        todo = (
+            "Name the data dir of the server with --data-dir, or set SCS_API_KEY to a key of its "
+            "own, which `scs keys create` makes."
+        )
+    else:
+        todo = (
+            "Make a key for this agent, and print this again with it: "
+            f'SCS_API_KEY="$(scs keys create --agent-id {name}{where})" '
+            f"scs client-config {client} --agent-id {name}{where}"
+        )
+    print(f"{told} {todo}", file=sys.stderr)
 
 
 def _tell_key_of_link(client: clients.Client, access: clients.Access, *, with_key: bool) -> None:

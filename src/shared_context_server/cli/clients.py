@@ -190,8 +190,11 @@ def _mcp_remote_words(access: Access) -> list[str]:
 
 
 def _env(access: Access) -> ClientConfig:
+    variables = {"SCS_URL": access.url, "SCS_API_KEY": access.key or ""}
+    if access.agent_id != Client.ENV:  # else the commands choose it
+        variables["SCS_AGENT_ID"] = access.agent_id
     return ClientConfig(
-        f"export SCS_URL={_word(access.url)}\nexport SCS_API_KEY={_word(access.key or '')}"
+        "\n".join(f"export {name}={_word(value)}" for name, value in variables.items())
     )
 
 

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from shared_context_server.remote import exits
 
+_EXIT_CODES = {
+    "INVALID_ARGUMENT": exits.USAGE,
+    "CONTENT_TOO_LARGE": exits.USAGE,
+    "UNAUTHENTICATED": exits.REFUSED,
+    "PERMISSION_DENIED": exits.REFUSED,
+    "CONFLICT": exits.CONFLICT,
+    "SESSION_CLOSED": exits.CONFLICT,
+    "LEASE_LOST": exits.CONFLICT,
+}
+_NOT_FOUND = "NOT_FOUND"
+
+
+def find_exit_code(code: str) -> int:
+    """The exit code for the code of an error."""
+    return exits.NOT_FOUND if code.endswith(_NOT_FOUND) else _EXIT_CODES.get(code, exits.FAILED)
+
 
 class CommandFailed(Exception):
     """Ends the command. `hint`: what the user can do about it, "" if that is clear."""

@@ -71,7 +71,7 @@ EXAMPLES = {
     "audit verify": "scs audit verify",
     "verify": "scs verify all.jsonl.gz",
     "vacuum": "scs vacuum",
-    "completion": 'eval "$(scs completion bash)"',
+    "completion": "scs completion bash",
 }
 """One example of each command."""
 

@@ -14,7 +14,8 @@ from cyclopts import App, Parameter
 from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.key_lives import MAX_KEY_LIFE
 from shared_context_server.auth.secrets import ensure_secrets
-from shared_context_server.cli.banner import without_password
+from shared_context_server.cli.existing_data import require_database
+from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.help_texts import end_of_help
 from shared_context_server.cli.hub.options import AsJson
 from shared_context_server.cli.options import StorageOptions, tell_generated_keys
@@ -28,9 +29,11 @@ from shared_context_server.cli.show.values import (
     show_left,
     show_moment,
 )
+from shared_context_server.cli.texts import read_time
 from shared_context_server.display import show_name
-from shared_context_server.errors import ConfigurationError, InvalidArgument
+from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import ApiKey, Permission
+from shared_context_server.remote import exits
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import find_schema_status, open_storage
 
@@ -100,6 +103,7 @@ async def rotate(
     expiry = _read_expiry(expires_in, expires_at)
     kept = _read_duration(overlap, "--overlap")
     async with _open_identity(options) as identity:
+        await _require_active(identity, key_id)
         record, key = await identity.rotate_key(key_id, overlap=kept, expires_at=expiry)
         until = "ended" if not kept else f"stays valid for {overlap}, unless it expires before"
         print(f"{key_id}: {until}", file=sys.stderr)
@@ -149,15 +153,27 @@ async def list_(
 async def revoke(
     key_id: Annotated[str, Parameter(help="As keys list shows it.")],
     options: StorageOptions = StorageOptions(),  # noqa: B008 - frozen
-) -> int:
+) -> None:
     """Revoke a key and its tokens, in every process within a second."""
     async with _open_identity(options) as identity:
-        is_revoked = await identity.revoke_key(key_id)
-    if not is_revoked:
-        print(f"There is no active key {show_name(key_id)}.", file=sys.stderr)
-        return 1
+        await _require_active(identity, key_id, may_be_expired=True)
+        await identity.revoke_key(key_id)  # False if somebody else has just revoked it
     print(f"Revoked {key_id}.")
-    return 0
+
+
+async def _require_active(identity: Identity, key_id: str, *, may_be_expired: bool = False) -> None:
+    """Raise CommandFailed if there is no such key, or it has ended."""
+    key = {one.id: one for one in await identity.list_keys()}.get(key_id)
+    if key is None:
+        raise CommandFailed(
+            f"There is no key {show_name(key_id)}.",
+            "`scs keys list` lists them with their ids.",
+            exits.NOT_FOUND,
+        )
+    status = key.describe_status(utc_now())
+    if status == "revoked" or (status == "expired" and not may_be_expired):
+        hint = "`scs keys create` makes another one." if status == "expired" else ""
+        raise CommandFailed(f"The key {key_id} is {status} already.", hint, exits.CONFLICT)
 
 
 @asynccontextmanager
@@ -165,12 +181,10 @@ async def _open_identity(
     options: StorageOptions, *, may_create: bool = False
 ) -> AsyncIterator[Identity]:
     settings = options.load()
-    schema = find_schema_status(settings)  # refuses a database that this process cannot reach
-    if not may_create and schema.current == 0:
-        raise ConfigurationError(
-            f"There is no database at {without_password(settings.storage_url)}, so there are no keys. "
-            "Name another one with --data-dir or --database-url; the first start of serve creates it."
-        )
+    if may_create:
+        find_schema_status(settings)  # refuses a database that this process cannot reach
+    else:
+        require_database(settings, "so there are no keys")
     settings, are_keys_new = ensure_secrets(settings)
     async with open_storage(settings) as store:
         yield Identity(store, settings)
@@ -187,14 +201,7 @@ def _read_expiry(expires_in: str | None, expires_at: str | None) -> datetime | N
         return utc_now() + min(_read_duration(expires_in, "--expires-in"), LONGER_THAN_ALLOWED)
     if expires_at is None:
         return None
-    try:
-        moment = datetime.fromisoformat(expires_at)
-    except ValueError:
-        raise InvalidArgument(
-            f"--expires-at: {show_name(expires_at)} is no time such as 2027-06-30T12:00:00Z.",
-            field="expires_at",
-        ) from None
-    return moment.replace(tzinfo=utc_now().tzinfo) if moment.tzinfo is None else moment
+    return read_time(expires_at, "--expires-at")
 
 
 def _read_duration(text: str, option: str) -> timedelta:
@@ -223,7 +230,7 @@ def _describe(key: ApiKey) -> dict[str, Any]:
     """A key as JSON, without the hash of its secret."""
 
     def tell(moment: datetime | None) -> str | None:
-        return None if moment is None else moment.isoformat()
+        return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
     return {
         "id": key.id,
@@ -233,7 +240,7 @@ def _describe(key: ApiKey) -> dict[str, Any]:
         "permissions": [one for one in Permission if one in key.permissions],
         "status": key.describe_status(utc_now()),
         "label": key.label,
-        "created_at": key.created_at.isoformat(),
+        "created_at": tell(key.created_at),
         "expires_at": tell(key.expires_at),
         "last_used_at": tell(key.last_used_at),
         "revoked_at": tell(key.revoked_at),

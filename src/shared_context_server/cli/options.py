@@ -80,9 +80,7 @@ class ServerOptions(StorageOptions):
     """Where the data is and where the server listens."""
 
     host: Annotated[str | None, Parameter(help="Address of the server; default: 127.0.0.1.")] = None
-    port: Annotated[
-        int | None, Parameter(help="Port of the server; default: 23456. serve: 0 picks a free one.")
-    ] = None
+    port: Annotated[int | None, Parameter(help="Port of the server; default: 23456.")] = None
 
     def overrides(self) -> dict[str, object]:
         given = asdict(self)
@@ -94,6 +92,9 @@ class ServerOptions(StorageOptions):
 class ServeOptions(ServerOptions):
     """All options of a server."""
 
+    port: Annotated[
+        int | None, Parameter(help="Port of the server; default: 23456. 0 picks a free one.")
+    ] = None
     workers: Annotated[int | None, Parameter(help="Processes that serve; HTTP only.")] = None
     clock_prefix: Annotated[
         str | None, Parameter(help="Prefix of the clock that the tools read.")

@@ -55,8 +55,14 @@ def post(
 ) -> None:
     """Add a message to a session, and print its seq and its id."""
     content = read_text(text).rstrip("\n")  # as `echo` ends a text
-    if not content:
+    if not content.strip():
         raise CommandFailed("The message is empty.", exit_code=exits.USAGE)
+    if visibility is Visibility.PRIVATE and not to:
+        raise CommandFailed(
+            "A private message without --to reaches nobody.",
+            "Name its readers with --to, or leave --visibility out.",
+            exits.USAGE,
+        )
     given = read_object(metadata, "--metadata")
     if kind is not None:
         given = {**(given or {}), **mark_kind(kind)}

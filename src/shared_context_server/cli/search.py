@@ -20,6 +20,7 @@ from shared_context_server.cli.show.values import (
     show_moment,
     without_success,
 )
+from shared_context_server.cli.texts import read_time
 from shared_context_server.remote import exits
 
 
@@ -66,8 +67,8 @@ def search(
             query=" ".join(query),
             session_id=session,
             sender=sender,
-            start_time=since,
-            end_time=until,
+            start_time=None if since is None else read_time(since, "--since").isoformat(),
+            end_time=None if until is None else read_time(until, "--until").isoformat(),
             within=within.value,
             mode=mode.value,
             sort=sort.value,

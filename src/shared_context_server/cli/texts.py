@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.display import show_name
 from shared_context_server.remote import exits
 
 STANDARD_INPUT = "-"
@@ -41,6 +43,19 @@ def read_json(text: str, option: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise CommandFailed(f"{option} is not JSON: {exc}.", exit_code=exits.USAGE) from exc
+
+
+def read_time(text: str, option: str) -> datetime:
+    """A time in the format of RFC 3339 or ISO 8601; UTC without a zone. Raises CommandFailed, naming
+    the option."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandFailed(
+            f"{option}: {show_name(text)} is no time such as 2027-06-30T12:00:00Z.",
+            exit_code=exits.USAGE,
+        ) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def read_object(text: str | None, option: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from shared_context_server.auth.identity import Identity
 from shared_context_server.auth.local_clients import connect_local_client
 from shared_context_server.auth.middleware.paths import UI_PATH
 from shared_context_server.auth.sign_in_links import issue_code
+from shared_context_server.cli.existing_data import require_database
 from shared_context_server.cli.options import ServerOptions, load_secrets
 from shared_context_server.cli.running import find_url
 from shared_context_server.display import show_printable
@@ -42,7 +43,9 @@ async def ui(
     The link works once, within two minutes. It is made with the keys of the data dir, so only who can
     read those can make one.
     """
-    settings = load_secrets(options.load())
+    settings = options.load()
+    require_database(settings, "so no server can take a link of it")
+    settings = load_secrets(settings)
     base = (url or find_url(options, settings)).rstrip("/")
     if urlsplit(base).scheme not in ("http", "https") or not urlsplit(base).hostname:
         raise ConfigurationError(

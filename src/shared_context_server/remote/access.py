@@ -27,14 +27,22 @@ class AccessError(Exception):
 
 class Access:
     """The URL of a server, and the headers that identify the caller. `is_guess`: the URL is the
-    default, since nothing says where the server is."""
+    default, since nothing says where the server is. `key_source`: the variable or the file that the
+    key comes from, for people; "" without a key."""
 
-    __slots__ = ("agent_id", "headers", "is_guess", "url")
+    __slots__ = ("agent_id", "headers", "is_guess", "key_source", "url")
 
     def __init__(
-        self, url: str, key: str | None, agent_id: str | None, *, is_guess: bool = False
+        self,
+        url: str,
+        key: str | None,
+        agent_id: str | None,
+        *,
+        is_guess: bool = False,
+        key_source: str = "",
     ) -> None:
         self.url = url
+        self.key_source = key_source if key is not None else ""
         self.is_guess = is_guess
         self.agent_id = agent_id
         self.headers: dict[str, str] = {}
@@ -58,11 +66,11 @@ def find_access(
     given_url = url or variables.get("SCS_URL")
     known_url = given_url or read_address(directory)
     found_url = (known_url or DEFAULT_URL).rstrip("/")
-    key = variables.get("SCS_API_KEY")
+    key, source = variables.get("SCS_API_KEY"), "SCS_API_KEY"
     if key is None and (given_dir is not None or is_loopback(found_url)):
-        key = _read_key(directory)
+        key, source = _read_key(directory), f"API_KEY in {os.path.join(directory, SECRETS_FILE)}"
     agent_id = agent_id or variables.get("SCS_AGENT_ID")
-    return Access(found_url, key, agent_id, is_guess=known_url is None)
+    return Access(found_url, key, agent_id, is_guess=known_url is None, key_source=source)
 
 
 def find_default_data_dir() -> str:

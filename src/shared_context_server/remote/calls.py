@@ -25,21 +25,24 @@ _OK = 200
 class CallError(Exception):
     """The server refused a request or a call, or its answer is none of ours.
 
-    `status` is that of HTTP, 0 without an answer; `code` that of the server's error, "" without one.
+    `status` is that of HTTP, 0 without an answer; `code` that of the server's error, "" without one;
+    `field` names what is wrong, "" if nothing is named.
     """
 
-    def __init__(self, status: int, message: str, code: str = "") -> None:
+    def __init__(self, status: int, message: str, code: str = "", field: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.field = field
 
 
 def read_error(status: int, body: bytes) -> CallError:
     """The error that this answer is."""
     try:
         error = json.loads(body)
-        return CallError(status, str(error["error"]), str(error["code"]))
-    except (ValueError, TypeError, KeyError):
+        field = str(error.get("details", {}).get("field", ""))
+        return CallError(status, str(error["error"]), str(error["code"]), field)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return CallError(status, f"The answer {status} is none of a Shared Context Server.")
 
 

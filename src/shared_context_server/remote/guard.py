@@ -15,6 +15,7 @@ from shared_context_server.remote.calls import CallError, call_tools
 _LEASES_A_CALL = 1000
 # Both names of a renamed file, as a deletion and an addition; relative to the top of the repository.
 _STAGED = ("git", "diff", "--cached", "--name-only", "-z", "--no-renames", "--no-relative")
+_GIT_USAGE = 129
 _OK_STATUS = 200
 _TOO_MANY = 429
 _SERVER_ERRORS = 500
@@ -45,8 +46,10 @@ def list_staged_files(timeout_s: float) -> list[str]:
         listed = subprocess.run(_STAGED, capture_output=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise GitError(f"git cannot list the staged files: {exc}") from exc
-    if listed.returncode:
+    if listed.returncode == _GIT_USAGE:
         # Outside of a repository, git explains the options of another form of the command.
+        raise GitError("This directory is not in a git repository. Run it in one.")
+    if listed.returncode:
         reason = listed.stderr.decode(errors="replace").partition("\n")[0]
         raise GitError(f"git cannot list the staged files; is this a git repository? {reason}")
     return [name.decode(errors="surrogateescape") for name in listed.stdout.split(b"\0") if name]

@@ -91,7 +91,11 @@ class Watch:
                     )
                     start = self._find_start(NOW)
         except CallError as exc:
-            raise Ended(_EXIT_CODES.get(exc.code, exits.FAILED), str(exc)) from exc
+            source = self._access.key_source
+            told = (
+                f" The key is that of {source}." if exc.code == "UNAUTHENTICATED" and source else ""
+            )
+            raise Ended(_EXIT_CODES.get(exc.code, exits.FAILED), f"{exc}{told}") from exc
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline

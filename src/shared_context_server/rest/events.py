@@ -18,6 +18,7 @@ from shared_context_server.auth.middleware import current_connection
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Event, EventKind, Message, Permission
 from shared_context_server.observability.logs import get_logger
+from shared_context_server.rest.wire import finish_answer
 from shared_context_server.services import feeds
 from shared_context_server.services.context import Services
 from shared_context_server.tools.messages import MessageItem
@@ -85,7 +86,7 @@ class EventsEndpoint:
                 sep=_NEWLINE,
             )
             try:
-                await response(scope, receive, send)
+                await finish_answer(response, scope, receive, send)
             except SendTimeoutError:
                 _log.info(
                     "a slow reader was cut off",

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from starlette.types import Receive, Scope, Send
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared_context_server.auth.middleware.answers import error_headers
 from shared_context_server.auth.middleware.head import RawHeader
@@ -16,6 +17,7 @@ from shared_context_server.tools.dispatch import Outcome
 T = TypeVar("T")
 
 JSON = b"application/json"
+_END_S = 1.0  # that the end of a stream may take at a stop of the server
 UNREAD_HEADER = b"x-unread-mentions"
 
 
@@ -55,6 +57,22 @@ async def send_body(
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+async def finish_answer(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run an answer, and end its body where it has stopped in the middle, as a stream does when the
+    server stops. Else the HTTP server reports an error."""
+    is_open = False
+
+    async def watch(message: Message) -> None:
+        nonlocal is_open
+        await send(message)
+        is_open = message["type"] == "http.response.start" or message.get("more_body", False)
+
+    await answer(scope, receive, watch)
+    if is_open:
+        with anyio.move_on_after(_END_S):  # a reader that is too slow is left behind
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def send_outcome(send: Send, outcome: Outcome) -> None:

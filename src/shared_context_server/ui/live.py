@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared_context_server.errors import Unauthenticated, Unavailable
 from shared_context_server.models import Caller, Event, EventKind
+from shared_context_server.rest.wire import finish_answer
 from shared_context_server.services import feeds
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import Follow
@@ -51,7 +52,7 @@ class LiveResponse(Response):
         )
         async with aclosing(self._events):
             with self._page.services.slots.take(self._page.caller), suppress(SendTimeoutError):
-                await response(scope, receive, send)
+                await finish_answer(response, scope, receive, send)
 
 
 async def _close_after(events: AsyncGenerator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:

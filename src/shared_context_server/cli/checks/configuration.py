@@ -87,7 +87,12 @@ def check_settings(settings: Settings, sources: Sequence[Source]) -> Findings:
         hint = "Remove it, or change what it depends on."
         yield warn(SETTINGS, f"{name.upper()} changes nothing: {reason}.", hint)
     if not unknown and not idle:
-        yield ok(SETTINGS, f"{len(settings.model_fields_set)} given, all known.")
+        given = [
+            name
+            for name in settings.model_fields_set
+            if any(source.find(name.upper()) for source in sources)
+        ]
+        yield ok(SETTINGS, f"{len(given)} given, all known.")
 
 
 def check_exposure(settings: Settings) -> Findings:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared_context_server.cli.options import StorageOptions
+from shared_context_server.cli.probes import READING_PATH
 from shared_context_server.environment import EnvironmentOwner
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.remote.access import Access, AccessError, find_access, read_address
-from shared_context_server.remote.calls import CallError, call_tools, split_url
+from shared_context_server.remote.calls import CallError, get_json, split_url
 
 PROBE_S = 5.0
-_NO_SUCH_SESSION = "session_0000000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def find_running(url: str | None, data_dir: str | None) -> Target | None:
     if found.is_guess:
         return None
     try:
-        call_tools(found, [("get_session", {"session_id": _NO_SUCH_SESSION})], _deadline())
+        get_json(found, READING_PATH, _deadline())
     except CallError as exc:
         raise ConfigurationError(f"The server at {found.url} refuses the demo: {exc}") from exc
     except OSError as exc:

@@ -6,32 +6,44 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from shared_context_server.cli.failures import CommandFailed
-from shared_context_server.remote import exits
+from shared_context_server.cli.failures import CommandFailed, find_exit_code
 from shared_context_server.remote.events import StreamEvent
 
 Answer = dict[str, Any]
 Call = tuple[str, dict[str, Any]]
 
-_EXIT_CODES = {
-    "INVALID_ARGUMENT": exits.USAGE,
-    "CONTENT_TOO_LARGE": exits.USAGE,
-    "UNAUTHENTICATED": exits.REFUSED,
-    "PERMISSION_DENIED": exits.REFUSED,
-    "CONFLICT": exits.CONFLICT,
-    "SESSION_CLOSED": exits.CONFLICT,
-    "LEASE_LOST": exits.CONFLICT,
-}
-_NOT_FOUND = "_NOT_FOUND"
 _BATCH_FULL = "CONTENT_TOO_LARGE"  # of calls that were not run, since the answers before are large
 MAX_BATCH = 100
 # Of errors whose own hint names arguments of tools, which a command has as options.
 _HINTS = {
     "INVALID_ARGUMENT": "",
     "SESSION_NOT_FOUND": "`scs sessions --status all` lists those that you may read.",
+    "MESSAGE_NOT_FOUND": "`scs tail SESSION` shows the messages with their ids.",
     "MEMORY_NOT_FOUND": "`scs memory list` lists the keys; see --scope and --session.",
+    "TASK_NOT_FOUND": "`scs tasks list SESSION` lists the tasks with their ids.",
+    "CONFLICT": "Read what is there now, then decide whether to repeat the command.",
+    "CURSOR_LOST": "Run the command again.",
+    "LEASE_LOST": "See what has changed since, and run the command again.",
+    "RATE_LIMITED": "Wait a little, then run the command again.",
+    "UNAVAILABLE": "Try again later.",
     "UNAUTHENTICATED": "Set SCS_API_KEY, or name the data dir of the server with --data-dir.",
     "PERMISSION_DENIED": "Use a key that may do it (SCS_API_KEY), or another agent (--as).",
+}
+
+
+# Arguments of tools whose options have other names.
+_OPTIONS = {
+    "start_time": "--since",
+    "end_time": "--until",
+    "expires_in": "--ttl",
+    "fuzzy_threshold": "--threshold",
+    "recipients": "--to",
+    "parent_message_id": "--parent",
+    "depends_on": "--after",
+    "content": "the message",
+    "session_id": "the session",
+    "task_id": "the task",
+    "query": "the words",
 }
 
 
@@ -93,10 +105,19 @@ def require_success(answer: Answer) -> Answer:
 
 def make_failure(message: str, code: str, suggestion: str = "") -> CommandFailed:
     """Return a server's error as the failure of a command."""
-    exit_code = _EXIT_CODES.get(code, exits.FAILED)
-    if code.endswith(_NOT_FOUND):
-        exit_code = exits.NOT_FOUND
-    return CommandFailed(message, _HINTS.get(code, suggestion), exit_code)
+    if code == "INVALID_ARGUMENT":
+        message = _name_options(message)
+    return CommandFailed(message, _HINTS.get(code, suggestion), find_exit_code(code))
+
+
+def _name_options(message: str) -> str:
+    """The message of a wrong argument with the options of the command in place of the arguments."""
+    name, colon, rest = message.partition(":")
+    argument, dot, index = name.partition(".")
+    if not colon or not argument.replace("_", "").isalpha() or not argument.islower():
+        return message
+    shown = _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+    return f"{shown}{dot}{index}{colon}{rest}"
 
 
 def list_fleet(hub: Hub, limit: int) -> Answer:

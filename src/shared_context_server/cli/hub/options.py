@@ -45,7 +45,7 @@ class HubOptions:
         """Open what the command calls, for a with block. Raises CommandFailed."""
         place = find_place(self.url, self.data_dir, self.as_)
         if place.access is not None:
-            yield HttpHub(place.access, self._find_access)
+            yield HttpHub(place.access, self._find_access, is_agent_named=place.is_agent_named)
             return
         # Imports the whole server, which takes longer than all else that a command does.
         from shared_context_server.cli.hub.in_process import open_local_hub  # noqa: PLC0415

@@ -27,11 +27,18 @@ _TRANSPORT_HINT = "Is it a Shared Context Server? `scs status` shows which one i
 
 class HttpHub:
     """The server of an access. `find_access` finds it again after an interruption, when it may have
-    come back on another port or with another key."""
+    come back on another port or with another key.
 
-    def __init__(self, access: Access, find_access: Callable[[], Access]) -> None:
+    Unless the user has named the agent (`is_agent_named`), the agent that the key is bound to counts.
+    """
+
+    def __init__(
+        self, access: Access, find_access: Callable[[], Access], *, is_agent_named: bool = True
+    ) -> None:
         self._access = access
         self._find_access = find_access
+        self._is_agent_named = is_agent_named
+        self._is_bound = False  # the key, to an agent that the server knows
 
     @property
     def place(self) -> str:
@@ -53,8 +60,10 @@ class HttpHub:
         try:
             return ask(self._access, time.monotonic() + CALL_S)
         except CallError as exc:
+            if self._has_dropped_name(exc):
+                return self._ask(ask)
             if exc.code:
-                raise make_failure(str(exc), exc.code) from exc
+                raise self._make_failure(exc, exc.code) from exc
             hint = _OLD_HINT if exc.status == _MISSING else _TRANSPORT_HINT
             raise CommandFailed(f"{self.place}: {exc}", hint) from exc
         except OSError as exc:
@@ -74,14 +83,33 @@ class HttpHub:
         try:
             yield events
         except CallError as exc:
-            code = exc.code or _CODES.get(exc.status, "")
-            raise make_failure(str(exc), code) from exc
+            raise self._make_failure(exc, exc.code or _CODES.get(exc.status, "")) from exc
         except ValueError as exc:
             raise CommandFailed(str(exc), exit_code=exits.USAGE) from exc
         finally:
             events.close()
 
+    def _make_failure(self, exc: CallError, code: str) -> CommandFailed:
+        if code == "UNAUTHENTICATED" and self._access.key_source:
+            hint = f"The key is that of {self._access.key_source}: correct it, or give another one."
+            return CommandFailed(str(exc), hint, exits.REFUSED)
+        return make_failure(str(exc), code)
+
+    def _has_dropped_name(self, exc: CallError) -> bool:
+        """Whether the key was bound to another agent than the default one, which is left out now."""
+        if self._is_agent_named or self._is_bound or exc.field != "X-Agent-ID":
+            return False
+        self._is_bound = True
+        self._leave_name_out()
+        return True
+
+    def _leave_name_out(self) -> None:
+        self._access.headers.pop("X-Agent-ID", None)
+        self._access.agent_id = None
+
     def _refresh(self) -> Access:
         with suppress(AccessError, CommandFailed):  # without a server the last address counts
             self._access = self._find_access()
+            if self._is_bound:
+                self._leave_name_out()
         return self._access

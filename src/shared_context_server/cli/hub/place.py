@@ -7,8 +7,10 @@ checked here, because that takes longer than a command that talks to a server.
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +45,12 @@ _PROBE_S = 2.0
 @dataclass(frozen=True, slots=True)
 class Place:
     """A data dir, and the access to the server that is to be called; None: no server is called, and
-    the data dir is opened."""
+    the data dir is opened. `is_agent_named`: the agent id is not the default one."""
 
     data_dir: Path
     access: Access | None
     agent_id: str
+    is_agent_named: bool = False
 
 
 def find_place(url: str | None, data_dir: str | None, agent_id: str | None) -> Place:
@@ -61,18 +64,18 @@ def find_place(url: str | None, data_dir: str | None, agent_id: str | None) -> P
     environment = sources[0]
     name, owner = _find_data_dir(data_dir, sources)
     directory = Path(name).expanduser().absolute()
-    agent = agent_id or environment.values.get("SCS_AGENT_ID") or DEFAULT_AGENT
+    named_agent = agent_id or environment.values.get("SCS_AGENT_ID")
+    agent = named_agent or DEFAULT_AGENT
     given_url = url or environment.values.get("SCS_URL")
     try:
         found_url = given_url or read_address(str(directory))
         if given_url is None and not (found_url and _answers(found_url)):
             if (directory / DATABASE_FILE).exists() or _find(sources, "DATABASE_URL"):
-                return Place(directory, None, agent)
-            if data_dir is not None and found_url is None:
+                return Place(directory, None, agent, named_agent is not None)
+            if found_url is None and (data_dir is not None or owner is not None):
                 raise CommandFailed(
                     f"There is no database in {directory}, and no server has noted its address there.",
-                    f"`scs serve --data-dir {directory}` starts one; without --data-dir the usual "
-                    "data dir is looked at.",
+                    _tell_usual_server(directory),
                 )
             found_url = found_url or DEFAULT_URL
         assert found_url is not None
@@ -86,15 +89,26 @@ def find_place(url: str | None, data_dir: str | None, agent_id: str | None) -> P
                 "Name that server with --url, or the data dir with --data-dir.",
                 exits.USAGE,
             )
-        key, is_given = _find_key(
+        key, source, is_given = _find_key(
             sources, directory, may_read_files=here or data_dir is not None or owner is environment
         )
-        access = Access(found_url, key, agent)
+        access = Access(found_url, key, agent, key_source=source)
     except (AccessError, ValueError) as exc:
         raise CommandFailed(str(exc), exit_code=exits.USAGE) from exc
     if not is_given:  # a key that somebody was given may be bound to another type
         access.headers["X-Agent-Type"] = AGENT_TYPE
-    return Place(directory, access, agent)
+    return Place(directory, access, agent, named_agent is not None)
+
+
+def _tell_usual_server(directory: Path) -> str:
+    """What to do where a data dir has neither a server nor a database."""
+    usual = find_default_data_dir()
+    start = f"`scs serve --data-dir {shlex.quote(str(directory))}` starts one"
+    with suppress(AccessError):
+        url = read_address(usual)
+        if url is not None and _answers(url):
+            return f"The server at {url} uses {usual}; {start} here."
+    return f"{start}; without --data-dir and SCS_DATA_DIR, {usual} is used."
 
 
 def _find_data_dir(option: str | None, sources: Sequence[Source]) -> tuple[str, Source | None]:
@@ -113,20 +127,26 @@ def _find(sources: Sequence[Source], name: str) -> str | None:
 
 def _find_key(
     sources: Sequence[Source], directory: Path, *, may_read_files: bool
-) -> tuple[str | None, bool]:
-    """The key of the first source that has one, the admin's before the ordinary one, and whether the
-    environment gives it with our prefix. Files and unprefixed variables belong to the server, so their
+) -> tuple[str | None, str, bool]:
+    """The key of the first source that has one, the admin's before the ordinary one, where it comes
+    from, and whether the environment gives it with our prefix. Files and unprefixed variables belong to the server, so their
     keys are only used for a server on this machine or on a data dir that was named."""
     environment = sources[0].values
     for name in _KEYS:
         if key := environment.get(PREFIX + name):
-            return key, True
+            return key, PREFIX + name, True
     if not may_read_files:
-        return None, False
+        return None, "", False
     for source in sources:
-        if key := next((found[1] for name in _KEYS if (found := source.find(name))), None):
-            return key, False
-    return _first_key(read_env_file_if_readable(directory / SECRETS_FILE)), False
+        for name in _KEYS:
+            if found := source.find(name):
+                variable, key = found
+                return key, f"{variable} in {source.name}", False
+    path = directory / SECRETS_FILE
+    variables = read_env_file_if_readable(path)
+    names = [spelt for name in _KEYS for spelt in (PREFIX + name, name)]
+    kept = next((name for name in names if variables.get(name)), None)
+    return (None, "", False) if kept is None else (variables[kept], f"{kept} in {path}", False)
 
 
 def read_env_file_if_readable(path: Path) -> Mapping[str, str]:
@@ -138,11 +158,6 @@ def read_env_file_if_readable(path: Path) -> Mapping[str, str]:
     if info.st_uid not in (os.geteuid(), 0) or not os.access(path, os.R_OK):
         return {}
     return read_env_file(path)
-
-
-def _first_key(variables: Mapping[str, str]) -> str | None:
-    names = [spelt for name in _KEYS for spelt in (PREFIX + name, name)]
-    return next((variables[name] for name in names if variables.get(name)), None)
 
 
 def _answers(url: str) -> bool:

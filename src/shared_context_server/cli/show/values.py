@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from shared_context_server.display import show_name, show_printable, show_single_line
+from shared_context_server.display import show_name, show_printable, show_quoted, show_single_line
 
 NOTHING = "-"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
@@ -21,13 +21,16 @@ def is_terminal() -> bool:
 
 
 def show_cell(value: Any) -> str:
-    """One value on one line, without tabs; NOTHING for none."""
+    """One value on one line, without tabs; NOTHING for none. What would look like nothing
+    is quoted."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (dict, list)):
         value = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, str) and not any(c.isprintable() and not c.isspace() for c in value):
+        return show_quoted(value)
     return show_single_line(str(value)).replace("\t", " ")
 
 
