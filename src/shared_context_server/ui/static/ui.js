@@ -287,9 +287,9 @@
     button.form.reset();
     button.closest("[data-draft-note]").hidden = true;
   });
-  document.addEventListener("htmx:afterRequest", (event) => {
-    const { elt, xhr, successful } = event.detail;
-    if (!elt.dataset?.draft || !successful) return;
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    const { elt, xhr } = event.detail;
+    if (!elt.dataset?.draft || xhr.status >= 400) return;
     const isSent = xhr.getResponseHeader("HX-Redirect") || /data-sent=/.test(xhr.responseText);
     if (isSent) dropDraft(elt);
   });
@@ -499,7 +499,7 @@
   }
 
   function readMessage(xhr, notice) {
-    if (notice) return notice.innerText || notice.textContent.trim();
+    if (notice) return [...notice.querySelectorAll("strong, p")].map((part) => part.textContent).join(" ");
     try {
       const body = JSON.parse(xhr.responseText);
       return body.error + " " + body.suggestion;
