@@ -95,9 +95,9 @@ def to_exact(text: str) -> Markup:
 
 
 def show_named(text: str) -> str:
-    """Return a name or a title. One that would look empty, or has spaces around it, is quoted."""
+    """Return a name or a title, quoted with escapes if it would look empty."""
     is_seen = any(unicodedata.category(char) not in _INVISIBLE for char in text)
-    return text if is_seen and text == text.strip() else show_quoted(text)
+    return text if is_seen else show_quoted(text)
 
 
 def to_words(text: str) -> Markup:
