@@ -348,7 +348,7 @@ def test_what_is_written_stays_over_a_reload_and_a_new_sign_in(
 
 
 @pytest.mark.parametrize(
-    ("tool", "said"), [("close_session", "was closed"), ("delete_session", "was deleted")]
+    "tool, said", [("close_session", "was closed"), ("delete_session", "was deleted")]
 )
 def test_a_session_that_ends_under_an_open_page_says_so_and_takes_no_more(
     overseer: Window, builder: Agent, tool: str, said: str

@@ -92,14 +92,15 @@ async def test_an_entry_is_deleted_only_in_the_version_that_was_shown(
     assert "No entries here" in text_of(await person.get(deleted.headers["location"]))
 
 
-@pytest.mark.parametrize(("key", "shown"), [(" ", '" "'), ("\u200b", r'"\u200b"')])
+@pytest.mark.parametrize("key, shown", [(" ", '" "'), ("\u200b", r'"\u200b"')])
 async def test_a_key_that_would_look_empty_is_quoted_and_can_be_deleted(
     key: str, shown: str, agent: httpx.AsyncClient, overseer: httpx.AsyncClient
 ) -> None:
     await call(agent, "set_memory", key=key, value=1, scope="shared")
-    assert f"<code>{html.escape(shown, quote=True).replace('&quot;', '&#34;')}</code>" in (
-        await overseer.get("/ui/memory")
-    ).text
+    assert (
+        f"<code>{html.escape(shown, quote=True).replace('&quot;', '&#34;')}</code>"
+        in (await overseer.get("/ui/memory")).text
+    )
     page = "/ui/memory/delete?" + urlencode({"key": key, "scope": "shared"})
     fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', (await overseer.get(page)).text))
     assert fields["key"] == key

@@ -116,7 +116,7 @@ async def test_errors_are_pages_that_say_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("where", "field"),
+    "where, field",
     [
         ("/ui?activity=zzz", "activity"),
         ("/ui/sessions?status=zzz", "status"),

@@ -32,7 +32,9 @@ _NOT_FOUND_HINT = (
     "the list."
 )
 _ARGUMENT_HINT = "Correct it in the form or in the address."
-_CLOSED_HINT = "It can be read, but nothing can be added to it any more. Its agents need a new session."
+_CLOSED_HINT = (
+    "It can be read, but nothing can be added to it any more. Its agents need a new session."
+)
 _SIGN_IN_HINT = "Sign in with a key, or with the link that `scs ui` prints on the server's machine."
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _QUOTED_WORDS = re.compile("`([^`]+)`")
 _INVISIBLE = frozenset(("Cc", "Cf", "Zl", "Zp", "Zs"))
 
+
 @dataclass(frozen=True, slots=True)
 class Assets:
     """The compiled templates by name, and the static files."""
