@@ -321,3 +321,108 @@ def test_hostile_text_stays_text(overseer: Window, builder: Agent) -> None:
     expect(messages_of(overseer).last).to_contain_text(hostile)
     overseer.go("/ui/search?q=onerror")
     expect(overseer.page.locator(".result").first).to_contain_text("<img src=x")
+
+
+def test_what_is_written_stays_over_a_reload_and_a_new_sign_in(
+    overseer: Window, builder: Agent
+) -> None:
+    session_id = builder.create_session("With a draft")
+    overseer.go(f"/ui/sessions/{session_id}")
+    field = overseer.page.get_by_label("Message", exact=True)
+    field.fill("half a thought")
+    overseer.page.reload()
+    expect(field).to_have_value("half a thought")
+
+    overseer.context.clear_cookies()
+    overseer.page.get_by_role("button", name="Post", exact=True).click()
+    expect(overseer.page).to_have_title(re.compile("Sign in"))
+    overseer.page.get_by_label("Key").fill(KEYS["ADMIN_API_KEY"])
+    overseer.page.get_by_role("button", name="Sign in").click()
+    expect(overseer.page).to_have_title(re.compile("With a draft"))
+    expect(field).to_have_value("half a thought")
+    overseer.page.get_by_role("button", name="Post", exact=True).click()
+    expect(messages_of(overseer).last).to_contain_text("half a thought")
+    expect(field).to_have_value("")
+    overseer.page.reload()
+    expect(field).to_have_value("")
+
+
+@pytest.mark.parametrize(
+    "tool, said", [("close_session", "was closed"), ("delete_session", "was deleted")]
+)
+def test_a_session_that_ends_under_an_open_page_says_so_and_takes_no_more(
+    overseer: Window, builder: Agent, tool: str, said: str
+) -> None:
+    session_id = builder.create_session("To end")
+    builder.say(session_id, "first")
+    overseer.go(f"/ui/sessions/{session_id}")
+    expect(overseer.page.locator("[data-live]")).to_have_attribute("data-state", "live")
+    overseer.page.get_by_label("Message", exact=True).fill("not posted yet")
+
+    builder.call(tool, session_id=session_id)
+    alert = overseer.page.get_by_role("alert")
+    expect(alert).to_contain_text(said)
+    expect(alert).to_be_in_viewport()
+    expect(overseer.page.get_by_role("button", name="Post", exact=True)).to_be_disabled()
+    expect(overseer.page.locator(".session-facts")).not_to_contain_text("active")
+    expect(overseer.page.get_by_label("Message", exact=True)).to_have_value("not posted yet")
+    alert.get_by_role("link", name="choose another session").or_(
+        alert.get_by_role("link", name="Choose another session")
+    ).click()
+    expect(overseer.page.get_by_role("heading", name="Sessions", exact=True)).to_be_visible()
+
+
+def test_posting_while_scrolled_up_leads_to_the_message_and_counts_nothing(
+    overseer: Window, builder: Agent
+) -> None:
+    session_id = builder.create_session()
+    for number in range(30):
+        builder.say(session_id, f"message {number}\nsecond line")
+    overseer.go(f"/ui/sessions/{session_id}")
+    expect(overseer.page.locator("[data-live]")).to_have_attribute("data-state", "live")
+    messages_of(overseer).nth(2).scroll_into_view_if_needed()
+    builder.say(session_id, "from another")
+    more = overseer.page.get_by_role("button", name="1 new")
+    expect(more).to_be_visible()
+    button, foot = more.bounding_box(), overseer.page.locator("#post").bounding_box()
+    assert button is not None
+    assert foot is not None
+    assert button["y"] + button["height"] <= foot["y"]
+
+    overseer.page.get_by_label("Message", exact=True).fill("my own")
+    overseer.page.get_by_role("button", name="Post", exact=True).click()
+    expect(overseer.page.locator("#post")).to_contain_text("Posted as #32")
+    expect(overseer.page.locator("#m32")).to_be_in_viewport()
+    expect(overseer.page.locator("[data-new]")).to_be_hidden()
+
+
+def test_a_reload_and_going_back_make_no_second_key(overseer: Window) -> None:
+    overseer.go("/ui/keys")
+    overseer.page.get_by_label("Agent id, or a pattern").fill("reloader")
+    overseer.page.get_by_role("button", name="Create").click()
+    secret = overseer.page.locator(".secret code")
+    key = secret.inner_text()
+    assert key.startswith("scs_")
+    assert key not in overseer.page.url
+    overseer.page.reload()
+    expect(overseer.page.get_by_text("was shown once")).to_be_visible()
+    overseer.page.go_back()
+    expect(overseer.page.get_by_role("heading", name="Keys")).to_be_visible()
+    overseer.page.go_forward()
+    expect(overseer.page.get_by_text("was shown once")).to_be_visible()
+    overseer.go("/ui/keys")
+    expect(overseer.page.get_by_role("row", name=re.compile("reloader"))).to_have_count(1)
+
+
+def test_a_wrong_form_is_answered_in_its_place(overseer: Window) -> None:
+    overseer.go("/ui/memory/edit")
+    overseer.page.get_by_label("Key", exact=True).fill("wrong")
+    overseer.page.get_by_label("Value").fill("{")
+    overseer.page.get_by_role("button", name="Save").click()
+    expect(overseer.page.get_by_role("alert")).to_contain_text("The value")
+    overseer.page.get_by_label("Value").fill('{"a": 1}')
+    overseer.page.get_by_role("button", name="Save").click()
+    expect(overseer.page.get_by_role("heading", name="wrong")).to_be_visible()
+    overseer.page.go_back()  # to the form, which was not sent again
+    expect(overseer.page.get_by_role("button", name="Save")).to_be_visible()
+    expect(overseer.page.get_by_label("Key", exact=True)).to_have_value("")

@@ -157,8 +157,14 @@ PAGES: dict[str, Does] = {
 }
 """What GET answers on the dashboard, below /ui."""
 
-CONFIRMATIONS = {"/memory/edit", "/memory/delete", "/keys/rotate", "/keys/revoke"}
-"""Pages for one entry or key that ask before a POST; tests/ui has who may see them."""
+CONFIRMATIONS = {
+    "/memory/edit",
+    "/memory/delete",
+    "/keys/created",
+    "/keys/rotate",
+    "/keys/revoke",
+}
+"""Pages for one entry or key, before or after a POST; tests/ui has who may see them."""
 
 
 class ToolCall(NamedTuple):

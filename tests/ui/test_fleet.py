@@ -189,7 +189,7 @@ async def test_ten_thousand_agents_are_paged_and_counted(
     assert rows_of(second) == names[50:100]
 
 
-@pytest.mark.parametrize("query", ["activity=nonsense", "q=%20"])
+@pytest.mark.parametrize("query", ["activity=", "q=%20"])
 async def test_filters_that_name_nothing_filter_nothing(
     query: str, agent: httpx.AsyncClient, overseer: httpx.AsyncClient
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
+from urllib.parse import urlencode
 
 import httpx
+import pytest
 
 from shared_context_server.ui.memory import MEMBERS_SHOWN
 from tests.rest.conftest import call, create_session
@@ -87,3 +90,34 @@ async def test_an_entry_is_deleted_only_in_the_version_that_was_shown(
     )
     assert deleted.status_code == 303
     assert "No entries here" in text_of(await person.get(deleted.headers["location"]))
+
+
+@pytest.mark.parametrize("key, shown", [(" ", '" "'), ("\u200b", r'"\u200b"')])
+async def test_a_key_that_would_look_empty_is_quoted_and_can_be_deleted(
+    key: str, shown: str, agent: httpx.AsyncClient, overseer: httpx.AsyncClient
+) -> None:
+    await call(agent, "set_memory", key=key, value=1, scope="shared")
+    assert (
+        f"<code>{html.escape(shown, quote=True).replace('&quot;', '&#34;')}</code>"
+        in (await overseer.get("/ui/memory")).text
+    )
+    page = "/ui/memory/delete?" + urlencode({"key": key, "scope": "shared"})
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', (await overseer.get(page)).text))
+    assert fields["key"] == key
+    assert (await overseer.post("/ui/memory/delete", data=fields)).status_code == 303
+    assert "No entries here" in text_of(await overseer.get("/ui/memory"))
+
+
+async def test_no_text_of_a_list_turns_the_page(
+    agent: httpx.AsyncClient, overseer: httpx.AsyncClient
+) -> None:
+    turned = "\u202eturned"
+    session_id = (await call(agent, "create_session", purpose=turned))["session_id"]
+    await call(agent, "set_memory", key=turned, value=1, session_id=session_id, scope="shared")
+    await call(agent, "acquire_lease", name=turned, session_id=session_id)
+    await call(agent, "add_task", title=turned, session_id=session_id)
+    of_it = f"?session_id={session_id}"
+    for path in ("", "/sessions", "/memory", f"/memory{of_it}", "/leases", f"/tasks{of_it}"):
+        page = await overseer.get("/ui" + path)
+        assert page.status_code == 200
+        assert "\u202e" not in page.text, path

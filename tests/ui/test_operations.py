@@ -103,11 +103,19 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     server: Server, overseer: httpx.AsyncClient
 ) -> None:
     assert "No keys were created yet" in text_of(await overseer.get("/ui/keys"))
-    created = await submit(
+    answer = await submit(
         overseer, "/ui/keys", agent_id="builder-1", agent_type="", permissions="read,write"
     )
+    assert (answer.status_code, answer.text) == (303, "")
+    where = answer.headers["location"]
+    created = await overseer.get(where)
     key = re.search(r'data-copy="(scs_[^"]+)"', created.text)
     assert key is not None
+    assert key[1] not in where
+    loaded_again = await overseer.get(where)
+    assert key[1] not in loaded_again.text
+    assert "was shown once" in text_of(loaded_again)
+    assert len(await server.services.identity.list_keys()) == 1
     listed = await overseer.get("/ui/keys")
     assert key[1] not in listed.text
     key_id = re.search(r"key_id=(key_\w+)", listed.text)
@@ -128,11 +136,17 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     assert "of_agent_id builder-1" in text_of(audit)
 
 
+async def create(overseer: httpx.AsyncClient, **fields: str) -> httpx.Response:
+    """Fill in the form for a key, and look at the page that it leads to."""
+    answer = await submit(overseer, "/ui/keys", **fields)
+    return await overseer.get(answer.headers["location"])
+
+
 async def test_a_key_is_rotated_after_a_preview_and_both_work_meanwhile(
     server: Server, overseer: httpx.AsyncClient, person: httpx.AsyncClient
 ) -> None:
     fields = {"agent_id": "builder-1", "agent_type": "", "permissions": "read"}
-    created = await submit(overseer, "/ui/keys", **fields, expires_in_days="30")
+    created = await create(overseer, **fields, expires_in_days="30")
     old = re.search(r'data-copy="(scs_[^"]+)"', created.text)
     [record] = await server.services.identity.list_keys()
     path = f"/ui/keys/rotate?key_id={record.id}"
@@ -140,11 +154,12 @@ async def test_a_key_is_rotated_after_a_preview_and_both_work_meanwhile(
     refused = await submit(person, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
     wrong = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="-5")
     rotated = await submit(overseer, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
-    new = re.search(r'data-copy="(scs_[^"]+)"', rotated.text)
+    shown = await overseer.get(rotated.headers["location"])
+    new = re.search(r'data-copy="(scs_[^"]+)"', shown.text)
 
     assert "1 new key for builder-1, read; it lives for 30 days, like the old one" in preview
-    assert (refused.status_code, wrong.status_code, rotated.status_code) == (403, 400, 200)
-    assert f"It replaces {record.id} , which works until" in text_of(rotated)
+    assert (refused.status_code, wrong.status_code, rotated.status_code) == (403, 400, 303)
+    assert f"It replaces {record.id} , which works until" in text_of(shown)
     assert old is not None
     assert new is not None
     for key in (old[1], new[1]):
@@ -163,7 +178,7 @@ async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(
     server: Server, overseer: httpx.AsyncClient
 ) -> None:
     fields = {"agent_id": "team-*", "agent_type": "", "permissions": "read"}
-    created = await submit(overseer, "/ui/keys", **fields, expires_in_days="30")
+    created = await create(overseer, **fields, expires_in_days="30")
     key = re.search(r'data-copy="(scs_[^"]+)"', created.text)
     assert key is not None
     [record] = await server.services.identity.list_keys()

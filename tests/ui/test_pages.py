@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from shared_context_server import ui
 from shared_context_server.server import Server, open_server
@@ -15,7 +16,7 @@ from shared_context_server.ui.page import Page
 from shared_context_server.ui.routes import PAGES
 from shared_context_server.ui.session_cookie import SessionCookie
 from shared_context_server.ui.sign_in import SignIn
-from tests.rest.conftest import client_of
+from tests.rest.conftest import BASE_URL, call, client_of
 from tests.settings import ADMIN_API_KEY, API_KEY, make_settings
 from tests.ui.conftest import browser_of, read_csrf, text_of
 
@@ -109,8 +110,48 @@ async def test_errors_are_pages_that_say_what_to_do(
     assert wrong_cursor.status_code == 400
     for answer in (missing, wrong_method, wrong_cursor):
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        assert "Go to the first page" in text_of(answer)
+        what = "Open the page without filters" if answer is wrong_cursor else "Go to the first page"
+        assert what in text_of(answer)
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/ui/login")
+
+
+@pytest.mark.parametrize(
+    "where, field",
+    [
+        ("/ui?activity=zzz", "activity"),
+        ("/ui/sessions?status=zzz", "status"),
+        ("/ui/search?sort=zzz", "sort"),
+        ("/ui/search?q=x&within=zzz", "within"),
+        ("/ui/memory?scope=zzz", "scope"),
+        ("/ui/sessions/{}?visibility=zzz", "visibility"),
+        ("/ui/sessions/{}?before=-1", "before"),
+        ("/ui/sessions/{}?span=zzz", "span"),
+        ("/ui/tasks?session_id={}&state=zzz", "state"),
+    ],
+)
+async def test_a_wrong_parameter_is_named_with_a_link_to_the_page_without_it(
+    where: str, field: str, agent: httpx.AsyncClient, overseer: httpx.AsyncClient
+) -> None:
+    session = await call(agent, "create_session", purpose="Filtered")
+    address = where.format(session["session_id"])
+    answer = await overseer.get(address)
+    assert answer.status_code == 400
+    assert f"{field} must be" in text_of(answer)
+    assert "Correct it in the form or in the address." in text_of(answer)
+    link = f'href="{address.partition("?")[0]}">Open the page without filters'
+    assert link in answer.text
+
+
+async def test_a_part_that_is_asked_for_signed_out_leads_back_to_its_page(
+    visitor: httpx.AsyncClient,
+) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": f"{BASE_URL}/ui/tasks?session_id=s_1"}
+    answer = await visitor.get("/ui/tasks?session_id=s_1", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["hx-redirect"] == "/ui/login?next=%2Fui%2Ftasks%3Fsession_id%3Ds_1"
+    headers["HX-Current-URL"] = "https://evil.example//evil.example/x"
+    answer = await visitor.get("/ui/tasks", headers=headers)
+    assert answer.headers["hx-redirect"] == "/ui/login"
 
 
 async def test_static_files_are_immutable_and_nothing_else_is_served(

@@ -175,6 +175,7 @@ async def test_no_text_of_an_agent_becomes_markup(
         page = await overseer.get(path)
         assert page.headers["content-type"].startswith("text/html"), path
         own = re.sub(r'<script src="/ui/static/[^"]+" defer></script>', "", page.text)
+        own = re.sub("[0-9a-f]{16,}", "", own)  # tokens and hashes, which may contain 49
         for markup in ("<script", "<img", "onload=alert(4)>", "<b>", "<i>", "<u>", "49"):
             assert markup not in own or (markup == "49" and "{{7*7}}" in own), (path, markup)
         assert "\u202e" not in text_of(page), path

@@ -151,6 +151,16 @@ async def test_a_link_opened_from_a_terminal_signs_in_once(server: Server) -> No
     assert not second.cookies
 
 
+async def test_a_used_link_leads_on_whoever_is_signed_in(server: Server) -> None:
+    code = await make_code(server)
+    async with browser_of(server) as first:
+        await first.get("/ui/login", params={"code": code}, headers=FROM_TERMINAL)
+        again = await first.get("/ui/login", params={"code": code}, headers=FROM_TERMINAL)
+        by_button = await first.post("/ui/login", data={"code": code, "next": "/ui/tasks"})
+    assert (again.status_code, again.headers["location"]) == (303, "/ui")
+    assert (by_button.status_code, by_button.headers["location"]) == (303, "/ui/tasks")
+
+
 @pytest.mark.parametrize(
     "headers",
     [

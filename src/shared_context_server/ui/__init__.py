@@ -13,6 +13,7 @@ its address as `live`, and each part that is to be asked for anew has
 
 Links and fields in such a part have an id, by which htmx gives them the focus back.
 
-Text that callers have written goes through the filter `plain`, which shows what would turn the direction
-of the text. The policy forbids inline scripts and styles: no `style=`, no `on…=`, no `hx-on`.
+Every text that a template prints is made printable: what would turn its direction is shown as an escape.
+The value of a field, which a browser sends back, needs the filter `exact`; names and titles that may look
+empty, such as keys and purposes, need `named`. The policy forbids inline scripts and styles: no `style=`, no `on…=`, no `hx-on`.
 """

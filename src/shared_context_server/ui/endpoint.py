@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,7 +28,7 @@ from shared_context_server.observability.request_ids import name_request
 from shared_context_server.services.context import Services
 from shared_context_server.tools.dispatch import Dispatcher
 from shared_context_server.ui.page import Page, PageRequest, parse_form
-from shared_context_server.ui.paths import SIGN_IN, root_of
+from shared_context_server.ui.paths import MAX_NEXT_CHARS, SIGN_IN, local_address, root_of
 from shared_context_server.ui.problems import CallFailed, Problem
 from shared_context_server.ui.session_cookie import CSRF_FIELD, SessionCookie, require_same_origin
 from shared_context_server.ui.static_files import send_static
@@ -162,8 +163,16 @@ def lead_to_sign_in(page: PageRequest) -> Response:
         return page.redirect(where)
     error = Unauthenticated("You are signed out.")
     response = answer_problem(page, Problem.of(error))
-    response.headers["HX-Redirect"] = page.address(SIGN_IN)
+    response.headers["HX-Redirect"] = page.address(SIGN_IN, next=_find_shown(page))
     return response
+
+
+def _find_shown(page: PageRequest) -> str | None:
+    """Return the address of the page that a script of ours has asked from; None if it is the first."""
+    parts = urlsplit(page.request.headers.get("hx-current-url", "")[:MAX_NEXT_CHARS])
+    shown = parts.path + (f"?{parts.query}" if parts.query else "")
+    address = local_address(shown, root_of(page.scope))
+    return None if address == root_of(page.scope) else address
 
 
 def answer_problem(page: PageRequest, problem: Problem) -> Response:

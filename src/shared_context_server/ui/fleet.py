@@ -8,7 +8,7 @@ from shared_context_server.models import Activity, EventKind
 from shared_context_server.services.fleet import FleetAgent, get_fleet
 from shared_context_server.ui.live import LiveResponse, signal_changes
 from shared_context_server.ui.page import Page, PageRequest
-from shared_context_server.ui.queries import read_text
+from shared_context_server.ui.queries import read_choice, read_text
 from shared_context_server.ui.wait_drawing import draw
 
 EVENTS_PATH = "/events/fleet"
@@ -23,7 +23,7 @@ _ACTIVITIES = {activity.value: activity for activity in Activity}
 
 async def show_fleet(page: PageRequest) -> Response:
     """One page of the agents: blocked and silent ones first."""
-    activity = _ACTIVITIES.get(page.query.get("activity", ""))
+    activity = _ACTIVITIES.get(read_choice(page.query, "activity", _ACTIVITIES, ""))
     searched = read_text(page, "q", MAX_SEARCHED_CHARS)
     fleet = await get_fleet(
         page.services,

@@ -7,9 +7,10 @@ from datetime import timedelta
 from starlette.responses import Response
 
 from shared_context_server.errors import InvalidArgument
-from shared_context_server.models import Permission
+from shared_context_server.models import ApiKey, Permission
 from shared_context_server.services import keys
 from shared_context_server.steady_time import utc_now
+from shared_context_server.ui import new_key_cookie
 from shared_context_server.ui.page import Page, PageRequest
 from shared_context_server.ui.problems import Problem
 from shared_context_server.ui.queries import MAX_ID_CHARS, check_text, read_text
@@ -47,7 +48,7 @@ async def show_keys(page: PageRequest) -> Response:
 
 
 async def create_key(page: PageRequest) -> Response:
-    """Create a key and show it, this one time."""
+    """Create a key and lead to the page that shows it, this one time."""
     try:
         ceiling = CEILINGS.get(page.form.get("permissions", ""))
         if ceiling is None:
@@ -64,8 +65,34 @@ async def create_key(page: PageRequest) -> Response:
             expires_at=utc_now() + timedelta(days=int(life)) if life else None,
         )
     except InvalidArgument as exc:
-        return await _render(page, status_code=400, problem=Problem.of(exc))
-    return page.render("key_created.html", record=record, key=key)
+        # Scripts put the form in the place of the one that was sent.
+        status_code = 200 if page.is_fragment else 400
+        return await _render(page, status_code=status_code, problem=Problem.of(exc))
+    return _lead_to_key(page, record, key)
+
+
+def _lead_to_key(page: PageRequest, record: ApiKey, key: str) -> Response:
+    response = page.redirect(page.address(new_key_cookie.CREATED_PATH, key_id=record.id))
+    new_key_cookie.give(page, response, key)
+    return response
+
+
+async def show_created(page: PageRequest) -> Response:
+    """The new key, if the browser comes from the form that made it; else that it is not shown again."""
+    key_id = read_text(page, "key_id")
+    record = (await keys.get_key(page.services, page.caller, key_id)).key
+    listed = await keys.list_keys(page.services, page.caller)
+    old = next((one.key for one in listed if one.key.replaced_by == key_id), None)
+    response = page.render(
+        "key_created.html",
+        record=record,
+        key=new_key_cookie.take(page),
+        old=old,
+        old_until=old.expires_at if old and old.expires_at and old.expires_at > utc_now() else None,
+    )
+    if page.request.method == "GET":
+        new_key_cookie.remove(page, response)
+    return response
 
 
 async def confirm_revocation(page: PageRequest) -> Response:
@@ -125,17 +152,14 @@ async def confirm_rotation(page: PageRequest) -> Response:
 
 
 async def rotate_key(page: PageRequest) -> Response:
-    """Create the successor of a key and show it, this one time."""
+    """Create the successor of a key and lead to the page that shows it, this one time."""
     hours = page.form.get("overlap_hours", "")
     if hours not in OVERLAPS:
         raise InvalidArgument("Stays valid for must be one of the list.", field="overlap_hours")
     old_id = page.form.get("key_id", "")
     overlap = timedelta(hours=int(hours))
     record, key = await keys.rotate_key(page.services, page.caller, old_id, overlap=overlap)
-    old_until = None if not overlap else utc_now() + overlap
-    return page.render(
-        "key_created.html", record=record, key=key, old_id=old_id, old_until=old_until
-    )
+    return _lead_to_key(page, record, key)
 
 
 async def revoke_key(page: PageRequest) -> Response:
@@ -168,6 +192,7 @@ def _name(permissions: frozenset[Permission]) -> str:
 
 PAGES = (
     Page("/keys", show_keys, create_key, permission=Permission.ADMIN),
+    Page(new_key_cookie.CREATED_PATH, show_created, permission=Permission.ADMIN),
     Page("/keys/rotate", confirm_rotation, rotate_key, permission=Permission.ADMIN),
     Page("/keys/revoke", confirm_revocation, revoke_key, permission=Permission.ADMIN),
 )

@@ -24,7 +24,7 @@ from shared_context_server.services import memory, sessions
 from shared_context_server.services.audit import get_audit_log
 from shared_context_server.ui.live import change_stream
 from shared_context_server.ui.page import Page, PageRequest
-from shared_context_server.ui.queries import check_text, read_text
+from shared_context_server.ui.queries import check_text, read_choice, read_text
 
 EVENTS_PATH = "/events/memory"
 PAGE_SIZE = 100
@@ -151,7 +151,7 @@ def read_place(page: PageRequest) -> MemoryAddress:
 
 
 def read_scope(given: Mapping[str, str]) -> MemoryScope:
-    return _SCOPES.get(given.get("scope", ""), MemoryScope.SHARED)
+    return _SCOPES[read_choice(given, "scope", _SCOPES, MemoryScope.SHARED.value)]
 
 
 def entry_address(page: PageRequest, place: MemoryAddress) -> str:

@@ -202,7 +202,8 @@ async def _render(
     seen = entry.version if entry else 0
     return page.render(
         "memory_edit.html",
-        status_code=200 if problem is None else problem.status,
+        # Scripts put the form in the place of the one that was sent.
+        status_code=200 if problem is None or page.is_fragment else problem.status,
         problem=problem,
         draft=draft,
         version=seen if is_conflict else draft.version,

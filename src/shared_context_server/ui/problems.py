@@ -8,8 +8,10 @@ from http import HTTPStatus
 from typing import Any
 
 from shared_context_server.errors import (
+    InvalidArgument,
     NotFound,
     RouteNotFound,
+    SessionClosed,
     SharedContextError,
     Unauthenticated,
 )
@@ -28,6 +30,10 @@ _TITLES = {
 _NOT_FOUND_HINT = (
     "It may have been deleted, or your credential may not see it. Check the address, or go back to "
     "the list."
+)
+_ARGUMENT_HINT = "Correct it in the form or in the address."
+_CLOSED_HINT = (
+    "It can be read, but nothing can be added to it any more. Its agents need a new session."
 )
 _SIGN_IN_HINT = "Sign in with a key, or with the link that `scs ui` prints on the server's machine."
 
@@ -53,11 +59,22 @@ class Problem:
         message, hint = error.message, error.hint
         if isinstance(error, RouteNotFound):
             message, hint = "There is no page at this address.", "Check it, or choose a page."
-        elif isinstance(error, NotFound):
-            hint = _NOT_FOUND_HINT
-        elif isinstance(error, Unauthenticated):
-            hint = _SIGN_IN_HINT
+        else:
+            hint = _to_hint(error.status, error.code, hint)
+        if error.details.get("field") == "cursor":
+            hint = "Begin with the first page again."
         return cls(error.status, error.code, message, hint, error.retry_after_s)
+
+
+def _to_hint(status: int, code: str, hint: str) -> str:
+    """Return what a person can do about an error, whose own hint tells agents what to call."""
+    if status == NotFound.status:
+        return _NOT_FOUND_HINT
+    if code == Unauthenticated.code:
+        return _SIGN_IN_HINT
+    if code == SessionClosed.code:
+        return _CLOSED_HINT
+    return _ARGUMENT_HINT if hint == InvalidArgument.suggestion else hint
 
 
 class CallFailed(Exception):
@@ -65,6 +82,6 @@ class CallFailed(Exception):
 
     def __init__(self, status: int, body: Mapping[str, Any], retry_after_s: int | None) -> None:
         super().__init__(body["code"])
-        self.problem = Problem(
-            status, str(body["code"]), str(body["error"]), str(body["suggestion"]), retry_after_s
-        )
+        code = str(body["code"])
+        hint = _to_hint(status, code, str(body["suggestion"]))
+        self.problem = Problem(status, code, str(body["error"]), hint, retry_after_s)

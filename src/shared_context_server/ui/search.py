@@ -16,6 +16,7 @@ from shared_context_server.services.sessions import find_purposes
 from shared_context_server.ui.log_filters import SINCE, read_filter
 from shared_context_server.ui.messages import choose_hue
 from shared_context_server.ui.page import Page, PageRequest
+from shared_context_server.ui.queries import read_choice
 
 PAGE_SIZE = 20
 THRESHOLD = 45  # lower than the tools have: people see at a glance what does not fit
@@ -54,8 +55,8 @@ class EntryFound:
 async def show_search(page: PageRequest) -> Response:
     """The form, and one page of results."""
     query = page.query.get("q", "").strip()
-    within = _choose(page, "within", WITHIN)
-    sort = _choose(page, "sort", SORTS)
+    within = read_choice(page.query, "within", dict(WITHIN), WITHIN[0][0])
+    sort = read_choice(page.query, "sort", dict(SORTS), SORTS[0][0])
     chosen = read_filter(page.query)
     context: dict[str, Any] = {
         "query": query,
@@ -124,12 +125,6 @@ def cut(text: str, highlights: list[tuple[int, int]]) -> list[Part]:
         end = stop
     parts.append(Part(text[end:], False))
     return [part for part in parts if part.text]
-
-
-def _choose(page: PageRequest, name: str, options: list[tuple[str, str]]) -> str:
-    names = [value for value, _ in options]
-    given = page.query.get(name, names[0])
-    return given if given in names else names[0]
 
 
 PAGES = (Page("/search", show_search),)

@@ -19,6 +19,7 @@ from shared_context_server.ui.live import REFRESH, LiveResponse, make_event
 from shared_context_server.ui.log_filters import SINCE, read_filter, read_number
 from shared_context_server.ui.messages import view_message, view_messages
 from shared_context_server.ui.page import Page, PageRequest
+from shared_context_server.ui.queries import read_choice
 from shared_context_server.ui.timeline import SPANS, USUAL_SPAN, choose_span, make_timeline
 
 SESSION_PATH = "/sessions/{session_id}"
@@ -47,7 +48,8 @@ async def show_session(page: PageRequest) -> Response:
     chosen = read_filter(page.query)
     before_seq = read_number(page.query, "before")
     summary = await get_summary(page, session_id)
-    span = page.query.get("span") or choose_span(summary.session.created_at, summary.last_activity)
+    usual_span = choose_span(summary.session.created_at, summary.last_activity)
+    span = read_choice(page.query, "span", SPANS, usual_span)
     participants = await services.store.sessions.list_participants(
         session_id,
         caller,
@@ -106,9 +108,7 @@ def _may_post(page: PageRequest, summary: SessionSummary) -> bool:
 async def show_timeline(page: PageRequest) -> Response:
     """The timeline, which the page of the session loads when it is looked at."""
     session_id = page.path_param("session_id")
-    span = page.query.get("span", "")
-    if span not in SPANS:
-        span = USUAL_SPAN
+    span = read_choice(page.query, "span", SPANS, USUAL_SPAN)
     timeline = await make_timeline(page.services, page.caller, session_id, span)
     path = f"/sessions/{session_id}"
     return page.render(
@@ -146,7 +146,14 @@ async def follow_session(page: PageRequest) -> Response:
     last_id = page.request.headers.get("last-event-id")
     after_seq = read_number({"after": last_id} if last_id else page.query, "after")
     feed = await feeds.open_session_feed(page.services, page.caller, session_id, after_seq)
+    session = await page.services.store.sessions.get(session_id)
+    if session.status is SessionStatus.CLOSED:  # while the page had no stream
+        return LiveResponse(page, _end(EventKind.SESSION_CLOSED))
     return LiveResponse(page, _stream(page, feed, chosen.log))
+
+
+async def _end(kind: EventKind) -> AsyncGenerator[ServerSentEvent]:
+    yield make_event(_ENDS[kind], event="ended")
 
 
 async def _stream(

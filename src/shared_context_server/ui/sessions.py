@@ -8,6 +8,7 @@ from shared_context_server.models import EventKind, SessionStatus
 from shared_context_server.services import sessions
 from shared_context_server.ui.live import change_stream
 from shared_context_server.ui.page import Page, PageRequest
+from shared_context_server.ui.queries import read_choice
 
 EVENTS_PATH = "/events/sessions"
 PAGE_SIZE = 50
@@ -16,9 +17,7 @@ STATUSES = {"active": SessionStatus.ACTIVE, "closed": SessionStatus.CLOSED, "all
 
 async def show_sessions(page: PageRequest) -> Response:
     """A page of the sessions that the caller may see, newest first."""
-    chosen = page.query.get("status", "active")
-    if chosen not in STATUSES:
-        chosen = "active"
+    chosen = read_choice(page.query, "status", STATUSES, "active")
     found = await sessions.list_sessions(
         page.services,
         page.caller,

@@ -67,19 +67,28 @@ class SignIn:
         return response
 
     async def _redeem(self, page: PageRequest, code: str) -> Response:
+        """Sign in with the code of a link. One that is used up leads on whoever is signed in."""
         services = page.services
         anonymous = Connection(address=page.connection.address)
         try:
             issued = await redeem_code(services.store, services.identity, code, anonymous)
         except SharedContextError as exc:
-            return _refuse(page, exc)
+            refused = _refuse(page, exc)
+            if page.is_signed_in and isinstance(exc, Unauthenticated):
+                return page.redirect(_find_wanted(page))
+            return refused
         return self._enter(page, issued)
 
     def _enter(self, page: PageRequest, issued: IssuedToken) -> Response:
-        wanted = page.form.get("next") or page.query.get("next") or page.root
-        response = page.redirect(local_address(wanted, page.root))
+        response = page.redirect(_find_wanted(page))
         response.raw_headers.append(self._cookie.make_header(page.scope, page.root, issued))
         return response
+
+
+def _find_wanted(page: PageRequest) -> str:
+    """Return the address that a sign-in leads to."""
+    wanted = page.form.get("next") or page.query.get("next") or page.root
+    return local_address(wanted, page.root)
 
 
 async def _trade_key(page: PageRequest, key: str, agent_id: str) -> IssuedToken:
@@ -134,7 +143,8 @@ def _show_form(
     wanted = page.form.get("next") or page.query.get("next") or ""
     return page.render(
         "sign_in.html",
-        status_code=200 if problem is None else problem.status,
+        # Scripts put the form in the place of the one that was sent.
+        status_code=200 if problem is None or page.is_fragment else problem.status,
         code=code,
         problem=problem,
         agent_id=agent_id,

@@ -14,7 +14,7 @@ from shared_context_server.services import sessions, tasks
 from shared_context_server.storage.contract import TaskCounts
 from shared_context_server.ui.live import change_stream
 from shared_context_server.ui.page import Page, PageRequest
-from shared_context_server.ui.queries import check_text, read_text
+from shared_context_server.ui.queries import check_text, read_choice, read_text
 
 EVENTS_PATH = "/events/tasks"
 ON_BOARD = 20  # tasks in a column
@@ -38,7 +38,7 @@ async def show_tasks(page: PageRequest) -> Response:
     session_id = read_text(page, "session_id")
     if not session_id:
         return await _show_sessions(page)
-    state = _STATES.get(page.query.get("state", ""))
+    state = _STATES.get(read_choice(page.query, "state", _STATES, ""))
     session = (await _summarize(page, session_id)).session
     shared: dict[str, Any] = {"session": session, "live": page.address(EVENTS_PATH)}
     if state is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -10,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
-from shared_context_server.display import show_printable
+from shared_context_server.display import show_printable, show_quoted
 from shared_context_server.ui.static_files import StaticFile, load_static_files
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
+
+_QUOTED_WORDS = re.compile("`([^`]+)`")
+_INVISIBLE = frozenset(("Cc", "Cf", "Zl", "Zp", "Zs"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ def _load() -> Assets:
         loader=PackageLoader("shared_context_server.ui"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=show_plain,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
@@ -66,11 +73,43 @@ def _load() -> Assets:
         "utc": to_utc_text,
         "number": "{:,}".format,
         "pretty_json": to_pretty_json,
-        "plain": show_printable,
+        "exact": to_exact,
+        "named": show_named,
+        "words": to_words,
     }
     environment.globals |= {"digests": {name: file.digest for name, file in files.items()}}
     names = environment.list_templates(extensions=["html"])
     return Assets({name: environment.get_template(name) for name in names}, files)
+
+
+def show_plain(value: Any) -> Any:
+    """Return what a template prints. Texts are made printable, whoever has written them, so that none
+    can turn the direction of the page; HTML that the templates have made stays."""
+    return show_printable(value) if type(value) is str else value
+
+
+def to_exact(text: str) -> Markup:
+    """Return a text as it is, for the value of a field that a browser sends back or copies."""
+    from markupsafe import escape  # noqa: PLC0415 - see LateAssets
+
+    return escape(text)
+
+
+def show_named(text: str) -> str:
+    """Return a name or a title, quoted with escapes if it would look empty."""
+    is_seen = any(unicodedata.category(char) not in _INVISIBLE for char in text)
+    return text if is_seen else show_quoted(text)
+
+
+def to_words(text: str) -> Markup:
+    """Return the words of an error as HTML: what stands between backticks as code."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 - see LateAssets
+
+    parts = _QUOTED_WORDS.split(show_printable(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
 
 
 def to_iso(moment: datetime) -> str:
@@ -84,5 +123,5 @@ def to_utc_text(moment: datetime) -> str:
 
 
 def to_pretty_json(value: Any) -> str:
-    """Return a JSON value indented for people, with escapes as the filter `plain` writes them."""
+    """Return a JSON value indented for people, with escapes as pages show them."""
     return show_printable(to_json(value, indent=2).decode())

@@ -41,6 +41,9 @@
     const element = document.createElement("div");
     element.className = "toast";
     element.textContent = text;
+    const foot = document.querySelector(".log-foot");
+    const button = document.querySelector("[data-new]:not([hidden])");
+    place.style.bottom = 16 + (foot ? foot.offsetHeight : 0) + (button ? button.offsetHeight + 8 : 0) + "px";
     place.append(element);
     setTimeout(() => element.remove(), 5000);
   }
@@ -148,11 +151,7 @@
         this.timer = setTimeout(() => this.openUnlessSignedOut(), wait);
       });
       source.addEventListener("refresh", () => this.refresh());
-      source.addEventListener("ended", (event) => {
-        this.isEnded = true;
-        this.close();
-        this.show("broken", event.data || "Ended");
-      });
+      source.addEventListener("ended", (event) => this.end(event.data || "Ended"));
       for (const name of (this.element.dataset.liveEvents || "").split(" ").filter(Boolean)) {
         source.addEventListener(name, (event) => {
           if (event.lastEventId) this.lastId = event.lastEventId;
@@ -162,13 +161,21 @@
       }
     }
 
+    end(text) {
+      this.isEnded = true;
+      this.close();
+      this.show("broken", text);
+      showEnd(text);
+    }
+
     // A page of somebody who is not signed in any more leads to the sign-in.
     async openUnlessSignedOut() {
       const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
       if (answer && answer.type === "opaqueredirect") {
-        this.isEnded = true;
-        this.show("broken", "Signed out");
+        this.end("Signed out");
         toast("You are signed out. Load the page again to sign in.");
+      } else if (answer && answer.status === 404) {
+        this.end("Deleted");
       } else {
         this.open();
       }
@@ -203,6 +210,94 @@
     }
   }
 
+  // What has ended under a page that is open: says so, and turns off what does not work any more.
+  function showEnd(text) {
+    const notice = document.querySelector('[data-ended="' + text + '"]');
+    if (!notice) return;
+    notice.hidden = false;
+    const status = document.querySelector("[data-session-status] .badge");
+    if (status) {
+      status.textContent = text.toLowerCase();
+      status.className = "badge badge-neutral";
+    }
+    for (const link of document.querySelectorAll("[data-until]")) {
+      if (text === "Deleted" || link.dataset.until === text) link.hidden = true;
+    }
+    turnOff(document.getElementById("post"));
+  }
+
+  function turnOff(form) {
+    if (!form) return;
+    for (const field of form.elements) {
+      if (field.tagName === "TEXTAREA") field.readOnly = true; // its text can still be copied
+      else field.disabled = true;
+    }
+  }
+
+  // ---- what is written and not sent yet
+  //
+  // The fields that data-draft-fields names are kept in the tab, for this person and what data-draft names,
+  // until they are sent: loading the page again or having to sign in loses nothing.
+
+  const draftName = (form) => "scs-draft " + document.body.dataset.person + " " + form.dataset.draft;
+  const draftFields = (form) => form.dataset.draftFields.split(" ").map((name) => form.elements[name]).filter(Boolean);
+  const valueOf = (field) => (field.type === "checkbox" ? field.checked : field.value);
+
+  function keepDraft(form) {
+    const values = draftFields(form).map((field) => [field.name, valueOf(field)]);
+    try {
+      sessionStorage.setItem(draftName(form), JSON.stringify(values));
+    } catch {
+      // The tab keeps nothing, or not so much.
+    }
+  }
+
+  function dropDraft(form) {
+    sessionStorage.removeItem(draftName(form));
+  }
+
+  function restoreDraft(form) {
+    const kept = sessionStorage.getItem(draftName(form));
+    if (kept === null) return;
+    let isOther = false;
+    for (const [name, value] of JSON.parse(kept)) {
+      const field = form.elements[name];
+      if (!field || valueOf(field) === value) continue;
+      isOther = true;
+      if (field.type === "checkbox") field.checked = value;
+      else field.value = value;
+    }
+    const note = form.querySelector("[data-draft-note]");
+    if (note) note.hidden = !isOther;
+    const answered = form.elements.reply_to;
+    if (answered && answered.value) {
+      form.querySelector("[data-reply-name]").textContent = "message " + answered.value;
+      form.querySelector(".reply-note").hidden = false;
+    }
+  }
+
+  document.addEventListener("input", (event) => {
+    const form = event.target.form;
+    if (form && form.dataset.draft) keepDraft(form);
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-draft-drop]");
+    if (!button) return;
+    dropDraft(button.form);
+    button.form.reset();
+    button.closest("[data-draft-note]").hidden = true;
+  });
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    const { elt, xhr } = event.detail;
+    if (!elt.dataset?.draft || xhr.status >= 400) return;
+    const isSent = xhr.getResponseHeader("HX-Redirect") || /data-sent=/.test(xhr.responseText);
+    if (isSent) dropDraft(elt);
+  });
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("[data-sign-out]")) return;
+    for (const name of Object.keys(sessionStorage)) if (name.startsWith("scs-draft ")) sessionStorage.removeItem(name);
+  });
+
   // ---- the log of a session
   //
   // Messages are only ever added at the end, so nothing moves. While the log is paused they are kept
@@ -218,6 +313,7 @@
       this.more = document.querySelector("[data-new]");
       this.aside = [];
       this.unseen = 0;
+      this.own = 0; // the seq of the newest message that was posted here
       this.isPaused = false;
       this.last = this.findLast();
       this.pause.hidden = false;
@@ -225,6 +321,7 @@
       this.more.addEventListener("click", () => this.goOn());
       window.addEventListener("scroll", () => this.noteScroll(), { passive: true });
       document.addEventListener("live:message", (event) => this.add(event.detail));
+      document.addEventListener("htmx:afterSettle", () => this.noteOwn());
       if (!location.hash) this.toEnd();
     }
 
@@ -250,12 +347,22 @@
       }
       const wasAtEnd = this.isAtEnd();
       if (!this.append(html)) return;
-      if (wasAtEnd) {
+      if (wasAtEnd || this.last <= this.own) {
         while (this.element.querySelectorAll(".message").length > MAX_KEPT) this.element.querySelector(".message").remove();
         this.toEnd();
       } else {
         this.count(1);
       }
+    }
+
+    // Whoever posts is led to the end, where the message is.
+    noteOwn() {
+      const sent = Number(document.querySelector("[data-sent]")?.dataset.sent || 0);
+      if (sent <= this.own) return;
+      this.own = sent;
+      if (this.isPaused) return;
+      this.count(-this.unseen);
+      this.toEnd();
     }
 
     // A message may come twice after a reconnection: it is added once.
@@ -368,18 +475,52 @@
 
   // ---- start
 
+  let live = null;
   document.addEventListener("htmx:afterSettle", (event) => showTimes(event.detail.elt.parentNode || document));
   document.addEventListener("htmx:responseError", (event) => {
-    if (event.detail.xhr.status === 429) toast("Too many requests. Wait a moment.");
-    else toast("The server answered with an error (" + event.detail.xhr.status + ").");
+    const { elt, xhr } = event.detail;
+    if (xhr.getResponseHeader("HX-Redirect")) return;
+    const notice = readNotice(xhr);
+    if (elt.matches("form") && notice) {
+      elt.querySelector(":scope > .notice")?.remove();
+      elt.prepend(notice);
+    } else if (xhr.status === 404 && elt.matches("[hx-trigger*=refresh-live]")) {
+      if (live && !live.isEnded) showGone(notice);
+    } else {
+      toast(readMessage(xhr, notice));
+    }
   });
+
+  // The part of a page that says what went wrong; null if the answer is none of ours.
+  function readNotice(xhr) {
+    const place = document.createElement("template");
+    if (/^text\/html/.test(xhr.getResponseHeader("Content-Type") || "")) place.innerHTML = xhr.responseText;
+    return place.content.querySelector(".notice");
+  }
+
+  function readMessage(xhr, notice) {
+    if (notice) return [...notice.querySelectorAll("strong, p")].map((part) => part.textContent).join(" ");
+    try {
+      const body = JSON.parse(xhr.responseText);
+      return body.error + " " + body.suggestion;
+    } catch {
+      return "The server answered with an error (" + xhr.status + ").";
+    }
+  }
+
+  // What the page shows was deleted: it stays to be read, and is not asked for any more.
+  function showGone(notice) {
+    live.end("Deleted");
+    if (notice && !document.querySelector('[data-ended="Deleted"]')) document.getElementById("content").prepend(notice);
+  }
   document.addEventListener("htmx:sendError", () => toast("The server cannot be reached."));
 
   document.addEventListener("DOMContentLoaded", () => {
     showTimes(document);
     prepareMenu();
+    document.querySelectorAll("form[data-draft]").forEach(restoreDraft);
     const element = document.querySelector("[data-live]");
-    if (element) new Live(element);
+    if (element) live = new Live(element);
     const log = document.querySelector("[data-log-live]");
     if (log) new Log(log);
   });
