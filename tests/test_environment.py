@@ -154,3 +154,30 @@ def test_the_standard_variables_choose_the_exporters_of_traces(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert choose_trace_exporters() == chosen
+
+
+@pytest.mark.parametrize(
+    "name, wrong, right",
+    [
+        ("OTEL_PROPAGATORS", "tracecontext,nope", "tracecontext,baggage"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "nope", "default_tracer_provider"),
+        ("OTEL_PYTHON_CONTEXT", "nope", "contextvars_context"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x", "128"),
+    ],
+)
+def test_a_variable_that_opentelemetry_cannot_use_is_removed_and_named(
+    name: str,
+    wrong: str,
+    right: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("FASTMCP_ENV_FILE", os.devnull)
+    monkeypatch.setenv(name, right)
+    detach_libraries()
+    assert os.environ[name] == right
+    assert not caplog.records
+    monkeypatch.setenv(name, wrong)
+    detach_libraries()
+    assert name not in os.environ
+    assert name in caplog.text

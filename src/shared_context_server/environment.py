@@ -6,16 +6,20 @@ belongs to the server, see `EnvironmentOwner`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from shared_context_server.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "SCS_"
 DOTENV = ".env"
@@ -31,6 +35,13 @@ CLIENT_VARIABLES = frozenset(
 _TRUE = frozenset({"1", "true", "yes", "on"})
 # Libraries read these variables themselves. They are not meant for this server.
 _LIBRARY_VARIABLES = ("FASTMCP_", "PROMETHEUS_MULTIPROC_DIR")
+# Each names entry points of a group. OpenTelemetry fails on other names, some while it is imported.
+_TRACE_ENTRY_POINTS = {
+    "OTEL_PROPAGATORS": "opentelemetry_propagator",
+    "OTEL_PYTHON_CONTEXT": "opentelemetry_context",
+    "OTEL_PYTHON_METER_PROVIDER": "opentelemetry_meter_provider",
+    "OTEL_PYTHON_TRACER_PROVIDER": "opentelemetry_tracer_provider",
+}
 _TRACE_ENDPOINTS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
 _TRACE_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
@@ -141,6 +152,26 @@ def detach_libraries() -> None:
     for name in [name for name in os.environ if name.upper().startswith(_LIBRARY_VARIABLES)]:
         del os.environ[name]
     os.environ["FASTMCP_ENV_FILE"] = os.devnull
+    wrong = [name for name in os.environ if not _is_usable_for_traces(name, os.environ[name])]
+    for name in wrong:
+        del os.environ[name]
+    if wrong:
+        logger.warning(
+            "Not used, because OpenTelemetry cannot use the value: %s.", ", ".join(wrong)
+        )
+
+
+def _is_usable_for_traces(name: str, value: str) -> bool:
+    """Whether OpenTelemetry starts with this variable. True for variables that are not its own."""
+    if name.startswith("OTEL_") and name.endswith("_LIMIT"):
+        text = value.strip().lower()
+        return text in ("", "unset") or (text.isascii() and text.isdecimal())
+    if name not in _TRACE_ENTRY_POINTS or not value.strip():
+        return True
+    known = {*entry_points(group=_TRACE_ENTRY_POINTS[name]).names, "none"}
+    if name != "OTEL_PROPAGATORS":
+        return value in known - {"none"}
+    return all(part.strip() in known for part in value.split(","))
 
 
 def _drop_blank(values: Mapping[str, str | None]) -> dict[str, str]:

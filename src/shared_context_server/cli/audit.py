@@ -183,10 +183,12 @@ def print_report(report: AuditReport) -> None:
     if report.before_chain:
         note(f"{report.before_chain} entries are older than the chain, which does not cover them.")
     if report.not_yet_chained:
-        note(f"{report.not_yet_chained} entries of an older version are not chained yet.")
+        note(
+            f"{report.not_yet_chained} entries at the end have no hash yet: an older version wrote them, or somebody did by hand."
+        )
     if report.is_whole:
         note(f"The audit log is whole: {report.entries} entries are chained.")
-    else:
+    elif report.wrong:
         note(f"The audit log is not whole: {report.wrong} entries are wrong or missing.")
     if report.chain is not None:
         print(report.chain.head_hash)
