@@ -32,7 +32,7 @@ Connection = Any  # asyncpg's own is generic for type checkers only
 
 _APPEND = """
     SELECT seq FROM append_message(
-        $1, (SELECT created_at FROM sessions WHERE id = $1), 'alice', 'claude', 'public', '[]',
+        $1, (SELECT created_at FROM sessions WHERE id = $1), 'bob', 'claude', 'public', '[]',
         '{}', 'slow', 0, NULL, NULL, NULL, '')"""
 # What adding would be with seq from a sequence: no lock, and no order of commits.
 _APPEND_WITHOUT_ORDER = """
