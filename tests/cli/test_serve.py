@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -91,9 +92,8 @@ def test_the_printed_commands_for_other_clients_and_the_demo_find_this_server_wh
     serve: Serve, env: dict[str, str], tmp_path: Path, options: list[str], is_executed: bool
 ) -> None:
     with serve(*options, is_executed=is_executed) as server:
-        command = server.wait_for(r"^Other clients: (.*)$")[1].replace(
-            "cursor|vscode|gemini|codex", "env"
-        )
+        printed = server.wait_for(r"^Other clients: (.*)$")[1]
+        command = re.sub(r"client-config [a-z|-]+", "client-config env", printed)
         unset = {"DATA_DIR", "HTTP_PORT"}
         elsewhere = {name: value for name, value in env.items() if name not in unset}
 

@@ -214,7 +214,7 @@ def test_agents_are_listed_with_what_they_hold(program: Program) -> None:
         ("memory set key --file /nowhere/file", 2, "/nowhere/file"),
         ("post session_0000000000000000 text --metadata 5", 2, "--metadata"),
         ("search", 2, "words"),
-        ("search x --threshold 101", 2, "fuzzy_threshold"),
+        ("search x --threshold 101", 2, "--threshold"),
         ("tail -n 1001", 2, "--lines"),
         ("top --interval 0", 2, "--interval"),
         ("agents --as spaced\u200b", 2, ""),

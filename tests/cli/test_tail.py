@@ -187,7 +187,9 @@ def test_colours_are_left_out_where_they_are_not_wanted(
             assert terminal.wait() == 0
         assert not any(f"\x1b[{code}" in terminal.shown for code in range(30, 50))
         lines = terminal.shown.strip().splitlines()
-        assert len(lines) == 3  # a heading, a session that is cut to the width, and what is left out
+        assert (
+            len(lines) == 3
+        )  # a heading, a session that is cut to the width, and what is left out
         assert lines[0].split()[0].endswith("session")
         assert lines[1].split()[2:4] == ["0", "0"]
         assert lines[1].rstrip().endswith("…")

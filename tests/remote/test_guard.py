@@ -74,4 +74,4 @@ def test_what_happens_when_nothing_can_be_checked(hub: Hub, repository: Path) ->
     answer = hub.run("guard")
     assert (answer.returncode, "SCS_SESSION" in answer.stderr) == (2, True)
     answer = hub.run("guard", hub.session(), GIT_DIR=str(repository / "none"))
-    assert (answer.returncode, "is this a git repository?" in answer.stderr) == (2, True)
+    assert (answer.returncode, "git repository" in answer.stderr) == (2, True), answer.stderr

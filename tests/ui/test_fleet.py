@@ -47,7 +47,7 @@ def other(server: Server, agent_id: str) -> httpx.AsyncClient:
 
 def rows_of(page: httpx.Response) -> list[str]:
     """The agents of the table, from top to bottom."""
-    found = re.findall(r'<strong class="agent-name">(.*?)</strong>', page.text)
+    found = re.findall(r'<strong class="agent-name clamp">(.*?)</strong>', page.text)
     return [html.unescape(name) for name in found]
 
 
