@@ -235,7 +235,7 @@ def test_the_overseer_posts_and_the_agent_sees_which_kind(overseer: Window, buil
 
     told = builder.call("wait_for_messages", session_id=session_id, after_seq=1, mentions_me=True)
     (message,) = told["messages"]
-    assert message["metadata"] == {"overseer": "stop"}
+    assert message["metadata"] == {"type": "stop", "overseer": "stop"}
     assert message["content"] == "@builder Stop. Back them up first."
     assert message["parent_message_id"] is not None
 
@@ -407,7 +407,7 @@ def test_a_reload_and_going_back_make_no_second_key(overseer: Window) -> None:
     overseer.page.reload()
     expect(overseer.page.get_by_text("was shown once")).to_be_visible()
     overseer.page.go_back()
-    expect(overseer.page.get_by_role("heading", name="Keys")).to_be_visible()
+    expect(overseer.page.get_by_role("heading", name="Keys", exact=True)).to_be_visible()
     overseer.page.go_forward()
     expect(overseer.page.get_by_text("was shown once")).to_be_visible()
     overseer.go("/ui/keys")
