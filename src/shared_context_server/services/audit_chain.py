@@ -51,7 +51,8 @@ class AuditReport:
     """The result of verifying.
 
     `entries`: in the chain and read. `before_chain`: older than the chain, which nothing protects.
-    `not_yet_chained`: at the end, added by a process of an older version. `wrong`: the number of
+    `not_yet_chained`: at the end without a hash, from `first_unchained` on: a process of an older version has
+    added them, or somebody who can write to the database; the next entry chains them. `wrong`: the number of
     entries that are wrong or missing, of which `faults` tells the first. `is_head_missing`: no entry has
     the hash that was asked for.
     """
@@ -60,6 +61,7 @@ class AuditReport:
     entries: int = 0
     before_chain: int = 0
     not_yet_chained: int = 0
+    first_unchained: int | None = None
     wrong: int = 0
     faults: list[ChainFault] = field(default_factory=list)
     is_head_missing: bool = False
@@ -67,6 +69,11 @@ class AuditReport:
     @property
     def is_whole(self) -> bool:
         return self.wrong == 0 and not self.is_head_missing
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is whole and covers all entries up to the newest."""
+        return self.is_whole and self.not_yet_chained == 0
 
     def add(self, first_id: int, last_id: int, what: str) -> None:
         """Note a fault; one that continues the last one is told together with it."""
@@ -84,6 +91,12 @@ class AuditReport:
             told.append(
                 "No entry has the hash of --head: the log was written anew, its end was removed, or the "
                 "entry was purged since then."
+            )
+        if self.not_yet_chained:
+            told.append(
+                f"{self.not_yet_chained} entries at the end have no hash, from entry "
+                f"{self.first_unchained} on: a server of an older version wrote them, or somebody who can "
+                "write to the database. The next entry chains them; look at them before."
             )
         return told
 
@@ -147,6 +160,8 @@ class ChainCheck:
             self.report.add(id_, id_, f"inserted, since the chain ends with {chain.head_id}")
         else:
             self.report.not_yet_chained += 1
+            first = self.report.first_unchained
+            self.report.first_unchained = id_ if first is None else min(first, id_)
         return True
 
     def _check_unchained(self, row: Row, what: str) -> None:

@@ -21,7 +21,6 @@ from shared_context_server.models import (
     Agent,
     AgentState,
     ApiKey,
-    AuditEntry,
     Credential,
     Instance,
     InstanceSeen,
@@ -472,34 +471,3 @@ def to_credential(row: Row) -> Credential:
         revoked_at=decode_optional_time(row[8]),
         origin_id=row[9],
     )
-
-
-AUDIT_ENTRY = "id, created_at, event_type, agent_id, session_id, details, hash"
-
-
-def to_audit_entry(row: Row) -> AuditEntry:
-    return AuditEntry(
-        id=row[0],
-        timestamp=decode_time(row[1]),
-        event_type=row[2],
-        agent_id=row[3],
-        session_id=row[4],
-        details=decode_json(row[5]),
-        hash=row[6],
-    )
-
-
-def from_audit_entry(entry: AuditEntry) -> Row:
-    """Return the row that to_audit_entry reads as this entry."""
-    return (
-        entry.id,
-        encode_time(entry.timestamp),
-        entry.event_type,
-        entry.agent_id,
-        entry.session_id,
-        encode_json(entry.details),
-        entry.hash,
-    )
-
-
-AUDIT_CHAIN = "start_id, anchor_id, anchor_hash, head_id, head_hash"

@@ -9,7 +9,7 @@ from shared_context_server.models import AuditEntry
 from shared_context_server.services.audit_chain import AuditReport, verify_audit_log
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store, open_copier, open_storage
-from shared_context_server.storage.codec import from_audit_entry
+from shared_context_server.storage.audit_rows import from_audit_entry
 from shared_context_server.storage.contract import AuditChain, AuditQuery
 from shared_context_server.storage.rules.audit_chain import hash_entry
 from shared_context_server.storage.transfer.records import AUDIT

@@ -7,15 +7,8 @@ from __future__ import annotations
 from itertools import takewhile
 
 from shared_context_server.models import AuditEntry
-from shared_context_server.storage.codec import (
-    AUDIT_CHAIN,
-    AUDIT_ENTRY,
-    MAX_INTEGER,
-    clamp,
-    encode_json,
-    encode_time,
-    to_audit_entry,
-)
+from shared_context_server.storage.audit_rows import AUDIT_CHAIN, AUDIT_ENTRY, to_audit_entry
+from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_json, encode_time
 from shared_context_server.storage.contract import AuditChain, AuditQuery
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement

@@ -14,13 +14,20 @@ from hashlib import sha256
 
 from shared_context_server.storage.codec import Row
 
+NO_HASH = "no hash"
+"""In place of the hash of what no version has written, such as bytes in place of a text."""
+
 
 def hash_entry(previous_hash: str, id_: int, content: Row) -> str:
-    """Return the hash in hex. `content`: created_at, event_type, agent_id, session_id, details."""
+    """Return the hash in hex, or NO_HASH. `content`: created_at, event_type, agent_id, session_id,
+    details."""
     created_at, event_type, agent_id, session_id, details = content
     fields = (
         *(previous_hash, str(id_), str(created_at)),
         *(event_type, agent_id, session_id or "", details),
     )
-    encoded = [field.encode() for field in fields]
+    try:
+        encoded = [field.encode() for field in fields]
+    except (AttributeError, UnicodeEncodeError):
+        return NO_HASH
     return sha256(b"".join(b"%d:%b," % (len(field), field) for field in encoded)).hexdigest()

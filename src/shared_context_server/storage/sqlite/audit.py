@@ -8,15 +8,13 @@ import sqlite3
 from itertools import takewhile
 
 from shared_context_server.models import AuditEntry
-from shared_context_server.storage.codec import (
+from shared_context_server.storage.audit_rows import (
     AUDIT_CHAIN,
     AUDIT_ENTRY,
-    MAX_INTEGER,
-    clamp,
-    encode_time,
     from_audit_entry,
     to_audit_entry,
 )
+from shared_context_server.storage.codec import MAX_INTEGER, clamp, encode_time
 from shared_context_server.storage.contract import AuditChain, AuditQuery
 from shared_context_server.storage.rules.audit_chain import hash_entry
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
