@@ -161,6 +161,7 @@ def _is_rate(text: str) -> bool:
     from limits import parse_many  # noqa: PLC0415
 
     try:
-        return len(parse_many(text)) == 1
+        rates = parse_many(text)
     except ValueError:
         return False
+    return len(rates) == 1 and rates[0].amount > 0

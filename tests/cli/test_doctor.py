@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.auth.secrets import ensure_secrets
+from shared_context_server.cli.checks.data import check_database
 from shared_context_server.remote.access import ADDRESS_FILE
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.settings import Settings, load_settings
@@ -234,3 +235,15 @@ def test_a_changed_audit_log_is_found(doctor: Callable[..., Answer], tmp_path: P
     assert (answer.code, subject) == (1, "audit log")
     assert "Entry 2: changed" in text
     assert "scs audit verify" in hint
+
+
+def test_a_database_that_is_gone_is_not_taken_for_one_that_was_never_there(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    [found] = check_database(settings, is_thorough=False, has_server=False)
+    assert (found.level, "the first start makes it" in found.text) == ("ok", True)
+    folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+    assert folder.lock()
+    folder.make_current(folder.make_generation())
+    folder.unlock()
+    [found] = check_database(settings, is_thorough=False, has_server=False)
+    assert (found.level, "any more" in found.text) == ("warn", True)

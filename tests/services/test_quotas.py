@@ -132,6 +132,32 @@ async def test_a_session_without_room_takes_what_makes_an_entry_shorter(tmp_path
         hub.check_refused(refused, "max_memory_per_session", 5)
 
 
+async def test_claiming_and_failing_a_task_again_and_again_is_limited(tmp_path: Path) -> None:
+    async with open_hub(tmp_path, max_messages_per_agent=6) as hub:
+        session_id = await hub.create_session()
+        await hub.call("add_task", session_id=session_id, title="t")
+        answers = []
+        for _ in range(5):
+            claimed = await hub.call("claim_task", session_id=session_id, task_id=1)
+            answers.append(claimed)
+            if claimed["success"]:
+                token = claimed["task"]["fencing_token"]
+                finish = {"task_id": 1, "fencing_token": token, "outcome": "failed"}
+                assert (await hub.call("finish_task", session_id=session_id, **finish))["success"]
+        assert [answer["success"] for answer in answers] == [True, True, False, False, False]
+        hub.check_refused(answers[-1], "max_messages_per_agent", 6)
+
+
+async def test_memory_that_has_expired_does_not_count(tmp_path: Path) -> None:
+    async with open_hub(tmp_path, max_memory_per_agent=1) as hub:
+        assert (await hub.call("set_memory", key="short", value=1, expires_in=1))["success"]
+        other = {"key": "other", "value": 1}
+        hub.check_refused(await hub.call("set_memory", **other), "max_memory_per_agent", 1)
+        async with asyncio.timeout(30):  # it expires
+            while not (await hub.call("set_memory", **other))["success"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
 async def test_who_may_not_see_a_session_does_not_learn_that_it_is_full(tmp_path: Path) -> None:
     async with open_hub(tmp_path, max_messages_per_session=1) as hub:
         made = await hub.call("create_session", purpose="p", access="invited")
@@ -145,7 +171,15 @@ async def test_with_only_the_reserve_left_reading_and_deleting_go_on(tmp_path: P
         session_id = await hub.create_session()
         added = await hub.call("add_message", session_id=session_id, content="x", requires_ack=True)
         await hub.call("set_memory", key="k", value=1)
+        kept = {"session_id": session_id, "content": "kept", "idempotency_key": "1"}
+        seq = (await hub.call("add_message", **kept))["seq"]
+        await hub.call("add_task", session_id=session_id, title="held")
+        held = {"session_id": session_id, "task_id": 1}
+        await hub.call("claim_task", **held)
     async with open_hub(tmp_path, disk_reserve_mb=WHOLE_DISK_MB) as hub:
+        again = await hub.call("add_message", **kept)
+        assert again.get("seq") == seq, again
+        assert (await hub.call("claim_task", **held))["success"]  # which renews the claim
         in_session = {"session_id": session_id}
         refused: dict[str, tuple[str, dict[str, Any]]] = {
             "create_session": ("alice", {"purpose": "p"}),
@@ -153,6 +187,7 @@ async def test_with_only_the_reserve_left_reading_and_deleting_go_on(tmp_path: P
             "acknowledge_message": ("bob", in_session | {"message_id": added["message_id"]}),
             "set_memory": ("alice", {"key": "k", "value": 2}),
             "add_task": ("alice", in_session | {"title": "t"}),
+            "claim_task": ("alice", in_session),
         }
         for number, (tool, (agent, arguments)) in enumerate(refused.items(), start=1):
             body = await hub.call(tool, agent, **arguments)
@@ -184,7 +219,7 @@ async def test_a_disk_that_cannot_be_measured_refuses_nothing(tmp_path: Path) ->
     async with open_hub(tmp_path) as hub:
         disk = DiskReserve(tmp_path / "nowhere", WHOLE_DISK_MB, hub.server.services.store)
         await disk.check()
-        disk.require_space()
+        assert disk.find_shortage() is None
 
 
 async def test_what_was_deleted_makes_room_though_the_file_does_not_shrink(tmp_path: Path) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -9,6 +14,12 @@ from prometheus_client.values import MutexValue, ValueClass
 
 from shared_context_server import __version__
 from shared_context_server.observability.history import BUCKETS_S
+
+T = TypeVar("T")
+
+# What reading a file of metrics raises while its worker makes, writes or removes it.
+_UNFINISHED_FILE = (OSError, RuntimeError, ValueError, struct.error)
+_PAUSES_S = (0.01, 0.05, 0.2)
 
 STORE_GAUGES = {
     "scs_writer_queue_depth": "Writes that wait for the writer thread of SQLite.",
@@ -158,16 +169,26 @@ class Metrics:
         gauge.set(value)
 
     def render(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
-        return generate_latest(self._find_registry())
+        """The Prometheus text format, version 0.0.4. It may take some milliseconds and wait, so it is for
+        a thread."""
+        return self._read(generate_latest)
 
     def collect(self) -> list[Metric]:
         """All metrics: of this process, or of all workers together, which reads their files."""
-        return list(self._find_registry().collect())
+        return self._read(lambda registry: list(registry.collect()))
 
-    def _find_registry(self) -> CollectorRegistry:
+    def _read(self, read: Callable[[CollectorRegistry], T]) -> T:
         if not self.is_shared:
-            return self.registry
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # theirs
-        return together
+            return read(self.registry)
+        for pause_s in _PAUSES_S:
+            try:
+                return read(_join_workers())
+            except _UNFINISHED_FILE:  # of a worker that starts or ends right now
+                time.sleep(pause_s)
+        return read(_join_workers())
+
+
+def _join_workers() -> CollectorRegistry:
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # theirs
+    return together

@@ -102,7 +102,9 @@ class MetricsEndpoint:
             policy.require_permission(current_connection.get().caller, Permission.READ)
         await refresh_gauges(self._services, self._metrics)
         await send_body(
-            send, self._metrics.render(), content_type=CONTENT_TYPE_PLAIN_0_0_4.encode()
+            send,
+            await asyncio.to_thread(self._metrics.render),
+            content_type=CONTENT_TYPE_PLAIN_0_0_4.encode(),
         )
 
 

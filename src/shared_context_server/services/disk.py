@@ -36,7 +36,7 @@ class DiskReserve:
 
     Space in the database's own files that deletions have freed counts too, as long as a fifth of the
     reserve is free on the disk: SQLite writes its log there first. `check` measures, once in
-    CHECK_INTERVAL_S by whoever runs it; `require_space` only looks at the result. `directory` None: the
+    CHECK_INTERVAL_S by whoever runs it; `find_shortage` only looks at the result. `directory` None: the
     database is elsewhere, and only it knows its disk.
     """
 
@@ -79,13 +79,14 @@ class DiskReserve:
         except SharedContextError:
             return False
 
-    def require_space(self) -> None:
-        """Raise StorageFull if only the reserve is left."""
-        if self.is_reached:
-            raise StorageFull(
-                f"The disk of the storage has less than {self.reserve_bytes // BYTES_PER_MB} MiB left, its reserve. "
-                "Reading and deleting still work."
-            )
+    def find_shortage(self) -> StorageFull | None:
+        """Return the error for what adds data if only the reserve is left."""
+        if not self.is_reached:
+            return None
+        return StorageFull(
+            f"The disk of the storage has less than {self.reserve_bytes // BYTES_PER_MB} MiB left, its "
+            "reserve. Reading and deleting still work."
+        )
 
     def _tell(self) -> None:
         free_mb = (self.free_bytes or 0) // BYTES_PER_MB

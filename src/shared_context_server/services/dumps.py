@@ -282,6 +282,10 @@ def _split_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Itera
     try:
         while line := file.readline(MAX_LINE_BYTES):
             checked.line_number += 1
+            if len(line) == MAX_LINE_BYTES:
+                raise DumpDamaged(
+                    f"Line {checked.line_number} is longer than {MAX_LINE_BYTES:,} bytes. {checked.extent}"
+                )
             if not line.endswith(b"\n"):
                 raise DumpDamaged(
                     f"The dump is cut off: line {checked.line_number} has no end. {checked.extent}"

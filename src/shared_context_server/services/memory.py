@@ -13,7 +13,13 @@ from pydantic import JsonValue
 from pydantic_core import to_json
 
 from shared_context_server import policy
-from shared_context_server.errors import Conflict, ContentTooLarge, InvalidArgument, QuotaExceeded
+from shared_context_server.errors import (
+    Conflict,
+    ContentTooLarge,
+    InvalidArgument,
+    QuotaExceeded,
+    SharedContextError,
+)
 from shared_context_server.models import (
     AuditEntry,
     Caller,
@@ -128,7 +134,7 @@ def _measure(value: JsonValue, metadata: JsonObject | None) -> int:
 
 
 def _refuse_growth(
-    caller: Caller, errors: Sequence[QuotaExceeded], update: MemoryUpdate
+    caller: Caller, errors: Sequence[SharedContextError], update: MemoryUpdate
 ) -> MemoryUpdate:
     """Wrap `update` so that it raises those of the errors that this write is worth: the entry is new to
     the account that is full, or it grows by more bytes than are left."""
@@ -138,6 +144,8 @@ def _refuse_growth(
     def checked(current: MemoryEntry | None) -> MemoryWrite:
         new = update(current)
         for error in errors:
+            if not isinstance(error, QuotaExceeded):
+                raise error
             is_of_agent = error.limit in AGENT_LIMITS
             if current is None or (is_of_agent and current.updated_by != caller.agent_id):
                 raise error

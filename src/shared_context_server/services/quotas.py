@@ -12,14 +12,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from shared_context_server.errors import QuotaExceeded
+from shared_context_server.errors import QuotaExceeded, SharedContextError
 from shared_context_server.models import Caller, Session
 from shared_context_server.services.disk import DiskReserve
 from shared_context_server.settings import Settings
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 from shared_context_server.storage.contract import SessionGuard, Usage
 
@@ -33,6 +35,9 @@ AGENT_LIMITS = frozenset(
     {"max_sessions_per_agent", "max_messages_per_agent", "max_memory_per_agent", "max_mb_per_agent"}
 )
 BYTE_LIMITS = frozenset({"max_mb_per_session", "max_mb_per_agent"})
+MEMORY_LIMITS = BYTE_LIMITS | {"max_memory_per_session", "max_memory_per_agent"}
+REMOVE_EVERY_S = 1.0  # expired memory, while a quota is reached
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Growth(NamedTuple):
@@ -44,7 +49,8 @@ class Growth(NamedTuple):
     bytes: int = 0
 
 
-Errors = tuple[QuotaExceeded, ...]
+Errors = tuple[SharedContextError, ...]
+"""Those with which a write is refused if it adds something: QuotaExceeded, or StorageFull."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +137,20 @@ class Quotas:
         )
         self._accounts: LRUCache[tuple[str, str], _Account] = LRUCache(MAX_ACCOUNTS)
         self._is_on = any(map(_is_set, (self._by_agent, self._by_session)))
+        self._remove_at = 0.0
 
     def admit(
         self, caller: Caller, session_id: str | None, measure: Callable[[], Growth]
     ) -> AbstractAsyncContextManager[Errors]:
-        """Return the context in which the caller may write. Raises StorageFull at once.
+        """Return the context in which the caller may write.
 
         Its value are the errors of which the first is to be raised if the write turns out to add
         something: a repeated write does not, nor may one that replaces. `measure` says what it adds at
         most; it is only called if a quota is set.
         """
-        self.disk.require_space()
+        shortage = self.disk.find_shortage()
+        if shortage is not None:
+            return nullcontext((shortage,))
         if not self._is_on:
             return _OFF
         return self._admit(caller.agent_id, session_id, measure())
@@ -180,6 +189,10 @@ class Quotas:
                     await account.become_idle()
                     used = await self._measure(kind, name)
                     errors = _check(kind, limits, used, growth)
+                    if any(error.limit in MEMORY_LIMITS for error in errors):
+                        await self._remove_expired()
+                        used = await self._measure(kind, name)
+                        errors = _check(kind, limits, used, growth)
                     if not errors:
                         account.renew(_find_left(limits, used), growth)
                 account.begin()
@@ -187,6 +200,16 @@ class Quotas:
             yield errors
         finally:
             account.end()
+
+    async def _remove_expired(self) -> None:
+        """Remove the memory that has expired, which counts until then. Otherwise it is done once a minute."""
+        now = time.monotonic()
+        if now < self._remove_at:
+            return
+        self._remove_at = now + REMOVE_EVERY_S
+        await self._store.maintenance.purge(
+            expired_before=utc_now(), idempotency_before=_NEVER, audit_before=_NEVER
+        )
 
     async def _measure(self, kind: str, name: str) -> Growth:
         stores = self._store

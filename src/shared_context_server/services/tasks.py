@@ -45,7 +45,7 @@ from shared_context_server.storage.contract import (
     TaskWrite,
 )
 from shared_context_server.storage.rules.pages import count_bytes
-from shared_context_server.storage.rules.tasks import lease_name
+from shared_context_server.storage.rules.tasks import holds_claim, lease_name
 
 DEFAULT_LISTED = 50
 
@@ -213,8 +213,7 @@ async def _try(services: Services, caller: Caller, request: ClaimRequest) -> Cla
         idempotency_key=request.idempotency_key,
         fingerprint=_fingerprint(request.idempotency_key, request.task_id, request.ttl_seconds),
     )
-    guard = partial(policy.require_session_work, caller)
-    attempting = asyncio.ensure_future(services.store.tasks.claim(claim, guard))
+    attempting = asyncio.ensure_future(_claim(services, caller, claim))
     try:
         attempt = await asyncio.shield(attempting)
     except asyncio.CancelledError:
@@ -229,6 +228,20 @@ async def _try(services: Services, caller: Caller, request: ClaimRequest) -> Cla
     if attempt.message is not None:
         announce(services, attempt.message)
     return attempt
+
+
+async def _claim(services: Services, caller: Caller, claim: Claim) -> ClaimAttempt:
+    """Claim within the quotas, since the claim and its result are told by a message each. Finishing is
+    always allowed, and so is renewing a claim."""
+    guard = partial(policy.require_session_work, caller)
+    growth = Growth(messages=2)
+    async with services.quotas.admit(caller, claim.session_id, lambda: growth) as errors:
+        if errors and claim.task_id is not None:
+            named = await services.store.tasks.get_detail(
+                claim.session_id, claim.task_id, guard=guard, now=claim.claimed_at
+            )
+            errors = () if holds_claim(caller, named.task) else errors
+        return await services.store.tasks.claim(claim, refuse_after(guard, errors))
 
 
 async def _give_back(services: Services, caller: Caller, task: Task) -> None:

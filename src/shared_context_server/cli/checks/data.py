@@ -102,6 +102,12 @@ def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -
         yield fail(SCHEMA, str(exc), "See docs/troubleshooting.md.")
         return
     if schema.current == 0:
+        folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+        if folder.find_current() is not None:
+            text = f"There is no database at {where} any more, only its search index."
+            hint = "Put it back, or `scs restore FILE`. The next start makes an empty one."
+            yield warn(SCHEMA, text, hint)
+            return
         yield ok(SCHEMA, f"There is no database at {where} yet: the first start makes it.")
         return
     if schema.current < schema.latest:

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from shared_context_server.errors import Conflict, QuotaExceeded, SessionClosed
+from shared_context_server.errors import Conflict, QuotaExceeded, SessionClosed, StorageFull
 from shared_context_server.models import (
     Caller,
     JsonObject,
@@ -54,7 +54,8 @@ def check_write(
     which writes nothing; None once the guard has allowed the write.
 
     The record is checked before the guard. For a repetition the guard only decides whether the
-    caller may see the answer: a session that was closed since, or is full, does not matter. Raises
+    caller may see the answer: that the session was closed since, or that it or the disk is full, does not
+    matter. Raises
     Conflict if the first call was a different one, and what the guard raises.
     """
     if call is None or record is None:
@@ -62,7 +63,7 @@ def check_write(
             guard(session)
         return None
     if session is not None and guard is not None:
-        with contextlib.suppress(SessionClosed, QuotaExceeded):
+        with contextlib.suppress(SessionClosed, QuotaExceeded, StorageFull):
             guard(session)
     kind, fingerprint, answer = record
     if (kind, fingerprint) != (call.kind, call.fingerprint):
