@@ -127,7 +127,7 @@ async def test_a_new_entry_is_created_in_its_place_and_writes_over_none(
 
 WRONG = [
     ({"value": "{"}, "To store plain text, choose Text"),
-    ({"value": "[1e999]"}, "The value is not strict JSON"),
+    ({"value": "[1e999]"}, "value is not strict JSON"),
     ({"value": "[" * 150 + "]" * 150}, "nested deeper"),
     ({"value": "9" * 30}, "integer"),
     ({"value": '"' + "x" * 262_200 + '"'}, "262"),

@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from shared_context_server import __version__
 from shared_context_server.errors import CopyError
 from shared_context_server.models import JsonObject
-from shared_context_server.services.line_chain import LineChain
+from shared_context_server.services.line_chain import MAX_LINE_BYTES, LineChain
 from shared_context_server.services.moving import BATCH_ROWS, ProgressListener, read_batches
 from shared_context_server.services.signatures import (
     SIGNATURE,
@@ -51,9 +51,6 @@ FOOTER = "footer"
 CHAIN = "chain"
 CHAINED_RECORDS = 1000  # between two lines that have the chain's value
 
-MAX_LINE_BYTES = (
-    64 * 1024 * 1024
-)  # far above any record; a file that is not a dump may have no line breaks
 BATCH_BYTES = 4_000_000  # of lines read at a time
 _PROGRESS_LINES = 1000  # between two progress reports of the check
 

@@ -19,7 +19,7 @@ from cachetools import LRUCache
 
 from shared_context_server.errors import QuotaExceeded, SharedContextError
 from shared_context_server.models import Caller, Session
-from shared_context_server.services.disk import DiskReserve
+from shared_context_server.services.disk import BYTES_PER_MB, DiskReserve
 from shared_context_server.settings import Settings
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
@@ -30,7 +30,6 @@ KNOWN_S = 1.0  # how long a count serves: other processes write too
 # So much of what is left one read allows. Up to eight processes that all read the same count cannot
 # exceed the limit together.
 PART = 8
-BYTES_PER_MB = 1024 * 1024
 AGENT_LIMITS = frozenset(
     {"max_sessions_per_agent", "max_messages_per_agent", "max_memory_per_agent", "max_mb_per_agent"}
 )

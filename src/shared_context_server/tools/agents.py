@@ -140,7 +140,7 @@ async def list_agents(services: Services, call: Call, arguments: ListAgents) -> 
 
 def _agent_item(presence: agents.AgentPresence, activity: agents.AgentActivity) -> AgentItem:
     agent = presence.agent
-    shown = [_instance_fields(one) for one in activity.instances]
+    shown = [instance_fields(one) for one in activity.instances]
     newest = shown[0] if shown else dict.fromkeys(("state", "since", "waits_for"))
     return AgentItem(
         **{"status": "", "last_action": ""} | newest | {"last_seen": agent.last_seen},
@@ -152,7 +152,8 @@ def _agent_item(presence: agents.AgentPresence, activity: agents.AgentActivity) 
     )
 
 
-def _instance_fields(one: models.Instance) -> dict[str, Any]:
+def instance_fields(one: models.Instance) -> dict[str, Any]:
+    """Return the fields of an InstanceItem."""
     waits_for = one.waits_for
     return {
         "instance": one.instance,
@@ -167,16 +168,18 @@ def _instance_fields(one: models.Instance) -> dict[str, Any]:
 
 def _held_items(activity: agents.AgentActivity) -> list[HeldItem]:
     """All that an agent holds."""
-    return [
-        HeldItem(
-            kind="lease",
-            session_id=lease.session_id,
-            name=lease.name,
-            expires_at=lease.expires_at,
-            instance=lease.instance,
-        )
-        for lease in activity.leases
-    ]
+    return list(map(held_item, activity.leases))
+
+
+def held_item(lease: models.Lease) -> HeldItem:
+    """Return a lease as its holder's."""
+    return HeldItem(
+        kind="lease",
+        session_id=lease.session_id,
+        name=lease.name,
+        expires_at=lease.expires_at,
+        instance=lease.instance,
+    )
 
 
 async def set_status(services: Services, call: Call, arguments: SetStatus) -> StatusSet:

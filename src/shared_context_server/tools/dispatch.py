@@ -230,14 +230,14 @@ def failure(error: SharedContextError) -> Outcome:
     return Outcome(error.status, error.body(), error.retry_after_s)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, field: str = "body") -> Any:
     """Parse strict JSON. NaN, Infinity, 1e999, lone surrogates and invalid UTF-8 raise
-    InvalidArgument; more than MAX_VALUES values raise ContentTooLarge."""
+    InvalidArgument; more than MAX_VALUES values raise ContentTooLarge. `field`: what errors name."""
     count = count_values(body)
     if has_too_many_values(body, count):
         raise ContentTooLarge(
-            f"The body has more than {MAX_VALUES} JSON values.",
-            field="body",
+            f"The {field} has more than {MAX_VALUES} JSON values.",
+            field=field,
             limit_values=MAX_VALUES,
         )
     try:
@@ -250,12 +250,12 @@ def parse_json(body: bytes) -> Any:
                 f"{name} has an integer beyond 64 bits. Send it as text.", field=name
             ) from exc
         error = InvalidArgument(
-            f"The body is not valid JSON: {exc}.", field="body", suggestion="Send strict JSON."
+            f"The {field} is not valid JSON: {exc}.", field=field, suggestion="Send strict JSON."
         )
         error.limit = JSON_DEPTH if _PARSER_DEPTH in str(exc) else ""
         raise error from exc
     if may_exceed_doubles(body, value, count):
-        require_strict_json(value if isinstance(value, dict) else {"body": value})
+        require_strict_json(value if isinstance(value, dict) else {field: value})
     return value
 
 

@@ -11,7 +11,7 @@ from shared_context_server.models import Activity, Lease
 from shared_context_server.services.fleet import Fleet, FleetAgent, HeldTask
 from shared_context_server.services.presence import ACTIVE_WINDOW
 from shared_context_server.storage.contract import SurveyedInstance
-from shared_context_server.tools.agents import HeldItem, InstanceItem, WaitsFor
+from shared_context_server.tools.agents import HeldItem, InstanceItem, held_item, instance_fields
 from shared_context_server.tools.arguments import Instance, Result, Time
 
 
@@ -83,7 +83,7 @@ def _agent_item(agent: FleetAgent, fleet: Fleet) -> FleetItem:
         agent_id=agent.agent_id,
         agent_type=agent.agent_type,
         active=fleet.now - agent.shown.instance.last_seen <= ACTIVE_WINDOW,
-        holds=[_held_item(lease) for lease in agent.leases],
+        holds=list(map(held_item, agent.leases)),
         tasks=[_task_item(task) for task in agent.tasks],
         unread=agent.unread,
         other_instances=[FleetInstanceItem(**_instance_fields(one)) for one in agent.others],
@@ -91,16 +91,8 @@ def _agent_item(agent: FleetAgent, fleet: Fleet) -> FleetItem:
 
 
 def _instance_fields(one: SurveyedInstance) -> dict[str, Any]:
-    instance = one.instance
-    waits_for = instance.waits_for
     return {
-        "instance": instance.instance,
-        "state": instance.state,
-        "status": instance.status,
-        "since": instance.since,
-        "last_seen": instance.last_seen,
-        "last_action": instance.last_action,
-        "waits_for": None if waits_for is None else WaitsFor(**waits_for._asdict()),
+        **instance_fields(one.instance),
         "activity": one.activity,
         "doing_since": one.doing_since,
         "session_id": one.session_id,
@@ -116,16 +108,6 @@ def _holder_item(lease: Lease) -> HolderItem:
         holder=lease.holder,
         instance=lease.instance,
         expires_at=lease.expires_at,
-    )
-
-
-def _held_item(lease: Lease) -> HeldItem:
-    return HeldItem(
-        kind="lease",
-        session_id=lease.session_id,
-        name=lease.name,
-        expires_at=lease.expires_at,
-        instance=lease.instance,
     )
 
 

@@ -131,10 +131,10 @@ def _read_value(draft: Draft) -> JsonValue:
     if draft.kind == TEXT:
         return draft.text
     try:
-        value: JsonValue = parse_json(draft.text.encode())
+        value: JsonValue = parse_json(draft.text.encode(), "value")
     except InvalidArgument as exc:
         raise InvalidArgument(
-            exc.message.replace("The body", "The value").replace("body is", "The value is"),
+            exc.message,
             field="value",
             suggestion="Texts in JSON stand in double quotes. To store plain text, choose Text.",
         ) from exc
