@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.responses import Response
 
 from shared_context_server.ui.page import PageRequest
+from shared_context_server.ui.session_cookie import read_cookie
 
 CREATED_PATH = "/keys/created"
 MAX_AGE_S = 60
@@ -28,11 +28,7 @@ def give(page: PageRequest, response: Response, key: str) -> None:
 
 def take(page: PageRequest) -> str | None:
     """Return the key that the browser was handed, for the person who made it; None without one."""
-    try:
-        morsel = SimpleCookie(page.request.headers.get("cookie", "")).get(_name(page))
-    except CookieError:
-        return None
-    key, _, signature = ("" if morsel is None else morsel.value).rpartition(".")
+    key, _, signature = (read_cookie(page.scope, _name(page)) or "").rpartition(".")
     is_own = hmac.compare_digest(signature.encode(errors="replace"), _sign(page, key).encode())
     return key if key and is_own else None
 

@@ -34,14 +34,7 @@ class SessionCookie:
 
     def read(self, scope: Scope) -> str | None:
         """Return the token in the request's cookie; None without one."""
-        header = head_of(scope).find_text(b"cookie")
-        if not header or self.name not in header:
-            return None
-        try:
-            morsel = SimpleCookie(header.replace(", ", "; ")).get(self.name)
-        except CookieError:
-            return None
-        return morsel.value if morsel is not None and morsel.value else None
+        return read_cookie(scope, self.name)
 
     def make_header(self, scope: Scope, root: str, issued: IssuedToken) -> RawHeader:
         """Return the header that sets the cookie for as long as its token is valid."""
@@ -82,6 +75,18 @@ class SessionCookie:
     def _sign(self, text: str) -> str:
         message = b"shared-context-server dashboard\0" + text.encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
+
+
+def read_cookie(scope: Scope, name: str) -> str | None:
+    """Return the value of a cookie of the request; None without one."""
+    header = head_of(scope).find_text(b"cookie")
+    if not header or name not in header:
+        return None
+    try:
+        morsel = SimpleCookie(header.replace(", ", "; ")).get(name)
+    except CookieError:
+        return None
+    return morsel.value if morsel is not None and morsel.value else None
 
 
 def require_same_origin(scope: Scope) -> None:
