@@ -72,7 +72,7 @@ async def test_an_unnamed_connection_takes_the_clients_name(identity: Identity) 
 
 
 async def test_a_clients_name_never_replaces_a_named_agent(identity: Identity) -> None:
-    _, bound_key = await identity.create_key("bound-1", [READ])
+    _, bound_key = await identity.keys.create("bound-1", [READ])
     issued = await authenticate(identity)
     for connection in (
         await connect(identity, API_KEY, agent_id="worker-7"),
@@ -105,7 +105,7 @@ async def test_an_invalid_agent_header_is_refused(
 
 
 async def test_a_bound_key_names_its_agent_and_refuses_others(identity: Identity) -> None:
-    _, key = await identity.create_key("bound-1", [READ])
+    _, key = await identity.keys.create("bound-1", [READ])
     own = await connect(identity, key)
     assert own.caller.agent_id == "bound-1"
     assert own.caller.permissions == {READ}
@@ -219,7 +219,7 @@ async def test_without_auth_everyone_is_who_they_say(tmp_path: Path) -> None:
         assert (await connect(identity, agent_id="worker-7")).caller.agent_id == "worker-7"
         assert (await connect(identity, "wrong-key")).caller == nobody.caller
         assert (await connect(identity, ADMIN_API_KEY)).caller.is_admin
-        _, key = await identity.create_key("bound-1", [READ])
+        _, key = await identity.keys.create("bound-1", [READ])
         assert (await connect(identity, key)).caller.agent_id == "bound-1"
         assert (await connect(identity, agent_id="a\nb")).refused is not None
 
@@ -244,7 +244,7 @@ async def test_without_auth_admin_takes_a_key_by_header_and_in_authenticate_agen
     settings = make_settings(tmp_path, auth_enabled=False)
     async with open_storage(settings) as store:
         identity = Identity(store, settings)
-        _, reader = await identity.create_key("bound-1", [READ])
+        _, reader = await identity.keys.create("bound-1", [READ])
         for key, permissions in (
             (None, (READ, WRITE)),
             ("wrong-key", (READ, WRITE)),

@@ -119,7 +119,7 @@ async def test_an_invalid_agent_id_gets_no_token(identity: Identity, agent_id: s
 
 
 async def test_a_bound_key_authenticates_its_agent_only(identity: Identity) -> None:
-    _, key = await identity.create_key("bound-1", [READ, WRITE])
+    _, key = await identity.keys.create("bound-1", [READ, WRITE])
     issued = await authenticate(identity, "bound-1", api_key=key)
     assert issued.permissions == (READ, WRITE)
     with pytest.raises(PermissionDenied) as raised:
@@ -166,7 +166,7 @@ async def test_a_handle_selects_its_identity_where_its_key_is_presented(
 
 async def test_a_handle_opens_nothing_without_its_key(identity: Identity) -> None:
     issued = await authenticate(identity, "sub-1")
-    _, bound_key = await identity.create_key("bound-1", ALL)
+    _, bound_key = await identity.keys.create("bound-1", ALL)
     admin = await authenticate(identity, api_key=ADMIN_API_KEY)
     for connection in (
         Connection(),
@@ -264,10 +264,10 @@ async def test_a_caller_is_current_until_the_credential_ends(
     caller = (await connect(identity, token=issued.token)).caller
     await identity.require_current(caller)
     await identity.revoke(caller, None)
-    key, secret = await identity.create_key("worker-7", ALL)
+    key, secret = await identity.keys.create("worker-7", ALL)
     bound = (await connect(identity, secret)).caller
     await identity.require_current(bound)
-    await identity.revoke_key(key.id)
+    await identity.keys.revoke(key.id)
     credential = await store.credentials.find(issued.credential_id)
     assert credential is not None
     past = datetime.now(UTC) - timedelta(seconds=1)
@@ -310,11 +310,11 @@ async def test_a_revoked_token_is_refused_in_every_process_within_a_second(
 async def test_a_revoked_keys_tokens_are_refused_in_every_process_within_a_second(
     identity: Identity, other: Identity
 ) -> None:
-    record, key = await identity.create_key("bound-1", [READ])
+    record, key = await identity.keys.create("bound-1", [READ])
     issued = await authenticate(identity, "bound-1", api_key=key)
     connection = await connect(identity, key)
     assert not await is_refused(other, issued.token)
-    assert await identity.revoke_key(record.id)
+    assert await identity.keys.revoke(record.id)
     assert await is_refused(identity, issued.token)
     assert isinstance((await connect(identity, key)).refused, Unauthenticated)
     with pytest.raises(Unauthenticated, match="No valid API key"):
@@ -326,10 +326,10 @@ async def test_a_new_key_and_its_tokens_are_good_in_every_process_at_once(
     identity: Identity, other: Identity
 ) -> None:
     await connect(other, API_KEY)  # it has asked the store just now
-    _, key = await identity.create_key("bound-1", [READ])
+    _, key = await identity.keys.create("bound-1", [READ])
     issued = await authenticate(identity, "bound-1", api_key=key)
     assert (await other.resolve(issued.token, Connection())).agent_id == "bound-1"
-    _, second_key = await identity.create_key("bound-2", [READ])
+    _, second_key = await identity.keys.create("bound-2", [READ])
     assert (await connect(other, second_key)).caller.agent_id == "bound-2"
     assert (await authenticate(other, "bound-2", api_key=second_key)).agent_id == "bound-2"
 
@@ -338,7 +338,7 @@ async def test_a_created_key_that_is_configured_too_stays_bound(
     identity: Identity, store: Store, tmp_path: Path
 ) -> None:
     """As in a shell whose SCS_API_KEY is meant for clients, where a server is started."""
-    _, key = await identity.create_key("bound-1", [READ])
+    _, key = await identity.keys.create("bound-1", [READ])
     started_there = Identity(store, make_settings(tmp_path, api_key=key))
     connection = await connect(started_there, key)
     assert connection.caller.agent_id == "bound-1"
@@ -377,10 +377,10 @@ async def test_a_caller_that_gives_up_does_not_hold_up_the_others(
 async def test_a_created_key_is_shown_once_and_kept_hashed(
     identity: Identity, store: Store
 ) -> None:
-    record, key = await identity.create_key("bound-1", [READ, WRITE])
+    record, key = await identity.keys.create("bound-1", [READ, WRITE])
     assert key.startswith("scs_")
     assert record.secret_hash == hash_key(key)
-    assert await identity.list_keys() == [record]
+    assert await identity.keys.list_all() == [record]
     [entry] = await store.audit.list_newest(AuditQuery(limit=10, event_type="key_created"))
     assert key not in repr((record, entry))
     assert entry.details == {
@@ -392,22 +392,22 @@ async def test_a_created_key_is_shown_once_and_kept_hashed(
 
 
 async def test_an_admin_key_may_read_and_write(identity: Identity) -> None:
-    record, _ = await identity.create_key("bound-1", [ADMIN])
+    record, _ = await identity.keys.create("bound-1", [ADMIN])
     assert record.permissions == set(ALL)
 
 
 async def test_a_key_needs_an_agent_and_a_permission(identity: Identity) -> None:
     with pytest.raises(InvalidArgument, match="permission"):
-        await identity.create_key("bound-1", [])
+        await identity.keys.create("bound-1", [])
     with pytest.raises(InvalidArgument, match="agent_id"):
-        await identity.create_key("bound\n1", [READ])
+        await identity.keys.create("bound\n1", [READ])
 
 
 async def test_keys_are_revoked_once(identity: Identity, store: Store) -> None:
-    record, _ = await identity.create_key("bound-1", [READ])
-    assert await identity.revoke_key(record.id)
-    assert not await identity.revoke_key(record.id)
-    assert not await identity.revoke_key("key_unknown")
+    record, _ = await identity.keys.create("bound-1", [READ])
+    assert await identity.keys.revoke(record.id)
+    assert not await identity.keys.revoke(record.id)
+    assert not await identity.keys.revoke("key_unknown")
     assert len(await store.audit.list_newest(AuditQuery(limit=10, event_type="key_revoked"))) == 1
 
 
@@ -425,9 +425,9 @@ async def test_configured_keys_stay_the_same_in_another_process(
 
 
 async def test_a_key_bound_to_a_type_is_of_that_type_and_no_other(identity: Identity) -> None:
-    record, key = await identity.create_key("bound-1", [READ, WRITE], agent_type="claude")
+    record, key = await identity.keys.create("bound-1", [READ, WRITE], agent_type="claude")
     assert record.agent_type == "claude"
-    assert [found.agent_type for found in await identity.list_keys()] == ["claude"]
+    assert [found.agent_type for found in await identity.keys.list_all()] == ["claude"]
     for claimed in (None, "claude"):
         assert (await connect(identity, key, agent_type=claimed)).caller.agent_type == "claude"
     refused = (await connect(identity, key, agent_type="gpt")).refused
@@ -438,7 +438,7 @@ async def test_a_key_bound_to_a_type_is_of_that_type_and_no_other(identity: Iden
 async def test_authenticating_by_a_bound_key_takes_its_type_and_refuses_others(
     identity: Identity,
 ) -> None:
-    _, key = await identity.create_key("bound-1", [READ], agent_type="claude")
+    _, key = await identity.keys.create("bound-1", [READ], agent_type="claude")
 
     async def issue(agent_type: str | None) -> IssuedToken:
         return await identity.authenticate(
@@ -491,12 +491,12 @@ async def test_revoking_one_token_ends_all_that_were_refreshed_from_one_another(
 
 
 async def test_revoking_a_key_ends_the_tokens_refreshed_from_its_tokens(identity: Identity) -> None:
-    record, key = await identity.create_key("bound-1", [READ])
+    record, key = await identity.keys.create("bound-1", [READ])
     first = await authenticate(identity, "bound-1", api_key=key)
     second = await identity.refresh(
         (await connect(identity, token=first.token)).caller, Connection()
     )
-    await identity.revoke_key(record.id)
+    await identity.keys.revoke(record.id)
     assert await is_refused(identity, second.token)
 
 
@@ -532,8 +532,8 @@ async def test_misleading_names_are_refused_by_name_wherever_they_are_claimed(
         assert refused.details["field"] == field
     for call, field in (
         (authenticate(identity, HIDDEN), "agent_id"),
-        (identity.create_key(HIDDEN, ALL), "agent_id"),
-        (identity.create_key("alice", ALL, agent_type=HIDDEN), "agent_type"),
+        (identity.keys.create(HIDDEN, ALL), "agent_id"),
+        (identity.keys.create("alice", ALL, agent_type=HIDDEN), "agent_type"),
     ):
         with pytest.raises(InvalidArgument) as raised:
             await call

@@ -28,7 +28,7 @@ HOUR = timedelta(hours=1)
 
 
 async def list_by_id(identity: Identity) -> dict[str, ApiKey]:
-    return {key.id: key for key in await identity.list_keys()}
+    return {key.id: key for key in await identity.keys.list_all()}
 
 
 # Expiry
@@ -36,7 +36,7 @@ async def list_by_id(identity: Identity) -> dict[str, ApiKey]:
 
 async def test_an_expired_key_and_its_tokens_are_refused_and_say_why(identity: Identity) -> None:
     ends_at = utc_now() + SOON
-    _, key = await identity.create_key("bob", [READ, WRITE], expires_at=ends_at)
+    _, key = await identity.keys.create("bob", [READ, WRITE], expires_at=ends_at)
     connection = await connect(identity, key)
     issued = await authenticate(identity, "bob", api_key=key)
     assert connection.refused is None
@@ -57,10 +57,10 @@ async def test_an_expired_key_and_its_tokens_are_refused_and_say_why(identity: I
 async def test_a_key_expires_within_the_time_that_is_allowed(identity: Identity) -> None:
     for wrong in (utc_now(), utc_now() - HOUR, utc_now() + timedelta(days=4000)):
         with pytest.raises(InvalidArgument) as caught:
-            await identity.create_key("bob", [READ], expires_at=wrong)
+            await identity.keys.create("bob", [READ], expires_at=wrong)
         assert caught.value.details["field"] == "expires_at"
     with pytest.raises(InvalidArgument, match="label"):
-        await identity.create_key("bob", [READ], label="x" * 201)
+        await identity.keys.create("bob", [READ], label="x" * 201)
 
 
 # Rotation
@@ -70,10 +70,10 @@ async def test_a_rotated_key_has_a_successor_and_stays_valid_for_a_while(
     identity: Identity,
 ) -> None:
     life = timedelta(days=90)
-    record, key = await identity.create_key(
+    record, key = await identity.keys.create(
         "bob", [READ], agent_type="coder", label="ci", expires_at=utc_now() + life
     )
-    new, new_key = await identity.rotate_key(record.id, overlap=HOUR)
+    new, new_key = await identity.keys.rotate(record.id, overlap=HOUR)
     assert (new.agent_id, new.agent_type, new.label) == ("bob", "coder", "ci")
     assert new.permissions == {READ}
     assert new.expires_at is not None
@@ -86,14 +86,14 @@ async def test_a_rotated_key_has_a_successor_and_stays_valid_for_a_while(
     assert old.expires_at - utc_now() <= HOUR
     assert old.describe_status(utc_now()) == "replaced"
     with pytest.raises(InvalidArgument, match=new.id):
-        await identity.rotate_key(record.id)
+        await identity.keys.rotate(record.id)
 
 
 async def test_without_overlap_the_old_key_ends_at_once_and_names_its_successor(
     identity: Identity,
 ) -> None:
-    record, key = await identity.create_key("bob", [READ])
-    new, new_key = await identity.rotate_key(record.id, overlap=timedelta())
+    record, key = await identity.keys.create("bob", [READ])
+    new, new_key = await identity.keys.rotate(record.id, overlap=timedelta())
     refused = (await connect(identity, key)).refused
     assert isinstance(refused, Unauthenticated)
     assert new.id in refused.message
@@ -101,15 +101,15 @@ async def test_without_overlap_the_old_key_ends_at_once_and_names_its_successor(
 
 
 async def test_only_a_valid_key_can_be_rotated(identity: Identity) -> None:
-    record, _ = await identity.create_key("bob", [READ])
-    await identity.revoke_key(record.id)
+    record, _ = await identity.keys.create("bob", [READ])
+    await identity.keys.revoke(record.id)
     for key_id in (record.id, "key_unknown"):
         with pytest.raises(InvalidArgument) as caught:
-            await identity.rotate_key(key_id)
+            await identity.keys.rotate(key_id)
         assert caught.value.details["field"] == "key_id"
-    other, _ = await identity.create_key("bob", [READ])
+    other, _ = await identity.keys.create("bob", [READ])
     with pytest.raises(InvalidArgument, match="overlap"):
-        await identity.rotate_key(other.id, overlap=-HOUR)
+        await identity.keys.rotate(other.id, overlap=-HOUR)
 
 
 # Patterns
@@ -118,7 +118,7 @@ async def test_only_a_valid_key_can_be_rotated(identity: Identity) -> None:
 async def test_a_key_for_a_pattern_is_for_every_agent_that_matches_and_no_other(
     identity: Identity,
 ) -> None:
-    _, key = await identity.create_key("team-*", [READ])
+    _, key = await identity.keys.create("team-*", [READ])
     for name in ("team-1", "team-"):
         assert (await connect(identity, key, agent_id=name)).caller.agent_id == name
         assert (await authenticate(identity, name, api_key=key)).agent_id == name
@@ -132,7 +132,7 @@ async def test_a_key_for_a_pattern_is_for_every_agent_that_matches_and_no_other(
 async def test_a_pattern_for_everybody_is_refused(identity: Identity) -> None:
     for pattern in ("*", "**", "* *"):
         with pytest.raises(InvalidArgument) as caught:
-            await identity.create_key(pattern, [READ])
+            await identity.keys.create(pattern, [READ])
         assert caught.value.details["field"] == "agent_id"
 
 
@@ -148,9 +148,9 @@ def test_only_the_star_is_special() -> None:
 async def test_the_last_use_of_a_key_is_recorded_by_key_and_by_token(
     identity: Identity, store: Store
 ) -> None:
-    by_key, key = await identity.create_key("bob", [READ])
-    by_token, other = await identity.create_key("carl", [READ])
-    unused, _ = await identity.create_key("dora", [READ])
+    by_key, key = await identity.keys.create("bob", [READ])
+    by_token, other = await identity.keys.create("carl", [READ])
+    unused, _ = await identity.keys.create("dora", [READ])
     issued = await authenticate(identity, "carl", api_key=other)
     for _ in range(2):  # the second answer comes from the cache
         await connect(identity, key)
@@ -224,7 +224,7 @@ async def test_bound_identity_refuses_the_shared_key_and_lets_the_admin_be_one_a
     assert (admin.caller.agent_id, ADMIN in admin.caller.permissions) == (DEFAULT_AGENT, True)
     another = await connect(bound, ADMIN_API_KEY, agent_id="alice")
     assert isinstance(another.refused, PermissionDenied)
-    _, key = await bound.create_key("alice", [READ])
+    _, key = await bound.keys.create("alice", [READ])
     assert (await connect(bound, key)).caller.agent_id == "alice"
     assert isinstance((await connect(bound, key, agent_id="bob")).refused, PermissionDenied)
 

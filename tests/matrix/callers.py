@@ -86,14 +86,14 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     await identity.revoke(await identity.resolve(revoked.token, Connection()), None)
     yield Somebody("revoked token", Kind.NOBODY, _bearer(revoked.token))
     yield Somebody("revoked token as argument", Kind.NOBODY, outsider, revoked.token)
-    record, key = await identity.create_key("mallory", [READ, WRITE])
+    record, key = await identity.keys.create("mallory", [READ, WRITE])
     of_revoked_key = await _issue(server, "mallory", key)
-    await identity.revoke_key(record.id)
+    await identity.keys.revoke(record.id)
     yield Somebody("revoked key", Kind.NOBODY, headers_of("mallory", api_key=key))
     yield Somebody("token of a revoked key", Kind.NOBODY, _bearer(of_revoked_key.token))
 
-    expired, of_expired = await identity.create_key("mallory", [READ, WRITE])
-    await identity.rotate_key(expired.id, overlap=timedelta())
+    expired, of_expired = await identity.keys.create("mallory", [READ, WRITE])
+    await identity.keys.rotate(expired.id, overlap=timedelta())
     yield Somebody("expired key", Kind.NOBODY, headers_of("mallory", api_key=of_expired))
 
     # A leaked handle, and credentials that disagree
@@ -101,14 +101,14 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
     assert handle is not None
     yield Somebody("leaked handle as bearer", Kind.NOBODY, _bearer(handle))
     yield Somebody("leaked handle alone", Kind.MISNAMED, {}, handle)
-    _, bound = await identity.create_key("mallory", [READ, WRITE])
+    _, bound = await identity.keys.create("mallory", [READ, WRITE])
     bound_headers = headers_of("mallory", api_key=bound)
     yield Somebody("leaked handle with another key", Kind.MISNAMED, bound_headers, handle)
     yield Somebody("leaked handle with the admin's key", Kind.MISNAMED, _admin(), handle)
     yield Somebody(
         "another's name with a bound key", Kind.MISNAMED, headers_of("alice", api_key=bound)
     )
-    _, of_team = await identity.create_key("mal*", [READ, WRITE])
+    _, of_team = await identity.keys.create("mal*", [READ, WRITE])
     of_another = headers_of("alice", api_key=of_team)
     yield Somebody("another's name with a key for a pattern", Kind.MISNAMED, of_another)
     matching = headers_of("mallory", api_key=of_team)
@@ -128,7 +128,7 @@ async def make_callers(server: Server) -> AsyncIterator[Somebody]:
         (Kind.READER, "reader", READ),
         (Kind.WRITER, "writer", WRITE),
     ):
-        _, limited = await identity.create_key(name, [permission], agent_type="coder")
+        _, limited = await identity.keys.create(name, [permission], agent_type="coder")
         yield Somebody(name, kind, headers_of(name, api_key=limited))
     narrow = await _issue(server, "reader", requested=[READ])
     yield Somebody("token that asked to read only", Kind.READER, _bearer(narrow.token))

@@ -90,7 +90,7 @@ async def test_what_waits_by_a_credential_ends_with_it_in_every_process(
         session_id = await make_session(server)
         async with open_identity(server) as identity:
             expires_at = utc_now() + LIFE if end == "key expired" else None
-            record, key = await identity.create_key("bob", READ_WRITE, expires_at=expires_at)
+            record, key = await identity.keys.create("bob", READ_WRITE, expires_at=expires_at)
             headers = {"X-API-Key": key}
             if end == "token revoked":
                 connection = await identity.authenticate_headers(
@@ -115,9 +115,9 @@ async def test_what_waits_by_a_credential_ends_with_it_in_every_process(
                     caller = await identity.resolve(issued.token, connection)
                     await identity.revoke(caller, None)
                 elif end == "key revoked":
-                    assert await identity.revoke_key(record.id)
+                    assert await identity.keys.revoke(record.id)
                 elif end == "key rotated":
-                    await identity.rotate_key(record.id, overlap=timedelta())
+                    await identity.keys.rotate(record.id, overlap=timedelta())
                 *calls, events, told = await asyncio.gather(*waits)
     for call in calls:
         assert json.loads(call)["code"] == "UNAUTHENTICATED"

@@ -22,7 +22,9 @@ async def make_key(
     permissions: Collection[Permission],
     agent_type: str | None = None,
 ) -> str:
-    _, key = await server.services.identity.create_key(agent_id, permissions, agent_type=agent_type)
+    _, key = await server.services.identity.keys.create(
+        agent_id, permissions, agent_type=agent_type
+    )
     return key
 
 

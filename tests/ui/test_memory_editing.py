@@ -160,7 +160,7 @@ async def test_who_may_not_write_is_offered_no_form(
     edit = entry.replace("entry", "edit")
     form = await open_form(person, edit)
     token = await read_csrf(person)
-    _, key = await server.services.identity.create_key("reader", [Permission.READ])
+    _, key = await server.services.identity.keys.create("reader", [Permission.READ])
     async with browser_of(server) as reader:
         await sign_in(reader, key)
         own = await read_csrf(reader)

@@ -115,7 +115,7 @@ async def test_a_key_is_shown_once_works_and_is_revoked_after_a_preview(
     loaded_again = await overseer.get(where)
     assert key[1] not in loaded_again.text
     assert "was shown once" in text_of(loaded_again)
-    assert len(await server.services.identity.list_keys()) == 1
+    assert len(await server.services.identity.keys.list_all()) == 1
     listed = await overseer.get("/ui/keys")
     assert key[1] not in listed.text
     key_id = re.search(r"key_id=(key_\w+)", listed.text)
@@ -148,7 +148,7 @@ async def test_a_key_is_rotated_after_a_preview_and_both_work_meanwhile(
     fields = {"agent_id": "builder-1", "agent_type": "", "permissions": "read"}
     created = await create(overseer, **fields, expires_in_days="30")
     old = re.search(r'data-copy="(scs_[^"]+)"', created.text)
-    [record] = await server.services.identity.list_keys()
+    [record] = await server.services.identity.keys.list_all()
     path = f"/ui/keys/rotate?key_id={record.id}"
     preview = text_of(await overseer.get(path))
     refused = await submit(person, "/ui/keys/rotate", key_id=record.id, overlap_hours="1")
@@ -181,7 +181,7 @@ async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(
     created = await create(overseer, **fields, expires_in_days="30")
     key = re.search(r'data-copy="(scs_[^"]+)"', created.text)
     assert key is not None
-    [record] = await server.services.identity.list_keys()
+    [record] = await server.services.identity.keys.list_all()
     assert record.expires_at is not None
     assert record.expires_at - record.created_at > timedelta(days=29)
     page = text_of(await overseer.get("/ui/keys"))
@@ -190,7 +190,7 @@ async def test_the_page_says_when_a_key_expires_was_used_and_what_replaced_it(
     async with client_of(server, X_API_Key=key[1], X_Agent_ID="team-1") as builder:
         await call(builder, "list_sessions")
     assert "never" not in text_of(await overseer.get("/ui/keys"))
-    successor, _ = await server.services.identity.rotate_key(record.id, overlap=timedelta())
+    successor, _ = await server.services.identity.keys.rotate(record.id, overlap=timedelta())
     assert f"replaced by {successor.id}" in text_of(await overseer.get("/ui/keys"))
     wrong = await submit(overseer, "/ui/keys", **fields, expires_in_days="1000000")
     assert wrong.status_code == 400

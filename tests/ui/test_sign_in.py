@@ -115,7 +115,7 @@ async def test_a_wrong_key_is_said_so_and_counts_for_the_limit(tmp_path: Path) -
 async def test_a_bound_key_signs_in_as_its_agent_only(
     server: Server, visitor: httpx.AsyncClient
 ) -> None:
-    _, key = await server.services.identity.create_key("builder", ["read"])
+    _, key = await server.services.identity.keys.create("builder", ["read"])
 
     other = await visitor.post("/ui/login", data={"api_key": key, "agent_id": "somebody"})
     await sign_in(visitor, key)

@@ -1,14 +1,13 @@
-"""Authenticates credentials, and issues and revokes tokens and keys."""
+"""Authenticates credentials, and issues and revokes tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from cachetools import LRUCache
-from pydantic import JsonValue
 
 from shared_context_server import policy
 from shared_context_server.auth.connection import (
@@ -17,13 +16,10 @@ from shared_context_server.auth.connection import (
     KeyGrant,
     connect_by_key,
 )
+from shared_context_server.auth.created_keys import CreatedKeys, list_names
 from shared_context_server.auth.key_cache import KeyCache, KeySnapshot
 from shared_context_server.auth.key_lives import (
-    DEFAULT_OVERLAP,
-    MAX_KEY_LIFE,
     KeyUses,
-    make_record,
-    require_replaceable,
 )
 from shared_context_server.auth.keys import (
     AUTH_DISABLED,
@@ -48,7 +44,6 @@ from shared_context_server.errors import (
     Unauthenticated,
 )
 from shared_context_server.models import (
-    ApiKey,
     AuditEntry,
     Caller,
     Credential,
@@ -130,6 +125,7 @@ class Identity:
         always = () if settings.auth_enabled else (AUTH_DISABLED,)
         self._configured = configured_keys(settings, secret, previous)
         self._keys = KeyCache(store, self._configured, always)
+        self.keys = CreatedKeys(store, self.names, self._keys)
         self.uses = KeyUses(store)
         self._last_seen: KeySnapshot | None = None
 
@@ -343,90 +339,6 @@ class Identity:
         await self._keys.get(max_age_s=0)
         return credential_id
 
-    # Keys
-
-    async def create_key(
-        self,
-        agent_id: str,
-        permissions: Iterable[Permission],
-        *,
-        agent_type: str | None = None,
-        expires_at: datetime | None = None,
-        label: str | None = None,
-        by: Caller | None = None,
-    ) -> tuple[ApiKey, str]:
-        """Create a key that is bound to the agent, and to the type unless that is None. Return its
-        record and the key itself, which is not stored.
-
-        `agent_id` with a * is a pattern: the key is for all agents that match. `permissions` are the
-        most that the key allows; admin includes read and write. `by`: who creates it; None for a
-        command on the server's machine. Raises InvalidArgument.
-        """
-        record, key = await make_record(
-            self.names,
-            agent_id,
-            permissions,
-            agent_type=agent_type,
-            expires_at=expires_at,
-            label=label,
-        )
-        audit = _audit_of_key("key_created", agent_id, _describe_key(record), by)
-        await self._store.credentials.add_key(record, audit)
-        await self._keys.get(max_age_s=0)
-        return record, key
-
-    async def rotate_key(
-        self,
-        key_id: str,
-        *,
-        overlap: timedelta = DEFAULT_OVERLAP,
-        expires_at: datetime | None = None,
-        by: Caller | None = None,
-    ) -> tuple[ApiKey, str]:
-        """Replace a created key by a new one for the same agents, type and permissions. Return the new
-        record and the new key.
-
-        The old key and its tokens are valid for `overlap` longer; 0 ends them at once. The new key
-        expires at `expires_at`; None: it lives as long as the old one was meant to live. `by`: as in
-        create_key. Raises InvalidArgument.
-        """
-        keys = {key.id: key for key in await self._store.credentials.list_keys()}
-        old = require_replaceable(keys.get(key_id))
-        if not timedelta() <= overlap <= MAX_KEY_LIFE:
-            raise InvalidArgument("overlap: must be 0 to ten years.", field="overlap")
-        now = utc_now()
-        if expires_at is None and old.expires_at is not None:
-            expires_at = now + (old.expires_at - old.created_at)
-        record, key = await make_record(
-            self.names,
-            old.agent_id,
-            old.permissions,
-            agent_type=old.agent_type,
-            expires_at=expires_at,
-            label=old.label,
-        )
-        details: JsonObject = {"replaces": old.id, "overlap_s": int(overlap.total_seconds())}
-        audit = _audit_of_key("key_rotated", old.agent_id, _describe_key(record) | details, by)
-        if not await self._store.credentials.replace_key(key_id, record, now + overlap, audit):
-            raise InvalidArgument("This key was rotated or revoked meanwhile.", field="key_id")
-        await self._keys.get(max_age_s=0)
-        return record, key
-
-    async def list_keys(self) -> list[ApiKey]:
-        """All created keys with the revoked ones, the oldest first."""
-        return await self._store.credentials.list_keys()
-
-    async def revoke_key(self, key_id: str, *, by: Caller | None = None) -> bool:
-        """Revoke a created key and all its tokens. Return False if there is no such active key. `by`:
-        as in create_key."""
-        keys = {key.id: key for key in await self._store.credentials.list_keys()}
-        if key_id not in keys:
-            return False
-        audit = _audit_of_key("key_revoked", keys[key_id].agent_id, {"key_id": key_id}, by)
-        is_revoked = await self._store.credentials.revoke_key(key_id, utc_now(), audit)
-        await self._keys.get(max_age_s=0)
-        return is_revoked
-
     # Headers
 
     async def _authenticate(self, headers: IdentityHeaders, snapshot: KeySnapshot) -> Connection:
@@ -532,7 +444,7 @@ class Identity:
             "credential_id": credential.id,
             "key_id": credential.key_id,
             "agent_type": credential.agent_type,
-            "permissions": _list_names(credential.permissions),
+            "permissions": list_names(credential.permissions),
         }
         acting = replace(identity, instance=connection.caller.instance)
         await self._store.credentials.add(
@@ -566,28 +478,6 @@ class Identity:
 
 def _trim(value: str | None) -> str | None:
     return value.strip() or None if value else None
-
-
-def _audit_of_key(
-    event_type: str, agent_id: str, details: JsonObject, by: Caller | None
-) -> AuditEntry:
-    """Return the entry of who did it; for a command, of the agent that the key belongs to."""
-    if by is None:
-        return AuditEntry(event_type, agent_id, details=details)
-    return AuditEntry.by(by, event_type, details={**details, "of_agent_id": agent_id})
-
-
-def _describe_key(key: ApiKey) -> JsonObject:
-    return {
-        "key_id": key.id,
-        "permissions": _list_names(key.permissions),
-        "agent_type": key.agent_type,
-        "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
-    }
-
-
-def _list_names(permissions: frozenset[Permission]) -> list[JsonValue]:
-    return [p.value for p in Permission if p in permissions]
 
 
 def _key_ids(connection: Connection) -> tuple[str, ...]:

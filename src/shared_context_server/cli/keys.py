@@ -76,7 +76,7 @@ async def create(
     ceiling = parse_permissions(permissions)
     expiry = _read_expiry(expires_in, expires_at)
     async with _open_identity(options, may_create=True) as identity:
-        record, key = await identity.create_key(
+        record, key = await identity.keys.create(
             agent_id, ceiling, agent_type=agent_type, expires_at=expiry, label=label
         )
         _print_key(record, key, as_json=as_json)
@@ -104,7 +104,7 @@ async def rotate(
     kept = _read_duration(overlap, "--overlap")
     async with _open_identity(options) as identity:
         await _require_active(identity, key_id)
-        record, key = await identity.rotate_key(key_id, overlap=kept, expires_at=expiry)
+        record, key = await identity.keys.rotate(key_id, overlap=kept, expires_at=expiry)
         until = "ended" if not kept else f"stays valid for {overlap}, unless it expires before"
         print(f"{key_id}: {until}", file=sys.stderr)
         _print_key(record, key, as_json=as_json)
@@ -142,7 +142,7 @@ async def list_(
 ) -> None:
     """List the created keys with their expiry and last use, which is recorded once a minute."""
     async with _open_identity(options) as identity:
-        keys = [_describe(key) for key in await identity.list_keys()]
+        keys = [_describe(key) for key in await identity.keys.list_all()]
     if as_json:
         print_json({"keys": keys})
         return
@@ -157,13 +157,13 @@ async def revoke(
     """Revoke a key and its tokens, in every process within a second."""
     async with _open_identity(options) as identity:
         await _require_active(identity, key_id, may_be_expired=True)
-        await identity.revoke_key(key_id)  # False if somebody else has just revoked it
+        await identity.keys.revoke(key_id)  # False if somebody else has just revoked it
     print(f"Revoked {key_id}.")
 
 
 async def _require_active(identity: Identity, key_id: str, *, may_be_expired: bool = False) -> None:
     """Raise CommandFailed if there is no such key, or it has ended."""
-    key = {one.id: one for one in await identity.list_keys()}.get(key_id)
+    key = {one.id: one for one in await identity.keys.list_all()}.get(key_id)
     if key is None:
         raise CommandFailed(
             f"There is no key {show_name(key_id)}.",

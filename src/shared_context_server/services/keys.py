@@ -31,7 +31,7 @@ async def list_keys(services: Services, caller: Caller) -> list[ListedKey]:
     settings are not among them."""
     policy.require_permission(caller, Permission.ADMIN)
     await services.identity.uses.flush()
-    keys = await services.identity.list_keys()
+    keys = await services.identity.keys.list_all()
     now = utc_now()
     uses = await services.store.credentials.measure_keys(now=now)
     keys.sort(key=lambda key: (key.revoked_at is None, key.created_at), reverse=True)
@@ -57,7 +57,7 @@ async def create_key(
 ) -> tuple[ApiKey, str]:
     """Create a key for an agent, or for all that match a pattern; return its record and the key itself, which is not stored."""
     policy.require_permission(caller, Permission.ADMIN)
-    return await services.identity.create_key(
+    return await services.identity.keys.create(
         agent_id, permissions, agent_type=agent_type, expires_at=expires_at, by=caller
     )
 
@@ -69,13 +69,13 @@ async def rotate_key(
     and the key itself, which is not stored. The old key is valid for `overlap` longer. Raises
     InvalidArgument."""
     policy.require_permission(caller, Permission.ADMIN)
-    return await services.identity.rotate_key(key_id, overlap=overlap, by=caller)
+    return await services.identity.keys.rotate(key_id, overlap=overlap, by=caller)
 
 
 async def revoke_key(services: Services, caller: Caller, key_id: str) -> None:
     """Revoke a created key and all its tokens. Raises InvalidArgument if there is no such active key."""
     policy.require_permission(caller, Permission.ADMIN)
-    if not await services.identity.revoke_key(key_id, by=caller):
+    if not await services.identity.keys.revoke(key_id, by=caller):
         raise _unknown(key_id)
 
 

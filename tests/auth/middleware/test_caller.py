@@ -124,7 +124,7 @@ async def test_other_refusals_have_their_own_status(
     headers = {"X-API-Key": API_KEY, "X-Agent-ID": "x" * 129}
     body = assert_error(await client.get("/any", headers=headers), 400, "INVALID_ARGUMENT")
     assert body["details"] == {"field": "X-Agent-ID"}
-    _, key = await identity.create_key("bound-1", [READ])
+    _, key = await identity.keys.create("bound-1", [READ])
     response = await client.get("/any", headers={"X-API-Key": key, "X-Agent-ID": "another"})
     assert_error(response, 403, "PERMISSION_DENIED")
     assert "www-authenticate" not in response.headers
