@@ -495,9 +495,7 @@ async def list_both(
         now=model.now,
         guard=None,
     )
-    assert [entry.address.key for entry in listed.items] == model.keys.list_all(
-        prefix, after, limit
-    )
+    assert [entry.address.key for entry in listed.items] == model.list_keys(prefix, after, limit)
 
 
 MEMORY_STEPS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
