@@ -19,6 +19,7 @@ VALUES: dict[str, str] = {
     "sqlite_synchronous": "FULL",
     "search_index": "false",
     "search_index_dir": "/srv/search",
+    "search_process": "false",
     "semantic_model": "/srv/model",
     "postgres_listen_url": "postgresql://there/db",
     "api_key": "a-key-of-some-length",

@@ -32,6 +32,7 @@ from shared_context_server.services.indexer import Indexer, open_indexer
 from shared_context_server.services.mentions import CATCH_UP_INTERVAL_S, Mentions
 from shared_context_server.services.presence import FLUSH_INTERVAL_S, Presence
 from shared_context_server.services.quotas import Quotas
+from shared_context_server.services.search_process import SearchProcess
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.services.vector_indexer import VectorIndexer
@@ -86,12 +87,18 @@ async def open_parts(
         candidates = Candidates(folder)
         stack.callback(candidates.close)
         stack.callback(vectors.close)
+        search_process = None
+        may_start = has_own_process and not settings.is_in_memory
+        if may_start and settings.search_process and settings.workers == 1:
+            search_process = SearchProcess(settings, expected)
+            stack.push_async_callback(search_process.aclose)
         services = Services(
-            settings=settings,
             store=store,
-            identity=identity,
             candidates=candidates,
             vectors=vectors,
+            search_process=search_process,
+            settings=settings,
+            identity=identity,
             presence=Presence(store, bus),
             clock=stack.enter_context(
                 ClockReader(settings.clock_prefix, owner=settings.clock_owner)
@@ -112,9 +119,7 @@ async def open_parts(
             await clock_alignment.align()
         await stack.enter_async_context(run_every(ALIGN_INTERVAL_S, clock_alignment.align))
         if folder is not None:
-            helper = None
-            if has_own_process and not settings.is_in_memory:
-                helper = IndexProcess(settings, expected)
+            helper = IndexProcess(settings, expected) if may_start else None
             await stack.enter_async_context(open_indexer(Indexer(store, folder, helper=helper)))
         if vectors.is_on:
             await stack.enter_async_context(open_indexer(VectorIndexer(store, vectors)))

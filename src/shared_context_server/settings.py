@@ -127,6 +127,11 @@ class Settings(LimitSettings):
         default=None,
         description="Local directory of the search index; default: search-index in DATA_DIR.",
     )
+    search_process: bool = Field(
+        default=True,
+        description="Search in a process of its own while much is searched, so that other calls do "
+        "not wait for searches; not with WORKERS.",
+    )
     semantic_model: str | None = Field(
         default=None,
         min_length=1,

@@ -13,6 +13,7 @@ from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.mentions import Mentions
 from shared_context_server.services.presence import Presence
 from shared_context_server.services.quotas import Quotas
+from shared_context_server.services.search_process import SearchProcess
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
 from shared_context_server.services.vectors import Vectors
@@ -21,14 +22,22 @@ from shared_context_server.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class SearchServices:
+    """The parts that a search needs. `search_process`: does searches in place of this process; None if
+    there is no such process."""
+
+    store: Store
+    candidates: Candidates
+    vectors: Vectors
+    search_process: SearchProcess | None
+
+
+@dataclass(frozen=True, slots=True)
+class Services(SearchServices):
     """The parts of one running server that services need. Made by the composition root."""
 
     settings: Settings
-    store: Store
     identity: Identity
-    candidates: Candidates
-    vectors: Vectors
     presence: Presence
     clock: ClockReader
     sensors: SensorReader

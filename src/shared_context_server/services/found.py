@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Iterable
 from shared_context_server import policy
 from shared_context_server.errors import Conflict, MemoryNotFound, SessionNotFound
 from shared_context_server.models import Caller, MemoryAddress, MemoryEntry, Message
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices
 from shared_context_server.services.memory import get_memory
 from shared_context_server.services.search_request import SearchRequest
 
 
 async def read_messages(
-    services: Services, caller: Caller, ids: Iterable[int]
+    services: SearchServices, caller: Caller, ids: Iterable[int]
 ) -> AsyncGenerator[list[Message]]:
     """Yield the messages in pages, in the order of the ids."""
     left = list(dict.fromkeys(ids))
@@ -25,7 +25,10 @@ async def read_messages(
 
 
 async def read_entries(
-    services: Services, caller: Caller, session_id: str | None, addresses: Iterable[MemoryAddress]
+    services: SearchServices,
+    caller: Caller,
+    session_id: str | None,
+    addresses: Iterable[MemoryAddress],
 ) -> AsyncGenerator[MemoryEntry]:
     """Yield the memory entries; of this session only, unless it is None."""
     for address in dict.fromkeys(addresses):

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from io import FileIO
 from typing import NoReturn
 
-from pydantic import SecretStr
-
 from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
+from shared_context_server.services.child_settings import read_settings, write_settings
 from shared_context_server.services.indexer import Indexer
 from shared_context_server.services.pacing import Pacer
 from shared_context_server.settings import Settings
@@ -150,17 +149,14 @@ class _Request:
     is_hurried: bool
 
     def write(self) -> bytes:
-        # It serves no callers, and needs no keys.
-        keys = {name for name, value in self.settings if isinstance(value, SecretStr)}
-        settings = self.settings.model_dump(mode="json", exclude=keys)
+        settings = write_settings(self.settings)
         return json.dumps([settings, self.expected, self.is_hurried]).encode() + b"\n"
 
     @classmethod
     def read(cls, line: bytes) -> _Request:
         settings, expected, is_hurried = json.loads(line)
-        settings |= _SMALL_STORE
         return cls(
-            Settings.model_validate(settings),
+            read_settings(settings, **_SMALL_STORE),
             None if expected is None else (expected[0], expected[1]),
             is_hurried,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from shared_context_server.models import Caller, MemoryAddress, MemoryEntry, Message, SessionSummary
 from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import Scope
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices
 from shared_context_server.services.found import is_wanted_message, read_entries, read_messages
 from shared_context_server.services.indexed_documents import memory_text
 from shared_context_server.services.memory_search import is_wanted
@@ -40,7 +40,7 @@ class Nearest:
 
 
 async def find_nearest(
-    services: Services,
+    services: SearchServices,
     caller: Caller,
     request: SearchRequest,
     summary: SessionSummary | None,
@@ -105,7 +105,7 @@ def _to_hit(entry: MemoryEntry, score: float) -> MemoryHit:
 
 
 async def _has_news(
-    services: Services,
+    services: SearchServices,
     caller: Caller,
     request: SearchRequest,
     summary: SessionSummary | None,

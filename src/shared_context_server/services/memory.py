@@ -33,7 +33,7 @@ from shared_context_server.models import (
     Permission,
     Session,
 )
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices, Services
 from shared_context_server.services.fingerprint import fingerprint
 from shared_context_server.services.json_rules import (
     JSON_DEPTH,
@@ -157,7 +157,9 @@ def _refuse_growth(
     return checked
 
 
-async def get_memory(services: Services, caller: Caller, address: MemoryAddress) -> MemoryEntry:
+async def get_memory(
+    services: SearchServices, caller: Caller, address: MemoryAddress
+) -> MemoryEntry:
     """Return the entry. Raises MemoryNotFound, and Conflict if its value cannot be read."""
     policy.require_permission(caller, Permission.READ)
     entry = await services.store.memory.get(
@@ -170,7 +172,7 @@ async def get_memory(services: Services, caller: Caller, address: MemoryAddress)
 
 
 async def list_memory(
-    services: Services,
+    services: SearchServices,
     caller: Caller,
     *,
     session_id: str | None,

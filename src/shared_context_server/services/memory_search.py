@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from shared_context_server.errors import Conflict, MemoryNotFound, SessionNotFound
 from shared_context_server.models import Caller, MemoryEntry, MemoryScope
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices
 from shared_context_server.services.indexed_documents import join_texts, memory_text
 from shared_context_server.services.memory import get_memory, list_memory
 from shared_context_server.services.previews import Preview, preview_in_steps
@@ -33,7 +33,7 @@ class MemoryMatches:
 
 
 async def search_memory(
-    services: Services, caller: Caller, query: Query, request: SearchRequest, ends_at: float
+    services: SearchServices, caller: Caller, query: Query, request: SearchRequest, ends_at: float
 ) -> MemoryMatches:
     """Return the caller's own and the shared entries that match: of the request's session, or of no
     session and of all that the caller may see. `sender` and the times of the request are compared
@@ -57,7 +57,7 @@ async def search_memory(
 
 
 async def _list_entries(
-    services: Services, caller: Caller, session_id: str | None
+    services: SearchServices, caller: Caller, session_id: str | None
 ) -> AsyncIterator[MemoryListing]:
     async for place in _list_places(services, caller, session_id):
         for scope in MemoryScope:
@@ -85,7 +85,7 @@ async def _list_entries(
 
 
 async def _list_places(
-    services: Services, caller: Caller, session_id: str | None
+    services: SearchServices, caller: Caller, session_id: str | None
 ) -> AsyncIterator[str | None]:
     yield session_id
     if session_id is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -30,7 +30,7 @@ from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices
 from shared_context_server.services.found import read_entries, read_messages
 from shared_context_server.services.late_imports import SEARCH, import_late
 from shared_context_server.services.meaning import find_nearest
@@ -43,6 +43,7 @@ from shared_context_server.services.scoring import (
     Query,
     rarity,
 )
+from shared_context_server.services.search_answer import SearchAnswer, SearchHit
 from shared_context_server.services.search_request import (
     SearchMode,
     SearchRequest,
@@ -88,40 +89,25 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A match. `shortened`: the answer is full, so the message comes without metadata and
-    recipients, and with its preview in place of the content. `highlights`: where the matches stand
-    in `match_preview`."""
-
-    message: Message
-    score: float
-    match_preview: str
-    highlights: list[tuple[int, int]]
-    shortened: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
-    """The result of a search. `scanned`: the number of visible messages and entries that it
-    covers. `exhaustive`: these are all. `next_cursor`: None if
-    there is nothing after this page."""
-
-    hits: list[SearchHit]
-    memory: list[MemoryHit]
-    next_cursor: str | None
-    scanned: int
-    exhaustive: bool
-    search_time_ms: float
-
-
 async def search_context(
-    services: Services, caller: Caller, request: SearchRequest
+    services: SearchServices, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
     """Return one page of the matches in the order asked for, newer ones first among equals. While
     the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
-    started = time.monotonic()
     services.vectors.require(request.mode)
+    process = services.search_process
+    if process is None or request.mode is not SearchMode.FUZZY:
+        return await _search(services, caller, request)
+    started = time.monotonic()
+    answer = await process.search(caller, request)
+    if answer is not None:
+        return replace(answer, search_time_ms=_milliseconds_since(started))
+    with process.count_time():
+        return await _search(services, caller, request)
+
+
+async def _search(services: SearchServices, caller: Caller, request: SearchRequest) -> SearchAnswer:
+    started = time.monotonic()
     ranking = Ranking(request.sort, request.limit, request.cursor, request.mode)
     await import_late(SEARCH)
     query = _check_query(request.query)
@@ -147,8 +133,12 @@ async def search_context(
         next_cursor=next_cursor,
         scanned=search.scanned,
         exhaustive=search.exhaustive,
-        search_time_ms=round((time.monotonic() - started) * 1000, 3),
+        search_time_ms=_milliseconds_since(started),
     )
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 3)
 
 
 async def _find_by_words(search: Search, summary: SessionSummary | None) -> None:
@@ -220,7 +210,7 @@ def _check_query(text: str) -> Query:
 
 
 async def _authorize(
-    services: Services, caller: Caller, session_id: str | None
+    services: SearchServices, caller: Caller, session_id: str | None
 ) -> SessionSummary | None:
     """Return the session as the caller sees it. Raises SessionNotFound and PermissionDenied."""
     if session_id is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from shared_context_server.models import Caller, MemoryAddress, Message
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices
 from shared_context_server.services.found import is_wanted_message
 from shared_context_server.services.indexed_documents import join_texts
 from shared_context_server.services.ranking import Candidate, Ranking
@@ -23,7 +23,7 @@ class Search:
     `windows`: the parts of texts that are nearest in meaning; `hits`: what matches in the messages of
     `best`, which the previews show."""
 
-    services: Services
+    services: SearchServices
     caller: Caller
     query: Query
     request: SearchRequest

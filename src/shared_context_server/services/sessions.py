@@ -23,7 +23,7 @@ from shared_context_server.models import (
     SessionStatus,
     SessionSummary,
 )
-from shared_context_server.services.context import Services
+from shared_context_server.services.context import SearchServices, Services
 from shared_context_server.services.paging import (
     decode_moment,
     encode_cursor,
@@ -92,7 +92,7 @@ def _measure_growth(new: NewSession) -> Growth:
 
 
 async def list_sessions(
-    services: Services,
+    services: SearchServices,
     caller: Caller,
     *,
     status: SessionStatus | None,
@@ -115,7 +115,7 @@ async def list_sessions(
     return SessionList(page.items, next_cursor)
 
 
-async def list_session_ids(services: Services, caller: Caller) -> AsyncIterator[str]:
+async def list_session_ids(services: SearchServices, caller: Caller) -> AsyncIterator[str]:
     """Yield the ids of all sessions that the caller may see, newest first."""
     cursor: str | None = None
     while True:
