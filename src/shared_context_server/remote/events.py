@@ -41,6 +41,10 @@ class LogSetBack(Exception):
     """The store was set back to an earlier state, so ids may be used again for other messages."""
 
 
+class _CredentialEnded(Exception):
+    """The credential of the stream has ended. A new connection asks for the present one."""
+
+
 class EventStream:
     """The events of one session, or of all that the caller sees.
 
@@ -77,6 +81,8 @@ class EventStream:
             try:
                 yield from self._follow_once(deadline)
                 reason = "the server has ended the stream"
+            except _CredentialEnded:
+                reason = ""  # the next connection has a newer one, or is refused for good
             except (OSError, http.client.HTTPException) as exc:
                 reason = str(exc) or type(exc).__name__
             except CallError as exc:
@@ -85,7 +91,7 @@ class EventStream:
                 reason = str(exc)
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if not self._has_noted:
+            if reason and not self._has_noted:
                 self._note(
                     f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
                 )
@@ -102,6 +108,8 @@ class EventStream:
             with response:
                 yield StreamEvent("opened", 0, {})
                 for event in _read_events(response, sock, deadline):
+                    if event.kind == "credential_ended":
+                        raise _CredentialEnded
                     if self._has_noted:
                         self._note(f"{self._access.url} answers again.")
                     self._has_noted, self._pause_s = False, FIRST_PAUSE_S
