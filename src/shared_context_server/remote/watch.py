@@ -193,23 +193,24 @@ class Watch:
                     return answer
                 if not answer.get("retryable"):
                     raise CallError(400, str(answer.get("error")), str(answer.get("code")))
-                reason = str(answer.get("error"))
+                reason = self._name(str(answer.get("error")))
             except CallError as exc:
                 if 400 <= exc.status < 500 and exc.status != 429:
                     raise
-                reason = str(exc)
+                reason = self._name(str(exc))
             except OSError as exc:
                 reason = str(exc)
             if self._is_over():
                 raise Ended(exits.TIMED_OUT, reason)
             if not has_noted:
-                self._note(
-                    f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
-                )
+                self._note(f"{reason} Trying again until it answers.")
                 has_noted = True
             time.sleep(pause_s if self._deadline is None else min(pause_s, self._left()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._refresh()
+
+    def _name(self, reason: str) -> str:
+        return f"{self._access.url}: {reason.rstrip('.')}."
 
     def _left(self) -> float:
         assert self._deadline is not None

@@ -12,7 +12,7 @@ from shared_context_server.cli.failures import CommandFailed
 from shared_context_server.cli.hub.calls import Answer, Call, make_failure
 from shared_context_server.remote import exits
 from shared_context_server.remote.access import Access, AccessError
-from shared_context_server.remote.calls import CallError, call_tools, get_json
+from shared_context_server.remote.calls import CallError, Unreachable, call_tools, get_json
 from shared_context_server.remote.events import EventStream, StreamEvent
 
 T = TypeVar("T")
@@ -66,13 +66,9 @@ class HttpHub:
                 raise self._make_failure(exc, exc.code) from exc
             hint = _OLD_HINT if exc.status == _MISSING else _TRANSPORT_HINT
             raise CommandFailed(f"{self.place}: {exc}", hint) from exc
-        except OSError as exc:
-            place = self.place
+        except Unreachable as exc:
             self._refresh()  # for the next call: it may be back on another port
-            raise CommandFailed(
-                f"The server at {place} cannot be reached: {exc.strerror or exc}.",
-                "Start it with `scs serve`, or name another with --url or --data-dir.",
-            ) from exc
+            raise CommandFailed(exc.text, exc.advice) from exc
 
     @contextmanager
     def follow(

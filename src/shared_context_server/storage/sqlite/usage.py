@@ -25,7 +25,7 @@ def recount_sqlite(settings: Settings, *, mends: bool) -> list[Miscount]:
             if mends and found:
                 _mend(connection, found)
     except sqlite3.Error as exc:
-        raise ConfigurationError(f"The counters of {path} cannot be compared: {exc}.") from exc
+        raise ConfigurationError(f"The database {path} cannot be read: {exc}.") from exc
     return found
 
 
