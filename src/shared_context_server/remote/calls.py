@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared_context_server.remote.access import Access
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+AGENT_FIELD = "X-Agent-ID"  # of errors about who the caller says to be
 _CHUNK_BYTES = 65_536
 _OK = 200
 
@@ -34,6 +35,13 @@ class CallError(Exception):
         self.status = status
         self.code = code
         self.field = field
+
+    @property
+    def advice(self) -> str:
+        """What to do on the command line, behind a space; "" if the message says it."""
+        if self.field == AGENT_FIELD:
+            return " Name an agent that the key is for with --agent-id, or SCS_AGENT_ID."
+        return ""
 
 
 class Unreachable(OSError):

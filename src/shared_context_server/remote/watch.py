@@ -95,7 +95,9 @@ class Watch:
             told = (
                 f" The key is that of {source}." if exc.code == "UNAUTHENTICATED" and source else ""
             )
-            raise Ended(_EXIT_CODES.get(exc.code, exits.FAILED), f"{exc}{told}") from exc
+            raise Ended(
+                _EXIT_CODES.get(exc.code, exits.FAILED), f"{exc}{told}{exc.advice}"
+            ) from exc
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
