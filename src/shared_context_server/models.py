@@ -465,6 +465,7 @@ class EventKind(StrEnum):
     AGENT_JOINED = "agent_joined"
     AGENT_LEFT = "agent_left"
     LOG_SET_BACK = "log_set_back"
+    CREDENTIAL_ENDED = "credential_ended"  # of one stream, so it is never stored or published
 
 
 @dataclass(frozen=True, slots=True)

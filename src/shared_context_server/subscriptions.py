@@ -291,9 +291,12 @@ class SubscriptionHandlers:
         notifying = asyncio.create_task(self._notify(resources, subscription, notify))
         notifying.add_done_callback(lambda _: handler.close())
         try:
-            return await handler(context, params)
+            closed = await handler(context, params)
         finally:
             notifying.cancel()
+        if notifying.done() and not notifying.cancelled() and (ended := notifying.result()):
+            raise _to_mcp_error(ended)
+        return closed
 
     def _take_slot(self, caller: Caller) -> ExitStack:
         """Take a slot for one stream, to be closed with it. Raises the protocol's error."""
@@ -321,7 +324,7 @@ class SubscriptionHandlers:
             held = stack.pop_all()
         by_caller[caller] = resources
         notifying = asyncio.create_task(
-            self._notify(resources, subscription, connection.send_resource_updated)
+            self._notify_session(resources, subscription, connection.send_resource_updated)
         )
 
         def forget(_task: asyncio.Task[None]) -> None:
@@ -341,14 +344,30 @@ class SubscriptionHandlers:
             resources.remove(params.uri)
         return EmptyResult()
 
-    async def _notify(
+    async def _notify_session(
         self,
         resources: SubscribedResources,
         subscription: Subscription,
         notify: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Notify until the server stops, the storage fails or the credential ends. Clients that
-        come back read again."""
+        """Notify a legacy session. It cannot be told that its subscriptions end with the credential,
+        so all resources are notified a last time: reading them says it."""
+        if await self._notify(resources, subscription, notify) is None:
+            return
+        try:
+            for uri in resources.uris:
+                await notify(uri)
+        except Exception:  # noqa: BLE001 - a task of its own: the log is where it surfaces
+            _log.exception("a subscription failed")
+
+    async def _notify(
+        self,
+        resources: SubscribedResources,
+        subscription: Subscription,
+        notify: Callable[[str], Awaitable[None]],
+    ) -> Unauthenticated | None:
+        """Notify until the server stops, the storage fails or the credential ends: the last is
+        returned. Clients that come back read again."""
         follow = Follow(self._services, resources.caller, subscription, begins_with_look=False)
         try:
             async for news in follow:
@@ -356,10 +375,13 @@ class SubscriptionHandlers:
                 await follow.require_current()
                 for uri in changed:
                     await notify(uri)
-        except (Unavailable, Unauthenticated) as exc:
+        except Unauthenticated as exc:
+            return exc
+        except Unavailable as exc:
             _log.debug("a subscription ends", reason=exc.message)
         except Exception:  # noqa: BLE001 - a task of its own: the log is where it surfaces
             _log.exception("a subscription failed")
+        return None
 
     async def _identify(self, context: Context) -> Caller:
         """Return the caller, who has to be allowed to read."""

@@ -22,7 +22,7 @@ from shared_context_server.settings import Settings, load_settings
 from shared_context_server.storage import migrate_storage, open_storage
 from tests.cli.conftest import Serve, make_env
 from tests.cli.programs import Answer, Program, open_terminal
-from tests.storage.builders import make_audit
+from tests.storage.builders import add_session, make_audit
 
 GONE_PID = 2**22 + 1  # above the largest that the kernel gives out by default
 DATABASE = "shared_context.db"
@@ -65,7 +65,7 @@ def test_nothing_is_wrong_with_a_sound_data_dir_and_nothing_is_changed(
     assert find(answer, "warn") == find(answer, "fail") == []
     assert {subject for subject, _, _ in find(answer, "ok")} == {
         *("settings", "exposure", "keys", "data dir", "disk", "schema", "database"),
-        *("search index", "audit log", "server", "processes", "clock"),
+        *("counters", "search index", "audit log", "server", "processes", "clock"),
     }
     assert answer.code in (0, 6)  # 6 on a machine whose clock nothing synchronizes
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
@@ -237,13 +237,34 @@ def test_a_changed_audit_log_is_found(doctor: Callable[..., Answer], tmp_path: P
     assert "scs audit verify" in hint
 
 
+def test_wrong_counters_are_named_and_repaired_only_when_asked(
+    doctor: Callable[..., Answer], tmp_path: Path
+) -> None:
+    async def add() -> None:
+        async with open_storage(load_settings(data_dir=tmp_path / "data")) as store:
+            await add_session(store, "s")
+
+    asyncio.run(add())
+    with closing(sqlite3.connect(tmp_path / "data" / DATABASE)) as connection, connection:
+        connection.execute("UPDATE usage SET sessions = 3, bytes = bytes - 1")
+    for _ in range(2):
+        answer = doctor("--json")
+        [(subject, text, hint)] = find(answer, "warn")
+        assert (subject, answer.code) == ("counters", 6)
+        assert "agent alice in session s: sessions 2 too many, bytes 1 too few" in text
+        assert "scs doctor --repair" in hint
+    repaired = {subject: text for subject, text, _ in find(doctor("--json", "--repair"), "ok")}
+    assert "were set right: agent alice in session s" in repaired["counters"]
+    assert find(doctor("--json"), "warn") == []
+
+
 def test_a_database_that_is_gone_is_not_taken_for_one_that_was_never_there(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path)
-    [found] = check_database(settings, is_thorough=False, has_server=False)
+    [found] = check_database(settings, is_thorough=False, repairs=False, has_server=False)
     assert (found.level, "the first start makes it" in found.text) == ("ok", True)
     folder = IndexFolder(settings.search_index_parent, settings.storage_url)
     assert folder.lock()
     folder.make_current(folder.make_generation())
     folder.unlock()
-    [found] = check_database(settings, is_thorough=False, has_server=False)
+    [found] = check_database(settings, is_thorough=False, repairs=False, has_server=False)
     assert (found.level, "any more" in found.text) == ("warn", True)

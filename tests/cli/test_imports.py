@@ -101,6 +101,7 @@ def list_imported(program: str, arguments: list[str], env: dict[str, str], cwd: 
         ("tail --help", set()),
         ("memory set --help", set()),
         ("top --help", set()),
+        ("demo --help", {"pydantic"}),
         ("migrate", STORAGE),
     ],
 )
@@ -109,6 +110,18 @@ def test_a_command_imports_of_what_is_heavy_only_what_it_uses(
 ) -> None:
     imported = list_imported(PROGRAM, command.split(), env, tmp_path)
     assert imported & HEAVY == used
+
+
+def test_a_misspelt_command_imports_no_other(env: dict[str, str], tmp_path: Path) -> None:
+    program = PROGRAM.replace("assert not exc.code", "assert exc.code == 2")
+    assert list_imported(program, ["sesions"], env, tmp_path) & HEAVY == set()
+
+
+def test_the_completion_of_all_commands_imports_no_server(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    imported = list_imported(PROGRAM, ["completion", "bash"], env, tmp_path)
+    assert imported & {"fastmcp", "mcp", "shared_context_server.server"} == set()
 
 
 def test_a_command_that_talks_to_a_server_imports_nothing_of_it(

@@ -166,7 +166,12 @@ def test_nothing_is_imported_of_a_damaged_dump(scs: Run, source: Path, tmp_path:
         answer = scs("import", name)
         assert answer.returncode == 1
         assert says in answer.stderr
+        assert "Nothing was imported." in answer.stderr
         assert "Traceback" not in answer.stderr
+        checked = scs("verify", name)
+        assert checked.returncode == 1
+        assert says in checked.stderr
+        assert "imported" not in checked.stderr
     assert not (tmp_path / "data").exists()
 
 

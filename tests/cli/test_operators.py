@@ -75,6 +75,20 @@ def test_a_created_key_opens_the_running_server_for_its_agent_only(serve: Serve,
         assert other.json()["code"] == "PERMISSION_DENIED"
 
 
+def test_who_uses_the_key_of_a_pattern_is_told_to_name_the_agent(serve: Serve, scs: Run) -> None:
+    with serve() as server:
+        created = scs("keys", "create", "--agent-id", "team-*")
+        assert "SCS_AGENT_ID, --as, or X-Agent-ID" in created.stderr
+        key = {"SCS_API_KEY": created.stdout.strip(), "SCS_URL": server.url}
+        refused = scs("sessions", **key)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert "for agents whose ids match 'team-*'. Name an agent" in refused.stderr
+        assert "--as" in refused.stderr
+        for command in (("hook", "--verbose"), ("wait", "nope", "--timeout", "9")):
+            assert "that the key is for with --agent-id" in scs(*command, **key).stderr
+        assert scs("sessions", "--as", "team-a", **key).returncode == 0
+
+
 def test_a_revoked_key_is_refused_within_a_second(serve: Serve, scs: Run) -> None:
     with serve() as server:
         created = scs("keys", "create", "--agent-id", "ci")

@@ -56,7 +56,7 @@ def verify(settings: Settings) -> int | None:
 
 
 def ask_doctor(settings: Settings) -> tuple[str, str]:
-    *_, found = check_database(settings, is_thorough=False, has_server=False)
+    *_, found = check_database(settings, is_thorough=False, repairs=False, has_server=False)
     return found.level, found.text
 
 

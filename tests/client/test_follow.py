@@ -183,6 +183,29 @@ async def test_a_stream_renews_its_token(relay: Relay) -> None:
         assert await read(client.session(session_id).follow(0), 1) == [1]
 
 
+@pytest.mark.parametrize("has_key", [True, False])
+async def test_a_token_that_ends_under_a_stream_is_renewed_or_raised(
+    relay: Relay, has_key: bool
+) -> None:
+    async with make_client(relay.url) as client:
+        session_id = await create_session(client)
+        await add(client, session_id, 1)
+        token = (await client.authenticate()).token
+        follower = client if has_key else make_client(relay.url, api_key=None, token=token)
+        async with follower, aclosing(follower.session(session_id).follow(0)) as messages:
+            assert await read(messages, 1) == [1]
+            opened = len(relay.lines("/events"))
+            async with make_client(relay.url) as other:
+                await other.revoke_token(auth_token=token)
+                await add(other, session_id, 1)
+                if has_key:
+                    assert await read(messages, 1) == [2]
+                else:
+                    with pytest.raises(Unauthenticated):
+                        await read(messages, 1)
+                assert len(relay.lines("/events")) == opened + has_key
+
+
 async def test_a_credential_that_is_refused_ends_it(server_url: str) -> None:
     async with make_client(server_url, api_key="not-a-key-of-this-server") as client:
         with pytest.raises(Unauthenticated):

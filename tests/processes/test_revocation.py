@@ -122,4 +122,6 @@ async def test_what_waits_by_a_credential_ends_with_it_in_every_process(
     for call in calls:
         assert json.loads(call)["code"] == "UNAUTHENTICATED"
     assert "event: message" not in events
+    assert "event: credential_ended" in events
     assert "ResourceUpdated" not in told
+    assert "UNAUTHENTICATED" in told

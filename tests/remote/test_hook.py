@@ -143,7 +143,7 @@ def test_a_hook_waits_no_longer_than_it_was_told(hub: Hub) -> None:
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        (["--url", "http://127.0.0.1:1"], "refused"),
+        (["--url", "http://127.0.0.1:1"], "No server answers at http://127.0.0.1:1. Start it"),
         (["--url", "ftp://nowhere"], "http://"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_timeout(
         finally:
             server.process.send_signal(signal.SIGCONT)
     assert answer.returncode == 0
-    assert "took too long" in answer.stderr or "timed out" in answer.stderr
+    assert "did not answer in time" in answer.stderr
 
 
 def test_a_wrong_key_is_a_failure(hub: Hub) -> None:

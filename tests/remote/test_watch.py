@@ -132,6 +132,7 @@ def test_a_revoked_key_ends_it(hub: Hub) -> None:
         code, rest, err = lines.end()
     assert (code, rest) == (exits.REFUSED, [])
     assert "not valid" in err
+    assert "Trying again" not in err
 
 
 @pytest.mark.parametrize(

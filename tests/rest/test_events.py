@@ -381,7 +381,11 @@ async def test_a_revoked_token_ends_its_stream(
     ):
         await call(alice, "revoke_token", auth_token=granted["token"])
         await add(alice, session_id, "secret")
-        assert "secret" not in (await response.aread()).decode()
+        lines = (await response.aread()).decode().split("\n")
+    assert [line for line in lines if line and not line.startswith(":")] == [
+        "event: credential_ended",
+        f'data: {{"session_id":"{session_id}"}}',
+    ]
 
 
 async def test_streams_end_when_the_server_stops(server: Server, url: str) -> None:

@@ -152,9 +152,9 @@ def test_a_dump_that_is_cut_off_is_refused_anywhere(dump: bytes) -> None:
 def test_a_dump_that_is_cut_off_tells_how_far_it_came(dump: bytes) -> None:
     lines = dump.splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if b'"message"' in line)
-    with pytest.raises(DumpDamaged, match=rf"cut off.*{place + 1} records.* message id=2"):
+    with pytest.raises(DumpDamaged, match=rf"cut off.*{place + 1} records .*message id=2\)"):
         check(b"".join(lines[: place + 2]))
-    with pytest.raises(DumpDamaged, match=rf"line {place + 2} has no end.*message id=1\b"):
+    with pytest.raises(DumpDamaged, match=rf"line {place + 2} has no end.*message id=1\)"):
         check(b"".join(lines[: place + 2])[:-1])
 
 
@@ -350,8 +350,14 @@ def test_a_change_that_the_other_checks_miss_is_placed_between_two_values_of_the
         altered = lines[:]
         altered[place] = altered[place].replace(b'"content":"hello"', b'"content":"hullo"')
         assert altered[place] != lines[place]
-        with pytest.raises(DumpDamaged, match=says):
+        with pytest.raises(DumpDamaged, match=says) as damaged:
             check(b"".join(altered))
+        proved = re.findall(r"The (\d+) records .* before are as they were", str(damaged.value))
+        assert proved == ([] if place == 5 else ["1000"])
+    with pytest.raises(DumpDamaged, match=r"the first 1000 records .* are as they were"):
+        check(b"".join(lines[:1500]))
+    with pytest.raises(DumpDamaged, match=r"no footer. The 1000 records .* are as they were"):
+        check(b"".join(lines[:1002]))
     records = [line for line in lines[1:-2] if b'"record":"chain"' not in line]
     records[2400] = records[2400].replace(b'"content":"hello"', b'"content":"hullo"')
     footer = json.loads(lines[-2])

@@ -13,6 +13,7 @@ import mcp_types
 import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 
@@ -286,17 +287,43 @@ async def test_who_goes_frees_the_subscription(
     await until(lambda: server.services.bus.subscriber_count == 0)
 
 
-async def test_a_revoked_token_is_told_nothing_more(
-    subscribe: Subscribe, server: Server, url: str, alice: RestSurface
+async def test_a_listen_stream_ends_with_its_token_and_says_so(
+    url: str, alice: RestSurface
 ) -> None:
     session_id = await new_session(alice)
-    granted = await alice.call("authenticate_agent", agent_id="bob", api_key=API_KEY)
-    bearer = {"Authorization": f"Bearer {granted['token']}"}
-    async with subscribe(url, bearer, f"session://{session_id}"):
-        await until(lambda: server.services.bus.subscriber_count == 1)
-        await alice.call("revoke_token", auth_token=granted["token"])
+    granted, bearer = await authenticate_bob(alice)
+    async with (
+        connect(url, bearer, MODERN) as client,
+        client.listen(resource_subscriptions=[f"session://{session_id}"]) as stream,
+    ):
+        await alice.call("revoke_token", auth_token=granted)
         await alice.call("add_message", session_id=session_id, content="secret")
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(SubscriptionLost) as lost:
+                await anext(stream)
+    assert isinstance(lost.value.__cause__, MCPError)
+    assert lost.value.__cause__.error.data["code"] == "UNAUTHENTICATED"
+
+
+async def test_a_legacy_subscriber_reads_that_the_token_has_ended(
+    server: Server, url: str, alice: RestSurface
+) -> None:
+    session_id = await new_session(alice)
+    granted, bearer = await authenticate_bob(alice)
+    uri = f"session://{session_id}"
+    async with subscribe_legacy(url, bearer, uri) as bob:
+        await alice.call("add_message", session_id=session_id, content="hello")
+        await bob.hear(uri)  # there is a stream
+        await alice.call("revoke_token", auth_token=granted)
+        server.services.bus.wake_all()
+        await bob.hear(uri)
         await until(lambda: server.services.bus.subscriber_count == 0)
+
+
+async def authenticate_bob(alice: RestSurface) -> tuple[str, dict[str, str]]:
+    """A token of bob's, and the headers with it."""
+    granted = await alice.call("authenticate_agent", agent_id="bob", api_key=API_KEY)
+    return granted["token"], {"Authorization": f"Bearer {granted['token']}"}
 
 
 async def test_what_always_changes_is_left_out_of_a_listen_stream(url: str) -> None:

@@ -270,8 +270,12 @@ async def test_a_stream_takes_one_of_the_callers_slots_and_ends_with_the_sign_in
     path = f"/ui/events/sessions/{session_id}"
     async with follow(server, person, path) as stream:
         assert stream.status == 200
-        assert server.services.slots._count == 1
-        await submit(person, "/ui/logout")
+        async with follow(server, person, "/ui/events/fleet") as fleet:
+            assert server.services.slots._count == 2
+            await submit(person, "/ui/logout")
+            server.services.bus.wake_all()
+            for ended in (await stream.next(), await fleet.next()):
+                assert (ended.event, ended.data) == ("ended", "Signed out")
         async with follow(server, person, path) as refused:
             assert refused.status == 401
     assert server.services.slots._count == 0

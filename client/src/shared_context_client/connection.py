@@ -47,6 +47,10 @@ NO_CREDENTIAL = (
 LEAST_ANSWER_S = 0.5  # the least that the last attempt gets, however near the deadline is
 
 
+class CredentialEnded(Exception):
+    """An event stream has ended, since the credential that opened it is not valid any more."""
+
+
 class Connection:
     """The connection pool to one server. For the tasks of one loop."""
 
@@ -157,7 +161,9 @@ class Connection:
     ) -> AsyncIterator[httpx.Response]:
         """Open a session's event stream after this event; one attempt. Network failures, also while
         the stream is open, are raised as ServerUnavailable, answers as in `post`. A stream more
-        than the pool has connections for is refused, because other calls would wait for ever."""
+        than the pool has connections for is refused, because other calls would wait for ever. Who
+        reads raises CredentialEnded in the block where the stream says so: it becomes ServerUnavailable if
+        there is a newer credential, else Unauthenticated."""
         if self._streams >= self.limits.max_connections - 1:
             raise SharedContextError(
                 f"{self._streams} streams are open; the pool has only {self.limits.max_connections}"
@@ -198,6 +204,12 @@ class Connection:
                 yield response
             finally:
                 await self._requests.end(response)
+        except CredentialEnded as exc:
+            if await self._credentials.renew_refused(credentials, self._trade):
+                raise ServerUnavailable(
+                    "The token of the stream has ended, and was renewed.", retry_after_s=0
+                ) from exc
+            raise Unauthenticated("The credential is not valid any more.") from exc
         except httpx.RequestError as exc:
             raise self._note_failure(exc) from exc
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from shared_context_client._generated.errors import CursorLost, SessionNotFound
 from shared_context_client._generated.results import MessageItem
 from shared_context_client._generated.tools import AsyncTools
-from shared_context_client.connection import Connection
+from shared_context_client.connection import Connection, CredentialEnded
 from shared_context_client.errors import ServerUnavailable, SharedContextError, UnexpectedAnswer
 from shared_context_client.event_stream import EventStreamParser, ServerEvent
 
@@ -121,6 +121,8 @@ class Follower:
                                 f"The session {self._session_id!r} was deleted.",
                                 details={"session_id": self._session_id},
                             )
+                        elif event.type == "credential_ended":
+                            raise CredentialEnded
                         elif event.type == "log_set_back":
                             raise CursorLost(
                                 "The server's store was set back to an earlier state.",

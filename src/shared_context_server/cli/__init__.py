@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cyclopts import (
     CycloptsError,
     MissingArgumentError,
     Parameter,
+    UnknownCommandError,
     UnusedCliTokensError,
 )
 
@@ -18,7 +20,7 @@ from shared_context_server import __version__
 from shared_context_server.cli.failures import CommandFailed, find_exit_code
 from shared_context_server.cli.help_texts import EXAMPLES, EXIT_CODES, end_of_help, find_group
 from shared_context_server.cli.standard_streams import find_output_failure, prepare_streams
-from shared_context_server.display import show_line, show_name, show_printable
+from shared_context_server.display import show_line, show_name, show_printable, show_quoted
 from shared_context_server.environment import detach_libraries
 from shared_context_server.errors import (
     ConfigurationError,
@@ -146,6 +148,8 @@ def _describe(exc: CycloptsError) -> str:
     if isinstance(exc, UnusedCliTokensError) and exc.unused_tokens:
         words = " ".join(map(show_name, exc.unused_tokens))
         return f"{words}: the command takes no such argument."
+    if isinstance(exc, UnknownCommandError) and exc.app is app and exc.unused_tokens:
+        return _describe_unknown(exc.unused_tokens[0])
     argument = exc.argument
     if (
         isinstance(exc, MissingArgumentError)
@@ -156,3 +160,11 @@ def _describe(exc: CycloptsError) -> str:
     ):
         return f"{argument.name.lstrip('-').upper()} is missing."
     return str(exc)
+
+
+def _describe_unknown(word: str) -> str:
+    """A command that does not exist. The text of the library imports all commands, to list them."""
+    said = f"Unknown command {show_quoted(word)}."
+    if similar := get_close_matches(word, COMMANDS, n=1):
+        return f"{said} Did you mean {show_quoted(similar[0])}?"
+    return f"{said} Available commands: {', '.join(COMMANDS)}."

@@ -37,6 +37,9 @@ def doctor(
     full: Annotated[
         bool, Parameter(negative="", help="Compare each index with its table too; takes longer.")
     ] = False,
+    repair: Annotated[
+        bool, Parameter(negative="", help="Count anew what quotas compare with, if it is wrong.")
+    ] = False,
     quiet: Annotated[
         bool, Parameter(name=["--quiet", "-q"], negative="", help="Only what is not ok.")
     ] = False,
@@ -44,11 +47,11 @@ def doctor(
 ) -> int:
     """Check settings, keys, data, disk, servers and clock, and say of each problem what to do.
 
-    Works with and without a running server, and changes nothing. Exit codes: 0 all is well; 6
+    Works with and without a running server, and changes nothing without --repair. Exit codes: 0 all is well; 6
     warnings only; 1 something has failed.
     """
     findings = []
-    for finding in _check_all(options, is_thorough=full):
+    for finding in _check_all(options, is_thorough=full, repairs=repair):
         findings.append(finding)
         if not as_json and not (quiet and finding.level is Level.OK):
             _print(finding)
@@ -59,7 +62,7 @@ def doctor(
     return {Level.OK: exits.DONE, Level.WARN: exits.WARNED, Level.FAIL: exits.FAILED}[level]
 
 
-def _check_all(options: StorageOptions, *, is_thorough: bool) -> Findings:
+def _check_all(options: StorageOptions, *, is_thorough: bool, repairs: bool) -> Findings:
     try:
         sources = read_sources(EnvironmentOwner.SERVER)
         settings = make_settings(sources, options.overrides())
@@ -73,7 +76,9 @@ def _check_all(options: StorageOptions, *, is_thorough: bool) -> Findings:
     yield from check_keys(settings)
     yield from check_data_dir(settings)
     yield from check_disk(settings)
-    yield from check_database(settings, is_thorough=is_thorough, has_server=has_server)
+    yield from check_database(
+        settings, is_thorough=is_thorough, repairs=repairs, has_server=has_server
+    )
     yield from check_server(settings)
     yield from check_processes(settings)
     yield from check_system_time()

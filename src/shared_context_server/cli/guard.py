@@ -68,7 +68,7 @@ def guard(
         _note(f"{exc} The staged files were not checked.")
         return exits.DONE
     except CallError as exc:
-        _note(str(exc))
+        _note(f"{exc}{exc.advice}")
         return exits.SESSION_GONE if exc.code in _GONE_CODES else exits.REFUSED
     for one in held:
         print(_show(one))

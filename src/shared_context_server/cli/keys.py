@@ -223,6 +223,9 @@ def _print_key(record: ApiKey, key: str, *, as_json: bool) -> None:
     life = "" if record.expires_at is None else f", until {record.expires_at:%F %R} UTC"
     permissions = ",".join(p for p in Permission if p in record.permissions)
     print(f"{record.id}: for {agents}{of_type}, {permissions}{life}", file=sys.stderr)
+    if record.is_pattern:
+        told = "Who uses it has to say which agent they are: SCS_AGENT_ID, --as, or X-Agent-ID over HTTP."
+        print(told, file=sys.stderr)
     print(key)
 
 

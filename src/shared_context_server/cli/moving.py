@@ -4,7 +4,8 @@ another store."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,13 @@ from shared_context_server.cli.progress import ProgressBar
 from shared_context_server.cli.show.values import print_json
 from shared_context_server.display import show_name
 from shared_context_server.errors import ConfigurationError, CopyError
-from shared_context_server.services.dumps import DumpSource, write_dump
+from shared_context_server.services.dumps import DumpDamaged, DumpSource, write_dump
 from shared_context_server.services.moving import Moved, Source, copy_store, move
-from shared_context_server.services.signatures import read_private_key, read_public_key
+from shared_context_server.services.signatures import (
+    SignatureWrong,
+    read_private_key,
+    read_public_key,
+)
 from shared_context_server.settings import Settings
 from shared_context_server.storage import open_copier
 from shared_context_server.storage.transfer.lines import Tally
@@ -98,12 +103,26 @@ async def import_(
     expected = None if public_key is None else read_public_key(public_key)
     with open_input(file) as dump, ProgressBar() as bar:
         source = DumpSource(dump, expected)
-        source.check(bar)
-        moved = None if dry_run else await _move(source, options, bar)
+        with _telling("Nothing was imported."):
+            source.check(bar)
+        with _telling(
+            "The file has changed since it was checked. The database may have the records before: repeat the "
+            "import with a whole file."
+        ):
+            moved = None if dry_run else await _move(source, options, bar)
     if moved is None:
         _print_counts(source.counts, as_json=as_json)
     else:
         _report(moved, as_json=as_json)
+
+
+@contextmanager
+def _telling(outcome: str) -> Iterator[None]:
+    """Add to the error of a damaged file what that means for the database."""
+    try:
+        yield
+    except (DumpDamaged, SignatureWrong) as exc:
+        raise CopyError(f"{exc} {outcome}") from exc
 
 
 async def _import_older(

@@ -45,7 +45,9 @@ def probe(url: str, path: str, timeout_s: float = TIMEOUT_S) -> Probe:
             body = answer.read()
     except http.client.HTTPException as exc:
         return Probe(False, True, f"no answer ({exc})")
-    except (OSError, UnicodeError) as exc:
+    except OSError as exc:
+        return Probe(False, False, f"no answer: {exc.strerror or exc}")
+    except UnicodeError as exc:
         return Probe(False, False, f"no answer ({exc})")
     if answer.status != HTTPStatus.OK:
         return Probe(False, True, f"{answer.status} {answer.reason}{_find_reason(body)}")

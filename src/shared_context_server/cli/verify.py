@@ -12,9 +12,8 @@ from shared_context_server.cli.progress import ProgressBar
 from shared_context_server.cli.show.values import note, print_json
 from shared_context_server.errors import CopyError
 from shared_context_server.remote import exits
-from shared_context_server.services.dumps import DumpSource, is_dump, open_lines
+from shared_context_server.services.dumps import DumpSource, is_dump
 from shared_context_server.services.exported_logs import check_log
-from shared_context_server.services.line_chain import MAX_LINE_BYTES
 from shared_context_server.services.signatures import read_public_key
 
 if TYPE_CHECKING:  # see services.signatures
@@ -63,9 +62,7 @@ def verify(
 
 def _check(content: BinaryIO, expected: Ed25519PublicKey | None) -> dict[str, Any]:
     """Return what the file is. Raises CopyError, which says what is wrong and where."""
-    with open_lines(content) as lines:
-        is_of_all = is_dump(lines.readline(MAX_LINE_BYTES))
-    if not is_of_all:
+    if not is_dump(content):
         return check_log(content, expected)
     source = DumpSource(content, expected)
     with ProgressBar() as bar:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shared_context_server.remote.access import Access
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+AGENT_FIELD = "X-Agent-ID"  # of errors about who the caller says to be
 _CHUNK_BYTES = 65_536
 _OK = 200
 
@@ -34,6 +35,34 @@ class CallError(Exception):
         self.status = status
         self.code = code
         self.field = field
+
+    @property
+    def advice(self) -> str:
+        """What to do on the command line, behind a space; "" if the message says it."""
+        if self.field == AGENT_FIELD:
+            return " Name an agent that the key is for with --agent-id, or SCS_AGENT_ID."
+        return ""
+
+
+class Unreachable(OSError):
+    """The server could not be asked. `text` says what happened, and `advice` what to do."""
+
+    def __init__(self, text: str, advice: str) -> None:
+        super().__init__(f"{text} {advice}")
+        self.text = text
+        self.advice = advice
+
+
+def make_unreachable(url: str, exc: OSError) -> Unreachable:
+    """Return a failure of the network in words, for whoever runs a command."""
+    if isinstance(exc, Unreachable):
+        return exc
+    if isinstance(exc, TimeoutError):
+        return Unreachable(f"The server at {url} did not answer in time.", "See its log.")
+    text = f"The server at {url} cannot be reached: {exc.strerror or exc}."
+    if isinstance(exc, ConnectionRefusedError):
+        text = f"No server answers at {url}."
+    return Unreachable(text, "Start it with `scs serve`, or name another with --url or --data-dir.")
 
 
 def read_error(status: int, body: bytes) -> CallError:
@@ -70,7 +99,7 @@ def call_tools(
     """Call tools in one batch, in order. Return their results; `success` says which have failed.
 
     `deadline` is a time of time.monotonic(). Raises CallError if the server refuses the request,
-    OSError if it cannot be reached in time, ValueError for a URL that is none.
+    Unreachable if it cannot be reached in time, ValueError for a URL that is none.
     """
     batch = {"calls": [{"tool": tool, "arguments": arguments} for tool, arguments in calls]}
     status, body = _request(access, "/mcp/batch", json.dumps(batch).encode(), deadline)
@@ -95,6 +124,13 @@ def get_json(access: Access, path: str, deadline: float) -> dict[str, Any]:
 
 def _request(access: Access, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes]:
     """Send a POST with this body, or a GET. Return the status and the answer's body."""
+    try:
+        return _exchange(access, path, body, deadline)
+    except OSError as exc:
+        raise make_unreachable(access.url, exc) from exc
+
+
+def _exchange(access: Access, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes]:
     is_tls, host, port, name, prefix = split_url(access.url)
     headers = {"Host": name, **access.headers}
     if body is not None:

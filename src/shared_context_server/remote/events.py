@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from shared_context_server.remote.access import Access
-from shared_context_server.remote.calls import CallError, read_error, split_url
+from shared_context_server.remote.calls import CallError, make_unreachable, read_error, split_url
 
 SILENCE_S = 45.0  # the server sends a sign of life every 15 s
 CONNECT_S = 10.0
@@ -39,6 +39,10 @@ class StreamEvent(NamedTuple):
 
 class LogSetBack(Exception):
     """The store was set back to an earlier state, so ids may be used again for other messages."""
+
+
+class _CredentialEnded(Exception):
+    """The credential of the stream has ended. A new connection asks for the present one."""
 
 
 class EventStream:
@@ -76,23 +80,28 @@ class EventStream:
         while deadline is None or time.monotonic() < deadline:
             try:
                 yield from self._follow_once(deadline)
-                reason = "the server has ended the stream"
-            except (OSError, http.client.HTTPException) as exc:
-                reason = str(exc) or type(exc).__name__
+                reason = self._name("the server has ended the stream")
+            except _CredentialEnded:
+                reason = ""  # the next connection has a newer one, or is refused for good
+            except OSError as exc:
+                reason = str(make_unreachable(self._access.url, exc))
+            except http.client.HTTPException as exc:
+                reason = self._name(str(exc) or type(exc).__name__)
             except CallError as exc:
                 if exc.status in _REFUSALS:
                     raise
-                reason = str(exc)
+                reason = self._name(str(exc))
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if not self._has_noted:
-                self._note(
-                    f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
-                )
+            if reason and not self._has_noted:
+                self._note(f"{reason} Trying again until it answers.")
                 self._has_noted = True
             pause_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts
             self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
             time.sleep(pause_s if deadline is None else min(pause_s, _left(deadline)))
+
+    def _name(self, reason: str) -> str:
+        return f"{self._access.url}: {reason.rstrip('.')}."
 
     def _follow_once(self, deadline: float | None) -> Iterator[StreamEvent]:
         self._access = self._find_access()
@@ -102,6 +111,8 @@ class EventStream:
             with response:
                 yield StreamEvent("opened", 0, {})
                 for event in _read_events(response, sock, deadline):
+                    if event.kind == "credential_ended":
+                        raise _CredentialEnded
                     if self._has_noted:
                         self._note(f"{self._access.url} answers again.")
                     self._has_noted, self._pause_s = False, FIRST_PAUSE_S

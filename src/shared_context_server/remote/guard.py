@@ -10,7 +10,7 @@ from typing import Any
 
 from shared_context_server.path_patterns import find_matching
 from shared_context_server.remote.access import Access
-from shared_context_server.remote.calls import CallError, call_tools
+from shared_context_server.remote.calls import CallError, Unreachable, call_tools
 
 _LEASES_A_CALL = 1000
 # Both names of a renamed file, as a deletion and an addition; relative to the top of the repository.
@@ -64,8 +64,8 @@ def find_held_files(
     """
     try:
         leases = _list_path_leases(access, session_id, deadline)
-    except OSError as exc:
-        raise ServerAway(f"The server at {access.url} cannot be reached: {exc}.") from exc
+    except Unreachable as exc:
+        raise ServerAway(str(exc)) from exc
     except CallError as exc:
         is_away = exc.status in (0, _TOO_MANY) or exc.status >= _SERVER_ERRORS
         if is_away or exc.code in _AWAY_CODES:

@@ -27,7 +27,8 @@ def run_hook(options: HookOptions) -> int:
         return _run(options)
     except (AccessError, CallError, OSError, ValueError, LookupError, TypeError) as exc:
         if options.verbose:
-            print(f"shared-context-server: {exc}", file=sys.stderr)
+            advice = exc.advice if isinstance(exc, CallError) else ""
+            print(f"shared-context-server: {exc}{advice}", file=sys.stderr)
         return 0
 
 

@@ -95,7 +95,9 @@ class Watch:
             told = (
                 f" The key is that of {source}." if exc.code == "UNAUTHENTICATED" and source else ""
             )
-            raise Ended(_EXIT_CODES.get(exc.code, exits.FAILED), f"{exc}{told}") from exc
+            raise Ended(
+                _EXIT_CODES.get(exc.code, exits.FAILED), f"{exc}{told}{exc.advice}"
+            ) from exc
 
     def _is_over(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -193,23 +195,24 @@ class Watch:
                     return answer
                 if not answer.get("retryable"):
                     raise CallError(400, str(answer.get("error")), str(answer.get("code")))
-                reason = str(answer.get("error"))
+                reason = self._name(str(answer.get("error")))
             except CallError as exc:
                 if 400 <= exc.status < 500 and exc.status != 429:
                     raise
-                reason = str(exc)
+                reason = self._name(str(exc))
             except OSError as exc:
                 reason = str(exc)
             if self._is_over():
                 raise Ended(exits.TIMED_OUT, reason)
             if not has_noted:
-                self._note(
-                    f"{self._access.url}: {reason.rstrip('.')}. Trying again until it answers."
-                )
+                self._note(f"{reason} Trying again until it answers.")
                 has_noted = True
             time.sleep(pause_s if self._deadline is None else min(pause_s, self._left()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._refresh()
+
+    def _name(self, reason: str) -> str:
+        return f"{self._access.url}: {reason.rstrip('.')}."
 
     def _left(self) -> float:
         assert self._deadline is not None

@@ -61,7 +61,8 @@ _READ_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class DumpDamaged(CopyError):
-    """The file is not a dump, is incomplete, or was altered. Nothing was imported."""
+    """The file is not a dump, is incomplete, or was altered. The message says where, and what before it is
+    known to be as it was exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +234,16 @@ def open_lines(file: BinaryIO) -> Iterator[BinaryIO | io.BufferedReader]:
         yield io.BufferedReader(unpacked, _BUFFER_BYTES)
 
 
-def is_dump(line: bytes) -> bool:
-    """Whether a file that begins with this line is a dump, perhaps of another version."""
+def is_dump(file: BinaryIO) -> bool:
+    """Whether the first line says that this is a dump, perhaps of another version. A compressed file that
+    cannot be read counts as one: check() says what is wrong with it."""
     try:
-        return parse_line(line).get("format") == FORMAT
+        with open_lines(file) as lines:
+            return parse_line(lines.readline(MAX_LINE_BYTES)).get("format") == FORMAT
     except RecordRefused:
         return False
+    except _READ_ERRORS:
+        return True
 
 
 def _check_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Iterator[_Record]:
@@ -248,6 +253,8 @@ def _check_lines(file: BinaryIO | io.BufferedReader, checked: _Checked) -> Itera
     for line in lines:
         try:
             record = checked.add(line)
+        except _LinesChanged as exc:
+            raise DumpDamaged(str(exc)) from exc
         except RecordRefused as exc:
             raise DumpDamaged(f"Line {checked.line_number}: {exc}. {checked.extent}") from exc
         if record is not None:
@@ -308,6 +315,10 @@ def _check_header(line: bytes) -> None:
         )
 
 
+class _LinesChanged(RecordRefused):
+    """Lines do not match a value that was computed of them. The message says which."""
+
+
 class _Checked:
     """The state of the check: what the lines read so far have proved."""
 
@@ -319,17 +330,28 @@ class _Checked:
         self._chained_line = 2  # up to which the chain has been compared
         self._tallies = {kind: Tally() for kind in KINDS}
         self._last: tuple[RecordKind, Row] | None = None
+        self._chained = ""  # the records up to there, in words
         self._logs = _Logs()
 
     @property
     def extent(self) -> str:
-        """Describe which part is intact, in words."""
+        """Describe what is before the present line: what the chain proves, and what could be read."""
+        read = self._describe_records()
+        if not self._chained:
+            return f"Before it {read} could be read; whether they were changed is not known."
+        if self._chained == read:
+            return f"The {read} are as they were exported."
+        return (
+            f"Before it {read} could be read. Of these the first {self._chained} are as they were exported; "
+            "whether the others were changed is not known."
+        )
+
+    def _describe_records(self) -> str:
         count = sum(tally.count for tally in self._tallies.values())
-        last = ""
-        if self._last is not None:
-            kind, row = self._last
-            last = f", up to the {kind.describe(row)}"
-        return f"Whole so far: {count} records{last}. Nothing was imported."
+        if self._last is None:
+            return f"{count} records"
+        kind, row = self._last
+        return f"{count} records (to the {kind.describe(row)})"
 
     def add(self, line: bytes) -> _Record | None:
         """Return the record of a line; None for the footer, and for the chain's value. Raises
@@ -373,11 +395,17 @@ class _Checked:
     def _check_chain(self, said: JsonValue) -> None:
         """Compare the chain. Raises RecordRefused, which says between which lines it is broken."""
         if said != self.chain.head:
-            raise RecordRefused(
-                f"the hash chain is broken: something in the lines {self._chained_line} to "
-                f"{self.line_number} was changed, those before are as they were exported"
-            )
+            raise self._make_changed("the value of the hash chain does not match")
         self._chained_line = self.line_number + 1
+        self._chained = self._describe_records()
+
+    def _make_changed(self, what: str) -> _LinesChanged:
+        """Return the error of a line that does not match those before it."""
+        before = f" The {self._chained} before are as they were exported." if self._chained else ""
+        return _LinesChanged(
+            f"Line {self.line_number}: {what}: something in the lines {self._chained_line} to "
+            f"{self.line_number} was changed, removed or inserted.{before}"
+        )
 
     def _check_footer(self, footer: JsonObject) -> None:
         said = footer.get("kinds")
@@ -390,7 +418,7 @@ class _Checked:
         if given == found:
             return
         wrong = [name for name, summary in found.items() if given.get(name) != summary]
-        raise RecordRefused(
+        raise self._make_changed(
             f"the footer's counts or checksums do not match for: {', '.join(wrong) or 'unknown kinds'}"
         )
 

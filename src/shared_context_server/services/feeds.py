@@ -8,7 +8,7 @@ another kind has changed. It may come twice. It is dropped while the reader is f
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -78,7 +78,8 @@ async def stream(
     services: Services, caller: Caller, feed: Feed, *, is_present: bool = True
 ) -> AsyncGenerator[Message | Event]:
     """Yield what the feed has and what comes, until the session is deleted, the store is set back
-    to an earlier state, the credential ends or the server stops. `is_present`: see Follow."""
+    to an earlier state, the credential ends or the server stops. The last event says why; when the
+    server stops there is none. `is_present`: see Follow."""
     with services.bus.subscribe(feed.wants, session_id=feed.session_id) as subscription:
         items = follow_feed(services, caller, feed, subscription, is_present=is_present)
         async with aclosing(items):
@@ -95,8 +96,8 @@ async def follow_feed(
     is_present: bool = True,
 ) -> AsyncGenerator[Message | Event]:
     """The same with a subscription to what the feed wants, which the caller keeps."""
-    with suppress(Unavailable, Unauthenticated):
-        follow = Follow(services, caller, subscription, is_present=is_present)
+    follow = Follow(services, caller, subscription, is_present=is_present)
+    try:
         async for news in follow:
             try:
                 while True:
@@ -113,6 +114,10 @@ async def follow_feed(
             for event in dict.fromkeys(news.events):
                 if await feed.shows(event):
                     yield event
+    except Unauthenticated:
+        yield Event(EventKind.CREDENTIAL_ENDED, feed.session_id)
+    except Unavailable:
+        return
 
 
 class SessionFeed(SessionCursor):

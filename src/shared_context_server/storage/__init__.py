@@ -16,13 +16,14 @@ from shared_context_server.storage.backends import (
     Vacuumed,
     find_backend,
 )
-from shared_context_server.storage.contract import Store
+from shared_context_server.storage.contract import Miscount, Store
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.transfer.copying import Copier
 
 __all__ = [
     "Copier",
     "Inspection",
+    "Miscount",
     "Restored",
     "SchemaStatus",
     "StorageId",
@@ -38,6 +39,7 @@ __all__ = [
     "migrate_storage",
     "open_copier",
     "open_storage",
+    "recount_storage",
     "restore_storage",
     "vacuum_storage",
 ]
@@ -150,6 +152,15 @@ def inspect_storage(settings: Settings, *, is_thorough: bool) -> Inspection:
     ConfigurationError if the database cannot be read.
     """
     return find_backend(settings).inspect(settings, is_thorough=is_thorough)
+
+
+def recount_storage(settings: Settings, *, mends: bool) -> list[Miscount]:
+    """Compare the counters of sessions and agents with what is stored, on one snapshot while servers may
+    use it; return those that were wrong. `mends`: correct them. The schema has to be up to date.
+
+    Raises ConfigurationError if the database cannot be read, or not be written.
+    """
+    return find_backend(settings).recount(settings, mends=mends)
 
 
 def _require_schema(status: SchemaStatus) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from shared_context_server.errors import ConfigurationError
 from shared_context_server.settings import Settings
-from shared_context_server.storage.contract import Store
+from shared_context_server.storage.contract import Miscount, Store
 from shared_context_server.storage.migrations import SchemaStatus
 from shared_context_server.storage.transfer.copying import Copier
 
@@ -60,6 +60,10 @@ class Inspect(Protocol):
     def __call__(self, settings: Settings, *, is_thorough: bool) -> Inspection: ...
 
 
+class Recount(Protocol):
+    def __call__(self, settings: Settings, *, mends: bool) -> list[Miscount]: ...
+
+
 class OpenCopier(Protocol):
     def __call__(
         self, settings: Settings, *, read_only: bool
@@ -85,6 +89,7 @@ class Backend:
     vacuum: Callable[[Settings], Vacuumed]
     count_descriptors: Callable[[Settings], int]
     inspect: Inspect
+    recount: Recount
     find_directory: Callable[[Settings], Path | None]
 
 

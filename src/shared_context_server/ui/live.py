@@ -1,8 +1,8 @@
 """Live updates of pages as server-sent events.
 
 A stream has a slot of its caller, like /events, and ends with the credential. A page either gets parts
-of HTML, or the event `refresh`: then it asks for its parts anew. Scripts close the stream of a hidden
-tab.
+of HTML, or the event `refresh`: then it asks for its parts anew. The event `ended` says why nothing will
+come any more, and the page does not connect again. Scripts close the stream of a hidden tab.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ HEARTBEAT_S = 15.0
 SEND_TIMEOUT_S = 30.0
 REFRESH_INTERVAL_S = 1.0  # a busy server makes a page ask again this often, not for every event
 REFRESH = "refresh"
+SIGNED_OUT = "Signed out"  # as the script of the pages says it
 _NEWLINE = "\n"
 
 
@@ -70,6 +71,11 @@ def make_event(data: str, *, event: str, id: str | None = None) -> ServerSentEve
     return ServerSentEvent(data, event=event, id=id, sep=_NEWLINE)
 
 
+def make_end(reason: str) -> ServerSentEvent:
+    """Return the last event of a stream, with what its page shows."""
+    return make_event(reason, event="ended")
+
+
 async def signal_changes(
     services: Services,
     caller: Caller,
@@ -79,13 +85,14 @@ async def signal_changes(
     tick_s: float | None = None,
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield `refresh` when something of these kinds has changed that the caller may see, at most once in
-    `interval_s`. With `tick_s` also when that time has passed without one."""
+    `interval_s`. With `tick_s` also when that time has passed without one. When the credential has ended,
+    the last event says so."""
     feed = await feeds.open_all_sessions_feed(services, caller, None)
 
     def wants(event: Event) -> bool:
         return event.kind in kinds and feed.wants(event)
 
-    with services.bus.subscribe(wants) as subscription, suppress(Unavailable, Unauthenticated):
+    with services.bus.subscribe(wants) as subscription, suppress(Unavailable):
         follow = Follow(
             services,
             caller,
@@ -94,15 +101,18 @@ async def signal_changes(
             is_present=False,
         )
         follow.look_again_at = _find_next_tick(tick_s)
-        async for news in follow:
-            follow.look_again_at = _find_next_tick(tick_s)
-            is_seen = news.needs_resync
-            for event in dict.fromkeys(news.events):
-                is_seen = is_seen or await feed.sees(event)
-            if is_seen:
-                await follow.require_current()
-                yield make_event("", event=REFRESH)
-                await asyncio.sleep(interval_s)
+        try:
+            async for news in follow:
+                follow.look_again_at = _find_next_tick(tick_s)
+                is_seen = news.needs_resync
+                for event in dict.fromkeys(news.events):
+                    is_seen = is_seen or await feed.sees(event)
+                if is_seen:
+                    await follow.require_current()
+                    yield make_event("", event=REFRESH)
+                    await asyncio.sleep(interval_s)
+        except Unauthenticated:
+            yield make_end(SIGNED_OUT)
 
 
 def change_stream(path: str, kinds: Collection[EventKind], *, tick_s: float | None = None) -> Page:

@@ -15,7 +15,7 @@ from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import EventKind, Message, SessionStatus, SessionSummary
 from shared_context_server.services import feeds, session_log
 from shared_context_server.services.session_log import LogFilter
-from shared_context_server.ui.live import REFRESH, LiveResponse, make_event
+from shared_context_server.ui.live import REFRESH, SIGNED_OUT, LiveResponse, make_end, make_event
 from shared_context_server.ui.log_filters import SINCE, read_filter, read_number
 from shared_context_server.ui.messages import view_message, view_messages
 from shared_context_server.ui.page import Page, PageRequest
@@ -32,6 +32,7 @@ _ENDS = {
     EventKind.SESSION_CLOSED: "Closed",
     EventKind.SESSION_DELETED: "Deleted",
     EventKind.LOG_SET_BACK: "Reload the page",
+    EventKind.CREDENTIAL_ENDED: SIGNED_OUT,
 }
 
 
@@ -153,7 +154,7 @@ async def follow_session(page: PageRequest) -> Response:
 
 
 async def _end(kind: EventKind) -> AsyncGenerator[ServerSentEvent]:
-    yield make_event(_ENDS[kind], event="ended")
+    yield make_end(_ENDS[kind])
 
 
 async def _stream(
@@ -166,7 +167,7 @@ async def _stream(
                 if wanted.matches(item):
                     yield await _render_event(page, item)
             elif item.kind in _ENDS:
-                yield make_event(_ENDS[item.kind], event="ended")
+                yield make_end(_ENDS[item.kind])
             else:
                 yield make_event("", event=REFRESH)
 

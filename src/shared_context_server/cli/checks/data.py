@@ -20,18 +20,21 @@ from shared_context_server.services.disk import find_reserve
 from shared_context_server.settings import Settings
 from shared_context_server.storage import (
     Inspection,
+    Miscount,
     find_directory,
     find_schema_status,
     inspect_storage,
+    recount_storage,
 )
 
 DATA_DIR, DISK, SCHEMA, DATABASE, INDEX = "data dir", "disk", "schema", "database", "search index"
-AUDIT = "audit log"
+AUDIT, COUNTERS = "audit log", "counters"
 
 _LEAST_FREE_BYTES = 100_000_000
 _FEW_FREE_BYTES = 1_000_000_000
 _BYTES_PER_MB = 1_000_000
 _NEWEST_ENTRIES = 100_000  # of the audit log, which are verified in about a second
+_TOLD = 5  # counters that are wrong
 _FAR_BEHIND = 10_000  # messages: a server that runs needs less than a second for each thousand
 
 
@@ -89,8 +92,10 @@ def _find_place(settings: Settings) -> Path:
         return settings.data_dir
 
 
-def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -> Findings:
-    """Its schema, its integrity, and how far the search index is."""
+def check_database(
+    settings: Settings, *, is_thorough: bool, repairs: bool, has_server: bool
+) -> Findings:
+    """Its schema, its integrity, its counters, the audit log, and how far the search index is."""
     if settings.is_in_memory:
         text = "The database is in the memory of the server, where nothing else can look at it."
         yield warn(DATABASE, text, "For more than trials, leave DATABASE_URL out.")
@@ -130,7 +135,41 @@ def check_database(settings: Settings, *, is_thorough: bool, has_server: bool) -
         yield ok(DATABASE, f"{inspection.description}: undamaged.")
     yield from _check_index(settings, inspection, has_server=has_server)
     if schema.current == schema.latest:
+        yield _check_counters(settings, repairs=repairs)
         yield _check_audit_log(settings, is_thorough=is_thorough)
+
+
+def _check_counters(settings: Settings, *, repairs: bool) -> Finding:
+    """Whether the counters that quotas compare with are those of what is stored."""
+    try:
+        found = recount_storage(settings, mends=repairs)
+    except ConfigurationError as exc:
+        return fail(COUNTERS, str(exc), "See docs/troubleshooting.md.")
+    if not found:
+        return ok(COUNTERS, "They count what is stored.")
+    told = "; ".join(_describe(miscount) for miscount in found[:_TOLD])
+    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    if repairs:
+        return ok(
+            COUNTERS,
+            f"{len(found)} did not count what is stored, and were set right: {told}{more}.",
+        )
+    text = f"{len(found)} do not count what is stored, so quotas are not exact: {told}{more}."
+    return warn(COUNTERS, text, "`scs doctor --repair` counts them anew; servers can keep running.")
+
+
+def _describe(miscount: Miscount) -> str:
+    place = (
+        f"session {miscount.session_id}" if miscount.session_id else "memory outside of sessions"
+    )
+    named = (
+        (miscount.sessions, "sessions"),
+        (miscount.messages, "messages"),
+        (miscount.memory_entries, "memory entries"),
+        (miscount.bytes, "bytes"),
+    )
+    wrong = [f"{what} {abs(n)} too {'few' if n > 0 else 'many'}" for n, what in named if n]
+    return f"agent {miscount.agent_id} in {place}: {', '.join(wrong)}"
 
 
 def _check_audit_log(settings: Settings, *, is_thorough: bool) -> Finding:

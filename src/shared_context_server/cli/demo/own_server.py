@@ -20,7 +20,6 @@ from shared_context_server.cli.addresses import base_url
 from shared_context_server.cli.demo.agents import Failed
 from shared_context_server.cli.demo.run import Demo
 from shared_context_server.cli.demo.targets import Target
-from shared_context_server.cli.http import serve_http
 from shared_context_server.settings import make_settings
 
 _HOST: Final = "127.0.0.1"
@@ -56,6 +55,9 @@ def run_on_own_server(demo: Demo) -> None:
             _stop_on_signals(demo)
             threads.append(threading.Thread(target=run, args=(port,), daemon=True))
             threads[0].start()
+
+        # It takes seconds to import, which the help and the completion of the command do not need.
+        from shared_context_server.cli.http import serve_http  # noqa: PLC0415
 
         serve_http(settings, overrides={}, is_reloading=False, on_start=start)
         demo.stop()

@@ -50,7 +50,7 @@ def find_running(url: str | None, data_dir: str | None) -> Target | None:
         raise ConfigurationError(f"The server at {found.url} refuses the demo: {exc}") from exc
     except OSError as exc:
         if url is not None:
-            raise ConfigurationError(f"No server answers at {found.url}: {exc}.") from exc
+            raise ConfigurationError(str(exc)) from exc
         return None  # it was killed, or SCS_URL names one that does not run
     return Target(found.url, found.headers.get("X-API-Key"), _find_data_dir(found.url, data_dir))
 

@@ -8,11 +8,17 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import quote
 
-from shared_context_server.cli.failures import CommandFailed
+from shared_context_server.cli.failures import CommandFailed, find_exit_code
 from shared_context_server.cli.hub.calls import Answer, Call, make_failure
 from shared_context_server.remote import exits
 from shared_context_server.remote.access import Access, AccessError
-from shared_context_server.remote.calls import CallError, call_tools, get_json
+from shared_context_server.remote.calls import (
+    AGENT_FIELD,
+    CallError,
+    Unreachable,
+    call_tools,
+    get_json,
+)
 from shared_context_server.remote.events import EventStream, StreamEvent
 
 T = TypeVar("T")
@@ -66,13 +72,9 @@ class HttpHub:
                 raise self._make_failure(exc, exc.code) from exc
             hint = _OLD_HINT if exc.status == _MISSING else _TRANSPORT_HINT
             raise CommandFailed(f"{self.place}: {exc}", hint) from exc
-        except OSError as exc:
-            place = self.place
+        except Unreachable as exc:
             self._refresh()  # for the next call: it may be back on another port
-            raise CommandFailed(
-                f"The server at {place} cannot be reached: {exc.strerror or exc}.",
-                "Start it with `scs serve`, or name another with --url or --data-dir.",
-            ) from exc
+            raise CommandFailed(exc.text, exc.advice) from exc
 
     @contextmanager
     def follow(
@@ -93,11 +95,14 @@ class HttpHub:
         if code == "UNAUTHENTICATED" and self._access.key_source:
             hint = f"The key is that of {self._access.key_source}: correct it, or give another one."
             return CommandFailed(str(exc), hint, exits.REFUSED)
+        if exc.field == AGENT_FIELD:
+            hint = "Name an agent that the key is for with --as, or SCS_AGENT_ID."
+            return CommandFailed(str(exc), hint, find_exit_code(code))
         return make_failure(str(exc), code)
 
     def _has_dropped_name(self, exc: CallError) -> bool:
         """Whether the key was bound to another agent than the default one, which is left out now."""
-        if self._is_agent_named or self._is_bound or exc.field != "X-Agent-ID":
+        if self._is_agent_named or self._is_bound or exc.field != AGENT_FIELD:
             return False
         self._is_bound = True
         self._leave_name_out()

@@ -86,7 +86,7 @@ from shared_context_server.storage.contract.tasks import (
     Tasks,
     TaskWrite,
 )
-from shared_context_server.storage.contract.usage import Usage
+from shared_context_server.storage.contract.usage import Miscount, Usage
 
 __all__ = [
     "KEY_USE_ACCURACY",
@@ -121,6 +121,7 @@ __all__ = [
     "MessagePage",
     "MessageQuery",
     "Messages",
+    "Miscount",
     "NewMessage",
     "NewMessages",
     "NewSession",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,21 @@ class Usage:
     results, metadata and recipients.
     """
 
+    sessions: int
+    messages: int
+    memory_entries: int
+    bytes: int
+
+
+class Miscount(NamedTuple):
+    """How much more is stored than the counters of an agent in a session say; less: negative.
+
+    `counter`: the table of the counters. `session_id`: "" outside of sessions.
+    """
+
+    counter: str
+    session_id: str
+    agent_id: str
     sessions: int
     messages: int
     memory_entries: int

@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from shared_context_server.errors import ConfigurationError
 from shared_context_server.observability.logs import get_logger
 from shared_context_server.settings import Settings
 from shared_context_server.storage.backends import Backend, Inspection, StorageId, Vacuumed
-from shared_context_server.storage.contract import Store
+from shared_context_server.storage.contract import Miscount, Store
 from shared_context_server.storage.migrations import SchemaStatus, load_migrations
 from shared_context_server.storage.postgres.agents import Agents
 from shared_context_server.storage.postgres.audit import Audit
@@ -52,6 +53,7 @@ from shared_context_server.storage.postgres.messages import Messages, append_bat
 from shared_context_server.storage.postgres.sessions import Sessions, use_session
 from shared_context_server.storage.postgres.tasks import Tasks
 from shared_context_server.storage.postgres.transfer import PostgresCopier, open_copier_on
+from shared_context_server.storage.postgres.usage import recount
 
 __all__ = ["BACKEND", "open_postgres"]
 
@@ -152,6 +154,11 @@ def postgres_schema_status(settings: Settings) -> SchemaStatus:
 def inspect_postgres(settings: Settings, *, is_thorough: bool) -> Inspection:
     """Read from the database. Damage is found by PostgreSQL's own tools, such as pg_amcheck."""
     return _run_apart(settings, _inspect)
+
+
+def recount_postgres(settings: Settings, *, mends: bool) -> list[Miscount]:
+    """Find the counters that are wrong, and mend them. Raises ConfigurationError."""
+    return _run_apart(settings, partial(recount, mends=mends))
 
 
 def vacuum_postgres(settings: Settings) -> Vacuumed:
@@ -289,5 +296,6 @@ BACKEND = Backend(
     vacuum=vacuum_postgres,
     count_descriptors=_count_descriptors,
     inspect=inspect_postgres,
+    recount=recount_postgres,
     find_directory=_find_directory,
 )

@@ -55,6 +55,7 @@ from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
 from shared_context_server.storage.sqlite.tasks import Tasks
 from shared_context_server.storage.sqlite.transfer import SqliteCopier
+from shared_context_server.storage.sqlite.usage import recount_sqlite
 from shared_context_server.storage.sqlite.vacuum import set_incremental, vacuum_sqlite
 
 __all__ = ["BACKEND", "migrate_sqlite", "open_sqlite", "sqlite_schema_status"]
@@ -245,5 +246,6 @@ BACKEND = Backend(
     vacuum=vacuum_sqlite,
     count_descriptors=_count_descriptors,
     inspect=inspect_sqlite,
+    recount=recount_sqlite,
     find_directory=_find_directory,
 )

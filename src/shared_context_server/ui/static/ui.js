@@ -166,6 +166,7 @@
       this.close();
       this.show("broken", text);
       showEnd(text);
+      if (text === "Signed out") toast("You are signed out. Load the page again to sign in.");
     }
 
     // A page of somebody who is not signed in any more leads to the sign-in.
@@ -173,7 +174,6 @@
       const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
       if (answer && answer.type === "opaqueredirect") {
         this.end("Signed out");
-        toast("You are signed out. Load the page again to sign in.");
       } else if (answer && answer.status === 404) {
         this.end("Deleted");
       } else {
