@@ -1,6 +1,7 @@
 """100,000 mixed calls with clients that vanish: what a server still holds after each tenth of them.
 
-`make soak`. A server process is called over HTTP and both eras of MCP. Every fifth call is cut off: in
+`make soak`. With --postgres the server stores in a PostgreSQL of its own, from the wheel of the tests, with
+--database-url in an empty database that is there. A server process is called over HTTP and both eras of MCP. Every fifth call is cut off: in
 the middle of its body, before its answer, while it waits, or while it reads a stream. After each tenth
 all clients pause, and once the server rests, its descriptors, threads, tasks and memory are counted.
 Exits with 1 if they grow.
@@ -33,6 +34,7 @@ from bench.keys import API_KEY
 from bench.load import http_request
 from bench.servers import Server, serve
 from bench.throughput import HANDSHAKE, MODERN, mcp_call
+from tests.postgres import open_cluster
 
 POINTS = 10
 CLIENTS = 20
@@ -261,14 +263,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    stores = parser.add_mutually_exclusive_group()
+    stores.add_argument("--postgres", action="store_true", help="on a PostgreSQL that is started")
+    stores.add_argument("--database-url", help="in this database, which has to be empty")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        url = options.database_url
+        if options.postgres:
+            url = stack.enter_context(open_cluster(is_durable=True)).create_database("soak")
+        settings = {} if url is None else {"DATABASE_URL": url}
         counts = Path(directory) / "tasks"
         program = ("bench.counted", str(counts))
         paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-        with serve(
-            directory, program=program, environment=os.environ | {"PYTHONPATH": paths}
-        ) as server:
+        environment = os.environ | {"PYTHONPATH": paths}
+        with serve(directory, program=program, environment=environment, **settings) as server:
             began = time.monotonic()
             print("    calls  descriptors  threads  tasks  private MB  resident MB")
             points, soak = uvloop.run(run(server, counts, options.calls, options.seed))

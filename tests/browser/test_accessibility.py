@@ -77,6 +77,27 @@ def test_no_page_has_a_serious_finding(
     assert found == []
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_the_filters_of_a_session_are_folded_on_a_phone_without_script(
+    chromium: Browser, server: ServerProcess, session_id: str, size: str
+) -> None:
+    path, is_phone = f"/ui/sessions/{session_id}", size == "phone"
+    options = {"viewport": SIZES[size], "color_scheme": "light"}
+    with open_window(chromium, server.url, **options) as window:
+        window.sign_in()
+        for address, is_folded in ((path, is_phone), (f"{path}?text=reply", False)):
+            window.go(address)
+            field = window.page.locator("#field-text")
+            fold = window.page.locator(".filters-fold > summary")
+            expect(field).to_be_visible(visible=not is_folded)
+            expect(fold).to_be_visible(visible=is_phone)
+        if is_phone:
+            window.go(path)
+            fold.focus()
+            window.page.keyboard.press("Enter")
+            expect(field).to_be_visible()
+
+
 def _find_faults(page: Page, path: str) -> list[tuple[str, str, str]]:
     """Serious and critical findings, and whether the page is wider than the screen."""
     violations = Axe().run(page).response["violations"]
