@@ -478,7 +478,7 @@ class EventKind(StrEnum):
 class Event:
     """A committed change. It has only ids: each receiver reads the data with its own permissions.
 
-    `seq`: the message's. `name`: the memory key or the lease. `owner`: of private memory, None for
+    `seq`: the message's; of MESSAGES_EXPIRED the session's first_seq, if it is known. `name`: the memory key or the lease. `owner`: of private memory, None for
     shared memory. `agent_id`: the agent that joined or left.
     """
 

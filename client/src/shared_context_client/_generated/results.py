@@ -78,6 +78,7 @@ class SessionItem(Record):
     message_count: int
     unread: int
     last_activity: datetime
+    first_seq: int = 1
 
 
 class SessionPage(Record):
@@ -147,6 +148,7 @@ class MessageList(Record):
     total_count: int
     has_more: bool
     next_after_seq: int
+    first_seq: int = 1
 
 
 class WaitResult(Record):
@@ -156,6 +158,7 @@ class WaitResult(Record):
     messages: list[MessageItem]
     next_after_seq: int | None
     timed_out: bool
+    first_seqs: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
 
 class MarkedRead(Record):
@@ -172,6 +175,7 @@ class DigestResult(Record):
     message_count: int
     estimated_tokens: int
     next_after_seq: int
+    first_seq: int = 1
 
 
 class SearchResult(Record):
