@@ -456,6 +456,8 @@ columns: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("created_at", "updated_at", "expires_at", "acquired_at"), times),
     **dict.fromkeys(("first_seen", "last_seen", "issued_at"), times),
     **dict.fromkeys(("seq", "version", "fencing_token", "last_id"), integers),
+    **dict.fromkeys(("first_seq", "expired_up_to", "removed_id"), integers),
+    "removed_at": st.none() | times,
     "size_bytes": st.integers(1, 2**40),  # what one agent has stored is summed up
     **dict.fromkeys(
         ("invited", "recipients", "paths"),
@@ -500,7 +502,21 @@ def number_log(rows: list[Row]) -> list[Row]:
     return [(*row[:2], seq, *row[3:]) for seq, row in enumerate(rows, 1)]
 
 
-S: Row = ("s", "p", "open", "active", "a", 0, None, "[]", "{}")  # others are written in it
+S: Row = (
+    "s",
+    "p",
+    "open",
+    "active",
+    "a",
+    0,
+    None,
+    "[]",
+    "{}",
+    1,
+    0,
+    0,
+    None,
+)  # others are written in it
 
 
 @given(st.fixed_dictionaries({kind: rows_of(kind) for kind in KINDS if kind is not COUNTER}))

@@ -154,14 +154,14 @@ class WaitForMessages(Arguments):
 
 class WaitResult(Result):
     cursors: Annotated[dict[str, int] | None, Field(description="With several sessions.")]
-    messages: list[MessageItem]
-    next_after_seq: Annotated[int | None, Field(description="With session_id.")]
-    timed_out: bool
     first_seqs: dict[str, int] = Field(
         default={},
         exclude_if=is_false,
         description="By session_id: the log begins here now, after your cursor.",
     )
+    messages: list[MessageItem]
+    next_after_seq: Annotated[int | None, Field(description="With session_id.")]
+    timed_out: bool
 
 
 class MarkRead(Arguments):

@@ -18,7 +18,8 @@ from shared_context_server.models import (
     TaskOutcome,
     Visibility,
 )
-from shared_context_server.storage import Store
+from shared_context_server.settings import Settings
+from shared_context_server.storage import Store, open_storage
 from shared_context_server.storage.contract import (
     AuditQuery,
     Claim,
@@ -210,17 +211,25 @@ async def test_a_step_is_bounded_in_messages_in_bytes_and_in_names(
     assert await list_announced(store) == [(1, 4)]
 
 
-async def test_two_processes_at_once_and_one_that_was_killed_remove_and_record_each_message_once(
-    store: Store, small_steps: None
+async def test_processes_at_once_and_one_that_was_killed_remove_and_record_each_message_once(
+    store: Store, any_settings: Settings, small_steps: None
 ) -> None:
     await add_session(store)
     await add_mixed(store, range(20))
-    first = await store.expiry.remove_some("session_1", at(10), tell)  # and then it is killed
-    assert (first.removed, first.has_more) == (3, True)
-    removed = await asyncio.gather(*(expire(store, at(15)) for _ in range(3)))
-    assert sum(removed) == 12
-    assert await list_announced(store) == [(1, 10), (11, 15)]
-    assert await list_seqs(store, ADMIN) == [16, 17, 18, 19, 20]
+    async with open_storage(any_settings) as other:
+        assert (await add_message(other, created_at=at(20))).seq == 21
+        first = await store.expiry.remove_some("session_1", at(10), tell)  # and then it is killed
+        assert (first.removed, first.has_more) == (3, True)
+        found = await other.expiry.examine(at(15), limit=9)
+        assert found.idle == ["session_1"]
+        removed = await asyncio.gather(*(expire(one, at(15)) for one in (store, other, store)))
+        assert sum(removed) == 12
+        assert await list_announced(store) == [(1, 10), (11, 15)]
+        assert await list_seqs(other, ADMIN) == [16, 17, 18, 19, 20, 21]
+        await expire(store, FOREVER)
+        # It knows the session from before.
+        assert (await add_message(other, created_at=FOREVER)).seq == 22
+        assert await list_seqs(store, ADMIN) == [22]
 
 
 async def test_messages_are_added_and_read_while_others_are_removed(

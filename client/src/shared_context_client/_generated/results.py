@@ -155,10 +155,10 @@ class WaitResult(Record):
     """Answer of wait_for_messages."""
 
     cursors: dict[str, int] | None
+    first_seqs: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
     messages: list[MessageItem]
     next_after_seq: int | None
     timed_out: bool
-    first_seqs: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
 
 
 class MarkedRead(Record):
