@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from shared_context_server.models import Ack
+from shared_context_server.models import Ack, Visibility
 from shared_context_server.server import Server
 from shared_context_server.services.retention import remove_old_messages
 from shared_context_server.steady_time import utc_now
@@ -88,12 +88,17 @@ async def test_a_log_without_messages_goes_on_behind_the_last_one(
     alice, store = await as_agent("alice"), server.services.store
     await add_session(store, created_at=utc_now() - OLD)
     for _ in range(3):
-        await add_message(store, created_at=utc_now() - OLD, sender=BOB)
+        await add_message(
+            store, created_at=utc_now() - OLD, sender=BOB, visibility=Visibility.PRIVATE
+        )
     await retain(server)
     page = await alice.call("get_messages", **SESSION)
     assert (page["messages"], page["first_seq"], page["total_count"]) == ([], 4, 0)
-    late = await alice.call("get_messages", **SESSION, after_seq=3)
-    assert (late["messages"], late["next_after_seq"]) == ([], 3)
+    for after_seq in (1, 3):
+        for tool in ("get_messages", "get_digest"):
+            late = await alice.call(tool, **SESSION, after_seq=after_seq)
+            assert late["next_after_seq"] == 3
+    assert (await alice.call("mark_read", **SESSION, seq=3))["unread"] == 0
     lost = await alice.call("get_messages", **SESSION, after_seq=4)
     assert lost["code"] == "CURSOR_LOST"
     assert (await alice.call("get_session", **SESSION))["session"]["unread"] == 0

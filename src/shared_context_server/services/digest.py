@@ -69,7 +69,7 @@ async def get_digest(
         text=text,
         message_count=sum(count.count for count in counts),
         estimated_tokens=estimate_tokens(text),
-        next_after_seq=messages[-1].seq if messages else after_seq,
+        next_after_seq=messages[-1].seq if messages else max(after_seq, page.first_seq - 1),
         first_seq=page.first_seq,
     )
 

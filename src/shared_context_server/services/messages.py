@@ -162,10 +162,11 @@ def weigh_message(message: Message) -> int:
 
 
 def next_after_seq(page: MessagePage, query: MessageQuery) -> int:
-    """Return the cursor for the next call: the last message of the page, else the cursor given."""
+    """Return the cursor for the next call: the last message of the page, else the cursor given, or
+    the last message that was removed if that is later."""
     if page.messages:
         return page.messages[-1].seq
-    return query.after_seq or 0
+    return max(query.after_seq or 0, page.first_seq - 1)
 
 
 async def mark_read(services: Services, caller: Caller, session_id: str, seq: int) -> ReadPosition:

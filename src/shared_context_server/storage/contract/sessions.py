@@ -126,4 +126,4 @@ class Sessions(Protocol):
     ) -> tuple[int, int]:
         """Store max(stored, seq); return the stored seq and the number of visible messages after
         it. Raises InvalidArgument(field="seq") for a seq after the newest message the caller may
-        see."""
+        see, unless messages up to it were removed."""

@@ -544,7 +544,7 @@ def _may_lack_removed(session: Session, query: MessageQuery, page: MessagePage) 
     """Whether the page may lack messages that the session, read before it, still had. They would be
     the first of the log, so no other pages are in question than those that begin behind a gap."""
     if query.after_seq is None and page.has_more:
-        return session.first_seq > 1 and query.is_counted
+        return False
     begins_after = max(query.after_seq or 0, session.removed_up_to)
     if begins_after >= session.last_seq:
         return False

@@ -269,7 +269,8 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard, lock="KEY SHARE")
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = await find_last_visible_seq(connection, session_id, audience_keys(caller))
+            visible = await find_last_visible_seq(connection, session_id, audience_keys(caller))
+            last_seq = max(visible, session.removed_up_to)
         require_seq_up_to(seq, last_seq)
         row = await connection.fetchrow(
             *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))

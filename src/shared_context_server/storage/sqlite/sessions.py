@@ -224,7 +224,8 @@ class Sessions(Subject):
         session = use_session(connection, session_id, guard)
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = tally_visible(connection, session_id, audience_keys(caller)).last_seq
+            visible = tally_visible(connection, session_id, audience_keys(caller))
+            last_seq = max(visible.last_seq, session.removed_up_to)
         require_seq_up_to(seq, last_seq)
         (stored,) = connection.execute(
             _SET_CURSOR,
