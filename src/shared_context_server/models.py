@@ -129,8 +129,8 @@ ANONYMOUS = Caller(agent_id="", agent_type="", permissions=frozenset(), key_id="
 
 
 class Session(NamedTuple):
-    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if there is none.
-    A tuple, like Message, because each call that uses a session makes one."""
+    """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if there was none.
+    Its messages have the seqs from `first_seq` to last_seq; those before were removed, perhaps all. A tuple, like Message, because each call that uses a session makes one."""
 
     id: str
     purpose: str
@@ -142,6 +142,12 @@ class Session(NamedTuple):
     closed_at: datetime | None
     invited: tuple[str, ...]
     last_seq: int = 0
+    first_seq: int = 1
+
+    @property
+    def removed_up_to(self) -> int:
+        """The seq of the last message that was removed, 0 if none was."""
+        return self.first_seq - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +466,7 @@ class EventKind(StrEnum):
     SESSION_CREATED = "session_created"
     SESSION_CLOSED = "session_closed"
     SESSION_DELETED = "session_deleted"
+    MESSAGES_EXPIRED = "messages_expired"
     MEMORY_CHANGED = "memory_changed"
     LEASE_CHANGED = "lease_changed"
     AGENT_JOINED = "agent_joined"
@@ -472,7 +479,7 @@ class EventKind(StrEnum):
 class Event:
     """A committed change. It has only ids: each receiver reads the data with its own permissions.
 
-    `seq`: the message's. `name`: the memory key or the lease. `owner`: of private memory, None for
+    `seq`: the message's; of MESSAGES_EXPIRED the session's first_seq, if it is known. `name`: the memory key or the lease. `owner`: of private memory, None for
     shared memory. `agent_id`: the agent that joined or left.
     """
 

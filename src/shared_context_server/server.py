@@ -43,7 +43,7 @@ from shared_context_server.rest.probes import refresh_gauges
 from shared_context_server.rest.routes import METRICS_PATH, PUBLIC_PATHS, make_routes
 from shared_context_server.services import freed_memory
 from shared_context_server.services.context import Services
-from shared_context_server.services.retention import delete_idle_sessions
+from shared_context_server.services.retention import delete_idle_sessions, remove_old_messages
 from shared_context_server.settings import LogLevel, McpSessions, Settings
 from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import StorageId
@@ -112,7 +112,7 @@ async def open_server(
         if has_own_process:
             trimming = run_every(freed_memory.INTERVAL_S, freed_memory.release_freed_memory)
             await stack.enter_async_context(trimming)
-        if settings.session_retention_days is not None:
+        if (settings.session_retention_days, settings.message_retention_days) != (None, None):
             retain = partial(apply_retention, services, metrics)
             await stack.enter_async_context(run_every(RETENTION_INTERVAL_S, retain))
         if metrics.is_shared:
@@ -178,10 +178,13 @@ async def sample_metrics(services: Services, metrics: Metrics) -> None:
 
 
 async def apply_retention(services: Services, metrics: Metrics) -> None:
-    """Delete idle sessions, and count them."""
+    """Delete idle sessions and remove old messages, and count them."""
     async for session_id in delete_idle_sessions(services):
         metrics.expired_sessions.inc()
         _log.info("session expired", session_id=session_id)
+    async for session_id, removed in remove_old_messages(services):
+        metrics.expired_messages.inc(removed)
+        _log.debug("messages expired", session_id=session_id, removed=removed)
 
 
 async def make_app(

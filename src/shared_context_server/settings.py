@@ -258,6 +258,15 @@ class Settings(LimitSettings):
             "default: none."
         ),
     )
+    message_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description=(
+            "Messages older than this at the beginning of a session are removed, also in open "
+            "sessions; the session stays; default: none."
+        ),
+    )
     audit_retention_days: int = Field(
         default=90, ge=1, description="Audit entries older than this are removed."
     )

@@ -59,7 +59,12 @@ _AGENT_MEMORY = re.compile(r"agent://(?P<agent_id>[^/?#]+)/memory(?:/(?P<key>[^/
 _ALWAYS_CHANGING = re.compile(r"(?:clock|sensors)://.*")  # to be read, there is nothing to notify
 
 _LOG_KINDS = frozenset(
-    {EventKind.MESSAGE_ADDED, EventKind.SESSION_CLOSED, EventKind.SESSION_DELETED}
+    {
+        EventKind.MESSAGE_ADDED,
+        EventKind.MESSAGES_EXPIRED,
+        EventKind.SESSION_CLOSED,
+        EventKind.SESSION_DELETED,
+    }
 )
 _KINDS = {
     None: _LOG_KINDS,

@@ -34,7 +34,7 @@ from shared_context_server.storage.transfer.records import (
     SESSION,
     RecordKind,
 )
-from tests.storage.builders import add_message, add_session
+from tests.storage.builders import add_message, add_session, at, make_audit
 from tests.storage.filled import fill
 
 
@@ -277,6 +277,24 @@ def test_a_log_that_no_store_could_have_written_is_refused(
         check(sign([alter(line) if b'"record":"message"' in line else line for line in records]))
 
 
+async def test_a_log_that_begins_later_is_whole_in_a_dump(tmp_path: Path) -> None:
+    settings = store_at(tmp_path / "source")
+    async with open_storage(settings) as store:
+        await add_session(store)
+        for number in range(5):
+            await add_message(store, created_at=at(number))
+        await store.expiry.remove_some("session_1", at(3), lambda *_: make_audit())
+    dump = await export(settings)
+    check(dump)
+    assert b'"first_seq":4,"expired_up_to":3,"removed_id":3,"removed_at":' in dump
+    assert (await import_dump(dump, store_at(tmp_path))).is_equal
+    assert without_header(await export(store_at(tmp_path))) == without_header(dump)
+    records = dump.splitlines(keepends=True)[1:-1]
+    for told in (b'"first_seq":3', b'"first_seq":5'):
+        with pytest.raises(DumpDamaged, match="continues with seq 4 instead of"):
+            check(sign([line.replace(b'"first_seq":4', told) for line in records]))
+
+
 def test_another_version_of_the_format_is_refused(dump: bytes) -> None:
     with pytest.raises(DumpDamaged, match="version 2"):
         check(dump.replace(b'"version":1', b'"version":2', 1))
@@ -444,6 +462,8 @@ columns: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("created_at", "updated_at", "expires_at", "acquired_at"), times),
     **dict.fromkeys(("first_seen", "last_seen", "issued_at"), times),
     **dict.fromkeys(("seq", "version", "fencing_token", "last_id"), integers),
+    **dict.fromkeys(("first_seq", "expired_up_to", "removed_id"), integers),
+    "removed_at": st.none() | times,
     "size_bytes": st.integers(1, 2**40),  # what one agent has stored is summed up
     **dict.fromkeys(
         ("invited", "recipients", "paths"),
@@ -488,7 +508,21 @@ def number_log(rows: list[Row]) -> list[Row]:
     return [(*row[:2], seq, *row[3:]) for seq, row in enumerate(rows, 1)]
 
 
-S: Row = ("s", "p", "open", "active", "a", 0, None, "[]", "{}")  # others are written in it
+S: Row = (
+    "s",
+    "p",
+    "open",
+    "active",
+    "a",
+    0,
+    None,
+    "[]",
+    "{}",
+    1,
+    0,
+    0,
+    None,
+)  # others are written in it
 
 
 @given(st.fixed_dictionaries({kind: rows_of(kind) for kind in KINDS if kind is not COUNTER}))

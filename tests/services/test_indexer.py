@@ -20,7 +20,16 @@ from shared_context_server.search_index.writer import IndexWriter
 from shared_context_server.services import indexer
 from shared_context_server.services.search_request import Within
 from tests.services.indexed import Indexed, contents_of, join_index, open_indexed
-from tests.storage.builders import ALICE, NOON, add_message, add_session, allow, make_audit, put
+from tests.storage.builders import (
+    ALICE,
+    NOON,
+    add_message,
+    add_session,
+    allow,
+    at,
+    make_audit,
+    put,
+)
 
 
 @pytest.fixture
@@ -115,6 +124,36 @@ async def test_a_deleted_session_is_gone_from_results_and_files(
     answer = await indexed.find("staying", session_id=None)
     assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (30, True, 10)
     memory = await indexed.find("session_1value", within=Within.MEMORY)
+    assert [hit.address.key for hit in memory.memory] == ["kept"]
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_expired_messages_are_gone_from_results_and_files(
+    indexed: Indexed, is_away: bool
+) -> None:
+    store = indexed.services.store
+    await add_session(store, "other")
+    await indexed.fill([f"unforgettable{number}" for number in range(9)], created_at=at(1))
+    await indexed.fill([f"staying {number}" for number in range(30)], created_at=at(9))
+    await indexed.fill(["unforgettable elsewhere"], "other", created_at=at(1))
+    place = MemoryAddress("kept", "session_1", None)
+    await store.memory.write(place, ALICE, put("unforgotten"), now=NOON, guard=allow)
+    await indexed.catch_up()
+    assert "unforgettable7" in list_terms(indexed, "unforgettable")
+    if is_away:
+        await indexed.indexer.aclose()
+    await store.expiry.remove_some("session_1", at(5), lambda *_: make_audit())
+    assert (await indexed.find("unforgettable7")).hits == []
+    if is_away:
+        async with join_index(indexed.services, indexed.root) as returned:
+            await returned.catch_up()
+    else:
+        await indexed.catch_up()
+    assert list_terms(indexed, "unforgettable") == ["unforgettable"]
+    answer = await indexed.find("staying")
+    assert (answer.scanned, answer.exhaustive, len(answer.hits)) == (30, True, 10)
+    assert len((await indexed.find("unforgettable", session_id=None)).hits) == 1
+    memory = await indexed.find("unforgotten", within=Within.MEMORY)
     assert [hit.address.key for hit in memory.memory] == ["kept"]
 
 

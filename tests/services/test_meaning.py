@@ -27,6 +27,7 @@ from shared_context_server.services.search_request import (
 )
 from shared_context_server.services.vector_indexer import VectorIndexer
 from shared_context_server.services.vectors import Vectors
+from shared_context_server.vector_index.layout import ROW
 from shared_context_server.vector_index.windows import MAX_WINDOWS, WINDOW_CHARS
 from tests.services.indexed import contents_of
 from tests.services.small_embedder import SmallEmbedder
@@ -40,6 +41,7 @@ from tests.storage.builders import (
     add_message,
     add_session,
     allow,
+    at,
     make_audit,
     put,
 )
@@ -205,6 +207,21 @@ async def test_what_was_embedded_is_not_embedded_again(meaning: Meaning, tmp_pat
         await restarted.indexer.catch_up()
         assert restarted.embedder.embedded == ["one more truck"]
         assert (await restarted.find("vehicle")).scanned == 31
+
+
+async def test_expired_messages_leave_no_vector(meaning: Meaning) -> None:
+    store = meaning.services.store
+    await meaning.add("a secret vehicle")
+    await remember(meaning, MemoryAddress("kept", "session_1", None), "truck")
+    await meaning.indexer.catch_up()
+    (generation,) = [path for path in meaning.folder.path.iterdir() if path.is_dir()]
+    await store.expiry.remove_some("session_1", at(1), lambda *_: make_audit())
+    await meaning.add("the car here", created_at=at(1))
+    await meaning.indexer.catch_up()
+    found = await meaning.find("vehicle", within=Within.ALL)
+    assert (contents_of(found), found.scanned) == (["the car here"], 2)
+    assert [hit.address.key for hit in found.memory] == ["kept"]
+    assert (generation / "rows").stat().st_size == 2 * ROW.itemsize
 
 
 async def test_a_deleted_session_leaves_no_vector(meaning: Meaning, tmp_path: Path) -> None:

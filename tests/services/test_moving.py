@@ -164,6 +164,49 @@ async def test_a_store_comes_back_from_postgresql_unchanged(
     assert await read_lines(destination) == await read_lines(source)
 
 
+async def test_a_log_that_begins_later_is_copied_so_and_goes_on(
+    source: Settings, destination: Settings, postgres: DatabaseServer, tmp_path: Path
+) -> None:
+    """From SQLite over PostgreSQL to SQLite: what it counts there, the next seq and the next expiry."""
+    async with open_storage(source) as old:
+        await add_session(old)
+        for number in range(9):
+            await add_message(old, sender=(ALICE, BOB)[number % 2], created_at=at(number))
+        await old.sessions.set_cursor("session_1", BOB, 2, allow)
+        await expire(old, 4)
+    with postgres.new_database() as found:
+        between = Settings(data_dir=tmp_path / "between", **found)
+        assert (await copy(source, between)).is_equal
+        assert (await copy(between, destination)).is_equal
+        assert (await copy(source, destination)).written == 0
+        assert await read_lines(destination) == await read_lines(source)
+        for settings in (between, destination):
+            async with open_storage(settings) as new:
+                assert await list_seqs(new, ALICE) == [5, 6, 7, 8, 9]
+                for caller in (BOB, ADMIN):
+                    summary = await new.sessions.summarize("session_1", caller, allow)
+                    assert summary.session.first_seq == 5
+                    assert summary.message_count == 5
+                assert (await new.sessions.summarize("session_1", BOB, allow)).unread == 3
+                assert await new.expiry.get_removed_id("session_1") == 4
+                assert (await add_message(new)).seq == 10
+                await expire(new, 6)
+                assert await list_seqs(new, ADMIN) == [7, 8, 9, 10]
+    async with open_storage(source) as old:
+        await expire(old, 5)
+    fresh = store_at(tmp_path / "fresh")
+    await copy(source, fresh)
+    async with open_storage(source) as old:
+        await expire(old, 6)
+    with pytest.raises(DestinationDiffers, match="message id=6"):
+        await copy(source, fresh)
+
+
+async def expire(store: Store, seconds: int) -> None:
+    step = await store.expiry.remove_some("session_1", at(seconds), lambda *_: make_audit())
+    assert (step.removed > 0, step.has_more) == (True, False)
+
+
 async def test_copying_tells_how_far_it_is(source: Settings, destination: Settings) -> None:
     progress = RecordedProgress()
     async with filled(source):

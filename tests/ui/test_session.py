@@ -21,6 +21,7 @@ from shared_context_server.ui.session import PAGE_SIZE
 from shared_context_server.ui.timeline import choose_span
 from tests.rest.conftest import call, client_of, create_session
 from tests.settings import API_KEY
+from tests.storage.builders import make_audit
 from tests.ui.conftest import follow, read_csrf, submit, text_of
 
 HOSTILE = (
@@ -416,6 +417,35 @@ async def test_exports_hold_everything_the_person_may_see(
     assert markdown.text.count("\n## #") == 5
     assert "\n# not a heading" not in markdown.text
     assert '    {"n":4}' in markdown.text
+
+
+async def test_a_log_whose_old_messages_were_removed_says_where_it_begins(
+    server: Server, agent: httpx.AsyncClient, person: httpx.AsyncClient
+) -> None:
+    session_id = await create_session(agent)
+    for content in ("the question", "something else"):
+        await add(agent, session_id, content)
+    end = utc_now()
+    await add(agent, session_id, "an answer", parent_message_id=1)
+    path = f"/ui/sessions/{session_id}"
+    assert "The log begins" not in (await person.get(path)).text
+    remove_some = server.services.store.expiry.remove_some
+    assert (await remove_some(session_id, end, lambda *_: make_audit())).removed == 2
+
+    page, thread = await person.get(path), await person.get(f"{path}?thread=1")
+    lines, markdown = (
+        await person.get(f"{path}/export.jsonl"),
+        await person.get(f"{path}/export.md"),
+    )
+
+    assert "The log begins at #3. Older messages were removed by age." in text_of(page)
+    assert (seqs_of(page), seqs_of(thread)) == ([3], [3])
+    assert (await person.get(f"{path}/messages/1")).status_code == 404
+    assert (await person.get(f"{path}?thread=2")).status_code == 404
+    assert (await person.get(f"{path}/timeline")).status_code == 200
+    assert json.loads(lines.text.splitlines()[-1])["first_seq"] == 3
+    assert check_log(io.BytesIO(lines.content), None)["count"] == 1
+    assert "- Messages before #3 were removed by age\n" in markdown.text
 
 
 async def test_a_long_message_is_cut_until_it_is_asked_for(

@@ -171,7 +171,7 @@ def _result(model: type) -> str:
 
 
 def _default(model: type, name: str) -> str:
-    """The default of a field of results that is left out of some answers."""
+    """The default of a field of results that some answers leave out, or those of an older server."""
     if is_dataclass(model):
         default = next(one.default for one in fields(model) if one.name == name)
     else:
@@ -181,9 +181,9 @@ def _default(model: type, name: str) -> str:
             return " = None"
     if default == "":
         return ' = ""'
-    if default == []:
-        return " = []  # noqa: RUF012 - pydantic copies it"
-    return " = False" if default is False else ""
+    if default in ([], {}):
+        return f" = {default}  # noqa: RUF012 - pydantic copies it"
+    return f" = {default}" if isinstance(default, int) else ""
 
 
 # Tools

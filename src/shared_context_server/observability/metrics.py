@@ -69,6 +69,11 @@ class Metrics:
             "Sessions that were deleted because of SESSION_RETENTION_DAYS.",
             registry=self.registry,
         )
+        self.expired_messages = Counter(
+            "scs_messages_expired_total",
+            "Messages that were removed because of MESSAGE_RETENTION_DAYS.",
+            registry=self.registry,
+        )
         self.vacuumed_bytes = Counter(
             "scs_vacuumed_bytes_total",
             "Bytes of SQLite's file that were given back to the file system after deletions.",

@@ -150,11 +150,13 @@ def _encode_message(message: Message, *, is_all_sessions: bool) -> ServerSentEve
 
 def _encode_hint(event: Event) -> ServerSentEvent:
     """Encode a hint: ids only, and no `id`, so that a client resumes from the last message."""
-    data: dict[str, str | None] = {}
+    data: dict[str, str | int | None] = {}
     if event.kind in (EventKind.AGENT_JOINED, EventKind.AGENT_LEFT):
         data["agent_id"] = event.agent_id
     else:
         data["session_id"] = event.session_id
+    if event.kind is EventKind.MESSAGES_EXPIRED and event.seq is not None:
+        data["first_seq"] = event.seq
     if event.kind is EventKind.MEMORY_CHANGED:
         data |= {"key": event.name, "scope": "shared" if event.owner is None else "private"}
     if event.kind is EventKind.LEASE_CHANGED:

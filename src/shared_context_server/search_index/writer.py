@@ -66,6 +66,21 @@ class IndexWriter:
             self._open.delete_documents_by_term("session", session_id)
         self.pending += 1
 
+    def remove_old_messages(self, session_id: str, up_to_id: int) -> None:
+        """Remove the messages of a session up to an id."""
+        import tantivy  # noqa: PLC0415 - see the package's docstring
+
+        must, schema = tantivy.Occur.Must, self._index.schema
+        with engine_errors():
+            # Memory has the number 0.
+            old = tantivy.Query.range_query(
+                schema, "number", tantivy.FieldType.Unsigned, 1, max(1, up_to_id)
+            )
+            of_session = tantivy.Query.term_query(schema, "session", session_id)
+            both = tantivy.Query.boolean_query([(must, of_session), (must, old)])
+            self._open.delete_documents_by_query(both)
+        self.pending += 1
+
     def remove_messages(self, ids: Sequence[int]) -> None:
         import tantivy  # noqa: PLC0415 - see the package's docstring
 

@@ -40,6 +40,7 @@ class Digest:
     message_count: int
     estimated_tokens: int
     next_after_seq: int
+    first_seq: int
 
 
 async def get_digest(
@@ -62,13 +63,14 @@ async def get_digest(
     counts = await store.messages.count_by_sender(
         session_id, caller, after_seq=after_seq, guard=guard
     )
-    text = compose(messages, counts, after_seq, max_tokens)
-    services.mentions.clear_page(caller, session_id, messages)
+    text = compose(messages, counts, after_seq, max_tokens, page.first_seq)
+    services.mentions.clear_page(caller, session_id, messages, page.first_seq)
     return Digest(
         text=text,
         message_count=sum(count.count for count in counts),
         estimated_tokens=estimate_tokens(text),
-        next_after_seq=messages[-1].seq if messages else after_seq,
+        next_after_seq=messages[-1].seq if messages else max(after_seq, page.first_seq - 1),
+        first_seq=page.first_seq,
     )
 
 
@@ -87,13 +89,20 @@ def count_units(text: str) -> int:
 
 
 def compose(
-    messages: list[Message], counts: list[SenderCount], after_seq: int, max_tokens: int
+    messages: list[Message],
+    counts: list[SenderCount],
+    after_seq: int,
+    max_tokens: int,
+    first_seq: int = 1,
 ) -> str:
-    """Return the text of the digest, at most `max_tokens` long."""
+    """Return the text of the digest, at most `max_tokens` long. It says so if the log begins after
+    the cursor now."""
     budget = max_tokens * UNITS_PER_TOKEN
+    is_behind = after_seq + 1 < first_seq
+    removed = [f"Messages before seq {first_seq} were removed by age."] if is_behind else []
     if not messages:
-        return cut(f"Nothing new after seq {after_seq}.", budget)
-    head = [_headline(messages, counts)]
+        return cut("\n".join([f"Nothing new after seq {after_seq}.", *removed]), budget)
+    head = [_headline(messages, counts), *removed]
     head += _section("Decisions:", [m for m in messages if _is_marked(m, "decision")])
     head += _section("Open questions:", _open_questions(messages))
     text = cut("\n".join(head), budget * 3 // 5)

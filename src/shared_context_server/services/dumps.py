@@ -424,8 +424,8 @@ class _Checked:
 
 
 class _Logs:
-    """Check that the seqs of each session are 1, 2, 3… in the order of the ids. Stores number
-    messages so, and all code that reads logs relies on it."""
+    """Check that the seqs of each session go up by one from its first_seq in the order of the ids.
+    Stores number messages so, and all code that reads logs relies on it."""
 
     def __init__(self) -> None:
         self._ends: dict[str, int] = {}
@@ -433,7 +433,7 @@ class _Logs:
     def add(self, kind: RecordKind, row: Row) -> None:
         """Raise RecordRefused for a row that cannot follow in its log."""
         if kind is SESSION:
-            self._ends[row[0]] = 0
+            self._ends[row[0]] = row[kind.columns.index("first_seq")] - 1
         elif kind is MESSAGE or kind is CURSOR:
             session_id = row[kind.columns.index("session_id")]
             if session_id not in self._ends:

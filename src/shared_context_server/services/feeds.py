@@ -35,6 +35,10 @@ class Feed(Cursor, Protocol):
     def session_id(self) -> str | None:
         """The session of the feed; None: all sessions."""
 
+    @property
+    def opening(self) -> Event | None:
+        """A hint to begin with."""
+
     def wants(self, event: Event) -> bool:
         """Whether the event may be news for this feed."""
 
@@ -53,9 +57,12 @@ async def open_session_feed(
     policy.require_session_read(caller, session)
     if after_seq is not None and after_seq > session.last_seq:
         raise CursorLost(after_seq)
-    return SessionFeed(
-        services, caller, session_id, session.last_seq if after_seq is None else after_seq
-    )
+    if after_seq is None:
+        return SessionFeed(services, caller, session_id, session.last_seq)
+    feed = SessionFeed(services, caller, session_id, after_seq)
+    if session.first_seq > after_seq + 1:
+        feed.opening = Event(EventKind.MESSAGES_EXPIRED, session_id, seq=session.first_seq)
+    return feed
 
 
 async def open_all_sessions_feed(
@@ -98,6 +105,8 @@ async def follow_feed(
     """The same with a subscription to what the feed wants, which the caller keeps."""
     follow = Follow(services, caller, subscription, is_present=is_present)
     try:
+        if feed.opening is not None:
+            yield feed.opening
         async for news in follow:
             try:
                 while True:
@@ -121,7 +130,10 @@ async def follow_feed(
 
 
 class SessionFeed(SessionCursor):
-    """One session's messages by seq, and hints of changes to its memory, leases and status."""
+    """One session's messages by seq, and hints of changes to its memory, leases and status, and of
+    messages that have expired. `opening`: the log begins after the position now."""
+
+    opening: Event | None = None
 
     def wants(self, event: Event) -> bool:
         is_told = event.kind in (EventKind.MESSAGE_ADDED, EventKind.SESSION_DELETED)
@@ -133,13 +145,18 @@ class SessionFeed(SessionCursor):
     def _is_shown(self, event: Event) -> bool:
         if event.kind is EventKind.MEMORY_CHANGED:
             return event.owner in (None, self.caller.agent_id)
-        return event.kind in (EventKind.SESSION_CLOSED, EventKind.LEASE_CHANGED)
+        return event.kind in (
+            EventKind.SESSION_CLOSED,
+            EventKind.LEASE_CHANGED,
+            EventKind.MESSAGES_EXPIRED,
+        )
 
 
 class AllSessionsFeed(AllSessionsCursor):
     """The messages of all sessions by id, and hints of all other changes."""
 
     session_id = None
+    opening = None
 
     def __init__(self, services: Services, caller: Caller, after_id: int) -> None:
         super().__init__(services, caller, after_id)

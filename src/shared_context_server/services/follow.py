@@ -65,6 +65,8 @@ class SessionCursor:
     visibility: Visibility | None = None
     is_one_of_several: bool = False
     has_more: bool = field(default=False, init=False)
+    first_seq: int = field(default=1, init=False)
+    """Where the log began, if a page was read from a position before that; else 1."""
     _begin: int = field(init=False)
     _known_end: int = field(default=0, init=False)
     _session: Session | None = field(default=None, init=False)  # known once something was read
@@ -93,7 +95,8 @@ class SessionCursor:
             if event.session_id == self.session_id:
                 if event.kind is EventKind.SESSION_DELETED:
                     raise SessionNotFound(self.session_id)
-                newest = max(newest, event.seq or 0)
+                if event.kind is EventKind.MESSAGE_ADDED:
+                    newest = max(newest, event.seq or 0)
         return newest
 
     async def _read_shared(self, newest: int) -> list[Message]:
@@ -124,6 +127,8 @@ class SessionCursor:
         )
         if self.position > page.last_seq:
             raise self._make_lost(is_beyond=self._begin > page.last_seq)
+        if page.first_seq > self.position + 1:
+            self.first_seq = page.first_seq
         self.has_more = page.has_more
         self.position = page.messages[-1].seq if page.has_more else page.last_seq
         self._known_end = page.last_seq

@@ -1,7 +1,7 @@
 """Keep the search index up to date with the store, in one process of those that share it.
 
 The indexer reads new messages by their ids, and from the change stream the sessions that were
-deleted and the memory that was written or removed. It commits its position with the documents, so
+deleted, the messages that have expired and the memory that was written or removed. It commits its position with the documents, so
 whatever a crash loses is read again. Where it cannot go on from its position, because the index is
 new, damaged or of another format, because changes were purged or the store was set back, it begins a
 new index from the start.
@@ -383,6 +383,10 @@ class Indexer:
         if event.kind is EventKind.SESSION_DELETED and event.session_id is not None:
             self._sessions.pop(event.session_id, None)
             await self._thread.run(writer.remove_session, event.session_id)
+            self._progress = replace(self._progress, is_erasure_due=not self.erases_at_once)
+        elif event.kind is EventKind.MESSAGES_EXPIRED and event.session_id is not None:
+            up_to_id = await self._store.expiry.get_removed_id(event.session_id)
+            await self._thread.run(writer.remove_old_messages, event.session_id, up_to_id)
             self._progress = replace(self._progress, is_erasure_due=not self.erases_at_once)
         elif event.kind is EventKind.MEMORY_CHANGED and event.name is not None:
             address = MemoryAddress(event.name, event.session_id or None, event.owner or None)

@@ -175,10 +175,17 @@ class Mentions:
             ]
         )
 
-    def clear_page(self, caller: Caller, session_id: str, messages: Sequence[Message]) -> None:
-        """Forget the mentions among the messages that the caller was given."""
+    def clear_page(
+        self, caller: Caller, session_id: str, messages: Sequence[Message], first_seq: int = 1
+    ) -> None:
+        """Forget the mentions among the messages that the caller was given, and those before the
+        session's first_seq, which another process may have removed."""
         agent = self._agents.get(caller.agent_id)
-        if agent is None or not messages:
+        if agent is None:
+            return
+        if first_seq > 1:
+            _forget_before(agent, session_id, first_seq)
+        if not messages:
             return
         if isinstance(messages, StoredMessages):
             seqs = [row[2] for row in messages.rows]
@@ -193,8 +200,7 @@ class Mentions:
         agent = self._agents.get(caller.agent_id)
         if agent is None:
             return
-        for place in [one for one in agent.unread if one[0] == session_id and one[1] <= seq]:
-            del agent.unread[place]
+        _forget_before(agent, session_id, seq + 1)
         self._note_read(agent, session_id, seq)
 
     def _note_read(self, agent: _Agent, session_id: str, seq: int) -> None:
@@ -208,6 +214,11 @@ class Mentions:
         for agent in self._agents.values():
             for place in [one for one in agent.unread if one[0] == session_id]:
                 del agent.unread[place]
+
+    def forget_before(self, session_id: str, first_seq: int) -> None:
+        """Forget the mentions in messages that were removed."""
+        for agent in self._agents.values():
+            _forget_before(agent, session_id, first_seq)
 
     # How this process learns of mentions. It may learn of one twice, which changes nothing.
 
@@ -308,6 +319,11 @@ class Mentions:
     async def finish(self) -> None:
         """Wait until all that was noted so far has been examined."""
         await self._tasks.wait()
+
+
+def _forget_before(agent: _Agent, session_id: str, seq: int) -> None:
+    for place in [one for one in agent.unread if one[0] == session_id and one[1] < seq]:
+        del agent.unread[place]
 
 
 def _mentions(message: Message, agent_id: str) -> bool:

@@ -134,7 +134,7 @@ async def get_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
     require_cursor(page, query.after_seq)
-    services.mentions.clear_page(caller, session_id, page.messages)
+    services.mentions.clear_page(caller, session_id, page.messages, page.first_seq)
     return page
 
 
@@ -162,10 +162,11 @@ def weigh_message(message: Message) -> int:
 
 
 def next_after_seq(page: MessagePage, query: MessageQuery) -> int:
-    """Return the cursor for the next call: the last message of the page, else the cursor given."""
+    """Return the cursor for the next call: the last message of the page, else the cursor given, or
+    the last message that was removed if that is later."""
     if page.messages:
         return page.messages[-1].seq
-    return query.after_seq or 0
+    return max(query.after_seq or 0, page.first_seq - 1)
 
 
 async def mark_read(services: Services, caller: Caller, session_id: str, seq: int) -> ReadPosition:

@@ -1,16 +1,22 @@
-"""Delete sessions in which nothing has happened for SESSION_RETENTION_DAYS."""
+"""Delete sessions in which nothing has happened for SESSION_RETENTION_DAYS, and remove messages that
+are older than MESSAGE_RETENTION_DAYS."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
-from shared_context_server.models import AuditEntry, Event, EventKind
+from shared_context_server.errors import SessionNotFound
+from shared_context_server.models import AuditEntry, Event, EventKind, JsonObject
 from shared_context_server.services.context import Services
 from shared_context_server.steady_time import utc_now
+from shared_context_server.storage.contract import AuditExpiry
 
 EXAMINED_AT_ONCE = 200  # sessions of one read: some milliseconds
 EXPIRED = "session_expired"
+MESSAGES_EXPIRED = "messages_expired"
 BY_THE_SERVER = ""  # in the audit log, where no agent has done it
 
 
@@ -37,3 +43,50 @@ async def delete_idle_sessions(services: Services) -> AsyncIterator[str]:
         after = page.next_after
         if after is None:
             return
+
+
+async def remove_old_messages(services: Services) -> AsyncIterator[tuple[str, int]]:
+    """Remove the old messages at the beginning of each session, step by step; yield the session and
+    the number of messages of each step.
+
+    The contract of the store says what is removed, and that several processes may do this at once.
+    Nothing happens without the setting.
+    """
+    days = services.settings.message_retention_days
+    if days is None:
+        return
+    expired_before = utc_now() - timedelta(days=days)
+    after = None
+    while True:
+        page = await services.store.expiry.examine(
+            expired_before, limit=EXAMINED_AT_ONCE, after=after
+        )
+        for session_id in page.idle:
+            audit: AuditExpiry | None = partial(_audit_messages, session_id, days)
+            has_more = True
+            while has_more:
+                step = await services.store.expiry.remove_some(session_id, expired_before, audit)
+                if step.removed:
+                    yield session_id, step.removed
+                audit, has_more = None, step.has_more
+            await _tell_of_removed(services, session_id)
+        after = page.next_after
+        if after is None:
+            return
+
+
+def _audit_messages(session_id: str, days: int, first_seq: int, last_seq: int) -> AuditEntry:
+    details: JsonObject = {
+        "retention_days": days,
+        "first_seq": first_seq,
+        "last_seq": last_seq,
+        "messages": last_seq - first_seq + 1,
+    }
+    return AuditEntry(MESSAGES_EXPIRED, BY_THE_SERVER, session_id, details)
+
+
+async def _tell_of_removed(services: Services, session_id: str) -> None:
+    with suppress(SessionNotFound):
+        session = await services.store.sessions.get(session_id)
+        services.mentions.forget_before(session_id, session.first_seq)
+        services.bus.publish(Event(EventKind.MESSAGES_EXPIRED, session_id, seq=session.first_seq))

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 
 from shared_context_server import policy
+from shared_context_server.errors import MessageNotFound
 from shared_context_server.models import Ack, Caller, Message, Visibility
 from shared_context_server.services.context import Services
 from shared_context_server.storage.contract import MessageQuery
@@ -126,7 +127,11 @@ async def read_page(
             older_before = before_seq if is_more else None
             is_cut = is_late and len(found) < limit and older_before is not None
             if wanted.thread is not None and older_before is None:
-                found.append(await get_message(services, caller, session_id, wanted.thread))
+                try:
+                    found.append(await get_message(services, caller, session_id, wanted.thread))
+                except MessageNotFound:
+                    if not found:  # the replies to a message that was removed are still there
+                        raise
             return LogPage(found[::-1], older_before, is_cut, page.last_seq)
 
 

@@ -56,11 +56,13 @@ class WaitRequest:
 @dataclass(frozen=True, slots=True)
 class Waited:
     """`cursors`: where to continue, by session: in all sessions that the request names, and in those
-    that have messages here or where only the caller's own messages follow."""
+    that have messages here or where only the caller's own messages follow. `first_seqs`: of the
+    sessions whose log began after the cursor, because older messages were removed."""
 
     messages: list[Message]
     cursors: dict[str, int]
     timed_out: bool
+    first_seqs: dict[str, int]
 
 
 async def wait_for_messages(
@@ -95,8 +97,8 @@ async def wait_for_messages(
                 messages = cut_page(found, request.limit)
                 for session_id, given in groupby(messages, attrgetter("session_id")):
                     services.mentions.clear_page(caller, session_id, list(given))
-                return Waited(messages, sessions.find_cursors(messages), timed_out=False)
-    return Waited([], sessions.find_cursors([]), timed_out=True)
+                return sessions.answer(messages, timed_out=False)
+    return sessions.answer([], timed_out=True)
 
 
 class _WaitedFor:
@@ -136,11 +138,15 @@ class _WaitedFor:
                     weight = sum(map(weigh_message, found))
         return sorted(found) if has_several else found
 
-    def find_cursors(self, messages: list[Message]) -> dict[str, int]:
-        """Return the cursors with which to continue after these messages."""
-        return (
-            self._begins | self._settled | {message.session_id: message.seq for message in messages}
-        )
+    def answer(self, messages: list[Message], *, timed_out: bool) -> Waited:
+        """Return these messages, and the cursors with which to continue after them."""
+        given = {message.session_id: message.seq for message in messages}
+        first_seqs = {
+            cursor.session_id: cursor.first_seq
+            for cursor in self._cursors.values()
+            if cursor.first_seq > 1
+        }
+        return Waited(messages, self._begins | self._settled | given, timed_out, first_seqs)
 
     async def _read_session(self, cursor: SessionCursor, news: News) -> list[Message]:
         while True:

@@ -138,7 +138,8 @@ def _find_positions(columns: str, *names: str) -> tuple[int, ...]:
 
 SESSION = """
     s.id, s.purpose, s.metadata, s.access, s.status, s.created_by, s.created_at, s.closed_at,
-    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1) AS last_seq
+    s.invited, (SELECT seq FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1) AS last_seq,
+    s.first_seq
 """
 
 
@@ -146,9 +147,11 @@ SESSION_TEXT_COLUMNS = _find_positions(SESSION, "purpose", "metadata", "invited"
 
 
 def to_session(row: Row) -> Session:
-    *columns, last_seq = row
+    *columns, last_seq, first_seq = row
     is_small = sum(len(row[at]) for at in SESSION_TEXT_COLUMNS) <= _REMEMBERED_BYTES
     session = (_recall_session if is_small else _to_empty_session)(*columns)
+    if first_seq > 1:
+        return session._replace(last_seq=last_seq or first_seq - 1, first_seq=first_seq)
     return session._replace(last_seq=last_seq) if last_seq else session
 
 
@@ -177,7 +180,7 @@ def _to_empty_session(
 
 
 _REMEMBERED_BYTES = 4096
-# All but the last seq of a session stays the same from call to call.
+# All but the seqs of a session stays the same from call to call.
 _recall_session = lru_cache(maxsize=256)(_to_empty_session)
 
 

@@ -178,6 +178,7 @@ FencingToken = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 AgentIds = Annotated[list[AgentId], Field(max_length=MAX_PARTICIPANTS)]
 MessageId = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 Seq = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
+FirstSeq = Annotated[int, Field(description="The log begins here; older ones were removed.")]
 SeqBySession = Annotated[dict[str, Seq], Field(max_length=2000)]
 TimeArgument = Annotated[
     datetime,

@@ -31,6 +31,7 @@ from shared_context_server.tools.arguments import (
     Content,
     Cursor,
     FencingToken,
+    FirstSeq,
     IdempotencyKey,
     Instance,
     Integer,
@@ -126,6 +127,7 @@ class MessageList(Result):
     total_count: int
     has_more: bool
     next_after_seq: int
+    first_seq: FirstSeq = 1
 
 
 class WaitForMessages(Arguments):
@@ -152,6 +154,11 @@ class WaitForMessages(Arguments):
 
 class WaitResult(Result):
     cursors: Annotated[dict[str, int] | None, Field(description="With several sessions.")]
+    first_seqs: dict[str, int] = Field(
+        default={},
+        exclude_if=is_false,
+        description="By session_id: the log begins here now, after your cursor.",
+    )
     messages: list[MessageItem]
     next_after_seq: Annotated[int | None, Field(description="With session_id.")]
     timed_out: bool
@@ -178,6 +185,7 @@ class DigestResult(Result):
     message_count: int
     estimated_tokens: int
     next_after_seq: int
+    first_seq: FirstSeq = 1
 
 
 class SearchContext(Arguments):
@@ -247,6 +255,7 @@ def message_list(page: MessagePage, query: MessageQuery) -> Written[MessageList]
         total_count=page.total_count,
         has_more=page.has_more,
         next_after_seq=messages.next_after_seq(page, query),
+        first_seq=page.first_seq,
     )
     return write_result(result, page.messages)
 
@@ -321,6 +330,7 @@ async def get_digest(services: Services, call: Call, arguments: GetDigest) -> Di
         message_count=found.message_count,
         estimated_tokens=found.estimated_tokens,
         next_after_seq=found.next_after_seq,
+        first_seq=found.first_seq,
     )
 
 
@@ -409,6 +419,7 @@ async def wait_for_messages(
         next_after_seq=waited.cursors[arguments.session_id] if arguments.session_id else None,
         cursors=None if is_one else waited.cursors,
         timed_out=waited.timed_out,
+        first_seqs=waited.first_seqs,
     )
     return write_result(result, waited.messages)
 

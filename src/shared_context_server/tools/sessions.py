@@ -19,6 +19,7 @@ from shared_context_server.tools.arguments import (
     AgentIds,
     Arguments,
     Cursor,
+    FirstSeq,
     Integer,
     JsonMembers,
     Metadata,
@@ -69,6 +70,7 @@ class SessionItem(BaseModel):
     message_count: int
     unread: int
     last_activity: Time
+    first_seq: FirstSeq = 1
 
 
 class SessionPage(Result):
@@ -113,6 +115,7 @@ def session_item(summary: SessionSummary) -> SessionItem:
         message_count=summary.message_count,
         unread=summary.unread,
         last_activity=summary.last_activity,
+        first_seq=session.first_seq,
     )
 
 

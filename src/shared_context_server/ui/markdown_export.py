@@ -12,11 +12,15 @@ from shared_context_server.models import Message, Session, Visibility
 
 def write_head(session: Session) -> str:
     """Return the title and the facts of the session."""
+    removed = f"- Messages before #{session.first_seq} were removed by age\n"
+    if session.first_seq == 1:
+        removed = ""
     return (
         f"# {_one_line(session.purpose)}\n\n"
         f"- Session: `{session.id}`\n"
         f"- Created by {show_name(session.created_by)}, {_time(session.created_at)}\n"
-        f"- Status: {session.status.value}, access: {session.access.value}\n\n"
+        f"- Status: {session.status.value}, access: {session.access.value}\n"
+        f"{removed}\n"
     )
 
 

@@ -223,7 +223,8 @@ async def _write_jsonl(page: PageRequest, session: Session) -> AsyncGenerator[by
     async with aclosing(session_log.read_all(page.services, page.caller, session.id)) as pages:
         async for messages in pages:
             yield b"".join(chain.write(write_messages([message])) for message in messages)
-    yield chain.write_end(session_id=session.id)
+    first = {"first_seq": session.first_seq} if session.first_seq > 1 else {}
+    yield chain.write_end(session_id=session.id, **first)
 
 
 async def _write_markdown(page: PageRequest, session: Session) -> AsyncGenerator[bytes]:

@@ -123,6 +123,16 @@ class VectorWriter:
             self._names.pop((SESSION, session_id), None)
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def remove_old_messages(self, session_id: str, up_to_id: int) -> None:
+        """Remove the messages of a session up to an id."""
+        with engine_errors():
+            number = find_name(self._database, SESSION, session_id)
+            if number is None:
+                return
+            rows = self._open_rows()
+            found = mark_rows(rows["session"], [number]) & (rows["kind"] == KINDS[Kind.MESSAGE])
+            self._clear(np.flatnonzero(found & (rows["number"] <= up_to_id)).tolist())
+
     def remove_messages(self, ids: Sequence[int]) -> None:
         with engine_errors():
             rows = self._open_rows()

@@ -25,6 +25,7 @@ from shared_context_server.storage.sqlite import (
     audit,
     changes,
     credentials,
+    expiry,
     fleet,
     idempotency,
     leases,
@@ -37,6 +38,7 @@ from shared_context_server.storage.sqlite import (
     tasks,
 )
 from shared_context_server.storage.sqlite.engine.connections import database_path, open_connection
+from shared_context_server.storage.sqlite.expiry import Expiry
 from shared_context_server.storage.sqlite.messages import Messages
 from shared_context_server.storage.sqlite.sessions import Sessions
 from shared_context_server.storage.sqlite.tasks import Tasks
@@ -204,6 +206,9 @@ FLAT: dict[str, Work] = {
         connection, Sessions.list_participants, name, BOB, allow, limit=100
     ),
     "removing a step": removal.remove_step,
+    "removing a step of expired ones": lambda connection, name: run_on(
+        connection, Expiry.remove_some, name, at(300), lambda *_: make_audit()
+    ),
 }
 
 
@@ -350,6 +355,7 @@ MODULES = (
     changes,
     idempotency,
     credentials,
+    expiry,
     fleet,
     leases,
     maintenance,
@@ -368,7 +374,7 @@ PARTS = {
 # All rows are asked for, or there are only ever a few.
 MAY_SCAN = {"credentials._LIST_KEYS", "credentials._LIST_ACTIVE_KEYS"}
 MAY_SCAN |= {"agents._IS_TYPE_KNOWN"}  # asked only of types that no new agent may have
-MAY_SCAN |= {"changes._IS_DELETED"}  # few are kept, and it is asked only where a message is gone
+MAY_SCAN |= {"changes._IS_REMOVED"}  # few are kept, and it is asked only where a message is gone
 MAY_SCAN |= {"credentials._MEASURE_KEYS"}  # what admins ask; those that are valid
 MAY_SCAN |= {"fleet._COUNT_INSTANCES", "fleet._NEWEST"}  # up to a number
 MAY_SCAN |= {"maintenance._CHANGE_A_ROW", "maintenance._READ_A_ROW"}  # tables of one row

@@ -66,7 +66,7 @@ async def read(
 
 
 def session_row(session_id: str = "s", status: str = "active") -> Row:
-    return (session_id, "p", "open", status, "alice", NOON_US, None, "[]", "{}")
+    return (session_id, "p", "open", status, "alice", NOON_US, None, "[]", "{}", 1, 0, 0, None)
 
 
 def message_row(message_id: int, seq: int, session_id: str = "s", **fields: Any) -> Row:

@@ -16,7 +16,13 @@ from shared_context_server.storage.transfer.records import KINDS, KINDS_BY_NAME
 from shared_context_server.storage.transfer.succession import follows
 
 BEFORE: dict[str, dict[str, Any]] = {
-    "session": {"status": "active", "closed_at": None, "purpose": "p"},
+    "session": {
+        "status": "active",
+        "closed_at": None,
+        "purpose": "p",
+        "first_seq": 1,
+        "expired_up_to": 0,
+    },
     "message": {"content": "x"},
     "cursor": {"seq": 4},
     "memory": {"version": 4, "updated_at": 100, "value": "1"},
@@ -44,6 +50,7 @@ def can_follow(name: str, before: dict[str, Any], after: dict[str, Any]) -> bool
     "name, after",
     [
         ("session", {"status": "closed", "closed_at": 5}),
+        ("session", {"first_seq": 5, "expired_up_to": 9, "removed_id": 7, "removed_at": 5}),
         ("cursor", {"seq": 5}),
         ("memory", {"version": 5, "updated_at": 101, "value": "2"}),
         ("memory", {"version": 1, "updated_at": 101}),

@@ -78,6 +78,7 @@ class SessionItem(Record):
     message_count: int
     unread: int
     last_activity: datetime
+    first_seq: int = 1
 
 
 class SessionPage(Record):
@@ -147,12 +148,14 @@ class MessageList(Record):
     total_count: int
     has_more: bool
     next_after_seq: int
+    first_seq: int = 1
 
 
 class WaitResult(Record):
     """Answer of wait_for_messages."""
 
     cursors: dict[str, int] | None
+    first_seqs: dict[str, int] = {}  # noqa: RUF012 - pydantic copies it
     messages: list[MessageItem]
     next_after_seq: int | None
     timed_out: bool
@@ -172,6 +175,7 @@ class DigestResult(Record):
     message_count: int
     estimated_tokens: int
     next_after_seq: int
+    first_seq: int = 1
 
 
 class SearchResult(Record):

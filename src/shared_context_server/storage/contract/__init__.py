@@ -38,6 +38,7 @@ from shared_context_server.storage.contract.credentials import (
     Credentials,
     KeyUse,
 )
+from shared_context_server.storage.contract.expiry import AuditExpiry, Expiry, ExpiryStep
 from shared_context_server.storage.contract.fleet import (
     Fleet,
     Survey,
@@ -98,6 +99,7 @@ __all__ = [
     "Anchor",
     "Audit",
     "AuditChain",
+    "AuditExpiry",
     "AuditQuery",
     "AuthState",
     "ChangePosition",
@@ -107,6 +109,8 @@ __all__ = [
     "ClaimAttempt",
     "Credentials",
     "ExaminedSessions",
+    "Expiry",
+    "ExpiryStep",
     "Fence",
     "Finish",
     "Fleet",
@@ -166,4 +170,5 @@ class Store:
     fleet: Fleet
     audit: Audit
     changes: ChangeStream
+    expiry: Expiry
     maintenance: Maintenance

@@ -13,7 +13,8 @@ from shared_context_server.models import (
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Identifies a message. While it is in the store, so is everything committed before it."""
+    """Identifies a message. While it is in the store, so is everything committed before it, except
+    what was removed since."""
 
     message_id: int
     session_id: str
@@ -73,8 +74,8 @@ class ChangeStream(Protocol):
 
     async def read(self, after: ChangePosition, limit: int) -> Changes:
         """Return the events committed after `after`, each once, about `limit` of them. Fewer than
-        `limit` means that the end is reached. The stream has new messages; sessions created, closed
-        and deleted; memory written and removed (except with its session); leases taken, renewed and
+        `limit` means that the end is reached. The stream has new messages, but not those that
+        were removed since; sessions created, closed and deleted; messages that have expired; memory written and removed (except with its session); leases taken, renewed and
         released; and the events given to `add`."""
 
     async def add(self, events: Sequence[Event]) -> None:

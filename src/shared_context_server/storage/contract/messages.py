@@ -66,12 +66,13 @@ class MessageQuery:
 class MessagePage:
     """Messages in seq order. `total_count`: all that match the filters other than after_seq,
     before_seq, offset and limit; 0 unless the query is_counted. `has_more`: with after_seq newer ones match, without it older ones.
-    `last_seq`: the newest seq of the session in this snapshot, visible or not."""
+    `first_seq` and `last_seq`: of the session in this snapshot, visible or not; see Session."""
 
     messages: Sequence[Message]
     total_count: int
     has_more: bool
     last_seq: int
+    first_seq: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ class Messages(Protocol):
     """The message logs of all sessions."""
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
-        """Append to the log. `seq` is the session's last seq + 1: gapless from 1, and in commit
-        order, so that a reader by cursor never misses one that commits later with a smaller seq.
+        """Append to the log. `seq` is the session's last seq + 1, also when that message was removed:
+        gapless from the session's first_seq, never used twice, and in commit order, so that a reader by cursor never misses one that commits later with a smaller seq.
 
         Order of checks: idempotency record first (same session, sender and key: the first answer
         again, duplicate=True, even if the session has been closed since; another fingerprint:
@@ -121,7 +122,7 @@ class Messages(Protocol):
         self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
     ) -> MessagePage:
         """Return the messages that the caller may see, from one snapshot. With after_seq: the
-        oldest `limit` after it, skipping `offset`. Without: the newest `limit` (before before_seq
+        oldest `limit` after it, skipping `offset`; they begin at first_seq if that is later. Without: the newest `limit` (before before_seq
         if given), skipping the newest `offset`. Without filters the cost does not grow with the
         session."""
 

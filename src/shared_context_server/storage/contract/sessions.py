@@ -112,7 +112,7 @@ class Sessions(Protocol):
     ) -> ExaminedSessions:
         """Examine up to `limit` sessions created before `idle_since`, oldest first by (created_at,
         id), strictly newer than `after`. A session is idle if since then it was not closed, no
-        message was added, no memory of it was written, and no lease in it was held."""
+        message was added (removed ones count too), no memory of it was written, and no lease in it was held."""
 
     async def delete_idle(self, session_id: str, idle_since: datetime, audit: AuditEntry) -> bool:
         """Delete the session as `delete` does, if it is still idle; return whether it was. Of several
@@ -126,4 +126,4 @@ class Sessions(Protocol):
     ) -> tuple[int, int]:
         """Store max(stored, seq); return the stored seq and the number of visible messages after
         it. Raises InvalidArgument(field="seq") for a seq after the newest message the caller may
-        see."""
+        see, unless messages up to it were removed."""

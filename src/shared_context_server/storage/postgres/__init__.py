@@ -41,6 +41,7 @@ from shared_context_server.storage.postgres.engine.migrations import (
 )
 from shared_context_server.storage.postgres.engine.pool import Connection, open_pool
 from shared_context_server.storage.postgres.engine.work import Engine
+from shared_context_server.storage.postgres.expiry import Expiry
 from shared_context_server.storage.postgres.fleet import Fleet
 from shared_context_server.storage.postgres.leases import Leases
 from shared_context_server.storage.postgres.maintenance import (
@@ -117,6 +118,7 @@ def _make_store(engine: Engine) -> Store:
         fleet=Fleet(engine),
         audit=Audit(engine),
         changes=ChangeStream(engine),
+        expiry=Expiry(engine),
         maintenance=Maintenance(engine),
     )
 

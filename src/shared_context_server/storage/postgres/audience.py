@@ -51,7 +51,8 @@ def visible_seqs_page(order: str) -> str:
 def tally_query(session_id: str, up_to_seq: str, sender: str | None = None) -> str:
     """Return a query for one row, `count`, `last_seq` (0: none) and `newest_at`: what the keys see
     of a session, given as SQL, up to and including a seq. With `sender`, SQL too, only this agent's
-    messages. It costs three index look-ups."""
+    messages. It costs three index look-ups. Messages that were removed count too. So the present number
+    is the difference of two tallies, of which the first is for the session's first_seq - 1 or later."""
     suffix = "" if sender is None else f" || chr(31) || {sender}"
     latest = " UNION ALL ".join(
         f"""(
@@ -84,24 +85,43 @@ def tally_of_sender(sender: str, up_to_seq: str) -> str:
     )
 
 
-_COUNT = Statement(tally_query(":session_id", ":up_to_seq"))
+_TALLY = Statement(tally_query(":session_id", ":up_to_seq"))
+# One statement, so that what is removed meanwhile does not count in one of the tallies only.
+_COUNT = Statement(f"""
+    SELECT greatest(0, up_to.count - before.count) FROM sessions AS s
+    CROSS JOIN LATERAL ({tally_query(":session_id", ":up_to_seq")}) AS up_to
+    CROSS JOIN LATERAL (
+        {tally_query(":session_id", "greatest(:after_seq, s.first_seq - 1)")}
+    ) AS before
+    WHERE s.id = :session_id""")
 
 
 async def count_visible(
-    connection: Connection, session_id: str, keys: Mapping[str, Any], *, up_to_seq: int
+    connection: Connection,
+    session_id: str,
+    keys: Mapping[str, Any],
+    *,
+    after_seq: int,
+    up_to_seq: int,
 ) -> int:
-    """Return how many messages of the session these keys see up to and including a seq."""
-    parameters = {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
-    count: int = await connection.fetchval(*_COUNT(**parameters))
-    return count
+    """Return how many messages of the session these keys see after `after_seq`, up to `up_to_seq`."""
+    parameters = {
+        **keys,
+        "session_id": session_id,
+        "after_seq": after_seq,
+        "up_to_seq": up_to_seq,
+    }
+    count: int | None = await connection.fetchval(*_COUNT(**parameters))
+    return count or 0
 
 
 async def find_last_visible_seq(
     connection: Connection, session_id: str, keys: Mapping[str, str | None]
 ) -> int:
-    """Return the seq of the newest message of the session that these keys see, 0 if there is none."""
+    """Return the seq of the newest message of the session that these keys see, or saw before it was
+    removed; 0 if there is none."""
     parameters = {"session_id": session_id, "up_to_seq": MAX_INTEGER, **keys}
-    row = await connection.fetchrow(*_COUNT(**parameters))
+    row = await connection.fetchrow(*_TALLY(**parameters))
     assert row is not None
     last_seq: int = row["last_seq"]
     return last_seq

@@ -42,9 +42,12 @@ _NEWEST = Statement(
     "SELECT id, session_id, created_at FROM messages WHERE id <= :up_to_id ORDER BY id DESC LIMIT 1"
 )
 _ANCHOR = Statement("SELECT id, session_id, created_at FROM messages WHERE id = :id")
-# Whether a session's messages may be missing because it was deleted, by a change still kept.
-_IS_DELETED = Statement("""
-    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = :session_id AND kind = 'session_deleted')""")
+# Whether a session's messages may be missing because it was deleted, by a change still kept, or because
+# they have expired.
+_IS_REMOVED = Statement("""
+    SELECT EXISTS (
+        SELECT 1 FROM changes WHERE session_id = :session_id AND kind = 'session_deleted'
+    ) OR EXISTS (SELECT 1 FROM sessions WHERE id = :session_id AND removed_id >= :message_id)""")
 _ADD = Statement("""
     INSERT INTO changes (kind, session_id, name, owner, agent_id)
     SELECT * FROM unnest(
@@ -122,7 +125,7 @@ async def _is_continued(connection: Connection, after: ChangePosition) -> bool:
     if anchor is not None:
         row = await connection.fetchrow(*_ANCHOR(id=anchor.message_id))
         if row is None and not await connection.fetchval(
-            *_IS_DELETED(session_id=anchor.session_id)
+            *_IS_REMOVED(session_id=anchor.session_id, message_id=anchor.message_id)
         ):
             return False
         if row is not None and Anchor(*row) != anchor:

@@ -103,14 +103,14 @@ _UP_TO = """coalesce((
     SELECT ordinal FROM audience AS a
     WHERE a.session_id = c.session_id AND a.name = {name} AND a.seq <= {seq} ORDER BY a.seq DESC LIMIT 1
 ), 0)"""
-_AFTER = f"{_UP_TO.format(name='{name}', seq='9000000000000000')} - {_UP_TO.format(name='{name}', seq='c.seq')}"
+_AFTER = f"{_UP_TO.format(name='{name}', seq='9000000000000000')} - {_UP_TO.format(name='{name}', seq='greatest(c.seq, s.first_seq - 1)')}"
 _OWN = "asked.name || chr(31) || c.agent_id"
 _COUNT_UNREAD = Statement(f"""
     SELECT c.session_id, c.agent_id,
         sum({_AFTER.format(name="asked.name")} - ({_AFTER.format(name=_OWN)}))
     FROM unnest(:session_ids::text[], :agent_ids::text[], :names::text[])
         AS asked (session_id, agent_id, name)
-    JOIN cursors AS c USING (session_id, agent_id)
+    JOIN cursors AS c USING (session_id, agent_id) JOIN sessions AS s ON s.id = c.session_id
     GROUP BY c.session_id, c.agent_id""")
 _LIST_TITLES = Statement("""
     SELECT t.session_id, t.id, t.title FROM unnest(:session_ids::text[], :ids::bigint[]) AS asked (session_id, id)

@@ -43,7 +43,12 @@ from shared_context_server.storage.postgres.engine.commit_watermark import (
 )
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement, within_bytes
-from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.engine.work import (
+    Subject,
+    reads,
+    reads_snapshot,
+    writes,
+)
 from shared_context_server.storage.postgres.idempotency import find_record, keep_answer
 from shared_context_server.storage.postgres.leases import check_fence
 from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_session
@@ -310,7 +315,25 @@ class Messages(Subject):
         return added
 
     @reads
-    async def list_visible(
+    async def _list_unless_moved(
+        self,
+        connection: Connection,
+        session_id: str,
+        caller: Caller,
+        query: MessageQuery,
+        guard: SessionGuard,
+    ) -> MessagePage | None:
+        """Return the page, or None if messages that may belong to it were removed meanwhile."""
+        session = await use_session(connection, session_id, guard)
+        page = await _list_page(connection, session, caller, query)
+        if _may_lack_removed(session, query, page):
+            now = await use_session(connection, session_id, guard)
+            if now.first_seq != session.first_seq:
+                return None
+        return page
+
+    @reads_snapshot
+    async def _list_in_snapshot(
         self,
         connection: Connection,
         session_id: str,
@@ -319,16 +342,7 @@ class Messages(Subject):
         guard: SessionGuard,
     ) -> MessagePage:
         session = await use_session(connection, session_id, guard)
-        found, total_count = await _find_page(connection, session, caller, query)
-        rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
-        if query.after_seq is None:
-            rows.reverse()
-        return MessagePage(
-            messages=StoredMessages(rows),
-            total_count=total_count,
-            has_more=has_more,
-            last_seq=session.last_seq,
-        )
+        return await _list_page(connection, session, caller, query)
 
     @reads
     async def get(
@@ -369,7 +383,7 @@ class Messages(Subject):
             rows.reverse()
         return [to_message(row) for row in rows]
 
-    @reads
+    @reads_snapshot
     async def count_by_sender(
         self,
         connection: Connection,
@@ -379,11 +393,11 @@ class Messages(Subject):
         after_seq: int,
         guard: SessionGuard,
     ) -> list[SenderCount]:
-        await use_session(connection, session_id, guard)
+        session = await use_session(connection, session_id, guard)
         statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_VISIBLE_BY_SENDER
         parameters = {
             "session_id": session_id,
-            "after_seq": clamp(after_seq),
+            "after_seq": max(clamp(after_seq), session.removed_up_to),
             **audience_keys(caller),
         }
         rows = await connection.fetch(*statement(**parameters))
@@ -444,6 +458,15 @@ class Messages(Subject):
         rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
         return [to_message(row) for row in reversed(rows)]
 
+    async def list_visible(
+        self, session_id: str, caller: Caller, query: MessageQuery, guard: SessionGuard
+    ) -> MessagePage:
+        page = await self._list_unless_moved(session_id, caller, query, guard)
+        if page is not None:
+            return page
+        # A transaction costs two more round trips, so it is used only here.
+        return await self._list_in_snapshot(session_id, caller, query, guard)
+
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
         # Only the idempotency key has to be looked up.
         if new.fence is None and new.parent_message_id is None and not new.ack:
@@ -501,12 +524,39 @@ async def _find(connection: Connection, session_id: str, message_id: int) -> Mes
     return None if row is None else to_message(row)
 
 
+async def _list_page(
+    connection: Connection, session: Session, caller: Caller, query: MessageQuery
+) -> MessagePage:
+    found, total_count = await _find_page(connection, session, caller, query)
+    rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
+    if query.after_seq is None:
+        rows.reverse()
+    return MessagePage(
+        messages=StoredMessages(rows),
+        total_count=total_count,
+        has_more=has_more,
+        last_seq=session.last_seq,
+        first_seq=session.first_seq,
+    )
+
+
+def _may_lack_removed(session: Session, query: MessageQuery, page: MessagePage) -> bool:
+    """Whether the page may lack messages that the session, read before it, still had. They would be
+    the first of the log, so no other pages are in question than those that begin behind a gap."""
+    if query.after_seq is None and page.has_more:
+        return False
+    begins_after = max(query.after_seq or 0, session.removed_up_to)
+    if begins_after >= session.last_seq:
+        return False
+    return not page.messages or page.messages[0].seq > begins_after + 1
+
+
 async def _find_page(
     connection: Connection, session: Session, caller: Caller, query: MessageQuery
 ) -> tuple[list[Row], int]:
     """Return at most limit + 1 messages as rows, and the total count, of the log as it was when the
-    session was read. Later messages, after its last_seq, are left out, and earlier ones never
-    change. So no transaction is needed."""
+    session was read. Later messages, after its last_seq, are left out, and earlier ones do not
+    change, unless they are removed (see _may_lack_removed). So no transaction is needed."""
     order = _DESCENDING if query.after_seq is None else _ASCENDING
     scan = choose_scan(caller, query)
     if scan == "audience":
@@ -525,12 +575,19 @@ async def _find_page(
     if not query.is_counted:
         return rows, 0
     if scan == "log":
-        return rows, session.last_seq
+        return rows, session.last_seq - session.removed_up_to
     if scan == "audience":
-        return rows, await count_visible(connection, session.id, keys, up_to_seq=session.last_seq)
-    everywhere = {"after_seq": 0, "before_seq": session.last_seq + 1}
-    count = _COUNTS[scan]
-    return rows, await connection.fetchval(*count(**(parameters | everywhere)))
+        count = await count_visible(
+            connection,
+            session.id,
+            keys,
+            after_seq=session.removed_up_to,
+            up_to_seq=session.last_seq,
+        )
+        return rows, count
+    everywhere = {"after_seq": session.removed_up_to, "before_seq": session.last_seq + 1}
+    statement = _COUNTS[scan]
+    return rows, await connection.fetchval(*statement(**(parameters | everywhere)))
 
 
 async def _find_page_by_time(
@@ -545,7 +602,7 @@ async def _find_page_by_time(
     are searched, and runs within it are counted without searching."""
     found = await connection.fetch(*_FIND_TIME_RANGES(**parameters))
     known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
-    runs = join_runs(known, session.last_seq)
+    runs = join_runs(known, session)
     counts = [await _count_run(connection, session, query, scan, run, parameters) for run in runs]
     met = [run for run, count in zip(runs, counts, strict=True) if count]
     if not met:
@@ -563,11 +620,8 @@ async def _count_run(
     parameters: dict[str, Any],
 ) -> int:
     if run.is_within and scan == "audience":
-        before = await count_visible(connection, session.id, parameters, up_to_seq=run.after_seq)
-        return (
-            await count_visible(connection, session.id, parameters, up_to_seq=run.up_to_seq)
-            - before
-        )
+        bounds = {"after_seq": run.after_seq, "up_to_seq": run.up_to_seq}
+        return await count_visible(connection, session.id, parameters, **bounds)
     if run.is_within and query.visibility is None:
         return run.up_to_seq - run.after_seq  # an admin sees all messages, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}

@@ -21,7 +21,7 @@ from shared_context_server.storage.codec import (
     MAX_INTEGER,
     SESSION,
     SESSION_TEXT_COLUMNS,
-    decode_time,
+    decode_optional_time,
     encode_json,
     encode_time,
     to_session,
@@ -101,23 +101,26 @@ _LISTINGS = {
 }
 
 # The summary of a page of sessions, in one round trip: the caller's cursor in each, the messages that
-# it sees, and those of them that it has read.
+# it sees, and those of them that it has read or that were removed. Tallies count removed ones too.
 _READ_UP_TO = """
     FROM unnest(:session_ids::text[]) WITH ORDINALITY AS listed (id, place)
-    CROSS JOIN LATERAL (SELECT coalesce((
+    JOIN sessions AS s ON s.id = listed.id
+    CROSS JOIN LATERAL (SELECT greatest((
         SELECT seq FROM cursors WHERE session_id = listed.id AND agent_id = :agent_id
-    ), 0) AS seq) AS cursor"""
+    ), s.first_seq - 1) AS seq) AS cursor"""
 _TALLIES = Statement(f"""
-    SELECT visible.count AS count, visible.newest_at,
+    SELECT visible.count - removed.count AS count, visible.newest_at,
            visible.count - known.count - own.count + known_own.count AS unread {_READ_UP_TO}
     CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER))}) AS visible
+    CROSS JOIN LATERAL ({tally_query("listed.id", "s.first_seq - 1")}) AS removed
     CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq")}) AS known
     CROSS JOIN LATERAL ({tally_query("listed.id", str(MAX_INTEGER), ":agent_id::text")}) AS own
     CROSS JOIN LATERAL ({tally_query("listed.id", "cursor.seq", ":agent_id::text")}) AS known_own
     ORDER BY listed.place""")
 _TALLIES_OF_ALL = Statement(f"""
-    SELECT coalesce(newest.seq, 0) AS count, newest.created_at AS newest_at,
-           coalesce(newest.seq, 0) - cursor.seq - sent.count AS unread {_READ_UP_TO}
+    SELECT coalesce(newest.seq - s.first_seq + 1, 0) AS count,
+           coalesce(newest.created_at, s.removed_at) AS newest_at,
+           coalesce(newest.seq - cursor.seq, 0) - sent.count AS unread {_READ_UP_TO}
     CROSS JOIN LATERAL (
         SELECT count(*) AS count FROM messages
         WHERE session_id = listed.id AND sender = :agent_id::text AND seq > cursor.seq
@@ -141,7 +144,7 @@ _IS_IDLE = """
     AND coalesce(s.closed_at, 0) < :idle_since
     AND coalesce((
         SELECT created_at FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1
-    ), 0) < :idle_since
+    ), s.removed_at, 0) < :idle_since
     AND NOT EXISTS (SELECT 1 FROM memory WHERE session_id = s.id AND updated_at >= :idle_since)
     AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = s.id AND expires_at >= :idle_since)"""
 _EXAMINE = Statement(f"""
@@ -266,7 +269,8 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard, lock="KEY SHARE")
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = await find_last_visible_seq(connection, session_id, audience_keys(caller))
+            visible = await find_last_visible_seq(connection, session_id, audience_keys(caller))
+            last_seq = max(visible, session.removed_up_to)
         require_seq_up_to(seq, last_seq)
         row = await connection.fetchrow(
             *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))
@@ -356,7 +360,7 @@ class Sessions(Subject):
         session = await use_session(connection, session_id, guard)
         row = await connection.fetchrow(*_MEASURE(id=session_id, now=encode_time(now)))
         assert row is not None
-        return SessionContents(session.last_seq, *row)
+        return SessionContents(session.last_seq - session.removed_up_to, *row)
 
     @reads
     async def measure_usage(self, connection: Connection, session_id: str) -> Usage:
@@ -418,7 +422,7 @@ async def summarize(
             session=session,
             message_count=row["count"],
             unread=row["unread"],
-            last_activity=decode_time(row["newest_at"]) if row["count"] else session.created_at,
+            last_activity=decode_optional_time(row["newest_at"]) or session.created_at,
         )
         for session, row in zip(sessions, rows, strict=True)
     ]

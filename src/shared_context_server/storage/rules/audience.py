@@ -9,6 +9,8 @@ that have one of its keys. The keys are in the column `audience.name`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from shared_context_server.models import Caller, Permission, Visibility
 
 _EVERYONE = "*"
@@ -32,6 +34,18 @@ def audience_keys(
 def audience_key(agent_id: str, agent_type: str, visibility: Visibility) -> str:
     """Return the key with which an agent sees messages of this visibility, which is not admin_only."""
     return _make_keys(agent_id, agent_type)[visibility]
+
+
+def keys_of_message(
+    visibility: Visibility, sender: str, sender_type: str, recipients: Iterable[str]
+) -> set[str]:
+    """Return all keys of a message, also those with its sender's id: the names of its rows in
+    `audience`, which the schema's triggers write."""
+    if visibility is Visibility.ADMIN_ONLY:
+        return set()
+    agents = {sender, *recipients} if visibility is Visibility.PRIVATE else {sender}
+    keys = {audience_key(agent_id, sender_type, visibility) for agent_id in agents}
+    return keys | {f"{key}{_SENDER_MARK}{sender}" for key in keys}
 
 
 def _make_keys(agent_id: str, agent_type: str) -> dict[Visibility, str]:

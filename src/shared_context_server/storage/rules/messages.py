@@ -95,7 +95,7 @@ def page_parameters(session: Session, caller: Caller, query: MessageQuery) -> di
     start, end, parent = query.start_time, query.end_time, query.parent_message_id
     return {
         "session_id": session.id,
-        "after_seq": 0 if query.after_seq is None else clamp(query.after_seq),
+        "after_seq": max(clamp(query.after_seq or 0), session.removed_up_to),
         "before_seq": MAX_INTEGER if query.before_seq is None else clamp(query.before_seq),
         "limit": clamp(query.limit + 1),
         "max_bytes": page_budget(query.limit),

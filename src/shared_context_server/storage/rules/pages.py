@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from shared_context_server.models import Caller
+from shared_context_server.models import Caller, Session
 from shared_context_server.storage.contract import MessageQuery
 
 DEFAULT_PAGE_BYTES = 64 * 1024  # some 20,000 tokens: clients of models stop reading at 25,000
@@ -82,13 +82,14 @@ class SeqRun:
     is_within: bool
 
 
-def join_runs(found: Iterable[tuple[int, bool]], last_seq: int) -> list[SeqRun]:
+def join_runs(found: Iterable[tuple[int, bool]], session: Session) -> list[SeqRun]:
     """Join rows of time_ranges, given as (up_to_seq, is_within), into runs. The end of the log,
-    which has no row yet, is added."""
-    tail_after = last_seq // TIME_RANGE_SEQS * TIME_RANGE_SEQS
+    which has no row yet, is added. No run begins before the session's first_seq."""
+    last_seq = session.last_seq
+    tail_after = max(last_seq // TIME_RANGE_SEQS * TIME_RANGE_SEQS, session.removed_up_to)
     runs: list[SeqRun] = []
     for up_to_seq, is_within in sorted(found):
-        after_seq = up_to_seq - TIME_RANGE_SEQS
+        after_seq = max(up_to_seq - TIME_RANGE_SEQS, session.removed_up_to)
         last = runs[-1] if runs else None
         if last is not None and (last.up_to_seq, last.is_within) == (after_seq, is_within):
             runs[-1] = SeqRun(last.after_seq, up_to_seq, is_within)

@@ -45,6 +45,7 @@ from shared_context_server.storage.sqlite.engine.opened_file import (
 from shared_context_server.storage.sqlite.engine.readers import Readers
 from shared_context_server.storage.sqlite.engine.work import Engine
 from shared_context_server.storage.sqlite.engine.writer import Writer
+from shared_context_server.storage.sqlite.expiry import Expiry
 from shared_context_server.storage.sqlite.fleet import Fleet
 from shared_context_server.storage.sqlite.in_memory import open_private_directory
 from shared_context_server.storage.sqlite.inspection import inspect_sqlite
@@ -131,6 +132,7 @@ def _make_store(engine: Engine) -> Store:
         fleet=Fleet(engine),
         audit=Audit(engine),
         changes=ChangeStream(engine),
+        expiry=Expiry(engine),
         maintenance=Maintenance(engine),
     )
 

@@ -87,7 +87,11 @@ def tally_visible(
     *,
     up_to_seq: int = MAX_INTEGER,
 ) -> Tally:
-    """Tally what these keys see up to and including a seq, with three index look-ups."""
+    """Tally what these keys see up to and including a seq, with three index look-ups.
+
+    Messages that were removed count too. So the present number is the difference of two tallies, of
+    which the first is for the session's removed_up_to or a later seq.
+    """
     count, last_seq, newest_at = connection.execute(
         _TALLY, {**keys, "session_id": session_id, "up_to_seq": up_to_seq}
     ).fetchone()

@@ -23,9 +23,12 @@ _POSITION = """
 _NEWEST = """
     SELECT id, session_id, created_at FROM messages WHERE id = (SELECT max(id) FROM messages)"""
 _ANCHOR = "SELECT id, session_id, created_at FROM messages WHERE id = ?"
-# Whether a session's messages may be missing because it was deleted, by a change still kept.
-_IS_DELETED = """
-    SELECT EXISTS (SELECT 1 FROM changes WHERE session_id = ? AND kind = 'session_deleted')"""
+# Whether a session's messages may be missing because it was deleted, by a change still kept, or because
+# they have expired.
+_IS_REMOVED = """
+    SELECT EXISTS (
+        SELECT 1 FROM changes WHERE session_id = :session_id AND kind = 'session_deleted'
+    ) OR EXISTS (SELECT 1 FROM sessions WHERE id = :session_id AND removed_id >= :message_id)"""
 _MESSAGES = "SELECT id, session_id, seq, created_at FROM messages WHERE id > ? ORDER BY id LIMIT ?"
 _CHANGES = """
     SELECT id, kind, session_id, name, owner, agent_id FROM changes
@@ -52,7 +55,8 @@ class ChangeStream(Subject):
             events += [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in rows]
             if rows:
                 anchor = Anchor(rows[-1][0], rows[-1][1], rows[-1][3])
-            # Ids missing up to the end were deleted with their session, which has its own change.
+            # Ids missing up to the end were deleted with their session or have expired, which has its
+            # own change.
             last_message = rows[-1][0] if len(rows) == limit else end_message
         if end_change > last_change:
             rows = connection.execute(_CHANGES, (last_change, limit)).fetchall()
@@ -113,5 +117,6 @@ def _is_continued(
     row = connection.execute(_ANCHOR, (anchor.message_id,)).fetchone()
     if row is not None:
         return Anchor(*row) == anchor
-    (is_deleted,) = connection.execute(_IS_DELETED, (anchor.session_id,)).fetchone()
-    return bool(is_deleted)
+    parameters = {"session_id": anchor.session_id, "message_id": anchor.message_id}
+    (is_removed,) = connection.execute(_IS_REMOVED, parameters).fetchone()
+    return bool(is_removed)

@@ -103,13 +103,14 @@ _UP_TO = """coalesce((
     SELECT ordinal FROM audience AS a
     WHERE a.session_id = c.session_id AND a.name = {name} AND a.seq <= {seq} ORDER BY a.seq DESC LIMIT 1
 ), 0)"""
-_AFTER = f"{_UP_TO.format(name='{name}', seq='9e15')} - {_UP_TO.format(name='{name}', seq='c.seq')}"
+_AFTER = f"{_UP_TO.format(name='{name}', seq='9e15')} - {_UP_TO.format(name='{name}', seq='max(c.seq, s.first_seq - 1)')}"
 _OWN = "asked.value ->> 2 || char(31) || c.agent_id"
 _COUNT_UNREAD = f"""
     SELECT c.session_id, c.agent_id,
         sum({_AFTER.format(name="asked.value ->> 2")} - ({_AFTER.format(name=_OWN)}))
     FROM json_each(:asked) AS asked CROSS JOIN cursors AS c
         ON c.session_id = asked.value ->> 0 AND c.agent_id = asked.value ->> 1
+    CROSS JOIN sessions AS s ON s.id = c.session_id
     GROUP BY c.session_id, c.agent_id"""
 _LIST_TITLES = """
     SELECT t.session_id, t.id, t.title FROM json_each(:tasks) AS asked CROSS JOIN tasks AS t

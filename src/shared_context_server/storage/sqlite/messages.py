@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -295,6 +295,7 @@ class Messages(Subject):
             total_count=total_count,
             has_more=has_more,
             last_seq=session.last_seq,
+            first_seq=session.first_seq,
         )
 
     @reads
@@ -347,11 +348,12 @@ class Messages(Subject):
         after_seq: int,
         guard: SessionGuard,
     ) -> list[SenderCount]:
-        use_session(connection, session_id, guard)
+        session = use_session(connection, session_id, guard)
+        after_seq = max(clamp(after_seq), session.removed_up_to)
         statement = _COUNT_ALL_BY_SENDER if caller.is_admin else _COUNT_VISIBLE_BY_SENDER
         rows = connection.execute(
             statement,
-            {"session_id": session_id, "after_seq": clamp(after_seq), **audience_keys(caller)},
+            {"session_id": session_id, "after_seq": after_seq, **audience_keys(caller)},
         )
         return [SenderCount(*row) for row in rows if row[1]]
 
@@ -484,10 +486,10 @@ def _find_page(
     if not query.is_counted:
         return rows, 0
     if scan == "log":
-        return rows, session.last_seq
+        return rows, session.last_seq - session.removed_up_to
     if scan == "audience":
-        return rows, tally_visible(connection, session.id, keys).count
-    everywhere = {"after_seq": 0, "before_seq": MAX_INTEGER}
+        return rows, _count_visible(connection, session, keys, session.removed_up_to, MAX_INTEGER)
+    everywhere = {"after_seq": session.removed_up_to, "before_seq": MAX_INTEGER}
     (total_count,) = connection.execute(_COUNTS[scan], parameters | everywhere).fetchone()
     return rows, total_count
 
@@ -503,9 +505,7 @@ def _find_page_by_time(
     """Do the same as _find_page for a time range. Only runs of seqs whose times overlap the range
     are searched, and runs within it are counted without searching."""
     (found,) = connection.execute(_FIND_TIME_RANGES, parameters).fetchone()
-    runs = join_runs(
-        ((up_to, bool(within)) for up_to, within in decode_json(found)), session.last_seq
-    )
+    runs = join_runs(((up_to, bool(within)) for up_to, within in decode_json(found)), session)
     counts = [_count_run(connection, session, query, scan, run, parameters) for run in runs]
     met = [run for run, count in zip(runs, counts, strict=True) if count]
     if not met:
@@ -523,16 +523,27 @@ def _count_run(
     parameters: dict[str, Any],
 ) -> int:
     if run.is_within and scan == "audience":
-        before, up_to = (
-            tally_visible(connection, session.id, parameters, up_to_seq=seq).count
-            for seq in (run.after_seq, run.up_to_seq)
-        )
-        return up_to - before
+        return _count_visible(connection, session, parameters, run.after_seq, run.up_to_seq)
     if run.is_within and query.visibility is None:
         return run.up_to_seq - run.after_seq  # an admin sees all messages, and seqs have no gaps
     bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
     (count,) = connection.execute(_COUNTS_WITHIN[scan], parameters | bounds).fetchone()
     return int(count)
+
+
+def _count_visible(
+    connection: sqlite3.Connection,
+    session: Session,
+    keys: Mapping[str, Any],
+    after_seq: int,
+    up_to_seq: int,
+) -> int:
+    """Return how many messages these keys see between two seqs, of which the first is not before the
+    session's removed_up_to."""
+    count = tally_visible(connection, session.id, keys, up_to_seq=up_to_seq).count
+    if after_seq:
+        count -= tally_visible(connection, session.id, keys, up_to_seq=after_seq).count
+    return count
 
 
 def _fetch_messages(

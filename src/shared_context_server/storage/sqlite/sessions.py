@@ -77,7 +77,9 @@ _LISTINGS = {
 }
 
 _NEWEST_AT = """
-    SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1"""
+    SELECT coalesce(
+        (SELECT created_at FROM messages WHERE session_id = :session_id ORDER BY seq DESC LIMIT 1),
+        (SELECT removed_at FROM sessions WHERE id = :session_id))"""
 _LIST_WRITERS = """
     SELECT agent_id FROM participants WHERE session_id = :session_id ORDER BY first_seq
     LIMIT :limit"""
@@ -95,7 +97,7 @@ _IS_IDLE = """
     AND coalesce(s.closed_at, 0) < :idle_since
     AND coalesce((
         SELECT created_at FROM messages WHERE session_id = s.id ORDER BY seq DESC LIMIT 1
-    ), 0) < :idle_since
+    ), s.removed_at, 0) < :idle_since
     AND NOT EXISTS (SELECT 1 FROM memory WHERE session_id = s.id AND updated_at >= :idle_since)
     AND NOT EXISTS (SELECT 1 FROM leases WHERE session_id = s.id AND expires_at >= :idle_since)"""
 _EXAMINE = f"""
@@ -222,7 +224,8 @@ class Sessions(Subject):
         session = use_session(connection, session_id, guard)
         last_seq = session.last_seq
         if not caller.is_admin:
-            last_seq = tally_visible(connection, session_id, audience_keys(caller)).last_seq
+            visible = tally_visible(connection, session_id, audience_keys(caller))
+            last_seq = max(visible.last_seq, session.removed_up_to)
         require_seq_up_to(seq, last_seq)
         (stored,) = connection.execute(
             _SET_CURSOR,
@@ -315,7 +318,7 @@ class Sessions(Subject):
     ) -> SessionContents:
         session = use_session(connection, session_id, guard)
         row = connection.execute(_MEASURE, {"id": session_id, "now": encode_time(now)}).fetchone()
-        return SessionContents(session.last_seq, *row)
+        return SessionContents(session.last_seq - session.removed_up_to, *row)
 
     @reads
     def measure_usage(self, connection: sqlite3.Connection, session_id: str) -> Usage:
@@ -350,17 +353,18 @@ def use_optional_session(
 
 def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) -> SessionSummary:
     """Return the summary. Its cost does not depend on the number of messages."""
-    cursor = find_cursor(connection, session.id, caller.agent_id)
+    removed_up_to = session.removed_up_to
+    cursor = max(find_cursor(connection, session.id, caller.agent_id), removed_up_to)
     if caller.is_admin:
         count = session.last_seq
-        newest = connection.execute(_NEWEST_AT, {"session_id": session.id}).fetchone()
-        newest_at = decode_time(newest[0]) if newest else None
+        (newest,) = connection.execute(_NEWEST_AT, {"session_id": session.id}).fetchone()
+        newest_at = None if newest is None else decode_time(newest)
     else:
         tally = tally_visible(connection, session.id, audience_keys(caller))
         count, newest_at = tally.count, tally.newest_at
     return SessionSummary(
         session=session,
-        message_count=count,
+        message_count=count - _count_up_to(connection, session, caller, removed_up_to),
         unread=count
         - _count_up_to(connection, session, caller, cursor)
         - _count_own_after(connection, session, caller, cursor),
@@ -369,7 +373,8 @@ def summarize(connection: sqlite3.Connection, session: Session, caller: Caller) 
 
 
 def _count_up_to(connection: sqlite3.Connection, session: Session, caller: Caller, seq: int) -> int:
-    """Return how many messages the caller sees up to and including `seq`, a seq of the session."""
+    """Return how many messages the caller sees, or saw, up to and including `seq`, a seq of the
+    session that is not before its removed_up_to."""
     if seq == 0 or caller.is_admin:
         return seq
     keys = audience_keys(caller)

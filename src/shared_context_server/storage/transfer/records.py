@@ -162,6 +162,14 @@ def _one_of(choices: type[StrEnum]) -> Codec:
     return Codec(lambda value: choices(value).value, _same)
 
 
+def _absent_if(usual: int) -> Codec:
+    """An integer that is `usual` in most rows, for which the field is null."""
+    return Codec(
+        lambda value: usual if value is None else _require_integer(value),
+        lambda number: None if number == usual else number,
+    )
+
+
 _TEXT = Codec(_require_text, _same)
 _INTEGER = Codec(_require_integer, _same)
 _BOOLEAN = Codec(_require_boolean, bool)
@@ -194,10 +202,17 @@ SESSION = RecordKind(
         "closed_at": _or_null(_TIME),
         "invited": _TEXTS,
         "metadata": _OBJECT,
+        "first_seq": _absent_if(1),
+        "expired_up_to": _absent_if(0),
+        "removed_id": _absent_if(0),
+        "removed_at": _or_null(_TIME),
     },
     condition="status <> 'deleting'",
     free_text=frozenset({"purpose"}),
-    mutable=frozenset({"status", "closed_at"}),
+    later_fields=frozenset({"first_seq", "expired_up_to", "removed_id", "removed_at"}),
+    mutable=frozenset(
+        {"status", "closed_at", "first_seq", "expired_up_to", "removed_id", "removed_at"}
+    ),
 )
 MESSAGE = RecordKind(
     "message",

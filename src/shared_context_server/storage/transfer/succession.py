@@ -29,8 +29,11 @@ def _only_changes(before: Fields, after: Fields, *changing: str) -> bool:
     return all(before[name] == after[name] for name in before if name not in changing)
 
 
-def _was_active(before: Fields, after: Fields) -> bool:
-    return bool(before["status"] == "active")
+def _session_goes_on(before: Fields, after: Fields) -> bool:
+    if any(after[name] < before[name] for name in ("first_seq", "expired_up_to")):
+        return False
+    expiry = ("first_seq", "expired_up_to", "removed_id", "removed_at")
+    return before["status"] == "active" or _only_changes(before, after, *expiry)
 
 
 def _was_not_revoked(before: Fields, after: Fields) -> bool:
@@ -66,7 +69,7 @@ def _lease_goes_on(before: Fields, after: Fields) -> bool:
 
 
 _SUCCESSIONS: dict[str, Callable[[Fields, Fields], bool]] = {
-    "session": _was_active,
+    "session": _session_goes_on,
     "cursor": _grows("seq"),
     "memory": _grows("updated_at"),
     "idempotency": _grows("created_at"),  # the key was purged and used again

@@ -1,0 +1,137 @@
+"""Messages that were removed for their age: what readers, writers and searches are told on each surface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from shared_context_server.models import Ack, Visibility
+from shared_context_server.server import Server
+from shared_context_server.services.retention import remove_old_messages
+from shared_context_server.steady_time import utc_now
+from tests.rest.test_events import follow
+from tests.storage.builders import BOB, CAROL, add_message, add_session, make_caller
+from tests.surfaces.conftest import As, headers_of
+
+OLD = timedelta(days=3)
+SESSION = {"session_id": "session_1"}
+
+
+async def fill(server: Server) -> int:
+    """A session with three old messages and two new ones; return the id of the first."""
+    store, now = server.services.store, utc_now()
+    await add_session(store, created_at=now - OLD)
+    old: dict[str, Any] = {"created_at": now - OLD, "sender": BOB, "recipients": ("alice",)}
+    first = await add_message(store, content="a walrus @alice", ack=Ack.REQUIRED, **old)
+    for content in ("two", "three"):
+        await add_message(store, content=content, **old)
+    new: dict[str, Any] = {"created_at": now, "sender": CAROL}
+    await add_message(store, content="four", parent_message_id=first.id, **new)
+    await add_message(store, content="five", **new)
+    return first.id
+
+
+async def retain(server: Server) -> int:
+    settings = server.settings.model_copy(update={"message_retention_days": 1})
+    services = replace(server.services, settings=settings)
+    return sum([removed async for _, removed in remove_old_messages(services)])
+
+
+async def test_readers_are_told_where_the_log_begins_and_others_what_is_gone(
+    server: Server, as_agent: As
+) -> None:
+    alice = await as_agent("alice")
+    first_id = await fill(server)
+    for tool in ("get_messages", "get_digest"):
+        assert (await alice.call(tool, **SESSION))["first_seq"] == 1
+    told = await alice.call("wait_for_messages", **SESSION, after_seq=0)
+    assert "first_seqs" not in told.body
+    assert (await alice.call("mark_read", **SESSION, seq=2))["unread"] == 3
+    added = {"content": "once", "idempotency_key": "key"}
+    once = await alice.call("add_message", **SESSION, **added)
+    assert await retain(server) == 3
+
+    shown = (await alice.call("get_session", **SESSION))["session"]
+    assert (shown["first_seq"], shown["message_count"], shown["unread"]) == (4, 3, 2)
+    assert (await alice.call("list_sessions"))["sessions"] == [shown]
+    page = await alice.call("get_messages", **SESSION, after_seq=1, limit=2)
+    assert [message["seq"] for message in page["messages"]] == [4, 5]
+    assert (page["first_seq"], page["total_count"], page["has_more"]) == (4, 3, True)
+    digest = await alice.call("get_digest", **SESSION)
+    assert (digest["first_seq"], digest["message_count"]) == (4, 3)
+    assert "Messages before seq 4 were removed by age." in digest["digest"]
+    assert "removed" not in (await alice.call("get_digest", **SESSION, after_seq=3))["digest"]
+    waited = await alice.call("wait_for_messages", **SESSION, after_seq=1)
+    assert [message["seq"] for message in waited["messages"]] == [4, 5]
+    assert waited["first_seqs"] == {"session_1": 4}
+    several = await alice.call("wait_for_messages", session_ids=["session_1"])
+    assert several["first_seqs"] == {"session_1": 4}
+    assert (await alice.call("mark_read", **SESSION, seq=3))["unread"] == 2
+
+    again = await alice.call("add_message", **SESSION, **added)
+    assert (again["seq"], again["duplicate"]) == (once["seq"], True)
+    reply = await alice.call("add_message", **SESSION, content="x", parent_message_id=first_id)
+    assert (reply["code"], reply["details"]["field"]) == ("MESSAGE_NOT_FOUND", "parent_message_id")
+    acknowledged = await alice.call("acknowledge_message", **SESSION, message_id=first_id)
+    assert acknowledged["code"] == "MESSAGE_NOT_FOUND"
+    replies = await alice.call("get_messages", **SESSION, parent_message_id=first_id)
+    assert [message["content"] for message in replies["messages"]] == ["four"]
+    assert (await alice.call("search_context", **SESSION, query="walrus"))["results"] == []
+
+
+async def test_a_log_without_messages_goes_on_behind_the_last_one(
+    server: Server, as_agent: As
+) -> None:
+    alice, store = await as_agent("alice"), server.services.store
+    await add_session(store, created_at=utc_now() - OLD)
+    for _ in range(3):
+        await add_message(
+            store, created_at=utc_now() - OLD, sender=BOB, visibility=Visibility.PRIVATE
+        )
+    await retain(server)
+    page = await alice.call("get_messages", **SESSION)
+    assert (page["messages"], page["first_seq"], page["total_count"]) == ([], 4, 0)
+    for after_seq in (1, 3):
+        for tool in ("get_messages", "get_digest"):
+            late = await alice.call(tool, **SESSION, after_seq=after_seq)
+            assert late["next_after_seq"] == 3
+    assert (await alice.call("mark_read", **SESSION, seq=3))["unread"] == 0
+    lost = await alice.call("get_messages", **SESSION, after_seq=4)
+    assert lost["code"] == "CURSOR_LOST"
+    assert (await alice.call("get_session", **SESSION))["session"]["unread"] == 0
+    assert (await alice.call("add_message", **SESSION, content="x"))["seq"] == 4
+    assert (await alice.call("get_messages", **SESSION, after_seq=1))["total_count"] == 1
+
+
+async def test_a_stream_from_before_begins_with_a_hint_and_others_are_told_when_it_happens(
+    server: Server, url: str
+) -> None:
+    await fill(server)
+    async with follow(url, "alice", "session_1") as live, follow(url, "alice") as everything:
+        await retain(server)
+        for stream in (live, everything):
+            hint = await stream.next_hint("messages_expired")
+            assert (hint.id, hint.data) == (None, {"session_id": "session_1", "first_seq": 4})
+    async with follow(url, "alice", "session_1", last_id=1) as stream:
+        opening = await stream.next()
+        assert (opening.event, opening.data["first_seq"]) == ("messages_expired", 4)
+        assert [(await stream.next_message()).id for _ in range(2)] == [4, 5]
+    async with follow(url, "alice", "session_1", last_id=3) as stream:
+        assert (await stream.next()).id == 4
+
+
+async def test_unread_mentions_that_were_removed_are_not_told(server: Server, url: str) -> None:
+    await fill(server)
+    mentions = server.services.mentions
+    async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
+        await alice.post("/mcp/tool/list_sessions", json={})
+        await mentions.finish()
+        caller = make_caller("alice")
+        found = mentions.find_news(caller)
+        assert found is not None
+        assert found.count == 3
+        await retain(server)
+        assert mentions.find_news(replace(caller, instance="not told yet")) is None
