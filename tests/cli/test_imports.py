@@ -152,7 +152,8 @@ def test_a_command_on_a_data_dir_imports_no_web_framework(
 def test_a_server_has_imported_after_its_first_calls_nothing_that_these_do_not_need(
     env: dict[str, str], tmp_path: Path
 ) -> None:
-    variables = {"HTTP_PORT": "0", "API_KEY": KEY, "LOG_FORMAT": "json"}
+    # Without the indexer, which begins in the background and needs more.
+    variables = {"HTTP_PORT": "0", "API_KEY": KEY, "LOG_FORMAT": "json", "SEARCH_INDEX": "false"}
     command = [sys.executable, "-c", PROGRAM, "serve"]
     with subprocess.Popen(
         command, env=env | variables, cwd=tmp_path, stderr=subprocess.PIPE, text=True
