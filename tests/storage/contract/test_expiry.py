@@ -195,13 +195,13 @@ async def test_all_messages_of_a_long_log_go_in_steps_up_to_the_first_that_is_no
     assert (page.first_seq, page.total_count) == (size + 1, 1)
 
 
-@pytest.mark.parametrize("rows, size, names", [(2, 9_999, 99), (99, 250, 99), (99, 9_999, 3)])
-async def test_a_step_is_bounded_in_messages_in_bytes_and_in_names(
-    store: Store, monkeypatch: pytest.MonkeyPatch, rows: int, size: int, names: int
+@pytest.mark.parametrize("rows, size, keys", [(2, 9_999, 99), (99, 250, 99), (99, 9_999, 4)])
+async def test_a_step_is_bounded_in_messages_in_bytes_and_in_keys(
+    store: Store, monkeypatch: pytest.MonkeyPatch, rows: int, size: int, keys: int
 ) -> None:
     monkeypatch.setattr(rules, "STEP_ROWS", rows)
     monkeypatch.setattr(rules, "STEP_BYTES", size)
-    monkeypatch.setattr(rules, "STEP_NAMES", names)
+    monkeypatch.setattr(rules, "STEP_KEYS", keys)
     await add_session(store)
     for sender in (ALICE, BOB, CAROL, ALICE):
         await add_message(store, sender=sender, content="x" * 100)

@@ -103,7 +103,7 @@ async def test_a_page_reads_what_lies_at_the_ends_of_what_it_asks_for(
 ) -> None:
     page = await run_on(
         explaining,
-        Messages.list_visible,
+        Messages._list_in_snapshot,
         "session_1",
         caller,
         MessageQuery(limit=20, **query),

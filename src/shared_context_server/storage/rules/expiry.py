@@ -13,7 +13,7 @@ from shared_context_server.storage.rules.audience import keys_of_message
 # What one step removes at most: some milliseconds of a writer. One message may exceed the last two.
 STEP_ROWS = 200
 STEP_BYTES = 2_000_000
-STEP_NAMES = 500  # of the audience index; a private message has two for each recipient
+STEP_KEYS = 1_000  # rows of the audience index; a private message has two for each recipient
 
 EXPIRING_COLUMNS = "seq, id, created_at, visibility, sender, sender_type, recipients"
 """The columns that choose_step wants of each message, before its size in bytes."""
@@ -35,13 +35,14 @@ def choose_step(rows: Iterable[Any], expired_before: int) -> ChosenStep:
     """Choose the messages that one step removes, from the first messages of a session, oldest first.
     `rows` is read no further than needed."""
     step = ChosenStep()
-    left = STEP_BYTES
+    left_bytes, left_keys = STEP_BYTES, STEP_KEYS
     for seq, id_, created_at, visibility, sender, sender_type, recipients, size in rows:
-        left -= size
-        if created_at >= expired_before or (step.count and left < 0):
+        if created_at >= expired_before:
             break
         keys = keys_of_message(Visibility(visibility), sender, sender_type, decode_json(recipients))
-        if step.count and len(step.names | keys) > STEP_NAMES:
+        left_bytes -= size
+        left_keys -= len(keys)
+        if step.count and min(left_bytes, left_keys) < 0:
             break
         step.names |= keys
         step.count += 1
