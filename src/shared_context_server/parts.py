@@ -35,6 +35,7 @@ from shared_context_server.services.quotas import Quotas
 from shared_context_server.services.search_process import SearchProcess
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
+from shared_context_server.services.turns import Turns
 from shared_context_server.services.vector_indexer import VectorIndexer
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import Settings
@@ -43,6 +44,7 @@ from shared_context_server.storage import StorageId, find_directory, open_storag
 from shared_context_server.tools.catalog import require_known_tools, served_tools
 from shared_context_server.tools.dispatch import CallObserver, Dispatcher
 
+SEARCHES_AT_ONCE = 4  # each takes a core while it scores
 KEYS_INTERVAL_S = 0.4  # with the age of the known keys it stays below the second that is promised
 
 _log = get_logger("server")
@@ -96,6 +98,7 @@ async def open_parts(
             store=store,
             candidates=candidates,
             vectors=vectors,
+            search_turns=Turns(SEARCHES_AT_ONCE),
             search_process=search_process,
             settings=settings,
             identity=identity,

@@ -82,6 +82,8 @@ class Server:
         """Answer all waiting calls, because a shutdown waits for them. Other calls are still served."""
         self.services.bus.close()
         self.services.store.maintenance.begin_closing()
+        if self.services.search_process is not None:
+            self.services.search_process.begin_closing()
 
 
 @asynccontextmanager

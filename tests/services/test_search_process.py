@@ -203,6 +203,20 @@ async def test_the_process_ends_with_the_server(
     assert not child.is_running()
 
 
+async def test_a_server_that_stops_does_not_wait_for_a_process_that_hangs(
+    services: Services, process: SearchProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = await start(services, monkeypatch)
+    child.send_signal(signal.SIGSTOP)
+    asked = [asyncio.create_task(find(services)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    process.begin_closing()
+    monkeypatch.setattr(search_process, "MUCH_S", 0.0)
+    for answer in await asyncio.gather(*asked):
+        assert answer.hits
+    assert not list_children()
+
+
 async def test_a_process_that_cannot_read_the_store_costs_no_search(
     services: Services, process: SearchProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared_context_server.services.paging import decode_cursor, encode_cursor
 from tests.settings import ADMIN_API_KEY
 from tests.surfaces.conftest import As
 from tests.surfaces.test_contract import new_session
@@ -47,6 +48,11 @@ async def test_pages_follow_each_other_in_both_orders(as_agent: As) -> None:
     cursor = (await alice.call("search_context", **search))["next_cursor"]
     refused = await alice.call("search_context", **search, sort="newest", cursor=cursor)
     assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", "cursor")
+    *place, _ = decode_cursor(cursor, str, int, int, int, str, str)
+    for counts in ("9" * 900, "1," + "9" * 17):
+        by_hand = encode_cursor(*place, counts)
+        refused = await alice.call("search_context", **search, cursor=by_hand)
+        assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", "cursor")
 
 
 async def test_without_a_session_all_that_the_caller_may_see_is_searched(as_agent: As) -> None:

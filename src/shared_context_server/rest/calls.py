@@ -51,7 +51,7 @@ class ToolEndpoint:
             return
         answer = self._dispatcher.call(name, body or {}, current_connection.get())
         tool = self._dispatcher.tools.get(name)
-        if tool is not None and tool.is_waiting:
+        if tool is not None and (tool.is_waiting or tool.is_long):
             outcome = await run_while_connected(receive, answer)
         else:
             outcome = await answer

@@ -16,6 +16,7 @@ from shared_context_server.services.quotas import Quotas
 from shared_context_server.services.search_process import SearchProcess
 from shared_context_server.services.shared_reads import SharedReads
 from shared_context_server.services.slots import Slots
+from shared_context_server.services.turns import Turns
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.settings import Settings
 from shared_context_server.storage import Store
@@ -23,12 +24,13 @@ from shared_context_server.storage import Store
 
 @dataclass(frozen=True, slots=True)
 class SearchServices:
-    """The parts that a search needs. `search_process`: does searches in place of this process; None if
-    there is no such process."""
+    """The parts that a search needs. `search_turns`: the turns of those who search. `search_process`:
+    does searches in place of this process; None if there is no such process."""
 
     store: Store
     candidates: Candidates
     vectors: Vectors
+    search_turns: Turns
     search_process: SearchProcess | None
 
 

@@ -15,6 +15,7 @@ from shared_context_server.services.paging import decode_cursor, encode_cursor, 
 from shared_context_server.services.search_request import SearchMode, SortOrder
 
 RANK_CONSTANT = 60
+MAX_COUNT = 2**53  # no store has more texts, and a float has each number up to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,9 @@ def _read_basis(text: str) -> list[int] | None:
     if not text:
         return None
     try:
-        return [max(0, int(number)) for number in text.split(",")]
+        numbers = [max(0, int(number)) for number in text.split(",")]
     except ValueError as exc:
         raise InvalidArgument("cursor is not one of a search.", field="cursor") from exc
+    if max(numbers) > MAX_COUNT:
+        raise InvalidArgument("cursor is not one of a search.", field="cursor")
+    return numbers

@@ -95,15 +95,16 @@ async def search_context(
     """Return one page of the matches in the order asked for, newer ones first among equals. While
     the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     services.vectors.require(request.mode)
-    process = services.search_process
-    if process is None or request.mode is not SearchMode.FUZZY:
-        return await _search(services, caller, request)
-    started = time.monotonic()
-    answer = await process.search(caller, request)
-    if answer is not None:
-        return replace(answer, search_time_ms=_milliseconds_since(started))
-    with process.count_time():
-        return await _search(services, caller, request)
+    async with services.search_turns.take(caller):
+        process = services.search_process
+        if process is None or request.mode is not SearchMode.FUZZY:
+            return await _search(services, caller, request)
+        started = time.monotonic()
+        answer = await process.search(caller, request)
+        if answer is not None:
+            return replace(answer, search_time_ms=_milliseconds_since(started))
+        with process.count_time():
+            return await _search(services, caller, request)
 
 
 async def _search(services: SearchServices, caller: Caller, request: SearchRequest) -> SearchAnswer:

@@ -31,9 +31,11 @@ from shared_context_server.services.search_process import (
     write_frame,
 )
 from shared_context_server.services.search_request import SearchRequest
+from shared_context_server.services.turns import Turns
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.storage import open_storage
 
+MAX_AT_ONCE = 1_000  # the server sends few
 IDLE_S = 60.0  # it ends after so long without a search
 # What the server has of it, it has for all calls.
 _SMALL_STORE = {"sqlite_readers": 2, "sqlite_cache_mb": 4, "postgres_pool_size": 2}
@@ -52,7 +54,9 @@ async def serve(server: socket.socket) -> None:
         if settings.search_index:
             folder = IndexFolder(settings.search_index_parent, settings.storage_url)
         candidates = Candidates(folder)
-        services = SearchServices(store, candidates, Vectors(), None)
+        services = SearchServices(
+            store, candidates, Vectors(), Turns(MAX_AT_ONCE), search_process=None
+        )
         await import_late(SEARCH)
         await import_late(INDEX)
         gc.collect()

@@ -112,6 +112,7 @@ class SearchProcess:
         self._child: _Child | None = None
         self._tasks = BackgroundTasks("search-process")
         self._running: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._numbers = count(1)
         self._spent_s = 0.0
         self._counted_at = time.monotonic()
@@ -158,9 +159,17 @@ class SearchProcess:
             rest_s = MUCH_SHARE * (now - self._counted_at)
             self._spent_s = max(0.0, self._spent_s - rest_s) + now - started
             self._counted_at = now
-            if self._spent_s >= MUCH_S and self._running is None and now >= self._not_before:
+            is_free = self._running is None and not self._is_closing
+            if self._spent_s >= MUCH_S and is_free and now >= self._not_before:
                 self._spent_s = 0.0
                 self._running = self._tasks.start(self._run())
+
+    def begin_closing(self) -> None:
+        """Start no child any more, and search here what the present one has not answered: a shutdown
+        does not wait for a child that hangs."""
+        self._is_closing = True
+        if self._child is not None:
+            self._child.process.kill()
 
     async def aclose(self) -> None:
         """Let the child end. To be called when nobody searches any more."""
@@ -177,7 +186,7 @@ class SearchProcess:
             _log.warning("the process for searches cannot be started", error=str(exc))
         finally:
             self._running = None
-        if code == 0:
+        if code == 0 or self._is_closing:
             self._pause_s = BACK_OFF_S[0]
             return
         self._not_before = time.monotonic() + self._pause_s

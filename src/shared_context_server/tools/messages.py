@@ -473,5 +473,13 @@ TOOLS = (
     ),
     Tool("mark_read", MarkRead, MarkedRead, mark_read, Permission.READ, SETS),
     Tool("get_digest", GetDigest, DigestResult, get_digest, Permission.READ, READS),
-    Tool("search_context", SearchContext, SearchResults, search_context, Permission.READ, READS),
+    Tool(
+        "search_context",
+        SearchContext,
+        SearchResults,
+        search_context,
+        Permission.READ,
+        READS,
+        is_long=True,
+    ),
 )

@@ -57,7 +57,7 @@ class Tool(Generic[A, R]):
 
     `permission` None: anonymous callers may call it. `is_core`: also served with TOOLS=core.
     `is_waiting`: it may take as long as its caller allows; REST then watches for a client that
-    disconnects. The handler's docstring is the description. The handler returns a result, or JSON.
+    disconnects. `is_long`: it may take seconds and writes nothing, so REST does the same. The handler's docstring is the description. The handler returns a result, or JSON.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Tool(Generic[A, R]):
     hints: Hints
     is_core: bool = True
     is_waiting: bool = False
+    is_long: bool = False
 
     @property
     def title(self) -> str:
