@@ -103,6 +103,13 @@ def test_another_number_or_word_is_no_match(query: str, text: str) -> None:
     assert score_text(Query(query), text) < THRESHOLD
 
 
+def test_an_emoji_is_found_with_another_skin_tone() -> None:
+    exact, other = score_text(Query("👍🏽"), "done 👍🏽"), score_text(Query("👍"), "done 👍🏽")
+    assert exact > other > 90
+    assert score_text(Query("👍🏿"), "done 👍") > 90
+    assert score_text(Query("👎"), "done 👍🏽") == 0
+
+
 def test_other_accents_cost_a_little() -> None:
     same, other = score_texts(Query("résumé prêt"), ["un résumé vite prêt", "un resume vite pret"])
     assert 1 < same - other < 3

@@ -18,7 +18,7 @@ from shared_context_server.search_index.audience import Audience
 if TYPE_CHECKING:
     import tantivy
 
-FORMAT = 2
+FORMAT = 3
 """Changes with the schema and with the terms that are stored. An index of another format is rebuilt."""
 
 # Equal matches come newest first: a document's score is multiplied by its recency, which grows a

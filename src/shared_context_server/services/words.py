@@ -35,6 +35,8 @@ _PLAIN_LETTERS = str.maketrans(
         "æ": "ae",
         "œ": "oe",
         "ð": "d",
+        # The skin tones of emojis.
+        **dict.fromkeys("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"),
     }
 )
 
@@ -77,7 +79,7 @@ def normalize_word(word: str) -> str:
 
 
 def fold_accents(normalized: str) -> str:
-    """Return a normalized word without its accents. Vowel signs, and marks that make another
+    """Return a normalized word without its accents and skin tones. Vowel signs, and marks that make another
     letter, as in Japanese, stay."""
     if normalized.isascii():
         return normalized
