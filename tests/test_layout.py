@@ -15,6 +15,7 @@ NAMING = (
     "docs/starting.md",
     f"src/{ROOT}/cli/__init__.py",
     f"src/{ROOT}/cli/workers.py",
+    f"src/{ROOT}/services/search_process.py",
 )
 """Files that name modules which are started, or imported, by their names."""
 
