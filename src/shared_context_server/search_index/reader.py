@@ -38,12 +38,42 @@ class Candidate(NamedTuple):
     estimate: float
 
 
+class TermCounts:
+    """How many documents have a frequent term, by scope, from this state of the index or an earlier one
+    of about the same size. Counting takes up to 10 ms at a million messages."""
+
+    LEAST = 500  # documents; fewer are counted each time, in less than 0.1 ms
+    MOST_CHANGE = 0.02  # of the documents of the scope
+    MOST = 2_000  # counts that are kept
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Scope], tuple[int, int]] = {}
+
+    def find(self, term: str, scope: Scope, documents: int) -> int | None:
+        """Return the number; None if it has to be counted. `documents`: those of the scope now."""
+        count, documents_then = self._known.get((term, scope), (0, 0))
+        if not count or abs(documents - documents_then) > self.MOST_CHANGE * documents_then:
+            return None
+        return min(count, documents)
+
+    def keep(self, term: str, scope: Scope, documents: int, count: int) -> None:
+        if count < self.LEAST:
+            return
+        if len(self._known) >= self.MOST:
+            self._known.clear()
+        self._known[term, scope] = count, documents
+
+
 class Snapshot:
     """One state of the index. It does not change. `vocabulary`: the words of this state or of an
-    earlier one, None until they are read."""
+    earlier one, None until they are read. `term_counts`: what was counted, in earlier ones too."""
 
     def __init__(
-        self, index: tantivy.Index, progress: Progress, vocabulary: Vocabulary | None = None
+        self,
+        index: tantivy.Index,
+        progress: Progress,
+        vocabulary: Vocabulary | None = None,
+        term_counts: TermCounts | None = None,
     ) -> None:
         self._searcher = index.searcher()
         self._documents = self._searcher.num_docs
@@ -51,6 +81,7 @@ class Snapshot:
         self._counts: dict[Scope, int] = {}
         self.progress = progress
         self.vocabulary = vocabulary
+        self.term_counts = TermCounts() if term_counts is None else term_counts
 
     @property
     def covers_up_to_id(self) -> int:
@@ -113,8 +144,14 @@ class Snapshot:
         return count
 
     def count_with(self, term: str, scope: Scope) -> int:
-        """Return the number of documents in the scope that have the term. Raises IndexUnusable."""
-        return self._count(self._queries.count_with(term, scope))
+        """Return the number of documents in the scope that have the term, of a frequent one about
+        that number. Raises IndexUnusable."""
+        documents = self.count(scope)
+        count = self.term_counts.find(term, scope, documents)
+        if count is None:
+            count = self._count(self._queries.count_with(term, scope))
+            self.term_counts.keep(term, scope, documents, count)
+        return count
 
     def count_memory(self, addresses: Sequence[MemoryAddress], scope: Scope) -> int:
         """Return how many of the entries are in the index, in the scope. Raises IndexUnusable."""
@@ -159,8 +196,12 @@ class IndexReader:
             while opened.commit != (commit := find_commit(generation)):
                 progress = read_progress(generation)
                 opened.index.reload()
-                words = None if opened.snapshot is None else opened.snapshot.vocabulary
-                opened.snapshot = Snapshot(opened.index, progress, words)
+                last = opened.snapshot
+                opened.snapshot = (
+                    Snapshot(opened.index, progress)
+                    if last is None
+                    else Snapshot(opened.index, progress, last.vocabulary, last.term_counts)
+                )
                 opened.commit = commit
             self._opened = opened
             return opened.snapshot
