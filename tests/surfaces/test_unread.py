@@ -221,10 +221,12 @@ async def test_a_mention_that_another_process_wrote_is_told(server: Server, agen
         for content in ("before", "hello @bob"):
             arguments = {"session_id": room.id, "content": content}
             await other.dispatcher.call("add_message", arguments, connection)
-    assert await bob.learn() is None  # after a call the server looks, within a second
-    await server.services.mentions.catch_up()
-    await server.services.mentions.finish()
-    assert await bob.learn() == {room.id: 2}
+    told = await bob.learn()
+    if told is None:  # the server looks within a second; on a busy machine it has looked
+        await server.services.mentions.catch_up()
+        await server.services.mentions.finish()
+        told = await bob.learn()
+    assert told == {room.id: 2}
 
 
 async def test_after_a_restart_only_what_is_not_marked_as_read_is_told(tmp_path: Path) -> None:
