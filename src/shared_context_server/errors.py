@@ -35,6 +35,10 @@ class SharedContextError(Exception):
         self.hint = suggestion or self.suggestion
         self.details: dict[str, Any] = {"field": field, **details} if field else details
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is: the arguments of a subclass differ from those of an exception.
+        return _restore, (type(self), self.args, self.__dict__)
+
     @property
     def retry_after_s(self) -> int | None:
         """Seconds to wait before another attempt; None if waiting does not help."""
@@ -50,6 +54,15 @@ class SharedContextError(Exception):
             "suggestion": self.hint,
             "retryable": self.retryable,
         }
+
+
+def _restore(
+    kind: type[SharedContextError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> SharedContextError:
+    """Return an error as another process has raised it."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InternalError(SharedContextError):

@@ -74,7 +74,7 @@ async def open_parts(
     """
     require_known_tools(settings)
     settings, _ = ensure_secrets(settings)
-    folder = _find_index_folder(settings)
+    folder = IndexFolder.of(settings) if settings.search_index else None
     vectors = _make_vectors(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_storage(settings, expected))
@@ -138,12 +138,6 @@ async def open_parts(
             await services.presence.flush()
         with suppress(SharedContextError):
             await identity.uses.flush()
-
-
-def _find_index_folder(settings: Settings) -> IndexFolder | None:
-    if not settings.search_index:
-        return None
-    return IndexFolder(settings.search_index_parent, settings.storage_url)
 
 
 def _make_vectors(settings: Settings) -> Vectors:

@@ -17,7 +17,7 @@ from shared_context_server.errors import InvalidArgument, SessionNotFound
 from shared_context_server.models import Caller, Visibility
 from shared_context_server.server import open_server
 from shared_context_server.services import search, search_child, search_process
-from shared_context_server.services.child_settings import write_settings
+from shared_context_server.services.children import write_settings
 from shared_context_server.services.context import Services
 from shared_context_server.services.search import SearchAnswer, search_context
 from shared_context_server.services.search_process import SearchProcess, read_frame, write_frame
@@ -111,7 +111,7 @@ async def test_the_process_answers_as_the_server_does(
         for caller in (ALICE, BOB)
     }
     await start(services, monkeypatch)
-    monkeypatch.setattr(search, "_search", None)  # a search here would fail
+    monkeypatch.setattr(search, "search_here", None)  # a search here would fail
     for caller in (ALICE, BOB):
         assert here[caller.agent_id] == [
             without_time(await find(services, caller)),
@@ -127,7 +127,7 @@ async def test_the_process_finds_what_was_just_written_and_raises_what_the_serve
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await start(services, monkeypatch)
-    monkeypatch.setattr(search, "_search", None)
+    monkeypatch.setattr(search, "search_here", None)
     for number in range(10):
         await add_message(services.store, content=f"wombat{number}lantern")
         found = await find(services, query=f"wombat{number}lantern")
@@ -190,7 +190,7 @@ async def test_a_cancelled_search_leaves_the_process_serving(
     with pytest.raises(asyncio.CancelledError):
         await asked
     child.send_signal(signal.SIGCONT)
-    monkeypatch.setattr(search, "_search", None)
+    monkeypatch.setattr(search, "search_here", None)
     assert (await find(services)).hits
     assert process.is_answering
 
@@ -274,12 +274,12 @@ async def test_the_child_stops_a_search_that_nobody_waits_for(
             ended.set()
 
     async with serve_here(services, monkeypatch) as child:
-        monkeypatch.setattr(search_child, "search_context", hang)
+        monkeypatch.setattr(search_child, "search_here", hang)
         await child.ask(1, REQUEST)
         await began.wait()
         await child.ask(1, None)
         await ended.wait()
-        monkeypatch.setattr(search_child, "search_context", search_context)
+        monkeypatch.setattr(search_child, "search_here", search.search_here)
         await child.ask(2, REQUEST)
         number, answer = await read_frame(child.reader)
         assert number == 2

@@ -53,6 +53,11 @@ class Unreachable(OSError):
         self.advice = advice
 
 
+def name_place(url: str, reason: str) -> str:
+    """Return a sentence with the server that it is about."""
+    return f"{url}: {reason.rstrip('.')}."
+
+
 def make_unreachable(url: str, exc: OSError) -> Unreachable:
     """Return a failure of the network in words, for whoever runs a command."""
     if isinstance(exc, Unreachable):

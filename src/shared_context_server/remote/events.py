@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from shared_context_server.remote.access import Access
-from shared_context_server.remote.calls import CallError, make_unreachable, read_error, split_url
+from shared_context_server.remote.calls import (
+    CallError,
+    make_unreachable,
+    name_place,
+    read_error,
+    split_url,
+)
 
 SILENCE_S = 45.0  # the server sends a sign of life every 15 s
 CONNECT_S = 10.0
@@ -80,17 +86,17 @@ class EventStream:
         while deadline is None or time.monotonic() < deadline:
             try:
                 yield from self._follow_once(deadline)
-                reason = self._name("the server has ended the stream")
+                reason = name_place(self._access.url, "the server has ended the stream")
             except _CredentialEnded:
                 reason = ""  # the next connection has a newer one, or is refused for good
             except OSError as exc:
                 reason = str(make_unreachable(self._access.url, exc))
             except http.client.HTTPException as exc:
-                reason = self._name(str(exc) or type(exc).__name__)
+                reason = name_place(self._access.url, str(exc) or type(exc).__name__)
             except CallError as exc:
                 if exc.status in _REFUSALS:
                     raise
-                reason = self._name(str(exc))
+                reason = name_place(self._access.url, str(exc))
             if deadline is not None and time.monotonic() >= deadline:
                 return
             if reason and not self._has_noted:
@@ -99,9 +105,6 @@ class EventStream:
             pause_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311 - spreads attempts
             self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
             time.sleep(pause_s if deadline is None else min(pause_s, _left(deadline)))
-
-    def _name(self, reason: str) -> str:
-        return f"{self._access.url}: {reason.rstrip('.')}."
 
     def _follow_once(self, deadline: float | None) -> Iterator[StreamEvent]:
         self._access = self._find_access()

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared_context_server.remote import exits
 from shared_context_server.remote.access import Access, AccessError
-from shared_context_server.remote.calls import CallError, call_tools
+from shared_context_server.remote.calls import CallError, call_tools, name_place
 from shared_context_server.remote.events import EventStream, LogSetBack, StreamEvent
 from shared_context_server.services.words import Mention
 
@@ -195,11 +195,11 @@ class Watch:
                     return answer
                 if not answer.get("retryable"):
                     raise CallError(400, str(answer.get("error")), str(answer.get("code")))
-                reason = self._name(str(answer.get("error")))
+                reason = name_place(self._access.url, str(answer.get("error")))
             except CallError as exc:
                 if 400 <= exc.status < 500 and exc.status != 429:
                     raise
-                reason = self._name(str(exc))
+                reason = name_place(self._access.url, str(exc))
             except OSError as exc:
                 reason = str(exc)
             if self._is_over():
@@ -210,9 +210,6 @@ class Watch:
             time.sleep(pause_s if self._deadline is None else min(pause_s, self._left()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             self._refresh()
-
-    def _name(self, reason: str) -> str:
-        return f"{self._access.url}: {reason.rstrip('.')}."
 
     def _left(self) -> float:
         assert self._deadline is not None

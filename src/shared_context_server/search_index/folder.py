@@ -19,6 +19,7 @@ import filelock
 
 from shared_context_server.search_index.documents import FORMAT
 from shared_context_server.search_index.errors import IndexUnusable
+from shared_context_server.settings import Settings
 
 MIN_FREE_BYTES = 50_000_000  # with less, a write that failed tells nothing of damage
 
@@ -36,6 +37,11 @@ class IndexFolder:
         self._damaged = self.path / "damaged"
         # Not bound to a thread: the indexer's thread locks, and the loop's unlocks.
         self._lock = filelock.FileLock(self.path / "writer.lock", mode=0o600, thread_local=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> IndexFolder:
+        """Return the directory of the index of words."""
+        return cls(settings.search_index_parent, settings.storage_url)
 
     @property
     def is_locked(self) -> bool:

@@ -66,22 +66,19 @@ class TermCounts:
 
 class Snapshot:
     """One state of the index. It does not change. `vocabulary`: the words of this state or of an
-    earlier one, None until they are read. `term_counts`: what was counted, in earlier ones too."""
+    earlier one, None until they are read. `term_counts`: what was counted, in earlier ones too. `last`:
+    the state before this one."""
 
     def __init__(
-        self,
-        index: tantivy.Index,
-        progress: Progress,
-        vocabulary: Vocabulary | None = None,
-        term_counts: TermCounts | None = None,
+        self, index: tantivy.Index, progress: Progress, last: Snapshot | None = None
     ) -> None:
         self._searcher = index.searcher()
         self._documents = self._searcher.num_docs
         self._queries = QueryMaker(index.schema)
         self._counts: dict[Scope, int] = {}
         self.progress = progress
-        self.vocabulary = vocabulary
-        self.term_counts = TermCounts() if term_counts is None else term_counts
+        self.vocabulary: Vocabulary | None = None if last is None else last.vocabulary
+        self.term_counts: TermCounts = TermCounts() if last is None else last.term_counts
 
     @property
     def covers_up_to_id(self) -> int:
@@ -196,12 +193,7 @@ class IndexReader:
             while opened.commit != (commit := find_commit(generation)):
                 progress = read_progress(generation)
                 opened.index.reload()
-                last = opened.snapshot
-                opened.snapshot = (
-                    Snapshot(opened.index, progress)
-                    if last is None
-                    else Snapshot(opened.index, progress, last.vocabulary, last.term_counts)
-                )
+                opened.snapshot = Snapshot(opened.index, progress, opened.snapshot)
                 opened.commit = commit
             self._opened = opened
             return opened.snapshot

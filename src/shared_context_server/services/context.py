@@ -24,20 +24,20 @@ from shared_context_server.storage import Store
 
 @dataclass(frozen=True, slots=True)
 class SearchServices:
-    """The parts that a search needs. `search_turns`: the turns of those who search. `search_process`:
-    does searches in place of this process; None if there is no such process."""
+    """The parts that a search reads with."""
 
     store: Store
     candidates: Candidates
     vectors: Vectors
-    search_turns: Turns
-    search_process: SearchProcess | None
 
 
 @dataclass(frozen=True, slots=True)
 class Services(SearchServices):
-    """The parts of one running server that services need. Made by the composition root."""
+    """The parts of one running server that services need. Made by the composition root. `search_process`:
+    searches in place of this process; None if it may start none."""
 
+    search_turns: Turns
+    search_process: SearchProcess | None
     settings: Settings
     identity: Identity
     presence: Presence

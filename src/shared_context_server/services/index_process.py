@@ -26,7 +26,7 @@ from shared_context_server.errors import SharedContextError
 from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
-from shared_context_server.services.child_settings import read_settings, write_settings
+from shared_context_server.services.children import BackOff, read_settings, write_settings
 from shared_context_server.services.indexer import Indexer
 from shared_context_server.services.pacing import Pacer
 from shared_context_server.settings import Settings
@@ -42,7 +42,6 @@ IDLE_S = 15.0  # it ends after so long with less than MUCH to do
 POLL_S = 0.25
 LOCK_PATIENCE_S = 2.0
 STOP_S = 5.0  # until it is killed
-BACK_OFF_S = (1.0, 60.0)  # after a failure: the first pause and the longest; each is twice the last
 # Of the store it reads one thing after the other, everything once, and it writes nothing.
 _SMALL_STORE = {
     "sqlite_readers": 1,
@@ -69,13 +68,12 @@ class IndexProcess:
         self._child: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
         self._is_hurried = False
-        self._pause_s = BACK_OFF_S[0]
-        self._not_before = 0.0
+        self._back_off = BackOff()
 
     @property
     def is_ready(self) -> bool:
         """Whether a child may be started: not for a while after one has failed."""
-        return not self._is_stopped and time.monotonic() >= self._not_before
+        return not self._is_stopped and self._back_off.is_over
 
     def run(self, release: Callable[[], None]) -> None:
         """Run a child until it ends. `release` is called when it is ready to take the lock."""
@@ -86,15 +84,13 @@ class IndexProcess:
             _log.warning("the process for the search index cannot be started", error=str(exc))
         self._is_hurried = code == FAR_BEHIND
         if code in (0, FAR_BEHIND):
-            self._pause_s = BACK_OFF_S[0]
+            self._back_off.reset()
         elif not self._is_stopped:
-            self._not_before = time.monotonic() + self._pause_s
             _log.warning(
                 "the process for the search index failed; the server writes the index itself",
                 code=code,
-                again_in_s=self._pause_s,
+                again_in_s=self._back_off.begin(),
             )
-            self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
 
     def stop(self) -> None:
         """Let the child end, and start none any more."""
@@ -178,7 +174,7 @@ def main() -> int:
 async def _write(request: _Request, server: FileIO) -> int:
     settings = request.settings
     async with open_storage(settings, request.expected) as store:
-        folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+        folder = IndexFolder.of(settings)
         # It leaves the processor to others by its priority.
         indexer = Indexer(store, folder, pacer=Pacer(idle_rest=0.0, busy_rest=0.0))
         with suppress(BrokenPipeError):  # the server has ended, as the next line sees

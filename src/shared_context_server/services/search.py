@@ -30,7 +30,7 @@ from shared_context_server.search_index.progress import Progress
 from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
-from shared_context_server.services.context import SearchServices
+from shared_context_server.services.context import SearchServices, Services
 from shared_context_server.services.found import read_entries, read_messages
 from shared_context_server.services.late_imports import SEARCH, import_late
 from shared_context_server.services.meaning import find_nearest
@@ -90,24 +90,27 @@ _KINDS = {
 
 
 async def search_context(
-    services: SearchServices, caller: Caller, request: SearchRequest
+    services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """Return one page of the matches in the order asked for, newer ones first among equals. While
-    the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
+    """Search when it is the caller's turn, in the process for searches if there is one; see search_here."""
     services.vectors.require(request.mode)
     async with services.search_turns.take(caller):
         process = services.search_process
         if process is None or request.mode is not SearchMode.FUZZY:
-            return await _search(services, caller, request)
+            return await search_here(services, caller, request)
         started = time.monotonic()
         answer = await process.search(caller, request)
         if answer is not None:
             return replace(answer, search_time_ms=_milliseconds_since(started))
         with process.count_time():
-            return await _search(services, caller, request)
+            return await search_here(services, caller, request)
 
 
-async def _search(services: SearchServices, caller: Caller, request: SearchRequest) -> SearchAnswer:
+async def search_here(
+    services: SearchServices, caller: Caller, request: SearchRequest
+) -> SearchAnswer:
+    """Return one page of the matches in the order asked for, newer ones first among equals. While
+    the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
     ranking = Ranking(request.sort, request.limit, request.cursor, request.mode)
     await import_late(SEARCH)

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import uvloop
@@ -20,22 +21,19 @@ from shared_context_server.observability.logs import configure_logs, get_logger
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.services import freed_memory
 from shared_context_server.services.candidates import Candidates
-from shared_context_server.services.child_settings import read_settings
+from shared_context_server.services.children import read_settings
 from shared_context_server.services.context import SearchServices
 from shared_context_server.services.late_imports import INDEX, SEARCH, import_late
-from shared_context_server.services.search import search_context
+from shared_context_server.services.search import search_here
 from shared_context_server.services.search_process import (
     STOP_S,
-    Failed,
     read_frame,
     write_frame,
 )
 from shared_context_server.services.search_request import SearchRequest
-from shared_context_server.services.turns import Turns
 from shared_context_server.services.vectors import Vectors
 from shared_context_server.storage import open_storage
 
-MAX_AT_ONCE = 1_000  # the server sends few
 IDLE_S = 60.0  # it ends after so long without a search
 # What the server has of it, it has for all calls.
 _SMALL_STORE = {"sqlite_readers": 2, "sqlite_cache_mb": 4, "postgres_pool_size": 2}
@@ -50,30 +48,30 @@ async def serve(server: socket.socket) -> None:
     settings = read_settings(written, **_SMALL_STORE)
     configure_logs(settings)
     async with open_storage(settings, expected) as store:
-        folder = None
-        if settings.search_index:
-            folder = IndexFolder(settings.search_index_parent, settings.storage_url)
-        candidates = Candidates(folder)
-        services = SearchServices(
-            store, candidates, Vectors(), Turns(MAX_AT_ONCE), search_process=None
-        )
+        candidates = Candidates(IndexFolder.of(settings) if settings.search_index else None)
+        services = SearchServices(store, candidates, Vectors())
         await import_late(SEARCH)
         await import_late(INDEX)
         gc.collect()
         gc.freeze()
         write_frame(writer, None)
         searches = _Searches(services, writer)
-        serving = asyncio.ensure_future(searches.serve(reader))
-        resting = asyncio.ensure_future(searches.wait_until_idle())
-        trimming = asyncio.ensure_future(_trim())
-        await asyncio.wait({serving, resting}, return_when=asyncio.FIRST_COMPLETED)
+        tasks = [
+            asyncio.create_task(work)
+            for work in (searches.serve(reader), searches.wait_until_idle(), _trim())
+        ]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         _end_soon()
-        for task in (serving, resting, trimming):
-            task.cancel()
-        await asyncio.wait({serving, resting, trimming})
-        await searches.end()
+        await _cancel([*tasks, *searches.tasks])
         candidates.close()
     writer.close()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """End the tasks. How each has ended is no matter: the server has gone, or needs no answer."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _trim() -> None:
@@ -115,6 +113,10 @@ class _Searches:
     def _forget(self, number: int, _task: asyncio.Task[None]) -> None:
         del self._tasks[number]
 
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return list(self._tasks.values())
+
     async def wait_until_idle(self) -> None:
         """Return when nothing was searched for IDLE_S."""
         while True:
@@ -123,18 +125,12 @@ class _Searches:
                 return
             await asyncio.sleep(max(left_s, IDLE_S / 10))
 
-    async def end(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
-
     async def _answer(self, number: int, caller: Caller, request: SearchRequest) -> None:
         answer: object
         try:
-            answer = await search_context(self._services, caller, request)
+            answer = await search_here(self._services, caller, request)
         except SharedContextError as exc:
-            answer = Failed.of(exc)
+            answer = exc
         except Exception:  # noqa: BLE001 - the server searches again, and tells the caller
             _log.exception("search failed")
             answer = None

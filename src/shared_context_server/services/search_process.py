@@ -25,7 +25,7 @@ from shared_context_server.background_tasks import BackgroundTasks
 from shared_context_server.errors import SharedContextError
 from shared_context_server.models import Caller
 from shared_context_server.observability.logs import get_logger
-from shared_context_server.services.child_settings import write_settings
+from shared_context_server.services.children import BackOff, write_settings
 from shared_context_server.services.search_answer import SearchAnswer
 from shared_context_server.services.search_request import SearchRequest
 from shared_context_server.settings import Settings
@@ -34,31 +34,12 @@ from shared_context_server.storage import StorageId
 MUCH_S = 0.5  # of searching here: from there on a process is worth its start of about a second
 MUCH_SHARE = 0.05  # of the time: searches that take less are never much
 START_S = 30.0
-ANSWER_S = 10.0  # a search itself ends after less than two
+ANSWER_S = 5.0  # a search itself ends after less than two; all wait for a child that hangs
 STOP_S = 5.0  # until it is killed
-BACK_OFF_S = (1.0, 60.0)  # after a failure: the first pause and the longest; each is twice the last
 CHILD = "shared_context_server.services.search_child"
 _LENGTH = struct.Struct("!I")
 
 _log = get_logger("search")
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An error that the caller is told."""
-
-    kind: type[SharedContextError]
-    arguments: tuple[Any, ...]
-    attributes: dict[str, Any]
-
-    @classmethod
-    def of(cls, error: SharedContextError) -> Failed:
-        return cls(type(error), error.args, error.__dict__)
-
-    def make_error(self) -> SharedContextError:
-        error = self.kind.__new__(self.kind, *self.arguments)
-        error.__dict__.update(self.attributes)
-        return error
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Any:
@@ -89,8 +70,8 @@ class _Child:
             waiting = self.waiting.get(number)
             if waiting is None or waiting.done():
                 continue
-            if isinstance(answer, Failed):
-                waiting.set_exception(answer.make_error())
+            if isinstance(answer, SharedContextError):
+                waiting.set_exception(answer)
             else:
                 waiting.set_result(answer)
 
@@ -116,8 +97,7 @@ class SearchProcess:
         self._numbers = count(1)
         self._spent_s = 0.0
         self._counted_at = time.monotonic()
-        self._pause_s = BACK_OFF_S[0]
-        self._not_before = 0.0
+        self._back_off = BackOff()
 
     @property
     def is_running(self) -> bool:
@@ -159,8 +139,8 @@ class SearchProcess:
             rest_s = MUCH_SHARE * (now - self._counted_at)
             self._spent_s = max(0.0, self._spent_s - rest_s) + now - started
             self._counted_at = now
-            is_free = self._running is None and not self._is_closing
-            if self._spent_s >= MUCH_S and is_free and now >= self._not_before:
+            may_start = not self._is_closing and self._back_off.is_over
+            if self._spent_s >= MUCH_S and self._running is None and may_start:
                 self._spent_s = 0.0
                 self._running = self._tasks.start(self._run())
 
@@ -187,15 +167,13 @@ class SearchProcess:
         finally:
             self._running = None
         if code == 0 or self._is_closing:
-            self._pause_s = BACK_OFF_S[0]
+            self._back_off.reset()
             return
-        self._not_before = time.monotonic() + self._pause_s
         _log.warning(
             "the process for searches failed; the server searches itself",
             code=code,
-            again_in_s=self._pause_s,
+            again_in_s=self._back_off.begin(),
         )
-        self._pause_s = min(2 * self._pause_s, BACK_OFF_S[1])
 
     async def _serve(self, child: _Child) -> int:
         """Hand out the child's answers until it ends; return its exit code."""

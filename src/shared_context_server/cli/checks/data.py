@@ -107,7 +107,7 @@ def check_database(
         yield fail(SCHEMA, str(exc), "See docs/troubleshooting.md.")
         return
     if schema.current == 0:
-        folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+        folder = IndexFolder.of(settings)
         if folder.find_current() is not None:
             text = f"There is no database at {where} any more, only its search index."
             hint = "Put it back, or `scs restore FILE`. The next start makes an empty one."
@@ -196,7 +196,7 @@ def _check_index(settings: Settings, inspection: Inspection, *, has_server: bool
         hint = "Fine for small stores; else leave SEARCH_INDEX out."
         yield warn(INDEX, "SEARCH_INDEX=false: search looks at the newest messages only.", hint)
         return
-    folder = IndexFolder(settings.search_index_parent, settings.storage_url)
+    folder = IndexFolder.of(settings)
     generation = folder.find_current()
     if generation is None:
         if inspection.newest_message_id == 0 or not has_server:

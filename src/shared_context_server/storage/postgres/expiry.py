@@ -19,7 +19,7 @@ from shared_context_server.storage.rules.expiry import (
     choose_step,
 )
 from shared_context_server.storage.rules.pages import TIME_RANGE_SEQS
-from shared_context_server.storage.rules.sessions import examined
+from shared_context_server.storage.rules.sessions import examined, place_after
 
 _EXAMINE = Statement("""
     SELECT s.id, s.created_at, coalesce((
@@ -87,8 +87,7 @@ class Expiry(Subject):
         rows = await connection.fetch(
             *_EXAMINE(
                 expired_before=encode_time(expired_before),
-                after_at=encode_time(after[0]) if after else 0,
-                after_id=after[1] if after else "",
+                **place_after(after),
                 limit=limit,
             )
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from shared_context_server.errors import InvalidArgument
 from shared_context_server.models import Session
-from shared_context_server.storage.codec import decode_time
+from shared_context_server.storage.codec import decode_time, encode_time
 from shared_context_server.storage.contract import ExaminedSessions
 
 
@@ -25,6 +26,13 @@ def join_participants(session: Session, writers: Iterable[str], limit: int) -> l
     """Return the creator, the invited and the writers, each once, the first `limit` of them."""
     everyone = dict.fromkeys((session.created_by, *session.invited, *writers))
     return list(everyone)[:limit]
+
+
+def place_after(after: tuple[datetime, str] | None) -> dict[str, int | str]:
+    """Return the parameters for going on after a session, given by (created_at, id)."""
+    if after is None:
+        return {"after_at": 0, "after_id": ""}
+    return {"after_at": encode_time(after[0]), "after_id": after[1]}
 
 
 def examined(rows: Sequence[Any], limit: int) -> ExaminedSessions:

@@ -12,7 +12,7 @@ from shared_context_server.storage.codec import encode_time
 from shared_context_server.storage.contract import AuditExpiry, ExaminedSessions, ExpiryStep
 from shared_context_server.storage.rules.expiry import EXPIRING_COLUMNS, ChosenStep, choose_step
 from shared_context_server.storage.rules.pages import TIME_RANGE_SEQS
-from shared_context_server.storage.rules.sessions import examined
+from shared_context_server.storage.rules.sessions import examined, place_after
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
 
@@ -81,8 +81,7 @@ class Expiry(Subject):
             _EXAMINE,
             {
                 "expired_before": encode_time(expired_before),
-                "after_at": encode_time(after[0]) if after else 0,
-                "after_id": after[1] if after else "",
+                **place_after(after),
                 "limit": limit,
             },
         ).fetchall()

@@ -38,6 +38,7 @@ from shared_context_server.storage.rules.pages import take_page
 from shared_context_server.storage.rules.sessions import (
     examined,
     join_participants,
+    place_after,
     require_seq_up_to,
 )
 from shared_context_server.storage.sqlite.audience import tally_visible
@@ -279,8 +280,7 @@ class Sessions(Subject):
             _EXAMINE,
             {
                 "idle_since": encode_time(idle_since),
-                "after_at": encode_time(after[0]) if after else 0,
-                "after_id": after[1] if after else "",
+                **place_after(after),
                 "limit": limit,
             },
         ).fetchall()
