@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 from starlette.types import ASGIApp, Message
 
+from shared_context_server.parts import SEARCHES_AT_ONCE
 from shared_context_server.rest.calls import BatchEndpoint, ToolEndpoint
 from shared_context_server.server import Server
 from shared_context_server.tools.dispatch import Dispatcher
@@ -20,6 +24,8 @@ from tests.rest.conftest import (
     create_session,
 )
 from tests.settings import API_KEY
+from tests.storage.builders import BOB
+from tests.until import PATIENCE_S
 
 
 async def test_a_program_that_posts_json_works_as_it_always_did(server: Server) -> None:
@@ -405,6 +411,34 @@ async def test_nothing_is_run_for_a_client_that_hung_up(
     await endpoint({"path_params": {"name": "create_session"}}, receive, send)
     assert sent == []
     assert parts == []
+
+
+async def test_a_search_stops_when_its_client_hangs_up(server: Server) -> None:
+    body = {"query": "needle", "auth_token": await make_token(server)}
+    parts: asyncio.Queue[Message] = asyncio.Queue()
+    parts.put_nowait({"type": "http.request", "body": json.dumps(body).encode()})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    endpoint = ToolEndpoint(server.dispatcher)
+    async with AsyncExitStack() as stack:
+        for _ in range(SEARCHES_AT_ONCE):  # so the search waits for its turn
+            await stack.enter_async_context(server.services.search_turns.take(BOB))
+        scope = {"path_params": {"name": "search_context"}}
+        answering = asyncio.create_task(endpoint(scope, parts.get, send))
+        await asyncio.sleep(0)
+        parts.put_nowait({"type": "http.disconnect"})
+        async with asyncio.timeout(PATIENCE_S):
+            await answering
+    assert sent == []
+
+
+async def make_token(server: Server) -> str:
+    async with client_of(server) as client:
+        granted = await call(client, "authenticate_agent", agent_id="program", api_key=API_KEY)
+    return str(granted["token"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -147,6 +148,7 @@ async def test_searches_of_a_killed_process_are_answered_here(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = await start(services, monkeypatch)
+    monkeypatch.setattr(search_process, "ANSWER_S", 3600.0)
     child.send_signal(signal.SIGSTOP)
     asked = [asyncio.create_task(find(services)) for _ in range(5)]
     await asyncio.sleep(0.05)  # they have been sent, or they are answered here at once
@@ -183,12 +185,20 @@ async def test_a_cancelled_search_leaves_the_process_serving(
     services: Services, process: SearchProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = await start(services, monkeypatch)
+    frames: list[Any] = []
+
+    def write(writer: asyncio.StreamWriter, content: Any) -> None:
+        frames.append(content)
+        write_frame(writer, content)
+
+    monkeypatch.setattr(search_process, "write_frame", write)
     child.send_signal(signal.SIGSTOP)
     asked = asyncio.create_task(find(services))
     await asyncio.sleep(0.05)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    assert frames[-1] == (frames[-2][0], None, None)  # the number of that search, and nothing
     child.send_signal(signal.SIGCONT)
     monkeypatch.setattr(search, "search_here", None)
     assert (await find(services)).hits
@@ -207,6 +217,7 @@ async def test_a_server_that_stops_does_not_wait_for_a_process_that_hangs(
     services: Services, process: SearchProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = await start(services, monkeypatch)
+    monkeypatch.setattr(search_process, "ANSWER_S", 3600.0)
     child.send_signal(signal.SIGSTOP)
     asked = [asyncio.create_task(find(services)) for _ in range(3)]
     await asyncio.sleep(0.05)
