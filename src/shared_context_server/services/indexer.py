@@ -1,10 +1,9 @@
 """Keep the search index up to date with the store, in one process of those that share it.
 
-The indexer reads new messages by their ids, and from the change stream the sessions that were
-deleted, the messages that have expired and the memory that was written or removed. It commits its position with the documents, so
-whatever a crash loses is read again. Where it cannot go on from its position, because the index is
-new, damaged or of another format, because changes were purged or the store was set back, it begins a
-new index from the start.
+The indexer reads new messages by their ids, and from the change stream which sessions were deleted,
+which messages expired and which memory was written or removed. It commits its position with the
+documents, so whatever a crash loses is read again. Where it cannot go on, because the index is new,
+damaged or of another format, changes were purged or the store was set back, it begins a new one.
 """
 
 from __future__ import annotations

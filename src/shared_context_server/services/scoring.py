@@ -25,20 +25,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from shared_context_server.services.query_terms import (
+    can_be_prefix,
+    has_digit,
+    list_query_tokens,
+    max_edits,
+    word_weight,
+)
 from shared_context_server.services.slices import Work, finish
 from shared_context_server.services.terms import (
     Chunk,
     Kind,
     Token,
     analyse,
-    can_be_prefix,
-    has_digit,
     letter_pairs,
     list_chunks,
-    list_query_tokens,
-    max_edits,
     split_plain,
-    word_weight,
 )
 from shared_context_server.services.words import normalize, split_words
 

@@ -37,6 +37,7 @@ from shared_context_server.services.meaning import find_nearest
 from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
+from shared_context_server.services.query_terms import QueryTerm, query_terms
 from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking, fuse
 from shared_context_server.services.scoring import (
     MAX_QUERY_WORDS,
@@ -53,7 +54,6 @@ from shared_context_server.services.search_request import (
 from shared_context_server.services.search_state import Search
 from shared_context_server.services.slices import run_in_slices
 from shared_context_server.services.terms import Kind as TermKind
-from shared_context_server.services.terms import QueryTerm, query_terms
 from shared_context_server.services.uncovered import Uncovered
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 

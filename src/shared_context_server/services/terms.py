@@ -1,4 +1,4 @@
-"""Analyse texts for search: split them into words, and make the terms that an index stores and looks up.
+"""Analyse texts for search: split them into words, and make the terms that an index stores.
 
 Words follow Unicode Standard Annex 29, in any script, with their marks. Beyond it:
 
@@ -16,8 +16,7 @@ folding changes the number of characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Set
 from enum import Enum
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 MAX_TERM_CHARS = 40  # a longer term is cut, in texts and queries alike
 MAX_TERMS = 20_000  # of one text
 MAX_PARTS = 6  # of a name without separators; what has more, such as base64, stays whole
-PAIRED_WORDS = 6  # a query of at most so many words also finds neighbours written as one word
-MIN_PREFIX_CHARS = 3
-MIN_TYPO_CHARS = 4  # a shorter word is found only as written
-MIN_TWO_TYPOS_CHARS = 7
 KEPT_CHUNK_CHARS = 40  # a longer piece of text hardly occurs twice
 KEPT_TERMS = 16_384  # pieces of texts whose terms are kept: some 5 MB
 _AROUND_WORDS = ".,;:!?()[]{}<>\"'`*"
@@ -94,30 +89,6 @@ class Chunk(NamedTuple):
 
     tokens: tuple[Token, ...]
     parts: int
-
-
-@dataclass(frozen=True, slots=True)
-class QueryTerm:
-    """A term of a query, for looking up candidates.
-
-    text: the term to look up.
-    alternatives: terms of which each counts as this one: the identifiers that it is part of.
-    max_edits: the largest distance at which a term of a text still matches. Two letters that were
-        swapped count as one edit. 0: only the term itself.
-    is_prefix: terms that begin with it match as well.
-    weight: how much of the query it is. The weights of a query add up to 1.
-    """
-
-    text: str
-    kind: Kind
-    max_edits: int
-    is_prefix: bool
-    weight: float
-    alternatives: tuple[str, ...] = ()
-
-    @property
-    def is_fuzzy(self) -> bool:
-        return self.max_edits > 0
 
 
 class _Part(NamedTuple):
@@ -190,81 +161,6 @@ def _find_terms(chunk: str) -> tuple[str, ...]:
 
 
 _chunk_terms = lru_cache(maxsize=KEPT_TERMS)(_find_terms)
-
-
-def query_terms(query: str) -> list[QueryTerm]:
-    """Return the terms to look up for a query. None if it has no letter, digit or emoji."""
-    tokens = list_query_tokens(query)
-    wholes = [token for token in tokens if token.kind is Kind.WHOLE]
-    found: dict[str, QueryTerm] = {}
-    for token in tokens:
-        if token.kind is Kind.WHOLE:
-            continue
-        weight = word_weight(token.term)
-        if token.kind is Kind.RUN:
-            pairs = list(dict.fromkeys(letter_pairs(token.term)))
-            if len(pairs) > 1:
-                pairs = [pair for pair in pairs if len(_clusters(pair)) > 1]
-            for pair in pairs:
-                is_letter = len(_clusters(pair)) == 1
-                found.setdefault(pair, QueryTerm(pair, Kind.RUN, 0, is_letter, weight / len(pairs)))
-        else:
-            within = tuple(
-                dict.fromkeys(
-                    whole.term
-                    for whole in wholes
-                    if whole.first <= token.first and token.last <= whole.last
-                )
-            )
-            found.setdefault(
-                token.term,
-                QueryTerm(
-                    token.term,
-                    token.kind,
-                    max_edits(token.term),
-                    can_be_prefix(token.term),
-                    weight,
-                    within,
-                ),
-            )
-    total = sum(term.weight for term in found.values())
-    return [
-        QueryTerm(
-            term.text,
-            term.kind,
-            term.max_edits,
-            term.is_prefix,
-            term.weight / total,
-            term.alternatives,
-        )
-        for term in found.values()
-    ]
-
-
-def list_query_tokens(query: str) -> list[Token]:
-    """Return the tokens of a query, the parts counted through all of it. In a short query, words
-    that stand next to each other also come as one, since others may have written them so."""
-    tokens: list[Token] = []
-    part = 0
-    for chunk, start in split_chunks(query):
-        found, parts = analyse(chunk)
-        tokens += [
-            token._replace(
-                start=start + token.start,
-                end=start + token.end,
-                first=part + token.first,
-                last=part + token.last,
-            )
-            for token in found
-        ]
-        part += parts
-    words = [token for token in tokens if token.kind in (Kind.WORD, Kind.NUMBER)]
-    if len(words) <= PAIRED_WORDS:
-        known = {(token.first, token.last) for token in tokens}
-        for one, next_one in pairwise(words):
-            if one.last == next_one.first and (one.first, next_one.last) not in known:
-                tokens.append(_join((one, next_one)))
-    return tokens
 
 
 def split_chunks(text: str) -> Iterator[tuple[str, int]]:
@@ -379,10 +275,10 @@ def _analyse(chunk: str) -> Chunk:
             ]
             number += len(name)
             if len(named) > 1:
-                wholes.append(_join(named))
+                wholes.append(join_tokens(named))
             words += named
         if len(words) > 1 and (not wholes or wholes[0].last - wholes[0].first < len(words)):
-            wholes.append(_join(words))
+            wholes.append(join_tokens(words))
         tokens += wholes
         tokens += words
         suffix = patterns.suffix.match(chunk, path[-1].end)
@@ -446,7 +342,8 @@ def _token(chunk: str, part: _Part, place: int) -> Token | None:
     return Token(term, written, part.start, part.end, place, place + 1, part.kind)
 
 
-def _join(tokens: list[Token] | tuple[Token, ...]) -> Token:
+def join_tokens(tokens: Sequence[Token]) -> Token:
+    """Return the neighbours as one, which covers their parts."""
     first, last = tokens[0], tokens[-1]
     return Token(
         "".join(token.term for token in tokens)[:MAX_TERM_CHARS],
@@ -462,14 +359,15 @@ def _join(tokens: list[Token] | tuple[Token, ...]) -> Token:
 def letter_pairs(run: str) -> Iterator[str]:
     """Return each letter of a run with the next one, and the last letter alone, so that a search
     for one letter finds all terms that begin with it. A letter comes with its marks."""
-    letters = _clusters(run)
+    letters = list_letters(run)
     for one, next_one in pairwise(letters):
         yield one + next_one
     if letters:
         yield letters[-1]
 
 
-def _clusters(text: str) -> list[str]:
+def list_letters(text: str) -> list[str]:
+    """Return the letters of a text, each with its marks."""
     if text.isalpha():
         return list(text)  # no marks
     return _patterns().cluster.findall(text)  # type: ignore[no-any-return]  # carries no types
@@ -479,27 +377,3 @@ def split_letters(text: str) -> Iterator[tuple[int, int]]:
     """Return the places of the letters of a text, each with its marks."""
     for found in _patterns().cluster.finditer(text):
         yield found.span()
-
-
-def has_digit(term: str) -> bool:
-    return any(map(str.isdigit, term))
-
-
-def max_edits(term: str) -> int:
-    """Return how many typos a word may have. One with a digit is a number, a code or a hash, which
-    names another thing if a character differs."""
-    if len(term) < MIN_TYPO_CHARS or has_digit(term) or not term[-1].isalpha():
-        return 0
-    return 1 if len(term) < MIN_TWO_TYPOS_CHARS else 2
-
-
-def can_be_prefix(term: str) -> bool:
-    """Return whether longer words that begin with this one match. A Korean letter is a syllable, and
-    particles follow the word, so that two are enough."""
-    enough = 2 if "\uac00" <= term[0] <= "\ud7a3" else MIN_PREFIX_CHARS
-    return len(term) >= enough and not term.isdecimal() and term[-1].isalnum()
-
-
-def word_weight(term: str) -> float:
-    """Return how much a word of this length counts, before how rare it is."""
-    return float(min(len(term), 8) + 4)

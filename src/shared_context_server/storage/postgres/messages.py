@@ -12,7 +12,6 @@ from shared_context_server.storage.codec import (
     MAX_INTEGER,
     MESSAGE,
     MESSAGE_TEXT_COLUMNS,
-    Row,
     clamp,
     decode_time,
     encode_json,
@@ -31,10 +30,7 @@ from shared_context_server.storage.contract import (
 )
 from shared_context_server.storage.postgres.audience import (
     VISIBLE,
-    VISIBLE_SEQS,
-    count_visible,
     tally_of_sender,
-    visible_seqs_page,
 )
 from shared_context_server.storage.postgres.engine.commit_watermark import (
     count_gapless,
@@ -51,6 +47,12 @@ from shared_context_server.storage.postgres.engine.work import (
 )
 from shared_context_server.storage.postgres.idempotency import find_record, keep_answer
 from shared_context_server.storage.postgres.leases import check_fence
+from shared_context_server.storage.postgres.message_pages import (
+    MESSAGE_TEXT_NAMES,
+    list_page,
+    may_lack_removed,
+    read_log_page,
+)
 from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION, use_session
 from shared_context_server.storage.rules.audience import audience_keys, session_rights
 from shared_context_server.storage.rules.idempotency import (
@@ -62,22 +64,14 @@ from shared_context_server.storage.rules.idempotency import (
 from shared_context_server.storage.rules.messages import (
     ack_parameters,
     addressing,
-    narrow_to_runs,
-    page_parameters,
     require_parent,
     require_visible,
     to_given_ack,
 )
 from shared_context_server.storage.rules.pages import (
-    Scan,
-    SeqRun,
-    choose_scan,
-    join_runs,
     page_budget,
     take_page,
-    uses_time_ranges,
 )
-from shared_context_server.storage.stored_messages import StoredMessages
 
 _ADD = Statement("""
     INSERT INTO messages (
@@ -117,74 +111,6 @@ _LIST_ACKS = Statement("""
     SELECT sender, created_at FROM messages
     WHERE session_id = :session_id AND parent_message_id = :message_id AND ack = 'given'
     ORDER BY seq LIMIT :limit""")
-_TEXT_COLUMNS = ("content", "recipients", "metadata")
-_READ_LOG, _READ_LOG_BACK = (
-    Statement(
-        within_bytes(
-            MESSAGE,
-            f"""
-    SELECT {MESSAGE} FROM messages AS m
-    WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
-    ORDER BY m.seq {order} LIMIT :limit""",
-            _TEXT_COLUMNS,
-            f"seq {order}",
-        )
-    )
-    for order in ("ASC", "DESC")
-)
-
-# Pages and counts by scan.
-_ASCENDING, _DESCENDING = "ASC", "DESC"
-_ORDERS = (_ASCENDING, _DESCENDING)
-_FILTERS = f"""
-          m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq
-      AND (:visibility::text IS NULL OR m.visibility = :visibility)
-      AND m.created_at BETWEEN :start_time AND :end_time
-      AND {VISIBLE}"""
-_SOUGHT_MESSAGES = {
-    "parent": f"""
-        messages AS m
-        WHERE m.parent_message_id = :parent_message_id
-          AND (:sender::text IS NULL OR m.sender = :sender) AND {_FILTERS}""",
-    "sender": f"messages AS m WHERE m.sender = :sender AND {_FILTERS}",
-    "filtered log": f"messages AS m WHERE {_FILTERS}",
-    "log": """
-        messages AS m
-        WHERE m.session_id = :session_id AND m.seq > :after_seq AND m.seq < :before_seq""",
-}
-
-
-def _page(query: str, order: str) -> Statement:
-    return Statement(within_bytes(MESSAGE, query, _TEXT_COLUMNS, f"seq {order}"))
-
-
-# For a scan of audiences the seqs are chosen first and the messages fetched then, so that no
-# message is touched that is not on the page.
-_PAGES = {
-    ("audience", order): _page(
-        f"""
-    SELECT {MESSAGE} FROM ({visible_seqs_page(order)}) AS page
-    JOIN messages AS m ON m.session_id = :session_id AND m.seq = page.seq""",
-        order,
-    )
-    for order in _ORDERS
-} | {
-    (scan, order): _page(
-        f"SELECT {MESSAGE} FROM {matching} ORDER BY m.seq {order} LIMIT :limit OFFSET :offset",
-        order,
-    )
-    for scan, matching in _SOUGHT_MESSAGES.items()
-    for order in _ORDERS
-}
-_COUNTS = {
-    "audience": Statement(f"SELECT count(*) FROM ({VISIBLE_SEQS}) AS visible"),
-} | {
-    scan: Statement(f"SELECT count(*) FROM {_SOUGHT_MESSAGES[scan]}")
-    for scan in ("parent", "sender", "filtered log")
-}
-_FIND_TIME_RANGES = Statement("""
-    SELECT up_to_seq, earliest >= :start_time AND latest <= :end_time FROM time_ranges
-    WHERE session_id = :session_id AND latest >= :start_time AND earliest <= :end_time""")
 
 # For each sender a range of an index, so that only what comes after the seq is read.
 _COUNT_ALL_BY_SENDER = Statement("""
@@ -214,7 +140,7 @@ _LIST_NEW = Statement(
     WHERE m.id > :after_id AND m.id <= :up_to_id AND s.status <> 'deleting'
       AND {CAN_SEE_SESSION} AND {VISIBLE} AND (NOT :is_addressed::boolean OR {_ADDRESSED})
     ORDER BY m.id LIMIT :limit""",
-        ("content", "recipients", "metadata"),
+        MESSAGE_TEXT_NAMES,
         "id",
     )
 )
@@ -228,7 +154,7 @@ _LIST_BY_IDS = Statement(
     JOIN messages AS m ON m.id = wanted.id JOIN sessions AS s ON s.id = m.session_id
     WHERE s.status <> 'deleting' AND {CAN_SEE_SESSION} AND {VISIBLE}
     ORDER BY wanted.place""",
-        ("content", "recipients", "metadata"),
+        MESSAGE_TEXT_NAMES,
         "place",
     )
 )
@@ -246,7 +172,7 @@ _LIST_UNREAD_TO = Statement(
       AND (strpos(m.recipients, :recipient) > 0 OR strpos(m.content, :at_name) > 0
            OR strpos(m.content, :wide_at_name) > 0)
     ORDER BY m.id DESC LIMIT :limit""",
-        ("content", "recipients", "metadata"),
+        MESSAGE_TEXT_NAMES,
         "id DESC",
     )
 )
@@ -325,8 +251,8 @@ class Messages(Subject):
     ) -> MessagePage | None:
         """Return the page, or None if messages that may belong to it were removed meanwhile."""
         session = await use_session(connection, session_id, guard)
-        page = await _list_page(connection, session, caller, query)
-        if _may_lack_removed(session, query, page):
+        page = await list_page(connection, session, caller, query)
+        if may_lack_removed(session, query, page):
             now = await use_session(connection, session_id, guard)
             if now.first_seq != session.first_seq:
                 return None
@@ -342,7 +268,7 @@ class Messages(Subject):
         guard: SessionGuard,
     ) -> MessagePage:
         session = await use_session(connection, session_id, guard)
-        return await _list_page(connection, session, caller, query)
+        return await list_page(connection, session, caller, query)
 
     @reads
     async def get(
@@ -369,19 +295,9 @@ class Messages(Subject):
         guard: SessionGuard,
     ) -> list[Message]:
         await use_session(connection, session_id, guard)
-        parameters = {
-            "session_id": session_id,
-            "after_seq": clamp(after_seq),
-            "before_seq": MAX_INTEGER if before_seq is None else clamp(before_seq),
-            "limit": clamp(limit),
-            "max_bytes": page_budget(limit),
-        }
-        statement = _READ_LOG if before_seq is None else _READ_LOG_BACK
-        found = await connection.fetch(*statement(**parameters))
-        rows, _ = take_page(found, limit, MESSAGE_TEXT_COLUMNS)
-        if before_seq is not None:
-            rows.reverse()
-        return [to_message(row) for row in rows]
+        return await read_log_page(
+            connection, session_id, after_seq=after_seq, before_seq=before_seq, limit=limit
+        )
 
     @reads_snapshot
     async def count_by_sender(
@@ -522,108 +438,3 @@ def _columns(new: NewMessage) -> dict[str, Any]:
 async def _find(connection: Connection, session_id: str, message_id: int) -> Message | None:
     row = await connection.fetchrow(*_FIND(id=clamp(message_id), session_id=session_id))
     return None if row is None else to_message(row)
-
-
-async def _list_page(
-    connection: Connection, session: Session, caller: Caller, query: MessageQuery
-) -> MessagePage:
-    found, total_count = await _find_page(connection, session, caller, query)
-    rows, has_more = take_page(found, query.limit, MESSAGE_TEXT_COLUMNS)
-    if query.after_seq is None:
-        rows.reverse()
-    return MessagePage(
-        messages=StoredMessages(rows),
-        total_count=total_count,
-        has_more=has_more,
-        last_seq=session.last_seq,
-        first_seq=session.first_seq,
-    )
-
-
-def _may_lack_removed(session: Session, query: MessageQuery, page: MessagePage) -> bool:
-    """Whether the page may lack messages that the session, read before it, still had. They would be
-    the first of the log, so no other pages are in question than those that begin behind a gap."""
-    if query.after_seq is None and page.has_more:
-        return False
-    begins_after = max(query.after_seq or 0, session.removed_up_to)
-    if begins_after >= session.last_seq:
-        return False
-    return not page.messages or page.messages[0].seq > begins_after + 1
-
-
-async def _find_page(
-    connection: Connection, session: Session, caller: Caller, query: MessageQuery
-) -> tuple[list[Row], int]:
-    """Return at most limit + 1 messages as rows, and the total count, of the log as it was when the
-    session was read. Later messages, after its last_seq, are left out, and earlier ones do not
-    change, unless they are removed (see _may_lack_removed). So no transaction is needed."""
-    order = _DESCENDING if query.after_seq is None else _ASCENDING
-    scan = choose_scan(caller, query)
-    if scan == "audience":
-        # A message has one visibility, hence one kind of key.
-        keys = audience_keys(caller, only=query.visibility, sender=query.sender)
-    else:
-        keys = audience_keys(caller)
-    parameters = page_parameters(session, caller, query) | keys
-    # Not past the end of the log when the session was read.
-    parameters["before_seq"] = min(parameters["before_seq"], session.last_seq + 1)
-    parameters["reach"] = clamp(query.offset + query.limit + 1)
-    page = _PAGES[scan, order]
-    if uses_time_ranges(scan, query):
-        return await _find_page_by_time(connection, session, query, scan, page, parameters)
-    rows = await connection.fetch(*page(**parameters))
-    if not query.is_counted:
-        return rows, 0
-    if scan == "log":
-        return rows, session.last_seq - session.removed_up_to
-    if scan == "audience":
-        count = await count_visible(
-            connection,
-            session.id,
-            keys,
-            after_seq=session.removed_up_to,
-            up_to_seq=session.last_seq,
-        )
-        return rows, count
-    everywhere = {"after_seq": session.removed_up_to, "before_seq": session.last_seq + 1}
-    statement = _COUNTS[scan]
-    return rows, await connection.fetchval(*statement(**(parameters | everywhere)))
-
-
-async def _find_page_by_time(
-    connection: Connection,
-    session: Session,
-    query: MessageQuery,
-    scan: Scan,
-    page: Statement,
-    parameters: dict[str, Any],
-) -> tuple[list[Row], int]:
-    """Do the same as _find_page for a time range. Only runs of seqs whose times overlap the range
-    are searched, and runs within it are counted without searching."""
-    found = await connection.fetch(*_FIND_TIME_RANGES(**parameters))
-    known = ((up_to, within) for up_to, within in found if up_to <= session.last_seq)
-    runs = join_runs(known, session)
-    counts = [await _count_run(connection, session, query, scan, run, parameters) for run in runs]
-    met = [run for run, count in zip(runs, counts, strict=True) if count]
-    if not met:
-        return [], 0
-    narrowed = narrow_to_runs(parameters, met)
-    return await connection.fetch(*page(**narrowed)), sum(counts)
-
-
-async def _count_run(
-    connection: Connection,
-    session: Session,
-    query: MessageQuery,
-    scan: Scan,
-    run: SeqRun,
-    parameters: dict[str, Any],
-) -> int:
-    if run.is_within and scan == "audience":
-        bounds = {"after_seq": run.after_seq, "up_to_seq": run.up_to_seq}
-        return await count_visible(connection, session.id, parameters, **bounds)
-    if run.is_within and query.visibility is None:
-        return run.up_to_seq - run.after_seq  # an admin sees all messages, and seqs have no gaps
-    bounds = {"after_seq": run.after_seq, "before_seq": run.up_to_seq + 1}
-    count = _COUNTS[scan]
-    return int(await connection.fetchval(*count(**(parameters | bounds))))
