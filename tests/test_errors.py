@@ -32,7 +32,7 @@ def test_an_error_of_each_kind_is_the_same_in_another_process(
     "error",
     [
         RateLimited(7),
-        QuotaExceeded("Too many.", limit="max_messages_per_agent", maximum=3),
+        QuotaExceeded("Too many.", limit="max_messages_per_agent", maximum=3, left=0),
         errors.SessionNotFound("session_1"),
     ],
 )
