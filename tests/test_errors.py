@@ -17,7 +17,7 @@ def list_kinds(kind: type[SharedContextError] = SharedContextError) -> Iterator[
         yield from list_kinds(one)
 
 
-@pytest.mark.parametrize("kind", list_kinds(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(list_kinds()), ids=lambda kind: kind.__name__)
 def test_an_error_of_each_kind_is_the_same_in_another_process(
     kind: type[SharedContextError],
 ) -> None:
