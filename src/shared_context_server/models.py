@@ -130,7 +130,8 @@ ANONYMOUS = Caller(agent_id="", agent_type="", permissions=frozenset(), key_id="
 
 class Session(NamedTuple):
     """A log of messages and who may use it. `last_seq` is the newest message's seq, 0 if there was none.
-    Its messages have the seqs from `first_seq` to last_seq; those before were removed, perhaps all. A tuple, like Message, because each call that uses a session makes one."""
+    Its messages have the seqs from `first_seq` to last_seq; those before first_seq were removed, perhaps
+    all. A tuple, like Message, because each call that uses a session makes one."""
 
     id: str
     purpose: str
@@ -479,7 +480,8 @@ class EventKind(StrEnum):
 class Event:
     """A committed change. It has only ids: each receiver reads the data with its own permissions.
 
-    `seq`: the message's; of MESSAGES_EXPIRED the session's first_seq, if it is known. `name`: the memory key or the lease. `owner`: of private memory, None for
+    `seq`: the message's; of MESSAGES_EXPIRED the session's first_seq, if it is known. `name`: the memory
+    key or the lease. `owner`: of private memory, None for
     shared memory. `agent_id`: the agent that joined or left.
     """
 

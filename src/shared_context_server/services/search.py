@@ -92,7 +92,8 @@ _KINDS = {
 async def search_context(
     services: Services, caller: Caller, request: SearchRequest
 ) -> SearchAnswer:
-    """Search when it is the caller's turn, in the process for searches if there is one; see search_here."""
+    """Search when it is the caller's turn, in the process for searches if there is one. See
+    search_here."""
     services.vectors.require(request.mode)
     async with services.search_turns.take(caller):
         process = services.search_process

@@ -32,7 +32,7 @@ from shared_context_server.settings import Settings
 from shared_context_server.storage import StorageId
 
 MUCH_S = 0.5  # of searching here: from there on a process is worth its start of about a second
-MUCH_SHARE = 0.05  # of the time: searches that take less are never much
+MUCH_SHARE = 0.05  # of the time that passes: searches that take less of it are never much
 START_S = 30.0
 ANSWER_S = 5.0  # a search itself ends after less than two; all wait for a child that hangs
 STOP_S = 5.0  # until it is killed

@@ -79,8 +79,8 @@ def normalize_word(word: str) -> str:
 
 
 def fold_accents(normalized: str) -> str:
-    """Return a normalized word without its accents and skin tones. Vowel signs, and marks that make another
-    letter, as in Japanese, stay."""
+    """Return a normalized word without its accents and skin tones. Vowel signs, and marks that make
+    another letter, as in Japanese, stay."""
     if normalized.isascii():
         return normalized
     decomposed = unicodedata.normalize("NFKD", normalized)

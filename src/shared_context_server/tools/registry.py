@@ -56,8 +56,9 @@ class Tool(Generic[A, R]):
     """A tool as every surface serves it.
 
     `permission` None: anonymous callers may call it. `is_core`: also served with TOOLS=core.
-    `is_waiting`: it may take as long as its caller allows; REST then watches for a client that
-    disconnects. `is_long`: it may take seconds and writes nothing, so REST does the same. The handler's docstring is the description. The handler returns a result, or JSON.
+    `is_waiting`: it may take as long as its caller allows. `is_long`: it may take seconds, and writes
+    nothing. REST stops both if the client disconnects. The handler's docstring is the description. The
+    handler returns a result, or JSON.
     """
 
     name: str

@@ -75,7 +75,8 @@ class ChangeStream(Protocol):
     async def read(self, after: ChangePosition, limit: int) -> Changes:
         """Return the events committed after `after`, each once, about `limit` of them. Fewer than
         `limit` means that the end is reached. The stream has new messages, but not those that
-        were removed since; sessions created, closed and deleted; messages that have expired; memory written and removed (except with its session); leases taken, renewed and
+        were removed since; sessions created, closed and deleted; messages that have expired; memory
+        written and removed (except with its session); leases taken, renewed and
         released; and the events given to `add`."""
 
     async def add(self, events: Sequence[Event]) -> None:

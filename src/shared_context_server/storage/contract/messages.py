@@ -102,7 +102,8 @@ class Messages(Protocol):
 
     async def append(self, new: NewMessage, guard: SessionGuard) -> AddedMessage:
         """Append to the log. `seq` is the session's last seq + 1, also when that message was removed:
-        gapless from the session's first_seq, never used twice, and in commit order, so that a reader by cursor never misses one that commits later with a smaller seq.
+        gapless from the session's first_seq, never used twice, and in commit order, so that a reader
+        by cursor never misses one that commits later with a smaller seq.
 
         Order of checks: idempotency record first (same session, sender and key: the first answer
         again, duplicate=True, even if the session has been closed since; another fingerprint:
