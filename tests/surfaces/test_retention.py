@@ -98,6 +98,10 @@ async def test_a_log_without_messages_goes_on_behind_the_last_one(
         for tool in ("get_messages", "get_digest"):
             late = await alice.call(tool, **SESSION, after_seq=after_seq)
             assert late["next_after_seq"] == 3
+        waited = await alice.call(
+            "wait_for_messages", **SESSION, after_seq=after_seq, timeout_seconds=0.01
+        )
+        assert waited["next_after_seq"] == 3
     assert (await alice.call("mark_read", **SESSION, seq=3))["unread"] == 0
     lost = await alice.call("get_messages", **SESSION, after_seq=4)
     assert lost["code"] == "CURSOR_LOST"

@@ -146,7 +146,11 @@ class _WaitedFor:
             for cursor in self._cursors.values()
             if cursor.first_seq > 1
         }
-        return Waited(messages, self._begins | self._settled | given, timed_out, first_seqs)
+        begins = {
+            session_id: max(seq, first_seqs.get(session_id, 1) - 1)
+            for session_id, seq in self._begins.items()
+        }
+        return Waited(messages, begins | self._settled | given, timed_out, first_seqs)
 
     async def _read_session(self, cursor: SessionCursor, news: News) -> list[Message]:
         while True:
