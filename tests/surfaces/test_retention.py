@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from shared_context_server.models import Ack, Visibility
-from shared_context_server.server import Server
+from shared_context_server.server import Server, open_server
 from shared_context_server.services.retention import remove_old_messages
 from shared_context_server.steady_time import utc_now
 from tests.rest.test_events import follow
@@ -129,13 +129,31 @@ async def test_a_stream_from_before_begins_with_a_hint_and_others_are_told_when_
 
 async def test_unread_mentions_that_were_removed_are_not_told(server: Server, url: str) -> None:
     await fill(server)
-    mentions = server.services.mentions
     async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
         await alice.post("/mcp/tool/list_sessions", json={})
-        await mentions.finish()
-        caller = make_caller("alice")
-        found = mentions.find_news(caller)
-        assert found is not None
-        assert found.count == 3
+        await server.services.mentions.finish()
+        assert count_told(server, "first") == 3
         await retain(server)
-        assert mentions.find_news(replace(caller, instance="not told yet")) is None
+        assert count_told(server, "second") == 0
+
+
+async def test_those_that_another_process_removed_are_forgotten_when_the_session_is_read(
+    server: Server, url: str
+) -> None:
+    await fill(server)
+    async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
+        await alice.post("/mcp/tool/list_sessions", json={})
+        await server.services.mentions.finish()
+        assert count_told(server, "first") == 3
+        async with open_server(server.settings) as other:
+            await retain(other)
+        # What was removed is not on the page, so the page itself clears nothing.
+        await alice.post("/mcp/tool/get_messages", json=SESSION)
+        assert count_told(server, "second") == 0
+
+
+def count_told(server: Server, instance: str) -> int:
+    """How many unread mentions a thread of alice's, which was told none yet, would be told of."""
+    reader = replace(make_caller("alice"), instance=instance)
+    found = server.services.mentions.find_news(reader)
+    return 0 if found is None else found.count
