@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from shared_context_server.models import Ack, Visibility
 from shared_context_server.server import Server, open_server
 from shared_context_server.services.retention import remove_old_messages
 from shared_context_server.steady_time import utc_now
 from tests.rest.test_events import follow
-from tests.storage.builders import BOB, CAROL, add_message, add_session, make_caller
+from tests.storage.builders import BOB, CAROL, add_message, add_session, allow, make_audit
 from tests.surfaces.conftest import As, headers_of
 
 OLD = timedelta(days=3)
@@ -127,33 +129,36 @@ async def test_a_stream_from_before_begins_with_a_hint_and_others_are_told_when_
         assert (await stream.next()).id == 4
 
 
-async def test_unread_mentions_that_were_removed_are_not_told(server: Server, url: str) -> None:
-    await fill(server)
-    async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
-        await alice.post("/mcp/tool/list_sessions", json={})
-        await server.services.mentions.finish()
-        assert count_told(server, "first") == 3
-        await retain(server)
-        assert count_told(server, "second") == 0
-
-
-async def test_those_that_another_process_removed_are_forgotten_when_the_session_is_read(
-    server: Server, url: str
+@pytest.mark.parametrize("by_another_process", [False, True])
+async def test_unread_mentions_that_were_removed_are_not_told(
+    server: Server, url: str, by_another_process: bool
 ) -> None:
+    """Those that are left are, and those in a session that another process has deleted are not."""
     await fill(server)
+    store, old = server.services.store, utc_now() - OLD
+    for name in ("session_2", "session_3"):
+        await add_session(store, name, created_at=old)
+        await add_message(store, name, created_at=old, sender=BOB, content="@alice")
+    await add_message(store, created_at=utc_now(), sender=BOB, content="@alice")
     async with httpx.AsyncClient(base_url=url, headers=headers_of("alice")) as alice:
-        await alice.post("/mcp/tool/list_sessions", json={})
+
+        async def find_told(thread: str) -> dict[str, int]:
+            """What an answer tells a thread that was told nothing yet."""
+            answer = await alice.post(
+                "/mcp/tool/get_time", json={}, headers={"X-Agent-Instance": thread}
+            )
+            told = json.loads(answer.headers.get("X-Unread-Mentions", '{"sessions": []}'))
+            return {one["session_id"]: one["count"] for one in told["sessions"]}
+
+        await find_told("first")
         await server.services.mentions.finish()
-        assert count_told(server, "first") == 3
-        async with open_server(server.settings) as other:
-            await retain(other)
-        # What was removed is not on the page, so the page itself clears nothing.
-        await alice.post("/mcp/tool/get_messages", json=SESSION)
-        assert count_told(server, "second") == 0
-
-
-def count_told(server: Server, instance: str) -> int:
-    """How many unread mentions a thread of alice's, which was told none yet, would be told of."""
-    reader = replace(make_caller("alice"), instance=instance)
-    found = server.services.mentions.find_news(reader)
-    return 0 if found is None else found.count
+        everything = {"session_1": 4, "session_2": 1, "session_3": 1}
+        assert await find_told("second") == everything
+        if by_another_process:
+            async with open_server(server.settings) as other:
+                await other.services.store.sessions.delete("session_3", allow, make_audit())
+                await retain(other)
+        else:
+            await server.services.store.sessions.delete("session_3", allow, make_audit())
+            await retain(server)
+        assert await find_told("third") == {"session_1": 1}

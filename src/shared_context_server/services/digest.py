@@ -64,7 +64,7 @@ async def get_digest(
         session_id, caller, after_seq=after_seq, guard=guard
     )
     text = compose(messages, counts, after_seq, max_tokens, page.first_seq)
-    services.mentions.clear_page(caller, session_id, messages, page.first_seq)
+    services.mentions.clear_page(caller, session_id, messages)
     return Digest(
         text=text,
         message_count=sum(count.count for count in counts),

@@ -2,7 +2,8 @@
 changes.
 
 Messages are read by a cursor, so that none is missed or sent twice. A hint says that something of
-another kind has changed. It may come twice. It is dropped while the reader is far behind.
+another kind has changed. It may come twice, but each removal of messages comes once: both its process and
+the change stream tell of it. Hints are dropped while the reader is far behind.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from shared_context_server.models import Caller, Event, EventKind, Message, Perm
 from shared_context_server.services.context import Services
 from shared_context_server.services.follow import AllSessionsCursor, Cursor, Follow, SessionCursor
 
-MAX_REMEMBERED = 1024  # sessions for which a stream remembers whether its caller sees them
+# Sessions for which a stream remembers whether its caller sees them, and which removal it was told of.
+MAX_REMEMBERED = 1024
+REMOVALS_AT_ONCE = 200  # sessions of one read
 
 
 class Feed(Cursor, Protocol):
@@ -35,9 +38,8 @@ class Feed(Cursor, Protocol):
     def session_id(self) -> str | None:
         """The session of the feed; None: all sessions."""
 
-    @property
-    def opening(self) -> Event | None:
-        """A hint to begin with."""
+    def list_missed(self) -> AsyncGenerator[Event]:
+        """The hints to begin with: which messages after the position were removed."""
 
     def wants(self, event: Event) -> bool:
         """Whether the event may be news for this feed."""
@@ -61,7 +63,7 @@ async def open_session_feed(
         return SessionFeed(services, caller, session_id, session.last_seq)
     feed = SessionFeed(services, caller, session_id, after_seq)
     if session.first_seq > after_seq + 1:
-        feed.opening = Event(EventKind.MESSAGES_EXPIRED, session_id, seq=session.first_seq)
+        feed.missed = _make_removal(session_id, session.first_seq)
     return feed
 
 
@@ -104,9 +106,13 @@ async def follow_feed(
 ) -> AsyncGenerator[Message | Event]:
     """The same with a subscription to what the feed wants, which the caller keeps."""
     follow = Follow(services, caller, subscription, is_present=is_present)
+    told: LRUCache[str | None, int] = LRUCache(MAX_REMEMBERED)  # the first_seq of each session
     try:
-        if feed.opening is not None:
-            yield feed.opening
+        async with aclosing(feed.list_missed()) as missed:
+            async for event in missed:
+                await follow.require_current()
+                if _is_news(event, told):
+                    yield event
         async for news in follow:
             try:
                 while True:
@@ -121,7 +127,7 @@ async def follow_feed(
                 yield Event(EventKind.LOG_SET_BACK, feed.session_id)
                 return
             for event in dict.fromkeys(news.events):
-                if await feed.shows(event):
+                if await feed.shows(event) and _is_news(event, told):
                     yield event
     except Unauthenticated:
         yield Event(EventKind.CREDENTIAL_ENDED, feed.session_id)
@@ -129,11 +135,29 @@ async def follow_feed(
         return
 
 
+def _make_removal(session_id: str, first_seq: int) -> Event:
+    return Event(EventKind.MESSAGES_EXPIRED, session_id, seq=first_seq)
+
+
+def _is_news(event: Event, told: LRUCache[str | None, int]) -> bool:
+    """Whether the event is no removal of messages that was told before; note it."""
+    if event.kind is not EventKind.MESSAGES_EXPIRED or event.seq is None:
+        return True
+    if event.seq <= told.get(event.session_id, 0):
+        return False
+    told[event.session_id] = event.seq
+    return True
+
+
 class SessionFeed(SessionCursor):
     """One session's messages by seq, and hints of changes to its memory, leases and status, and of
-    messages that have expired. `opening`: the log begins after the position now."""
+    messages that were removed. `missed`: the log begins after the position."""
 
-    opening: Event | None = None
+    missed: Event | None = None
+
+    async def list_missed(self) -> AsyncGenerator[Event]:
+        if self.missed is not None:
+            yield self.missed
 
     def wants(self, event: Event) -> bool:
         is_told = event.kind in (EventKind.MESSAGE_ADDED, EventKind.SESSION_DELETED)
@@ -156,12 +180,23 @@ class AllSessionsFeed(AllSessionsCursor):
     """The messages of all sessions by id, and hints of all other changes."""
 
     session_id = None
-    opening = None
 
     def __init__(self, services: Services, caller: Caller, after_id: int) -> None:
         super().__init__(services, caller, after_id)
         # The rights to a session never change, so this stays true even after its end.
         self._visible: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
+
+    async def list_missed(self) -> AsyncGenerator[Event]:
+        after_id = self.position
+        while True:
+            found = await self.services.store.expiry.list_removals(
+                self.caller, after_id=after_id, limit=REMOVALS_AT_ONCE
+            )
+            for removal in found:
+                yield _make_removal(removal.session_id, removal.first_seq)
+            if len(found) < REMOVALS_AT_ONCE:
+                return
+            after_id = found[-1].last_id
 
     def wants(self, event: Event) -> bool:
         return event.kind is not EventKind.MEMORY_CHANGED or event.owner in (

@@ -9,6 +9,9 @@ this process: a call costs a look-up and no query. The memory is filled
 
 A message mentions an agent that is one of its recipients, or whose name it has as `@name`. Own
 messages do not count. So each process tells once of each new mention.
+
+Any process may remove old messages. So before mentions are told that are old enough for that, their
+sessions are read.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
@@ -27,7 +31,7 @@ from pydantic_core import to_json
 
 from shared_context_server import policy
 from shared_context_server.background_tasks import BackgroundTasks
-from shared_context_server.errors import SharedContextError
+from shared_context_server.errors import SessionNotFound, SharedContextError
 from shared_context_server.models import (
     MAX_AGENT_ID_CHARS,
     Ack,
@@ -39,6 +43,7 @@ from shared_context_server.models import (
 )
 from shared_context_server.services.late_imports import MENTIONS, import_late
 from shared_context_server.services.words import Mention
+from shared_context_server.steady_time import utc_now
 from shared_context_server.storage import Store
 from shared_context_server.storage.stored_messages import StoredMessages
 
@@ -52,6 +57,8 @@ MAX_PAGES = 20  # read at once of what was written
 MAX_SIGNS = 50  # @ in a message that are examined
 MAX_SHOWN = 5  # sessions in an answer
 PAGE = 200
+# The least MESSAGE_RETENTION_DAYS, less an hour because the clocks of processes may differ.
+SURELY_KEPT_FOR = timedelta(days=1) - timedelta(hours=1)
 _SIGNS = ("@", "\uff20")
 _BEFORE, _BEHIND = 2, MAX_AGENT_ID_CHARS + 4  # characters around an @ that decide
 _READS_ALL = Caller("", "", frozenset({Permission.ADMIN}), "")  # this process itself
@@ -151,9 +158,9 @@ class Mentions:
 
     # What callers are told
 
-    def find_news(self, caller: Caller) -> UnreadMentions | None:
+    async def find_news(self, caller: Caller) -> UnreadMentions | None:
         """Return the caller's unread mentions if there are new ones since its instance was told last,
-        else None. Only those that the caller may see count."""
+        else None. Only those that the caller may see count, and none in a message that was removed."""
         if not self._is_on:
             return None
         self._is_used = True
@@ -165,27 +172,30 @@ class Mentions:
         if not agent.unread or agent.told.get(reader) == agent.state:
             return None
         _remember(agent.told, reader, agent.state)
-        return _summarize(
-            [
-                message
-                for message, session in agent.unread.values()
-                if policy.may_read(caller)
-                and policy.can_see_session(caller, session)
-                and policy.can_see_message(caller, message)
-            ]
-        )
+        found = _list_seen(agent, caller)
+        if any(_may_be_removed(message) for message in found):
+            await self._forget_removed(agent)
+            _remember(agent.told, reader, agent.state)
+            found = _list_seen(agent, caller)
+        return _summarize(found)
 
-    def clear_page(
-        self, caller: Caller, session_id: str, messages: Sequence[Message], first_seq: int = 1
-    ) -> None:
-        """Forget the mentions among the messages that the caller was given, and those before the
-        session's first_seq, which another process may have removed."""
+    async def _forget_removed(self, agent: _Agent) -> None:
+        """Forget the mentions in messages that were removed, by any process."""
+        old = {place[0] for place, (message, _) in agent.unread.items() if _may_be_removed(message)}
+        for session_id in old:
+            try:
+                session = await self._store.sessions.get(session_id)
+            except SessionNotFound:
+                self.forget_session(session_id)
+            except SharedContextError:
+                return  # then they are told
+            else:
+                _forget_before(agent, session_id, session.first_seq)
+
+    def clear_page(self, caller: Caller, session_id: str, messages: Sequence[Message]) -> None:
+        """Forget the mentions among the messages that the caller was given."""
         agent = self._agents.get(caller.agent_id)
-        if agent is None:
-            return
-        if first_seq > 1:
-            _forget_before(agent, session_id, first_seq)
-        if not messages:
+        if agent is None or not messages:
             return
         if isinstance(messages, StoredMessages):
             seqs = [row[2] for row in messages.rows]
@@ -214,11 +224,6 @@ class Mentions:
         for agent in self._agents.values():
             for place in [one for one in agent.unread if one[0] == session_id]:
                 del agent.unread[place]
-
-    def forget_before(self, session_id: str, first_seq: int) -> None:
-        """Forget the mentions in messages that were removed."""
-        for agent in self._agents.values():
-            _forget_before(agent, session_id, first_seq)
 
     # How this process learns of mentions. It may learn of one twice, which changes nothing.
 
@@ -319,6 +324,21 @@ class Mentions:
     async def finish(self) -> None:
         """Wait until all that was noted so far has been examined."""
         await self._tasks.wait()
+
+
+def _list_seen(agent: _Agent, caller: Caller) -> list[Message]:
+    """Return the messages with unread mentions that the caller may see."""
+    return [
+        message
+        for message, session in agent.unread.values()
+        if policy.may_read(caller)
+        and policy.can_see_session(caller, session)
+        and policy.can_see_message(caller, message)
+    ]
+
+
+def _may_be_removed(message: Message) -> bool:
+    return message.timestamp < utc_now() - SURELY_KEPT_FOR
 
 
 def _forget_before(agent: _Agent, session_id: str, seq: int) -> None:

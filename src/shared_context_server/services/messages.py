@@ -134,7 +134,7 @@ async def get_messages(
         session_id, caller, query, partial(policy.require_session_read, caller)
     )
     require_cursor(page, query.after_seq)
-    services.mentions.clear_page(caller, session_id, page.messages, page.first_seq)
+    services.mentions.clear_page(caller, session_id, page.messages)
     return page
 
 

@@ -93,5 +93,4 @@ def _audit_messages(session_id: str, days: int, first_seq: int, last_seq: int) -
 async def _tell_of_removed(services: Services, session_id: str) -> None:
     with suppress(SessionNotFound):
         session = await services.store.sessions.get(session_id)
-        services.mentions.forget_before(session_id, session.first_seq)
         services.bus.publish(Event(EventKind.MESSAGES_EXPIRED, session_id, seq=session.first_seq))

@@ -139,7 +139,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
     page = await services.store.messages.list_visible(
         session_id, caller, MessageQuery(limit=NEWEST_SHOWN), guard
     )
-    services.mentions.clear_page(caller, session_id, page.messages, page.first_seq)
+    services.mentions.clear_page(caller, session_id, page.messages)
     return SessionDetail(summary, participants, page.messages)
 
 

@@ -182,7 +182,7 @@ class Dispatcher:
             self.services, Call(caller, connection, report_progress), parsed
         )
         is_known = tool.permission is not None
-        unread = self.services.mentions.find_news(caller) if is_known else None
+        unread = await self.services.mentions.find_news(caller) if is_known else None
         return Outcome(200, result, unread=unread)
 
     def _add_idempotency_key(

@@ -38,7 +38,7 @@ from shared_context_server.storage.contract.credentials import (
     Credentials,
     KeyUse,
 )
-from shared_context_server.storage.contract.expiry import AuditExpiry, Expiry, ExpiryStep
+from shared_context_server.storage.contract.expiry import AuditExpiry, Expiry, ExpiryStep, Removal
 from shared_context_server.storage.contract.fleet import (
     Fleet,
     Survey,
@@ -133,6 +133,7 @@ __all__ = [
     "Outlook",
     "Page",
     "PresenceChange",
+    "Removal",
     "SenderCount",
     "SessionContents",
     "SessionGuard",

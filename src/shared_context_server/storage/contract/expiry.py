@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared_context_server.models import AuditEntry
+from shared_context_server.models import AuditEntry, Caller
 from shared_context_server.storage.contract.sessions import ExaminedSessions
 
 AuditExpiry = Callable[[int, int], AuditEntry]
@@ -20,6 +20,16 @@ class ExpiryStep:
 
     removed: int
     has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was removed from a session: the messages before `first_seq`; `last_id`: the largest id of
+    them."""
+
+    session_id: str
+    first_seq: int
+    last_id: int
 
 
 class Expiry(Protocol):
@@ -54,3 +64,8 @@ class Expiry(Protocol):
     async def get_removed_id(self, session_id: str) -> int:
         """Return the largest id of the messages that were removed from the session, 0 if none was or
         there is no such session. In a session, ids grow with the seqs."""
+
+    async def list_removals(self, caller: Caller, *, after_id: int, limit: int) -> list[Removal]:
+        """Return the sessions that the caller may read and from which messages with a larger id than
+        `after_id` were removed, up to `limit` of them by last_id. The last_id of the last one is the
+        `after_id` of the next page."""

@@ -29,13 +29,13 @@ KEPT_CHANGES = 10_000  # rows: minutes of a busy server; a reader further behind
 _MESSAGES = Statement("""
     SELECT id, session_id, seq, created_at FROM messages WHERE id > :after_id ORDER BY id LIMIT :limit""")
 _CHANGES = Statement("""
-    SELECT id, kind, session_id, name, owner, agent_id FROM changes
+    SELECT id, kind, session_id, name, owner, agent_id, seq FROM changes
     WHERE id > :after_id ORDER BY id LIMIT :limit""")
 _MESSAGES_UP_TO = Statement("""
     SELECT id, session_id, seq, created_at FROM messages
     WHERE id > :after_id AND id <= :up_to_id ORDER BY id""")
 _CHANGES_UP_TO = Statement("""
-    SELECT id, kind, session_id, name, owner, agent_id FROM changes
+    SELECT id, kind, session_id, name, owner, agent_id, seq FROM changes
     WHERE id > :after_id AND id <= :up_to_id ORDER BY id""")
 _OLDEST_CHANGE = Statement("SELECT min(id) FROM changes")
 _NEWEST = Statement(
@@ -82,7 +82,9 @@ class ChangeStream(Subject):
             is_complete = await connection.fetchval(*_OLDEST_CHANGE()) <= after_change
         events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
         events += [
-            Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
+            Event(
+                EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5], seq=row[6]
+            )
             for row in changes
         ]
         position = ChangePosition(

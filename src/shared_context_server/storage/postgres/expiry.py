@@ -6,12 +6,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shared_context_server.models import Caller
 from shared_context_server.storage.codec import encode_time
-from shared_context_server.storage.contract import AuditExpiry, ExaminedSessions, ExpiryStep
+from shared_context_server.storage.contract import (
+    AuditExpiry,
+    ExaminedSessions,
+    ExpiryStep,
+    Removal,
+)
 from shared_context_server.storage.postgres.audit import add_audit
 from shared_context_server.storage.postgres.engine.pool import Connection
 from shared_context_server.storage.postgres.engine.statements import Statement
 from shared_context_server.storage.postgres.engine.work import Subject, reads, writes
+from shared_context_server.storage.postgres.sessions import CAN_SEE_SESSION
+from shared_context_server.storage.rules.audience import session_rights
 from shared_context_server.storage.rules.expiry import (
     EXPIRING_COLUMNS,
     STEP_ROWS,
@@ -70,6 +78,11 @@ _SET_FIRST = Statement("""
     SET first_seq = :up_to_seq::bigint + 1, removed_id = :last_id, removed_at = :last_at
     WHERE id = :session_id""")
 _GET_REMOVED_ID = Statement("SELECT removed_id FROM sessions WHERE id = :session_id")
+_LIST_REMOVALS = Statement(f"""
+    SELECT s.id, s.first_seq, s.removed_id FROM sessions AS s
+    WHERE s.removed_id > 0 AND s.removed_id > :after_id AND s.status <> 'deleting'
+      AND {CAN_SEE_SESSION}
+    ORDER BY s.removed_id LIMIT :limit""")
 
 
 class Expiry(Subject):
@@ -124,6 +137,13 @@ class Expiry(Subject):
     async def get_removed_id(self, connection: Connection, session_id: str) -> int:
         found: int | None = await connection.fetchval(*_GET_REMOVED_ID(session_id=session_id))
         return found or 0
+
+    @reads
+    async def list_removals(
+        self, connection: Connection, caller: Caller, *, after_id: int, limit: int
+    ) -> list[Removal]:
+        bounds = {**session_rights(caller), "after_id": after_id, "limit": limit}
+        return [Removal(*row) for row in await connection.fetch(*_LIST_REMOVALS(**bounds))]
 
 
 async def _find_last_expired(

@@ -268,11 +268,11 @@ class Sessions(Subject):
         guard: SessionGuard,
     ) -> tuple[int, int]:
         session = await use_session(connection, session_id, guard, lock="KEY SHARE")
-        last_seq = session.last_seq
+        last_visible = session.last_seq
         if not caller.is_admin:
-            visible = await find_last_visible_seq(connection, session_id, audience_keys(caller))
-            last_seq = max(visible, session.removed_up_to)
-        require_seq_up_to(seq, last_seq)
+            keys = audience_keys(caller)
+            last_visible = await find_last_visible_seq(connection, session_id, keys)
+        require_seq_up_to(seq, last_visible, session)
         row = await connection.fetchrow(
             *_SET_CURSOR(session_id=session_id, agent_id=caller.agent_id, seq=max(seq, 0))
         )

@@ -12,14 +12,23 @@ from shared_context_server.storage.codec import decode_time, encode_time
 from shared_context_server.storage.contract import ExaminedSessions
 
 
-def require_seq_up_to(seq: int, last_seq: int) -> None:
-    """Raise InvalidArgument for a seq after `last_seq`, the newest that the caller may see."""
-    if seq > last_seq:
-        raise InvalidArgument(
-            f"seq is {seq}, but the newest message you may see has seq {last_seq}.",
-            field="seq",
-            last_seq=last_seq,
+def require_seq_up_to(seq: int, last_visible: int, session: Session) -> None:
+    """Raise InvalidArgument for a seq after `last_visible`, the newest that the caller may see or saw
+    (0: none), and after the messages that were removed."""
+    removed_up_to = session.removed_up_to
+    last_seq = max(last_visible, removed_up_to)
+    if seq <= last_seq:
+        return
+    if last_visible > removed_up_to:
+        reason = f"the newest message you may see has seq {last_seq}"
+    elif removed_up_to:
+        reason = (
+            f"the messages up to seq {removed_up_to} were removed by age, and after them there is "
+            "none that you may see"
         )
+    else:
+        reason = "there is no message that you may see"
+    raise InvalidArgument(f"seq is {seq}, but {reason}.", field="seq", last_seq=last_seq)
 
 
 def join_participants(session: Session, writers: Iterable[str], limit: int) -> list[str]:

@@ -31,7 +31,7 @@ _IS_REMOVED = """
     ) OR EXISTS (SELECT 1 FROM sessions WHERE id = :session_id AND removed_id >= :message_id)"""
 _MESSAGES = "SELECT id, session_id, seq, created_at FROM messages WHERE id > ? ORDER BY id LIMIT ?"
 _CHANGES = """
-    SELECT id, kind, session_id, name, owner, agent_id FROM changes
+    SELECT id, kind, session_id, name, owner, agent_id, seq FROM changes
     WHERE id > ? ORDER BY id LIMIT ?"""
 _ADD = """
     INSERT INTO changes (kind, session_id, name, owner, agent_id)
@@ -62,7 +62,14 @@ class ChangeStream(Subject):
             rows = connection.execute(_CHANGES, (last_change, limit)).fetchall()
             is_complete = bool(rows) and rows[0][0] == last_change + 1
             events += [
-                Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5])
+                Event(
+                    EventKind(row[1]),
+                    row[2],
+                    name=row[3],
+                    owner=row[4],
+                    agent_id=row[5],
+                    seq=row[6],
+                )
                 for row in rows
             ]
             last_change = rows[-1][0] if len(rows) == limit else end_change

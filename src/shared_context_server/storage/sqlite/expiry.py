@@ -8,13 +8,21 @@ import sqlite3
 from datetime import datetime
 from typing import Any
 
+from shared_context_server.models import Caller
 from shared_context_server.storage.codec import encode_time
-from shared_context_server.storage.contract import AuditExpiry, ExaminedSessions, ExpiryStep
+from shared_context_server.storage.contract import (
+    AuditExpiry,
+    ExaminedSessions,
+    ExpiryStep,
+    Removal,
+)
+from shared_context_server.storage.rules.audience import session_rights
 from shared_context_server.storage.rules.expiry import EXPIRING_COLUMNS, ChosenStep, choose_step
 from shared_context_server.storage.rules.pages import TIME_RANGE_SEQS
 from shared_context_server.storage.rules.sessions import examined, place_after
 from shared_context_server.storage.sqlite.audit import add_audit
 from shared_context_server.storage.sqlite.engine.work import Subject, reads, writes
+from shared_context_server.storage.sqlite.sessions import CAN_SEE_SESSION
 
 _EXAMINE = """
     SELECT s.id, s.created_at, coalesce((
@@ -63,6 +71,11 @@ _SET_FIRST = """
     SET first_seq = :up_to_seq + 1, removed_id = :last_id, removed_at = :last_at
     WHERE id = :session_id"""
 _GET_REMOVED_ID = "SELECT removed_id FROM sessions WHERE id = :session_id"
+_LIST_REMOVALS = f"""
+    SELECT s.id, s.first_seq, s.removed_id FROM sessions AS s INDEXED BY sessions_by_removal
+    WHERE s.removed_id > 0 AND s.removed_id > :after_id AND s.status <> 'deleting'
+      AND {CAN_SEE_SESSION}
+    ORDER BY s.removed_id LIMIT :limit"""
 
 
 class Expiry(Subject):
@@ -124,6 +137,13 @@ class Expiry(Subject):
     def get_removed_id(self, connection: sqlite3.Connection, session_id: str) -> int:
         row = connection.execute(_GET_REMOVED_ID, {"session_id": session_id}).fetchone()
         return row[0] if row else 0
+
+    @reads
+    def list_removals(
+        self, connection: sqlite3.Connection, caller: Caller, *, after_id: int, limit: int
+    ) -> list[Removal]:
+        bounds = {**session_rights(caller), "after_id": after_id, "limit": limit}
+        return [Removal(*row) for row in connection.execute(_LIST_REMOVALS, bounds)]
 
 
 def _find_last_expired(

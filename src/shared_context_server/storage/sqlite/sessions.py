@@ -223,11 +223,10 @@ class Sessions(Subject):
         guard: SessionGuard,
     ) -> tuple[int, int]:
         session = use_session(connection, session_id, guard)
-        last_seq = session.last_seq
+        last_visible = session.last_seq
         if not caller.is_admin:
-            visible = tally_visible(connection, session_id, audience_keys(caller))
-            last_seq = max(visible.last_seq, session.removed_up_to)
-        require_seq_up_to(seq, last_seq)
+            last_visible = tally_visible(connection, session_id, audience_keys(caller)).last_seq
+        require_seq_up_to(seq, last_visible, session)
         (stored,) = connection.execute(
             _SET_CURSOR,
             {"session_id": session_id, "agent_id": caller.agent_id, "seq": max(seq, 0)},
