@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from shared_context_server.remote import exits
+from shared_context_server.storage import open_storage
 from tests.cli.conftest import PATIENCE_S, make_env, make_serve
 from tests.remote.conftest import Hub, Lines
+from tests.settings import make_settings
+from tests.storage.builders import add_message, at, make_audit
 
 REPORT = (
     "import json, sys; json.dump(sys.argv[1:], open('ran', 'a')); open('ran', 'a').write('\\n')"
@@ -78,6 +82,48 @@ def test_json_lines_have_the_message_and_say_what_was_cut(hub: Hub, closed: str)
     assert all(line.isascii() and line.isprintable() for line in lines)
 
 
+def remove_all(hub: Hub, session_id: str, *, more: int = 0) -> int:
+    """Add `more` messages, and remove all as MESSAGE_RETENTION_DAYS does; return how many there were."""
+
+    async def remove() -> int:
+        async with open_storage(make_settings(Path(hub.env["DATA_DIR"]))) as store:
+            for _ in range(more):
+                await add_message(store, session_id)
+            await store.expiry.remove_some(session_id, at(1e10), lambda *_: make_audit())
+            return (await store.sessions.get(session_id)).last_seq
+
+    return asyncio.run(remove())
+
+
+@pytest.mark.parametrize(
+    "arguments, removed",
+    [
+        (["watch", "--since", "1", "--json"], "2 to 4"),
+        (["wait", "--since", "cursor", "--json"], "up to 4"),
+        (["watch", "--since", "now"], None),
+        (["watch", "--since", "4"], None),
+    ],
+)
+@pytest.mark.parametrize("more", [0, 1])
+def test_removed_messages_are_told_on_stderr_before_those_that_follow(
+    hub: Hub, arguments: list[str], removed: str | None, more: int
+) -> None:
+    session = hub.session()
+    for content in ("one", "two"):
+        hub.say(session, content)
+    assert remove_all(hub, session, more=2) == 4
+    for _ in range(more):
+        hub.say(session, "next")
+    hub.call("close_session", "bob", session_id=session)
+    answer = hub.run(arguments[0], session, *arguments[1:])
+    told = [line for line in answer.stderr.splitlines() if "removed" in line]
+    line = f"Messages {removed} of {session} were removed (MESSAGE_RETENTION_DAYS)."
+    assert told == ([] if removed is None else [f"shared-context-server: {line}"])
+    if "--json" in arguments:
+        found = [json.loads(line)["seq"] for line in answer.stdout.splitlines()]
+        assert found == [5] * more
+
+
 def test_messages_come_once_over_a_restart_on_another_port(tmp_path: Path) -> None:
     env = make_env(tmp_path)
     serve = make_serve(env, tmp_path)
@@ -102,17 +148,23 @@ def test_messages_come_once_over_a_restart_on_another_port(tmp_path: Path) -> No
                     pass
             hub.close()
             server.stop()
+            missed = remove_all(hub, session, more=2)
+            assert missed == seen + 2
             with serve() as other:
                 assert other.url != server.url
                 hub = Hub(other, env, tmp_path)
                 said = [hub.say(session, f"number {number}") for number in range(3)]
                 for watcher in (lines, everything):
                     got = [watcher.next() for _ in said]
-                    assert seqs("\n".join(got)) == said == [seen + 1, seen + 2, seen + 3]
+                    assert seqs("\n".join(got)) == said == [missed + 1, missed + 2, missed + 3]
                 hub.call("delete_session", "bob", session_id=session)
                 code, rest, err = lines.end()
                 assert (code, rest) == (exits.SESSION_GONE, [])
                 assert "was deleted" in err
+                assert f"Messages {seen + 1} to {missed} of {session} were removed" in err
+                everything.process.kill()
+                _, _, err = everything.end()
+                assert f"Messages up to {missed} of {session} were removed" in err
                 hub.close()
         finally:
             lines.__exit__()

@@ -68,6 +68,9 @@ class Watch:
         agent_id = self._access.agent_id
         self._mention = Mention(agent_id) if wanted.mentions_me and agent_id else None
         self._closed_at: int | None = None  # the last seq of a closed session
+        self._openings = 0
+        self._is_opening = False  # until the first event after the hints of what was missed
+        self._first_seqs: dict[str, int] = {}  # where logs begin, as far as the user was told
         self._deadline: float | None = None
 
     def follow(self, deadline: float | None = None) -> Generator[Message]:
@@ -80,7 +83,8 @@ class Watch:
                 try:
                     with closing(stream.follow(deadline)) as events:
                         for event in events:
-                            self._look_for_end(event)
+                            self._look_for_removed(event)
+                            self._look_for_end(event, stream.last_id or 0)
                             if event.kind == "message" and self._is_wanted(event.data):
                                 yield event.data
                             self._require_open(stream.last_id or 0)
@@ -127,6 +131,8 @@ class Watch:
             return int(since)
         unread = self._call("wait_for_messages", session_id=session_id, timeout_seconds=0, limit=1)
         messages = unread["messages"]
+        for name, first_seq in unread.get("first_seqs", {}).items():
+            self._tell_of_removed(name, None, int(first_seq))
         return int(messages[0]["seq"]) - 1 if messages else int(unread["next_after_seq"])
 
     def _find_newest_id(self) -> int:
@@ -148,8 +154,9 @@ class Watch:
 
     # Where to end
 
-    def _look_for_end(self, event: StreamEvent) -> None:
-        """Raise Ended if the session was deleted. Note its last seq if it is closed."""
+    def _look_for_end(self, event: StreamEvent, last_seq: int) -> None:
+        """Raise Ended if the session was deleted. Note its last seq if it is closed, and tell whether
+        messages after `last_seq` were removed."""
         session_id = self._wanted.session_id
         if session_id is None:
             return
@@ -159,12 +166,41 @@ class Watch:
             self._closed_at = 0  # this event comes behind all messages
         if event.kind == "opened":
             answer = self._call("get_session", session_id=session_id)
+            self._tell_of_removed(session_id, last_seq, int(answer["session"].get("first_seq", 1)))
             if answer["session"]["status"] == "closed":
                 self._closed_at = max([message["seq"] for message in answer["messages"]], default=0)
 
     def _require_open(self, last_seq: int) -> None:
         if self._closed_at is not None and last_seq >= self._closed_at:
             raise Ended(exits.DONE, f"The session {self._wanted.session_id} is closed.")
+
+    # What is missing
+
+    def _look_for_removed(self, event: StreamEvent) -> None:
+        """Tell which sessions have lost messages while there was no stream of all sessions. The server
+        begins each stream with that; later removals are of messages that the stream has had."""
+        is_removal = event.kind == "messages_expired"
+        self._openings += event.kind == "opened"
+        self._is_opening = event.kind == "opened" or (self._is_opening and is_removal)
+        if self._wanted.session_id is not None or not (self._is_opening and is_removal):
+            return
+        session_id, first_seq = str(event.data["session_id"]), int(event.data.get("first_seq", 1))
+        if self._openings > 1:
+            self._tell_of_removed(session_id, None, first_seq)
+        else:  # from before the start
+            self._first_seqs[session_id] = first_seq
+
+    def _tell_of_removed(self, session_id: str, last_seq: int | None, first_seq: int) -> None:
+        """Tell the user once that the messages between these two were removed. `last_seq` None: it is
+        not known."""
+        told = self._first_seqs.get(session_id, 1)
+        self._first_seqs[session_id] = max(first_seq, told)
+        if first_seq > max(told, (last_seq or 0) + 1):
+            begin = "up to" if last_seq is None else f"{last_seq + 1} to"
+            self._note(
+                f"Messages {begin} {first_seq - 1} of {session_id} were removed "
+                "(MESSAGE_RETENTION_DAYS)."
+            )
 
     # Which messages
 
