@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -38,7 +38,8 @@ _CONTEXT.set_forkserver_preload(
 
 class ForkedProcess:
     """As much of subprocess.Popen as tests use, with text on the streams; on stdin, if it has one,
-    what is written to it, else nothing. `uid`: the user whose rights it has; only root can say so."""
+    what is written to it, else nothing. `uid`: the user whose rights it has; only root can say so.
+    `prepare`: a function of a module that the process calls first, to change constants."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class ForkedProcess:
         *,
         has_stdin: bool = False,
         uid: int | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.args = ["shared-context-server", *arguments]
         read_in, write_in = os.pipe()
@@ -63,7 +65,9 @@ class ForkedProcess:
             Connection(write_err, readable=False) as stderr,
         ):
             streams = (stdin, stdout, stderr)
-            self._process = _CONTEXT.Process(target=_run, args=(self.args, env, cwd, streams, uid))
+            self._process = _CONTEXT.Process(
+                target=_run, args=(self.args, env, cwd, streams, uid, prepare)
+            )
             self._process.start()
         if not has_stdin:
             self.stdin.close()
@@ -140,6 +144,7 @@ def _run(
     cwd: Path,
     streams: tuple[Connection, ...],
     uid: int | None,
+    prepare: Callable[[], None] | None,
 ) -> None:
     """In the forked process."""
     for number, stream in enumerate(streams):
@@ -153,6 +158,8 @@ def _run(
     os.chdir(cwd)
     sys.modules["__main__"] = program = import_module("shared_context_server.__main__")
     sys.argv = [str(program.__file__), *arguments[1:]]
+    if prepare is not None:
+        prepare()
     if uid is None:
         main()
         return

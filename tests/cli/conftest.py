@@ -64,10 +64,17 @@ class ServerProcess:
     """A `serve` process, and what it has said on stderr so far.
 
     It is forked, unless it is wanted executed or starts processes that are executed as it was.
+    `prepare` as for a ForkedProcess.
     """
 
     def __init__(
-        self, arguments: list[str], env: dict[str, str], cwd: Path, *, is_executed: bool = False
+        self,
+        arguments: list[str],
+        env: dict[str, str],
+        cwd: Path,
+        *,
+        is_executed: bool = False,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.data_dir = Path(env["DATA_DIR"])
         self.url = ""
@@ -83,7 +90,7 @@ class ServerProcess:
                 text=True,
             )
         else:
-            self.process = ForkedProcess(["serve", *arguments], env, cwd)
+            self.process = ForkedProcess(["serve", *arguments], env, cwd, prepare=prepare)
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._seen: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -138,14 +145,21 @@ Serve = Callable[..., AbstractContextManager[ServerProcess]]
 
 def make_serve(env: dict[str, str], directory: Path) -> Serve:
     """`with serve(*arguments, **variables) as server`: an HTTP server on a free port, that answers
-    at server.url. With is_ready=False it is not waited for; is_executed as for a ServerProcess."""
+    at server.url. With is_ready=False it is not waited for; is_executed and prepare as for a
+    ServerProcess."""
 
     @contextmanager
     def start(
-        *arguments: str, is_ready: bool = True, is_executed: bool = False, **variables: str
+        *arguments: str,
+        is_ready: bool = True,
+        is_executed: bool = False,
+        prepare: Callable[[], None] | None = None,
+        **variables: str,
     ) -> Iterator[ServerProcess]:
         variables = {"HTTP_PORT": "0"} | env | variables
-        server = ServerProcess(list(arguments), variables, directory, is_executed=is_executed)
+        server = ServerProcess(
+            list(arguments), variables, directory, is_executed=is_executed, prepare=prepare
+        )
         try:
             if is_ready:
                 server.url = server.wait_for(r"(http://[^/\s\"]+)/health")[1]
