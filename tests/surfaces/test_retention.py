@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shared_context_server.models import Ack, Visibility
+from shared_context_server.models import Access, Ack, Visibility
 from shared_context_server.server import Server, open_server
+from shared_context_server.services import feeds
 from shared_context_server.services.retention import remove_old_messages
 from shared_context_server.steady_time import utc_now
+from shared_context_server.storage import open_storage
 from tests.rest.test_events import follow
 from tests.storage.builders import BOB, CAROL, add_message, add_session, allow, make_audit
 from tests.surfaces.conftest import As, headers_of
@@ -112,15 +114,54 @@ async def test_a_log_without_messages_goes_on_behind_the_last_one(
     assert (await alice.call("get_messages", **SESSION, after_seq=1))["total_count"] == 1
 
 
-async def test_a_stream_from_before_begins_with_a_hint_and_others_are_told_when_it_happens(
+async def test_a_stream_from_before_begins_with_a_hint_and_others_are_told_once_when_it_happens(
     server: Server, url: str
 ) -> None:
+    """Of this process, which tells at once, and whose change stream has it too; and of another one."""
     await fill(server)
+    store = server.services.store
     async with follow(url, "alice", "session_1") as live, follow(url, "alice") as everything:
         await retain(server)
+        async with open_storage(server.settings) as other:
+            await other.expiry.remove_some("session_1", utc_now(), lambda *_: make_audit())
+            # Only the change stream tells of it, behind the removals.
+            await other.sessions.close("session_1", utc_now(), allow, make_audit())
         for stream in (live, everything):
-            hint = await stream.next_hint("messages_expired")
-            assert (hint.id, hint.data) == (None, {"session_id": "session_1", "first_seq": 4})
+            found = []
+            while (sent := await stream.next()).event != "session_closed":
+                if sent.event == "messages_expired":
+                    found.append((sent.id, sent.data))
+            assert found == [
+                (None, {"session_id": "session_1", "first_seq": first_seq}) for first_seq in (4, 6)
+            ]
+    assert (await store.sessions.get("session_1")).first_seq == 6
+
+
+async def test_a_stream_that_goes_on_begins_with_what_was_removed_behind_its_last_id(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of all sessions with the sessions of which that is true."""
+    monkeypatch.setattr(feeds, "REMOVALS_AT_ONCE", 2)
+    await fill(server)
+    store, old = server.services.store, utc_now() - OLD
+    names = ["session_2", "session_3", "session_4"]
+    for name in (*names, "invited"):
+        access = Access.INVITED if name == "invited" else Access.OPEN
+        await add_session(store, name, created_at=old, access=access, created_by="bob")
+        last = await add_message(store, name, created_at=old)
+    await retain(server)
+    lost = [(name, 2) for name in names]
+    for last_id, expected in ((2, [("session_1", 4), *lost]), (3, lost)):
+        async with follow(url, "alice", last_id=last_id) as stream:
+            for name, first_seq in expected:
+                hint = await stream.next()
+                assert (hint.event, hint.id) == ("messages_expired", None)
+                assert hint.data == {"session_id": name, "first_seq": first_seq}
+            assert [(await stream.next()).id for _ in range(2)] == [4, 5]
+    for last_id in (last.id, None):
+        async with follow(url, "alice", last_id=last_id) as stream:
+            added = await add_message(store)
+            assert (await stream.next()).id == added.id
     async with follow(url, "alice", "session_1", last_id=1) as stream:
         opening = await stream.next()
         assert (opening.event, opening.data["first_seq"]) == ("messages_expired", 4)

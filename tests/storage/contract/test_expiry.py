@@ -11,8 +11,11 @@ import pytest
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument, MessageNotFound
 from shared_context_server.models import (
+    Access,
     Ack,
     AuditEntry,
+    Caller,
+    Event,
     EventKind,
     Message,
     TaskOutcome,
@@ -27,6 +30,7 @@ from shared_context_server.storage.contract import (
     Finish,
     MessageQuery,
     NewTask,
+    Removal,
     UnreadIn,
 )
 from shared_context_server.storage.rules import expiry as rules
@@ -321,6 +325,60 @@ async def test_a_read_position_before_first_seq_goes_on_from_it(store: Store) ->
         await store.sessions.set_cursor("session_1", ADMIN, 11, allow)
 
 
+@pytest.mark.parametrize("caller", [BOB, ADMIN])
+async def test_a_read_position_behind_the_end_is_refused_in_words_that_are_true_after_a_removal(
+    store: Store, caller: Caller
+) -> None:
+    await add_session(store)
+
+    async def refuse() -> tuple[str, object]:
+        with pytest.raises(InvalidArgument) as refused:
+            await store.sessions.set_cursor("session_1", caller, 9, allow)
+        assert refused.value.details["field"] == "seq"
+        return refused.value.message, refused.value.details["last_seq"]
+
+    assert await refuse() == ("seq is 9, but there is no message that you may see.", 0)
+    for number in range(2):
+        await add_message(store, created_at=at(number))
+    newest = "seq is 9, but the newest message you may see has seq {}."
+    assert await refuse() == (newest.format(2), 2)
+    await expire(store, at(1))
+    assert await refuse() == (newest.format(2), 2)
+    await expire(store, at(9))
+    gone = "the messages up to seq 2 were removed by age"
+    none = "after them there is none that you may see"
+    assert await refuse() == (f"seq is 9, but {gone}, and {none}.", 2)
+    await add_message(store, created_at=at(10), sender=caller)
+    assert await refuse() == (newest.format(3), 3)
+
+
+async def test_a_reader_of_all_sessions_learns_which_have_lost_messages_after_an_id(
+    store: Store,
+) -> None:
+    """By the largest id that each has lost, of those sessions only that it may read."""
+    names = ("session_1", "session_2", "session_3", "invited", "deleted", "whole")
+    for name in names:
+        await add_session(store, name, access=Access.INVITED if name == "invited" else Access.OPEN)
+    ids = {}
+    for _ in range(2):
+        for name in names:
+            ids[name] = (await add_message(store, name)).id
+    await add_message(store, "session_2", created_at=at(99))
+    for name in names[:-1]:
+        await expire(store, at(9), name)
+    await store.sessions.delete("deleted", allow, make_audit())
+    seen = [Removal(name, 3, ids[name]) for name in names[:3]]
+
+    async def page(caller: Caller, after_id: int, limit: int = 9) -> list[Removal]:
+        return await store.expiry.list_removals(caller, after_id=after_id, limit=limit)
+
+    assert await page(BOB, 0) == seen
+    assert await page(ADMIN, 0) == [*seen, Removal("invited", 3, ids["invited"])]
+    assert await page(BOB, 0, 2) == seen[:2]
+    assert await page(BOB, seen[1].last_id) == seen[2:]
+    assert await page(BOB, seen[2].last_id) == []
+
+
 async def test_what_was_removed_is_no_longer_counted_as_stored(store: Store) -> None:
     await add_session(store)
     await add_message(store, content="x" * 1000)
@@ -359,7 +417,7 @@ async def test_the_change_stream_tells_of_them_once_and_goes_on(
     changes = await store.changes.read(position, 100)
     assert not changes.is_set_back
     assert changes.is_complete
-    assert [event.kind for event in changes.events] == [EventKind.MESSAGES_EXPIRED]
+    assert changes.events == [Event(EventKind.MESSAGES_EXPIRED, "session_1", seq=11)]
     await add_message(store)
     changes = await store.changes.read(changes.position, 100)
     assert [event.seq for event in changes.events] == [11]
