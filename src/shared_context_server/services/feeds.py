@@ -78,9 +78,11 @@ async def open_all_sessions_feed(
     if after_id == 0:
         return AllSessionsFeed(services, caller, after_id)
     newest = await services.store.messages.get_newest_id()
-    if after_id is not None and after_id > newest:
+    if after_id is None:
+        return AllSessionsFeed(services, caller, newest, begins_now=True)
+    if after_id > newest:
         raise CursorLost(after_id)
-    return AllSessionsFeed(services, caller, newest if after_id is None else after_id)
+    return AllSessionsFeed(services, caller, after_id)
 
 
 async def stream(
@@ -177,18 +179,22 @@ class SessionFeed(SessionCursor):
 
 
 class AllSessionsFeed(AllSessionsCursor):
-    """The messages of all sessions by id, and hints of all other changes."""
+    """The messages of all sessions by id, and hints of all other changes. `begins_now`: nothing can
+    have been missed."""
 
     session_id = None
 
-    def __init__(self, services: Services, caller: Caller, after_id: int) -> None:
+    def __init__(
+        self, services: Services, caller: Caller, after_id: int, *, begins_now: bool = False
+    ) -> None:
         super().__init__(services, caller, after_id)
+        self._begins_now = begins_now
         # The rights to a session never change, so this stays true even after its end.
         self._visible: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
 
     async def list_missed(self) -> AsyncGenerator[Event]:
         after_id = self.position
-        while True:
+        while not self._begins_now:
             found = await self.services.store.expiry.list_removals(
                 self.caller, after_id=after_id, limit=REMOVALS_AT_ONCE
             )

@@ -82,9 +82,7 @@ class ChangeStream(Subject):
             is_complete = await connection.fetchval(*_OLDEST_CHANGE()) <= after_change
         events = [Event(EventKind.MESSAGE_ADDED, row[1], seq=row[2]) for row in messages]
         events += [
-            Event(
-                EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5], seq=row[6]
-            )
+            Event(EventKind(row[1]), row[2], name=row[3], owner=row[4], agent_id=row[5], seq=row[6])
             for row in changes
         ]
         position = ChangePosition(
