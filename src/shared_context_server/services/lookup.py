@@ -22,6 +22,8 @@ from shared_context_server.services.terms import list_chunks
 
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
+# So many more among a million texts, where more are nearly equal; of runs the estimate says less.
+FURTHER_CANDIDATES, FURTHER_OF_RUNS = 50, 100
 CANDIDATES_OF_LATER_PAGES = 1_000
 FREQUENT = 50  # texts; two typos in a word of so many are not looked for
 COMMON = 500  # texts; not all words similar to one of so many are looked for
@@ -51,9 +53,6 @@ async def look_up(search: Search) -> Looked | None:
         return None
     asked = find_scope(search)
     has_runs = any(term.kind is TermKind.RUN for term in terms)
-    limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
-    if request.cursor is not None:
-        limit = CANDIDATES_OF_LATER_PAGES
 
     def look(snapshot: Snapshot) -> Looked:
         everything = asked
@@ -74,7 +73,7 @@ async def look_up(search: Search) -> Looked | None:
         query = CandidateQuery(
             terms=weighed,
             scope=narrow(everything, request),
-            limit=limit,
+            limit=_count_candidates(request, base, has_runs=has_runs),
             enough=request.limit if len(terms) == 1 else 1,
             pairs=_list_pairs(search.query, {}),
             frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
@@ -91,6 +90,15 @@ async def look_up(search: Search) -> Looked | None:
         return Looked(query, weighed, snapshot.find(query), texts, snapshot, slack)
 
     return await search.services.candidates.look_up(look)
+
+
+def _count_candidates(request: SearchRequest, texts: int, *, has_runs: bool) -> int:
+    """Return how many candidates are asked for."""
+    if request.cursor is not None:
+        return CANDIDATES_OF_LATER_PAGES
+    further = FURTHER_OF_RUNS if has_runs else FURTHER_CANDIDATES
+    least = MIN_CANDIDATES + round(further * min(1.0, texts / 1_000_000))
+    return max(least, CANDIDATES_A_HIT * request.limit)
 
 
 def find_scope(search: Search) -> Scope:
