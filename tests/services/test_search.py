@@ -20,7 +20,7 @@ from shared_context_server.models import (
     Permission,
     Visibility,
 )
-from shared_context_server.services import search, search_state
+from shared_context_server.services import lookup, search, search_state
 from shared_context_server.services.candidates import Candidates
 from shared_context_server.services.scoring import MAX_QUERY_WORDS
 from shared_context_server.services.search_request import SortOrder, Within
@@ -82,7 +82,7 @@ async def test_a_search_sees_what_was_acknowledged_before_it(indexed: Indexed) -
 async def test_most_of_a_log_is_not_compared(
     indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "MIN_CANDIDATES", 20)
+    monkeypatch.setattr(lookup, "MIN_CANDIDATES", 20)
     await asyncio.gather(
         *(
             add_message(indexed.services.store, content=f"common words {make_words(3)} {number}")
@@ -109,6 +109,28 @@ async def test_most_of_a_log_is_not_compared(
     assert contents_of(await indexed.find("common")) == [
         f"common words {number}" for number in range(98, 88, -1)
     ]
+
+
+async def test_neighbours_come_first_though_mistyped_and_far_more_texts_have_the_words(
+    indexed: Indexed,
+) -> None:
+    await indexed.fill(["the cloud servers broke", "ella que que", "she kno the kno of it"])
+    await indexed.fill(
+        content
+        for number in range(150)
+        for content in (
+            f"servers {number} of a cloud",
+            f"que no ella que {number}",
+            f"of kno the only kno she it {number}",
+        )
+    )
+    await indexed.catch_up()
+    for query, first in (
+        ("colud servrs", "the cloud servers broke"),
+        ("ella que que", "ella que que"),
+        ("kno the kno", "she kno the kno of it"),
+    ):
+        assert contents_of(await indexed.find(query))[0] == first
 
 
 async def test_only_what_the_caller_sees_is_found_and_counted(indexed: Indexed) -> None:
@@ -160,8 +182,8 @@ async def test_the_policy_is_asked_for_what_the_index_finds(
     await indexed.fill(["secret plan"], visibility=Visibility.PRIVATE)
     await remember(indexed, MemoryAddress("plan", None, "alice"), "secret")
     await indexed.catch_up()
-    of_all = search.caller_keys(replace(ADMIN, agent_id="alice"))
-    monkeypatch.setattr(search, "caller_keys", lambda caller: of_all)
+    of_all = lookup.caller_keys(replace(ADMIN, agent_id="alice"))
+    monkeypatch.setattr(lookup, "caller_keys", lambda caller: of_all)
     for session_id in ("session_1", None):
         answer = await indexed.find("secret plan", session_id=session_id, within=Within.ALL)
         assert (answer.hits, answer.memory) == ([], [])

@@ -60,7 +60,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class CandidateQuery:
-    """A query for candidates. `pairs`: terms that stand next to each other in it.
+    """A query for candidates. `pairs`: terms that stand next to each other in it, each two in all
+    ways in which they may be written.
     `frequent`: terms that occur in many texts that the caller may see; `common`: in so many that
     fewer similar words are looked for. `min_share`: how much of the
     terms' weight a document needs. `enough`: with fewer candidates, all words of the index are
@@ -71,7 +72,7 @@ class CandidateQuery:
     scope: Scope
     limit: int
     enough: int = 1
-    pairs: Sequence[tuple[str, str]] = ()
+    pairs: Sequence[Sequence[tuple[str, str]]] = ()
     frequent: frozenset[str] = frozenset()
     common: frozenset[str] = frozenset()
     with_metadata: bool = True
@@ -104,14 +105,7 @@ class QueryMaker:
             minimum_number_should_match=_count_needed(needed, further, query.min_share),
         )
         others = [self._term(term, fields, query, contained.get(term.text, ())) for term in further]
-        near = [
-            make.const_score_query(
-                make.phrase_query(self._schema, CONTENT.find(pair[0]), list(pair)),
-                _ORDER / len(query.pairs),
-            )
-            for pair in query.pairs
-            if CONTENT.find(pair[0]) == CONTENT.find(pair[1])
-        ]
+        near = [self._near(ways, _ORDER / len(query.pairs)) for ways in query.pairs]
         return make.boolean_query(
             [
                 (occur.Must, words),
@@ -119,6 +113,16 @@ class QueryMaker:
                 *[(occur.Should, other) for other in (*others, *near)],
             ]
         )
+
+    def _near(self, ways: Sequence[tuple[str, str]], score: float) -> tantivy.Query:
+        make = self._engine.Query
+        phrases = [
+            make.phrase_query(self._schema, CONTENT.find(one), [one, next_one])
+            for one, next_one in ways
+            if CONTENT.find(one) == CONTENT.find(next_one)
+        ]
+        found = make.boolean_query([(self._engine.Occur.Should, phrase) for phrase in phrases])
+        return make.const_score_query(found, score)
 
     def count_with(self, term: str, scope: Scope) -> tantivy.Query:
         """Return the query for the documents of the scope that have the term."""

@@ -14,8 +14,10 @@ from shared_context_server.observability.logs import get_logger
 from shared_context_server.search_index.errors import IndexUnusable
 from shared_context_server.search_index.folder import IndexFolder
 from shared_context_server.search_index.progress import Progress, read_progress
+from shared_context_server.search_index.queries import CandidateQuery
 from shared_context_server.search_index.reader import Candidate, IndexReader, Snapshot
 from shared_context_server.services.late_imports import INDEX, import_late
+from shared_context_server.services.query_terms import QueryTerm
 
 THREADS = 2
 COMPLAIN_EVERY_S = 60.0
@@ -27,9 +29,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the index answered. `count`: the documents that the caller may see. `snapshot`: the
-    state of the index. `slack`: how much more a score may be than 100 times the estimate."""
+    """What the index answered to a query. `terms`: those of the query. `count`: the documents that the caller may see.
+    `snapshot`: the state of the index. `slack`: how much more a score may be than 100 times the
+    estimate."""
 
+    query: CandidateQuery
+    terms: Sequence[QueryTerm]
     candidates: Sequence[Candidate]
     count: int
     snapshot: Snapshot

@@ -134,20 +134,21 @@ class Query:
 
     def counted_terms(self) -> list[str]:
         """Return the terms whose numbers of texts weigh_by_counts asks for."""
-        return list(dict.fromkeys(term for unit in self.units for term in _indexed_terms(unit)))
+        return list(dict.fromkeys(term for unit in self.units for term in indexed_terms(unit)))
 
     def weigh_by_counts(self, count_texts: Callable[[str], int], texts: int) -> None:
         """Set the weights by the number of texts in which an index has each term. A run of letters
         is at most as frequent as its rarest pair."""
         self.weigh(
             {
-                unit.term: rarity(min(map(count_texts, _indexed_terms(unit))), texts)
+                unit.term: rarity(min(map(count_texts, indexed_terms(unit))), texts)
                 for unit in self.units
             }
         )
 
 
-def _indexed_terms(unit: Unit) -> list[str]:
+def indexed_terms(unit: Unit) -> list[str]:
+    """Return the terms by which an index has a unit: its letters in pairs for a run."""
     if unit.kind is not Kind.RUN:
         return [unit.term]
     pairs = list(letter_pairs(unit.term))
@@ -398,7 +399,7 @@ def _find_in_runs(
     units = [unit for unit in query.units if unit.kind is Kind.RUN]
     joined = "\n".join(runs) if units else ""
     for unit in units:
-        pairs = list(dict.fromkeys(_indexed_terms(unit)))
+        pairs = list(dict.fromkeys(indexed_terms(unit)))
         counts = Counter[str]()
         for pair in pairs:
             counts.update(dict.fromkeys(_containing(pair, joined), 1))

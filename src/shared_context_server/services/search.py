@@ -24,25 +24,20 @@ from shared_context_server.models import (
     Permission,
     SessionSummary,
 )
-from shared_context_server.search_index.audience import caller_keys
-from shared_context_server.search_index.documents import Kind as DocumentKind
 from shared_context_server.search_index.progress import Progress
-from shared_context_server.search_index.queries import CandidateQuery, Scope
-from shared_context_server.search_index.reader import Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import SearchServices, Services
 from shared_context_server.services.found import read_entries, read_messages
 from shared_context_server.services.late_imports import SEARCH, import_late
+from shared_context_server.services.lookup import find_scope, look_again, look_up, narrow
 from shared_context_server.services.meaning import find_nearest
 from shared_context_server.services.memory_search import is_wanted, match_entry, search_memory
 from shared_context_server.services.messages import weigh_message
 from shared_context_server.services.previews import Preview, preview_in_steps
-from shared_context_server.services.query_terms import QueryTerm, query_terms
 from shared_context_server.services.ranking import Candidate, MemoryHit, Ranking, fuse
 from shared_context_server.services.scoring import (
     MAX_QUERY_WORDS,
     Query,
-    rarity,
 )
 from shared_context_server.services.search_answer import SearchAnswer, SearchHit
 from shared_context_server.services.search_request import (
@@ -53,40 +48,18 @@ from shared_context_server.services.search_request import (
 )
 from shared_context_server.services.search_state import Search
 from shared_context_server.services.slices import run_in_slices
-from shared_context_server.services.terms import Kind as TermKind
 from shared_context_server.services.uncovered import Uncovered
 from shared_context_server.storage.rules.pages import ITEM_OVERHEAD_BYTES, count_bytes, page_budget
 
 TIME_LIMIT_S = 1.5
 PREVIEW_LIMIT_S = 0.5  # for all previews; after that the beginning of a message is its preview
 PREVIEW_BEGINNING_CHARS = 160
-MIN_CANDIDATES = 100
-CANDIDATES_A_HIT = 4
-CANDIDATES_OF_LATER_PAGES = 1_000
 HYBRID_DEPTH = 100  # how much of both lists a hybrid search joins
 NEAREST = 200  # what a semantic search puts in order of time
 MAX_NEAREST = 1_000  # how deep the pages of a semantic search go
-FREQUENT = 50  # texts; two typos in a word of so many are not looked for
-COMMON = 500  # texts; not all words similar to one of so many are looked for
 MAX_UNCOVERED = 2_000  # messages compared whole while the index does not have them yet
-MAX_COUNTED_TERMS = 16  # whose frequency is looked up; further ones count as rare
 # The candidates are compared in parts, because after each the others may be known to be worse.
 COMPARED_A_HIT = (1.5, 3.5)  # the ends of the parts, by the number of hits on a page
-# How much more the scorer may give a text than the index estimates: for neighbours, and for words
-# similar to common ones, by the weight of these. The like of a common word could weigh more, but
-# then so many texts have the word itself that its like is not among the best.
-ESTIMATE_SLACK = 4.0
-COMMON_SLACK = 20.0
-# The scorer may give more than the index estimates, so candidates need a part of the threshold only.
-CANDIDATE_SHARE = 0.7
-# Lower in scripts without spaces: the scorer compares single letters there too, not only pairs.
-RUN_SHARE = 0.35
-
-_KINDS = {
-    Within.MESSAGES: (DocumentKind.MESSAGE,),
-    Within.MEMORY: (DocumentKind.MEMORY,),
-    Within.ALL: (DocumentKind.MESSAGE, DocumentKind.MEMORY),
-}
 
 
 async def search_context(
@@ -148,7 +121,7 @@ def _milliseconds_since(started: float) -> float:
 
 async def _find_by_words(search: Search, summary: SessionSummary | None) -> None:
     services, caller, within = search.services, search.caller, search.request.within
-    looked = await _look_up(search)
+    looked = await look_up(search)
     uncovered = Uncovered(services.store, caller, Progress() if looked is None else looked.progress)
     if looked is not None and await uncovered.is_set_back():
         looked, uncovered = None, Uncovered(services.store, caller, Progress())
@@ -172,13 +145,13 @@ async def _find_by_meaning(
     search: Search, summary: SessionSummary | None, request: SearchRequest, ranking: Ranking
 ) -> None:
     """Find the nearest by meaning; for a hybrid search join them with what was found by words."""
-    everything = _find_scope(search)
+    everything = find_scope(search)
     found = await find_nearest(
         search.services,
         search.caller,
         request,
         summary,
-        scope=_narrow(everything, request),
+        scope=narrow(everything, request),
         everything=everything,
         limit=_find_depth(request),
     )
@@ -225,90 +198,6 @@ async def _authorize(
     return await services.store.sessions.summarize(session_id, caller, guard)
 
 
-async def _look_up(search: Search) -> Looked | None:
-    """Ask the index. None if there is none, or if the query has no term to look up."""
-    request = search.request
-    terms = query_terms(request.query)
-    if not terms:
-        return None
-    asked = _find_scope(search)
-    has_runs = any(term.kind is TermKind.RUN for term in terms)
-    limit = max(MIN_CANDIDATES, CANDIDATES_A_HIT * request.limit)
-    if request.cursor is not None:
-        limit = CANDIDATES_OF_LATER_PAGES
-
-    def look(snapshot: Snapshot) -> Looked:
-        everything = asked
-        if not snapshot.progress.is_complete:  # then it has no memory
-            everything = replace(asked, kinds=(DocumentKind.MESSAGE,))
-        # Only what the caller may see is counted: scores must not tell of other texts.
-        texts = snapshot.count(everything)
-        counted = search.query.counted_terms()[:MAX_COUNTED_TERMS]
-        if search.ranking.basis is None:
-            numbers = [snapshot.count_with(term, everything) for term in counted]
-            search.ranking.basis = [texts, *numbers]
-        # Of later pages: those of the first, so that the scores are the same.
-        base, *numbers = search.ranking.basis
-        counts = dict(zip(counted, numbers, strict=False))
-        search.query.weigh_by_counts(lambda term: counts.get(term, 0), base)
-        weighed = _weigh(terms, counts, base)
-        common = frozenset(term for term, number in counts.items() if number >= COMMON)
-        query = CandidateQuery(
-            terms=weighed,
-            scope=_narrow(everything, request),
-            limit=limit,
-            enough=request.limit if len(terms) == 1 else 1,
-            pairs=[
-                (one.text, next_one.text)
-                for one, next_one in pairwise(terms)
-                if one.text != next_one.text
-            ],
-            frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
-            common=common,
-            with_metadata=request.search_metadata,
-            min_share=(RUN_SHARE if has_runs else CANDIDATE_SHARE) * request.fuzzy_threshold / 100,
-            newest_first=request.sort is SortOrder.NEWEST,
-        )
-        slack = ESTIMATE_SLACK + COMMON_SLACK * sum(
-            term.weight for term in weighed if term.text in common
-        )
-        if has_runs or len(counted) < len(terms):
-            slack = 100.0  # the estimate says too little
-        return Looked(snapshot.find(query), texts, snapshot, slack)
-
-    return await search.services.candidates.look_up(look)
-
-
-def _find_scope(search: Search) -> Scope:
-    """Return what of the index the caller may see and asks for, without the filters."""
-    keys, session_id = caller_keys(search.caller), search.request.session_id
-    if session_id is not None:
-        keys = replace(keys, readers=None)  # the session was checked
-    return Scope(keys, _KINDS[search.request.within], session_id)
-
-
-def _narrow(scope: Scope, request: SearchRequest) -> Scope:
-    """Return what the filters of the search leave of the scope."""
-    return replace(
-        scope,
-        sender=request.sender,
-        visibility=request.visibility,
-        start_time=request.start_time,
-        end_time=request.end_time,
-    )
-
-
-def _weigh(terms: Sequence[QueryTerm], counts: dict[str, int], texts: int) -> list[QueryTerm]:
-    """Weigh the terms by how rare they are, as the scorer does."""
-    weights = [
-        term.weight * (0.25 + 0.75 * rarity(counts.get(term.text, 0), texts)) for term in terms
-    ]
-    total = sum(weights) or 1.0
-    return [
-        replace(term, weight=weight / total) for term, weight in zip(terms, weights, strict=True)
-    ]
-
-
 async def _compare_uncovered(
     search: Search, uncovered: Uncovered, summary: SessionSummary | None, *, has_index: bool
 ) -> int:
@@ -335,6 +224,8 @@ async def _compare_candidates(search: Search, looked: Looked) -> None:
     promising = [found for found in looked.candidates if found.estimate >= lowest]
     ends = [round(share * search.request.limit) for share in COMPARED_A_HIT]
     for start, end in pairwise((0, *ends, len(promising))):
+        if start == ends[-1] and promising[start:]:
+            promising[start:] = await look_again(search, looked, promising[start:])
         some = [
             found
             for found in promising[start:end]
@@ -357,7 +248,7 @@ async def _compare_uncovered_memory(
     """Compare the entries that were written since the index was, in place of what it has of them."""
     if not addresses:
         return
-    scope = _find_scope(search)
+    scope = find_scope(search)
     replaced = await search.services.candidates.look_up(
         lambda _: looked.snapshot.count_memory(addresses, scope)
     )
