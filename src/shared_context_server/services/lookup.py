@@ -145,7 +145,8 @@ async def look_again(
     has_all = len(looked.candidates) < query.limit
     if has_all or query.newest_first or search.request.cursor is not None:
         return rest
-    if search.has_better(100 * rest[0].estimate + looked.slack):
+    # What the index has left out is estimated no better than the last candidate.
+    if search.has_better(100 * looked.candidates[-1].estimate + ESTIMATE_SLACK):
         return rest
     written = _find_written(search)
     if not written:
