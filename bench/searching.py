@@ -393,12 +393,12 @@ async def searching(
 
 
 class Memory(NamedTuple):
-    """Of the process that serves, or of the largest of its workers, MB. `own`: what it has written
-    itself. `resident` has besides what it has read of files, which all processes share: the index,
-    the database and libraries. `child`: what the process has of its own in which it searches."""
+    """Of the processes of a server, MB. `own`: what each has written itself, by its pid. `resident`
+    has besides what it has read of files, which all processes share: the index, the database and
+    libraries. `child`: what the processes have of their own in which they search."""
 
-    own: float
-    resident: float
+    own: dict[int, float]
+    resident: dict[int, float]
     child: float
 
 
@@ -407,8 +407,17 @@ def measure_memory(server: Server) -> Memory:
     family = [process, *process.children(recursive=True)]
     searching = [one for one in family if CHILD in one.cmdline()]
     serving = [one for one in family if one not in searching]
-    own, resident = max((_own_mb(one), one.memory_info().rss / 1_048_576) for one in serving)
-    return Memory(own, resident, sum(map(_own_mb, searching)))
+    return Memory(
+        {one.pid: _own_mb(one) for one in serving},
+        {one.pid: one.memory_info().rss / 1_048_576 for one in serving},
+        sum(map(_own_mb, searching)),
+    )
+
+
+def find_growth(before: dict[int, float], after: dict[int, float]) -> float:
+    """Return the growth of the process that has grown most: with several workers, of the one that
+    was asked."""
+    return max(after[pid] - before[pid] for pid in before.keys() & after.keys())
 
 
 def _own_mb(process: psutil.Process) -> float:
@@ -469,11 +478,11 @@ async def measure(
             report.figures["p95"] = quantile(taken, 0.95) * 1000
             report.notes["p50"] = f"{statistics.median(taken) * 1000:.1f} ms"
             with_search = measure_memory(server)
-            report.figures["memory"] = with_search.own - plain.own + with_search.child
+            grown = find_growth(plain.own, with_search.own)
+            report.figures["memory"] = grown + with_search.child
             report.notes["of that in the process for searches"] = f"{with_search.child:.1f} MB"
-            report.notes["the same with shared pages of files"] = (
-                f"{with_search.resident - plain.resident:.1f} MB"
-            )
+            resident = find_growth(plain.resident, with_search.resident)
+            report.notes["of the server with shared pages of files"] = f"{resident:.1f} MB"
             await find_needles(client, session_id, report)
             alone = await measure_adds(server, ADD_SECONDS)
             async with searching(server, session_id, typos):
