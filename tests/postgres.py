@@ -154,12 +154,15 @@ class Cluster:
             thread.submit(asyncio.run, _execute(self.url(database), sql)).result()
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        """Until it says so in the last line of the file that it keeps while it runs."""
+        """Until it says so in the last line of the file that it keeps while it runs. The file of one
+        that was killed lies there until the next replaces it, and says that it is ready."""
         deadline = time.monotonic() + _START_S
         status = self._data / "postmaster.pid"
         while time.monotonic() < deadline and process.poll() is None:
-            if status.exists() and status.read_text().rstrip().endswith("ready"):
-                return
+            with suppress(FileNotFoundError):
+                said = status.read_text().split()
+                if said[:1] == [str(process.pid)] and said[-1] == "ready":
+                    return
             time.sleep(0.02)
         raise RuntimeError((self._directory / "log").read_text(errors="replace"))
 
