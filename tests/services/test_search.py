@@ -133,6 +133,35 @@ async def test_neighbours_come_first_though_mistyped_and_far_more_texts_have_the
         assert contents_of(await indexed.find(query))[0] == first
 
 
+async def test_memory_is_on_the_pages_beside_far_more_messages_that_match_less(
+    indexed: Indexed,
+) -> None:
+    for number in range(30):
+        place = MemoryAddress(f"plan/{number}", "session_1", None)
+        await remember(indexed, place, f"database migration mem {number}")
+    await indexed.fill([f"database x migration {number}" for number in range(200)])
+    await indexed.catch_up()
+    for limit in (20, 33):
+        found, cursor = list[MemoryAddress](), None
+        for _ in range(-(-230 // limit)):
+            answer = await indexed.find(
+                "databse migration", within=Within.ALL, limit=limit, cursor=cursor
+            )
+            found += [hit.address for hit in answer.memory]
+            cursor = answer.next_cursor
+        assert len(set(found)) == len(found) == 30
+
+
+async def test_a_cursor_of_another_query_is_refused(indexed: Indexed) -> None:
+    await indexed.fill([f"plan of database {number}" for number in range(5)])
+    cursor = (await indexed.find("plan", limit=2)).next_cursor
+    assert (await indexed.find("plan", limit=3, cursor=cursor)).hits
+    for query, fields in (("database", {}), ("plan", {"sender": "alice"})):
+        with pytest.raises(InvalidArgument, match="other arguments") as caught:
+            await indexed.find(query, cursor=cursor, **fields)
+        assert caught.value.details["field"] == "cursor"
+
+
 async def test_only_what_the_caller_sees_is_found_and_counted(indexed: Indexed) -> None:
     store = indexed.services.store
     await add_session(store, "closed", access=Access.INVITED, invited=("bob",))

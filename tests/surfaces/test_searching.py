@@ -48,7 +48,7 @@ async def test_pages_follow_each_other_in_both_orders(as_agent: As) -> None:
     cursor = (await alice.call("search_context", **search))["next_cursor"]
     refused = await alice.call("search_context", **search, sort="newest", cursor=cursor)
     assert (refused["code"], refused["details"]["field"]) == ("INVALID_ARGUMENT", "cursor")
-    *place, _ = decode_cursor(cursor, str, int, int, int, str, str)
+    *place, _ = decode_cursor(cursor, str, str, int, int, int, str, str)
     for counts in ("9" * 900, "1," + "9" * 17):
         by_hand = encode_cursor(*place, counts)
         refused = await alice.call("search_context", **search, cursor=by_hand)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from shared_context_server.models import MemoryAddress
 from shared_context_server.search_index.audience import caller_keys
 from shared_context_server.search_index.documents import Kind as DocumentKind
 from shared_context_server.search_index.queries import CandidateQuery, Scope
@@ -158,9 +159,12 @@ async def look_again(
         enough=0,
     )
     found = await search.services.candidates.look_up(lambda _: looked.snapshot.find(again))
-    new = [one for one in found or () if one.message_id not in search.known]
-    ids = {one.message_id for one in new if one.message_id}
-    return [*new, *(one for one in rest if one.message_id not in ids)][: len(rest)]
+    new = {_name(one): one for one in (*(found or ()), *rest)}
+    return [one for name, one in new.items() if name not in search.known][: query.limit]
+
+
+def _name(found: Candidate) -> int | MemoryAddress:
+    return found.address or found.message_id
 
 
 def _find_written(search: Search) -> dict[str, list[str]]:

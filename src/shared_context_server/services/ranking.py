@@ -59,8 +59,9 @@ _Place = tuple[int, int, int, str]
 
 class Ranking:
     """The order of a search, and which page of it is asked for. Raises InvalidArgument for a cursor
-    of another order. `basis`: the numbers from which the scores follow, kept in the cursor so that
-    all pages have the same scores; None until the first page sets them."""
+    of another search or order. `asked`: a name of what is searched. `basis`: the numbers from which
+    the scores follow, kept in the cursor so that all pages have the same scores; None until the
+    first page sets them."""
 
     def __init__(
         self,
@@ -68,20 +69,22 @@ class Ranking:
         limit: int,
         cursor: str | None,
         mode: SearchMode = SearchMode.FUZZY,
+        asked: str = "",
     ) -> None:
         self._sort = sort
+        self._asked = asked
         self._order = sort.value if mode is SearchMode.FUZZY else f"{sort.value} {mode.value}"
         self._limit = limit
         self._after: _Place | None = None
         self.basis: list[int] | None = None
         if cursor is not None:
-            sorted_by, first, kind, number, name, basis = decode_cursor(
-                cursor, str, int, int, int, str, str
+            sorted_by, asked_then, first, kind, number, name, basis = decode_cursor(
+                cursor, str, str, int, int, int, str, str
             )
             self.basis = _read_basis(str(basis))
-            if sorted_by != self._order:
+            if sorted_by != self._order or asked_then != asked:
                 raise InvalidArgument(
-                    _explain(str(sorted_by)),
+                    _explain(str(sorted_by), is_other=sorted_by == self._order),
                     field="cursor",
                     suggestion="Repeat the search with the arguments of its first page.",
                 )
@@ -105,7 +108,7 @@ class Ranking:
         if len(best) <= self._limit:
             return page, None
         basis = ",".join(map(str, self.basis or ()))
-        return page, encode_cursor(self._order, *self._place(page[-1]), basis)
+        return page, encode_cursor(self._order, self._asked, *self._place(page[-1]), basis)
 
     def _place(self, match: Candidate) -> _Place:
         first = round(match.score * 100)
@@ -131,7 +134,9 @@ def fuse(*lists: Sequence[Candidate]) -> list[Candidate]:
     ]
 
 
-def _explain(order: str) -> str:
+def _explain(order: str, *, is_other: bool) -> str:
+    if is_other:
+        return "cursor belongs to a search with other arguments, such as another query."
     sort, _, mode = order.partition(" ")
     return (
         f"cursor belongs to a search with sort={sort!r}, mode={mode or SearchMode.FUZZY.value!r}."

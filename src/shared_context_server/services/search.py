@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 from shared_context_server import policy
 from shared_context_server.errors import InvalidArgument
@@ -25,6 +24,7 @@ from shared_context_server.models import (
     SessionSummary,
 )
 from shared_context_server.search_index.progress import Progress
+from shared_context_server.search_index.reader import Candidate as IndexCandidate
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.context import SearchServices, Services
 from shared_context_server.services.found import read_entries, read_messages
@@ -86,7 +86,9 @@ async def search_here(
     """Return one page of the matches in the order asked for, newer ones first among equals. While
     the index is not complete, and after TIME_LIMIT_S, `exhaustive` is false."""
     started = time.monotonic()
-    ranking = Ranking(request.sort, request.limit, request.cursor, request.mode)
+    ranking = Ranking(
+        request.sort, request.limit, request.cursor, request.mode, request.fingerprint()
+    )
     await import_late(SEARCH)
     query = _check_query(request.query)
     # From here: the first search of a process may have waited for the imports.
@@ -222,24 +224,26 @@ async def _compare_candidates(search: Search, looked: Looked) -> None:
     """Compare the candidates, the most promising ones first, until the others cannot be better."""
     lowest = (search.request.fuzzy_threshold - looked.slack) / 100
     promising = [found for found in looked.candidates if found.estimate >= lowest]
-    ends = [round(share * search.request.limit) for share in COMPARED_A_HIT]
-    for start, end in pairwise((0, *ends, len(promising))):
-        if start == ends[-1] and promising[start:]:
-            promising[start:] = await look_again(search, looked, promising[start:])
-        some = [
-            found
-            for found in promising[start:end]
-            if not search.has_better(100 * found.estimate + looked.slack)
-        ]
-        if not some:
+    first, second = (round(share * search.request.limit) for share in COMPARED_A_HIT)
+    for part in (promising[:first], promising[first:second]):
+        if not await _compare_part(search, looked, part):
             return
-        ids = [found.message_id for found in some if found.message_id]
-        async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
-            async for messages in pages:
-                if not await search.compare(messages):
-                    search.exhaustive = False
-                    return
-        await _compare_memory(search, [found.address for found in some if found.address])
+    if rest := promising[second:]:
+        await _compare_part(search, looked, await look_again(search, looked, rest))
+
+
+async def _compare_part(search: Search, looked: Looked, part: Sequence[IndexCandidate]) -> bool:
+    """Compare those of the candidates that can still be on the page. Return whether there were any,
+    and time for them."""
+    some = [found for found in part if not search.has_better(100 * found.estimate + looked.slack)]
+    ids = [found.message_id for found in some if found.message_id]
+    async with aclosing(read_messages(search.services, search.caller, ids)) as pages:
+        async for messages in pages:
+            if not await search.compare(messages):
+                search.exhaustive = False
+                return False
+    await _compare_memory(search, [found.address for found in some if found.address])
+    return bool(some)
 
 
 async def _compare_uncovered_memory(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2b
 
 from shared_context_server.models import Visibility
 
@@ -46,3 +47,8 @@ class SearchRequest:
     cursor: str | None = None
     within: Within = Within.MESSAGES
     mode: SearchMode = SearchMode.FUZZY
+
+    def fingerprint(self) -> str:
+        """Return a name of what is asked for, the same for all pages of it."""
+        asked = replace(self, limit=0, cursor=None, sort=SortOrder.SCORE, mode=SearchMode.FUZZY)
+        return blake2b(repr(asked).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
