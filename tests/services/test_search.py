@@ -133,6 +133,29 @@ async def test_neighbours_come_first_though_mistyped_and_far_more_texts_have_the
         assert contents_of(await indexed.find(query))[0] == first
 
 
+@pytest.mark.parametrize(
+    "query, first, other",
+    [
+        ("error 404", "error 404 page", "error x{} 404 y"),
+        ("今天 天气", "今天 天气 好", "今天我们看 {} 天气"),
+        ("今天 天气", "今天天气好", "今天我们看 {} 天气"),
+        ("東京 大阪", "東京 大阪 間", "東京 と {} 大阪"),
+        ("สวัสดี ครับ", "สวัสดี ครับ ผม", "สวัสดี {} ผม ครับ"),
+        ("deploy 数据库", "deploy 数据库 now", "deploy {} the 数据库"),
+        ("v1.2 v1.3", "from v1.2 v1.3", "v1.2 or {} v1.3"),
+        ("e1234 e5678", "both e1234 e5678", "e1234 {} e5678"),
+        ("a-b c", "the a-b c", "a-b or c {}"),
+        ("user id 7", "a user_id 7", "user {} id 7"),
+    ],
+)
+async def test_neighbours_come_first_in_every_script_and_among_numbers(
+    indexed: Indexed, query: str, first: str, other: str
+) -> None:
+    await indexed.fill([first, *(other.format(f"x{number}") for number in range(150))])
+    await indexed.catch_up()
+    assert contents_of(await indexed.find(query, limit=1)) == [first]
+
+
 async def test_memory_is_on_the_pages_beside_far_more_messages_that_match_less(
     indexed: Indexed,
 ) -> None:

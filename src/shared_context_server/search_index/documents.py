@@ -18,7 +18,7 @@ from shared_context_server.search_index.audience import Audience
 if TYPE_CHECKING:
     import tantivy
 
-FORMAT = 3
+FORMAT = 4
 """Changes with the schema and with the terms that are stored. An index of another format is rebuilt."""
 
 # Equal matches come newest first: a document's score is multiplied by its recency, which grows a
@@ -59,6 +59,9 @@ class TextFields:
 
 CONTENT = TextFields("terms", "codes")
 METADATA = TextFields("metadata", "metadata_codes")
+ORDER = "order"
+"""The field that has the words and codes of the content as they follow each other, with their
+positions, for finding neighbours."""
 
 
 def is_word(term: str) -> bool:
@@ -86,7 +89,8 @@ class SoughtTerm(Protocol):
 @dataclass(frozen=True, slots=True)
 class Document:
     """What the index stores of a message or a memory entry. `number`: the message's id, 0 for
-    memory. `address`: of memory, None for messages."""
+    memory. `terms`: what its content is found by; `order`: its words as they follow each other.
+    `address`: of memory, None for messages."""
 
     kind: Kind
     number: int
@@ -97,6 +101,7 @@ class Document:
     time_us: int
     terms: Sequence[str]
     metadata_terms: Sequence[str]
+    order: Sequence[str] = ()
     address: MemoryAddress | None = None
 
 
@@ -104,10 +109,8 @@ def make_schema() -> tantivy.Schema:
     import tantivy  # noqa: PLC0415 - see the package's docstring
 
     builder = tantivy.SchemaBuilder()
-    # With positions, since neighbours in the query's order count more.
-    for name in CONTENT:
-        builder.add_text_field(name, tokenizer_name="whitespace", index_option="position")
-    for name in METADATA:
+    builder.add_text_field(ORDER, tokenizer_name="whitespace", index_option="position")
+    for name in (*CONTENT, *METADATA):
         builder.add_text_field(name, tokenizer_name="whitespace", index_option="basic")
     for name in ("kind", "key", "session", "viewers", "readers", "sender", "visibility"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
@@ -124,6 +127,7 @@ def to_tantivy(document: Document) -> tantivy.Document:
     made = tantivy.Document()
     _add_terms(made, CONTENT, document.terms)
     _add_terms(made, METADATA, document.metadata_terms)
+    made.add_text(ORDER, " ".join(document.order))
     made.add_text("kind", document.kind)
     if document.session_id is not None:
         made.add_text("session", document.session_id)

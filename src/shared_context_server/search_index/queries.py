@@ -18,6 +18,7 @@ from shared_context_server.search_index.audience import CallerKeys
 from shared_context_server.search_index.documents import (
     CONTENT,
     METADATA,
+    ORDER,
     Kind,
     SoughtTerm,
     TextFields,
@@ -60,8 +61,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class CandidateQuery:
-    """A query for candidates. `pairs`: terms that stand next to each other in it, each two in all
-    ways in which they may be written.
+    """A query for candidates. `neighbours`: for what stands next to each other in it, the terms in all
+    orders in which a text may have them.
     `frequent`: terms that occur in many texts that the caller may see; `common`: in so many that
     fewer similar words are looked for. `min_share`: how much of the
     terms' weight a document needs. `enough`: with fewer candidates, all words of the index are
@@ -72,7 +73,7 @@ class CandidateQuery:
     scope: Scope
     limit: int
     enough: int = 1
-    pairs: Sequence[Sequence[tuple[str, str]]] = ()
+    neighbours: Sequence[Sequence[Sequence[str]]] = ()
     frequent: frozenset[str] = frozenset()
     common: frozenset[str] = frozenset()
     with_metadata: bool = True
@@ -105,7 +106,7 @@ class QueryMaker:
             minimum_number_should_match=_count_needed(needed, further, query.min_share),
         )
         others = [self._term(term, fields, query, contained.get(term.text, ())) for term in further]
-        near = [self._near(ways, _ORDER / len(query.pairs)) for ways in query.pairs]
+        near = [self._near(ways, _ORDER / len(query.neighbours)) for ways in query.neighbours]
         return make.boolean_query(
             [
                 (occur.Must, words),
@@ -114,14 +115,10 @@ class QueryMaker:
             ]
         )
 
-    def _near(self, ways: Sequence[tuple[str, str]], score: float) -> tantivy.Query:
-        make = self._engine.Query
-        phrases = [
-            make.phrase_query(self._schema, CONTENT.find(one), [one, next_one])
-            for one, next_one in ways
-            if CONTENT.find(one) == CONTENT.find(next_one)
-        ]
-        found = make.boolean_query([(self._engine.Occur.Should, phrase) for phrase in phrases])
+    def _near(self, ways: Sequence[Sequence[str]], score: float) -> tantivy.Query:
+        make, occur = self._engine.Query, self._engine.Occur
+        phrases = [make.phrase_query(self._schema, ORDER, list(way)) for way in ways]
+        found = make.boolean_query([(occur.Should, phrase) for phrase in phrases])
         return make.const_score_query(found, score)
 
     def count_with(self, term: str, scope: Scope) -> tantivy.Query:

@@ -10,11 +10,12 @@ from pydantic import JsonValue
 from shared_context_server.models import MemoryEntry, Message, Session
 from shared_context_server.search_index.audience import memory_audience, message_audience
 from shared_context_server.search_index.documents import Document, Kind
-from shared_context_server.services.terms import index_terms
+from shared_context_server.services.terms import analyse_text, index_terms
 from shared_context_server.storage.codec import encode_time
 
 
 def to_message_document(message: Message, session: Session) -> Document:
+    content = analyse_text(message.content)
     return Document(
         kind=Kind.MESSAGE,
         number=message.id,
@@ -23,12 +24,14 @@ def to_message_document(message: Message, session: Session) -> Document:
         sender=message.sender,
         visibility=message.visibility,
         time_us=encode_time(message.timestamp),
-        terms=index_terms(message.content),
+        terms=content.terms,
+        order=content.order,
         metadata_terms=index_terms(join_texts(message.metadata)) if message.metadata else (),
     )
 
 
 def to_memory_document(entry: MemoryEntry, session: Session | None) -> Document:
+    content = analyse_text(memory_text(entry))
     return Document(
         kind=Kind.MEMORY,
         number=0,
@@ -37,7 +40,8 @@ def to_memory_document(entry: MemoryEntry, session: Session | None) -> Document:
         sender=entry.updated_by,
         visibility="",
         time_us=encode_time(entry.updated_at),
-        terms=index_terms(memory_text(entry)),
+        terms=content.terms,
+        order=content.order,
         metadata_terms=index_terms(join_texts(entry.metadata)) if entry.metadata else (),
         address=entry.address,
     )

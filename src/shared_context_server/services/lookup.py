@@ -15,11 +15,11 @@ from shared_context_server.search_index.queries import CandidateQuery, Scope
 from shared_context_server.search_index.reader import Candidate, Snapshot
 from shared_context_server.services.candidates import Looked
 from shared_context_server.services.query_terms import QueryTerm, query_terms
-from shared_context_server.services.scoring import Query, indexed_terms, rarity
+from shared_context_server.services.scoring import Query, Unit, indexed_terms, rarity
 from shared_context_server.services.search_request import SearchRequest, SortOrder, Within
 from shared_context_server.services.search_state import Search
 from shared_context_server.services.terms import Kind as TermKind
-from shared_context_server.services.terms import list_chunks
+from shared_context_server.services.terms import letter_pairs, list_chunks, list_letters
 
 MIN_CANDIDATES = 100
 CANDIDATES_A_HIT = 4
@@ -76,7 +76,7 @@ async def look_up(search: Search) -> Looked | None:
             scope=narrow(everything, request),
             limit=_count_candidates(request, base, has_runs=has_runs),
             enough=request.limit if len(terms) == 1 else 1,
-            pairs=_list_pairs(search.query, {}),
+            neighbours=_list_neighbours(search.query, {}),
             frequent=frozenset(term for term, number in counts.items() if number >= FREQUENT),
             common=common,
             with_metadata=request.search_metadata,
@@ -155,7 +155,7 @@ async def look_again(
     again = replace(
         query,
         terms=[_as_written(term, written.get(term.text, ())) for term in looked.terms],
-        pairs=_list_pairs(search.query, written),
+        neighbours=_list_neighbours(search.query, written),
         enough=0,
     )
     found = await search.services.candidates.look_up(lambda _: looked.snapshot.find(again))
@@ -192,18 +192,33 @@ def _as_written(term: QueryTerm, written: Sequence[str]) -> QueryTerm:
     return replace(term, max_edits=0, is_prefix=False, alternatives=alternatives)
 
 
-def _list_pairs(query: Query, written: Mapping[str, Sequence[str]]) -> list[list[tuple[str, str]]]:
-    """Return the terms that stand next to each other in the query, each two in the ways that they
-    may be written: as in the query, or with what is written in place of them."""
+def _list_neighbours(
+    query: Query, written: Mapping[str, Sequence[str]]
+) -> list[list[tuple[str, ...]]]:
+    """Return what stands next to each other in the query: for each two words the orders of terms in
+    which a text may have them, as in the query or with what is written in place of them. The pairs
+    of letters of a run come as neighbours too."""
     units = query.units
-    pairs: list[list[tuple[str, str]]] = []
+    found: list[list[tuple[str, ...]]] = []
     for number, before in query.before.items():
-        one, next_one = units[before], units[number]
-        if TermKind.RUN not in (one.kind, next_one.kind):
-            firsts = (one.term, *written.get(one.term, ()))
-            seconds = (next_one.term, *written.get(next_one.term, ()))
-            pairs.append([(first, second) for first in firsts for second in seconds])
+        one, other = units[before], units[number]
+        ways = [
+            (*first[-2:], *second[:1])
+            for first in _list_ways(one, written)
+            for second in _list_ways(other, written)
+        ]
+        if one.kind is other.kind is TermKind.RUN:  # they may be written as one
+            joined = tuple(letter_pairs(list_letters(one.term)[-1] + other.term))
+            ways.append((*_list_ways(one, {})[0][-2:-1], *joined[:2]))
+        found.append([way for way in ways if len(way) > 1])
     for unit in units:
         if unit.kind is TermKind.RUN:
-            pairs += [[pair] for pair in pairwise(indexed_terms(unit))]
-    return pairs
+            found += [[pair] for pair in pairwise(indexed_terms(unit))]
+    return [ways for ways in found if ways]
+
+
+def _list_ways(unit: Unit, written: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return the terms that a text has of a unit, one after the other: a run has several."""
+    if unit.kind is TermKind.RUN:
+        return [tuple(letter_pairs(unit.term))]
+    return [(unit.term,), *((term,) for term in written.get(unit.term, ()))]

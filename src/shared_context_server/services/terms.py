@@ -22,7 +22,6 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared_context_server.services.slices import Work, finish
 from shared_context_server.services.words import (
     MARKS,
     PIECE_CHARS,
@@ -130,34 +129,48 @@ def _patterns() -> _Patterns:
     )
 
 
+class IndexTerms(NamedTuple):
+    """What an index stores of a text. `terms`: what it is found by, names also whole. `order`: its
+    words as they follow each other, without the wholes, so that neighbours stand side by side."""
+
+    terms: Sequence[str]
+    order: Sequence[str]
+
+
 def index_terms(text: str) -> list[str]:
-    """Return the terms to store for a text in its order, at most MAX_TERMS of at most
-    MAX_TERM_CHARS."""
-    return finish(index_terms_in_steps(text))
+    """Return the terms of a text to find it by, as `analyse_text` does."""
+    return list(analyse_text(text).terms)
 
 
-def index_terms_in_steps(text: str) -> Work[list[str]]:
-    terms: list[str] = []
+def analyse_text(text: str) -> IndexTerms:
+    """Return what to store of a text, at most MAX_TERMS of each of at most MAX_TERM_CHARS."""
+    terms, order = list[str](), list[str]()
     for start, end in split_into_pieces(text):
         for chunk in text[start:end].split():
-            terms += _chunk_terms(chunk) if len(chunk) <= KEPT_CHUNK_CHARS else _find_terms(chunk)
+            found = _chunk_terms(chunk) if len(chunk) <= KEPT_CHUNK_CHARS else _find_terms(chunk)
+            terms += found.terms
+            order += found.order
         if len(terms) >= MAX_TERMS:
-            return terms[:MAX_TERMS]
-        yield
-    return terms
+            break
+    return IndexTerms(terms[:MAX_TERMS], order[:MAX_TERMS])
 
 
-def _find_terms(chunk: str) -> tuple[str, ...]:
+def _find_terms(chunk: str) -> IndexTerms:
     word = chunk.strip(_AROUND_WORDS)
     if is_plain(word):
-        return (word.lower(),)
-    terms: list[str] = []
+        plain = (word.lower(),)
+        return IndexTerms(plain, plain)
+    terms, order = list[str](), list[str]()
+    last_part = -1
     for token in analyse(chunk).tokens:
-        if token.kind is Kind.RUN:
-            terms += letter_pairs(token.term)
-        else:
-            terms.append(token.term)
-    return tuple(terms)
+        is_run = token.kind is Kind.RUN
+        found = tuple(letter_pairs(token.term)) if is_run else (token.term,)
+        terms += found
+        # C++ is a second token of its word.
+        if token.kind is not Kind.WHOLE and token.first > last_part:
+            order += found
+            last_part = token.first
+    return IndexTerms(tuple(terms), tuple(terms) if terms == order else tuple(order))
 
 
 _chunk_terms = lru_cache(maxsize=KEPT_TERMS)(_find_terms)
