@@ -156,6 +156,16 @@ async def test_neighbours_come_first_in_every_script_and_among_numbers(
     assert contents_of(await indexed.find(query, limit=1)) == [first]
 
 
+@pytest.mark.parametrize("beginning", ["67877ba", "67877bac9", "ba67877"])
+async def test_a_hash_is_found_by_its_beginning(indexed: Indexed, beginning: str) -> None:
+    known = [f"merged {found} today" for found in ("67877bac93d1f00", "ba67877c93d1f00")]
+    await indexed.fill(known)
+    await indexed.catch_up()
+    await indexed.fill(["something else"])
+    expected = [text for text in known if f" {beginning}" in text]
+    assert contents_of(await indexed.find(beginning))[:1] == expected
+
+
 async def test_memory_is_on_the_pages_beside_far_more_messages_that_match_less(
     indexed: Indexed,
 ) -> None:

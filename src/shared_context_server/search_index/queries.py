@@ -185,6 +185,14 @@ class QueryMaker:
                 exact = make.term_query(self._schema, text_fields.find(text), text, "basic")
                 found.append(make.const_score_query(exact, term.weight))
             similar = self._similar(term, text_fields, query)
+            similar += [
+                (
+                    make.fuzzy_term_query(self._schema, text_fields.codes, text, 0, prefix=True),
+                    _LONGER,
+                )
+                for text in term.alternatives
+                if not is_word(text)  # 67877ba begins a hash
+            ]
             if containing:
                 longer = make.term_set_query(self._schema, text_fields.words, list(containing))
                 similar.append((longer, _CONTAINING))
