@@ -13,6 +13,7 @@ from shared_context_server.services.terms import (
     MAX_TERM_CHARS,
     MAX_TERMS,
     analyse,
+    analyse_text,
     index_terms,
     split_chunks,
 )
@@ -190,3 +191,12 @@ def test_terms_are_bounded_in_number_and_length() -> None:
 @example("0x1f").via("a hash")
 def test_the_quick_ways_of_analysing_agree_with_the_general_one(chunk: str) -> None:
     assert terms.analyse(chunk) == terms._analyse(chunk)
+
+
+def test_the_words_of_a_text_follow_each_other_without_the_names_that_they_form() -> None:
+    order = analyse_text("Use C++ in user_id, 今天天气 or v1.2").order
+    assert list(order) == [
+        *("use", "c", "in", "user", "id"),
+        *("今天", "天天", "天气", "气"),
+        *("or", "v", "1", "2"),
+    ]

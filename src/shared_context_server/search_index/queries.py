@@ -185,14 +185,6 @@ class QueryMaker:
                 exact = make.term_query(self._schema, text_fields.find(text), text, "basic")
                 found.append(make.const_score_query(exact, term.weight))
             similar = self._similar(term, text_fields, query)
-            similar += [
-                (
-                    make.fuzzy_term_query(self._schema, text_fields.codes, text, 0, prefix=True),
-                    _LONGER,
-                )
-                for text in term.alternatives
-                if not is_word(text)  # 67877ba begins a hash
-            ]
             if containing:
                 longer = make.term_set_query(self._schema, text_fields.words, list(containing))
                 similar.append((longer, _CONTAINING))
@@ -213,6 +205,10 @@ class QueryMaker:
         if term.is_prefix and not (is_common and len(term.text) < MIN_COMMON_PREFIX_CHARS):
             for name in dict.fromkeys((field, fields.codes)):
                 longer = make.fuzzy_term_query(self._schema, name, term.text, 0, prefix=True)
+                similar.append((longer, _LONGER))
+        for whole in term.alternatives:
+            if not is_word(whole):  # such as the beginning of a hash, 67877ba
+                longer = make.fuzzy_term_query(self._schema, fields.codes, whole, 0, prefix=True)
                 similar.append((longer, _LONGER))
         for edits in range(1, term.max_edits + 1):
             if edits == 1 or term.text not in query.frequent:

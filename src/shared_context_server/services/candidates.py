@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the index answered to a query. `terms`: those of the query. `count`: the documents that the caller may see.
-    `snapshot`: the state of the index. `slack`: how much more a score may be than 100 times the
-    estimate."""
+    """What the index answered to a query of these `terms`. `count`: the documents that the caller may
+    see. `snapshot`: the state of the index. `slack`: how much more a score may be than 100 times
+    the estimate."""
 
     query: CandidateQuery
     terms: Sequence[QueryTerm]
