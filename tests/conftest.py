@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import ssl
 from collections.abc import Iterator
 
@@ -23,6 +24,11 @@ AUTHORITIES = {
     name: os.environ.pop(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ
 }
 os.environ["SSL_CERT_DIR"] = ssl.get_default_verify_paths().openssl_capath
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and with them the programs
+# that they start and stop so.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
